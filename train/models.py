@@ -1,0 +1,93 @@
+"""The architectures, each a flat functional Keras model that tensorflow-model-optimization can quantise.
+
+Every model maps pixels scaled to [-1, 127/128], float32 (N, size, size, 3) RGB, to logits (N, labels), and ends in
+global average pooling and one dense layer: class-activation maps need nothing else.
+
+The builders take the Keras they are to be built with, tf_keras (training, quantisation, export) or Keras 3 (a GPU without
+TensorFlow); layers bear the same names in both, so that weights are carried over by name (``weights.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from capsule_edge.runtime.errors import UsageError
+
+__all__ = ["ARCHITECTURES", "build"]
+
+# Keras's default of .999 forgets too slowly for fine-tuning of a few hundred steps.
+_BN_MOMENTUM = 0.99
+
+
+def build(architecture: str, *, size: int, labels: int, keras: Any) -> Any:
+    """A fresh model of ``architecture`` for frames of ``size`` x ``size``.
+
+    Raises ``UsageError`` for a name that is not in ``ARCHITECTURES`` or a size that its strides do not divide.
+    """
+    if architecture not in ARCHITECTURES:
+        raise UsageError(
+            f"architecture {architecture!r} is not known, allowed is one of {', '.join(ARCHITECTURES)}"
+        )
+    if size % 32 or size < 32:
+        raise UsageError(f"the input size is {size}, allowed is a multiple of 32")
+    inputs = keras.Input((size, size, 3), name="pixels")
+    features = ARCHITECTURES[architecture](inputs, keras.layers)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    logits = keras.layers.Dense(labels, name="logits")(pooled)
+    return keras.Model(inputs, logits, name=architecture)
+
+
+def _normalise(x: Any, layers: Any, name: str, *, relu: str | None = None) -> Any:
+    x = layers.BatchNormalization(epsilon=1e-3, momentum=_BN_MOMENTUM, name=name)(x)
+    return layers.ReLU(6.0, name=relu)(x) if relu else x
+
+
+def _mobilenet_v2(x: Any, layers: Any, width: float) -> Any:
+    """MobileNetV2 (Sandler et al., CVPR 2018), with the layer names of ``keras.applications``.
+
+    Strided convolutions pad "same" instead of by a layer of their own: on even sizes the two are equal, and a
+    separate Pad breaks the quantised pattern.
+    """
+
+    def channels(count: float) -> int:
+        rounded = max(8, int(count * width + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * count * width else rounded
+
+    x = layers.Conv2D(channels(32), 3, 2, padding="same", use_bias=False, name="Conv1")(x)
+    x = _normalise(x, layers, "bn_Conv1", relu="Conv1_relu")
+    blocks = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    number = 0
+    for expansion, filters, repeats, stride in blocks:
+        for repeat in range(repeats):
+            name = f"block_{number}" if number else "expanded_conv"
+            before, inside = x, int(x.shape[-1])
+            if expansion > 1:
+                x = layers.Conv2D(inside * expansion, 1, use_bias=False, name=f"{name}_expand")(x)
+                x = _normalise(x, layers, f"{name}_expand_BN", relu=f"{name}_expand_relu")
+            step = stride if repeat == 0 else 1
+            x = layers.DepthwiseConv2D(3, step, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
+            x = _normalise(x, layers, f"{name}_depthwise_BN", relu=f"{name}_depthwise_relu")
+            x = layers.Conv2D(channels(filters), 1, use_bias=False, name=f"{name}_project")(x)
+            x = _normalise(x, layers, f"{name}_project_BN")
+            if step == 1 and inside == channels(filters):
+                x = layers.Add(name=f"{name}_add")([before, x])
+            number += 1
+    x = layers.Conv2D(max(1280, channels(1280)), 1, use_bias=False, name="Conv_1")(x)
+    return _normalise(x, layers, "Conv_1_bn", relu="out_relu")
+
+
+def _plain_cnn(x: Any, layers: Any) -> Any:
+    """The plain CNN that the project started from: five stages of 3x3 convolutions, each halving the picture."""
+    for stage, filters in enumerate((16, 32, 64, 96, 160), start=1):
+        x = layers.Conv2D(filters, 3, 2, padding="same", use_bias=False, name=f"conv_{stage}")(x)
+        x = _normalise(x, layers, f"bn_{stage}", relu=f"relu_{stage}")
+    return x
+
+
+ARCHITECTURES: dict[str, Callable[[Any, Any], Any]] = {
+    "mobilenet_v2": lambda x, layers: _mobilenet_v2(x, layers, 1.0),
+    "mobilenet_v2_050": lambda x, layers: _mobilenet_v2(x, layers, 0.5),
+    "mobilenet_v2_035": lambda x, layers: _mobilenet_v2(x, layers, 0.35),
+    "plain_cnn": _plain_cnn,
+}

@@ -1,0 +1,86 @@
+"""Weights by name: between tf_keras and Keras 3, and from a pretrained backbone into a model.
+
+Stored as ``.npz`` with keys ``layer/variable`` (``bn_Conv1/gamma``), float32.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsule_edge.runtime.errors import InputError
+
+__all__ = ["assign", "collect", "load", "load_backbone", "save"]
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+
+
+def _variables(model: Any) -> dict[str, Any]:
+    """Each weight of the model as ``layer/variable``; tf_keras says ``layer/variable:0``, Keras 3 ``variable``."""
+    return {
+        f"{layer.name}/{weight.name.split(':')[0].rsplit('/', 1)[-1]}": weight
+        for layer in model.layers
+        for weight in layer.weights
+    }
+
+
+def collect(model: Any) -> Arrays:
+    return {name: np.asarray(weight, np.float32) for name, weight in _variables(model).items()}
+
+
+def assign(model: Any, arrays: Arrays, *, partial: bool = False) -> list[str]:
+    """Set the model's weights by name; returns the names that ``arrays`` lacks.
+
+    Raises ``InputError`` when a shape differs or, unless ``partial``, when a weight of the model is not among them.
+    """
+    missing = []
+    for name, weight in _variables(model).items():
+        if name not in arrays:
+            missing.append(name)
+        elif tuple(weight.shape) != arrays[name].shape:
+            raise InputError(f"weight {name} is {arrays[name].shape}, the model needs {tuple(weight.shape)}")
+        else:
+            weight.assign(arrays[name])
+    if missing and not partial:
+        raise InputError(
+            f"the weights lack {len(missing)} of the model's variables, first {missing[0]}",
+            hint="train the same architecture, or load a backbone with --weights",
+        )
+    return missing
+
+
+def save(path: Path, arrays: Arrays) -> None:
+    """Write atomically, so that a full disk leaves the earlier file."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Arrays:
+    try:
+        with np.load(path) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} holds no weights: {error}") from None
+
+
+def load_backbone(path: Path) -> Arrays:
+    """A pretrained MobileNetV2 1.0 without top: our ``.npz``, or tf_keras's ``.h5`` of ``keras.applications``."""
+    if path.suffix == ".npz":
+        return load(path)
+    import tf_keras
+
+    backbone = tf_keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(224, 224, 3))
+    try:
+        backbone.load_weights(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} holds no MobileNetV2 1.0 backbone: {error}") from None
+    return collect(backbone)
