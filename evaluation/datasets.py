@@ -1,0 +1,276 @@
+"""Labelled frames on disk: ``labels.csv`` or plain class folders, read into one small record a frame.
+
+Frames of one video are near copies of each other, so everything that draws or resamples frames (folds,
+bootstraps) does it by ``video_id``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from capsule_edge.runtime.errors import InputError, UsageError
+
+__all__ = [
+    "ALL",
+    "SYNONYMS",
+    "Dataset",
+    "Sample",
+    "folds",
+    "hash_dataset",
+    "label_key",
+    "load_dataset",
+    "read_frame",
+]
+
+ALL = "all"
+"""The split that means every row."""
+
+DEFAULT_SPLIT = "val"
+
+SYNONYMS: Mapping[str, str] = {
+    "angiectasia": "angioectasia",
+    "angiodysplasia": "angioectasia",
+    "blood": "bleeding",
+    "blood_fresh": "bleeding",
+    "erythematous": "erythema",
+    "foreign_bodies": "foreign_body",
+    "ileo_cecal_valve": "ileocecal_valve",
+    "normal_clean_mucosa": "normal",
+    "polyps": "polyp",
+    "ulcers": "ulcer",
+    "worm": "worms",
+}
+"""Names under which published data sets (Kvasir-Capsule, Kvasir v2, Capsule Vision) list the same class."""
+
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+_SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test"}
+_COLUMNS = "file,label,source,video_id,frame_number,split"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled frame. ``label`` is a label key; what the data set does not say is None."""
+
+    file: Path
+    label: str
+    source: str | None = None
+    video_id: str | None = None
+    frame_number: int | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Frames of one split. ``labels`` are the sorted keys of the whole data set: splits share one order."""
+
+    samples: tuple[Sample, ...]
+    labels: tuple[str, ...]
+    root: Path = Path()
+    split: str | None = None
+
+    def name_of(self, sample: Sample) -> str:
+        """The sample's file relative to the data set, with forward slashes: the same on every machine."""
+        try:
+            return sample.file.relative_to(self.root).as_posix()
+        except ValueError:
+            return sample.file.as_posix()
+
+    def take(self, indices: Iterable[int]) -> Dataset:
+        """The samples at ``indices``, in that order."""
+        return replace(self, samples=tuple(self.samples[int(i)] for i in indices))
+
+
+def label_key(name: str) -> str:
+    """The label key of a class name as published: ``Foreign Bodies`` is ``foreign_body``."""
+    key = re.sub(r"[^0-9a-z]+", "_", name.strip().lower()).strip("_")
+    return SYNONYMS.get(key, key)
+
+
+def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
+    """Read a folder with ``labels.csv`` (``file,label[,source,video_id,frame_number,split]``) or class folders.
+
+    ``split`` None is ``val`` where the data set has rows of that name and every row elsewhere; ``"all"`` is
+    every row. Class folders may lie below folders named as splits (``train/polyp/x.jpg``).
+
+    Raises ``InputError`` for a folder that is missing, empty or in none of the layouts, a missing column or
+    file, and ``UsageError`` for a split that is not there.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        found = "a file" if root.exists() else "not there"
+        raise InputError(
+            f"the data set {root} is {found}, a folder is needed", hint="give it with --data DIR"
+        )
+    table = root / "labels.csv"
+    samples = tuple(_from_table(root, table) if table.is_file() else _from_folders(root))
+    if not samples:
+        raise InputError(f"{table} has a header and no rows", hint=f"its columns are {_COLUMNS}")
+    labels = tuple(sorted({sample.label for sample in samples}))
+    return _select(Dataset(samples, labels, root), split)
+
+
+def _select(dataset: Dataset, split: str | None) -> Dataset:
+    there = sorted({sample.split for sample in dataset.samples if sample.split})
+    if split == ALL or (split is None and DEFAULT_SPLIT not in there):
+        return dataset
+    wanted = DEFAULT_SPLIT if split is None else split
+    if wanted not in there:
+        known = f"it has {', '.join(there)}" if there else "it names no splits"
+        raise UsageError(
+            f"the data set {dataset.root} has no split {wanted!r}, {known}", hint="--split all is every row"
+        )
+    chosen = tuple(sample for sample in dataset.samples if sample.split == wanted)
+    return replace(dataset, samples=chosen, split=wanted)
+
+
+def _from_table(root: Path, table: Path) -> list[Sample]:
+    try:
+        # Spreadsheets write a byte-order mark, and semicolons where the comma is the decimal sign.
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table} is not UTF-8 (byte {error.start})", hint="save it as CSV UTF-8") from None
+    head = text.partition("\n")[0]
+    rows = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
+    for column in ("file", "label"):
+        if column not in (rows.fieldnames or ()):
+            raise InputError(
+                f"{table} lacks the column {column!r}, it has {', '.join(rows.fieldnames or ()) or 'none'}",
+                hint=f"its columns are {_COLUMNS}; file and label are needed",
+            )
+    samples = [_sample(root, table, rows.line_num, row) for row in rows]
+    missing = [sample.file for sample in samples if not sample.file.is_file()]
+    if missing:
+        raise InputError(
+            f"{table} names {len(missing)} of {len(samples)} files that are not there, first {missing[0]}",
+            hint="copy the frames beside labels.csv or remove their rows",
+        )
+    return samples
+
+
+def _sample(root: Path, table: Path, line: int, row: Mapping[str, str | None]) -> Sample:
+    cell = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+    for column in ("file", "label"):
+        if not cell[column]:
+            raise InputError(
+                f"{table} line {line} has no {column}", hint="every frame needs a file and a label"
+            )
+    number = cell.get("frame_number", "")
+    if number and not number.isdecimal():
+        raise InputError(
+            f"{table} line {line}: frame_number is {number!r}, a whole number or nothing is needed"
+        )
+    return Sample(
+        file=root / cell["file"],
+        label=label_key(cell["label"]),
+        source=cell.get("source") or None,
+        video_id=cell.get("video_id") or None,
+        frame_number=int(number) if number else None,
+        split=cell.get("split") or None,
+    )
+
+
+def _from_folders(root: Path) -> Iterator[Sample]:
+    folders = _folders(root)
+    splits = [folder for folder in folders if folder.name.lower() in _SPLIT_FOLDERS and _folders(folder)]
+    below = [(folder.name, _folders(folder)) for folder in splits] if splits else [(None, folders)]
+    classes = [(split, folder, _images(folder)) for split, inside in below for folder in inside]
+    if not any(images for _, _, images in classes):
+        raise InputError(
+            f"{root} has no labels.csv and no class folders with images",
+            hint=f"write labels.csv ({_COLUMNS}) or sort the frames into one folder a class",
+        )
+    for split, folder, images in classes:
+        if not images:
+            raise InputError(
+                f"the class folder {folder} holds no image",
+                hint="remove it or fill it: an empty class cannot be measured",
+            )
+        for file in images:
+            yield Sample(file=file, label=label_key(folder.name), split=split)
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES and not p.name.startswith("."))
+
+
+def read_frame(sample: Sample | str | Path) -> npt.NDArray[np.uint8]:
+    """The picture as uint8 RGB (height, width, 3).
+
+    Grey, RGBA (alpha dropped), CMYK and 16-bit (upper byte) pictures are converted, EXIF rotation is applied.
+    Raises ``InputError`` that names the file when it cannot be read, is no picture, or is cut off.
+    """
+    path = sample.file if isinstance(sample, Sample) else Path(sample)
+    try:
+        # cv2.imread cannot open non-ASCII paths on Windows.
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"the image {path} cannot be read: {error.strerror or error}") from None
+    if _is_cut(data.tobytes()):
+        raise InputError(f"the image {path} is cut off at {len(data)} bytes")
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except cv2.error as error:
+        raise InputError(
+            f"the image {path} cannot be decoded: {str(error).strip().splitlines()[0]}"
+        ) from None
+    if picture is None:
+        raise InputError(f"the image {path} is no picture that can be decoded ({len(data)} bytes)")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _is_cut(data: bytes) -> bool:
+    # The decoders fill what is missing with grey and report nothing, so the end marker is looked for. In JPEG
+    # it must follow the last scan: an embedded thumbnail has an end marker of its own, earlier.
+    if data.startswith(b"\xff\xd8"):
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-64:]
+    return False
+
+
+def hash_dataset(dataset: Dataset) -> str:
+    """SHA-256 over the frames' names, labels, videos and bytes, whatever their order."""
+    lines = []
+    for sample in dataset.samples:
+        content = hashlib.sha256(sample.file.read_bytes()).hexdigest() if sample.file.is_file() else ""
+        lines.append(f"{dataset.name_of(sample)}\t{sample.label}\t{sample.video_id or ''}\t{content}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def folds(dataset: Dataset, k: int, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """``k`` pairs of (training, held-out) indices into ``dataset.samples``; no video lies on both sides.
+
+    scikit-learn's StratifiedGroupKFold over ``video_id``. Raises ``InputError`` where frames name no video or
+    there are fewer videos than folds, ``UsageError`` for ``k`` below 2.
+    """
+    if k < 2:
+        raise UsageError(f"the number of folds is {k}, at least 2 are needed")
+    videos = [sample.video_id for sample in dataset.samples]
+    unknown = videos.count(None)
+    if unknown:
+        raise InputError(
+            f"{unknown} of {len(videos)} frames name no video_id, so folds by video cannot be made"
+        )
+    if len(set(videos)) < k:
+        raise InputError(f"{k} folds by video need {k} videos, the data set has {len(set(videos))}")
+    from ._extras import require
+
+    require("sklearn")
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    labels = [sample.label for sample in dataset.samples]
+    splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
+    return list(splitter.split(np.zeros(len(labels)), labels, videos))
