@@ -96,7 +96,7 @@ def label_key(name: str) -> str:
 
 
 def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
-    """Read a folder with ``labels.csv`` (``file,label[,source,video_id,frame_number,split]``) or class folders.
+    """Read a folder with ``labels.csv`` (``file,label[,source,video_id,frame_number,split]``) or classes.
 
     ``split`` None is ``val`` where the data set has rows of that name and every row elsewhere; ``"all"`` is
     every row. Class folders may lie below folders named as splits (``train/polyp/x.jpg``).
