@@ -1,0 +1,142 @@
+"""Frames ready for training: preprocessed once by the runtime's own code, then drawn, varied and batched.
+
+A draw depends on (seed, epoch, position) alone: a resumed run sees what the uninterrupted one would have seen, on any
+number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from capsule_edge.evaluation.datasets import Dataset, read_frame
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.preprocess import preprocess
+from capsule_edge.runtime.spec import InputSpec
+
+from .augment import augment
+from .config import TrainConfig
+
+__all__ = ["Frames", "batches", "class_prior", "load_frames", "phantom_frames", "scale"]
+
+_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Frames:
+    """``pixels`` uint8 RGB (N, size, size, 3), ``labels`` int (N,) into ``keys``, ``videos`` the group of each."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    videos: npt.NDArray[np.str_]
+    keys: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Frames:
+        return Frames(self.pixels[rows], self.labels[rows], self.videos[rows], self.keys)
+
+    def join(self, other: Frames) -> Frames:
+        if other.keys != self.keys:
+            raise InputError(f"labels differ: {self.keys} and {other.keys}")
+        return Frames(
+            np.concatenate([self.pixels, other.pixels]),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.videos, other.videos]),
+            self.keys,
+        )
+
+
+def load_frames(dataset: Dataset, keys: Sequence[str], spec: InputSpec) -> Frames:
+    """Decode and preprocess a data set; images that cannot be read are left out and named in ``unreadable``.
+
+    Raises ``InputError`` for a label that is not among ``keys`` or when no image can be read.
+    """
+    column = {key: i for i, key in enumerate(keys)}
+    for sample in dataset.samples:
+        if sample.label not in column:
+            raise InputError(f"{sample.file} has label {sample.label!r}, allowed is one of {', '.join(keys)}")
+    pixels = np.empty((len(dataset.samples), spec.size, spec.size, 3), np.uint8)
+    readable = np.ones(len(pixels), bool)
+
+    def load(row: int) -> None:
+        try:
+            pixels[row] = preprocess(read_frame(dataset.samples[row]), spec)
+        except InputError:
+            readable[row] = False
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        list(pool.map(load, range(len(pixels))))
+    if not readable.any():
+        raise InputError(f"none of the {len(pixels)} images can be read")
+    labels = np.array([column[s.label] for s in dataset.samples], np.int64)
+    videos = np.array([s.video_id or s.file.stem for s in dataset.samples])
+    lost = tuple(str(dataset.samples[row].file) for row in np.flatnonzero(~readable))
+    if lost:
+        pixels, labels, videos = pixels[readable], labels[readable], videos[readable]
+    return Frames(pixels, labels, videos, tuple(keys), lost)
+
+
+def phantom_frames(count: int, keys: Sequence[str], spec: InputSpec, seed: int) -> Frames:
+    """Rendered frames of the labels that a phantom can show, for the demo's sake."""
+    from capsule_edge.runtime.phantom import training_frames
+
+    column = {key: i for i, key in enumerate(keys)}
+    pixels = np.empty((count, spec.size, spec.size, 3), np.uint8)
+    labels = np.empty(count, np.int64)
+    for row, (frame, key) in enumerate(training_frames(count, seed=seed)):
+        pixels[row], labels[row] = preprocess(frame, spec), column[key]
+    return Frames(pixels, labels, np.full(count, "phantom"), tuple(keys))
+
+
+def scale(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """uint8 to [-1, 127/128] in steps of 1/128: the pixel is its own 8-bit quantisation."""
+    return (pixels.astype(np.float32) - 128) / 128
+
+
+def draw_weights(frames: Frames, config: TrainConfig) -> npt.NDArray[np.float64]:
+    """Probability of each frame to be drawn, by the size of its class and of its video within the class."""
+    _, group = np.unique(np.char.add(frames.labels.astype(str), frames.videos), return_inverse=True)
+    weight = np.bincount(group)[group].astype(np.float64) ** -config.video_sampling
+    totals = np.bincount(frames.labels, weight, len(frames.keys))
+    counts = np.bincount(frames.labels, minlength=len(frames.keys))
+    wanted = np.where(counts > 0, counts, 0).astype(np.float64) ** (1 - config.sampling) * (counts > 0)
+    weight *= (wanted / np.maximum(totals, 1e-12))[frames.labels]
+    return np.asarray(weight / weight.sum())
+
+
+def class_prior(frames: Frames, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Share of each class among drawn frames; a class without frames counts as one draw in ten thousand."""
+    return np.maximum(np.bincount(frames.labels, weights, len(frames.keys)), 1e-4)
+
+
+def batches(
+    frames: Frames, config: TrainConfig, epoch: int, *, first: int = 0
+) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+    """One epoch of varied frames, uint8 (batch, size, size, 3), and labels, starting at batch ``first``."""
+    weights = draw_weights(frames, config)
+    steps = len(frames) // config.batch
+    if not steps:
+        raise InputError(f"{len(frames)} frames are fewer than one batch of {config.batch}", hint="lower --batch")
+    rows = np.random.default_rng((config.seed, epoch)).choice(len(frames), (steps, config.batch), p=weights)
+
+    def make(step: int) -> npt.NDArray[np.uint8]:
+        out = np.empty((config.batch, *frames.pixels.shape[1:]), np.uint8)
+        for position, row in enumerate(rows[step]):
+            rng = np.random.default_rng((config.seed, epoch, step, position))
+            out[position] = augment(frames.pixels[row], rng, config.augmentation)
+        return out
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        ahead = [pool.submit(make, step) for step in range(first, min(first + _WORKERS, steps))]
+        for step in range(first, steps):
+            pixels = ahead.pop(0).result()
+            if step + _WORKERS < steps:
+                ahead.append(pool.submit(make, step + _WORKERS))
+            yield pixels, frames.labels[rows[step]]
