@@ -1,0 +1,179 @@
+"""Frames become events: smooth each finding's probability over capture time, then threshold with hysteresis.
+
+A capsule takes 2 to 6 pictures a second and its export plays them at 25 to 30, so what counts as "near" is
+decided in capture time, while everything that leaves this module is container time: the position that a
+player shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .spec import EventParameters, ModelSpec
+from .study import Event, FrameRecord
+
+__all__ = ["capture_scale", "find_events", "median_frame_distance", "smooth"]
+
+TimeKind = Literal["capture", "playback"]
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+# Times come from tick counts rounded to 1 us; divided by a frame distance of 1/30 s and a capture rate of 2 a
+# second that is up to 15 us of capture time. A frame exactly on a window's edge must not fall on either side
+# by such rounding, and no capsule takes two pictures within a millisecond.
+_SLACK_S = 1e-3
+
+# Probabilities are compared as they are written, with six decimals: float32 holds 0.7 as 0.69999999, and a
+# difference of running sums carries 1e-11. Neither may push a constant 0.7 below a threshold of 0.7.
+_DECIMALS = 6
+
+
+def median_frame_distance(frames: Sequence[FrameRecord]) -> float | None:
+    """Median distance between frames, seconds of container time; None with fewer than two times."""
+    times = np.array([frame.time_s for frame in frames if frame.time_s is not None], np.float64)
+    return float(np.median(np.diff(times))) if len(times) > 1 else None
+
+
+def capture_scale(
+    events: EventParameters,
+    *,
+    median_distance_s: float | None,
+    time_kind: TimeKind,
+    capture_fps: float | None,
+) -> float:
+    """Seconds of capture time in one second of container time.
+
+    Container time is capture time for ``capture`` files unless ``capture_fps`` says otherwise. A ``playback``
+    file of unknown capture rate is taken at ``events.assumed_capture_fps``. Without a frame distance (one
+    frame) it is 1.
+    """
+    if not median_distance_s or (time_kind == "capture" and capture_fps is None):
+        return 1.0
+    return 1.0 / (median_distance_s * (capture_fps or events.assumed_capture_fps))
+
+
+def find_events(
+    frames: Sequence[FrameRecord],
+    spec: ModelSpec,
+    *,
+    median_distance_s: float | None,
+    time_kind: TimeKind,
+    capture_fps: float | None = None,
+) -> list[Event]:
+    """Events of every label with the role ``finding`` and an operating point, by start and then label.
+
+    For each label: the mean over ``smoothing_s`` opens an event at the label's threshold and ends it below
+    ``release`` of that; runs of fewer than ``min_frames`` frames are dropped; what remains is merged over
+    gaps of at most ``max_gap_s``. Frames further apart than ``max_gap_s`` never share an event. Frames
+    without an answer (corrupt, skipped, ...) take no part: they neither vote nor end an event.
+
+    Args:
+        frames: in presentation order; ``probabilities`` float32 (labels,) or None.
+        median_distance_s: seconds of container time between frames, None where unknown.
+        capture_fps: frames a second at which the capsule recorded, None where unknown.
+    """
+    timed = [frame for frame in frames if frame.time_s is not None]
+    used = [
+        frame for frame in timed if frame.probabilities is not None and np.isfinite(frame.probabilities).all()
+    ]
+    if not used:
+        return []
+    rule = spec.events
+    scale = capture_scale(
+        rule, median_distance_s=median_distance_s, time_kind=time_kind, capture_fps=capture_fps
+    )
+    every_s = np.array([frame.time_s for frame in timed], np.float64)
+    times_s = np.array([frame.time_s for frame in used], np.float64)
+    probabilities = np.stack([frame.probabilities for frame in used]).astype(np.float64)  # type: ignore[misc]
+    capture_s = times_s * scale
+
+    found: list[Event] = []
+    for column in spec.index_of("finding"):
+        label = spec.labels[column]
+        point = spec.operating_points.get(label.key)
+        if point is None:  # no threshold was measured, and none is invented here
+            continue
+        raw = probabilities[:, column]
+        smoothed = smooth(raw, capture_s, window_s=rule.smoothing_s, max_gap_s=rule.max_gap_s)
+        for first, last in _runs(smoothed, capture_s, point.threshold, rule):
+            peak = first + int(np.argmax(raw[first : last + 1]))
+            found.append(
+                Event(
+                    id=0,
+                    label=label.key,
+                    role=label.role,
+                    start_index=used[first].index,
+                    end_index=used[last].index,
+                    start_s=float(times_s[first]),
+                    end_s=_end(
+                        float(times_s[last]), every_s, (rule.max_gap_s + _SLACK_S) / scale, median_distance_s
+                    ),
+                    peak_index=used[peak].index,
+                    peak_s=float(times_s[peak]),
+                    peak_p=float(raw[peak]),
+                    frames=last - first + 1,
+                )
+            )
+    found.sort(key=lambda event: (event.start_s, event.label, event.start_index))
+    return [dataclasses.replace(event, id=number) for number, event in enumerate(found, start=1)]
+
+
+def smooth(values: Floats, capture_s: Floats, *, window_s: float, max_gap_s: float) -> Floats:
+    """Mean of the values within ``window_s`` centred on each frame, whatever the distances between frames.
+
+    ``capture_s`` rises. A frame further off than ``max_gap_s`` has no vote, however wide the window.
+    """
+    half = min(window_s / 2, max_gap_s) + _SLACK_S
+    first = np.searchsorted(capture_s, capture_s - half, side="left")
+    after = np.searchsorted(capture_s, capture_s + half, side="right")
+    total = np.concatenate(([0.0], np.cumsum(values)))
+    mean: Floats = np.round((total[after] - total[first]) / (after - first), _DECIMALS)
+    return mean
+
+
+def _runs(
+    smoothed: Floats, capture_s: Floats, threshold: float, rule: EventParameters
+) -> Iterator[tuple[int, int]]:
+    """First and last position, inclusive, of each event of one label."""
+    gap = np.diff(capture_s) > rule.max_gap_s + _SLACK_S
+    stretch = np.concatenate(([0], np.cumsum(gap)))
+    held = np.flatnonzero(smoothed >= round(rule.release * threshold, _DECIMALS))
+    if not len(held):
+        return
+    # A new run starts where a frame between was below the release level or a gap too wide lies between.
+    breaks = np.flatnonzero((np.diff(held) > 1) | (np.diff(stretch[held]) > 0)) + 1
+    last = held[np.concatenate((breaks - 1, [len(held) - 1]))]
+    begin = held[np.concatenate(([0], breaks))]
+    opened: Indices = np.flatnonzero(smoothed >= round(threshold, _DECIMALS))
+    at = np.searchsorted(opened, begin)
+    has = at < len(opened)
+    begin, last, at = begin[has], last[has], at[has]
+    first = opened[at]
+    keep = (first <= last) & (last - first + 1 >= rule.min_frames)
+    pending: tuple[int, int] | None = None
+    for start, end in zip(first[keep].tolist(), last[keep].tolist(), strict=True):
+        if pending is None:
+            pending = (start, end)
+        elif (
+            stretch[start] == stretch[pending[1]]
+            and capture_s[start] - capture_s[pending[1]] <= rule.max_gap_s + _SLACK_S
+        ):
+            pending = (pending[0], end)
+        else:
+            yield pending
+            pending = (start, end)
+    if pending is not None:
+        yield pending
+
+
+def _end(last_s: float, every_s: Floats, max_gap_s: float, median_distance_s: float | None) -> float:
+    """Where an event stops: at the next frame of any status, or one usual distance on if that is too far."""
+    after = int(np.searchsorted(every_s, last_s, side="right"))
+    if after < len(every_s) and every_s[after] - last_s <= max_gap_s:
+        return float(every_s[after])
+    return last_s + (median_distance_s or 0.0)
