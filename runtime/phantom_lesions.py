@@ -1,0 +1,231 @@
+"""The phantom's lesions as patches: small pictures with transparency that ``phantom`` lays over its mucosa.
+
+A patch is drawn once per planted lesion, in the albedo of the scene (unlit, the scene's light falls on it later), so that
+its colours sit in the mucosa of its own recording and a frame costs one warp of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["LESION_LABELS", "LESION_RADIUS", "draw_patch", "noise"]
+
+Floats = npt.NDArray[np.float32]
+Colour = Sequence[float]
+
+# Smallest and largest radius of the drawn lesion as a share of the field of view's radius. A patch reaches 1 / _REACH further:
+# rims, shadows and streaks need room.
+LESION_RADIUS: dict[str, tuple[float, float]] = {
+    "bleeding": (0.55, 0.85),
+    "polyp": (0.30, 0.46),
+    "ulcer": (0.26, 0.42),
+    "angioectasia": (0.24, 0.38),
+    "foreign_body": (0.34, 0.52),
+}
+LESION_LABELS = tuple(LESION_RADIUS)
+_REACH = 0.62
+
+
+def noise(
+    rng: np.random.Generator,
+    size: int,
+    cells: int | tuple[int, int],
+    *,
+    octaves: int = 1,
+    falloff: float = 0.5,
+) -> Floats:
+    """Periodic value noise, float32 (size, size), mean 0 and standard deviation 1.
+
+    ``cells`` (down, across), divisors of ``size``, is the coarsest grid; each octave halves it in size and weighs ``falloff``.
+    """
+    down, across = (cells, cells) if isinstance(cells, int) else cells
+    total = np.zeros((size, size), np.float32)
+    weight = 1.0
+    for _ in range(octaves):
+        if down > size or across > size:
+            break
+        grid = np.pad(rng.standard_normal((down, across), dtype=np.float32), 2, mode="wrap")
+        step_y, step_x = size // down, size // across
+        wide = cv2.resize(grid, ((across + 4) * step_x, (down + 4) * step_y), interpolation=cv2.INTER_CUBIC)
+        total += weight * wide[2 * step_y : 2 * step_y + size, 2 * step_x : 2 * step_x + size]
+        down, across, weight = down * 2, across * 2, weight * falloff
+    mean, deviation = cv2.meanStdDev(total)
+    return np.asarray((total - float(mean[0, 0])) / max(float(deviation[0, 0]), 1e-6), np.float32)
+
+
+def _ramp(x: Floats, low: float, high: float) -> Floats:
+    s = np.clip((x - low) / (high - low), 0.0, 1.0)
+    return np.asarray(s * s * (3.0 - 2.0 * s), np.float32)
+
+
+class _Canvas:
+    """Straight-alpha layers on a square whose lesion has radius 1: ``x``, ``y``, ``r`` are in that unit."""
+
+    def __init__(self, rng: np.random.Generator, size: int, mucosa: Colour) -> None:
+        self.rng, self.size, self.mucosa = rng, size, np.asarray(mucosa, np.float32)
+        at = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2.0 - 1.0) / _REACH
+        self.x, self.y = np.meshgrid(at, at)
+        self.r: Floats = np.hypot(self.x, self.y)
+        self.edge: Floats = _ramp(-np.maximum(np.abs(self.x), np.abs(self.y)), -1.58, -1.30)
+        self.rgb = np.broadcast_to(self.mucosa, (size, size, 3)).copy()
+        self.alpha = np.zeros((size, size), np.float32)
+
+    def noise(self, cells: int, octaves: int = 3) -> Floats:
+        return noise(self.rng, self.size, cells, octaves=octaves)
+
+    def lay(self, colour: npt.ArrayLike, alpha: npt.ArrayLike) -> None:
+        """``colour`` (RGB 0-255, one or one per pixel) over what is there."""
+        over = np.clip(np.asarray(alpha, np.float32), 0.0, 1.0) * self.edge
+        total = over + self.alpha * (1.0 - over)
+        share = (over / np.maximum(total, 1e-6))[..., None]
+        self.rgb = self.rgb * (1.0 - share) + np.asarray(colour, np.float32) * share
+        self.alpha = total
+
+    def turn(self, angle: float) -> tuple[Floats, Floats]:
+        c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        return c * self.x + s * self.y, c * self.y - s * self.x
+
+
+def _glints(canvas: _Canvas, where: Floats, count: int) -> None:
+    for _ in range(count):
+        gx, gy = canvas.rng.uniform(-0.6, 0.6, 2)
+        length = canvas.rng.uniform(0.03, 0.09)
+        u, v = canvas.turn(canvas.rng.uniform(0, np.pi))
+        shift_u, shift_v = canvas.rng.uniform(-0.03, 0.03, 2)
+        near = ((u - gx + shift_u) / (2.5 * length)) ** 2 + ((v - gy + shift_v) / length) ** 2
+        canvas.lay((255, 240, 225), 0.9 * _ramp(-near, -1.0, -0.3) * where)
+
+
+def _bleeding(canvas: _Canvas) -> None:
+    rng = canvas.rng
+    u, v = canvas.turn(rng.uniform(0, 2 * np.pi))
+    lobes = canvas.noise(4, 4)
+    stretch = rng.uniform(0.6, 1.0)
+    body = 1.0 - np.hypot(u * stretch, v / max(stretch, 0.7)) + 0.22 * lobes
+    # Streaks follow gravity along u from the pool: noise stretched along it.
+    streak = cv2.GaussianBlur(canvas.noise(16, 2), (0, 0), sigmaX=canvas.size / 90)
+    path = 0.18 * np.sin(3.0 * u + rng.uniform(0, 6)) + rng.uniform(-0.3, 0.3)
+    run = _ramp(-np.abs(v - path) + 0.06 * streak, -rng.uniform(0.16, 0.3), -0.02) * _ramp(u, -0.2, 0.3)
+    film = np.maximum(_ramp(body, 0.02, 0.30), 0.9 * run * _ramp(-u, -1.5, -1.1))
+    deep = _ramp(body + 0.1 * streak, 0.25, 0.85)[..., None]
+    bright = np.array([rng.uniform(150, 190), rng.uniform(14, 34), rng.uniform(4, 16)], np.float32)
+    dark = np.array([rng.uniform(58, 95), rng.uniform(2, 10), rng.uniform(0, 6)], np.float32)
+    canvas.lay((175, 40, 18), 0.45 * _ramp(body, -0.25, 0.2))
+    canvas.lay((bright * (1 - deep) + dark * deep) * (1.0 + 0.08 * streak[..., None]), 0.93 * film)
+    _glints(canvas, film, int(rng.integers(2, 6)))
+
+
+def _polyp(canvas: _Canvas) -> None:
+    rng = canvas.rng
+    u, v = canvas.turn(rng.uniform(0, 2 * np.pi))
+    ratio = rng.uniform(0.72, 1.0)
+    d = np.hypot(u, v / ratio) + 0.05 * canvas.noise(4, 2)
+    towards = rng.uniform(0, 2 * np.pi)
+    lx, ly = np.float32(0.45 * np.cos(towards)), np.float32(0.45 * np.sin(towards))
+    behind = np.hypot(canvas.x + 0.45 * lx, canvas.y + 0.45 * ly)
+    canvas.lay(canvas.mucosa * (0.42, 0.33, 0.28), 0.8 * _ramp(-behind, -1.32, -0.92))
+    dome = np.sqrt(np.clip(1.0 - d * d, 0.0, 1.0))
+    facing = np.clip(dome * 0.85 + (canvas.x * lx + canvas.y * ly) * 0.75, 0.0, 1.2)
+    lump = 1.0 + 0.035 * canvas.noise(16, 3)
+    shade = (0.42 + 0.68 * facing) * lump
+    tone = canvas.mucosa * (rng.uniform(1.08, 1.2), rng.uniform(1.04, 1.16), rng.uniform(1.12, 1.4))
+    canvas.lay(
+        np.clip(tone * shade[..., None] ** np.array([0.85, 1.1, 1.2], np.float32), 0, 250),
+        _ramp(-d, -1.0, -0.93),
+    )
+    glint = ((canvas.x - 0.9 * lx) ** 2 + (canvas.y - 0.9 * ly) ** 2) / rng.uniform(0.006, 0.02)
+    canvas.lay((255, 244, 230), 0.9 * _ramp(-glint - 0.3 * np.abs(canvas.noise(16, 2)), -1.2, -0.5))
+
+
+def _ulcer(canvas: _Canvas) -> None:
+    rng = canvas.rng
+    u, v = canvas.turn(rng.uniform(0, 2 * np.pi))
+    d = np.hypot(u, v / rng.uniform(0.5, 0.95)) + 0.14 * canvas.noise(4, 4)
+    grain = canvas.noise(16, 4)
+    rim = canvas.mucosa * (0.98, 0.52, 0.50)
+    canvas.lay(rim, 0.85 * _ramp(-d, -1.30, -0.85) * (0.9 + 0.1 * grain))
+    canvas.lay(canvas.mucosa * (0.72, 0.28, 0.25), 0.75 * _ramp(-np.abs(d - 0.74), -0.13, -0.02))
+    base = np.array([rng.uniform(226, 248), rng.uniform(212, 236), rng.uniform(150, 205)], np.float32)
+    hollow = 0.90 + 0.10 * _ramp(d, 0.0, 0.6) + 0.045 * grain
+    canvas.lay(np.clip(base * hollow[..., None], 0, 255), 0.97 * _ramp(-d, -0.74, -0.62))
+
+
+def _angioectasia(canvas: _Canvas) -> None:
+    rng = canvas.rng
+    d = canvas.r + 0.20 * canvas.noise(8, 3)
+    blush = np.array([rng.uniform(195, 225), rng.uniform(48, 75), rng.uniform(40, 62)], np.float32)
+    canvas.lay(blush, 0.62 * _ramp(-d, -0.95, -0.35) * (0.85 + 0.15 * canvas.noise(16, 3)))
+    lines = np.zeros((canvas.size, canvas.size), np.uint8)
+    for _ in range(int(rng.integers(16, 26))):
+        heading = rng.uniform(0, 2 * np.pi)
+        x, y = rng.normal(0, 0.22, 2)
+        walk = [(x, y)]
+        for _ in range(int(rng.integers(7, 14))):
+            heading += rng.normal(0, 0.55)
+            x, y = x + 0.085 * np.cos(heading), y + 0.085 * np.sin(heading)
+            walk.append((x, y))
+        points = ((np.array(walk) * _REACH + 1.0) / 2.0 * canvas.size * 16).astype(np.int32)
+        cv2.polylines(lines, [points], False, 255, int(rng.integers(1, 4)), cv2.LINE_AA, 4)
+    vessels = cv2.GaussianBlur(lines, (0, 0), canvas.size / 220).astype(np.float32) / 255.0
+    canvas.lay((186, 14, 20), 0.95 * vessels * _ramp(-canvas.r, -1.35, -1.0))
+
+
+def _foreign_body(canvas: _Canvas) -> None:
+    rng = canvas.rng
+    u, v = canvas.turn(rng.uniform(0, 2 * np.pi))
+    kind = rng.choice(["tablet", "capsule", "fragment"])
+    if kind == "tablet":
+        inside = 1.0 - np.hypot(u, v / rng.uniform(0.7, 1.0))
+    elif kind == "capsule":
+        half = 0.42
+        inside = (half - np.hypot(np.maximum(np.abs(u) - (1.0 - half), 0.0), v)) / half
+    else:
+        corners = np.sort(rng.uniform(0, 2 * np.pi, 5)) + np.arange(5) * 0.25
+        depth = [rng.uniform(0.5, 0.85) - (np.cos(a) * u + np.sin(a) * v) for a in corners]
+        inside = np.minimum(np.min(depth, axis=0), 1.1 - canvas.r)
+    inside = np.asarray(inside, np.float32)
+    canvas.lay(canvas.mucosa * (0.25, 0.2, 0.18), 0.75 * _ramp(inside, -0.16, 0.02))
+    paints = [(238, 232, 214), (236, 236, 238), (60, 120, 205), (232, 205, 60), (70, 165, 95), (225, 90, 140)]
+    first, second = rng.permutation(len(paints))[:2]
+    paint: npt.NDArray[np.float32] = np.broadcast_to(
+        np.float32(paints[int(first) if kind != "tablet" else int(rng.integers(0, 2))]),
+        (canvas.size, canvas.size, 3),
+    )
+    if kind == "capsule":
+        paint = np.where((u > rng.uniform(-0.15, 0.15))[..., None], np.float32(paints[int(second)]), paint)
+    bulge = 0.62 + 0.42 * np.sqrt(np.clip(inside, 0, 1)) if kind != "fragment" else 0.8 + 0.25 * u * 0.5
+    shade = np.asarray(bulge + 0.02 * canvas.noise(16, 3), np.float32)[..., None]
+    sharp = 2.5 / canvas.size
+    canvas.lay(np.clip(paint * shade, 0, 255), _ramp(inside, 0.0, 2 * sharp))
+    if kind != "tablet":
+        canvas.lay(
+            (255, 255, 250),
+            0.85 * _ramp(-np.abs(v + 0.22), -0.06, -0.02) * _ramp(-np.abs(u), -0.5, -0.3) * (inside > 0),
+        )
+    else:
+        canvas.lay(np.float32(paints[0]) * 0.6, 0.6 * _ramp(-np.abs(v), -0.05, -0.02) * (inside > 0.12))
+
+
+_DRAWERS: dict[str, Callable[[_Canvas], None]] = {
+    "bleeding": _bleeding,
+    "polyp": _polyp,
+    "ulcer": _ulcer,
+    "angioectasia": _angioectasia,
+    "foreign_body": _foreign_body,
+}
+
+
+def draw_patch(label: str, rng: np.random.Generator, *, size: int, mucosa: Colour) -> npt.NDArray[np.uint8]:
+    """A lesion of ``label`` (one of ``LESION_LABELS``) as uint8 RGBA (size, size, 4), alpha not multiplied in.
+
+    ``mucosa`` is the RGB (0-255) of the wall around it. The lesion's radius is 0.62 of the patch's half side. ``size`` is
+    a multiple of 128.
+    """
+    canvas = _Canvas(rng, size, mucosa)
+    _DRAWERS[label](canvas)
+    rgba = np.dstack([canvas.rgb, canvas.alpha * 255.0])
+    return np.asarray(np.clip(np.rint(rgba), 0, 255), np.uint8)
