@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from capsule_edge.runtime.errors import InputError, UsageError
 
 __all__ = [

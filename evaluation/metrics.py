@@ -1,0 +1,246 @@
+"""What a model is worth on labelled frames; scikit-learn computes the points, a bootstrap over videos the
+intervals.
+
+A figure that is undefined is None: the AUC of a class without a frame, the precision of a class that was
+never answered, the Matthews correlation of a constant answer. Macro averages are over the classes that are
+present and for which the figure is defined; those present are listed in ``averaged_over``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._extras import require
+from .bootstrap import (
+    LEVEL,
+    Resamples,
+    confusion_by_video,
+    interval,
+    mean_defined,
+    rates,
+    resample_videos,
+    weighted_auc,
+)
+from .calibration import ece, reliability
+from .predict import Predictions
+
+__all__ = ["evaluate", "one_vs_rest_auc"]
+
+SPECIFICITIES = (0.90, 0.95)
+
+
+def evaluate(
+    predictions: Predictions,
+    *,
+    findings: Collection[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All figures as a JSON-ready document; keys as in DESIGN.md.
+
+    ``findings`` are the label keys that count as abnormal, by default all but ``normal``; a frame's score
+    of being abnormal is the sum of their probabilities. ``resamples`` 0 leaves the intervals out.
+    """
+    require("sklearn")
+    keys = predictions.keys
+    abnormal = [key in findings if findings is not None else key != "normal" for key in keys]
+    auc = one_vs_rest_auc(predictions)
+    document = {
+        "frames": len(predictions),
+        "videos": len({video for video in predictions.video_ids if video is not None}),
+        "labels": list(keys),
+        "averaged_over": [key for i, key in enumerate(keys) if (predictions.labels == i).any()],
+        **_summary(predictions, auc),
+        "per_class": _per_class(predictions, auc),
+        "normal_vs_abnormal": _normal_vs_abnormal(predictions, np.array(abnormal)),
+        "ece": ece(predictions.probabilities, predictions.labels),
+        "reliability": reliability(predictions.probabilities, predictions.labels),
+        "majority_baseline": _majority_baseline(predictions),
+        "confidence_intervals": _intervals(predictions, np.array(abnormal), resamples, seed),
+        "confusion": {"rows": "true", "columns": "predicted", "matrix": _confusion(predictions).tolist()},
+        "per_source": _grouped(predictions, predictions.sources),
+        "per_video": _grouped(predictions, predictions.video_ids),
+        "skipped": list(predictions.skipped),
+    }
+    return {name: defined(value) for name, value in document.items()}
+
+
+def one_vs_rest_auc(predictions: Predictions) -> npt.NDArray[np.float64]:
+    """ROC-AUC (L,) of each label against the rest; NaN for a label without a frame, or the only one."""
+    from sklearn.metrics import roc_auc_score
+
+    return _per_label(predictions, roc_auc_score)
+
+
+def defined(value: Any) -> Any:
+    """``value`` with plain Python numbers, and None for what is not finite."""
+    if isinstance(value, Mapping):
+        return {name: defined(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [defined(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _summary(predictions: Predictions, auc: npt.NDArray[np.float64]) -> dict[str, Any]:
+    from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support
+
+    true, answered = predictions.labels, predictions.predicted
+    columns = range(len(predictions.keys))
+    each = precision_recall_fscore_support(true, answered, labels=columns, zero_division=np.nan)
+    support = each[3]
+    figures: dict[str, Any] = {"accuracy": float(accuracy_score(true, answered))}
+    for name, values in zip(("precision", "recall", "f1"), each[:3], strict=True):
+        there = np.isfinite(values) & (support > 0)
+        figures[name] = {
+            "macro": float(values[there].mean()) if there.any() else None,
+            # Every frame has one label and one answer, so the three micro averages are all the accuracy.
+            "micro": figures["accuracy"],
+            "weighted": float(np.average(values[there], weights=support[there])) if there.any() else None,
+        }
+    constant = len(np.unique(true)) < 2 or len(np.unique(answered)) < 2
+    return {
+        **figures,
+        "macro_f1": figures["f1"]["macro"],
+        "balanced_accuracy": figures["recall"]["macro"],
+        "mean_auc": float(mean_defined(auc)),
+        "mcc": None if constant else float(matthews_corrcoef(true, answered)),
+    }
+
+
+def _per_class(predictions: Predictions, auc: npt.NDArray[np.float64]) -> dict[str, Any]:
+    from sklearn.metrics import average_precision_score
+
+    figures = rates(_confusion(predictions).astype(np.float64))
+    pr_auc = _per_label(predictions, average_precision_score)
+    pairs = set(zip(predictions.labels.tolist(), predictions.video_ids, strict=True))
+    return {
+        key: {
+            "support": int((predictions.labels == i).sum()),
+            "videos": len(
+                {v for v, y in zip(predictions.video_ids, predictions.labels, strict=True) if y == i and v}
+            ),
+            "precision": figures["precision"][i],
+            "recall": figures["recall"][i],
+            "specificity": figures["specificity"][i],
+            "f1": figures["f1"][i],
+            "auc": auc[i],
+            "pr_auc": pr_auc[i],
+        }
+        for i, key in enumerate(predictions.keys)
+    }
+
+
+def _per_label(predictions: Predictions, score: Any) -> npt.NDArray[np.float64]:
+    values = np.full(len(predictions.keys), np.nan)
+    for i in range(len(values)):
+        positive = predictions.labels == i
+        if positive.any() and not positive.all():
+            values[i] = score(positive, predictions.probabilities[:, i])
+    return values
+
+
+def _normal_vs_abnormal(predictions: Predictions, abnormal: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Any finding against none; the sensitivity is the best among thresholds of at least that specificity."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    positive, score = abnormal[predictions.labels], predictions.probabilities[:, abnormal].sum(axis=1)
+    counts = {"normal_frames": int((~positive).sum()), "abnormal_frames": int(positive.sum())}
+    if positive.all() or not positive.any():
+        nothing = {f"{s:.2f}": None for s in SPECIFICITIES}
+        return {**counts, "auc": None, "sensitivity_at_specificity": nothing}
+    false, hit, _ = roc_curve(positive, score, drop_intermediate=False)
+    # 1 - .9 is .09999999999999998: without the slack a rate of exactly one tenth would be refused.
+    at = {f"{s:.2f}": float(hit[false <= 1 - s + 1e-9].max()) for s in SPECIFICITIES}
+    return {**counts, "auc": float(roc_auc_score(positive, score)), "sensitivity_at_specificity": at}
+
+
+def _majority_baseline(predictions: Predictions) -> dict[str, Any]:
+    """Always the most frequent label of these very frames: what an answer without a model is worth."""
+    support = np.bincount(predictions.labels, minlength=len(predictions.keys))
+    column = int(support.argmax())
+    confusion = np.zeros((len(support), len(support)))
+    confusion[:, column] = support
+    figures = rates(confusion)
+    names = ("accuracy", "macro_f1", "balanced_accuracy")
+    return {
+        "label": predictions.keys[column],
+        **{name: float(figures[name]) for name in names},
+        "mean_auc": 0.5 if np.count_nonzero(support) > 1 else None,
+        "mcc": None,
+    }
+
+
+def _intervals(
+    predictions: Predictions, abnormal: npt.NDArray[np.bool_], resamples: int, seed: int
+) -> dict[str, Any] | None:
+    """95 % percentile intervals; None, each for itself, where the videos are too few to say."""
+    if not resamples:
+        return None
+    how = {"method": "percentile bootstrap over videos", "level": LEVEL, "resamples": resamples, "seed": seed}
+    drawn = resample_videos(predictions.video_ids, resamples=resamples, seed=seed)
+    each = ("precision", "recall", "specificity", "f1")
+    overall = ("accuracy", "macro_f1", "balanced_accuracy", "mcc")
+    if drawn is None:
+        reason = "all frames are of one video, or some name none"
+        nothing = dict.fromkeys((*overall, "mean_auc", "normal_vs_abnormal_auc"))
+        return {**how, "reason": reason, **nothing, "per_class": {}}
+    size = len(predictions.keys)
+    matrices = confusion_by_video(predictions.labels, predictions.predicted, drawn.video, size)
+    figures = rates((drawn.counts @ matrices.reshape(len(matrices), -1)).reshape(-1, size, size))
+    auc = np.stack(
+        [_auc(predictions.probabilities[:, i], predictions.labels == i, drawn) for i in range(size)], 1
+    )
+    any_finding = scores[:, abnormal].sum(axis=1)
+    return {
+        **how,
+        "reason": None,
+        **{name: interval(figures[name]) for name in overall},
+        "mean_auc": interval(mean_defined(auc)),
+        "normal_vs_abnormal_auc": interval(_auc(any_finding, abnormal[true], drawn)),
+        "per_class": {
+            key: {
+                **{
+                    name: interval(figures[name][:, i])
+                    for name in ("precision", "recall", "specificity", "f1")
+                },
+                "auc": interval(auc[:, i]),
+            }
+            for i, key in enumerate(predictions.keys)
+        },
+    }
+
+
+def _auc(
+    scores: npt.NDArray[np.floating[Any]], positive: npt.NDArray[np.bool_], drawn: Resamples
+) -> npt.NDArray[np.float64]:
+    if positive.all() or not positive.any():
+        return np.full(len(drawn.counts), np.nan)
+    return weighted_auc(scores, positive, drawn)
+
+
+def _confusion(predictions: Predictions) -> npt.NDArray[np.intp]:
+    from sklearn.metrics import confusion_matrix
+
+    columns = range(len(predictions.keys))
+    return np.asarray(confusion_matrix(predictions.labels, predictions.predicted, labels=columns), np.intp)
+
+
+def _grouped(predictions: Predictions, groups: Sequence[str | None]) -> dict[str, Any]:
+    """Frames, support and the summary of each source or video; frames that name none are left out."""
+    found = {}
+    for name in sorted({group for group in groups if group is not None}):
+        part = predictions.take(i for i, group in enumerate(groups) if group == name)
+        support = {key: int((part.labels == i).sum()) for i, key in enumerate(part.keys)}
+        found[name] = {
+            "frames": len(part),
+            "support": {key: count for key, count in support.items() if count},
+            **_summary(part, one_vs_rest_auc(part)),
+        }
+    return found
