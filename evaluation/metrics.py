@@ -52,7 +52,7 @@ def evaluate(
     auc = one_vs_rest_auc(predictions)
     document = {
         "frames": len(predictions),
-        "videos": len({video for video in predictions.video_ids if video is not None}),
+        "videos": sum(label == i and video is not None for label, video in pairs),
         "labels": list(keys),
         "averaged_over": [key for i, key in enumerate(keys) if (predictions.labels == i).any()],
         **_summary(predictions, auc),
@@ -123,9 +123,7 @@ def _per_class(predictions: Predictions, auc: npt.NDArray[np.float64]) -> dict[s
     return {
         key: {
             "support": int((predictions.labels == i).sum()),
-            "videos": len(
-                {v for v, y in zip(predictions.video_ids, predictions.labels, strict=True) if y == i and v}
-            ),
+            "videos": sum(label == i and video is not None for label, video in pairs),
             "precision": figures["precision"][i],
             "recall": figures["recall"][i],
             "specificity": figures["specificity"][i],
@@ -194,9 +192,8 @@ def _intervals(
     size = len(predictions.keys)
     matrices = confusion_by_video(predictions.labels, predictions.predicted, drawn.video, size)
     figures = rates((drawn.counts @ matrices.reshape(len(matrices), -1)).reshape(-1, size, size))
-    auc = np.stack(
-        [_auc(predictions.probabilities[:, i], predictions.labels == i, drawn) for i in range(size)], 1
-    )
+    scores, true = predictions.probabilities, predictions.labels
+    auc = np.stack([_auc(scores[:, i], true == i, drawn) for i in range(size)], axis=1)
     any_finding = scores[:, abnormal].sum(axis=1)
     return {
         **how,
@@ -206,10 +203,7 @@ def _intervals(
         "normal_vs_abnormal_auc": interval(_auc(any_finding, abnormal[true], drawn)),
         "per_class": {
             key: {
-                **{
-                    name: interval(figures[name][:, i])
-                    for name in ("precision", "recall", "specificity", "f1")
-                },
+                **{name: interval(figures[name][:, i]) for name in each},
                 "auc": interval(auc[:, i]),
             }
             for i, key in enumerate(predictions.keys)
