@@ -52,7 +52,7 @@ def evaluate(
     auc = one_vs_rest_auc(predictions)
     document = {
         "frames": len(predictions),
-        "videos": sum(label == i and video is not None for label, video in pairs),
+        "videos": len({video for video in predictions.video_ids if video is not None}),
         "labels": list(keys),
         "averaged_over": [key for i, key in enumerate(keys) if (predictions.labels == i).any()],
         **_summary(predictions, auc),

@@ -1,4 +1,4 @@
-"""A model file of a few kilobytes that keeps the whole contract, for tests to which its answers do not matter."""
+"""A model file of a few kilobytes that keeps the whole contract, for tests that need any model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 from capsule_edge.runtime.spec import (
     METADATA_KEY,
     EventParameters,
@@ -17,7 +19,6 @@ from capsule_edge.runtime.spec import (
     ModelSpec,
     OperatingPoint,
 )
-from onnx import TensorProto, helper, numpy_helper
 
 LABELS = ("normal", "bleeding", "polyp")
 
