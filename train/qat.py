@@ -1,0 +1,214 @@
+"""Quantisation-aware training, the model's side: an FP32 model in, one that emulates its INT8 twin out.
+
+Batch normalisation is folded into the convolution before it, with the statistics of the FP32 training: the
+quantised weights are then the ones that ship, so the integers of QAT, TFLite and ONNX are the same, and so
+are the sums that a saturation-safe range has to bound. Ranges come from ``calibrate`` and are refined in
+training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow_model_optimization as tfmot
+import tf_keras
+
+from capsule_edge.runtime.errors import InputError, ModelError, UsageError
+
+from . import weights as weight_files
+from .folding import Step, kernel_of, plan, short_name
+from .quantizers import (
+    INITIAL_RANGE,
+    INPUT_RANGE,
+    LayerConfig,
+    RangeObserver,
+    WeightQuantizer,
+    weight_limits,
+)
+
+__all__ = [
+    "calibrate",
+    "check_ranges",
+    "freeze_observers",
+    "load_qat",
+    "quantize",
+    "refresh_weights",
+    "save_qat",
+]
+
+_layers = tf_keras.layers
+_Wrapper = tfmot.quantization.keras.QuantizeWrapperV2
+_SAFE_KEY = "qat/saturation_safe"
+
+
+def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
+    """A tf_keras model that emulates ``model`` in INT8, with its weights and uncalibrated ranges.
+
+    ``model`` is functional and flat, maps float32 (N, s, s, 3) in [-1, 127/128] to logits, and has weights.
+    The answer maps the same to the same; its convolutions have the batch normalisation folded in.
+    ``saturation_safe`` widens the weights' ranges so that CPUs without VNNI do not saturate
+    (``quantizers.weight_limits``).
+
+    Raises ``UsageError`` that names the layer for one that has no quantisation, and for a nested or Keras 3
+    model.
+    """
+    if not isinstance(model, tf_keras.Model) or not getattr(model, "_is_graph_network", False):
+        raise UsageError(
+            f"the model is a {type(model).__module__}.{type(model).__name__}, not a functional tf_keras one",
+            hint="build it with capsule_edge.train.models.build(..., keras=tf_keras)",
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(
+            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs, allowed is one each"
+        )
+    steps = plan(model)
+    inputs = tf_keras.Input(model.inputs[0].shape[1:], name=model.inputs[0].name.split(":")[0])
+    pixels = _layers.Activation("linear", name="pixels_range")
+    low, high = INPUT_RANGE
+    pinned = tfmot.quantization.keras.quantizers.FixedQuantizer(8, low, high, narrow_range=False)
+    tensors = {id(model.inputs[0]): _Wrapper(pixels, LayerConfig(output=pinned))(inputs)}
+    for step in steps:
+        given = [tensors[id(tensor)] for tensor in step.inputs]
+        layer = step.layer.__class__.from_config(step.config)
+        wrapped = _Wrapper(layer, _config(step, saturation_safe)) if step.quantized else layer
+        tensors[id(step.output)] = wrapped(given[0] if len(given) == 1 else given)
+        if step.weights:
+            _assign(wrapped, step.weights)
+    return tf_keras.Model(inputs, tensors[id(model.outputs[0])], name=f"{model.name}_qat")
+
+
+def _config(step: Step, saturation_safe: bool) -> LayerConfig:
+    layer, name = step.layer, kernel_of(step.layer)
+    weights = None
+    if name:
+        weights = WeightQuantizer(depthwise=name == "depthwise_kernel", saturation_safe=saturation_safe)
+    activation = layer.activation.__name__ if name else ""
+    relu = isinstance(layer, _layers.ReLU) or activation in ("relu", "relu6")
+    ceiling = 6.0 if activation == "relu6" else getattr(layer, "max_value", None)
+    observer = RangeObserver(nonnegative=relu, extreme=isinstance(layer, _layers.Dense))
+    return LayerConfig(
+        kernel=name,
+        weights=weights,
+        output=None if step.fused_relu else observer,
+        source=step.source,
+        ceiling=None if ceiling is None else float(ceiling),
+    )
+
+
+def _assign(wrapped: Any, arrays: dict[str, npt.NDArray[np.float32]]) -> None:
+    for variable in wrapped.weights:
+        if short_name(variable) in arrays:
+            variable.assign(arrays[short_name(variable)])
+
+
+def _wrappers(model: Any) -> Iterator[Any]:
+    return (layer for layer in model.layers if isinstance(layer, _Wrapper))
+
+
+def _observed(model: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Each wrapper whose output's range is observed, with the range's variables."""
+    for wrapper in _wrappers(model):
+        if isinstance(wrapper.quantize_config.output, RangeObserver):
+            yield wrapper, wrapper._output_quantizer_vars
+
+
+def calibrate(qat_model: Any, fp32_model: Any, batches: Iterable[npt.NDArray[np.float32]]) -> None:
+    """Set every range from what ``fp32_model`` (the model that was quantised) produces on ``batches``.
+
+    A batch is float32 (N, s, s, 3) in [-1, 127/128]. A range is the mean over batches of the batch's minimum
+    and maximum, that of the logits the outermost of all; weights' ranges come from the weights.
+
+    Raises ``InputError`` when there is no batch.
+    """
+    points = list(_observed(qat_model))
+    outputs = [fp32_model.get_layer(wrapper.quantize_config.source).output for wrapper, _ in points]
+    watched = tf_keras.Model(fp32_model.inputs, outputs)
+    lows, highs = [], []
+    for batch in batches:
+        values = watched(batch, training=False)
+        values = values if isinstance(values, list | tuple) else [values]
+        lows.append([min(0.0, float(np.min(value))) for value in values])
+        highs.append([max(0.0, float(np.max(value))) for value in values])
+    if not lows:
+        raise InputError(
+            "no batch to calibrate the quantised model on", hint="give at least one batch of frames"
+        )
+    for index, (wrapper, variables) in enumerate(points):
+        extreme = wrapper.quantize_config.output.extreme
+        pick: tuple[Callable[..., Any], Callable[..., Any]] = (
+            (np.min, np.max) if extreme else (np.mean, np.mean)
+        )
+        variables["min_var"].assign(pick[0]([row[index] for row in lows]))
+        variables["max_var"].assign(pick[1]([row[index] for row in highs]))
+        # As if the moving average had settled: a single training batch does not overthrow the calibration.
+        variables["seen"].assign(1 / (1 - wrapper.quantize_config.output.decay))
+    refresh_weights(qat_model)
+
+
+def refresh_weights(qat_model: Any) -> None:
+    """Set the weights' ranges from the weights as they are (training does it at each step)."""
+    for wrapper in _wrappers(qat_model):
+        for variable, quantizer, ranges in wrapper._weight_vars:
+            flat = np.reshape(variable.numpy(), (-1, ranges["min_var"].shape[0]))
+            limit = weight_limits(flat, saturation_safe=quantizer.saturation_safe)
+            ranges["min_var"].assign(-limit)
+            ranges["max_var"].assign(limit)
+
+
+def freeze_observers(qat_model: Any, *, frozen: bool = True) -> None:
+    """Hold the activations' ranges from now on, or let them move again; a running ``fit`` obeys at once."""
+    for wrapper, variables in _observed(qat_model):
+        settled = 1 / (1 - wrapper.quantize_config.output.decay)
+        variables["seen"].assign(np.inf if frozen else settled)
+
+
+def check_ranges(qat_model: Any) -> None:
+    """Raise ``ModelError`` that names the first layer whose range was never set or is none."""
+    for wrapper, variables in _observed(qat_model):
+        config = wrapper.quantize_config
+        low, high = float(variables["min_var"]), float(variables["max_var"])
+        ceiling = np.inf if config.ceiling is None else config.ceiling
+        fault = ""
+        if float(variables["seen"]) == 0 or (low, high) == INITIAL_RANGE:
+            fault = "was never calibrated"
+        elif not (np.isfinite(low) and np.isfinite(high) and low <= 0 < high):
+            fault = "is no range around 0"
+        elif config.output.nonnegative and (low != 0 or high > ceiling + 1e-3):
+            fault = f"is not within [0, {ceiling:g}] behind a ReLU"
+        if fault:
+            raise ModelError(
+                f"the range of layer {wrapper.layer.name!r}, [{low:g}, {high:g}], {fault}",
+                hint="call calibrate() on frames before training and export",
+            )
+
+
+def save_qat(path: Path, qat_model: Any) -> None:
+    """Write the QAT model's weights and ranges (``.npz``, keys ``layer/variable``)."""
+    arrays = {k: v for k, v in weight_files.collect(qat_model).items() if not k.endswith("/optimizer_step")}
+    arrays[_SAFE_KEY] = np.asarray(_is_safe(qat_model), np.float32)
+    weight_files.save(path, arrays)
+
+
+def load_qat(path: Path, fp32_model: Any) -> Any:
+    """The QAT model that ``save_qat`` wrote, built upon the FP32 model of the same architecture.
+
+    Raises ``InputError`` when the file is none or belongs to another architecture.
+    """
+    arrays = weight_files.load(path)
+    if _SAFE_KEY not in arrays:
+        raise InputError(f"{path} holds no QAT model: {_SAFE_KEY} is absent")
+    model = quantize(fp32_model, saturation_safe=bool(arrays[_SAFE_KEY]))
+    missing = weight_files.assign(model, arrays, partial=True)
+    missing = [name for name in missing if not name.endswith("/optimizer_step")]
+    if missing:
+        raise InputError(f"{path} lacks {len(missing)} variables of {fp32_model.name}, first {missing[0]}")
+    return model
+
+
+def _is_safe(qat_model: Any) -> bool:
+    quantizers = [quantizer for wrapper in _wrappers(qat_model) for _, quantizer, _ in wrapper._weight_vars]
+    return all(quantizer.saturation_safe for quantizer in quantizers)
