@@ -1,7 +1,7 @@
 """The phantom's lesions as patches: small pictures with transparency that ``phantom`` lays over its mucosa.
 
-A patch is drawn once per planted lesion, in the albedo of the scene (unlit, the scene's light falls on it later), so that
-its colours sit in the mucosa of its own recording and a frame costs one warp of it.
+A patch is drawn once per planted lesion, unlit (the scene's light falls on it later) and in the
+colours of its own recording, so that a frame costs one warp of it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LESION_LABELS", "LESION_RADIUS", "draw_patch", "noise"]
+__all__ = ["LESION_LABELS", "LESION_RADIUS", "PATCH_REACH", "Floats", "draw_patch", "noise"]
 
 Floats = npt.NDArray[np.float32]
 Colour = Sequence[float]
 
-# Smallest and largest radius of the drawn lesion as a share of the field of view's radius. A patch reaches 1 / _REACH further:
-# rims, shadows and streaks need room.
+# Smallest and largest radius of the lesion proper, as a share of the field of view's radius.
 LESION_RADIUS: dict[str, tuple[float, float]] = {
     "bleeding": (0.55, 0.85),
     "polyp": (0.30, 0.46),
@@ -27,34 +26,42 @@ LESION_RADIUS: dict[str, tuple[float, float]] = {
     "foreign_body": (0.34, 0.52),
 }
 LESION_LABELS = tuple(LESION_RADIUS)
-_REACH = 0.62
+# The lesion's radius as a share of the patch's half side: rims, shadows and streaks need room around it.
+PATCH_REACH = 0.62
 
 
 def noise(
     rng: np.random.Generator,
     size: int,
-    cells: int | tuple[int, int],
+    cells: int,
     *,
     octaves: int = 1,
     falloff: float = 0.5,
 ) -> Floats:
     """Periodic value noise, float32 (size, size), mean 0 and standard deviation 1.
 
-    ``cells`` (down, across), divisors of ``size``, is the coarsest grid; each octave halves it in size and weighs ``falloff``.
+    ``cells`` is the coarsest grid; each octave doubles it and weighs ``falloff`` of the one before. Both ``size``
+    and ``cells`` are powers of two.
     """
-    down, across = (cells, cells) if isinstance(cells, int) else cells
-    total = np.zeros((size, size), np.float32)
-    weight = 1.0
-    for _ in range(octaves):
-        if down > size or across > size:
+    side, weight = cells, 1.0
+    total = rng.standard_normal((side, side), dtype=np.float32)
+    for _ in range(octaves - 1):
+        if side >= size:
             break
-        grid = np.pad(rng.standard_normal((down, across), dtype=np.float32), 2, mode="wrap")
-        step_y, step_x = size // down, size // across
-        wide = cv2.resize(grid, ((across + 4) * step_x, (down + 4) * step_y), interpolation=cv2.INTER_CUBIC)
-        total += weight * wide[2 * step_y : 2 * step_y + size, 2 * step_x : 2 * step_x + size]
-        down, across, weight = down * 2, across * 2, weight * falloff
+        side, weight = side * 2, weight * falloff
+        total = _widen(total, side) + np.float32(weight) * rng.standard_normal((side, side), dtype=np.float32)
+    if side < size:
+        total = _widen(total, size)
     mean, deviation = cv2.meanStdDev(total)
     return np.asarray((total - float(mean[0, 0])) / max(float(deviation[0, 0]), 1e-6), np.float32)
+
+
+def _widen(grid: Floats, size: int) -> Floats:
+    """``grid`` enlarged to ``size`` by cubic interpolation that wraps at the edges."""
+    step = size // len(grid)
+    padded = cv2.copyMakeBorder(grid, 2, 2, 2, 2, cv2.BORDER_WRAP)
+    wide = cv2.resize(padded, None, fx=step, fy=step, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(wide[2 * step : 2 * step + size, 2 * step : 2 * step + size], np.float32)
 
 
 def _ramp(x: Floats, low: float, high: float) -> Floats:
@@ -67,7 +74,7 @@ class _Canvas:
 
     def __init__(self, rng: np.random.Generator, size: int, mucosa: Colour) -> None:
         self.rng, self.size, self.mucosa = rng, size, np.asarray(mucosa, np.float32)
-        at = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2.0 - 1.0) / _REACH
+        at = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2.0 - 1.0) / PATCH_REACH
         self.x, self.y = np.meshgrid(at, at)
         self.r: Floats = np.hypot(self.x, self.y)
         self.edge: Floats = _ramp(-np.maximum(np.abs(self.x), np.abs(self.y)), -1.58, -1.30)
@@ -87,7 +94,9 @@ class _Canvas:
 
     def turn(self, angle: float) -> tuple[Floats, Floats]:
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        return c * self.x + s * self.y, c * self.y - s * self.x
+        return np.asarray(c * self.x + s * self.y, np.float32), np.asarray(
+            c * self.y - s * self.x, np.float32
+        )
 
 
 def _glints(canvas: _Canvas, where: Floats, count: int) -> None:
@@ -123,10 +132,10 @@ def _polyp(canvas: _Canvas) -> None:
     rng = canvas.rng
     u, v = canvas.turn(rng.uniform(0, 2 * np.pi))
     ratio = rng.uniform(0.72, 1.0)
-    d = np.hypot(u, v / ratio) + 0.05 * canvas.noise(4, 2)
+    d: Floats = np.hypot(u, v / np.float32(ratio)) + 0.05 * canvas.noise(4, 2)
     towards = rng.uniform(0, 2 * np.pi)
     lx, ly = np.float32(0.45 * np.cos(towards)), np.float32(0.45 * np.sin(towards))
-    behind = np.hypot(canvas.x + 0.45 * lx, canvas.y + 0.45 * ly)
+    behind: Floats = np.hypot(canvas.x + np.float32(0.45) * lx, canvas.y + np.float32(0.45) * ly)
     canvas.lay(canvas.mucosa * (0.42, 0.33, 0.28), 0.8 * _ramp(-behind, -1.32, -0.92))
     dome = np.sqrt(np.clip(1.0 - d * d, 0.0, 1.0))
     facing = np.clip(dome * 0.85 + (canvas.x * lx + canvas.y * ly) * 0.75, 0.0, 1.2)
@@ -144,34 +153,37 @@ def _polyp(canvas: _Canvas) -> None:
 def _ulcer(canvas: _Canvas) -> None:
     rng = canvas.rng
     u, v = canvas.turn(rng.uniform(0, 2 * np.pi))
-    d = np.hypot(u, v / rng.uniform(0.5, 0.95)) + 0.14 * canvas.noise(4, 4)
+    d: Floats = np.hypot(u, v / np.float32(rng.uniform(0.5, 0.95))) + 0.14 * canvas.noise(4, 4)
     grain = canvas.noise(16, 4)
     rim = canvas.mucosa * (0.98, 0.52, 0.50)
     canvas.lay(rim, 0.85 * _ramp(-d, -1.30, -0.85) * (0.9 + 0.1 * grain))
     canvas.lay(canvas.mucosa * (0.72, 0.28, 0.25), 0.75 * _ramp(-np.abs(d - 0.74), -0.13, -0.02))
-    base = np.array([rng.uniform(226, 248), rng.uniform(212, 236), rng.uniform(150, 205)], np.float32)
-    hollow = 0.90 + 0.10 * _ramp(d, 0.0, 0.6) + 0.045 * grain
-    canvas.lay(np.clip(base * hollow[..., None], 0, 255), 0.97 * _ramp(-d, -0.74, -0.62))
+    base = np.array([rng.uniform(222, 246), rng.uniform(200, 228), rng.uniform(120, 190)], np.float32)
+    hollow = 0.90 + 0.10 * _ramp(d, 0.0, 0.6) + 0.07 * grain
+    canvas.lay(np.clip(base * hollow[..., None], 0, 255), 0.97 * _ramp(-d, -0.78, -0.55))
 
 
 def _angioectasia(canvas: _Canvas) -> None:
     rng = canvas.rng
     d = canvas.r + 0.20 * canvas.noise(8, 3)
-    blush = np.array([rng.uniform(195, 225), rng.uniform(48, 75), rng.uniform(40, 62)], np.float32)
-    canvas.lay(blush, 0.62 * _ramp(-d, -0.95, -0.35) * (0.85 + 0.15 * canvas.noise(16, 3)))
+    blush = np.array([rng.uniform(195, 225), rng.uniform(44, 72), rng.uniform(40, 62)], np.float32)
+    density = rng.uniform(0.55, 0.85)
+    canvas.lay(blush, density * _ramp(-d, -1.0, -0.3) * np.clip(0.8 + 0.25 * canvas.noise(32, 2), 0.2, 1))
     lines = np.zeros((canvas.size, canvas.size), np.uint8)
-    for _ in range(int(rng.integers(16, 26))):
+    for _ in range(int(rng.integers(30, 55))):
         heading = rng.uniform(0, 2 * np.pi)
-        x, y = rng.normal(0, 0.22, 2)
+        x, y = rng.normal(0, 0.3, 2)
         walk = [(x, y)]
-        for _ in range(int(rng.integers(7, 14))):
-            heading += rng.normal(0, 0.55)
-            x, y = x + 0.085 * np.cos(heading), y + 0.085 * np.sin(heading)
+        for _ in range(int(rng.integers(4, 11))):
+            heading += rng.normal(0, 0.7)
+            x, y = x + 0.08 * np.cos(heading), y + 0.08 * np.sin(heading)
             walk.append((x, y))
-        points = ((np.array(walk) * _REACH + 1.0) / 2.0 * canvas.size * 16).astype(np.int32)
-        cv2.polylines(lines, [points], False, 255, int(rng.integers(1, 4)), cv2.LINE_AA, 4)
-    vessels = cv2.GaussianBlur(lines, (0, 0), canvas.size / 220).astype(np.float32) / 255.0
-    canvas.lay((186, 14, 20), 0.95 * vessels * _ramp(-canvas.r, -1.35, -1.0))
+        points = ((np.array(walk) * PATCH_REACH + 1.0) / 2.0 * canvas.size * 16).astype(np.int32)
+        cv2.polylines(
+            lines, [points], False, float(rng.uniform(130, 255)), int(rng.integers(1, 3)), cv2.LINE_AA, 4
+        )
+    vessels = cv2.GaussianBlur(lines, (0, 0), canvas.size / 300).astype(np.float32) / 255.0
+    canvas.lay((190, 14, 22), 0.9 * vessels * _ramp(-canvas.r, -1.3, -0.8))
 
 
 def _foreign_body(canvas: _Canvas) -> None:
@@ -192,11 +204,13 @@ def _foreign_body(canvas: _Canvas) -> None:
     paints = [(238, 232, 214), (236, 236, 238), (60, 120, 205), (232, 205, 60), (70, 165, 95), (225, 90, 140)]
     first, second = rng.permutation(len(paints))[:2]
     paint: npt.NDArray[np.float32] = np.broadcast_to(
-        np.float32(paints[int(first) if kind != "tablet" else int(rng.integers(0, 2))]),
+        np.array(paints[int(first) if kind != "tablet" else int(rng.integers(0, 2))], np.float32),
         (canvas.size, canvas.size, 3),
     )
     if kind == "capsule":
-        paint = np.where((u > rng.uniform(-0.15, 0.15))[..., None], np.float32(paints[int(second)]), paint)
+        paint = np.where(
+            (u > rng.uniform(-0.15, 0.15))[..., None], np.array(paints[int(second)], np.float32), paint
+        )
     bulge = 0.62 + 0.42 * np.sqrt(np.clip(inside, 0, 1)) if kind != "fragment" else 0.8 + 0.25 * u * 0.5
     shade = np.asarray(bulge + 0.02 * canvas.noise(16, 3), np.float32)[..., None]
     sharp = 2.5 / canvas.size
@@ -207,7 +221,9 @@ def _foreign_body(canvas: _Canvas) -> None:
             0.85 * _ramp(-np.abs(v + 0.22), -0.06, -0.02) * _ramp(-np.abs(u), -0.5, -0.3) * (inside > 0),
         )
     else:
-        canvas.lay(np.float32(paints[0]) * 0.6, 0.6 * _ramp(-np.abs(v), -0.05, -0.02) * (inside > 0.12))
+        canvas.lay(
+            np.array(paints[0], np.float32) * 0.6, 0.6 * _ramp(-np.abs(v), -0.05, -0.02) * (inside > 0.12)
+        )
 
 
 _DRAWERS: dict[str, Callable[[_Canvas], None]] = {
@@ -220,10 +236,9 @@ _DRAWERS: dict[str, Callable[[_Canvas], None]] = {
 
 
 def draw_patch(label: str, rng: np.random.Generator, *, size: int, mucosa: Colour) -> npt.NDArray[np.uint8]:
-    """A lesion of ``label`` (one of ``LESION_LABELS``) as uint8 RGBA (size, size, 4), alpha not multiplied in.
+    """A lesion of ``label`` (one of ``LESION_LABELS``) as uint8 RGBA (size, size, 4), straight alpha.
 
-    ``mucosa`` is the RGB (0-255) of the wall around it. The lesion's radius is 0.62 of the patch's half side. ``size`` is
-    a multiple of 128.
+    ``mucosa`` is the RGB (0-255) of the wall around it. ``size`` is a power of two from 128.
     """
     canvas = _Canvas(rng, size, mucosa)
     _DRAWERS[label](canvas)
