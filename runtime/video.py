@@ -1,0 +1,194 @@
+"""Reads a recording: one record for each picture that is there, in presentation order, none left out or
+made up.
+
+    container = scan("video.mp4")
+    for picture in decode(container):
+        if picture.status == "ok":
+            picture.rgb()
+
+What FFmpeg conceals is reported: a picture that it could not decode cleanly, or that builds on such a
+picture, is ``corrupt``. Damage that no decoder notices cannot be seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Interpolation
+
+from .containers import REORDER, Container, Sample, scan
+from .errors import InputError
+from .ffmpeg import decode_packets, open_recording, quote
+
+__all__ = ["Container", "Picture", "Sample", "decode", "scan"]
+
+# Packets after which a picture that has not come out will not come. A decoder keeps back at most what it
+# reorders.
+_PATIENCE = REORDER
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One present container frame.
+
+    ``pts`` counts ticks of the container's time base; ``time_s`` is seconds from the first presented
+    picture. ``detail`` of a corrupt picture is ``damaged`` (its packet is flagged, the decoder reported
+    an error or returned nothing for it) or ``depends_on_damaged``; only an ``ok`` picture has a frame.
+    """
+
+    index: int
+    pts: int
+    time_s: float
+    status: Literal["ok", "corrupt"]
+    detail: Literal["", "damaged", "depends_on_damaged"] = ""
+    frame: VideoFrame | None = field(default=None, repr=False, compare=False)
+
+    def rgb(self) -> npt.NDArray[np.uint8]:
+        """The picture as uint8 HxWx3 RGB, full range; see ``to_rgb``. Raises ``InputError`` for a corrupt
+        one.
+        """
+        if self.frame is None:
+            raise InputError(f"frame {self.index} is corrupt ({self.detail}) and has no picture")
+        return to_rgb(self.frame)
+
+
+def decode(container: Container) -> Iterator[Picture]:
+    """Every present picture of ``container``, in presentation order, decoded as it is asked for.
+
+    Holds at most some sixty pictures. The file is closed when the generator ends or is closed. There is
+    no option for threads: more than one hides damage (see ``ffmpeg``).
+
+    Raises ``InputError`` when the file is no longer the one that was scanned.
+    """
+    samples = container.samples
+    rank = {sample: place for place, sample in enumerate(container.order)}
+    chain = _Chain(container, rank)
+    came: dict[int, VideoFrame] = {}
+    refused: set[int] = set()
+    ready: dict[int, Picture] = {}
+    settled = shown = 0
+    with open_recording(container.path) as (source, stream):
+        for step in decode_packets(container.path, source, stream):
+            if step.failed is not None:
+                refused.add(step.failed)
+            # A picture that comes after it was given up stays what it was called.
+            came.update((index, frame) for index, frame in step.pictures if index >= settled)
+            if step.sent > len(samples) or (step.last and step.sent != len(samples)):
+                raise InputError(f"{quote(container.path)} changed while it was read", hint="read it again")
+            # Whether a picture is sound depends on those before it in decoding order, so they are settled
+            # in it.
+            while settled < step.sent and (
+                settled in came or settled in refused or step.last or step.sent - settled > _PATIENCE
+            ):
+                frame = came.pop(settled, None)
+                sound = frame is not None and settled not in refused and not frame.is_corrupt
+                if frame is not None and (frame.width, frame.height) != (container.width, container.height):
+                    # The field of view, and so the answer, belongs to one size of picture.
+                    sound = False
+                detail = chain.judge(settled, sound, frame is not None and frame.key_frame)
+                place = rank.get(settled)
+                if place is not None:
+                    ready[place] = Picture(
+                        place,
+                        container.pts[place],
+                        container.times_s[place],
+                        "corrupt" if detail else "ok",
+                        detail,
+                        None if detail else frame,
+                    )
+                settled += 1
+            while shown in ready:
+                yield ready.pop(shown)
+                shown += 1
+
+
+class _Chain:
+    """Which pictures damage reaches: all that follow in decoding order up to the next sound key frame,
+    and of those behind it the leading ones, shown before it, which may build on what came before.
+    """
+
+    def __init__(self, container: Container, rank: dict[int, int]) -> None:
+        self._rank = rank
+        self._keys = [sample.key for sample in container.samples]
+        self._flagged = [sample.flagged for sample in container.samples]
+        # Where the container marks no key frame at all its marks are missing, and the decoder's word
+        # counts alone.
+        self._unmarked = not any(self._keys)
+        self._intra_only = container.intra_only
+        # Without a key frame to begin with there is nothing to build on.
+        self._broken = True
+        self._leading_before = -1
+
+    def judge(
+        self, index: int, sound: bool, decoded_as_key: bool
+    ) -> Literal["", "damaged", "depends_on_damaged"]:
+        """The detail of the next sample in decoding order; empty when it is sound and builds on sound
+        ones.
+        """
+        if not sound or self._flagged[index]:
+            self._broken = True
+            return "damaged"
+        place = self._rank.get(index, -1)
+        # Both the container and the bitstream must say so: either can be wrong, and a false start hides
+        # damage.
+        if self._intra_only or (decoded_as_key and (self._unmarked or self._keys[index])):
+            if self._broken:
+                self._leading_before = -1 if self._intra_only else place
+            self._broken = False
+            return ""
+        if self._broken or place < self._leading_before:
+            return "depends_on_damaged"
+        return ""
+
+
+# Code points of ITU-T H.273 to swscale's names for the matrix; 2 is untagged. Others (YCgCo, ICtCp) are
+# refused.
+_MATRICES = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+# Accurate, and the same bits on every processor: swscale's fast path is off by up to 3 and differs
+# between SIMD sets.
+_CONVERSION = (
+    Interpolation.BILINEAR
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+    | Interpolation.FULL_CHR_H_INT
+)
+# swscale takes every grey picture as full range, whatever it is told (ITU-R BT.601: black 16, white 235).
+_LIMITED_GREY = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+
+
+def to_rgb(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """A decoded picture as uint8 HxWx3 RGB, full range, by the matrix and range that it is tagged with.
+
+    Untagged pictures are taken as BT.601 limited. Chroma is interpolated. Any size, depth and layout that
+    FFmpeg knows.
+
+    Raises ``InputError`` for a matrix that is none of BT.601, BT.709, FCC, SMPTE 240M and BT.2020.
+    """
+    layout = frame.format
+    if layout.is_rgb:
+        return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    full = int(frame.color_range) == ColorRange.JPEG or layout.name.startswith("yuvj")
+    if layout.name.startswith("gray"):
+        grey = np.asarray(frame.to_ndarray(format="gray"), np.uint8)
+        return np.repeat((grey if full else _LIMITED_GREY[grey])[:, :, None], 3, axis=2)
+    matrix = _MATRICES.get(int(frame.colorspace))
+    if matrix is None:
+        raise InputError(
+            f"colour matrix {int(frame.colorspace)} of ITU-T H.273 is not BT.601, BT.709 or BT.2020",
+            hint="export the recording as H.264 in BT.601 or BT.709",
+        )
+    converted = frame.reformat(
+        format="rgb24",
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=_CONVERSION,
+        threads=1,
+    )
+    return np.asarray(converted.to_ndarray(), np.uint8)
