@@ -69,11 +69,22 @@ def plan(model: Any) -> list[Step]:
             layer, layer.get_config(), _inputs(layer), layer.output, layer.name, arrays, quantized
         )
     for step in steps.values():
-        after = readers.get(id(step.output), [])
-        step.fused_relu = (
-            bool(kernel_of(step.layer)) and len(after) == 1 and isinstance(after[0], _layers.ReLU)
-        )
+        _fuse(step, steps, readers)
     return list(steps.values())
+
+
+def _fuse(step: Step, steps: dict[int, Step], readers: dict[int, list[Any]]) -> None:
+    """Mark what a ReLU follows: only the range behind the ReLU counts, its lower end is 0."""
+    if not isinstance(step.layer, _layers.ReLU):
+        return
+    before = steps.get(id(step.inputs[0]))
+    fits = before is not None and (kernel_of(before.layer) or isinstance(before.layer, _layers.Add))
+    if before is None or not fits or len(readers[id(before.output)]) > 1:
+        raise UsageError(
+            f"layer {step.layer.name!r} (ReLU) does not follow a convolution or Add that it alone reads",
+            hint="an 8-bit ReLU is the lower end of the range before it",
+        )
+    before.fused_relu = True
 
 
 def _inputs(layer: Any) -> list[Any]:
@@ -99,6 +110,8 @@ def _check_supported(layer: Any) -> None:
         reason = "is of a kind that is not known here"
     elif kernel_of(layer) and layer.activation.__name__ not in ("linear", "relu", "relu6"):
         reason = f"has the activation {layer.activation.__name__!r}"
+    elif kernel_of(layer) and not isinstance(layer, _layers.Dense) and not _is_plain_convolution(layer):
+        reason = "is dilated, grouped, causal, channels first or multiplies its channels"
     elif isinstance(layer, _layers.ReLU) and (layer.negative_slope or layer.threshold):
         reason = "is a leaky or thresholded ReLU"
     if reason:
@@ -106,6 +119,16 @@ def _check_supported(layer: Any) -> None:
         raise UsageError(
             f"layer {layer.name!r} ({type(layer).__name__}) {reason}", hint=f"quantised are {allowed}"
         )
+
+
+def _is_plain_convolution(layer: Any) -> bool:
+    return (
+        tuple(layer.dilation_rate) == (1, 1)
+        and layer.padding in ("same", "valid")
+        and layer.data_format == "channels_last"
+        and getattr(layer, "depth_multiplier", 1) == 1
+        and layer.groups == 1
+    )
 
 
 def _foldable(step: Step) -> bool:

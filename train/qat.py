@@ -202,10 +202,17 @@ def load_qat(path: Path, fp32_model: Any) -> Any:
     if _SAFE_KEY not in arrays:
         raise InputError(f"{path} holds no QAT model: {_SAFE_KEY} is absent")
     model = quantize(fp32_model, saturation_safe=bool(arrays[_SAFE_KEY]))
-    missing = weight_files.assign(model, arrays, partial=True)
-    missing = [name for name in missing if not name.endswith("/optimizer_step")]
-    if missing:
-        raise InputError(f"{path} lacks {len(missing)} variables of {fp32_model.name}, first {missing[0]}")
+    for layer in model.layers:
+        for variable in layer.weights:
+            name = f"{layer.name}/{short_name(variable)}"
+            if name.endswith("/optimizer_step"):
+                continue
+            if name not in arrays or arrays[name].shape != tuple(variable.shape):
+                found = f"{arrays[name].shape} there" if name in arrays else "absent"
+                raise InputError(
+                    f"{path} is not of {fp32_model.name}: {name} {tuple(variable.shape)} is {found}"
+                )
+            variable.assign(arrays[name])
     return model
 
 

@@ -114,15 +114,18 @@ class WeightQuantizer(Quantizer):  # type: ignore[misc]
 
     def __call__(self, inputs: Any, training: Any, weights: dict[str, Any], **_: Any) -> Any:
         low, high = weights["min_var"], weights["max_var"]
-        flat = tf.reshape(inputs, (-1, low.shape[0]))
+        # The TFLite converter refuses a reshape behind the fake quantisation of an ordinary kernel.
+        flat = tf.reshape(inputs, inputs.shape[:3]) if self.depthwise else inputs
         if training:
-            limit = weight_limits(tf.stop_gradient(flat), saturation_safe=self.saturation_safe)
+            limit = weight_limits(
+                tf.stop_gradient(tf.reshape(flat, (-1, low.shape[0]))), saturation_safe=self.saturation_safe
+            )
             low.assign(-limit)
             high.assign(limit)
         rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(
             flat, low, high, num_bits=8, narrow_range=True
         )
-        return tf.reshape(rounded, inputs.shape)
+        return tf.reshape(rounded, inputs.shape) if self.depthwise else rounded
 
     def get_config(self) -> dict[str, Any]:
         return {"depthwise": self.depthwise, "saturation_safe": self.saturation_safe}
