@@ -9,11 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LEVEL", "Resamples", "confusion_by_video", "interval", "rates", "resample_videos", "weighted_auc"]
+__all__ = [
+    "LEVEL",
+    "Resamples",
+    "confusion_by_video",
+    "interval",
+    "mean_defined",
+    "rates",
+    "resample_videos",
+    "resampled_figures",
+    "weighted_auc",
+]
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -82,6 +93,17 @@ def rates(confusion: Array) -> Mapping[str, Array]:
         "balanced_accuracy": mean_defined(recall),
         "mcc": _ratio(covariance, np.sqrt(spread)),
     }
+
+
+def resampled_figures(
+    labels: Indices, probabilities: npt.NDArray[np.floating[Any]], drawn: Resamples
+) -> Mapping[str, Array]:
+    """``rates`` of each resample, ``auc`` (R, L) of each label against the rest and ``mean_auc`` (R,)."""
+    size = probabilities.shape[1]
+    matrices = confusion_by_video(labels, probabilities.argmax(axis=1), drawn.video, size)
+    totals = (drawn.counts @ matrices.reshape(len(matrices), -1)).reshape(-1, size, size)
+    auc = np.stack([weighted_auc(probabilities[:, i], labels == i, drawn) for i in range(size)], axis=1)
+    return {**rates(totals), "auc": auc, "mean_auc": mean_defined(auc)}
 
 
 def weighted_auc(

@@ -25,6 +25,7 @@ __all__ = [
     "SYNONYMS",
     "Dataset",
     "Sample",
+    "describe",
     "folds",
     "hash_dataset",
     "label_key",
@@ -249,6 +250,11 @@ def hash_dataset(dataset: Dataset) -> str:
         content = hashlib.sha256(sample.file.read_bytes()).hexdigest() if sample.file.is_file() else ""
         lines.append(f"{dataset.name_of(sample)}\t{sample.label}\t{sample.video_id or ''}\t{content}\n")
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def describe(dataset: Dataset) -> dict[str, str | None]:
+    """What was measured on: ``name`` of the folder, ``sha256`` and ``split`` (None is every row)."""
+    return {"name": dataset.root.resolve().name, "sha256": hash_dataset(dataset), "split": dataset.split}
 
 
 def folds(dataset: Dataset, k: int, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:

@@ -16,16 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._extras import require
-from .bootstrap import (
-    LEVEL,
-    Resamples,
-    confusion_by_video,
-    interval,
-    mean_defined,
-    rates,
-    resample_videos,
-    weighted_auc,
-)
+from .bootstrap import LEVEL, interval, mean_defined, rates, resample_videos, resampled_figures, weighted_auc
 from .calibration import ece, reliability
 from .predict import Predictions
 
@@ -183,40 +174,25 @@ def _intervals(
         return None
     how = {"method": "percentile bootstrap over videos", "level": LEVEL, "resamples": resamples, "seed": seed}
     drawn = resample_videos(predictions.video_ids, resamples=resamples, seed=seed)
-    each = ("precision", "recall", "specificity", "f1")
-    overall = ("accuracy", "macro_f1", "balanced_accuracy", "mcc")
+    each = ("precision", "recall", "specificity", "f1", "auc")
+    overall = ("accuracy", "macro_f1", "balanced_accuracy", "mcc", "mean_auc")
     if drawn is None:
         reason = "all frames are of one video, or some name none"
-        nothing = dict.fromkeys((*overall, "mean_auc", "normal_vs_abnormal_auc"))
+        nothing = dict.fromkeys((*overall, "normal_vs_abnormal_auc"))
         return {**how, "reason": reason, **nothing, "per_class": {}}
-    size = len(predictions.keys)
-    matrices = confusion_by_video(predictions.labels, predictions.predicted, drawn.video, size)
-    figures = rates((drawn.counts @ matrices.reshape(len(matrices), -1)).reshape(-1, size, size))
     scores, true = predictions.probabilities, predictions.labels
-    auc = np.stack([_auc(scores[:, i], true == i, drawn) for i in range(size)], axis=1)
+    figures = resampled_figures(true, scores, drawn)
     any_finding = scores[:, abnormal].sum(axis=1)
     return {
         **how,
         "reason": None,
         **{name: interval(figures[name]) for name in overall},
-        "mean_auc": interval(mean_defined(auc)),
-        "normal_vs_abnormal_auc": interval(_auc(any_finding, abnormal[true], drawn)),
+        "normal_vs_abnormal_auc": interval(weighted_auc(any_finding, abnormal[true], drawn)),
         "per_class": {
-            key: {
-                **{name: interval(figures[name][:, i]) for name in each},
-                "auc": interval(auc[:, i]),
-            }
+            key: {name: interval(figures[name][:, i]) for name in each}
             for i, key in enumerate(predictions.keys)
         },
     }
-
-
-def _auc(
-    scores: npt.NDArray[np.floating[Any]], positive: npt.NDArray[np.bool_], drawn: Resamples
-) -> npt.NDArray[np.float64]:
-    if positive.all() or not positive.any():
-        return np.full(len(drawn.counts), np.nan)
-    return weighted_auc(scores, positive, drawn)
 
 
 def _confusion(predictions: Predictions) -> npt.NDArray[np.intp]:

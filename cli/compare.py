@@ -1,0 +1,123 @@
+"""``capsule-edge compare``: the parity certificate of one model against another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._evaluation import data_folder, interval_cell, number, progress
+
+
+@click.command(
+    epilog="\b\nExample:\n  capsule-edge compare fp32.onnx int8.onnx --data frames --out certificates"
+)
+@click.argument("a", metavar="FP32", type=click.Path(path_type=Path))
+@click.argument("b", metavar="INT8", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with labels.csv or class folders.")
+@click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write the certificate there (JSON, Markdown, HTML)."
+)
+@click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
+@click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice.")
+@click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap over videos.")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def command(
+    context: click.Context,
+    a: Path,
+    b: Path,
+    data: Path | None,
+    split: str | None,
+    out: Path | None,
+    backend: str,
+    threads: int,
+    resamples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Certify that INT8 answers as FP32 does, frame by frame and class by class.
+
+    FP32 may be a table of answers (CSV, as 'evaluate --save-predictions' writes it): then the conversion is
+    certified, whose one gate is an agreement of 99.9 %. Else the gates are those of shipping: agreement >=
+    99 %, macro-F1 loss <= .005, and no class losing more than one point of sensitivity. Exit code 4 when a
+    gate fails.
+    """
+    from capsule_edge.evaluation._extras import require
+
+    require("sklearn")
+    from capsule_edge.evaluation.compare import compare_models, compare_table
+    from capsule_edge.evaluation.datasets import load_dataset
+    from capsule_edge.runtime.backends import open_model
+    from capsule_edge.runtime.errors import GateError
+
+    is_table = a.suffix.lower() == ".csv"
+    second = open_model(b, backend=backend, threads=threads)
+    first = None if is_table else open_model(a, backend=backend, threads=threads)
+    dataset = load_dataset(data_folder(data), split=split)
+    with progress("comparing", len(dataset.samples) * (1 if first is None else 2)) as advance:
+        if first is None:
+            certificate = compare_table(a, second, dataset, resamples=resamples, seed=seed, advance=advance)
+        else:
+            certificate = compare_models(
+                first, second, dataset, resamples=resamples, seed=seed, advance=advance
+            )
+    if out is not None:
+        from capsule_edge.evaluation.certificate import write_certificate
+
+        for path in write_certificate(certificate, out):
+            click.echo(f"wrote {path}", err=True)
+    if as_json:
+        click.echo(json.dumps(certificate, ensure_ascii=False, indent=1, allow_nan=False))
+    else:
+        _print(certificate)
+    if certificate["verdict"] == "fail":
+        context.exit(GateError.exit_code)
+
+
+def _print(certificate: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    data, models = certificate["data"], certificate["models"]
+    console.print(
+        f"{models['b']['file']} (B) against {models['a']['file']} (A) on {data['name']}, "
+        f"split {data['split'] or 'all'}: {data['frames']:,} frames of {data['videos']} videos"
+    )
+    gates = Table("gate", "value", "limit", "verdict")
+    for gate in certificate["gates"]:
+        gates.add_row(gate["name"], number(gate["value"], 4), number(gate["limit"], 4), gate["verdict"])
+    console.print(gates)
+    classes = Table("class", "frames", "videos", "sensitivity A", "B", "B - A", "95 %", "specificity A", "B")
+    for key, entry in certificate["per_class"].items():
+        hit, spared = entry["sensitivity"], entry["specificity"]
+        classes.add_row(
+            key,
+            number(entry["support"]),
+            number(entry["videos"]),
+            *(number(hit[side]) for side in ("a", "b", "delta")),
+            interval_cell(hit["interval"]),
+            *(number(spared[side]) for side in ("a", "b")),
+        )
+    console.print(classes)
+    overall = Table("", "A", "B", "B - A", "95 %")
+    for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "ece"):
+        figure = certificate[name]
+        cells = [number(figure[side], 4) for side in ("a", "b", "delta")]
+        overall.add_row(name, *cells, interval_cell(figure["interval"], 4))
+    console.print(overall)
+    test = certificate["mcnemar"]
+    console.print(
+        f"max |dp| {number(certificate['max_abs_dp'], 4)}, mean {number(certificate['mean_abs_dp'], 5)}; "
+        f"only A right {test['only_a_right']}, only B right {test['only_b_right']}, "
+        f"McNemar p {number(test['p_value'])}"
+    )
+    for flip in certificate["flips"][:10]:
+        worst = ", ".join(frame["file"] for frame in flip["worst"][:2])
+        console.print(f"{flip['frames']} {flip['from']} became {flip['to']}: {worst}")
+    console.print(f"verdict: {certificate['verdict']}")

@@ -1,0 +1,117 @@
+"""``capsule-edge evaluate``: what a model file is worth on labelled frames."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._evaluation import data_folder, interval_cell, number, progress
+
+
+@click.command(
+    epilog="\b\nExample:\n  capsule-edge evaluate model.int8.onnx --data frames --save-predictions p.csv"
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with labels.csv or class folders.")
+@click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]")
+@click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
+@click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice.")
+@click.option("--save-predictions", type=click.Path(path_type=Path), help="Write the probabilities as CSV.")
+@click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap over videos; 0 is none.")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(
+    model: Path,
+    data: Path | None,
+    split: str | None,
+    backend: str,
+    threads: int,
+    save_predictions: Path | None,
+    resamples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure MODEL on labelled frames, with 95 % intervals from a bootstrap over videos.
+
+    Prints accuracy, precision, recall, F1, AUC and the Matthews correlation beside the majority baseline,
+    each class, and normal against abnormal. A frame that cannot be read is named and left out.
+    """
+    from capsule_edge.evaluation._extras import require
+
+    require("sklearn")
+    from capsule_edge.evaluation import predict as tables
+    from capsule_edge.evaluation.compare import describe_model
+    from capsule_edge.evaluation.datasets import describe, load_dataset
+    from capsule_edge.evaluation.metrics import evaluate
+    from capsule_edge.runtime.backends import open_model
+
+    opened = open_model(model, backend=backend, threads=threads)
+    dataset = load_dataset(data_folder(data), split=split)
+    with progress("evaluating", len(dataset.samples)) as advance:
+        predictions = tables.predict(opened, dataset, advance=advance)
+    for name in predictions.skipped:
+        click.echo(f"warning: {name} cannot be read and is left out", err=True)
+    if save_predictions is not None:
+        tables.save_predictions(predictions, save_predictions)
+    findings = [label.key for label in opened.spec.labels if label.role == "finding"]
+    document = {
+        "model": describe_model(opened),
+        "data": describe(dataset),
+        **evaluate(predictions, findings=findings, resamples=resamples, seed=seed),
+    }
+    if as_json:
+        click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+    else:
+        _print(document)
+
+
+def _print(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    model, data = document["model"], document["data"]
+    console.print(
+        f"{model['name']} {model['version']} ({model['precision']}) on {data['name']}, "
+        f"split {data['split'] or 'all'}: {document['frames']:,} frames of {document['videos']} videos"
+    )
+    intervals = document["confidence_intervals"] or {}
+    overall = Table("", "value", "95 % interval", "majority class")
+    for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc"):
+        baseline = document["majority_baseline"][name]
+        overall.add_row(name, number(document[name]), interval_cell(intervals.get(name)), number(baseline))
+    overall.add_row("ece", number(document["ece"]), "-", "-")
+    binary = document["normal_vs_abnormal"]
+    overall.add_row(
+        "abnormal: auc", number(binary["auc"]), interval_cell(intervals.get("normal_vs_abnormal_auc")), ""
+    )
+    for specificity, sensitivity in binary["sensitivity_at_specificity"].items():
+        overall.add_row(f"abnormal: sensitivity at specificity {specificity}", number(sensitivity), "", "")
+    console.print(overall)
+    names = ("precision", "recall", "specificity", "f1", "auc", "pr_auc")
+    classes = Table("class", "frames", "videos", *names, "95 % of recall")
+    for key, entry in document["per_class"].items():
+        of_recall = intervals.get("per_class", {}).get(key, {}).get("recall")
+        cells = [number(entry[name]) for name in ("support", "videos", *names)]
+        classes.add_row(key, *cells, interval_cell(of_recall))
+    console.print(classes)
+    if len(document["per_source"]) > 1:
+        sources = Table("source", "frames", "accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
+        for source, entry in document["per_source"].items():
+            columns = ("frames", "accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
+            sources.add_row(source, *(number(entry[name]) for name in columns))
+        console.print(sources)
+    absent = [key for key in document["labels"] if key not in document["averaged_over"]]
+    if absent:
+        console.print(
+            f"no frame of {', '.join(absent)}: averages are over the other classes", highlight=False
+        )
+    if intervals.get("reason"):
+        console.print(f"no intervals: {intervals['reason']}")
+    if document["skipped"]:
+        console.print(
+            f"{len(document['skipped'])} frames could not be read and are left out", highlight=False
+        )

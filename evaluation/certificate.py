@@ -1,0 +1,208 @@
+"""A parity certificate as files: JSON for programs, Markdown to read, one HTML page with plots."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from capsule_edge.runtime.errors import OutputError
+from capsule_edge.runtime.spec import INTENDED_USE
+
+from ._extras import require
+
+__all__ = ["schema_path", "to_html", "to_markdown", "write_certificate"]
+
+Certificate = Mapping[str, Any]
+Rows = Sequence[Sequence[str]]
+
+_COLOURS = {"pass": "#2a7f3f", "fail": "#b3261e", "undecided": "#8a6d00"}
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1d1d1f}
+table{border-collapse:collapse;margin:.5em 0 1.5em;display:block;overflow-x:auto}
+th,td{border:1px solid #ccc;padding:.25em .6em;text-align:right}th{background:#f4f4f6}
+td:first-child,th:first-child{text-align:left}.verdict{font-size:1.3em;font-weight:600}
+svg{max-width:100%;height:auto}code{word-break:break-all}
+"""
+
+
+def schema_path() -> Path:
+    """The published JSON Schema of the document."""
+    return Path(__file__).with_name("schema") / "certificate.schema.json"
+
+
+def write_certificate(certificate: Certificate, folder: str | Path, *, stem: str | None = None) -> list[Path]:
+    """Write ``<stem>.json``, ``.md`` and ``.html`` into ``folder`` and return their paths.
+
+    ``stem`` is by default the certified file's name and the kind. Each is written whole or not at all. Raises
+    ``OutputError`` where the folder cannot be written.
+    """
+    folder = Path(folder)
+    stem = stem or f"{certificate['models']['b']['file']}.{certificate['kind']}"
+    texts = {
+        "json": json.dumps(certificate, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+        "md": to_markdown(certificate),
+        "html": to_html(certificate),
+    }
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix, text in texts.items():
+            path = folder / f"{stem}.{suffix}"
+            partial = path.with_name(path.name + ".partial")
+            partial.write_text(text, encoding="utf-8", newline="\n")
+            os.replace(partial, path)
+            written.append(path)
+    except OSError as error:
+        raise OutputError(
+            f"the certificate cannot be written to {folder}: {error.strerror or error}"
+        ) from None
+    return written
+
+
+def to_markdown(certificate: Certificate) -> str:
+    """The certificate as GitHub Markdown."""
+    parts = [f"# {_title(certificate)}", f"Verdict: **{certificate['verdict']}**. {_scope(certificate)}"]
+    for heading, note, head, rows in _tables(certificate):
+        lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *_escaped(rows)]]
+        parts += [f"## {heading}", *([note] if note else []), "\n".join(lines)]
+    return "\n\n".join([*parts, INTENDED_USE]) + "\n"
+
+
+def to_html(certificate: Certificate) -> str:
+    """The certificate as one HTML page that needs nothing else; the plots are inline SVG (matplotlib)."""
+    colour = _COLOURS[certificate["verdict"]]
+    parts = [
+        f"<h1>{html.escape(_title(certificate))}</h1>",
+        f'<p class="verdict" style="color:{colour}">Verdict: {certificate["verdict"]}</p>',
+        f"<p>{html.escape(_scope(certificate))}</p>",
+        _plots(certificate),
+    ]
+    for heading, note, head, rows in _tables(certificate):
+        cells = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+        top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+        parts.append(f"<h2>{html.escape(heading)}</h2>" + (f"<p>{html.escape(note)}</p>" if note else ""))
+        parts.append(f"<table><tr>{top}</tr>{cells}</table>")
+    body = "\n".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"])
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(_title(certificate))}</title><style>{_STYLE}</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+def _title(certificate: Certificate) -> str:
+    models = certificate["models"]
+    return (
+        f"{certificate['kind'].capitalize()} certificate: {models['b']['file']} against {models['a']['file']}"
+    )
+
+
+def _scope(certificate: Certificate) -> str:
+    data, tool = certificate["data"], certificate["tool"]
+    skipped = f", {data['skipped']} frames could not be read" if data["skipped"] else ""
+    return (
+        f"Measured on {data['frames']:,} frames of {data['videos']} videos of {data['name']}, split "
+        f"{data['split'] or 'all'}{skipped}, by {tool['name']} {tool['version']}. "
+        f"A is {_model(certificate, 'a')}; B is {_model(certificate, 'b')}. Data SHA-256 {data['sha256']}."
+    )
+
+
+def _model(certificate: Certificate, side: str) -> str:
+    model = certificate["models"][side]
+    named = " ".join(str(model[name]) for name in ("name", "version", "precision") if model[name])
+    return f"{named}, SHA-256 {model['sha256']}"
+
+
+def _tables(certificate: Certificate) -> list[tuple[str, str, list[str], Rows]]:
+    """Each section: heading, note, column names, rows."""
+    boot, test = certificate["bootstrap"], certificate["mcnemar"]
+    sections: list[tuple[str, str, list[str], Rows]] = [
+        (
+            "Gates",
+            "",
+            ["gate", "value", "limit", "verdict"],
+            [[g["name"], _n(g["value"]), _n(g["limit"]), g["verdict"] or "-"] for g in certificate["gates"]],
+        ),
+        (
+            "Overall",
+            f"Differences are B less A, intervals {boot['level']:.0%} by {boot['method']} "
+            f"({boot['resamples']} resamples, seed {boot['seed']}). "
+            f"Max |dp| {_n(certificate['max_abs_dp'])}, mean {_n(certificate['mean_abs_dp'])}. "
+            f"Only A right {test['only_a_right']}, only B right {test['only_b_right']}, McNemar p {_n(test['p_value'])} (frames taken as independent).",
+            ["figure", "A", "B", "B - A", "interval"],
+            [
+                [name, *_figure(certificate[name])]
+                for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "ece")
+            ],
+        ),
+    ]
+    for name in ("sensitivity", "specificity"):
+        rows = [
+            [key, str(entry["support"]), str(entry["videos"]), *_figure(entry[name]), entry["reason"] or ""]
+            for key, entry in certificate["per_class"].items()
+        ]
+        head = ["class", "frames", "videos", "A", "B", "B - A", "interval", "why undecided"]
+        if name == "specificity" or certificate["kind"] != "shipping":
+            rows, head = [row[:-1] for row in rows], head[:-1]
+        sections.append((f"{name.capitalize()} by class", "", head, rows))
+    flips = [
+        [flip["from"], flip["to"], str(flip["frames"]), ", ".join(frame["file"] for frame in flip["worst"])]
+        for flip in certificate["flips"]
+    ]
+    note = "" if flips else "No answer changed."
+    sections.append(("Flips", note, ["A answered", "B answers", "frames", "moved most"], flips))
+    return sections
+
+
+def _plots(certificate: Certificate) -> str:
+    """Sensitivity differences with their intervals, and how far the probabilities moved."""
+    require("matplotlib")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    classes = list(certificate["per_class"].items())[::-1]
+    figure = Figure(figsize=(10, 1.6 + 0.3 * len(classes)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.axvspan(-1, 1, color="#e8f0ea")
+    left.axvline(0, color="#888", linewidth=0.8)
+    for row, (_, entry) in enumerate(classes):
+        colour = _COLOURS.get(entry["verdict"], "#335c9e")
+        change = entry["sensitivity"]
+        if change["interval"] is not None:
+            left.plot([100 * edge for edge in change["interval"]], [row, row], color=colour, linewidth=2)
+        if change["delta"] is not None:
+            left.plot([100 * change["delta"]], [row], "o", color=colour)
+    left.set_yticks(range(len(classes)), [key for key, _ in classes])
+    left.set_xlabel("sensitivity, B less A, points (shaded: within 1)")
+    histogram = certificate["dp_histogram"]
+    names = [f"< {edge:g}" for edge in histogram["edges"][1:]]
+    right.bar(range(len(names)), histogram["frames"], color="#335c9e")
+    right.set_yscale("symlog", linthresh=1)
+    right.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    right.set_xlabel("largest |dp| of a frame")
+    right.set_ylabel("frames")
+    target = io.StringIO()
+    # A fixed salt and no date: the same certificate is the same page, byte for byte.
+    with rc_context({"svg.hashsalt": "capsule-edge", "svg.fonttype": "none"}):
+        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    picture = target.getvalue()
+    return picture[picture.index("<svg") :]
+
+
+def _figure(figure: Mapping[str, Any]) -> list[str]:
+    low_high = figure["interval"]
+    span = "-" if low_high is None else f"{low_high[0]:.4f} to {low_high[1]:.4f}"
+    return [*(_n(figure[side]) for side in ("a", "b", "delta")), span]
+
+
+def _n(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
+
+
+def _escaped(rows: Rows) -> list[list[str]]:
+    return [[cell.replace("|", "\\|") for cell in row] for row in rows]
