@@ -69,7 +69,7 @@ def open_recording(path: Path, **options: str) -> Iterator[tuple[InputContainer,
         if not streams:
             kinds = sorted({str(each.type) for each in source.streams}) or ["nothing"]
             raise InputError(
-                f"{quote(path)} holds no video, only {', '.join(kinds)}",
+                f"{quote(path)} holds no video but {', '.join(kinds)}",
                 hint="give the file that the capsule's software exported as a video",
             )
         if streams[0].codec_context is None:
@@ -125,7 +125,8 @@ def decode_packets(path: Path, source: InputContainer, stream: VideoStream) -> I
         try:
             if packet.is_discard:
                 packet = _shown(packet)
-            packet.opaque = sent
+            # A fresh object each: PyAV keeps marks by identity, and small integers are one object everywhere.
+            packet.opaque = (sent,)
             pictures = decoder.decode(packet)
         except av.error.FFmpegError:
             failed = sent
@@ -177,8 +178,9 @@ def _match(pictures: list[VideoFrame], waiting: dict[int, int | None]) -> list[t
     """Pictures with their packets' indices, which are taken out of ``waiting`` (index to pts)."""
     found = []
     for picture in pictures:
-        index = picture.opaque
-        if not isinstance(index, int) or index not in waiting:
+        mark = picture.opaque
+        index: int | None = mark[0] if isinstance(mark, tuple) else None
+        if index not in waiting:
             # A packet that only says "show that earlier picture" returns the earlier one's mark.
             index = next((i for i, pts in waiting.items() if pts == picture.pts), None)
         if index is not None:

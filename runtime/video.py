@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Interpolation
 
 from .containers import REORDER, Container, Sample, scan
@@ -72,6 +72,8 @@ def decode(container: Container) -> Iterator[Picture]:
     refused: set[int] = set()
     ready: dict[int, Picture] = {}
     settled = shown = 0
+    last: VideoFrame | None = None
+    size = container.width, container.height
     with open_recording(container.path) as (source, stream):
         for step in decode_packets(container.path, source, stream):
             if step.failed is not None:
@@ -86,11 +88,14 @@ def decode(container: Container) -> Iterator[Picture]:
                 settled in came or settled in refused or step.last or step.sent - settled > _PATIENCE
             ):
                 frame = came.pop(settled, None)
+                if frame is None and settled not in refused and _repeats(container, samples[settled]):
+                    frame = last
                 sound = frame is not None and settled not in refused and not frame.is_corrupt
-                if frame is not None and (frame.width, frame.height) != (container.width, container.height):
+                if frame is not None and (frame.width, frame.height) != size:
                     # The field of view, and so the answer, belongs to one size of picture.
                     sound = False
-                detail = chain.judge(settled, sound, frame is not None and frame.key_frame)
+                detail = chain.judge(settled, sound, frame is not None and _starts_anew(frame))
+                last = frame
                 place = rank.get(settled)
                 if place is not None:
                     ready[place] = Picture(
@@ -105,6 +110,22 @@ def decode(container: Container) -> Iterator[Picture]:
             while shown in ready:
                 yield ready.pop(shown)
                 shown += 1
+
+
+def _starts_anew(frame: VideoFrame) -> bool:
+    """A key frame proper. A recovery point of a stream that refreshes its pictures in strips is flagged
+    as one too, and is whole only many pictures later.
+    """
+    return frame.key_frame and frame.pict_type == PictureType.I
+
+
+def _repeats(container: Container, sample: Sample) -> bool:
+    """A packet of MPEG-4 Part 2 that says "the last picture again", for which the decoder returns nothing.
+
+    Encoders write it for a repeated frame. A coded picture takes at least one bit for each macroblock.
+    """
+    macroblocks = -(-container.width // 16) * -(-container.height // 16)
+    return container.codec == "mpeg4" and 8 * sample.size < macroblocks
 
 
 class _Chain:
