@@ -1,0 +1,283 @@
+"""The files a run leaves: ``frames.csv``, ``study.json``, ``timing.json`` and ``report.html``.
+
+All four are written beside their final names first and moved there only when every one is whole, so a full
+disk or an error leaves what was there before. All but ``timing.json`` depend on the ``Study`` alone, byte for
+byte. Numbers have six decimals: microseconds, and finer than a float32 probability is worth.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import OutputError
+from .report import render_report
+from .spec import ModelSpec, Role
+from .study import SCHEMA, Event, FrameRecord, Study
+
+__all__ = ["FILES", "prepare_folder", "study_document", "tool_version", "write_study"]
+
+# ``study.json`` comes last: where it lies, the others lie too.
+FILES = ("frames.csv", "report.html", "timing.json", "study.json")
+
+
+def prepare_folder(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Create the output folder and make sure that it can be written to.
+
+    Args:
+        path: the folder; its parents are created too.
+        overwrite: allow a folder that already holds a ``study.json`` (also for resuming).
+
+    Raises ``OutputError`` when there is a study already, a file lies in the way or the folder cannot be
+    written.
+    """
+    folder = Path(path)
+    probe = folder / f".write-test.{os.getpid()}.tmp"
+    try:
+        if (folder / "study.json").exists() and not overwrite:
+            raise OutputError(
+                f"{folder} already holds a study.json",
+                hint="choose another --out, or pass --overwrite or --resume",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (FileExistsError, NotADirectoryError):
+        raise OutputError(
+            f"{folder} cannot be a folder: a file lies in its place", hint="choose another --out"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{folder} cannot be written: {_reason(error)}",
+            hint="choose another --out or ask for write access",
+        ) from None
+    return folder
+
+
+def write_study(
+    study: Study,
+    folder: str | os.PathLike[str],
+    *,
+    timing: Mapping[str, Any],
+    colours: npt.NDArray[Any] | None = None,
+) -> dict[str, Path]:
+    """Write the four files into a folder made by ``prepare_folder``; return their paths by name.
+
+    Args:
+        timing: what differs from run to run (seconds, threads, batch size, paths); JSON values. colours: mean
+        colour of the frames in equal stretches of container time, RGB 0..255 of shape (bins, 3), NaN
+            for a stretch without a frame; drawn as the report's colour bar.
+
+    Raises ``OutputError`` when a file cannot be written. Nothing has changed then, unless the move itself
+    failed between two files; ``study.json`` is the last to move.
+    """
+    texts = {
+        "frames.csv": frames_csv(study.frames, study.model),
+        "report.html": render_report(study, tool_version=tool_version(), colours=colours),
+        "timing.json": _json(timing),
+        "study.json": _json(study_document(study)),
+    }
+    # A file name that is not valid Unicode (Linux allows it) must not stop the run: it is shown with "?".
+    return _write_all(Path(folder), {name: texts[name].encode("utf-8", "replace") for name in FILES})
+
+
+def tool_version() -> str:
+    """Version of the installed capsule-edge, ``unknown`` when it runs from loose files."""
+    try:
+        return metadata.version("capsule-edge")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def frames_csv(frames: Sequence[FrameRecord], model: ModelSpec) -> str:
+    """One row for each container frame; what is undefined is empty."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["index", "pts", "time_s", "status", "duplicate_of", "detail", "label"]
+        + [f"p_{key}" for key in model.keys]
+    )
+    writer.writerows(_rows(frames, model))
+    return text.getvalue()
+
+
+def _rows(frames: Sequence[FrameRecord], model: ModelSpec) -> Iterator[list[object]]:
+    keys, nothing = model.keys, [""] * len(model.keys)
+    for frame in frames:
+        time_s = "" if frame.time_s is None else f"{frame.time_s:.6f}"
+        label, values = "", nothing
+        if frame.probabilities is not None and np.isfinite(frame.probabilities).all():
+            label = keys[int(frame.probabilities.argmax())]
+            values = [f"{value:.6f}" for value in frame.probabilities.tolist()]
+        # csv writes None as an empty field
+        yield [frame.index, frame.pts, time_s, frame.status, frame.duplicate_of, frame.detail, label, *values]
+
+
+def study_document(study: Study) -> dict[str, Any]:
+    """``study.json`` as a dict, keys in the order they are written (``schema/study.schema.json``)."""
+    source, model, box, ledger = study.source, study.model, study.source.field_of_view, study.ledger
+    return {
+        "schema": SCHEMA,
+        "tool": {"version": tool_version(), "options": dict(sorted(study.options.items()))},
+        "intended_use": model.intended_use,
+        "source": {
+            "name": source.name,
+            "sha256": source.sha256,
+            "codec": source.codec,
+            "width": source.width,
+            "height": source.height,
+            "time_base": source.time_base,
+            "start_pts": source.start_pts,
+            "duration_s": _rounded(source.duration_s),
+            "time_kind": source.time_kind,
+            "capture_fps": _rounded(source.capture_fps),
+            "field_of_view": None
+            if box is None
+            else {"left": box.left, "top": box.top, "width": box.width, "height": box.height},
+        },
+        "model": {
+            "name": model.name,
+            "version": model.version,
+            "sha256": study.model_sha256,
+            "precision": model.precision,
+            "backend": study.backend,
+        },
+        "ledger": {
+            "container": ledger.container,
+            "container_source": ledger.container_source,
+            "truncated": ledger.truncated,
+            "classified": ledger.classified,
+            "duplicate": ledger.duplicate,
+            "corrupt": ledger.corrupt,
+            "missing": ledger.missing,
+            "skipped": ledger.skipped,
+            "unread": ledger.unread,
+            "edited_out": ledger.edited_out,
+        },
+        "events": [_event(event) for event in study.events],
+        "landmarks": _assessed(study, "landmark"),
+        "quality": _assessed(study, "quality"),
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "label": event.label,
+        "role": event.role,
+        "start_index": event.start_index,
+        "end_index": event.end_index,
+        "start_s": _rounded(event.start_s),
+        "end_s": _rounded(event.end_s),
+        "peak_index": event.peak_index,
+        "peak_s": _rounded(event.peak_s),
+        "peak_p": _rounded(event.peak_p),
+        "frames": event.frames,
+    }
+
+
+def _assessed(study: Study, role: Role) -> dict[str, Any]:
+    """Frames at or above the operating point of each label of a role; not ``assessed`` without such a label.
+
+    A label without an operating point, or a recording without a classified frame, has null: nothing was
+    measured.
+    """
+    columns = study.model.index_of(role)
+    if not columns:
+        return {"assessed": False, "labels": None}
+    used = [
+        (frame.time_s, frame.probabilities)
+        for frame in study.frames
+        if frame.probabilities is not None
+        and frame.time_s is not None
+        and np.isfinite(frame.probabilities).all()
+    ]
+    labels = []
+    for column in columns:
+        key = study.model.labels[column].key
+        point = study.model.operating_points.get(key)
+        seen = None
+        if point is not None and used:
+            seen = [time_s for time_s, values in used if values[column] >= point.threshold]
+        labels.append(
+            {
+                "label": key,
+                "threshold": None if point is None else _rounded(point.threshold),
+                "frames": None if seen is None else len(seen),
+                "share": None if seen is None else _rounded(len(seen) / len(used)),
+                "first_s": _rounded(seen[0]) if seen else None,
+                "last_s": _rounded(seen[-1]) if seen else None,
+            }
+        )
+    return {"assessed": True, "labels": labels}
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six decimals; never a NaN, an infinity or a minus zero, on which readers of JSON do not agree."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 6) + 0.0
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(document), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON has them: NaN and infinity become null, numpy scalars numbers, paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return str(value)
+
+
+def _write_all(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
+    """Stage every file in the folder itself (renames are atomic within a file system), then move them all."""
+    staged: dict[Path, Path] = {}
+    target = folder
+    try:
+        for name, data in contents.items():
+            target = folder / name
+            staged[target] = folder / f".{name}.{os.getpid()}.tmp"
+            _write(staged[target], data)
+        for target, temporary in staged.items():
+            os.replace(temporary, target)
+    except OSError as error:
+        for temporary in staged.values():
+            with suppress(OSError):
+                temporary.unlink()
+        raise OutputError(
+            f"{target} cannot be written: {_reason(error)}",
+            hint="free some space, close a program that has the file open, or choose another --out",
+        ) from error
+    return {target.name: target for target in staged}
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _reason(error: Exception) -> str:
+    """The system's words without its errno and path, which the message already has."""
+    return (getattr(error, "strerror", None) or str(error)).lower()

@@ -1,0 +1,335 @@
+"""The sentences of the report: what was read and assessed, what the times mean, which model answered.
+
+They are written so that silence is never taken for a healthy exam. Every function returns HTML whose values
+are escaped: names come from files that anybody may have named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from .events import capture_scale, median_frame_distance
+from .study import STATUSES, Ledger, Status, Study
+
+__all__ = ["alerts", "assessed", "ledger", "model_card", "nothing_found", "number", "probability", "times"]
+
+_STATUS_NAMES: dict[Status, str] = {
+    "classified": "classified",
+    "duplicate": "near-identical to another frame, whose answer they take",
+    "corrupt": "corrupt, not classified",
+    "missing": "announced by the container but not there",
+    "skipped": "skipped as asked",
+    "unread": "not reached before the run was stopped",
+}
+_SHORT: dict[Status, str] = {
+    "classified": "Classified",
+    "duplicate": "Near-identical",
+    "corrupt": "Corrupt",
+    "missing": "Missing",
+    "skipped": "Skipped",
+    "unread": "Not reached",
+}
+
+
+def number(count: int, noun: str = "") -> str:
+    """``57,600 frames``; the noun gets its s."""
+    text = f"{count:,}"
+    return text if not noun else f"{text} {noun}" + ("" if count == 1 else "s")
+
+
+def share(part: int, whole: int) -> str:
+    """A percentage that never rounds something to nothing, or a rest to everything."""
+    if not whole:
+        return "0 %"
+    value = 100 * part / whole
+    if 0 < value < 0.1:
+        return "under 0.1 %"
+    if 99.9 < value < 100:
+        return "over 99.9 %"
+    return f"{value:.1f} %".replace(".0 %", " %")
+
+
+def probability(value: float) -> str:
+    """Two decimals, and never a certainty that was not there."""
+    return "over 0.99" if 0.995 <= value < 1 else f"{value:.2f}"
+
+
+def alerts(study: Study) -> str:
+    """A loud box where the recording was not read whole; empty where it was."""
+    account = study.ledger
+    total = account.container
+    reasons = []
+    if account.corrupt:
+        verb = "is" if account.corrupt == 1 else "are"
+        reasons.append(
+            f"{number(account.corrupt, 'frame')} ({share(account.corrupt, total)}) {verb} corrupt and "
+            f"could not be "
+            "classified."
+        )
+    if account.missing:
+        verb = "is" if account.missing == 1 else "are"
+        reasons.append(
+            f"{number(account.missing, 'frame')} ({share(account.missing, total)}) announced by the "
+            f"container "
+            f"{verb} not in the file."
+        )
+    if account.truncated:
+        reasons.append("The file ends before its container says it should: the rest was not seen.")
+    if account.unread:
+        verb = "was" if account.unread == 1 else "were"
+        reasons.append(
+            f"The run was stopped early: {number(account.unread, 'frame')} ({share(account.unread, total)}) "
+            f"{verb} not read."
+        )
+    answered = account.classified + account.duplicate
+    if not answered:
+        reasons.append("No frame could be classified: this report says nothing about the examination.")
+    if not reasons:
+        return ""
+    title = "This recording was not read whole" if answered else "Nothing was read from this recording"
+    entries = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
+    tail = "" if not answered else "<p>A finding in these parts would not appear below.</p>"
+    return f'<section class="alert" role="alert"><h2>{title}</h2><ul>{entries}</ul>{tail}</section>'
+
+
+def ledger(study: Study) -> str:
+    """Every container frame in one sentence, as a bar and as a legend."""
+    account = study.ledger
+    counts: dict[Status, int] = {status: getattr(account, status) for status in STATUSES}
+    answered = account.classified + account.duplicate
+    parts = [f"{number(n)} {_STATUS_NAMES[status]}" for status, n in counts.items() if n]
+    if account.whole and not account.skipped and answered:
+        lead = f"All {number(account.container, 'frame')} of the recording were read"
+        if account.container == 1:
+            lead = "The only frame of the recording was read"
+    else:
+        lead = (
+            f"{number(answered)} of {number(account.container, 'frame')} of the recording were read "
+            f"({share(answered, account.container)})"
+        )
+    sentence = f"{lead}: {'; '.join(parts)}." if parts else f"{lead}."
+    notes = [note for note in _ledger_notes(account) if note]
+    return f"<p>{escape(sentence)}</p>{_ledger_bar(counts, account.container)}" + "".join(
+        f'<p class="note">{escape(note)}</p>' for note in notes
+    )
+
+
+def _ledger_notes(account: Ledger) -> Iterator[str]:
+    if account.truncated is None:
+        yield "The container does not say how long the recording is, so whether it is complete is not known."
+    if account.skipped:
+        yield "Skipped frames were left out on request; findings in them do not appear."
+    if account.edited_out:
+        yield (
+            f"{number(account.edited_out, 'sample')} discarded by the file's own edit list: not part of "
+            f"the recording."
+        )
+
+
+def _ledger_bar(counts: Mapping[Status, int], total: int) -> str:
+    if not total:
+        return ""
+    bars, legend, at = [], [], 0
+    for status, count in counts.items():
+        if not count:
+            continue
+        bars.append(
+            f'<rect class="s-{status}" x="{100 * at / total:.4f}%" '
+            f'width="{100 * count / total:.4f}%" height="12"/>'
+        )
+        legend.append(
+            '<li><svg viewBox="0 0 10 10" aria-hidden="true">'
+            f'<rect class="s-{status}" width="10" height="10" rx="2"/></svg>'
+            f"{_SHORT[status]} {number(count)} ({share(count, total)})</li>"
+        )
+        at += count
+    bar = f'<svg class="ledger" aria-hidden="true">{"".join(bars)}</svg>'
+    return f'{bar}<ul class="legend">{"".join(legend)}</ul>'
+
+
+def nothing_found(study: Study) -> str:
+    """What an empty list of events does and does not say."""
+    looked = [
+        label
+        for label in study.model.labels
+        if label.role == "finding" and label.key in study.model.operating_points
+    ]
+    if not study.ledger.classified + study.ledger.duplicate:
+        text = "No frame could be classified, so nothing was looked for."
+    elif not looked:
+        text = "The model has no finding with an operating point, so nothing could be marked."
+    else:
+        rule = study.model.events
+        text = (
+            f"In the frames that were read, none of the {number(len(looked), 'finding')} that the model "
+            f"looks for "
+            f"stayed at or above its operating point for {number(rule.min_frames, 'frame')}."
+        )
+    return (
+        f'<div class="nothing"><p>{escape(text)}</p><p><strong>This does not mean that the examination is '
+        f"normal."
+        "</strong> A model overlooks lesions, in particular small, faint or briefly visible ones, and it "
+        "knows only "
+        "the findings listed below. The recording still needs to be read.</p></div>"
+    )
+
+
+def assessed(study: Study) -> str:
+    """Findings that were looked for, and everything that this report is silent about."""
+    model = study.model
+    findings = [label for label in model.labels if label.role == "finding"]
+    looked = [label.name for label in findings if label.key in model.operating_points]
+    no_point = [label.name for label in findings if label.key not in model.operating_points]
+    if looked:
+        names = escape("; ".join(looked))
+        first = f"<p>Looked for, frame by frame ({number(len(looked), 'finding')}): {names}.</p>"
+    else:
+        first = "<p>No finding was looked for: the model has no operating point.</p>"
+    silent = []
+    if no_point:
+        silent.append(
+            f"{'; '.join(no_point)}: the model has no operating point for it, so it is never marked."
+        )
+    for role, text in (
+        (
+            "landmark",
+            "Anatomical landmarks: not assessed. Where in the bowel a finding lies, transit times and "
+            "whether the examination is complete are not known from this report.",
+        ),
+        ("quality", "Quality of the view and cleansing: not assessed."),
+    ):
+        names = "; ".join(label.name for label in model.labels if label.role == role)
+        silent.append(f"Assessed frame by frame, counts in study.json: {names}." if names else text)
+    unseen = study.ledger.container - study.ledger.classified - study.ledger.duplicate
+    if unseen:
+        silent.append(f"{number(unseen, 'frame')} without an answer: not assessed.")
+    silent.append("Any finding that is not in the list above: not assessed.")
+    silent.append(
+        "Below the operating points: a label that is not marked is not excluded. It only stayed below its "
+        "threshold."
+    )
+    return first + "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in silent) + "</ul>"
+
+
+def times(study: Study) -> str:
+    """Which clock the page shows and which one the smoothing used."""
+    source, rule = study.source, study.model.events
+    distance = median_frame_distance(study.frames)
+    paragraphs = ["All times are positions in the file, as a video player shows them, from its first frame."]
+    if source.time_kind == "playback" and source.capture_fps is None:
+        paragraphs.append(
+            "This file plays faster than the capsule recorded, and the rate of recording is not known. "
+            "Smoothing "
+            f"and gaps assumed {rule.assumed_capture_fps:g} frames a second. Positions are therefore not "
+            f"times of the "
+            "examination, and transit times are not computed. Give --capture-fps to replace the assumption."
+        )
+    elif source.time_kind == "playback":
+        paragraphs.append(
+            f"This file plays faster than the capsule recorded. Smoothing and gaps used the given rate of "
+            f"{source.capture_fps:g} frames a second. Positions in the file are not times of the examination."
+        )
+    elif source.capture_fps is not None:
+        paragraphs.append(
+            f"Smoothing and gaps used the given capture rate of {source.capture_fps:g} frames a second."
+        )
+    else:
+        paragraphs.append("The file keeps the capsule's own timing, so these are times of the examination.")
+    scale = capture_scale(
+        rule, median_distance_s=distance, time_kind=source.time_kind, capture_fps=source.capture_fps
+    )
+    if distance:
+        paragraphs.append(
+            f"Frames lie {distance:.3g} s apart in the file (median), taken as {distance * scale:.3g} s of "
+            f"the "
+            "examination."
+        )
+    mark = ' <span class="tag">provisional</span>' if rule.provisional else ""
+    rules = (
+        f"Events: mean over {rule.smoothing_s:g} s, at least {number(rule.min_frames, 'frame')}, merged "
+        f"over gaps of "
+        f"up to {rule.max_gap_s:g} s, ending below {rule.release:g} of the threshold."
+    )
+    return (
+        "".join(f"<p>{escape(text)}</p>" for text in paragraphs)
+        + f'<p class="note">{escape(rules)}{mark}</p>'
+    )
+
+
+def model_card(study: Study) -> str:
+    """Name, hash, parity and operating points; what was not measured is said, not left out."""
+    model = study.model
+    pairs = {
+        "Model": f"{model.name}, version {model.version}",
+        "Precision": model.precision.upper(),
+        "Inference engine": study.backend,
+        "Input": f"{model.input.size} x {model.input.size} RGB",
+        "Licence": model.license,
+    }
+    rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())
+    rows += f"<dt>SHA-256</dt><dd><code>{escape(study.model_sha256)}</code></dd>"
+    rows += f"<dt>Parity with FP32</dt><dd>{_parity(model.precision, model.parity)}</dd>"
+    return f'<dl class="pairs">{rows}</dl>{_operating_points(study)}'
+
+
+def _parity(precision: str, parity: Mapping[str, Any] | None) -> str:
+    if parity:
+        entries = "; ".join(f"{name} {_value(value)}" for name, value in _flat(parity))
+        return escape(entries)
+    if precision == "fp32":
+        return "This is an FP32 model; there is nothing to compare."
+    return (
+        "<strong>Not shown.</strong> "
+        "The file has no certificate that this INT8 model answers as its FP32 twin does."
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        title = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{title} ")
+        elif value is None or isinstance(value, str | int | float):
+            yield title, value
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _operating_points(study: Study) -> str:
+    head = (
+        '<th scope="col">Label</th><th scope="col">Role</th><th scope="col" class="n">Threshold</th>'
+        '<th scope="col" class="n">Sensitivity</th><th scope="col" class="n">Specificity</th>'
+        '<th scope="col">Measured on</th>'
+    )
+    rows = []
+    for label in study.model.labels:
+        point = study.model.operating_points.get(label.key)
+        cells = f'<th scope="row">{escape(label.name)}</th><td>{label.role}</td>'
+        if point is None:
+            text = "makes no events" if label.role != "finding" else "no operating point, makes no events"
+            rows.append(
+                f'<tr>{cells}<td class="n"></td><td class="n"></td><td class="n"></td><td>{text}</td></tr>'
+            )
+            continue
+        mark = ' <span class="tag">provisional</span>' if point.provisional else ""
+        rates = "".join(
+            f'<td class="n">{"not measured" if rate is None else f"{rate:.3f}"}</td>'
+            for rate in (point.sensitivity, point.specificity)
+        )
+        rows.append(
+            f'<tr>{cells}<td class="n">{point.threshold:.3f}</td>{rates}'
+            f"<td>{escape(point.measured_on or 'not stated')}{mark}</td></tr>"
+        )
+    caption = "Labels and operating points, in shares of frames."
+    if any(point.provisional for point in study.model.operating_points.values()):
+        caption += " Provisional: the threshold was not set on data fit for setting it; expect it to change."
+    return (
+        f'<div class="scroll"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
