@@ -140,7 +140,7 @@ def unread_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[t
 
 
 def axis_ticks(total_s: float) -> list[float]:
-    """Round times from 0, at most eight and none so near the end that its text would be cut."""
+    """Round times from 0, at most eight and none so near the end that its text is cut."""
     steps = (
         0.1,
         0.2,
@@ -164,7 +164,7 @@ def axis_ticks(total_s: float) -> list[float]:
         86400,
     )
     step = next((step for step in steps if total_s / step <= 8), total_s / 8)
-    return [step * i for i in range(9) if step * i <= 0.95 * total_s]
+    return [step * i for i in range(9) if step * i <= 0.92 * total_s]
 
 
 def _uri(kind: str, data: npt.NDArray[Any]) -> str:

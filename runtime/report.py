@@ -163,10 +163,12 @@ def _row(name: str, picture: str, kind: str = "") -> str:
 def _axis(view: _View) -> str:
     ticks = []
     tenths = view.total_s < 10
-    for tick in axis_ticks(view.total_s):
+    for position, tick in enumerate(axis_ticks(view.total_s)):
         x = percent(tick, view.total_s)
+        odd = ' class="odd"' if position % 2 else ""
         ticks.append(
-            f'<line x1="{x}" x2="{x}" y1="0" y2="5"/><text x="{x}" y="17">{clock(tick, tenths=tenths)}</text>'
+            f'<g{odd}><line x1="{x}" x2="{x}" y1="0" y2="5"/>'
+            f'<text x="{x}" y="17">{clock(tick, tenths=tenths)}</text></g>'
         )
     return f'<svg class="axis" aria-hidden="true">{"".join(ticks)}</svg>'
 
@@ -241,7 +243,10 @@ def _findings(view: _View) -> str:
         return text.nothing_found(view.study)
     pictures = _pictures(view.study)
     cards = "".join(_card(view, event, pictures.get(event.id, "")) for event in view.study.events)
-    return f'{_toolbar(view)}<div class="cards">{cards}</div>'
+    reading = (
+        "The bar is the highest probability of a single frame, the mark in it the threshold of the finding."
+    )
+    return f'<p class="reading">{reading}</p>{_toolbar(view)}<div class="cards">{cards}</div>'
 
 
 def _toolbar(view: _View) -> str:
@@ -267,7 +272,7 @@ def _toolbar(view: _View) -> str:
             '<span class="scale">low<i></i>high</span>'
         )
     return (
-        f'<div class="toolbar js-only" role="toolbar" aria-label="Findings">{"".join(chips)}'
+        f'<div class="toolbar js-only" role="group" aria-label="Findings">{"".join(chips)}'
         f'<span class="right">{maps}<button type="button" id="previous" aria-label="Previous '
         f'event">←</button>'
         '<button type="button" id="next" aria-label="Next event">→</button></span></div>'

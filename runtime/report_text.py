@@ -42,13 +42,13 @@ def number(count: int, noun: str = "") -> str:
 def share(part: int, whole: int) -> str:
     """A percentage that never rounds something to nothing, or a rest to everything."""
     if not whole:
-        return "0 %"
+        return "0\u00a0%"
     value = 100 * part / whole
     if 0 < value < 0.1:
-        return "under 0.1 %"
+        return "under 0.1\u00a0%"
     if 99.9 < value < 100:
-        return "over 99.9 %"
-    return f"{value:.1f} %".replace(".0 %", " %")
+        return "over 99.9\u00a0%"
+    return f"{value:.1f}".removesuffix(".0") + "\u00a0%"
 
 
 def probability(value: float) -> str:

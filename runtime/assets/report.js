@@ -14,8 +14,8 @@
 
   document.documentElement.classList.add("js");
 
-  // Cyan to pale yellow: colours that mucosa, blood and bile do not have. Columns are value, red, green, blue, opacity.
-  const stops = [[0, 20, 40, 120, 0], [0.25, 30, 90, 200, 0.3], [0.5, 20, 190, 220, 0.5], [0.75, 150, 240, 200, 0.6], [1, 255, 255, 210, 0.7]];
+  // Blue to pale yellow: colours that mucosa and blood do not have, never so dense that the lesion is hidden. Columns are value, red, green, blue, opacity.
+  const stops = [[0, 20, 40, 120, 0], [0.25, 30, 90, 200, 0.24], [0.5, 20, 190, 220, 0.38], [0.75, 150, 240, 200, 0.44], [1, 255, 255, 210, 0.48]];
   const table = new Uint8ClampedArray(256 * 4);
   for (let i = 0; i < 256; i += 1) {
     const upper = Math.max(1, stops.findIndex((stop) => stop[0] >= i / 255));
@@ -94,6 +94,7 @@
     filters.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.filter === key)));
     const shown = cards.filter((card) => !card.hidden).length;
     if (status) status.textContent = `Showing ${shown} of ${cards.length}`;
+    playhead.classList.toggle("on", Boolean(current) && !current.hidden);
     showCurve(key || current?.dataset.label || firstCurve?.dataset.label);
   }
 

@@ -1,0 +1,277 @@
+"""The files of a run: their schemas, the same bytes for the same study, and never half a file."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from capsule_edge.runtime import outputs
+from capsule_edge.runtime.errors import OutputError
+from capsule_edge.runtime.outputs import FILES, frames_csv, prepare_folder, study_document, write_study
+from capsule_edge.runtime.spec import Label, OperatingPoint
+from capsule_edge.runtime.study import Study
+
+from .study_samples import SPEC, make_study
+
+
+def schema(name: str) -> dict[str, Any]:
+    text = (resources.files("capsule_edge.runtime") / "schema" / f"{name}.schema.json").read_text("utf-8")
+    document: dict[str, Any] = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(document)
+    return document
+
+
+def write(study: Study, folder: Path, **timing: Any) -> dict[str, bytes]:
+    paths = write_study(study, prepare_folder(folder, overwrite=True), timing=timing)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)  # nothing temporary stays
+    return {name: path.read_bytes() for name, path in paths.items()}
+
+
+STUDIES = {
+    "plain": make_study(),
+    "no event": make_study(stretches=()),
+    "no frame": make_study(0, (), field_of_view=None, duration_s=None, start_pts=None),
+    "damaged": make_study(
+        statuses={5: "corrupt", 25: "corrupt", 26: "duplicate", 100: "skipped", 119: "unread"},
+        missing=4,
+        ledger={"truncated": True},
+    ),
+    "all roles": make_study(
+        spec=replace(
+            SPEC,
+            labels=(
+                *SPEC.labels,
+                Label("pylorus", "Pylorus", "landmark"),
+                Label("cecum", "Cecum", "landmark"),
+                Label("bubbles", "Bubbles", "quality"),
+            ),
+            operating_points={
+                **SPEC.operating_points,
+                "pylorus": OperatingPoint(0.5),
+                "bubbles": OperatingPoint(0.5),
+            },
+        ),
+        stretches=((20, 40, "ulcer", 0.6), (10, 40, "pylorus", 0.8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES.keys())
+def test_study_json_fits_its_schema(study: Study, tmp_path: Path) -> None:
+    data = write(study, tmp_path / "out")["study.json"]
+    document = json.loads(data)
+    jsonschema.validate(document, schema("study"), jsonschema.Draft202012Validator)
+    assert list(document) == [
+        "schema",
+        "tool",
+        "intended_use",
+        "source",
+        "model",
+        "ledger",
+        "events",
+        "landmarks",
+        "quality",
+    ]
+    assert b"NaN" not in data
+    assert b"\r" not in data
+    counts = document["ledger"]
+    statuses = ("classified", "duplicate", "corrupt", "missing", "skipped", "unread")
+    assert counts["container"] == sum(counts[status] for status in statuses)
+
+
+def test_model_spec_fits_its_schema() -> None:
+    for study in STUDIES.values():
+        document = json.loads(study.model.to_json())
+        jsonschema.validate(document, schema("model"), jsonschema.Draft202012Validator)
+    assert list(document) == list(schema("model")["properties"])
+
+
+@pytest.mark.parametrize("name", ["study", "model"])
+def test_the_schemas_describe_every_field_and_allow_no_other(name: str) -> None:
+    open_fields = {"options", "provenance", "parity"}  # their content is not the schema's to name
+
+    def walk(node: Any, key: str) -> None:
+        if not isinstance(node, dict):
+            return
+        properties = node.get("properties")
+        if properties is not None:
+            assert node["additionalProperties"] is False, key
+            assert node["required"] == list(properties), key
+            for child, entry in properties.items():
+                assert entry.get("description"), f"{key}.{child}"
+        elif node.get("additionalProperties") is True:
+            assert key in open_fields
+        for child, entry in (properties or {}).items():
+            walk(entry, child)
+        walk(node.get("items"), key)
+        for entry in node.get("oneOf", []):
+            walk(entry, key)
+
+    walk(schema(name), "")
+    extra = study_document(STUDIES["plain"]) | {"healthy": True}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(extra, schema("study"), jsonschema.Draft202012Validator)
+
+
+def test_what_no_label_assesses_is_not_reported_as_absent() -> None:
+    document = study_document(STUDIES["plain"])
+    assert document["landmarks"] == document["quality"] == {"assessed": False, "labels": None}
+
+    landmarks = study_document(STUDIES["all roles"])["landmarks"]
+    assert landmarks["assessed"] is True
+    pylorus, cecum = landmarks["labels"]
+    # 30 of 120 frames, 10 to 39, half a second apart
+    assert pylorus == {
+        "label": "pylorus",
+        "threshold": 0.5,
+        "frames": 30,
+        "share": 0.25,
+        "first_s": 5.0,
+        "last_s": 19.5,
+    }
+    assert cecum["frames"] is None  # it has no operating point
+    assert cecum["share"] is None
+
+
+def test_frames_csv() -> None:
+    study = STUDIES["damaged"]
+    text = frames_csv(study.frames, study.model)
+    assert text.splitlines()[0] == (
+        "index,pts,time_s,status,duplicate_of,detail,label,p_normal,p_ulcer,p_blood_fresh"
+    )
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == study.ledger.container
+    assert rows[20] | {"p_normal": ""} == {
+        "index": "20",
+        "pts": "5120",
+        "time_s": "10.000000",
+        "status": "classified",
+        "duplicate_of": "",
+        "detail": "",
+        "label": "ulcer",
+        "p_normal": "",
+        "p_ulcer": "0.900000",
+        "p_blood_fresh": "0.010000",
+    }
+    corrupt = rows[25]
+    assert (corrupt["status"], corrupt["detail"], corrupt["label"], corrupt["p_ulcer"]) == (
+        "corrupt",
+        "damaged",
+        "",
+        "",
+    )
+    assert (rows[26]["status"], rows[26]["duplicate_of"], rows[26]["label"]) == ("duplicate", "25", "ulcer")
+    assert (rows[-1]["status"], rows[-1]["pts"], rows[-1]["time_s"]) == ("missing", "", "")
+
+
+def test_an_answer_that_is_no_number_is_empty_and_never_nan(tmp_path: Path) -> None:
+    study = make_study(stretches=())
+    bad = replace(study.frames[7], probabilities=np.full(3, np.nan, np.float32))
+    study = replace(study, frames=[*study.frames[:7], bad, *study.frames[8:]], options={"x": float("nan")})
+    files = write(study, tmp_path, seconds=float("inf"))
+    assert b"nan" not in files["frames.csv"]
+    assert json.loads(files["study.json"])["tool"]["options"] == {"x": None}
+    assert json.loads(files["timing.json"]) == {"seconds": None}
+
+
+def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = write(make_study(), tmp_path / "a", seconds=1.0)
+    second = write(
+        replace(make_study(), options={"end_s": None, "every": 1}), tmp_path / "b", seconds=2.0, threads=4
+    )
+    assert first.pop("timing.json") != second.pop("timing.json")
+    assert first == second
+    for data in first.values():
+        data.decode("utf-8")
+        assert b"\r" not in data
+        assert data.endswith(b"\n")
+
+
+def test_numbers_have_six_decimals() -> None:
+    study = make_study(step_s=1 / 3, duration_s=40.0000004999)
+    document = study_document(study)
+    assert document["source"]["duration_s"] == 40.0
+    assert document["events"][0]["start_s"] == 6.666667
+    assert document["events"][0]["peak_p"] == 0.9  # and not float32's 0.8999999761581421
+
+
+@pytest.mark.parametrize("name", ["darm größe 内视镜.mp4", "odd\udce9.mp4", "a\nb.mp4"])
+def test_names_of_any_kind_are_written(name: str, tmp_path: Path) -> None:
+    files = write(make_study(name=name), tmp_path / "größe 内")
+    read = json.loads(files["study.json"])["source"]["name"]
+    assert read == name.replace("\udce9", "?")
+
+
+def test_prepare_folder_creates_and_refuses(tmp_path: Path) -> None:
+    folder = prepare_folder(tmp_path / "a" / "b", overwrite=False)
+    assert folder.is_dir()
+    assert list(folder.iterdir()) == []
+    assert prepare_folder(folder, overwrite=False) == folder
+    (folder / "study.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"already holds a study\.json"):
+        prepare_folder(folder, overwrite=False)
+    assert prepare_folder(folder, overwrite=True) == folder
+
+
+def test_prepare_folder_says_in_one_line_what_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(OutputError) as caught:
+            prepare_folder(path, overwrite=False)
+        assert "\n" not in str(caught.value)
+        assert caught.value.hint
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_folder_without_write_access_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # The tests may run as root, to whom no folder is closed.
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(OutputError, match="permission denied"):
+        prepare_folder(tmp_path / "out", overwrite=False)
+
+
+@pytest.mark.parametrize("after", range(len(FILES)))
+def test_a_full_disk_leaves_the_old_files_whole(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write(make_study(stretches=()), tmp_path)
+    true_fsync, calls = os.fsync, iter(range(99))
+
+    def fill_up(descriptor: int) -> None:
+        if next(calls) >= after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        true_fsync(descriptor)
+
+    monkeypatch.setattr(outputs.os, "fsync", fill_up)
+    with pytest.raises(OutputError, match="no space left on device") as caught:
+        write_study(make_study(), tmp_path, timing={})
+    assert FILES[after] in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_held_open_by_another_program_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write(make_study(stretches=()), tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "The process cannot access the file")
+
+    monkeypatch.setattr(outputs.os, "replace", refuse)
+    with pytest.raises(OutputError, match="close a program that has the file open"):
+        write_study(make_study(), tmp_path, timing={})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
