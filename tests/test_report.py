@@ -1,0 +1,330 @@
+"""The report page: safe, self-contained, the same for the same study, and never calmer than the study is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+
+from capsule_edge.runtime.figures import (
+    CURVE_POINTS,
+    axis_ticks,
+    clock,
+    colour_bar,
+    curve_paths,
+    jpeg,
+    map_png,
+    unread_stretches,
+)
+from capsule_edge.runtime.report import render_report
+from capsule_edge.runtime.spec import Label, OperatingPoint
+from capsule_edge.runtime.study import FrameRecord, Study
+
+from .study_samples import SPEC, make_study
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Elements, visible text and nesting errors of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.stack: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack, tag
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.stack):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).replace("\u00a0", " ").split())
+
+    def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        return [
+            found
+            for name, found in self.elements
+            if name == tag
+            and all(value in (found.get(key.rstrip("_")) or "").split() for key, value in attributes.items())
+        ]
+
+
+def render(study: Study, colours: np.ndarray | None = None) -> str:
+    return render_report(study, tool_version="0.0.test", colours=colours)
+
+
+def page(study: Study, colours: np.ndarray | None = None) -> Page:
+    return Page(render(study, colours))
+
+
+def test_the_same_study_gives_the_same_page() -> None:
+    colours = np.linspace(0, 255, 300).reshape(100, 3)
+    assert render(make_study(), colours) == render(make_study(), colours)
+
+
+def test_nothing_is_loaded_from_anywhere() -> None:
+    text = render(make_study(), np.full((10, 3), 90.0))
+    found = Page(text)
+    for tag, attributes in found.elements:
+        for name in ("src", "href", "data-map", "action", "srcset"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), (tag, name)
+        assert "style" not in attributes, tag  # the policy would drop it
+        assert not [name for name in attributes if name.startswith("on")], tag
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_the_policy_allows_the_one_script_and_style_and_nothing_else() -> None:
+    text = render(make_study())
+    (policy,) = [m["content"] for m in Page(text).all("meta") if m.get("http-equiv")]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        bodies = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.S)
+        assert len(bodies) == len(Page(text).all(tag)) == 1
+        digest = base64.b64encode(hashlib.sha256(bodies[0].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_names_cannot_carry_markup() -> None:
+    evil = "\"><script>alert('x')</script><img src=x onerror=alert(1)>$name${style}&lt;"
+    spec = replace(
+        SPEC,
+        name=evil,
+        version=evil,
+        license=evil,
+        intended_use=evil,
+        labels=(Label("normal", evil, "normal"), Label(evil, evil, "finding", evil)),
+        operating_points={evil: OperatingPoint(0.5, measured_on=evil)},
+        parity={evil: {evil: evil}},
+    )
+    study = make_study(stretches=((20, 40, evil, 0.9),), spec=spec, name=evil, codec=evil, sha256=evil)
+    study = replace(study, backend=evil, model_sha256=evil)
+    found = page(study)
+    plain = page(make_study(stretches=((20, 40, "ulcer", 0.9),)))
+    assert len(found.all("script")) == len(plain.all("script")) == 1
+    assert [e for e in found.all("img") if "onerror" in e] == []
+    assert evil in "".join(found.words)  # shown, as it is
+    (heading,) = re.findall("<h1>(.*?)</h1>", render(study))
+    assert heading.startswith("<bdi>&quot;&gt;&lt;script&gt;")
+
+
+def test_every_event_has_a_card_and_a_link_in_its_lane() -> None:
+    study = make_study()
+    found = page(study)
+    cards = found.all("article", class_="card")
+    assert [card["id"] for card in cards] == ["event-1", "event-2"]
+    assert all(card["tabindex"] == "0" for card in cards)
+    links = [a["href"] for a in found.all("a") if a.get("aria-label")]
+    assert links == ["#event-1", "#event-2"]
+    first = study.events[0]
+    assert (first.start_s, first.end_s) == (10.0, 20.5)  # a frame on either side is smoothed in
+    assert "00:00:10 \u2013 00:00:20" in found.text
+    assert f"{first.frames} frames, peak frame {first.peak_index}" in found.text
+    assert "2 suggested events, 2 kinds of finding, to be confirmed" in found.text
+
+
+def test_pictures_are_the_thumbnail_and_the_map() -> None:
+    study = make_study()
+    found = page(study)
+    images = found.all("img")
+    assert len(images) == 2
+    figures = found.all("figure", class_="view")
+    for image, figure, event in zip(images, figures, study.events, strict=True):
+        assert (image["width"], image["height"]) == ("64", "48")
+        assert f"Frame {event.peak_index}" in (image["alt"] or "")
+        data = base64.b64decode((figure["data-map"] or "").split(",")[1])
+        gray = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        # half a level of 255 from rounding
+        assert np.abs(gray / 255 - study.activations[event.id]).max() <= 0.5 / 255 + 1e-6
+    without = page(replace(study, thumbnails={}, activations={}))
+    assert without.all("img") == []
+    assert without.text.count("No picture of this frame was kept") == 2
+
+
+@pytest.mark.parametrize(
+    ("study", "words"),
+    [
+        (make_study(statuses={5: "corrupt"}), "1 frame (0.8 %) is corrupt and could not be classified."),
+        (make_study(missing=3), "3 frames (2.4 %) announced by the container are not in the file."),
+        (make_study(ledger={"truncated": True}), "The file ends before its container says it should"),
+        (
+            make_study(statuses=dict.fromkeys(range(60, 120), "unread")),
+            "stopped early: 60 frames (50 %) were not read.",
+        ),
+        (make_study(statuses=dict.fromkeys(range(120), "corrupt")), "No frame could be classified"),
+        (make_study(0, ()), "this report says nothing about the examination"),
+    ],
+    ids=["corrupt", "missing", "truncated", "unread", "all corrupt", "empty"],
+)
+def test_a_recording_not_read_whole_warns_loudly(study: Study, words: str) -> None:
+    found = page(study)
+    assert found.all("section", role="alert")
+    assert words in found.text
+    assert "All 120 frames" not in found.text
+
+
+def test_a_whole_recording_does_not_warn() -> None:
+    found = page(make_study())
+    assert not found.all("section", role="alert")
+    assert "All 120 frames of the recording were read" in found.text
+
+
+def test_a_share_never_rounds_to_nothing() -> None:
+    study = make_study(2000, (), statuses={7: "corrupt"})
+    assert "1 frame (under 0.1 %) is corrupt" in page(study).text
+    assert "(over 99.9 %)" in page(study).text
+
+
+def test_no_finding_is_not_healthy() -> None:
+    found = page(make_study(stretches=()))
+    assert "No finding above the operating points" in found.text
+    assert "This does not mean that the examination is normal." in found.text
+    assert "Anatomical landmarks: not assessed." in found.text
+    assert "Quality of the view and cleansing: not assessed." in found.text
+    assert not re.search(r"healthy|unremarkable|no abnormalit", found.text, re.I)
+
+
+def test_a_finding_without_operating_point_is_said_to_be_never_marked() -> None:
+    spec = replace(SPEC, operating_points={"ulcer": OperatingPoint(0.5)})
+    text = page(make_study(spec=spec)).text
+    assert "Blood, fresh: the model has no operating point for it, so it is never marked." in text
+    assert "Looked for, frame by frame (1 finding): Ulcer." in text
+
+
+def test_the_use_is_said_at_both_ends() -> None:
+    text = page(make_study()).text
+    assert text.count("Not a medical device. Findings are suggestions to be confirmed by a physician.") == 2
+
+
+@pytest.mark.parametrize(
+    ("facts", "words", "absent"),
+    [
+        ({"step_s": 0.5}, "these are times of the examination", "assumed"),
+        ({"step_s": 1 / 30}, "assumed 2 frames a second", "these are times of the examination"),
+        ({"step_s": 1 / 30}, "transit times are not computed", "these are times of the examination"),
+        ({"step_s": 1 / 30, "capture_fps": 3.0}, "the given rate of 3 frames a second", "assumed"),
+        ({"step_s": 0.5, "capture_fps": 2.0}, "the given capture rate of 2 frames", "assumed"),
+    ],
+)
+def test_the_clock_is_explained(facts: dict[str, float], words: str, absent: str) -> None:
+    text = page(make_study(**facts)).text
+    assert words in text
+    assert absent not in text
+
+
+def test_the_model_card_says_what_is_not_shown() -> None:
+    text = page(make_study()).text
+    assert (
+        "Not shown. The file has no certificate that this INT8 model answers as its FP32 twin does." in text
+    )
+    assert "made up provisional" in text
+    assert "not measured" in text
+    spec = replace(SPEC, parity={"agreement": 0.9912, "verdict": "pass", "macro": {"f1": None}})
+    text = page(make_study(spec=spec)).text
+    assert "agreement 0.9912; verdict pass; macro f1 not measured" in text
+
+
+def test_a_whole_day_with_many_events_stays_small() -> None:
+    generator = np.random.default_rng(0)
+    stretches = [(i * 230 + 5, i * 230 + 25, ("ulcer", "blood_fresh")[i % 2], 0.9) for i in range(240)]
+    study = make_study(57_600, stretches, pictures=False)
+    assert len(study.events) == 240
+    # noise is the worst that a JPEG can be asked to hold
+    noise = generator.integers(0, 256, (288, 288, 3), np.uint8)
+    study = replace(study, thumbnails={event.id: noise for event in study.events})
+    text = render(study, generator.uniform(0, 255, (2000, 3)))
+    assert len(text) < 15_000_000
+    assert "No picture of this frame was kept" in text  # noise does not fit the budget; frames do
+    for path in re.findall('<path d="([^"]*)"', text):
+        # beside its points a path has three to open and close it
+        assert path.count(",") <= CURVE_POINTS + 3
+
+
+def test_clock_cuts_and_does_not_round_up() -> None:
+    assert clock(3661.99) == "01:01:01"
+    assert clock(59.99, tenths=True) == "00:00:59.9"
+    assert clock(2.3, tenths=True) == "00:00:02.3"  # 2.3 is 2.29999... in binary
+    assert clock(100 * 3600) == "100:00:00"
+
+
+def test_the_curve_keeps_every_peak_and_breaks_at_gaps() -> None:
+    times = np.arange(57_600) * 0.5
+    times[30_000:] += 600
+    values = np.zeros((57_600, 1), np.float32)
+    values[12_345] = 1.0
+    (path,) = curve_paths(times, values, total_s=float(times[-1]), max_gap_s=5.0)
+    assert path.count("M") == 2
+    assert re.search(r",0\.0[ L]", path)
+    assert curve_paths(times[:0], values[:0], total_s=1.0, max_gap_s=5.0) == [""]
+
+
+def test_unread_stretches() -> None:
+    probabilities = np.zeros(2, np.float32)
+    frames = [FrameRecord(i, "classified", i, float(i), probabilities=probabilities) for i in range(1000)]
+    assert unread_stretches(frames, total_s=1000.0) == []
+    frames[500] = FrameRecord(500, "corrupt", 500, 500.0)
+    frames[900:] = [FrameRecord(i, "unread", i, float(i)) for i in range(900, 1000)]
+    assert unread_stretches(frames, total_s=1000.0) == [("corrupt", 0.5, 0.501), ("unread", 0.9, 1.0)]
+    every_tenth = [
+        FrameRecord(i, "classified", i, i / 30, probabilities=probabilities)
+        if i % 10 == 0
+        else FrameRecord(i, "skipped", i, i / 30)
+        for i in range(30_000)
+    ]
+    assert unread_stretches(every_tenth, total_s=1000.0) == []
+
+
+def test_colour_bar_leaves_unknown_stretches_transparent() -> None:
+    colours = np.array([[200.0, 100.0, 50.0], [np.nan] * 3, [0.0, 300.0, -5.0]])
+    data = base64.b64decode(colour_bar(colours).split(",")[1])
+    bar = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert bar.tolist() == [[[50, 100, 200, 255], [0, 0, 0, 0], [0, 255, 0, 255]]]
+    with pytest.raises(ValueError, match="needed is"):
+        colour_bar(np.zeros((3, 4)))
+
+
+def test_jpeg_keeps_colours_and_shrinks() -> None:
+    red = np.zeros((400, 800, 3), np.uint8)
+    red[..., 0] = 200
+    uri, width, height = jpeg(red, longest=288, quality=84)
+    assert (width, height) == (288, 144)
+    decoded = cv2.imdecode(np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
+    assert np.abs(decoded[70, 140].astype(int) - [0, 0, 200]).max() <= 4  # 8-bit YCbCr and back
+
+
+def test_map_without_numbers_is_empty() -> None:
+    data = base64.b64decode(map_png(np.full((3, 4), np.nan, np.float32)).split(",")[1])
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).max() == 0
+
+
+@pytest.mark.parametrize("total_s", [0.05, 1.0, 9.0, 133.0, 28_800.0, 90_000.0, 10_000_000.0])
+def test_axis_ticks_are_few_and_inside(total_s: float) -> None:
+    ticks = axis_ticks(total_s)
+    assert ticks[0] == 0
+    assert 1 <= len(ticks) <= 9
+    assert ticks[-1] < total_s
