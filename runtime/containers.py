@@ -28,6 +28,9 @@ __all__ = ["REORDER", "Container", "Sample", "scan"]
 # leaves room for paired fields. Time stamps wilder than this keep the file's order, which bounds the
 # pictures held while decoding.
 REORDER = 32
+# 38 hours at 30 frames a second. A header that announces more is damaged, and would fill the ledger with
+# nothing.
+_MOST_FRAMES = 1 << 22
 
 _AGAIN = "copy it again from the recorder"
 _REBUILD = f"{_AGAIN}, or rebuild the index with a repair tool and an intact recording of the same device"
@@ -146,7 +149,7 @@ def scan(path: str | Path) -> Container:
         of = f" of the {header} it announces" if header else ""
         raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
 
-    announced: int | None = header or None
+    announced = header if 0 < header <= _MOST_FRAMES else None
     truncated: bool | None = None
     edited_out = sum(sample.edited_out for sample in samples)
     if boxes is not None and boxes.fragmented:

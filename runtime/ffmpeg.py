@@ -67,9 +67,9 @@ def open_recording(path: Path, **options: str) -> Iterator[tuple[InputContainer,
         cover = av.stream.Disposition.attached_pic
         streams = [each for each in source.streams.video if not each.disposition & cover]
         if not streams:
-            kinds = sorted({str(each.type) for each in source.streams}) or ["nothing"]
+            kinds = sorted({str(each.type) for each in source.streams})
             raise InputError(
-                f"{quote(path)} holds no video but {', '.join(kinds)}",
+                f"{quote(path)} holds no video" + (f", only {', '.join(kinds)}" if kinds else ""),
                 hint="give the file that the capsule's software exported as a video",
             )
         if streams[0].codec_context is None:
