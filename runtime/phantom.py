@@ -1,14 +1,13 @@
 """A rendered capsule-endoscopy recording whose findings are known, for demo, tests and training.
 
-Every frame is a function of the phantom and its index alone. Phantoms are no substitute for patients' frames: a
-model that reads them well has shown that its plumbing works, nothing more.
+Every frame is a function of the phantom and its index alone. Phantoms are no substitute for patients'
+frames: a model that reads them well has shown that its plumbing works, nothing more.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -171,8 +170,8 @@ def training_frames(
 ) -> Iterator[tuple[Frame, str]]:
     """``count`` pairs of a frame (uint8 RGB (size, size, 3), with border and caption) and its label key.
 
-    Each is of a scene of its own, from ``TRAINING_SEEDS``; half of them, by chance, are ``normal``, the others
-    of ``labels`` in equal shares. A longer series starts with the frames of a shorter one.
+    Each is of a scene of its own, from ``TRAINING_SEEDS``; half of them, by chance, are ``normal``, the
+    others of ``labels`` in equal shares. A longer series starts with the frames of a shorter one.
     Raises ``UsageError``.
     """
     if count < 0:
@@ -196,44 +195,33 @@ def _training_frame(seed: int, number: int, size: int, labels: Sequence[str]) ->
 
 
 def write_recording(path: str | os.PathLike[str], phantom: Phantom, *, fps: float | None = None) -> None:
-    """Writes ``phantom`` to ``path`` as H.264 (4:2:0, untagged colour) in MP4, frame i at i / ``fps`` seconds.
+    """Writes ``phantom`` to ``path``: H.264 (4:2:0, untagged colour) in MP4, frame i at i / ``fps`` s.
 
     ``fps`` defaults to the capture rate; another one makes an exported recording that plays faster. The same
     call leaves the same bytes. Raises ``UsageError`` for an impossible rate, ``OutputError`` for a place that
     cannot be written.
     """
-    rate = (
-        Fraction(phantom.capture_fps if fps is None else fps).limit_denominator(1001)
-        if _usable(fps)
-        else None
-    )
-    if not rate:
-        raise UsageError(f"fps is {fps}, allowed is a number from 1/1000 to 1000")
+    wanted = phantom.capture_fps if fps is None else fps
+    if not 1e-2 <= wanted <= 1e3:
+        raise UsageError(f"fps is {wanted}, allowed is a number from 0.01 to 1000")
+    rate = Fraction(wanted).limit_denominator(1001)
     target = Path(path)
-    temporary: str | None = None
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        handle, temporary = tempfile.mkstemp(suffix=".mp4.part", prefix=".", dir=target.parent)
-        os.close(handle)
-        _encode(temporary, phantom, rate)
+        _encode(str(temporary), phantom, rate)
         os.replace(temporary, target)
-        temporary = None
     except (OSError, av.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
             f"cannot write {target}: {reason}", hint="choose a folder that can be written"
         ) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _usable(fps: float | None) -> bool:
-    return fps is None or (math.isfinite(fps) and 1e-3 <= fps <= 1e3)
+        temporary.unlink(missing_ok=True)
 
 
 def _encode(path: str, phantom: Phantom, rate: Fraction) -> None:
     # One thread and no B-frames: the bytes do not depend on the cores and the file needs no edit list.
-    options = {"preset": "veryfast", "crf": "19", "threads": "1", "bf": "0", "g": "32"}
+    options = {"preset": "veryfast", "crf": "21", "threads": "1", "bf": "0", "g": "32"}
     with av.open(path, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width = stream.height = phantom.size

@@ -22,7 +22,7 @@ LESION_RADIUS: dict[str, tuple[float, float]] = {
     "bleeding": (0.55, 0.85),
     "polyp": (0.30, 0.46),
     "ulcer": (0.26, 0.42),
-    "angioectasia": (0.24, 0.38),
+    "angioectasia": (0.28, 0.42),
     "foreign_body": (0.34, 0.52),
 }
 LESION_LABELS = tuple(LESION_RADIUS)
@@ -40,8 +40,8 @@ def noise(
 ) -> Floats:
     """Periodic value noise, float32 (size, size), mean 0 and standard deviation 1.
 
-    ``cells`` is the coarsest grid; each octave doubles it and weighs ``falloff`` of the one before. Both ``size``
-    and ``cells`` are powers of two.
+    ``cells`` is the coarsest grid; each octave doubles it and weighs ``falloff`` of the one before. Both
+    ``size`` and ``cells`` are powers of two.
     """
     side, weight = cells, 1.0
     total = rng.standard_normal((side, side), dtype=np.float32)
@@ -102,7 +102,7 @@ class _Canvas:
 def _glints(canvas: _Canvas, where: Floats, count: int) -> None:
     for _ in range(count):
         gx, gy = canvas.rng.uniform(-0.6, 0.6, 2)
-        length = canvas.rng.uniform(0.03, 0.09)
+        length = canvas.rng.uniform(0.015, 0.045)
         u, v = canvas.turn(canvas.rng.uniform(0, np.pi))
         shift_u, shift_v = canvas.rng.uniform(-0.03, 0.03, 2)
         near = ((u - gx + shift_u) / (2.5 * length)) ** 2 + ((v - gy + shift_v) / length) ** 2
@@ -135,7 +135,7 @@ def _polyp(canvas: _Canvas) -> None:
     d: Floats = np.hypot(u, v / np.float32(ratio)) + 0.05 * canvas.noise(4, 2)
     towards = rng.uniform(0, 2 * np.pi)
     lx, ly = np.float32(0.45 * np.cos(towards)), np.float32(0.45 * np.sin(towards))
-    behind: Floats = np.hypot(canvas.x + np.float32(0.45) * lx, canvas.y + np.float32(0.45) * ly)
+    behind = np.asarray(np.hypot(canvas.x + 0.45 * lx, canvas.y + 0.45 * ly), np.float32)
     canvas.lay(canvas.mucosa * (0.42, 0.33, 0.28), 0.8 * _ramp(-behind, -1.32, -0.92))
     dome = np.sqrt(np.clip(1.0 - d * d, 0.0, 1.0))
     facing = np.clip(dome * 0.85 + (canvas.x * lx + canvas.y * ly) * 0.75, 0.0, 1.2)
@@ -146,8 +146,9 @@ def _polyp(canvas: _Canvas) -> None:
         np.clip(tone * shade[..., None] ** np.array([0.85, 1.1, 1.2], np.float32), 0, 250),
         _ramp(-d, -1.0, -0.93),
     )
-    glint = ((canvas.x - 0.9 * lx) ** 2 + (canvas.y - 0.9 * ly) ** 2) / rng.uniform(0.006, 0.02)
-    canvas.lay((255, 244, 230), 0.9 * _ramp(-glint - 0.3 * np.abs(canvas.noise(16, 2)), -1.2, -0.5))
+    off = ((canvas.x - 0.9 * lx) ** 2 + (canvas.y - 0.9 * ly) ** 2) / rng.uniform(0.006, 0.02)
+    glint = np.asarray(-off - 0.3 * np.abs(canvas.noise(16, 2)), np.float32)
+    canvas.lay((255, 244, 230), 0.9 * _ramp(glint, -1.2, -0.5))
 
 
 def _ulcer(canvas: _Canvas) -> None:
