@@ -64,8 +64,8 @@ def test_the_mask_is_where_the_lesion_changes_the_picture(label, index):
     # Well visible from the first frame on: 1 % of the picture or more, by more than the sensor's noise.
     assert mask.mean() > 0.01
     assert np.median(changed[mask]) > 12
-    # A patch fades out over a rim of less than a quarter of its opacity, where it changes a pixel by at most a
-    # quarter of the 255 levels; more than 20 levels, which an eye would call lesion, are its antialiased edge alone.
+    # Where a patch hides less than a quarter of the wall it changes a pixel by 64 levels at most;
+    # more than 20, which an eye would call lesion, happens on its antialiased edge alone.
     assert changed[~mask].max() <= 64
     assert (changed[~mask] > 20).mean() < 0.02
     rows, columns = np.nonzero(mask)
