@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from capsule_edge.runtime.errors import UsageError
 
-__all__ = ["data_folder", "interval_cell", "number", "progress"]
+__all__ = ["console", "data_folder", "interval_cell", "number", "progress", "table"]
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _VARIABLE = "CAPSULE_EDGE_DATA"
 
@@ -39,6 +43,25 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def console() -> Console:
+    """Where results go; in a pipe or file no table is squeezed into the 80 columns that are assumed there."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+    return Console(soft_wrap=True, markup=False, highlight=False, width=width)
+
+
+def table(*columns: str, numbers: bool = True) -> Table:
+    """An empty table; the first column holds names, the others ``numbers``, flush right, or text."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, name in enumerate(columns):
+        made.add_column(name, no_wrap=i == 0 or numbers, justify="right" if i and numbers else "left")
+    return made
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ._evaluation import data_folder, interval_cell, number, progress
+from ._evaluation import console, data_folder, interval_cell, number, progress, table
 
 
 @click.command(
@@ -80,44 +80,40 @@ def command(
 
 
 def _print(certificate: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    screen = console()
     data, models = certificate["data"], certificate["models"]
-    console.print(
+    screen.print(
         f"{models['b']['file']} (B) against {models['a']['file']} (A) on {data['name']}, "
         f"split {data['split'] or 'all'}: {data['frames']:,} frames of {data['videos']} videos"
     )
-    gates = Table("gate", "value", "limit", "verdict")
+    gates = table("gate", "value", "limit", "verdict")
     for gate in certificate["gates"]:
         gates.add_row(gate["name"], number(gate["value"], 4), number(gate["limit"], 4), gate["verdict"])
-    console.print(gates)
-    classes = Table("class", "frames", "videos", "sensitivity A", "B", "B - A", "95 %", "specificity A", "B")
+    screen.print(gates)
+    classes = table("class", "frames", "sens. A", "B", "B - A", "B - A, 95 %", "spec. A", "B")
     for key, entry in certificate["per_class"].items():
         hit, spared = entry["sensitivity"], entry["specificity"]
         classes.add_row(
             key,
             number(entry["support"]),
-            number(entry["videos"]),
             *(number(hit[side]) for side in ("a", "b", "delta")),
             interval_cell(hit["interval"]),
             *(number(spared[side]) for side in ("a", "b")),
         )
-    console.print(classes)
-    overall = Table("", "A", "B", "B - A", "95 %")
+    screen.print(classes)
+    overall = table("", "A", "B", "B - A", "B - A, 95 %")
     for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "ece"):
         figure = certificate[name]
         cells = [number(figure[side], 4) for side in ("a", "b", "delta")]
         overall.add_row(name, *cells, interval_cell(figure["interval"], 4))
-    console.print(overall)
+    screen.print(overall)
     test = certificate["mcnemar"]
-    console.print(
+    screen.print(
         f"max |dp| {number(certificate['max_abs_dp'], 4)}, mean {number(certificate['mean_abs_dp'], 5)}; "
         f"only A right {test['only_a_right']}, only B right {test['only_b_right']}, "
         f"McNemar p {number(test['p_value'])}"
     )
     for flip in certificate["flips"][:10]:
         worst = ", ".join(frame["file"] for frame in flip["worst"][:2])
-        console.print(f"{flip['frames']} {flip['from']} became {flip['to']}: {worst}")
-    console.print(f"verdict: {certificate['verdict']}")
+        screen.print(f"{flip['frames']} {flip['from']} became {flip['to']}: {worst}")
+    screen.print(f"verdict: {certificate['verdict']}")

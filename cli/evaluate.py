@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ._evaluation import data_folder, interval_cell, number, progress
+from ._evaluation import console, data_folder, interval_cell, number, progress, table
 
 
 @click.command(
@@ -69,17 +69,14 @@ def command(
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    screen = console()
     model, data = document["model"], document["data"]
-    console.print(
+    screen.print(
         f"{model['name']} {model['version']} ({model['precision']}) on {data['name']}, "
         f"split {data['split'] or 'all'}: {document['frames']:,} frames of {document['videos']} videos"
     )
     intervals = document["confidence_intervals"] or {}
-    overall = Table("", "value", "95 % interval", "majority class")
+    overall = table("", "value", "95 % interval", "majority")
     for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc"):
         baseline = document["majority_baseline"][name]
         overall.add_row(name, number(document[name]), interval_cell(intervals.get(name)), number(baseline))
@@ -89,29 +86,25 @@ def _print(document: dict[str, Any]) -> None:
         "abnormal: auc", number(binary["auc"]), interval_cell(intervals.get("normal_vs_abnormal_auc")), ""
     )
     for specificity, sensitivity in binary["sensitivity_at_specificity"].items():
-        overall.add_row(f"abnormal: sensitivity at specificity {specificity}", number(sensitivity), "", "")
-    console.print(overall)
-    names = ("precision", "recall", "specificity", "f1", "auc", "pr_auc")
-    classes = Table("class", "frames", "videos", *names, "95 % of recall")
+        overall.add_row(f"abnormal: sens. at spec. {specificity}", number(sensitivity), "", "")
+    screen.print(overall)
+    names = ("precision", "recall", "specificity", "f1", "auc")
+    classes = table("class", "frames", "videos", "prec.", "recall", "spec.", "f1", "auc", "recall, 95 %")
     for key, entry in document["per_class"].items():
         of_recall = intervals.get("per_class", {}).get(key, {}).get("recall")
         cells = [number(entry[name]) for name in ("support", "videos", *names)]
         classes.add_row(key, *cells, interval_cell(of_recall))
-    console.print(classes)
+    screen.print(classes)
     if len(document["per_source"]) > 1:
-        sources = Table("source", "frames", "accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
+        sources = table("source", "frames", "accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
         for source, entry in document["per_source"].items():
             columns = ("frames", "accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
             sources.add_row(source, *(number(entry[name]) for name in columns))
-        console.print(sources)
+        screen.print(sources)
     absent = [key for key in document["labels"] if key not in document["averaged_over"]]
     if absent:
-        console.print(
-            f"no frame of {', '.join(absent)}: averages are over the other classes", highlight=False
-        )
+        screen.print(f"no frame of {', '.join(absent)}: averages are over the other classes", highlight=False)
     if intervals.get("reason"):
-        console.print(f"no intervals: {intervals['reason']}")
+        screen.print(f"no intervals: {intervals['reason']}")
     if document["skipped"]:
-        console.print(
-            f"{len(document['skipped'])} frames could not be read and are left out", highlight=False
-        )
+        screen.print(f"{len(document['skipped'])} frames could not be read and are left out", highlight=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._evaluation import number
+from ._evaluation import console, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,13 +40,10 @@ def command(model: Path, backend: str, as_json: bool) -> None:
 
 
 def _print(document: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(soft_wrap=True, markup=False, highlight=False)
+    screen = console()
     spec = document["spec"]
     side = spec["input"]["size"]
-    facts = Table(show_header=False)
+    facts = table("", "", numbers=False)
     for name, value in (
         ("model", f"{spec['name']} {spec['version']}, {spec['precision']}"),
         ("file", f"{document['file']}, {document['bytes']:,} bytes"),
@@ -61,8 +58,9 @@ def _print(document: Mapping[str, Any]) -> None:
         ("intended use", spec["intended_use"]),
     ):
         facts.add_row(name, str(value))
-    console.print(facts)
-    labels = Table("label", "name", "role", "threshold", "sensitivity", "specificity", "measured on")
+    screen.print(facts)
+    columns = ("label", "name", "role", "threshold", "sensitivity", "specificity", "measured on")
+    labels = table(*columns, numbers=False)
     for label in spec["labels"]:
         point = spec["operating_points"].get(label["key"], {})
         measured = point.get("measured_on") or "-"
@@ -71,8 +69,8 @@ def _print(document: Mapping[str, Any]) -> None:
             *(number(point.get(field)) for field in ("threshold", "sensitivity", "specificity")),
             f"{measured} (provisional)" if point.get("provisional") else measured,
         )
-    console.print(labels)
-    _print_certificate(console.print, document["certificate"])
+    screen.print(labels)
+    _print_certificate(screen.print, document["certificate"])
 
 
 def _print_certificate(show: Any, certificate: Mapping[str, Any] | None) -> None:

@@ -133,7 +133,8 @@ def _tables(certificate: Certificate) -> list[tuple[str, str, list[str], Rows]]:
             f"Differences are B less A, intervals {boot['level']:.0%} by {boot['method']} "
             f"({boot['resamples']} resamples, seed {boot['seed']}). "
             f"Max |dp| {_n(certificate['max_abs_dp'])}, mean {_n(certificate['mean_abs_dp'])}. "
-            f"Only A right {test['only_a_right']}, only B right {test['only_b_right']}, McNemar p {_n(test['p_value'])} (frames taken as independent).",
+            f"Only A right {test['only_a_right']}, only B right {test['only_b_right']}, "
+            f"McNemar p {_n(test['p_value'])} (frames taken as independent).",
             ["figure", "A", "B", "B - A", "interval"],
             [
                 [name, *_figure(certificate[name])]

@@ -153,9 +153,8 @@ def _aligned(a: Predictions, b: Predictions) -> Pair:
         b = _in_order(a, b)
     if (a.labels != b.labels).any():
         where = int(np.flatnonzero(a.labels != b.labels)[0])
-        raise InputError(
-            f"{a.files[where]} is labelled {a.keys[a.labels[where]]} in A, {b.keys[b.labels[where]]} in B"
-        )
+        labels = a.keys[a.labels[where]], b.keys[b.labels[where]]
+        raise InputError(f"{a.files[where]} is labelled {labels[0]} in A and {labels[1]} in B")
     return a, b
 
 
@@ -201,10 +200,8 @@ def _per_class(
 def _judge(entry: Mapping[str, Any]) -> tuple[Verdict, str | None]:
     """The verdict on a class's sensitivity loss, and why it is undecided."""
     if entry["support"] < MIN_FRAMES or entry["videos"] < MIN_VIDEOS:
-        return (
-            "undecided",
-            f"{entry['support']} frames of {entry['videos']} videos, needed {MIN_FRAMES} of {MIN_VIDEOS}",
-        )
+        found = f"{entry['support']} frames of {entry['videos']} videos"
+        return "undecided", f"{found}, needed are {MIN_FRAMES} of {MIN_VIDEOS}"
     change = entry["sensitivity"]["interval"]
     if change is None:
         return "undecided", "no interval: too few videos hold the class"

@@ -1,0 +1,253 @@
+"""``evaluate``, ``compare`` and ``info`` as a user calls them, on a tiny model and frames it knows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from tiny_model import LABELS, tiny_spec, write_tiny_model
+
+from capsule_edge.cli.compare import command as compare
+from capsule_edge.cli.evaluate import command as evaluate
+from capsule_edge.cli.info import command as info
+from capsule_edge.evaluation.parity import parity_summary
+from capsule_edge.evaluation.predict import load_predictions
+from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, UsageError
+from capsule_edge.runtime.preprocess import preprocess
+
+FRAMES = 120
+KEYS = {
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "macro_f1",
+    "balanced_accuracy",
+    "mean_auc",
+    "mcc",
+    "per_class",
+    "normal_vs_abnormal",
+    "confidence_intervals",
+    "confusion",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "a.onnx")
+
+
+@pytest.fixture(scope="module")
+def frames(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plain frames labelled as the model answers them, every tenth as the next label; half are ``val``."""
+    root = tmp_path_factory.mktemp("frames")
+    opened = open_model(model)
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(FRAMES):
+        frame = np.full((32, 32, 3), random.integers(40, 255, 3), np.uint8)
+        cv2.imencode(".png", frame[..., ::-1])[1].tofile(root / f"{i}.png")
+        answer = int(opened.run(preprocess(frame, opened.spec.input)[None]).probabilities.argmax())
+        label = LABELS[(answer + (i % 20 == 0)) % 3]
+        rows.append([f"{i}.png", label, "AB"[i % 3 == 0], f"v{i // 2 % 5}", i, "val" if i % 2 else "train"])
+    with (root / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["file", "label", "source", "video_id", "frame_number", "split"], *rows])
+    return root
+
+
+def call(command: Any, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(a) for a in arguments])
+
+
+def refused(command: Any, kind: type[CapsuleEdgeError], *arguments: object) -> str:
+    """The one line that the command line prints for the error."""
+    error = call(command, *arguments).exception
+    assert isinstance(error, kind), repr(error)
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def documents(result: Result, exit_code: int = 0) -> dict[str, Any]:
+    assert result.exit_code == exit_code, result.output
+    return dict(json.loads(result.stdout))
+
+
+def test_evaluate_prints_one_document_with_the_published_keys(model: Path, frames: Path) -> None:
+    document = documents(call(evaluate, model, "--data", frames, "--split", "all", "--json"))
+    assert document.keys() >= KEYS
+    assert document["frames"] == FRAMES
+    # Every twentieth frame is labelled with another class than the model's answer.
+    assert document["accuracy"] == pytest.approx(1 - 1 / 20)
+    assert document["videos"] == 5
+    assert document["model"]["sha256"] == open_model(model).sha256
+    assert set(document["precision"]) == {"macro", "micro", "weighted"}
+    assert set(document["per_source"]) == {"A", "B"}
+
+
+def test_evaluate_takes_val_unless_told_otherwise(model: Path, frames: Path) -> None:
+    document = documents(call(evaluate, model, "--data", frames, "--json", "--resamples", 50))
+    assert (document["frames"], document["data"]["split"]) == (FRAMES // 2, "val")
+    assert document["accuracy"] == 1  # the wrong labels are all on even rows, which are ``train``
+
+
+def test_evaluate_prints_tables_for_people(model: Path, frames: Path) -> None:
+    result = call(evaluate, model, "--data", frames, "--resamples", 50)
+    assert result.exit_code == 0
+    for word in ("macro_f1", "majority", "bleeding", "split val: 60 frames of 5 videos"):
+        assert word in result.stdout
+    assert result.stderr == ""
+
+
+def test_saved_predictions_are_the_models_answers(model: Path, frames: Path, tmp_path: Path) -> None:
+    result = call(evaluate, model, "--data", frames, "--save-predictions", tmp_path / "p.csv", "--json")
+    saved = load_predictions(tmp_path / "p.csv")
+    assert len(saved) == documents(result)["frames"]
+    opened = open_model(model)
+    frame = cv2.cvtColor(cv2.imread(str(frames / saved.files[3])), cv2.COLOR_BGR2RGB)
+    answer = opened.run(preprocess(np.asarray(frame, np.uint8), opened.spec.input)[None])
+    # One frame alone and 32 together may be summed in another order.
+    assert saved.probabilities[3] == pytest.approx(answer.probabilities[0], abs=1e-5)
+
+
+def test_a_corrupt_image_is_named_skipped_and_counted(model: Path, tmp_path: Path) -> None:
+    for i, label in enumerate(LABELS):
+        (tmp_path / label).mkdir()
+        frame = np.full((32, 32, 3), 60 * (i + 1), np.uint8)
+        cv2.imencode(".png", frame)[1].tofile(tmp_path / label / "good.png")
+    (tmp_path / "polyp" / "broken.jpg").write_bytes(b"no picture")
+    result = call(evaluate, model, "--data", tmp_path, "--json")
+    document = documents(result)
+    assert document["skipped"] == ["polyp/broken.jpg"]
+    assert document["frames"] == 3
+    assert result.stderr.count("polyp/broken.jpg") == 1
+    assert "1 frames could not be read" in call(evaluate, model, "--data", tmp_path).stdout
+
+
+def test_images_of_odd_shapes_are_measured(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "normal").mkdir()
+    for name, shape, kind in (
+        ("1x1", (1, 1, 3), np.uint8),
+        ("deep", (40, 20, 3), np.uint16),
+        ("g", (9, 9), np.uint8),
+    ):
+        cv2.imencode(".png", np.full(shape, 99, kind))[1].tofile(tmp_path / "normal" / f"{name}.png")
+    document = documents(call(evaluate, model, "--data", tmp_path, "--json"))
+    assert (document["frames"], document["skipped"], document["mean_auc"]) == (3, [], None)
+
+
+def test_data_falls_back_to_the_environment(
+    model: Path, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CAPSULE_EDGE_DATA", raising=False)
+    assert "--data DIR" in refused(evaluate, UsageError, model)
+    (tmp_path / "capsule-vision").symlink_to(frames, target_is_directory=True)
+    monkeypatch.setenv("CAPSULE_EDGE_DATA", str(tmp_path))
+    assert documents(call(evaluate, model, "--json", "--resamples", 0))["frames"] == FRAMES // 2
+
+
+def test_bad_input_is_one_line(model: Path, frames: Path, tmp_path: Path) -> None:
+    assert "absent" in refused(evaluate, ModelError, tmp_path / "absent.onnx", "--data", frames)
+    assert "nowhere" in refused(evaluate, InputError, model, "--data", tmp_path / "nowhere")
+    assert "train, val" in refused(evaluate, UsageError, model, "--data", frames, "--split", "test")
+    other = write_tiny_model(tmp_path / "two.onnx", labels=("normal", "bleeding"))
+    line = refused(evaluate, InputError, other, "--data", frames)
+    assert "polyp" in line
+    assert "normal, bleeding" in line
+    bare = write_tiny_model(tmp_path / "bare.onnx", metadata=False)
+    assert "capsule_edge" in refused(evaluate, ModelError, bare, "--data", frames)
+    (tmp_path / "broken" / "normal").mkdir(parents=True)
+    (tmp_path / "broken" / "normal" / "a.png").write_bytes(b"")
+    assert "none of the 1 frames" in refused(evaluate, InputError, model, "--data", tmp_path / "broken")
+
+
+def test_a_missing_extra_is_one_line(model: Path, frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capsule_edge.evaluation._extras.find_spec", lambda name: None)
+    for command, arguments in ((evaluate, [model]), (compare, [model, model])):
+        line = refused(command, CapsuleEdgeError, *arguments, "--data", frames)
+        assert "pip install 'capsule-edge[eval]'" in line
+    assert call(info, model).exit_code == 0  # needs no extra
+
+
+def test_compare_of_a_model_with_itself(model: Path, frames: Path, tmp_path: Path) -> None:
+    document = documents(call(compare, model, model, "--data", frames, "--json", "--out", tmp_path / "out"))
+    assert document.keys() >= {"agreement", "macro_f1_delta", "per_class", "max_abs_dp", "mcnemar", "verdict"}
+    assert (document["agreement"], document["max_abs_dp"]) == (1.0, 0.0)
+    assert document["verdict"] == "undecided"  # 60 frames are too few for any class
+    written = json.loads((tmp_path / "out" / "a.onnx.shipping.json").read_text())
+    assert written == document
+    assert (tmp_path / "out" / "a.onnx.shipping.html").is_file()
+
+
+def test_compare_ends_in_4_when_a_gate_fails(model: Path, frames: Path, tmp_path: Path) -> None:
+    worse = write_tiny_model(tmp_path / "worse.onnx", noise=1.0, precision="int8")
+    result = call(compare, model, worse, "--data", frames, "--json")
+    document = documents(result, exit_code=4)
+    assert document["verdict"] == "fail"
+    assert document["models"]["b"]["precision"] == "int8"
+    printed = call(compare, model, worse, "--data", frames)
+    assert printed.exit_code == 4
+    assert "became" in printed.stdout
+    assert printed.stdout.rstrip().endswith("verdict: fail")
+
+
+def test_compare_with_a_table_certifies_the_conversion(model: Path, frames: Path, tmp_path: Path) -> None:
+    table = tmp_path / "p.csv"
+    call(evaluate, model, "--data", frames, "--save-predictions", table, "--resamples", 0)
+    document = documents(call(compare, table, model, "--data", frames, "--json"))
+    assert (document["kind"], document["verdict"], len(document["gates"])) == ("conversion", "pass", 1)
+    line = refused(compare, InputError, table, model, "--data", frames, "--split", "train")
+    assert "60 of 60" in line
+    header, first, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([header, first.replace("1.png", "lost.png"), *rest]) + "\n")
+    assert "lost.png" in refused(compare, InputError, table, model, "--data", frames)
+
+
+def test_models_that_cannot_be_compared_are_named(model: Path, frames: Path, tmp_path: Path) -> None:
+    def against(**fields: Any) -> str:
+        return refused(
+            compare, InputError, model, write_tiny_model(tmp_path / "b.onnx", **fields), "--data", frames
+        )
+
+    assert "normal, bleeding, ulcer" in against(labels=("normal", "bleeding", "ulcer"))
+    assert "bleeding, normal, polyp" in against(labels=("bleeding", "normal", "polyp"))
+    assert "size is 32 in A and 64 in B" in against(size=64)
+
+
+def test_info_says_what_the_file_is_and_that_nothing_proves_it(model: Path) -> None:
+    document = documents(call(info, model, "--json"))
+    assert document["certificate"] is None
+    assert document["spec"]["labels"][0]["key"] == "normal"
+    printed = call(info, model).stdout
+    assert "certificate: none" in printed
+    assert "Not a medical device" in printed
+
+
+def test_info_shows_the_certificates_summary(model: Path, frames: Path, tmp_path: Path) -> None:
+    certificate = documents(call(compare, model, model, "--data", frames, "--json"))
+    proven = write_tiny_model(tmp_path / "proven.onnx", parity=parity_summary(certificate))
+    assert documents(call(info, proven, "--json"))["certificate"]["shipping"]["verdict"] == "undecided"
+    printed = call(info, proven).stdout
+    assert "certificate (shipping): undecided, agreement 1.0000" in printed
+    assert "sensitivity_loss.polyp" in printed
+    assert certificate["models"]["a"]["sha256"] in printed
+
+
+@pytest.mark.parametrize("command", [evaluate, compare, info])
+def test_help_has_an_example(command: Any) -> None:
+    text = call(command, "--help").stdout
+    assert "Example:" in text
+    assert "capsule-edge" in text
+    assert "--json" in text
+
+
+def test_a_spec_of_the_tiny_model_survives_its_file(model: Path) -> None:
+    labels: Sequence[str] = LABELS
+    assert open_model(model).spec == tiny_spec(labels)

@@ -1,0 +1,252 @@
+"""Reading labelled data sets: both layouts, pictures of every kind, and every fault in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from capsule_edge.evaluation.datasets import (
+    Dataset,
+    Sample,
+    folds,
+    hash_dataset,
+    label_key,
+    load_dataset,
+    read_frame,
+)
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, UsageError
+
+HEADER = "file,label,source,video_id,frame_number,split"
+
+
+def picture(path: Path, rgb: tuple[int, int, int] = (200, 120, 80), size: int = 16) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((size, size, 3), rgb[::-1], np.uint8)
+    cv2.imencode(path.suffix, pixels)[1].tofile(path)
+    return path
+
+
+def table(root: Path, *rows: str, header: str = HEADER, encoding: str = "utf-8") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "labels.csv").write_text("\n".join([header, *rows]) + "\n", encoding=encoding)
+    for row in rows:
+        picture(root / row.split(";" if ";" in header else ",")[0])
+    return root
+
+
+def one_line(error: pytest.ExceptionInfo[CapsuleEdgeError], *words: str) -> None:
+    text = str(error.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+def test_a_table_is_read_whole(tmp_path: Path) -> None:
+    root = table(tmp_path / "d", "a/x.png,Foreign Body,KVASIR,v1,17,val", "b/y.png,Normal,,,,train")
+    data = load_dataset(root, split="all")
+    assert data.samples[0] == Sample(root / "a/x.png", "foreign_body", "KVASIR", "v1", 17, "val")
+    assert data.samples[1] == Sample(root / "b/y.png", "normal", None, None, None, "train")
+    assert data.labels == ("foreign_body", "normal")
+    assert data.name_of(data.samples[0]) == "a/x.png"
+
+
+def test_val_is_the_default_split_and_all_rows_where_there_is_none(tmp_path: Path) -> None:
+    both = table(tmp_path / "both", "x.png,Polyp,,v,1,val", "y.png,Ulcer,,w,2,train")
+    assert [s.label for s in load_dataset(both).samples] == ["polyp"]
+    assert load_dataset(both).split == "val"
+    assert load_dataset(both).labels == ("polyp", "ulcer")  # one order for every split
+    assert [s.label for s in load_dataset(both, split="train").samples] == ["ulcer"]
+    without_value = table(tmp_path / "none", "x.png,Polyp,,v,1,train", "y.png,Ulcer,,w,2,test")
+    assert len(load_dataset(without_value).samples) == 2
+    without_column = table(tmp_path / "plain", "x.png,Polyp", "y.png,Ulcer", header="file,label")
+    assert len(load_dataset(without_column).samples) == 2
+    assert load_dataset(without_column).split is None
+
+
+def test_spreadsheet_habits_are_understood(tmp_path: Path) -> None:
+    root = table(tmp_path, "x.png;Polyp;v", header="file;label;video_id", encoding="utf-8-sig")
+    assert load_dataset(root).samples[0].video_id == "v"
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    picture(tmp_path / "Foreign Bodies" / "é ü.png")
+    picture(tmp_path / "polyps" / "b.jpg")
+    (tmp_path / ".cache").mkdir()
+    data = load_dataset(tmp_path)
+    assert [(s.file.name, s.label) for s in data.samples] == [("é ü.png", "foreign_body"), ("b.jpg", "polyp")]
+    assert read_frame(data.samples[0]).shape == (16, 16, 3)
+
+
+def test_class_folders_below_splits(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "ulcer" / "a.png")
+    picture(tmp_path / "val" / "ulcer" / "b.png")
+    assert [s.file.name for s in load_dataset(tmp_path).samples] == ["b.png"]
+    assert [s.file.name for s in load_dataset(tmp_path, split="train").samples] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("published", "key"),
+    [
+        ("Foreign Body", "foreign_body"),
+        ("Foreign Bodies", "foreign_body"),
+        ("Blood - fresh", "bleeding"),
+        ("Blood - hematin", "blood_hematin"),
+        ("Normal clean mucosa", "normal"),
+        ("Erythematous", "erythema"),
+        ("Ileo-cecal valve", "ileocecal_valve"),
+        ("dyed-lifted-polyps", "dyed_lifted_polyps"),
+    ],
+)
+def test_published_names_become_keys(published: str, key: str) -> None:
+    assert label_key(published) == key
+
+
+def test_bad_data_sets_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        load_dataset(tmp_path / "absent")
+    one_line(error, "absent", "--data")
+    (tmp_path / "file.csv").write_text("x")
+    with pytest.raises(InputError) as error:
+        load_dataset(tmp_path / "file.csv")
+    one_line(error, "is a file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError) as error:
+        load_dataset(tmp_path / "empty")
+    one_line(error, "labels.csv", "class folders")
+    picture(tmp_path / "folders" / "polyp" / "a.png")
+    (tmp_path / "folders" / "ulcer").mkdir()
+    with pytest.raises(InputError) as error:
+        load_dataset(tmp_path / "folders")
+    one_line(error, "ulcer", "no image")
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "words"),
+    [
+        ("file,class", ["x.png,Polyp"], ["'label'", "class"]),
+        ("name,label", ["x.png,Polyp"], ["'file'"]),
+        ("file,label", [], ["no rows"]),
+        ("file,label", ["x.png,Polyp", "y.png,"], ["line 3", "no label"]),
+        ("file,label,frame_number", ["x.png,Polyp,1.5"], ["line 2", "frame_number", "1.5"]),
+    ],
+)
+def test_bad_tables_are_named(tmp_path: Path, header: str, rows: list[str], words: list[str]) -> None:
+    table(tmp_path, *rows, header=header)
+    with pytest.raises(InputError) as error:
+        load_dataset(tmp_path)
+    one_line(error, "labels.csv", *words)
+
+
+def test_rows_without_their_file_are_counted_and_the_first_named(tmp_path: Path) -> None:
+    table(tmp_path, "a.png,Polyp", "b.png,Polyp", "c.png,Polyp", header="file,label")
+    (tmp_path / "b.png").unlink()
+    (tmp_path / "c.png").unlink()
+    with pytest.raises(InputError) as error:
+        load_dataset(tmp_path)
+    one_line(error, "2 of 3", "b.png")
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes("file,label\né.png,Polyp\n".encode("latin-1"))
+    with pytest.raises(InputError) as error:
+        load_dataset(tmp_path)
+    one_line(error, "UTF-8")
+
+
+def test_an_unknown_split_names_those_there(tmp_path: Path) -> None:
+    table(tmp_path, "x.png,Polyp,,v,1,val", "y.png,Ulcer,,w,2,train")
+    with pytest.raises(UsageError) as error:
+        load_dataset(tmp_path, split="test")
+    one_line(error, "'test'", "train, val", "all")
+
+
+def test_pictures_of_every_kind_become_rgb(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    rgb = np.array([[[250, 10, 20], [10, 240, 30]]], np.uint8)
+    image.fromarray(rgb).save(tmp_path / "rgb.png")
+    assert read_frame(tmp_path / "rgb.png").tolist() == rgb.tolist()
+    image.fromarray(np.dstack([rgb, np.zeros((1, 2), np.uint8)])).save(tmp_path / "rgba.png")
+    assert read_frame(tmp_path / "rgba.png").tolist() == rgb.tolist()
+    image.fromarray(np.array([[7, 200]], np.uint8)).save(tmp_path / "grey.png")
+    assert read_frame(tmp_path / "grey.png").tolist() == [[[7] * 3, [200] * 3]]
+    cv2.imencode(".png", np.full((1, 1, 3), 0x80FF, np.uint16))[1].tofile(tmp_path / "deep.png")
+    assert read_frame(tmp_path / "deep.png").tolist() == [[[0x80] * 3]]
+    image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
+    red = read_frame(tmp_path / "cmyk.jpg")[8, 8]
+    assert red[0] > 150
+    assert red[1:].max() < 100
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, 16:] = 255  # right half white
+    exif = image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise: the right half becomes the lower one
+    image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    frame = read_frame(tmp_path / "turned.jpg")
+    assert frame.shape == (32, 16, 3)
+    assert frame[:12].mean() < 10
+    assert frame[20:].mean() > 245
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_cut_picture_is_refused(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    data = cv2.imencode(suffix, noise)[1].tobytes()
+    path = tmp_path / f"cut{suffix}"
+    for share in (0.1, 0.5, 0.9, 0.99):
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(InputError) as error:
+            read_frame(path)
+        one_line(error, path.name)
+    path.write_bytes(data + b"trailing bytes")
+    assert read_frame(path).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xd9"])
+def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.jpg").write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_frame(tmp_path / "broken.jpg")
+    one_line(error, "broken.jpg")
+    with pytest.raises(InputError) as error:
+        read_frame(tmp_path)
+    one_line(error, "cannot be read")
+
+
+def test_no_video_is_on_both_sides_of_a_fold() -> None:
+    samples = tuple(Sample(Path(f"{i}.png"), "ab"[i % 2], None, f"v{i // 10}", i, None) for i in range(100))
+    data = Dataset(samples, ("a", "b"))
+    pairs = folds(data, 5, 3)
+    assert len(pairs) == 5
+    held_out = sorted(i for _, out in pairs for i in out.tolist())
+    assert held_out == list(range(100))
+    for kept, out in pairs:
+        assert not {samples[i].video_id for i in kept} & {samples[i].video_id for i in out}
+    again = folds(data, 5, 3)
+    assert all((x[1] == y[1]).all() for x, y in zip(pairs, again, strict=True))
+
+
+def test_folds_that_cannot_be_made_are_refused() -> None:
+    samples = tuple(Sample(Path(f"{i}.png"), "a", None, "v", i, None) for i in range(4))
+    with pytest.raises(InputError) as error:
+        folds(Dataset(samples, ("a",)), 2, 0)
+    one_line(error, "2 videos", "has 1")
+    with pytest.raises(InputError) as error:
+        folds(Dataset((Sample(Path("x.png"), "a"), *samples), ("a",)), 2, 0)
+    one_line(error, "1 of 5", "video_id")
+    with pytest.raises(UsageError):
+        folds(Dataset(samples, ("a",)), 1, 0)
+
+
+def test_the_hash_follows_content_and_not_order_or_place(tmp_path: Path) -> None:
+    rows = ["a.png,Polyp", "b.png,Ulcer"]
+    first = load_dataset(table(tmp_path / "one", *rows, header="file,label"))
+    second = load_dataset(table(tmp_path / "two", *rows[::-1], header="file,label"))
+    assert hash_dataset(first) == hash_dataset(second)
+    picture(tmp_path / "two" / "b.png", (1, 2, 3))
+    assert hash_dataset(first) != hash_dataset(second)
