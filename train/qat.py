@@ -89,7 +89,9 @@ def _config(step: Step, saturation_safe: bool) -> LayerConfig:
     activation = layer.activation.__name__ if name else ""
     relu = isinstance(layer, _layers.ReLU) or activation in ("relu", "relu6")
     ceiling = 6.0 if activation == "relu6" else getattr(layer, "max_value", None)
-    observer = RangeObserver(nonnegative=relu, extreme=isinstance(layer, _layers.Dense))
+    # Behind the pooling there are no outliers to shed, and what is clipped there is a finding.
+    head = isinstance(layer, (_layers.Dense, _layers.GlobalAveragePooling2D))
+    observer = RangeObserver(nonnegative=relu, extreme=head)
     return LayerConfig(
         kernel=name,
         weights=weights,

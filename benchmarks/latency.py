@@ -1,0 +1,114 @@
+"""One-frame latency of ONNX files, measured interleaved: ``python -m capsule_edge.benchmarks.latency A B
+[--threads 1]``.
+
+Files take turns within a round, in alternating order, so that what else the machine does falls on all of
+them alike; what is compared is the ratio to the first file within each round. Ends in one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsule_edge.runtime.backends import Backend, open_model
+
+__all__ = ["measure", "summarise"]
+
+Times = npt.NDArray[np.float64]
+
+
+def measure(backends: Sequence[Backend], *, rounds: int = 200, warmup: int = 20, seed: int = 0) -> Times:
+    """Seconds of one frame of random pixels through each backend in each round, (rounds, backends)."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for backend in backends:
+        size = backend.spec.input.size
+        frames.append(rng.integers(0, 256, (1, size, size, 3), dtype=np.uint8))
+    for backend, frame in zip(backends, frames, strict=True):
+        for _ in range(warmup):
+            backend.run(frame)
+    times = np.empty((rounds, len(backends)))
+    for turn in range(rounds):
+        order = range(len(backends)) if turn % 2 == 0 else reversed(range(len(backends)))
+        for index in order:
+            start = time.perf_counter()
+            backends[index].run(frames[index])
+            times[turn, index] = time.perf_counter() - start
+    return times
+
+
+def summarise(times: Times, *, resamples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
+    """For each column p50, p95, p99 and minimum in ms, and the ratio of its median to the first column's.
+
+    The ratio's 95 % interval is a bootstrap over rounds, which keeps what the files of one round suffered
+    together.
+    """
+    rng = np.random.default_rng(seed)
+    medians = []
+    for _ in range(resamples):
+        medians.append(np.median(times[rng.integers(0, len(times), len(times))], axis=0))
+    ratios = np.array(medians) / np.array(medians)[:, :1]
+    answer = []
+    for index in range(times.shape[1]):
+        p50, p95, p99 = np.percentile(times[:, index], [50, 95, 99]) * 1000
+        low, high = np.percentile(ratios[:, index], [2.5, 97.5])
+        answer.append(
+            {
+                "p50_ms": round(float(p50), 3),
+                "p95_ms": round(float(p95), 3),
+                "p99_ms": round(float(p99), 3),
+                "min_ms": round(float(times[:, index].min()) * 1000, 3),
+                "ratio": round(float(np.median(times[:, index]) / np.median(times[:, 0])), 4),
+                "ratio_95": [round(float(low), 4), round(float(high), 4)],
+            }
+        )
+    return answer
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m capsule_edge.benchmarks.latency", description=__doc__)
+    parser.add_argument("models", nargs="+", type=Path, help="ONNX files; ratios are to the first")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=200)
+    options = parser.parse_args(arguments)
+    backends = [open_model(path, threads=options.threads) for path in options.models]
+    rows = summarise(measure(backends, rounds=options.rounds))
+    for path, row in zip(options.models, rows, strict=True):
+        print(
+            f"{path.name:28} p50 {row['p50_ms']:8.3f} ms  p95 {row['p95_ms']:8.3f}  p99 {row['p99_ms']:8.3f}"
+            f"  ratio {row['ratio']:.3f} [{row['ratio_95'][0]:.3f}, {row['ratio_95'][1]:.3f}]"
+        )
+    document = {
+        "benchmark": "latency",
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.system()},
+        "models": [
+            {"file": path.name, "precision": backend.spec.precision, "size": backend.spec.input.size, **row}
+            for path, backend, row in zip(options.models, backends, rows, strict=True)
+        ],
+    }
+    print(json.dumps(document))
+
+
+def _cpu() -> str:
+    """The processor's name; ``platform`` knows it on Windows and macOS, Linux has it in a file."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
