@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from capsule_edge.runtime.errors import UsageError
 
-__all__ = ["console", "data_folder", "interval_cell", "number", "progress", "table"]
+__all__ = ["console", "data_folder", "interval_cell", "number", "progress", "table", "warn_left_out"]
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from capsule_edge.evaluation.datasets import Dataset
 
 _VARIABLE = "CAPSULE_EDGE_DATA"
 
@@ -62,6 +66,14 @@ def table(*columns: str, numbers: bool = True) -> Table:
     for i, name in enumerate(columns):
         made.add_column(name, no_wrap=i == 0 or numbers, justify="right" if i and numbers else "left")
     return made
+
+
+def warn_left_out(dataset: Dataset, skipped: Sequence[str]) -> None:
+    """Names on stderr the frames that are not measured: claimed by two labels, or not readable."""
+    for file in dataset.doubtful:
+        click.echo(f"warning: {file.name} is listed under two labels and is left out", err=True)
+    for name in skipped:
+        click.echo(f"warning: {name} cannot be read and is left out", err=True)
 
 
 def number(value: Any, digits: int = 3) -> str:

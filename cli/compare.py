@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ._evaluation import console, data_folder, interval_cell, number, progress, table
+from ._evaluation import console, data_folder, interval_cell, number, progress, table, warn_left_out
 
 
 @click.command(
@@ -66,6 +66,7 @@ def command(
             certificate = compare_models(
                 first, second, dataset, resamples=resamples, seed=seed, advance=advance
             )
+    warn_left_out(dataset, certificate["data"]["skipped"])
     if out is not None:
         from capsule_edge.evaluation.certificate import write_certificate
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ._evaluation import console, data_folder, interval_cell, number, progress, table
+from ._evaluation import console, data_folder, interval_cell, number, progress, table, warn_left_out
 
 
 @click.command(
@@ -52,8 +52,7 @@ def command(
     dataset = load_dataset(data_folder(data), split=split)
     with progress("evaluating", len(dataset.samples)) as advance:
         predictions = tables.predict(opened, dataset, advance=advance)
-    for name in predictions.skipped:
-        click.echo(f"warning: {name} cannot be read and is left out", err=True)
+    warn_left_out(dataset, predictions.skipped)
     if save_predictions is not None:
         tables.save_predictions(predictions, save_predictions)
     findings = [label.key for label in opened.spec.labels if label.role == "finding"]

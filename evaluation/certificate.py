@@ -104,7 +104,7 @@ def _title(certificate: Certificate) -> str:
 
 def _scope(certificate: Certificate) -> str:
     data, tool = certificate["data"], certificate["tool"]
-    skipped = f", {data['skipped']} frames could not be read" if data["skipped"] else ""
+    skipped = f", {len(data['skipped'])} frames could not be read" if data["skipped"] else ""
     return (
         f"Measured on {data['frames']:,} frames of {data['videos']} videos of {data['name']}, split "
         f"{data['split'] or 'all'}{skipped}, by {tool['name']} {tool['version']}. "

@@ -6,19 +6,18 @@ bootstraps) does it by ``video_id``.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError, UsageError
+
+from . import published
+from .samples import IMAGE_SUFFIXES, SYNONYMS, Sample, label_key, read_frame, read_rows
 
 __all__ = [
     "ALL",
@@ -38,46 +37,22 @@ ALL = "all"
 
 DEFAULT_SPLIT = "val"
 
-SYNONYMS: Mapping[str, str] = {
-    "angiectasia": "angioectasia",
-    "angiodysplasia": "angioectasia",
-    "blood": "bleeding",
-    "blood_fresh": "bleeding",
-    "erythematous": "erythema",
-    "foreign_bodies": "foreign_body",
-    "ileo_cecal_valve": "ileocecal_valve",
-    "normal_clean_mucosa": "normal",
-    "polyps": "polyp",
-    "ulcers": "ulcer",
-    "worm": "worms",
-}
-"""Names under which published data sets (Kvasir-Capsule, Kvasir v2, Capsule Vision) list the same class."""
-
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 _SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test"}
 _COLUMNS = "file,label,source,video_id,frame_number,split"
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One labelled frame. ``label`` is a label key; what the data set does not say is None."""
-
-    file: Path
-    label: str
-    source: str | None = None
-    video_id: str | None = None
-    frame_number: int | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True)
 class Dataset:
-    """Frames of one split. ``labels`` are the sorted keys of the whole data set: splits share one order."""
+    """Frames of one split. ``labels`` are the sorted keys of the whole data set: splits share one order.
+
+    ``doubtful`` are the files of the whole data set that were left out because two labels claim them.
+    """
 
     samples: tuple[Sample, ...]
     labels: tuple[str, ...]
     root: Path = Path()
     split: str | None = None
+    doubtful: tuple[Path, ...] = ()
 
     def name_of(self, sample: Sample) -> str:
         """The sample's file relative to the data set, with forward slashes: the same on every machine."""
@@ -91,17 +66,13 @@ class Dataset:
         return replace(self, samples=tuple(self.samples[int(i)] for i in indices))
 
 
-def label_key(name: str) -> str:
-    """The label key of a class name as published: ``Foreign Bodies`` is ``foreign_body``."""
-    key = re.sub(r"[^0-9a-z]+", "_", name.strip().lower()).strip("_")
-    return SYNONYMS.get(key, key)
-
-
 def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
     """Read a folder with ``labels.csv`` (``file,label[,source,video_id,frame_number,split]``) or classes.
 
     ``split`` None is ``val`` where the data set has rows of that name and every row elsewhere; ``"all"`` is
-    every row. Class folders may lie below folders named as splits (``train/polyp/x.jpg``).
+    every row. Class folders may lie below folders named as splits (``train/polyp/x.jpg``) or below one
+    folder, as Kvasir v2 unpacks. Kvasir-Capsule is read as published (``metadata.csv``), its splits are
+    ``split_0`` and ``split_1``.
 
     Raises ``InputError`` for a folder that is missing, empty or in none of the layouts, a missing column or
     file, and ``UsageError`` for a split that is not there.
@@ -113,11 +84,22 @@ def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
             f"the data set {root} is {found}, a folder is needed", hint="give it with --data DIR"
         )
     table = root / "labels.csv"
-    samples = tuple(_from_table(root, table) if table.is_file() else _from_folders(root))
+    if table.is_file():
+        samples = _from_table(root, table)
+    elif published.is_kvasir_capsule(root):
+        samples, table = published.kvasir_capsule(root), root / "metadata.csv"
+    else:
+        samples = published.kvasir_capsule_video(list(_from_folders(root)))
     if not samples:
         raise InputError(f"{table} has a header and no rows", hint=f"its columns are {_COLUMNS}")
+    _check_files(samples, table)
+    doubtful = published.conflicting(samples)
     labels = tuple(sorted({sample.label for sample in samples}))
-    return _select(Dataset(samples, labels, root), split)
+    kept = tuple(sample for sample in samples if sample.file not in doubtful)
+    if not kept:
+        raise InputError(f"every frame of {table} is listed under two labels")
+    dataset = Dataset(kept, labels, root, doubtful=tuple(sorted(doubtful)))
+    return _select(dataset, split)
 
 
 def _select(dataset: Dataset, split: str | None) -> Dataset:
@@ -135,31 +117,22 @@ def _select(dataset: Dataset, split: str | None) -> Dataset:
 
 
 def _from_table(root: Path, table: Path) -> list[Sample]:
-    try:
-        # Spreadsheets write a byte-order mark, and semicolons where the comma is the decimal sign.
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not UTF-8 (byte {error.start})", hint="save it as CSV UTF-8") from None
-    head = text.partition("\n")[0]
-    rows = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
-    for column in ("file", "label"):
-        if column not in (rows.fieldnames or ()):
-            raise InputError(
-                f"{table} lacks the column {column!r}, it has {', '.join(rows.fieldnames or ()) or 'none'}",
-                hint=f"its columns are {_COLUMNS}; file and label are needed",
-            )
-    samples = [_sample(root, table, rows.line_num, row) for row in rows]
+    hint = f"its columns are {_COLUMNS}; file and label are needed"
+    rows = read_rows(table, ("file", "label"), hint=hint)
+    samples = [_sample(root, table, line, row) for line, row in rows]
+    return samples
+
+
+def _check_files(samples: Sequence[Sample], table: Path) -> None:
     missing = [sample.file for sample in samples if not sample.file.is_file()]
     if missing:
         raise InputError(
             f"{table} names {len(missing)} of {len(samples)} files that are not there, first {missing[0]}",
-            hint="copy the frames beside labels.csv or remove their rows",
+            hint="copy the frames beside it or remove their rows",
         )
-    return samples
 
 
-def _sample(root: Path, table: Path, line: int, row: Mapping[str, str | None]) -> Sample:
-    cell = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+def _sample(root: Path, table: Path, line: int, cell: Mapping[str, str]) -> Sample:
     for column in ("file", "label"):
         if not cell[column]:
             raise InputError(
@@ -182,6 +155,8 @@ def _sample(root: Path, table: Path, line: int, row: Mapping[str, str | None]) -
 
 def _from_folders(root: Path) -> Iterator[Sample]:
     folders = _folders(root)
+    if len(folders) == 1 and not _images(folders[0]) and any(_images(f) for f in _folders(folders[0])):
+        folders = _folders(folders[0])
     splits = [folder for folder in folders if folder.name.lower() in _SPLIT_FOLDERS and _folders(folder)]
     below = [(folder.name, _folders(folder)) for folder in splits] if splits else [(None, folders)]
     classes = [(split, folder, _images(folder)) for split, inside in below for folder in inside]
@@ -205,42 +180,9 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGES and not p.name.startswith("."))
-
-
-def read_frame(sample: Sample | str | Path) -> npt.NDArray[np.uint8]:
-    """The picture as uint8 RGB (height, width, 3).
-
-    Grey, RGBA (alpha dropped), CMYK and 16-bit (upper byte) pictures are converted, EXIF rotation is applied.
-    Raises ``InputError`` that names the file when it cannot be read, is no picture, or is cut off.
-    """
-    path = sample.file if isinstance(sample, Sample) else Path(sample)
-    try:
-        # cv2.imread cannot open non-ASCII paths on Windows.
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"the image {path} cannot be read: {error.strerror or error}") from None
-    if _is_cut(data.tobytes()):
-        raise InputError(f"the image {path} is cut off at {len(data)} bytes")
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except cv2.error as error:
-        raise InputError(
-            f"the image {path} cannot be decoded: {str(error).strip().splitlines()[0]}"
-        ) from None
-    if picture is None:
-        raise InputError(f"the image {path} is no picture that can be decoded ({len(data)} bytes)")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _is_cut(data: bytes) -> bool:
-    # The decoders fill what is missing with grey and report nothing, so the end marker is looked for. In JPEG
-    # it must follow the last scan: an embedded thumbnail has an end marker of its own, earlier.
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data[-64:]
-    return False
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+    )
 
 
 def hash_dataset(dataset: Dataset) -> str:

@@ -91,7 +91,7 @@ def certify(
             **data,
             "frames": len(a),
             "videos": len({video for video in a.video_ids if video is not None}),
-            "skipped": len(set(a.skipped) | set(b.skipped)),
+            "skipped": sorted(set(a.skipped) | set(b.skipped)),
         },
         "gates": gates,
         "agreement": agreement,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from capsule_edge.evaluation import published
 from capsule_edge.evaluation.datasets import (
     Dataset,
     Sample,
@@ -250,3 +252,75 @@ def test_the_hash_follows_content_and_not_order_or_place(tmp_path: Path) -> None
     assert hash_dataset(first) == hash_dataset(second)
     picture(tmp_path / "two" / "b.png", (1, 2, 3))
     assert hash_dataset(first) != hash_dataset(second)
+
+
+def kvasir_capsule(root: Path) -> Path:
+    """A small Kvasir-Capsule as published, with a frame of two boxes and one listed under two classes."""
+    video, other = "0123456789abcdef", "fedcba9876543210"
+    rows = [
+        (f"{video}_7.jpg", video, 7, "Luminal", "Blood - fresh", "1;2;3;4;5;6;7;8"),
+        (f"{video}_7.jpg", video, 7, "Luminal", "Blood - fresh", "9;9;9;9;9;9;9;9"),
+        (f"{video}_8.jpg", video, 8, "Anatomy", "Pylorus", ";;;;;;;"),
+        (f"{video}_8.jpg", video, 8, "Luminal", "Erosion", "1;2;3;4;5;6;7;8"),
+        (f"{other}_9.jpg", other, 9, "Luminal", "Polyp", ";;;;;;;"),
+    ]
+    head = "filename;video_id;frame_number;finding_category;finding_class;x1;y1;x2;y2;x3;y3;x4;y4"
+    lines = [head, *(";".join(map(str, row)) for row in rows)]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    (root / "split_0.csv").write_text(f"filename,label\n{video}_7.jpg,Blood\n")
+    for row in rows:
+        picture(root / "labelled_images" / row[4] / row[0])
+    return root
+
+
+def test_kvasir_capsule_is_read_as_published(tmp_path: Path) -> None:
+    data = load_dataset(kvasir_capsule(tmp_path))
+    assert [(s.label, s.video_id, s.frame_number, s.split) for s in data.samples] == [
+        ("bleeding", "0123456789abcdef", 7, "split_0"),
+        ("polyp", "fedcba9876543210", 9, None),
+    ]
+    assert [file.name for file in data.doubtful] == ["0123456789abcdef_8.jpg"]
+    assert len(load_dataset(tmp_path, split="split_0").samples) == 1
+    with pytest.raises(UsageError, match="split_0"):
+        load_dataset(tmp_path, split="split_1")
+
+
+def test_a_metadata_row_without_its_file_is_named(tmp_path: Path) -> None:
+    (kvasir_capsule(tmp_path) / "labelled_images" / "Polyp" / "fedcba9876543210_9.jpg").unlink()
+    with pytest.raises(InputError) as error:
+        load_dataset(tmp_path)
+    one_line(error, "metadata.csv", "1 of 4", "fedcba9876543210_9.jpg")
+
+
+def test_the_published_metadata_has_its_known_faults() -> None:
+    folder = Path(os.environ.get("CAPSULE_EDGE_DATA", "../shared/data")) / "kvasir-capsule"
+    if not folder.is_dir():
+        pytest.skip(f"the published tables are not at {folder}")
+    samples = published.kvasir_capsule(folder)
+    assert len(published.conflicting(samples)) == 9
+    assert len({sample.label for sample in samples}) == 14
+
+
+def test_class_folders_of_published_names_have_their_videos(tmp_path: Path) -> None:
+    picture(tmp_path / "Polyp" / "0123456789abcdef_7.jpg")
+    picture(tmp_path / "Ulcer" / "fedcba9876543210_12.jpg")
+    assert [(s.video_id, s.frame_number) for s in load_dataset(tmp_path).samples] == [
+        ("0123456789abcdef", 7),
+        ("fedcba9876543210", 12),
+    ]
+    picture(tmp_path / "Ulcer" / "another.jpg")
+    assert {s.video_id for s in load_dataset(tmp_path).samples} == {None}
+
+
+def test_kvasir_v2_is_read_as_it_unpacks(tmp_path: Path) -> None:
+    picture(tmp_path / "kvasir-dataset-v2" / "normal-z-line" / "a.jpg")
+    picture(tmp_path / "kvasir-dataset-v2" / "polyps" / "b.jpg")
+    assert load_dataset(tmp_path).labels == ("normal_z_line", "polyp")
+
+
+def test_a_file_under_two_labels_is_left_out_and_named(tmp_path: Path) -> None:
+    table(tmp_path, "a.png,Polyp", "b.png,Ulcer", "b.png,Erosion", header="file,label")
+    data = load_dataset(tmp_path)
+    assert [s.label for s in data.samples] == ["polyp"]
+    assert [file.name for file in data.doubtful] == ["b.png"]

@@ -1,0 +1,96 @@
+"""Data sets in the layout in which they were published, with the faults that they were published with.
+
+Kvasir-Capsule (Smedsrud et al., Scientific Data 2021): ``metadata.csv`` beside the unpacked class folders,
+one row a bounding box, and two official split files that name some classes otherwise and leave others out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from capsule_edge.runtime.errors import InputError
+
+from .samples import IMAGE_SUFFIXES, Sample, label_key, read_rows
+
+__all__ = ["OFFICIAL_SPLITS", "conflicting", "is_kvasir_capsule", "kvasir_capsule", "kvasir_capsule_video"]
+
+SOURCE = "KVASIR"
+OFFICIAL_SPLITS = ("split_0", "split_1")
+_METADATA = "metadata.csv"
+_NAME = re.compile(r"([0-9a-f]{16})_(\d+)\.jpe?g", re.IGNORECASE)
+
+
+def is_kvasir_capsule(root: Path) -> bool:
+    """True where ``root`` holds the data set's own ``metadata.csv``."""
+    table = root / _METADATA
+    if not table.is_file():
+        return False
+    with table.open(encoding="utf-8-sig", errors="replace") as file:
+        return "finding_class" in file.readline()
+
+
+def kvasir_capsule(root: Path) -> list[Sample]:
+    """One sample for each file and class of ``metadata.csv``; several boxes of one file and class are one
+    sample.
+
+    A file listed under two classes is two samples (see ``conflicting``). ``split`` is the official split
+    whose file names it, None for the classes that those leave out. ``file`` is where the picture lies below
+    ``root``, and ``root/<name>`` for one that is not there. Raises ``InputError`` for a row without its
+    columns.
+    """
+    table = root / _METADATA
+    at = {path.name: path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    split_of = {name: split for split in OFFICIAL_SPLITS for name, _ in official_split(root, split)}
+    samples: dict[tuple[str, str], Sample] = {}
+    for line, row in read_rows(table, ("filename", "video_id", "frame_number", "finding_class")):
+        name, label = row["filename"], label_key(row["finding_class"])
+        if not name or not label or not row["frame_number"].isdecimal():
+            raise InputError(f"{table} line {line} lacks its filename, finding_class or frame_number")
+        samples.setdefault(
+            (name, label),
+            Sample(
+                file=at.get(name, root / name),
+                label=label,
+                source=SOURCE,
+                video_id=row["video_id"] or None,
+                frame_number=int(row["frame_number"]),
+                split=split_of.get(name),
+            ),
+        )
+    return list(samples.values())
+
+
+def official_split(root: Path, split: str) -> list[tuple[str, str]]:
+    """Rows (file name, label key) of ``split_0.csv`` or ``split_1.csv`` as published; empty without it."""
+    for table in (root / f"{split}.csv", root / "official_splits" / f"{split}.csv"):
+        if table.is_file():
+            rows = read_rows(table, ("filename", "label"))
+            return [(row["filename"], label_key(row["label"])) for _, row in rows]
+    return []
+
+
+def conflicting(samples: Iterable[Sample]) -> set[Path]:
+    """Files that are listed under more than one label."""
+    labels = defaultdict(set)
+    for sample in samples:
+        labels[sample.file].add(sample.label)
+    return {file for file, found in labels.items() if len(found) > 1}
+
+
+def kvasir_capsule_video(samples: Sequence[Sample]) -> list[Sample]:
+    """Class folders without ``metadata.csv``: video and frame number are read from the published file names.
+
+    Only where every file is named so; else the samples are returned as they are.
+    """
+    named = []
+    for sample in samples:
+        match = _NAME.fullmatch(sample.file.name)
+        if match is None:
+            return list(samples)
+        video, number = match[1].lower(), int(match[2])
+        named.append(replace(sample, source=SOURCE, video_id=video, frame_number=number))
+    return named
