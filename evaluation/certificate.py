@@ -151,6 +151,12 @@ def _tables(certificate: Certificate) -> list[tuple[str, str, list[str], Rows]]:
         if name == "specificity" or certificate["kind"] != "shipping":
             rows, head = [row[:-1] for row in rows], head[:-1]
         sections.append((f"{name.capitalize()} by class", "", head, rows))
+    found = certificate["events"]
+    if found is not None:
+        cells = [str(found[name]) for name in ("a", "b", "matched")]
+        head = ["found by A", "by B", "by both", "agreement (F1)"]
+        note = f"Events match by label and a temporal overlap (IoU) of at least {found['iou']}."
+        sections.append(("Events on recordings", note, head, [[*cells, _n(found["agreement"])]]))
     flips = [
         [flip["from"], flip["to"], str(flip["frames"]), ", ".join(frame["file"] for frame in flip["worst"])]
         for flip in certificate["flips"]
@@ -179,9 +185,10 @@ def _plots(certificate: Certificate) -> str:
         if change["delta"] is not None:
             left.plot([100 * change["delta"]], [row], "o", color=colour)
     left.set_yticks(range(len(classes)), [key for key, _ in classes])
+    left.set_ylim(-0.6, len(classes) - 0.4)
     left.set_xlabel("sensitivity, B less A, points (shaded: within 1)")
     histogram = certificate["dp_histogram"]
-    names = [f"< {edge:g}" for edge in histogram["edges"][1:]]
+    names = [f"< {edge:g}" for edge in histogram["edges"][1:-1]] + ["<= 1"]
     right.bar(range(len(names)), histogram["frames"], color="#335c9e")
     right.set_yscale("symlog", linthresh=1)
     right.set_xticks(range(len(names)), names, rotation=60, ha="right")

@@ -48,15 +48,17 @@ def certify(
     kind: Kind,
     models: Mapping[str, Mapping[str, Any]],
     data: Mapping[str, Any],
+    events: Mapping[str, Any] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The certificate of ``b`` against ``a`` as a JSON-ready document of ``schema/certificate.schema.json``.
 
-    ``models`` has ``a`` and ``b``, each with file, name, version, precision and sha256; ``data`` has name,
-    sha256 and split. Gates of *shipping*: agreement >= 99 %, macro-F1 loss <= .005, and of each class the
-    interval of its sensitivity loss within 1 point: beyond it fails, across it is undecided, as is every
-    class with under 100 frames or 3 videos. The one gate of *conversion*: agreement >= 99.9 %.
+    ``models`` has ``a`` and ``b``, each with file, name, version, precision, sha256 and backend; ``data``
+    has name, sha256 and split; ``events`` is what ``events.event_agreement`` found on recordings. Gates of
+    *shipping*: agreement >= 99 %, macro-F1 loss <= .005, and of each class the interval of its sensitivity
+    loss within 1 point: beyond it fails, across it is undecided, as is every class with under 100 frames or
+    3 videos. The one gate of *conversion*: agreement >= 99.9 %.
 
     Raises ``InputError`` when the two answer for different frames or labels.
     """
@@ -106,6 +108,7 @@ def certify(
         "mcnemar": _mcnemar(a.predicted == a.labels, b.predicted == b.labels),
         "per_class": per_class,
         "flips": _flips((a, b), dp),
+        "events": dict(events) if events is not None else None,
         "bootstrap": {
             "method": "paired percentile bootstrap over videos",
             "level": LEVEL,

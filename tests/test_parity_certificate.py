@@ -12,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from capsule_edge.evaluation.certificate import schema_path, to_html, to_markdown, write_certificate
+from capsule_edge.evaluation.events import Span, event_agreement
 from capsule_edge.evaluation.parity import certify, parity_summary, with_sha256
 from capsule_edge.evaluation.predict import Predictions, load_predictions, save_predictions
 from capsule_edge.runtime.errors import InputError, OutputError
@@ -230,6 +231,17 @@ def test_the_files_are_self_contained_and_the_same_every_time(tmp_path: Path) ->
     assert "\\|x" in text
     assert "| sensitivity_loss.polyp | 0.0050 | 0.0100 |" in text
     assert not list((tmp_path / "ü").glob("*.partial"))
+
+
+def test_events_on_recordings_are_part_of_it() -> None:
+    base = predictions(40)
+    found = event_agreement(
+        [Span("r", "polyp", 0, 10)], [Span("r", "polyp", 1, 10), Span("r", "polyp", 20, 30)]
+    )
+    document = certificate(base, base, events=found)
+    assert document["events"]["agreement"] == pytest.approx(2 / 3)
+    assert "| 1 | 2 | 1 | 0.6667 |" in to_markdown(document)
+    assert certificate(base, base)["events"] is None
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
