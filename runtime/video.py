@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation
 
 from .containers import REORDER, Container, Sample, scan
@@ -94,7 +94,7 @@ def decode(container: Container) -> Iterator[Picture]:
                 if frame is not None and (frame.width, frame.height) != size:
                     # The field of view, and so the answer, belongs to one size of picture.
                     sound = False
-                detail = chain.judge(settled, sound, frame is not None and _starts_anew(frame))
+                detail = chain.judge(settled, sound, frame is not None and frame.key_frame)
                 last = frame
                 place = rank.get(settled)
                 if place is not None:
@@ -110,13 +110,6 @@ def decode(container: Container) -> Iterator[Picture]:
             while shown in ready:
                 yield ready.pop(shown)
                 shown += 1
-
-
-def _starts_anew(frame: VideoFrame) -> bool:
-    """A key frame proper. A recovery point of a stream that refreshes its pictures in strips is flagged
-    as one too, and is whole only many pictures later.
-    """
-    return frame.key_frame and frame.pict_type == PictureType.I
 
 
 def _repeats(container: Container, sample: Sample) -> bool:
@@ -155,8 +148,8 @@ class _Chain:
             self._broken = True
             return "damaged"
         place = self._rank.get(index, -1)
-        # Both the container and the bitstream must say so: either can be wrong, and a false start hides
-        # damage.
+        # Container and decoder must both say so: an index can be wrong, and containers also mark where a
+        # stream that refreshes its pictures in strips begins a round, many pictures before it is whole.
         if self._intra_only or (decoded_as_key and (self._unmarked or self._keys[index])):
             if self._broken:
                 self._leading_before = -1 if self._intra_only else place
