@@ -25,7 +25,7 @@ from .containers import REORDER, Container, Sample, scan
 from .errors import InputError
 from .ffmpeg import decode_packets, open_recording, quote
 
-__all__ = ["Container", "Picture", "Sample", "decode", "scan"]
+__all__ = ["Container", "Picture", "Sample", "decode", "scan", "to_rgb"]
 
 # Packets after which a picture that has not come out will not come. A decoder keeps back at most what it
 # reorders.
