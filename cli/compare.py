@@ -23,7 +23,13 @@ from ._evaluation import console, data_folder, interval_cell, number, progress, 
 )
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice.")
-@click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap over videos.")
+@click.option(
+    "--resamples",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    help="Of the bootstrap over videos.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context

@@ -20,7 +20,14 @@ from ._evaluation import console, data_folder, interval_cell, number, progress, 
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice.")
 @click.option("--save-predictions", type=click.Path(path_type=Path), help="Write the probabilities as CSV.")
-@click.option("--resamples", default=1000, show_default=True, help="Of the bootstrap over videos; 0 is none.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the report there (JSON, HTML, PNG).")
+@click.option(
+    "--resamples",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    help="Of the bootstrap over videos; 0 is none.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
@@ -30,6 +37,7 @@ def command(
     backend: str,
     threads: int,
     save_predictions: Path | None,
+    out: Path | None,
     resamples: int,
     seed: int,
     as_json: bool,
@@ -61,6 +69,11 @@ def command(
         "data": describe(dataset),
         **evaluate(predictions, findings=findings, resamples=resamples, seed=seed),
     }
+    if out is not None:
+        from capsule_edge.evaluation.report import write_report
+
+        for path in write_report(document, out):
+            click.echo(f"wrote {path}", err=True)
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
     else:

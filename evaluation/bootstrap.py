@@ -48,11 +48,11 @@ def resample_videos(
 ) -> Resamples | None:
     """Draw ``resamples`` times as many videos as there are, with replacement.
 
-    None where a frame names no video or all are of one: no interval can be had from those.
+    None where a frame names no video, all are of one, or none is to be drawn: there is no interval then.
     """
     known = [video for video in video_ids if video is not None]
     names, video = np.unique(np.array(known, dtype=str), return_inverse=True)
-    if len(known) < len(video_ids) or len(names) < 2:
+    if len(known) < len(video_ids) or len(names) < 2 or resamples < 1:
         return None
     random = np.random.default_rng(seed)
     counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)

@@ -15,13 +15,13 @@ from capsule_edge.runtime.spec import INTENDED_USE
 
 from ._extras import require
 
-__all__ = ["schema_path", "to_html", "to_markdown", "write_certificate"]
+__all__ = ["STYLE", "schema_path", "to_html", "to_markdown", "write_certificate"]
 
 Certificate = Mapping[str, Any]
 Rows = Sequence[Sequence[str]]
 
 _COLOURS = {"pass": "#2a7f3f", "fail": "#b3261e", "undecided": "#8a6d00"}
-_STYLE = """
+STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1d1d1f}
 table{border-collapse:collapse;margin:.5em 0 1.5em;display:block;overflow-x:auto}
 th,td{border:1px solid #ccc;padding:.25em .6em;text-align:right}th{background:#f4f4f6}
@@ -91,7 +91,7 @@ def to_html(certificate: Certificate) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(_title(certificate))}</title><style>{_STYLE}</style></head>\n<body>{body}</body></html>\n"
+        f"<title>{html.escape(_title(certificate))}</title><style>{STYLE}</style></head>\n<body>{body}</body></html>\n"
     )
 
 

@@ -148,6 +148,11 @@ def test_one_video_or_unnamed_videos_give_no_interval() -> None:
     assert document["verdict"] == "undecided"
 
 
+def test_without_resamples_nothing_is_decided_about_a_class() -> None:
+    base = predictions()
+    assert certificate(base, base, resamples=0)["verdict"] == "undecided"
+
+
 def test_an_absent_class_is_null_and_undecided() -> None:
     base = predictions(classes=3)
     base = base.take(np.flatnonzero(base.labels != 2))

@@ -1,0 +1,217 @@
+"""An evaluation as one self-contained HTML page and PNG plots; its figures are those of ``metrics``."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from capsule_edge.runtime.errors import OutputError
+from capsule_edge.runtime.spec import INTENDED_USE
+
+from ._extras import require
+from .certificate import STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plots", "to_html", "write_report"]
+
+Document = Mapping[str, Any]
+_BLUE, _GREY = "#335c9e", "#9a9aa0"
+
+
+def write_report(document: Document, folder: str | Path) -> list[Path]:
+    """Write ``evaluation.json``, ``evaluation.html`` and one PNG a plot into ``folder``; returns their paths.
+
+    ``document`` is what ``capsule-edge evaluate --json`` prints: ``metrics.evaluate`` with ``model`` and
+    ``data``. Raises ``OutputError`` where the folder cannot be written.
+    """
+    require("matplotlib")
+    folder = Path(folder)
+    figures = plots(document)
+    contents: dict[str, bytes] = {
+        "evaluation.json": (
+            json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+        ).encode(),
+        "evaluation.html": to_html(document, figures).encode(),
+    }
+    for name, figure in figures.items():
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
+        contents[f"{name}.png"] = picture.getvalue()
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            partial = folder / f"{name}.partial"
+            partial.write_bytes(content)
+            os.replace(partial, folder / name)
+            written.append(folder / name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"the report cannot be written to {folder}: {reason}") from None
+    return written
+
+
+def plots(document: Document) -> dict[str, Figure]:
+    """The plots by name: ``confusion``, ``classes``, ``reliability``."""
+    require("matplotlib")
+    return {
+        "confusion": _confusion(document),
+        "classes": _classes(document),
+        "reliability": _reliability(document),
+    }
+
+
+def to_html(document: Document, figures: Mapping[str, Figure] | None = None) -> str:
+    """The page, which needs nothing else: tables, and the plots as inline SVG."""
+    from matplotlib import rc_context
+
+    model, data = document["model"], document["data"]
+    title = f"{model['name']} {model['version']} ({model['precision']}) on {data['name']}"
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{document['frames']:,} frames of {document['videos']} videos, split "
+        f"{html.escape(data['split'] or 'all')}. Model SHA-256 <code>{model['sha256']}</code>, "
+        f"data SHA-256 <code>{data['sha256']}</code>.</p>",
+    ]
+    parts += [f"<p>{html.escape(note)}</p>" for note in _notes(document)]
+    for heading, head, rows in _tables(document):
+        top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+        parts.append(f"<h2>{html.escape(heading)}</h2><table><tr>{top}</tr>{body}</table>")
+    # A fixed salt and no date: the same figures are the same page, byte for byte.
+    with rc_context({"svg.hashsalt": "capsule-edge", "svg.fonttype": "none"}):
+        for name, figure in (figures or plots(document)).items():
+            target = io.StringIO()
+            figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+            picture = target.getvalue()
+            parts.append(f"<h2>{name.capitalize()}</h2>{picture[picture.index('<svg') :]}")
+    body = "\n".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"])
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+def _notes(document: Document) -> list[str]:
+    notes = []
+    absent = [key for key in document["labels"] if key not in document["averaged_over"]]
+    if absent:
+        notes.append(f"No frame of {', '.join(absent)}: averages are over the other classes.")
+    intervals = document["confidence_intervals"]
+    if intervals and intervals["reason"]:
+        notes.append(f"No intervals: {intervals['reason']}.")
+    if document["skipped"]:
+        notes.append(f"{len(document['skipped'])} frames could not be read and are left out.")
+    return notes
+
+
+def _tables(document: Document) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+    intervals = document["confidence_intervals"] or {}
+    binary = document["normal_vs_abnormal"]
+    overall = [
+        [name, _n(document[name]), _span(intervals.get(name)), _n(document["majority_baseline"][name])]
+        for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
+    ]
+    overall.append(["ece", _n(document["ece"]), "-", "-"])
+    abnormal_auc = _span(intervals.get("normal_vs_abnormal_auc"))
+    overall.append(["normal against abnormal, AUC", _n(binary["auc"]), abnormal_auc, "-"])
+    overall += [
+        [f"sensitivity at specificity {at}", _n(value), "-", "-"]
+        for at, value in binary["sensitivity_at_specificity"].items()
+    ]
+    names = ("support", "videos", "precision", "recall", "specificity", "f1", "auc", "pr_auc")
+    recalls = {key: entry["recall"] for key, entry in intervals.get("per_class", {}).items()}
+    classes = [
+        [key, *(_n(entry[name]) for name in names), _span(recalls.get(key))]
+        for key, entry in document["per_class"].items()
+    ]
+    short = ("frames", "accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
+    majority = f"always {document['majority_baseline']['label']}"
+    return [
+        ("Overall", ("figure", "value", "95 % interval over videos", majority), overall),
+        ("Classes", ("class", *names, "95 % of recall"), classes),
+        *(
+            (heading, ("name", *short), [[n, *(_n(e[s]) for s in short)] for n, e in document[key].items()])
+            for heading, key in (("Sources", "per_source"), ("Videos", "per_video"))
+            if document[key]
+        ),
+    ]
+
+
+def _confusion(document: Document) -> Figure:
+    """Counts, coloured by the share of the true class."""
+    from matplotlib.figure import Figure
+
+    counts, keys = np.array(document["confusion"]["matrix"]), document["labels"]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(2.5 + 0.6 * len(keys), 2 + 0.5 * len(keys)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(keys)), keys, rotation=45, ha="right")
+    axes.set_yticks(range(len(keys)), keys)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    for row, column in np.argwhere(counts > 0):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def _classes(document: Document) -> Figure:
+    """Sensitivity and AUC of each class with their intervals."""
+    from matplotlib.figure import Figure
+
+    classes = list(document["per_class"].items())[::-1]
+    intervals = (document["confidence_intervals"] or {}).get("per_class", {})
+    figure = Figure(figsize=(9, 1.5 + 0.35 * len(classes)), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2, sharey=True), ("recall", "auc"), strict=True):
+        for row, (key, entry) in enumerate(classes):
+            if entry[name] is None:
+                continue
+            axes.plot([entry[name]], [row], "o", color=_BLUE)
+            span = intervals.get(key, {}).get(name)
+            if span is not None:
+                axes.plot(span, [row, row], color=_BLUE, linewidth=2)
+        axes.set_yticks(range(len(classes)), [f"{key} ({entry['support']})" for key, entry in classes])
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(-0.6, len(classes) - 0.4)
+        axes.set_xlabel("sensitivity" if name == "recall" else "ROC-AUC against the rest")
+        axes.grid(axis="x", color="#ddd")
+    return figure
+
+
+def _reliability(document: Document) -> Figure:
+    """Accuracy against the confidence of the top label; a point's area is its share of the frames."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
+    rows = document["reliability"]
+    confidence, accuracy = [r["confidence"] for r in rows], [r["accuracy"] for r in rows]
+    axes.plot(confidence, accuracy, color=_BLUE, linewidth=1)
+    areas = [10 + 600 * r["frames"] / document["frames"] for r in rows]
+    axes.scatter(confidence, accuracy, s=areas, color=_BLUE, alpha=0.6)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel(f"confidence (expected calibration error {document['ece']:.3f})")
+    axes.set_ylabel("accuracy")
+    return figure
+
+
+def _n(value: float | None) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _span(value: Sequence[float] | None) -> str:
+    return "-" if value is None else f"{value[0]:.3f} to {value[1]:.3f}"

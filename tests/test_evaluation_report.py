@@ -1,0 +1,81 @@
+"""The evaluation's page and plots: complete, self-contained, the same every time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from capsule_edge.evaluation.metrics import evaluate
+from capsule_edge.evaluation.predict import Predictions
+from capsule_edge.evaluation.report import to_html, write_report
+from capsule_edge.runtime.errors import OutputError
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """60 frames of six videos with a class that has none and a source of a hostile name."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 60)
+    p = random.dirichlet([0.3] * 4, 60) + np.eye(4)[labels]
+    predictions = Predictions(
+        files=tuple(f"{i}.png" for i in range(60)),
+        labels=labels,
+        video_ids=tuple(f"v{i % 6}" for i in range(60)),
+        sources=tuple(("<b>A&B</b>", "C")[i % 2] for i in range(60)),
+        probabilities=(p / p.sum(axis=1, keepdims=True)).astype(np.float32),
+        keys=("normal", "polyp", "ulcer", "worms"),
+    )
+    model = {"file": "m.onnx", "name": "m", "version": "1", "precision": "int8", "sha256": "a" * 64}
+    data = {"name": "frames", "sha256": "b" * 64, "split": None}
+    return {"model": model, "data": data, **evaluate(predictions, resamples=100)}
+
+
+def test_the_report_is_written_whole(document: dict[str, Any], tmp_path: Path) -> None:
+    paths = write_report(document, tmp_path / "new" / "out")
+    assert [path.name for path in paths] == [
+        "evaluation.json",
+        "evaluation.html",
+        "confusion.png",
+        "classes.png",
+        "reliability.png",
+    ]
+    assert sorted(paths) == sorted((tmp_path / "new" / "out").iterdir())
+    assert json.loads(paths[0].read_text(encoding="utf-8")) == document
+    for path in paths[2:]:
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        assert picture.std() > 5  # a drawing, not a blank sheet
+
+
+def test_the_page_stands_alone_and_escapes_names(document: dict[str, Any]) -> None:
+    page = to_html(document)
+    assert page.count("<svg") == 3
+    assert "&lt;b&gt;A&amp;B&lt;/b&gt;" in page
+    assert "<b>A" not in page
+    assert "No frame of worms" in page
+    assert f"always {document['majority_baseline']['label']}" in page
+    for outside in ("<script", "src=", 'href="http', "@import", "url(http"):
+        assert outside not in page
+
+
+def test_the_page_is_the_same_every_time(document: dict[str, Any]) -> None:
+    assert to_html(document) == to_html(document)
+
+
+def test_without_videos_the_page_says_so(document: dict[str, Any]) -> None:
+    nothing = {"reason": "all frames are of one video", "per_class": {}}
+    assert "No intervals: all frames are of one video." in to_html(
+        document | {"confidence_intervals": nothing}
+    )
+    assert "95 %" in to_html(document | {"confidence_intervals": None})
+
+
+def test_a_place_that_cannot_be_written_is_named(document: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OutputError, match="taken"):
+        write_report(document, tmp_path / "taken")
