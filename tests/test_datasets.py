@@ -209,6 +209,19 @@ def test_a_cut_picture_is_refused(tmp_path: Path, suffix: str) -> None:
     assert read_frame(path).shape == (64, 64, 3)
 
 
+def test_the_end_mark_of_a_thumbnail_does_not_hide_a_cut(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    data = cv2.imencode(".jpg", noise)[1].tobytes()
+    small = cv2.imencode(".jpg", noise[:8, :8])[1].tobytes()
+    block = b"\xff\xe1" + (len(small) + 2).to_bytes(2, "big") + small  # an APP1 block, where EXIF keeps it
+    whole = data[:2] + block + data[2:]
+    (tmp_path / "x.jpg").write_bytes(whole)
+    assert read_frame(tmp_path / "x.jpg").shape == (64, 64, 3)
+    (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2 + len(small)])
+    with pytest.raises(InputError, match="cut off"):
+        read_frame(tmp_path / "x.jpg")
+
+
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xd9"])
 def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.jpg").write_bytes(content)
