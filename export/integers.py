@@ -22,7 +22,7 @@ import tf_keras
 
 from capsule_edge.runtime.errors import ModelError
 from capsule_edge.train.folding import kernel_of, short_name
-from capsule_edge.train.qat import check_ranges
+from capsule_edge.train.qat import check_ranges, is_saturation_safe
 from capsule_edge.train.quantizers import INPUT_RANGE
 
 __all__ = ["IntegerModel", "IntegerNode", "IntegerTensor", "Kernel", "read_integers"]
@@ -124,7 +124,6 @@ def read_integers(qat_model: Any) -> IntegerModel:
     pending: dict[int, tuple[Any, Any]] = {}
     nodes: list[IntegerNode] = []
     pixels: IntegerTensor | None = None
-    safe = True
     for layer in qat_model.layers:
         inner = layer.layer if isinstance(layer, _Wrapper) else layer
         if isinstance(inner, _layers.InputLayer):
@@ -147,11 +146,9 @@ def read_integers(qat_model: Any) -> IntegerModel:
         node = _node(operation, layer, inputs)
         nodes.append(node)
         tensors[id(layer.output)] = node.output
-        if node.kernel is not None:
-            safe = safe and operation.quantize_config.weights.saturation_safe
     if pixels is None:
         raise ModelError("the QAT model has no layers")
-    return IntegerModel(pixels, tuple(nodes), safe)
+    return IntegerModel(pixels, tuple(nodes), is_saturation_safe(qat_model))
 
 
 def _tensor(name: str, output: Any, low: float, high: float) -> IntegerTensor:

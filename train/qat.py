@@ -25,6 +25,7 @@ from .quantizers import (
     INITIAL_RANGE,
     INPUT_RANGE,
     LayerConfig,
+    Pairs,
     RangeObserver,
     WeightQuantizer,
     weight_limits,
@@ -81,11 +82,19 @@ def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
     return tf_keras.Model(inputs, tensors[id(model.outputs[0])], name=f"{model.name}_qat")
 
 
+def _pairs(layer: Any) -> Pairs:
+    """Depthwise kernels widen to 16 bits before they multiply, so nothing saturates there."""
+    if isinstance(layer, _layers.DepthwiseConv2D):
+        return "none"
+    return "adjacent" if getattr(layer, "kernel_size", (1, 1)) == (1, 1) else "any"
+
+
 def _config(step: Step, saturation_safe: bool) -> LayerConfig:
     layer, name = step.layer, kernel_of(step.layer)
     weights = None
     if name:
-        weights = WeightQuantizer(depthwise=name == "depthwise_kernel", saturation_safe=saturation_safe)
+        pairs = _pairs(step.layer) if saturation_safe else "none"
+        weights = WeightQuantizer(depthwise=name == "depthwise_kernel", pairs=pairs)
     activation = layer.activation.__name__ if name else ""
     relu = isinstance(layer, _layers.ReLU) or activation in ("relu", "relu6")
     ceiling = 6.0 if activation == "relu6" else getattr(layer, "max_value", None)
@@ -156,7 +165,7 @@ def refresh_weights(qat_model: Any) -> None:
     for wrapper in _wrappers(qat_model):
         for variable, quantizer, ranges in wrapper._weight_vars:
             flat = np.reshape(variable.numpy(), (-1, ranges["min_var"].shape[0]))
-            limit = weight_limits(flat, saturation_safe=quantizer.saturation_safe)
+            limit = weight_limits(flat, pairs=quantizer.pairs)
             ranges["min_var"].assign(-limit)
             ranges["max_var"].assign(limit)
 
@@ -191,7 +200,7 @@ def check_ranges(qat_model: Any) -> None:
 def save_qat(path: Path, qat_model: Any) -> None:
     """Write the QAT model's weights and ranges (``.npz``, keys ``layer/variable``)."""
     arrays = {k: v for k, v in weight_files.collect(qat_model).items() if not k.endswith("/optimizer_step")}
-    arrays[_SAFE_KEY] = np.asarray(_is_safe(qat_model), np.float32)
+    arrays[_SAFE_KEY] = np.asarray(is_saturation_safe(qat_model), np.float32)
     weight_files.save(path, arrays)
 
 
@@ -218,6 +227,6 @@ def load_qat(path: Path, fp32_model: Any) -> Any:
     return model
 
 
-def _is_safe(qat_model: Any) -> bool:
+def is_saturation_safe(qat_model: Any) -> bool:
     quantizers = [quantizer for wrapper in _wrappers(qat_model) for _, quantizer, _ in wrapper._weight_vars]
-    return all(quantizer.saturation_safe for quantizer in quantizers)
+    return any(quantizer.pairs != "none" for quantizer in quantizers)

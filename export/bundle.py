@@ -1,0 +1,184 @@
+"""``capsule-edge export``: a trained RUN becomes four self-describing files, all verified, or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from capsule_edge.runtime.errors import ModelError, OutputError
+from capsule_edge.runtime.spec import ModelSpec
+from capsule_edge.train.qat import check_ranges
+
+from .graph_checks import GraphReport, check_int8_graph
+from .integers import IntegerModel, read_integers
+from .keras_models import ServingModel
+from .onnx_fp32 import build_fp32_onnx
+from .onnx_int8 import build_int8_onnx
+from .run_folder import Run, load_run
+from .runners import Runner, keras_runner, onnx_runner, tflite_runner
+from .tflite_fp32 import build_fp32_tflite
+from .tflite_int8 import build_int8_tflite
+from .verify import Edge, check_outputs, compare_edges, draw_tree, replay
+
+__all__ = ["FILES", "ExportReport", "export_run"]
+
+FILES = {
+    "ONNX FP32": "model.fp32.onnx",
+    "ONNX INT8": "model.int8.onnx",
+    "TFLite FP32": "model.fp32.tflite",
+    "TFLite INT8": "model.int8.tflite",
+}
+_TOOLS = (
+    "capsule-edge",
+    "tensorflow",
+    "tf_keras",
+    "tensorflow-model-optimization",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written: bytes and SHA-256 by file name, the comparison's edges, the INT8 graph's counts."""
+
+    folder: Path
+    files: dict[str, dict[str, Any]]
+    edges: list[Edge]
+    graph: GraphReport
+    saturation_safe: bool
+    frames: int
+    frames_are: str
+
+    @property
+    def tree(self) -> str:
+        return draw_tree(self.edges)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "files": self.files,
+            "edges": [dataclasses.asdict(edge) | {"holds": edge.holds} for edge in self.edges],
+            "int8_graph": dataclasses.asdict(self.graph),
+            "saturation_safe": self.saturation_safe,
+            "frames": self.frames,
+            "frames_are": self.frames_are,
+        }
+
+
+def export_run(
+    run_folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ExportReport:
+    """Write the four model files and ``SHA256SUMS`` into the new folder ``out``.
+
+    All is written and checked in a folder beside it, which takes its name at the end. Raises ``OutputError``
+    when ``out`` holds anything, ``InputError`` for a RUN that cannot be read, and ``ModelError`` when a
+    check fails, which leaves nothing behind.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} is there and not empty", hint="choose a new folder for --out")
+    run = load_run(run_folder)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error}") from None
+    try:
+        report = _write_and_verify(run, work, progress)
+        if out.exists():
+            out.rmdir()
+        # mkdtemp makes a private folder; what is shipped is for all to read.
+        work.chmod(0o755)
+        os.replace(work, out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return dataclasses.replace(report, folder=out)
+
+
+def _write_and_verify(run: Run, folder: Path, progress: Callable[[str], None]) -> ExportReport:
+    check_ranges(run.qat)
+    integers = read_integers(run.qat)
+    paths = {name: folder / file for name, file in FILES.items()}
+    specs = _write(run, integers, paths, progress)
+    progress("checking the INT8 graph")
+    graph = check_int8_graph(paths["ONNX INT8"])
+    runners: dict[str, Runner] = {"Keras FP32": keras_runner(run.fp32), "Keras QAT": keras_runner(run.qat)}
+    for name, path in paths.items():
+        runners[name] = (onnx_runner if path.suffix == ".onnx" else tflite_runner)(path)
+    progress(f"replaying {len(run.frames)} frames ({run.frames_are})")
+    answers = replay(runners, run.frames)
+    edges = compare_edges(answers, float(integers.logits.scale))
+    broken = [edge for edge in edges if not edge.holds]
+    if broken:
+        edge = broken[0]
+        raise ModelError(
+            f"{edge.a} and {edge.b} differ in logits by {edge.measured:.3g}, allowed is {edge.limit:.3g}",
+            hint=f"edges that hold: {len(edges) - len(broken)} of {len(edges)}",
+        )
+    for name in FILES:
+        is_int8 = "INT8" in name
+        bias = _bias(run, integers if is_int8 else None)
+        check_outputs(name, answers[name], specs[name], bias, integers if is_int8 else None)
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths.values()}
+    sums = "".join(f"{entry['sha256']}  {file}\n" for file, entry in sorted(files.items()))
+    (folder / "SHA256SUMS").write_bytes(sums.encode())
+    safe = integers.saturation_safe
+    return ExportReport(folder, files, edges, graph, safe, len(run.frames), run.frames_are)
+
+
+def _write(
+    run: Run, integers: IntegerModel, paths: dict[str, Path], progress: Callable[[str], None]
+) -> dict[str, ModelSpec]:
+    """Write the four files; the answer is the spec in each."""
+    tools = {tool: importlib.metadata.version(tool) for tool in _TOOLS}
+    provenance = {**run.spec.provenance, "exported_with": tools}
+    fp32 = dataclasses.replace(run.spec, provenance=provenance)
+    serving = ServingModel(run.fp32, fp32)
+    progress("writing FP32")
+    onnx.save(build_fp32_onnx(serving, fp32), paths["ONNX FP32"])
+    paths["TFLite FP32"].write_bytes(build_fp32_tflite(serving, fp32))
+    progress("writing INT8")
+    specs = {"ONNX FP32": fp32, "TFLite FP32": fp32}
+    for name in ("ONNX INT8", "TFLite INT8"):
+        twin = paths[name.replace("INT8", "FP32")]
+        specs[name] = dataclasses.replace(
+            fp32,
+            precision="int8",
+            saturation_safe=integers.saturation_safe,
+            parity={**(run.spec.parity or {}), "fp32_sha256": _sha256(twin)},
+        )
+    onnx.save(build_int8_onnx(integers, specs["ONNX INT8"]), paths["ONNX INT8"])
+    paths["TFLite INT8"].write_bytes(build_int8_tflite(integers, specs["TFLite INT8"]))
+    return specs
+
+
+def _bias(run: Run, integers: IntegerModel | None) -> Any:
+    """The bias of the logits, float32 (labels,), as the file holds it."""
+    if integers is None:
+        return run.fp32.layers[-1].bias.numpy()
+    dense = integers.nodes[-1]
+    if dense.kernel is None:
+        raise ModelError("the model does not end in a dense layer")
+    return np.asarray(dense.kernel.biases * dense.inputs[0].scale * dense.kernel.scales, np.float32)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,103 @@
+"""What training leaves and export takes: a RUN folder with the models' weights and facts.
+
+``run.json`` (``architecture``, ``size``, ``labels`` (their number), ``spec``: a ModelSpec without
+``precision``), ``fp32.weights.npz`` (``train.weights``), ``qat.weights.npz`` (``train.qat.save_qat``) and,
+where training left them, ``replay.npz`` with ``frames``, uint8 (N, size, size, 3), preprocessed, on which
+the files are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tf_keras
+
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.spec import ModelSpec
+from capsule_edge.train import models, qat, weights
+
+from .runners import Frames
+
+__all__ = ["Run", "load_run", "synthetic_frames"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training's result: both Keras models, the FP32 spec, frames to replay and what they are."""
+
+    fp32: Any
+    qat: Any
+    spec: ModelSpec
+    frames: Frames
+    frames_are: str
+
+
+def load_run(folder: str | os.PathLike[str]) -> Run:
+    """Read a RUN folder. Raises ``InputError`` that says what of it is missing or does not fit."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"no run folder at {folder}", hint="make one with 'capsule-edge train'")
+    document = _document(folder / "run.json")
+    for name in ("run.json", "fp32.weights.npz", "qat.weights.npz"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} holds no {name}", hint="the training did not finish; continue it")
+    spec = ModelSpec.from_json(json.dumps({**document["spec"], "precision": "fp32"}))
+    size, labels = document["size"], document["labels"]
+    if (size, labels) != (spec.input.size, len(spec.labels)):
+        raise InputError(
+            f"{folder / 'run.json'}: size {size!r} and {labels!r} labels, but its spec has {spec.input.size}"
+            f" and {len(spec.labels)}"
+        )
+    fp32 = models.build(document["architecture"], size=size, labels=labels, keras=tf_keras)
+    weights.assign(fp32, weights.load(folder / "fp32.weights.npz"))
+    quantised = qat.load_qat(folder / "qat.weights.npz", fp32)
+    frames = _frames(folder / "replay.npz", size)
+    if frames is None:
+        return Run(fp32, quantised, spec, synthetic_frames(size), "synthetic")
+    return Run(fp32, quantised, spec, frames, "replay.npz")
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.parent} holds no run.json", hint="give the folder that 'capsule-edge train' wrote"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    kinds = {"architecture": str, "size": int, "labels": int, "spec": dict}
+    for key, kind in kinds.items():
+        found = document.get(key) if isinstance(document, dict) else None
+        if not isinstance(found, kind) or isinstance(found, bool):
+            raise InputError(f"{path}: {key!r} is {found!r}, needed is {kind.__name__}")
+    return dict(document)
+
+
+def _frames(path: Path, size: int) -> Frames | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as archive:
+            frames = archive["frames"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} holds no frames: {error}") from None
+    if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3) or not len(frames):
+        raise InputError(
+            f"{path}: frames are {frames.dtype} {frames.shape}, needed is uint8 (N, {size}, {size}, 3)"
+        )
+    return np.asarray(frames)
+
+
+def synthetic_frames(size: int, *, count: int = 32, seed: int = 0) -> Frames:
+    """Smooth random colour fields, uint8 (count, size, size, 3): no tissue, but every value and edge."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+    grown = [cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC) for field in coarse]
+    return np.asarray(np.stack(grown), np.uint8)
