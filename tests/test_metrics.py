@@ -120,7 +120,7 @@ def test_sensitivity_at_a_specificity_allows_exactly_its_share() -> None:
 
 
 def test_every_threshold_counts_even_on_a_straight_piece_of_the_curve() -> None:
-    # Twenty scores, each of one normal and one abnormal frame: specificity .90 leaves the highest two of them.
+    # Twenty scores, each of one normal and one abnormal frame: specificity .90 leaves the highest two.
     scores = np.repeat(np.arange(20), 2) / 20
     document = evaluate(made([0, 1] * 20, np.c_[1 - scores, scores, np.zeros(40)]), resamples=0)
     assert document["normal_vs_abnormal"]["sensitivity_at_specificity"] == {"0.90": 0.1, "0.95": 0.05}
