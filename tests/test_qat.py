@@ -1,0 +1,226 @@
+"""QAT's side of the model: folding, ranges, saturation bounds, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+tf_keras = pytest.importorskip("tf_keras", reason="needs the extra 'train'")
+
+from quantised_models import calibrated, fp32_model, pixels_of  # noqa: E402
+
+from capsule_edge.export.integers import read_integers  # noqa: E402
+from capsule_edge.export.run_folder import synthetic_frames  # noqa: E402
+from capsule_edge.runtime.errors import InputError, ModelError, UsageError  # noqa: E402
+from capsule_edge.train import models, qat  # noqa: E402
+from capsule_edge.train.quantizers import RangeObserver, weight_limits  # noqa: E402
+
+layers = tf_keras.layers
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def fp32() -> Any:
+    return fp32_model()
+
+
+@pytest.fixture(scope="module")
+def frames() -> Any:
+    return pixels_of(synthetic_frames(SIZE, count=8, seed=5))
+
+
+@pytest.mark.parametrize("architecture", sorted(models.ARCHITECTURES))
+def test_every_architecture_quantises_and_folds_without_a_change_of_answer(architecture: str) -> None:
+    if architecture in ("mobilenet_v2", "mobilenet_v2_050"):
+        size = 32  # the same graph as at .35, wider: built only
+        model = models.build(architecture, size=size, labels=5, keras=tf_keras)
+        assert len(qat.quantize(model).outputs) == 1
+        return
+    model = fp32_model(architecture)
+    quantised = qat.quantize(model)
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in quantised.layers)
+    pixels = pixels_of(synthetic_frames(SIZE, count=2, seed=5))
+    wrappers = [layer for layer in quantised.layers[2:] if layer.quantize_config.kernel]
+    points = [
+        (model.get_layer(w.layer.name).input, model.get_layer(w.quantize_config.source).output)
+        for w in wrappers
+    ]
+    values = tf_keras.Model(model.inputs, [tensor for pair in points for tensor in pair])(
+        pixels, training=False
+    )
+    for index, wrapper in enumerate(wrappers):
+        given, expected = values[2 * index].numpy(), values[2 * index + 1].numpy()
+        folded = wrapper.layer.__class__.from_config(wrapper.layer.get_config())
+        folded.build(given.shape)
+        folded.set_weights(wrapper.get_weights()[:2])
+        # The same products summed after instead of before the scaling: float32's 1e-7 over some hundred of
+        # them.
+        assert np.allclose(folded(given), expected, rtol=0, atol=2e-5 * np.abs(expected).max()), wrapper.name
+
+
+def test_a_calibrated_model_stays_close_to_fp32(fp32: Any, frames: Any) -> None:
+    expected = fp32(frames, training=False).numpy()
+    answer = calibrated(fp32)(frames, training=False).numpy()
+    # Seven roundings of 1/255 of the range each (five maps, mean, logits), of both signs: some 3 % of the
+    # range together, less than the 7 * 0.5 / 255 * (gain 2) that would all fall to one side, and clipped
+    # ends.
+    assert np.sqrt(np.mean((answer - expected) ** 2)) < 0.03 * np.ptp(expected)
+
+
+def test_the_input_range_is_pinned_so_that_pixels_pass_unchanged(fp32: Any) -> None:
+    quantised = calibrated(fp32)
+    first = quantised.layers[1]
+    levels = ((np.arange(256, dtype=np.float32) - 128) / 128).reshape(1, 16, 16, 1)
+    for training in (False, True):
+        passed = first(np.repeat(levels, 3, axis=3), training=training).numpy()
+        assert np.array_equal(passed[..., 0], levels[..., 0])
+    pixels = read_integers(quantised).pixels
+    assert (float(pixels.scale), pixels.zero_point) == (1 / 128, 0)
+
+
+def test_uncalibrated_ranges_are_refused_by_name(fp32: Any) -> None:
+    quantised = qat.quantize(fp32)
+    with pytest.raises(ModelError, match=r"relu_1.*never calibrated"):
+        qat.check_ranges(quantised)
+    with pytest.raises(ModelError, match="never calibrated"):
+        read_integers(quantised)
+    with pytest.raises(InputError, match="no batch"):
+        qat.calibrate(quantised, fp32, [])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "fault"),
+    [(-6, 6, "never calibrated"), (-0.5, 4, "behind a ReLU"), (0, 7, "behind a ReLU"), (0, 0, "no range")],
+)
+def test_a_relu_range_that_is_not_0_to_its_ceiling_is_refused(
+    fp32: Any, low: float, high: float, fault: str
+) -> None:
+    quantised = calibrated(fp32)
+    qat.check_ranges(quantised)
+    wrapper, variables = next(qat._observed(quantised))
+    assert wrapper.layer.name == "relu_1"
+    variables["min_var"].assign(low)
+    variables["max_var"].assign(high)
+    with pytest.raises(ModelError, match=rf"relu_1.*{fault}"):
+        qat.check_ranges(quantised)
+
+
+def test_training_moves_weights_and_ranges_and_freezing_holds_the_ranges(fp32: Any, frames: Any) -> None:
+    quantised = calibrated(fp32)
+
+    def ranges() -> list[float]:
+        return [float(variables["max_var"]) for _, variables in qat._observed(quantised)]
+
+    quantised.compile(tf_keras.optimizers.Adam(1e-3), loss="mse")
+    target = fp32(frames, training=False).numpy() + 1
+    before, kernel = ranges(), quantised.layers[2].weights[0].numpy()
+    quantised.fit(frames, target, epochs=1, batch_size=4, verbose=0)
+    after = ranges()
+    assert before != after
+    assert not np.array_equal(kernel, quantised.layers[2].weights[0].numpy())
+    # A batch weighs a hundredth, so two batches cannot overthrow what was calibrated (the logits' outermost
+    # value can).
+    assert np.allclose(before[:-2], after[:-2], rtol=0.05)
+    qat.check_ranges(quantised)
+    qat.freeze_observers(quantised)
+    quantised.fit(frames, target, epochs=1, batch_size=4, verbose=0)
+    assert ranges() == after
+
+
+def test_the_first_batch_sets_a_range_that_was_never_set() -> None:
+    layer = layers.Layer()
+    observer = RangeObserver()
+    variables = observer.build(None, "output", layer)
+    observer(np.array([-0.5, 2.0], np.float32), True, variables)
+    assert (float(variables["min_var"]), float(variables["max_var"])) == (-0.5, 2.0)
+
+
+def test_saved_weights_come_back(fp32: Any, frames: Any, tmp_path: Path) -> None:
+    quantised = calibrated(fp32, saturation_safe=True)
+    qat.save_qat(tmp_path / "qat.npz", quantised)
+    again = qat.load_qat(tmp_path / "qat.npz", fp32_model())
+    assert qat.is_saturation_safe(again)
+    assert np.array_equal(quantised(frames, training=False), again(frames, training=False))
+    other = models.build("mobilenet_v2_035", size=SIZE, labels=5, keras=tf_keras)
+    with pytest.raises(InputError, match="is not of mobilenet_v2_035"):
+        qat.load_qat(tmp_path / "qat.npz", other)
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(InputError):
+        qat.load_qat(tmp_path / "text.npz", fp32)
+
+
+def _ends(x: Any) -> Any:
+    return tf_keras.Model(x[0], layers.Dense(3, name="logits")(layers.GlobalAveragePooling2D()(x[1])))
+
+
+def _unsupported() -> dict[str, Any]:
+    inputs = tf_keras.Input((32, 32, 3))
+    conv = layers.Conv2D(4, 3, name="first")(inputs)
+    inner = tf_keras.Model(inputs, conv, name="inner")
+    return {
+        "swish_layer": _ends((inputs, layers.Activation("swish", name="swish_layer")(conv))),
+        "tanh_conv": _ends((inputs, layers.Conv2D(4, 3, activation="tanh", name="tanh_conv")(conv))),
+        "dilated": _ends((inputs, layers.Conv2D(4, 3, dilation_rate=2, name="dilated")(conv))),
+        "leaky": _ends((inputs, layers.ReLU(negative_slope=0.1, name="leaky")(conv))),
+        "late_bn": _ends((inputs, layers.BatchNormalization(name="late_bn")(layers.ReLU()(conv)))),
+        "second_relu": _ends((inputs, layers.ReLU(name="second_relu")(layers.ReLU()(conv)))),
+        "inner": _ends((inputs, inner(inputs))),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["swish_layer", "tanh_conv", "dilated", "leaky", "late_bn", "second_relu", "inner"]
+)
+def test_a_layer_that_cannot_be_quantised_is_named(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"layer '{name}'") as caught:
+        qat.quantize(_unsupported()[name])
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_functional_tf_keras_model_is_refused() -> None:
+    with pytest.raises(UsageError, match="not a functional tf_keras one"):
+        qat.quantize(object())
+
+
+def _worst_pair(integers: Any) -> int:
+    """Largest sum of one sign of two integers of a channel that the bound covers, over all channels."""
+    kernel = integers.weights.astype(int)
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    if kernel.shape[:2] == (1, 1):
+        return int(np.abs(flat[1:] + flat[:-1]).max())
+    ordered = np.sort(flat, axis=0)
+    return int(max((ordered[-1] + ordered[-2]).max(), -(ordered[0] + ordered[1]).min()))
+
+
+@pytest.mark.parametrize("architecture", ["plain_cnn", "mobilenet_v2_035"])
+def test_saturation_safe_integers_cannot_overflow_16_bits(architecture: str) -> None:
+    model = fp32_model(architecture)
+    for safe in (False, True):
+        nodes = read_integers(calibrated(model, saturation_safe=safe)).nodes
+        sums = [_worst_pair(node.kernel) for node in nodes if node.kernel and node.kind == "conv"]
+        # 255 * 128 = 32640 is the last multiple that fits int16; without the bound these kernels pass it.
+        assert (255 * max(sums) <= 32767) == safe
+        if safe:
+            assert max(sums) >= 120  # the range is widened no more than it takes
+
+
+def test_a_safe_range_is_the_sum_of_the_two_that_meet() -> None:
+    weights = np.array([[1.0, 0.5], [0.9, -0.9], [0.1, 0.8]], np.float32)
+    assert np.allclose(weight_limits(weights), [1.0, 0.9])
+    assert np.allclose(weight_limits(weights, pairs="adjacent"), [1.9, 0.9])
+    assert np.allclose(weight_limits(weights, pairs="any"), [1.9, 1.3])
+
+
+def test_a_dead_channel_gets_a_range_that_holds_its_bias(fp32: Any) -> None:
+    model = fp32_model()
+    kernel = model.get_layer("conv_1").kernel
+    values = kernel.numpy()
+    values[..., 0] = 0
+    kernel.assign(values)
+    node = read_integers(calibrated(model)).nodes[0]
+    assert node.kernel is not None
+    assert node.kernel.scales[0] > 0
+    assert not node.kernel.weights[..., 0].any()
