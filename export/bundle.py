@@ -25,6 +25,7 @@ from .integers import IntegerModel, read_integers
 from .keras_models import ServingModel
 from .onnx_fp32 import build_fp32_onnx
 from .onnx_int8 import build_int8_onnx
+from .reference import check_layers, reference_runner
 from .run_folder import Run, load_run
 from .runners import Runner, keras_runner, onnx_runner, tflite_runner
 from .tflite_fp32 import build_fp32_tflite
@@ -39,6 +40,8 @@ FILES = {
     "TFLite FP32": "model.fp32.tflite",
     "TFLite INT8": "model.int8.tflite",
 }
+# Frames on which each layer is compared; a single one has 1e4 values of most layers.
+_LAYER_FRAMES = 8
 _TOOLS = (
     "capsule-edge",
     "tensorflow",
@@ -123,6 +126,8 @@ def _write_and_verify(run: Run, folder: Path, progress: Callable[[str], None]) -
     runners: dict[str, Runner] = {"Keras FP32": keras_runner(run.fp32), "Keras QAT": keras_runner(run.qat)}
     for name, path in paths.items():
         runners[name] = (onnx_runner if path.suffix == ".onnx" else tflite_runner)(path)
+    runners["exact integers"] = reference_runner(integers, run.spec.temperature)
+    check_layers(integers, run.qat, run.frames[:_LAYER_FRAMES])
     progress(f"replaying {len(run.frames)} frames ({run.frames_are})")
     answers = replay(runners, run.frames)
     edges = compare_edges(answers, float(integers.logits.scale))

@@ -176,7 +176,9 @@ class _Graph:
         if node.kernel is not None:
             kernel, depthwise = node.kernel, node.kind == "depthwise"
             weights = kernel.weights[None] if depthwise else kernel.weights.transpose(3, 0, 1, 2)
-            inputs.append(self.constant(node.name, weights, kernel.scales, 3 if depthwise else 0))
+            inputs.append(
+                self.constant(f"{node.name}/weights", weights, kernel.scales, 3 if depthwise else 0)
+            )
             products = node.inputs[0].scale * kernel.scales
             inputs.append(self.constant(f"{node.name}/bias", kernel.biases, products))
         self.operator(code, inputs, self.integers(node.output), options)
