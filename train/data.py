@@ -1,29 +1,33 @@
-"""Frames ready for training: preprocessed once by the runtime's own code, then drawn, varied and batched.
+"""Frames ready for training: preprocessed once by the runtime's own code, then drawn.
 
-A draw depends on (seed, epoch, position) alone: a resumed run sees what the uninterrupted one would have seen, on any
-number of threads.
+A draw depends on (seed, epoch) alone: a resumed run sees what the uninterrupted one would have seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.evaluation.datasets import Dataset, read_frame
 from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.phantom import LESION_LABELS, training_frame
 from capsule_edge.runtime.preprocess import preprocess
 from capsule_edge.runtime.spec import InputSpec
 
-from .augment import augment
+from .augment import Variation, draw
 from .config import TrainConfig
 
-__all__ = ["Frames", "batches", "class_prior", "load_frames", "phantom_frames", "scale"]
+__all__ = ["Draw", "Frames", "class_prior", "draw_epoch", "draw_weights", "load_frames", "phantom_frames", "scale"]
 
 _WORKERS = 8
+PHANTOM = "phantom"  # the video that rendered frames are said to be of
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,18 @@ def load_frames(dataset: Dataset, keys: Sequence[str], spec: InputSpec) -> Frame
 
 
 def phantom_frames(count: int, keys: Sequence[str], spec: InputSpec, seed: int) -> Frames:
-    """Rendered frames of the labels that a phantom can show, for the demo's sake."""
-    from capsule_edge.runtime.phantom import training_frames
-
+    """Rendered frames of the labels that a phantom can show, for the demo's sake; on all cores."""
     column = {key: i for i, key in enumerate(keys)}
-    pixels = np.empty((count, spec.size, spec.size, 3), np.uint8)
-    labels = np.empty(count, np.int64)
-    for row, (frame, key) in enumerate(training_frames(count, seed=seed)):
-        pixels[row], labels[row] = preprocess(frame, spec), column[key]
-    return Frames(pixels, labels, np.full(count, "phantom"), tuple(keys))
+    labels = tuple(key for key in LESION_LABELS if key in column)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        drawn = list(pool.map(partial(_phantom_frame, spec=spec, seed=seed, labels=labels), range(count), chunksize=16))
+    pixels = np.stack([frame for frame, _ in drawn])
+    return Frames(pixels, np.array([column[key] for _, key in drawn]), np.full(count, PHANTOM), tuple(keys))
+
+
+def _phantom_frame(number: int, *, spec: InputSpec, seed: int, labels: tuple[str, ...]) -> tuple[Any, str]:
+    frame, key = training_frame(number, seed=seed, labels=labels)
+    return preprocess(frame, spec), key
 
 
 def scale(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -100,8 +107,17 @@ def scale(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return (pixels.astype(np.float32) - 128) / 128
 
 
-def draw_weights(frames: Frames, config: TrainConfig) -> npt.NDArray[np.float64]:
-    """Probability of each frame to be drawn, by the size of its class and of its video within the class."""
+def draw_weights(
+    frames: Frames, config: TrainConfig, among: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float64]:
+    """Probability of each frame to be drawn, by the size of its class and of its video within the class.
+
+    Frames that are not ``among`` (N,) have none: a held-out fold.
+    """
+    if among is not None:
+        weight = np.zeros(len(frames))
+        weight[among] = draw_weights(frames.take(np.flatnonzero(among)), config)
+        return weight
     _, group = np.unique(np.char.add(frames.labels.astype(str), frames.videos), return_inverse=True)
     weight = np.bincount(group)[group].astype(np.float64) ** -config.video_sampling
     totals = np.bincount(frames.labels, weight, len(frames.keys))
@@ -116,27 +132,16 @@ def class_prior(frames: Frames, weights: npt.NDArray[np.float64]) -> npt.NDArray
     return np.maximum(np.bincount(frames.labels, weights, len(frames.keys)), 1e-4)
 
 
-def batches(
-    frames: Frames, config: TrainConfig, epoch: int, *, first: int = 0
-) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
-    """One epoch of varied frames, uint8 (batch, size, size, 3), and labels, starting at batch ``first``."""
-    weights = draw_weights(frames, config)
-    steps = len(frames) // config.batch
-    if not steps:
-        raise InputError(f"{len(frames)} frames are fewer than one batch of {config.batch}", hint="lower --batch")
-    rows = np.random.default_rng((config.seed, epoch)).choice(len(frames), (steps, config.batch), p=weights)
+class Draw(NamedTuple):
+    """One epoch's frames: ``rows`` int (steps, batch) into the frames, and how each is varied, (steps, batch, ...)."""
 
-    def make(step: int) -> npt.NDArray[np.uint8]:
-        out = np.empty((config.batch, *frames.pixels.shape[1:]), np.uint8)
-        for position, row in enumerate(rows[step]):
-            rng = np.random.default_rng((config.seed, epoch, step, position))
-            out[position] = augment(frames.pixels[row], rng, config.augmentation)
-        return out
+    rows: Any
+    variation: Variation
 
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        ahead = [pool.submit(make, step) for step in range(first, min(first + _WORKERS, steps))]
-        for step in range(first, steps):
-            pixels = ahead.pop(0).result()
-            if step + _WORKERS < steps:
-                ahead.append(pool.submit(make, step + _WORKERS))
-            yield pixels, frames.labels[rows[step]]
+
+def draw_epoch(weights: npt.NDArray[np.float64], size: int, config: TrainConfig, epoch: int, steps: int) -> Draw:
+    """The frames of one epoch: ``steps`` batches drawn by ``weights`` (N,), one probability a frame."""
+    rng = np.random.default_rng((config.seed, epoch))
+    rows = rng.choice(len(weights), (steps, config.batch), p=weights)
+    flat = draw(rng, steps * config.batch, size, config.augmentation)
+    return Draw(rows.astype(np.int32), Variation(*(v.reshape(steps, config.batch, *v.shape[1:]) for v in flat)))

@@ -4,7 +4,7 @@
 
 ``recipes.json`` maps a name to the fields of ``TrainConfig`` that differ from the defaults. Each recipe leaves one line of
 JSON; ``--keep NAME`` also writes that recipe's out-of-fold logits, the weights of each fold and those of a fit on all of
-``train``. Needs a GPU machine with JAX and Keras 3.
+``train``. Needs PyTorch and Keras 3, and a GPU for all but a trial.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -24,8 +27,8 @@ from capsule_edge.runtime.spec import InputSpec
 
 from . import weights
 from .config import TrainConfig
-from .data import Frames, load_frames, phantom_frames
-from .jax_fit import JaxTrainer
+from .data import PHANTOM, Frames, draw_weights, load_frames, phantom_frames
+from .gpu_fit import GpuTrainer
 
 FOLD_SEED = 0
 
@@ -60,6 +63,16 @@ def score(logits: npt.NDArray[np.float32], frames: Frames) -> dict[str, Any]:
     return out
 
 
+def _note(curve: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
+    """Keep an epoch's line and show it as it comes."""
+
+    def note(line: dict[str, Any]) -> None:
+        curve.append(line)
+        print(json.dumps(line), file=sys.stderr, flush=True)
+
+    return note
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -70,40 +83,48 @@ def main() -> None:
     parser.add_argument("--keep", action="append", default=[])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    cv2.setNumThreads(1)  # frames are loaded on threads of our own
     initial = weights.load(options.weights)
     train = load_dataset(options.data, split="train")
     keys = tuple(train.labels)
-    trainers: dict[tuple[str, int], JaxTrainer] = {}
-    loaded: dict[int, Frames] = {}
+    trainers: dict[tuple[str, int, int], tuple[Frames, GpuTrainer]] = {}
     with (options.out / "folds.jsonl").open("a", encoding="utf-8") as journal:
         for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
             config = TrainConfig(**fields)
-            spec = InputSpec(config.size)
-            frames = loaded.setdefault(config.size, load_frames(train, keys, spec))
-            added = phantom_frames(config.phantom, keys, spec, config.seed) if config.phantom else None
-            shape = (config.architecture, config.size)
-            trainer = trainers.setdefault(shape, JaxTrainer(*shape, len(keys)))
-            fold = fold_of(frames, options.folds)
+            shape = (config.architecture, config.size, config.phantom)
+            if shape not in trainers:
+                spec = InputSpec(config.size)
+                frames = load_frames(train, keys, spec)
+                if config.phantom:
+                    frames = frames.join(phantom_frames(config.phantom, keys, spec, config.seed))
+                trainers[shape] = frames, GpuTrainer(config.architecture, frames)
+            frames, trainer = trainers[shape]
+            real = frames.videos != PHANTOM
+            fold = np.full(len(frames), -1)
+            fold[real] = fold_of(frames.take(np.flatnonzero(real)), options.folds)
             logits = np.zeros((len(frames), len(keys)), np.float32)
             started, curves = time.monotonic(), []
-            for number in range(options.folds):
-                part = frames.take(np.flatnonzero(fold != number))
-                part = part.join(added) if added else part
+            if name in options.keep:
                 curve: list[dict[str, Any]] = []
-                fitted = trainer.fit(part, config, initial, curve.append)
+                fitted = trainer.fit(config, initial, draw_weights(frames, config), _note(curve))
+                weights.save(options.out / "fp32.weights.npz", fitted)
+                curves.append(curve)
+            for number in range(options.folds):
+                curve = []
+                chances = draw_weights(frames, config, fold != number)
+                fitted = trainer.fit(config, initial, chances, _note(curve))
                 held_out = np.flatnonzero(fold == number)
-                logits[held_out] = trainer.predict(frames.pixels[held_out])
+                logits[held_out] = trainer.predict(held_out)
                 curves.append(curve)
                 if name in options.keep:
                     weights.save(options.out / f"fold{number}.npz", fitted)
-            if name in options.keep:
-                everything = frames.join(added) if added else frames
-                curve = []
-                weights.save(options.out / "fp32.weights.npz", trainer.fit(everything, config, initial, curve.append))
-                curves.append(curve)
-                np.savez_compressed(
-                    options.out / "out_of_fold.npz", logits=logits, labels=frames.labels, videos=frames.videos, fold=fold
-                )
+                    np.savez_compressed(
+                        options.out / "out_of_fold.npz",
+                        logits=logits[real], labels=frames.labels[real], videos=frames.videos[real],
+                        fold=np.where(fold[real] <= number, fold[real], -1),
+                    )  # fmt: skip
+            frames = frames.take(np.flatnonzero(real))
+            logits = logits[real]
             line = {"name": name, **score(logits, frames), "seconds": round(time.monotonic() - started, 1)}
             print(json.dumps(line), flush=True)
             journal.write(json.dumps(line | {"config": dataclasses.asdict(config), "curves": curves}) + "\n")

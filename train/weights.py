@@ -14,43 +14,45 @@ import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError
 
-__all__ = ["assign", "collect", "load", "load_backbone", "save"]
+__all__ = ["assign", "collect", "load", "load_backbone", "save", "tensors"]
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
 
-def _variables(model: Any) -> dict[str, Any]:
-    """Each weight of the model as ``layer/variable``; tf_keras says ``layer/variable:0``, Keras 3 ``variable``."""
-    return {
-        f"{layer.name}/{weight.name.split(':')[0].rsplit('/', 1)[-1]}": weight
-        for layer in model.layers
-        for weight in layer.weights
-    }
+def tensors(model: Any) -> dict[str, Any]:
+    """Each weight of the model as ``layer/variable``, as tf_keras names them.
+
+    tf_keras says ``layer/variable:0``, Keras 3 ``variable``, and calls a depthwise kernel just ``kernel``.
+    """
+    named = {}
+    for layer in model.layers:
+        depthwise = type(layer).__name__ == "DepthwiseConv2D"
+        for weight in layer.weights:
+            name = weight.name.split(":")[0].rsplit("/", 1)[-1]
+            named[f"{layer.name}/{'depthwise_kernel' if depthwise and name == 'kernel' else name}"] = weight
+    return named
 
 
 def collect(model: Any) -> Arrays:
-    return {name: np.asarray(weight, np.float32) for name, weight in _variables(model).items()}
+    return {name: np.asarray(weight, np.float32) for name, weight in tensors(model).items()}
 
 
-def assign(model: Any, arrays: Arrays, *, partial: bool = False) -> list[str]:
-    """Set the model's weights by name; returns the names that ``arrays`` lacks.
+def assign(model: Any, arrays: Arrays, *, fresh: tuple[str, ...] = ()) -> None:
+    """Set the model's weights by name; those of the layers ``fresh`` are left as they are.
 
-    Raises ``InputError`` when a shape differs or, unless ``partial``, when a weight of the model is not among them.
+    Raises ``InputError`` when ``arrays`` lacks another weight of the model or holds it in another shape.
     """
-    missing = []
-    for name, weight in _variables(model).items():
-        if name not in arrays:
-            missing.append(name)
-        elif tuple(weight.shape) != arrays[name].shape:
-            raise InputError(f"weight {name} is {arrays[name].shape}, the model needs {tuple(weight.shape)}")
-        else:
-            weight.assign(arrays[name])
-    if missing and not partial:
+    wanted = {n: w for n, w in tensors(model).items() if n.split("/")[0] not in fresh}
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
         raise InputError(
             f"the weights lack {len(missing)} of the model's variables, first {missing[0]}",
-            hint="train the same architecture, or load a backbone with --weights",
+            hint="they must be of the same architecture",
         )
-    return missing
+    for name, weight in wanted.items():
+        if tuple(weight.shape) != arrays[name].shape:
+            raise InputError(f"weight {name} is {arrays[name].shape}, the model needs {tuple(weight.shape)}")
+        weight.assign(arrays[name])
 
 
 def save(path: Path, arrays: Arrays) -> None:
