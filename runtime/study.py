@@ -24,8 +24,9 @@ STATUSES: tuple[Status, ...] = ("classified", "duplicate", "corrupt", "missing",
 class FrameRecord:
     """One container frame, in presentation order.
 
-    ``pts`` counts ticks of the stream's time base; ``time_s`` is container time from the first presented frame. Both
-    are None for a missing frame. ``probabilities`` is float32 (labels,), None unless classified or duplicate.
+    ``pts`` counts ticks of the stream's time base; ``time_s`` is container time from the first presented
+    frame. Both are None for a missing frame. ``probabilities`` is float32 (labels,), None unless classified
+    or duplicate.
     """
 
     index: int
@@ -99,8 +100,10 @@ class Source:
 class Study:
     """The whole answer for one recording.
 
-    ``thumbnails`` maps an event id to a uint8 RGB HxWx3 picture of its peak and ``activations`` to a float32 (h, w)
-    map in 0..1 over that picture; neither is part of the JSON.
+    ``thumbnails`` maps an event id to a uint8 RGB HxWx3 picture of its peak and ``activations`` to a
+    float32 (h, w) map in 0..1 over that picture; ``colours`` is the mean colour of the frames in equal
+    stretches of container time, RGB 0..255 of shape (bins, 3), NaN for a stretch without a frame. None of
+    them is part of the JSON.
     """
 
     source: Source
@@ -113,3 +116,4 @@ class Study:
     events: Sequence[Event]
     thumbnails: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     activations: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    colours: npt.NDArray[np.float64] | None = None

@@ -1,0 +1,78 @@
+"""The account of a recording: which frames are wanted, what became of each, and how they add up."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+
+from .errors import UsageError
+from .preprocess import FieldOfView
+from .study import STATUSES, FrameRecord, Ledger, Source
+from .video import Container
+
+__all__ = ["choose_frames", "count_frames", "describe_source", "list_frames"]
+
+
+def choose_frames(container: Container, start_s: float | None, end_s: float | None, every: int) -> range:
+    """Every ``every``-th index in ``[start_s, end_s)``, seconds of container time, from its first on.
+
+    Raises ``UsageError`` for impossible values and a stretch without a frame.
+    """
+    if every < 1:
+        raise UsageError(f"every is {every}, allowed is 1 or more")
+    for name, value in (("start", start_s), ("end", end_s)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{name} is {value} s, allowed is 0 or more")
+    # Times come from tick counts; 6 decimals are what is written, and what a user copies from there.
+    times_s = [round(time_s, 6) for time_s in container.times_s]
+    first = 0 if start_s is None else bisect_left(times_s, round(start_s, 6))
+    after = len(times_s) if end_s is None else bisect_left(times_s, round(end_s, 6))
+    if first >= after:
+        raise UsageError(
+            f"no frame lies from {0 if start_s is None else start_s:g} s to "
+            f"{'the end' if end_s is None else f'{end_s:g} s'}",
+            hint=f"the recording has frames from 0 to {times_s[-1]:g} s",
+        )
+    return range(first, after, every)
+
+
+def list_frames(container: Container, wanted: range) -> list[FrameRecord]:
+    """A record for each container frame before any is read: ``unread``, ``skipped`` or ``missing``."""
+    records = [
+        FrameRecord(index, "unread" if index in wanted else "skipped", pts, time_s)
+        for index, (pts, time_s) in enumerate(zip(container.pts, container.times_s, strict=True))
+    ]
+    records += [FrameRecord(index, "missing") for index in range(container.present, container.frames)]
+    return records
+
+
+def count_frames(container: Container, records: Sequence[FrameRecord]) -> Ledger:
+    """The ledger of the records, which are all of the container's frames."""
+    counts = Counter(record.status for record in records)
+    return Ledger(
+        container=container.frames,
+        container_source=container.container_source,
+        truncated=container.truncated,
+        edited_out=container.edited_out,
+        **{status: counts[status] for status in STATUSES},
+    )
+
+
+def describe_source(
+    container: Container, sha256: str, capture_fps: float | None, field_of_view: FieldOfView | None
+) -> Source:
+    return Source(
+        name=container.path.name,
+        sha256=sha256,
+        codec=container.codec,
+        width=container.width,
+        height=container.height,
+        time_base=f"{container.time_base.numerator}/{container.time_base.denominator}",
+        start_pts=container.start_pts,
+        duration_s=container.duration_s,
+        time_kind=container.time_kind,
+        capture_fps=capture_fps,
+        field_of_view=field_of_view,
+    )

@@ -1,0 +1,93 @@
+"""What the report shows of the frames themselves: colours over time, pictures of events, activation maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .backends import Backend
+from .preprocess import FieldOfView, preprocess
+from .spec import InputSpec
+from .stages import sight
+from .study import Event
+from .video import Container
+
+__all__ = ["ColourBar", "activation_map", "illustrate"]
+
+Picture = npt.NDArray[np.uint8]
+Map = npt.NDArray[np.float32]
+
+# Side of an event's picture, pixels: what the report shows.
+_SIDE = 288
+# Pictures held in memory, 0.25 MB each, highest peaks first; the report has room for some 500.
+_MOST = 400
+_BINS = 1000
+
+
+class ColourBar:
+    """Mean colour of the frames in equal stretches of ``duration_s`` seconds of container time."""
+
+    def __init__(self, spec: InputSpec, *, frames: int, duration_s: float) -> None:
+        # What preprocessing leaves of a white frame is what lies inside the field of view.
+        white = np.full((spec.size, spec.size, 3), 255, np.uint8)
+        self._inside = np.ascontiguousarray(preprocess(white, replace(spec, crop="none"))[..., 0])
+        self._bins = max(1, min(_BINS, frames))
+        self._duration_s = duration_s or 1.0
+        self._sums = np.zeros((self._bins, 3))
+        self._counts = np.zeros(self._bins, np.int64)
+
+    def add(self, time_s: float, pixels: Picture) -> None:
+        """Count a frame by its model's input."""
+        place = min(int(time_s / self._duration_s * self._bins), self._bins - 1)
+        self._sums[place] += cv2.mean(pixels, mask=self._inside)[:3]
+        self._counts[place] += 1
+
+    def means(self) -> npt.NDArray[np.float64]:
+        """RGB 0..255 of shape (bins, 3), NaN for a stretch without a frame."""
+        means = np.full((self._bins, 3), np.nan)
+        np.divide(self._sums, self._counts[:, None], out=means, where=self._counts[:, None] > 0)
+        return means
+
+
+def illustrate(
+    container: Container, events: Sequence[Event], backend: Backend, field_of_view: FieldOfView | None
+) -> tuple[dict[int, Picture], dict[int, Map]]:
+    """Picture and activation map of the peak of each event, by event id.
+
+    Only at the end is it known which frames are peaks. They are decoded again, which costs a twentieth of
+    reading, where keeping every candidate would take memory that grows with the recording.
+    """
+    shown = sorted(events, key=lambda event: (-event.peak_p, event.id))[:_MOST]
+    peaks = {event.peak_index for event in shown}
+    if not peaks:
+        return {}, {}
+    spec = backend.spec.input
+    large = replace(spec, size=max(_SIDE, spec.size))
+    pictures: dict[int, Picture] = {}
+    features: dict[int, Map] = {}
+    for frame in sight(container, peaks):
+        if frame.rgb is not None:
+            pictures[frame.index] = preprocess(frame.rgb, large, field_of_view)
+            pixels = preprocess(frame.rgb, spec, field_of_view)
+            features[frame.index] = backend.run(pixels[None]).features[0]
+    keys = backend.spec.keys
+    return (
+        {event.id: pictures[event.peak_index] for event in shown},
+        {
+            event.id: activation_map(features[event.peak_index][..., keys.index(event.label)])
+            for event in shown
+        },
+    )
+
+
+def activation_map(feature: Map) -> Map:
+    """One label's class activation, float32 (h, w), as 0..1: what speaks for it, as a share of the strongest.
+
+    After Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
+    """
+    positive = np.maximum(np.nan_to_num(feature), 0)
+    return np.asarray(positive / (positive.max() or 1), np.float32)

@@ -1,0 +1,217 @@
+"""Reads a recording with a model: the ``Reader``, which turns a video into a ``Study``.
+
+    with Reader.open() as reader:
+        study = reader.read("video.mp4")
+        for prediction in reader.stream(frames):
+            ...
+
+Decoding runs one batch ahead of inference, in a thread of its own (``prefetch``). Neither the batch size
+nor the number of threads changes an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .accounts import choose_frames, count_frames, describe_source, list_frames
+from .backends import Backend, open_model
+from .errors import ModelError, UsageError
+from .events import find_events, median_frame_distance
+from .illustration import ColourBar, illustrate
+from .prefetch import prefetch
+from .preprocess import FieldOfView
+from .spec import ModelSpec
+from .stages import Batch, Sighted, gather, locate, prepare, sight
+from .study import FrameRecord, Study
+from .video import Container, scan
+
+__all__ = ["DEFAULT_MODEL", "Prediction", "Reader", "default_model"]
+
+DEFAULT_MODEL = "capsule-edge.int8.onnx"
+BATCH = 16
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one frame of a stream.
+
+    ``label`` is the most probable key and ``probability`` its value; ``probabilities`` is float32 (labels,)
+    in the order of the model's labels, ``features`` float32 (h, w, labels), the class-activation maps
+    before scaling.
+    """
+
+    index: int
+    label: str
+    probability: float
+    probabilities: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
+
+
+def default_model() -> Path:
+    """The model that comes with the package. Raises ``ModelError`` where it does not."""
+    path = Path(str(resources.files(__package__) / "models" / DEFAULT_MODEL))
+    if not path.is_file():
+        raise ModelError(
+            f"this installation has no default model, {path.name}",
+            hint="name a model file, or install capsule-edge from a release",
+        )
+    return path
+
+
+class Reader:
+    """A model, opened once, that reads recordings and streams. Close it, or use it in a ``with`` block."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @classmethod
+    def open(
+        cls, model: str | Path | None = None, *, backend: str = "onnxruntime", threads: int = 0
+    ) -> Reader:
+        """Open a model file, the default one where ``model`` is None.
+
+        ``threads`` of the inference engine, 0 leaves the number to it. Raises ``ModelError`` and
+        ``BackendError``.
+        """
+        if threads < 0:
+            raise UsageError(f"threads is {threads}, allowed is 0 (the engine's choice) or more")
+        path = default_model() if model is None else model
+        return cls(open_model(path, backend=backend, threads=threads))
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self._backend.spec
+
+    @property
+    def model_path(self) -> Path:
+        return self._backend.path
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(
+        self,
+        path: str | Path,
+        *,
+        capture_fps: float | None = None,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        every: int = 1,
+        progress: Progress | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Study:
+        """Everything the model finds in one recording, with an account of every frame.
+
+        Args:
+            capture_fps: frames a second at which the capsule recorded, where it is known.
+            start_s, end_s: read ``[start_s, end_s)`` of container time, and of that each ``every``-th frame
+            from
+                its first on; the other frames are ``skipped``, damaged or not.
+            progress: called with (frames done, frames in all) after each batch.
+            cancel: asked before each batch; once it says True the rest is ``unread``.
+
+        Raises ``InputError`` for a file that cannot be read and ``UsageError`` for impossible options.
+        """
+        if capture_fps is not None and not (math.isfinite(capture_fps) and capture_fps > 0):
+            raise UsageError(f"capture_fps is {capture_fps}, allowed is a number above 0")
+        container = scan(path)
+        wanted = choose_frames(container, start_s, end_s, every)
+        with container.path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        records = list_frames(container, wanted)
+        colours = ColourBar(self.spec.input, frames=container.present, duration_s=container.duration_s)
+        box: FieldOfView | None = None
+        done = 0
+        with closing(self._batches(container, wanted)) as batches:
+            for batch in batches:
+                if cancel is not None and cancel():
+                    break
+                self._record(batch, records, colours)
+                box = batch.frames[-1].field_of_view
+                done += len(batch.frames)
+                if progress is not None:
+                    progress(done, len(wanted))
+        events = find_events(
+            records,
+            self.spec,
+            median_distance_s=median_frame_distance(records),
+            time_kind=container.time_kind,
+            capture_fps=capture_fps,
+        )
+        thumbnails, activations = illustrate(container, events, self._backend, box)
+        return Study(
+            source=describe_source(container, sha256, capture_fps, box),
+            model=self.spec,
+            model_sha256=self._backend.sha256,
+            backend=self._backend.name,
+            options={"capture_fps": capture_fps, "end_s": end_s, "every": every, "start_s": start_s},
+            ledger=count_frames(container, records),
+            frames=records,
+            events=events,
+            thumbnails=thumbnails,
+            activations=activations,
+            colours=colours.means(),
+        )
+
+    def stream(
+        self,
+        frames: Iterable[npt.NDArray[np.uint8]],
+        *,
+        field_of_view: FieldOfView | None = None,
+        batch: int = 1,
+    ) -> Generator[Prediction]:
+        """An answer for each frame (uint8 RGB HxWx3, all of one size), in order, as it is asked for.
+
+        Without ``field_of_view`` it is found in the first frames, so some thirty are taken before the first
+        answer comes; with it, ``batch`` are. Raises ``InputError`` for anything that is no such frame.
+        """
+        if batch < 1:
+            raise UsageError(f"batch is {batch}, allowed is 1 or more")
+        spec, keys = self.spec.input, self.spec.keys
+        sighted = (Sighted(index, frame) for index, frame in enumerate(frames))
+        for group in gather(prepare(locate(sighted, spec, field_of_view), spec), spec, batch=batch):
+            answer = self._backend.run(group.pixels)
+            for at, frame in enumerate(group.frames):
+                values = answer.probabilities[at].copy()
+                best = int(values.argmax())
+                yield Prediction(
+                    frame.index, keys[best], float(values[best]), values, answer.features[at].copy()
+                )
+
+    def _batches(self, container: Container, wanted: range) -> Generator[Batch]:
+        """Everything before inference, one batch ahead of it."""
+        spec = self.spec.input
+        chain = gather(prepare(locate(sight(container, wanted), spec), spec), spec, batch=BATCH)
+        return prefetch(chain, depth=1)
+
+    def _record(self, batch: Batch, records: list[FrameRecord], colours: ColourBar) -> None:
+        """Run the model and enter what became of each frame of the batch."""
+        answers = iter(self._backend.run(batch.pixels).probabilities.copy() if len(batch.pixels) else ())
+        for frame in batch.frames:
+            record = records[frame.index]
+            if frame.pixels is None:
+                records[frame.index] = replace(record, status="corrupt", detail=frame.detail)
+                continue
+            records[frame.index] = replace(record, status="classified", probabilities=next(answers))
+            colours.add(record.time_s or 0.0, frame.pixels)
