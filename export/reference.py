@@ -21,7 +21,7 @@ from capsule_edge.runtime.errors import ModelError
 from .integers import IntegerModel, IntegerNode, IntegerTensor, Kernel
 from .runners import Frames, Outputs, Runner
 
-__all__ = ["check_layers", "compare_layers", "compute", "reference_runner"]
+__all__ = ["check_layers", "compare_layers", "compute", "compute_node", "reference_runner", "round_sums"]
 
 Integers = npt.NDArray[np.int8]
 # Share of a layer's values that may round to the other side. A float32 sum of 1e3 products is right to some
@@ -62,9 +62,7 @@ def compute_node(node: IntegerNode, inputs: list[Integers]) -> Integers:
         for values, tensor in zip(inputs, node.inputs, strict=True)
     ]
     if node.kernel is not None:
-        factors = node.inputs[0].scale * node.kernel.scales / node.output.scale
-        sums = np.asarray(convolve(node, node.kernel, centred[0])) + node.kernel.biases
-        return _round(sums.astype(np.float32) * factors, node.output)
+        return round_sums(node, node.kernel, np.asarray(_convolve(node, node.kernel, centred[0])))
     if node.kind == "add":
         total = sum(
             values.astype(np.float32) * tensor.scale
@@ -80,7 +78,13 @@ def compute_node(node: IntegerNode, inputs: list[Integers]) -> Integers:
     return _round(np.asarray(pool(centred[0], node.window, node.strides, padding), np.float32), node.output)
 
 
-def convolve(node: IntegerNode, kernel: Kernel, values: npt.NDArray[np.float64]) -> Any:
+def round_sums(node: IntegerNode, kernel: Kernel, sums: npt.NDArray[np.float64]) -> Integers:
+    """A convolution's output for its sums of products, (N, h, w, out)."""
+    factors = node.inputs[0].scale * kernel.scales / node.output.scale
+    return _round((sums + kernel.biases).astype(np.float32) * factors, node.output)
+
+
+def _convolve(node: IntegerNode, kernel: Kernel, values: npt.NDArray[np.float64]) -> Any:
     """The exact sums of products of whole numbers, float64 (N, h, w, out)."""
     weights, padding = kernel.weights.astype(np.float64), node.padding.upper()
     if node.kind == "depthwise":

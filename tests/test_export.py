@@ -17,7 +17,7 @@ from onnx import numpy_helper
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 import tensorflow as tf
-from quantised_models import KEYS, write_run
+from quantised_models import KEYS, calibrated, fp32_model, write_run
 
 from capsule_edge.cli.export import command
 from capsule_edge.export import bundle
@@ -25,9 +25,10 @@ from capsule_edge.export.bundle import FILES, ExportReport, export_run
 from capsule_edge.export.graph_checks import check_bias_scales, check_int8_graph, count_operators
 from capsule_edge.export.integers import read_integers
 from capsule_edge.export.onnx_int8 import build_int8_onnx
-from capsule_edge.export.reference import check_layers, reference_runner
+from capsule_edge.export.reference import check_layers, compute, reference_runner
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.export.runners import in_batches, keras_runner, onnx_runner, tflite_runner
+from capsule_edge.export.saturation import compute_saturating, saturations
 from capsule_edge.export.tflite_metadata import read_metadata, read_spec
 from capsule_edge.export.verify import check_outputs, compare_edges, replay
 from capsule_edge.runtime.backends import open_model
@@ -370,3 +371,17 @@ def test_the_command_prints_the_tree_or_one_document(plain_run: Path, tmp_path: 
     for line in sums:
         digest, name = line.split("  ")
         assert hashlib.sha256((tmp_path / "a" / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_safe_model_answers_the_same_where_sums_saturate(architecture: str) -> None:
+    model = fp32_model(architecture)
+    frames = np.concatenate([synthetic_frames(64, count=1, seed=4), np.full((1, 64, 64, 3), 255, np.uint8)])
+    safe = read_integers(calibrated(model, saturation_safe=True))
+    exact, saturated = compute(safe, frames), compute_saturating(safe, frames)
+    assert all(np.array_equal(exact[name], saturated[name]) for name in exact)
+    assert not any(saturations(safe, frames).values())
+    unsafe = read_integers(calibrated(model))
+    exact, saturated = compute(unsafe, frames), compute_saturating(unsafe, frames)
+    assert any(saturations(unsafe, frames).values())
+    assert not np.array_equal(exact["logits"], saturated["logits"])
