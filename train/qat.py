@@ -8,7 +8,8 @@ training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,13 @@ __all__ = [
     "calibrate",
     "check_ranges",
     "freeze_observers",
+    "is_saturation_safe",
     "load_qat",
+    "observed_ranges",
     "quantize",
     "refresh_weights",
     "save_qat",
+    "set_ranges",
 ]
 
 _layers = tf_keras.layers
@@ -135,26 +139,48 @@ def calibrate(qat_model: Any, fp32_model: Any, batches: Iterable[npt.NDArray[np.
 
     Raises ``InputError`` when there is no batch.
     """
-    points = list(_observed(qat_model))
-    outputs = [fp32_model.get_layer(wrapper.quantize_config.source).output for wrapper, _ in points]
-    watched = tf_keras.Model(fp32_model.inputs, outputs)
+    points = observed_ranges(qat_model)
+    watched = tf_keras.Model(
+        fp32_model.inputs, [fp32_model.get_layer(point.source).output for point in points]
+    )
     lows, highs = [], []
     for batch in batches:
         values = watched(batch, training=False)
         values = values if isinstance(values, list | tuple) else [values]
-        lows.append([min(0.0, float(np.min(value))) for value in values])
-        highs.append([max(0.0, float(np.max(value))) for value in values])
+        lows.append([float(np.min(value)) for value in values])
+        highs.append([float(np.max(value)) for value in values])
     if not lows:
         raise InputError(
             "no batch to calibrate the quantised model on", hint="give at least one batch of frames"
         )
-    for index, (wrapper, variables) in enumerate(points):
-        extreme = wrapper.quantize_config.output.extreme
-        pick: tuple[Callable[..., Any], Callable[..., Any]] = (
-            (np.min, np.max) if extreme else (np.mean, np.mean)
-        )
-        variables["min_var"].assign(pick[0]([row[index] for row in lows]))
-        variables["max_var"].assign(pick[1]([row[index] for row in highs]))
+    ranges = {}
+    for point, low, high in zip(points, np.transpose(lows), np.transpose(highs), strict=True):
+        ends = (low.min(), high.max()) if point.extreme else (low.mean(), high.mean())
+        ranges[point.layer] = (float(ends[0]), float(ends[1]))
+    set_ranges(qat_model, ranges)
+
+
+@dataclass(frozen=True)
+class ObservedRange:
+    """A quantised output: its layer, the FP32 layer of the same values, whether nothing may be clipped."""
+
+    layer: str
+    source: str
+    extreme: bool
+
+
+def observed_ranges(qat_model: Any) -> list[ObservedRange]:
+    """Every output whose range is observed, in the model's order."""
+    configs = [(wrapper.layer.name, wrapper.quantize_config) for wrapper, _ in _observed(qat_model)]
+    return [ObservedRange(name, config.source, config.output.extreme) for name, config in configs]
+
+
+def set_ranges(qat_model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Set the ranges of all observed outputs by layer name, and the weights' from the weights."""
+    for wrapper, variables in _observed(qat_model):
+        low, high = ranges[wrapper.layer.name]
+        variables["min_var"].assign(min(0.0, low))
+        variables["max_var"].assign(max(0.0, high))
         # As if the moving average had settled: a single training batch does not overthrow the calibration.
         variables["seen"].assign(1 / (1 - wrapper.quantize_config.output.decay))
     refresh_weights(qat_model)
