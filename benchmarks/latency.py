@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.backends import Backend, open_model
+from capsule_edge.runtime.errors import CapsuleEdgeError
 
 __all__ = ["measure", "summarise"]
 
@@ -111,4 +112,7 @@ def _cpu() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CapsuleEdgeError as error:
+        raise SystemExit(f"error: {error}") from None

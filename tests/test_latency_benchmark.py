@@ -1,4 +1,4 @@
-"""The interleaved latency benchmark: its sums on given times, its last line on real files (no time is asserted)."""
+"""The interleaved latency benchmark: its sums on given times, its last line on files; no time is asserted."""
 
 from __future__ import annotations
 
