@@ -58,7 +58,7 @@ def illustrate(
 ) -> tuple[dict[int, Picture], dict[int, Map]]:
     """Picture and activation map of the peak of each event, by event id.
 
-    Only at the end is it known which frames are peaks. They are decoded again, which costs a twentieth of
+    Only at the end is it known which frames are peaks. They are decoded again, which costs up to a sixth of
     reading, where keeping every candidate would take memory that grows with the recording.
     """
     shown = sorted(events, key=lambda event: (-event.peak_p, event.id))[:_MOST]

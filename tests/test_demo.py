@@ -1,0 +1,138 @@
+"""The demo: what was planted is found where it is, and a clean phantom has nothing."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from red_model import write_red_model
+from study_samples import make_study
+
+from capsule_edge.cli.run import _match, command
+from capsule_edge.runtime import CapsuleEdgeError, ModelError, Reader, default_model, phantom
+from capsule_edge.runtime.outputs import FILES
+from capsule_edge.runtime.phantom import (
+    DEMO_SEED,
+    LESION_LABELS,
+    Phantom,
+    PlantedLesion,
+    write_recording,
+)
+
+
+@pytest.fixture(scope="module")
+def reader():
+    try:
+        path = default_model()
+    except ModelError as error:
+        pytest.skip(f"the default model is not trained yet: {error}")
+    with Reader.open(path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def demo(reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """The demo as a user runs it: its folder and its JSON."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    result = CliRunner().invoke(command, ["--demo", "--json", "--out", str(folder)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return folder, json.loads(result.stdout)
+
+
+def test_every_planted_lesion_is_found_in_time(demo: tuple[Path, dict]) -> None:
+    planted = demo[1]["planted"]
+    assert len(planted) == len(LESION_LABELS) == 4
+    assert {entry["label"]: entry["iou"] for entry in planted if entry["iou"] < 0.5} == {}
+
+
+def test_nothing_else_is_found(demo: tuple[Path, dict]) -> None:
+    _, document = demo
+    events = document["recordings"][0]["study"]["events"]
+    found = {entry["event"] for entry in document["planted"]}
+    assert [event for event in events if event["id"] not in found] == []
+
+
+def test_the_demo_leaves_its_recording_and_report(demo: tuple[Path, dict]) -> None:
+    folder, document = demo
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "phantom.mp4"])
+    ledger = document["recordings"][0]["study"]["ledger"]
+    assert ledger["classified"] == ledger["container"] == Phantom(DEMO_SEED).frames
+    page = (folder / "report.html").read_text("utf-8")
+    assert page.count("data:image/jpeg") >= 4
+    assert page.count('data-map="data:image/png') >= 4
+
+
+def test_a_clean_phantom_has_no_event(reader: Reader, tmp_path: Path) -> None:
+    write_recording(tmp_path / "clean.mp4", Phantom(DEMO_SEED).clean())
+    assert reader.read(tmp_path / "clean.mp4").events == []
+
+
+def test_the_default_model_answers_alike_in_any_batch(reader: Reader) -> None:
+    frames = [Phantom(DEMO_SEED, size=128).render(index) for index in range(80, 90)]
+    expected = [answer.probabilities.tobytes() for answer in reader.stream(frames)]
+    for batch in (3, 10):
+        assert [a.probabilities.tobytes() for a in reader.stream(frames, batch=batch)] == expected
+
+
+def test_without_a_default_model_the_demo_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capsule_edge.runtime.reader.DEFAULT_MODEL", "absent.onnx")
+    with pytest.raises(CapsuleEdgeError, match="no default model"):
+        CliRunner().invoke(command, ["--demo", "--out", str(tmp_path / "out")], catch_exceptions=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo of 20 s: rendering the whole one takes longer than all other tests here."""
+    lesions = (PlantedLesion("bleeding", 5.0, 15.0),)
+    monkeypatch.setattr(phantom, "Phantom", partial(Phantom, frames=40, size=96, lesions=lesions))
+
+
+def test_the_demo_with_another_model(short: None, tmp_path: Path) -> None:
+    model, out = write_red_model(tmp_path / "red.onnx"), tmp_path / "out"
+    arguments = ["--demo", "--model", str(model), "--out", str(out)]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "phantom.mp4"])
+    assert "bleeding  00:00:05  00:00:15" in result.stdout
+    assert "40 frames: 40 classified" in result.stdout
+    first = (out / "phantom.mp4").read_bytes()
+    result = CliRunner().invoke(command, [*arguments, "--overwrite", "--json"], catch_exceptions=False)
+    (planted,) = json.loads(result.stdout)["planted"]
+    assert (planted["label"], planted["start_s"], planted["end_s"]) == ("bleeding", 5.0, 15.0)
+    assert (out / "phantom.mp4").read_bytes() == first
+
+
+def test_a_demo_that_fails_leaves_nothing(
+    short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    model = write_red_model(tmp_path / "red.onnx")
+    monkeypatch.setattr(Reader, "_record", fail)
+    result = CliRunner().invoke(command, ["--demo", "--model", str(model), "--out", str(tmp_path / "out")])
+    assert result.exit_code != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["red.onnx"]
+
+
+def test_planted_and_found_are_matched_by_label_and_time() -> None:
+    study = make_study(120, [(20, 40, "ulcer", 0.9), (60, 90, "blood_fresh", 0.9)], step_s=1.0)
+    event = next(event for event in study.events if event.label == "ulcer")
+    lesions = (
+        PlantedLesion("ulcer", 20.0, 45.0),
+        PlantedLesion("bleeding", 60.0, 80.0),
+        PlantedLesion("ulcer", 100.0, 110.0),
+    )
+    found = _match(Phantom(1, frames=240, lesions=lesions), study)
+    assert [entry["event"] for entry in found] == [event.id, None, None]
+    shared = min(event.end_s, 45.0) - max(event.start_s, 20.0)
+    union = max(event.end_s, 45.0) - min(event.start_s, 20.0)
+    assert found[0]["iou"] == pytest.approx(shared / union, abs=1e-6)
+    assert found[0]["iou"] > 0.7
+    assert found[1]["iou"] == found[2]["iou"] == 0

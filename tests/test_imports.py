@@ -1,0 +1,180 @@
+"""What may import what (the table in the design), and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import capsule_edge.runtime as runtime
+
+ROOT = Path(__file__).parents[1]
+# Each package, and which of ours it may import beside itself.
+MAY_IMPORT = {
+    "runtime": set(),
+    "evaluation": {"runtime"},
+    "train": {"runtime", "evaluation"},
+    "export": {"runtime", "evaluation", "train"},
+    "benchmarks": {"runtime", "evaluation"},
+    "cli": {"runtime", "evaluation", "train", "export", "benchmarks"},
+}
+TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_model_optimization"}
+# What the plain install brings; all else that the runtime imports must be of the standard library.
+PLAIN = {"numpy", "cv2", "onnxruntime", "av", "click", "rich"}
+HEAVY = ("av", "cv2", "onnxruntime", "tensorflow", "numpy", "click", "rich")
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Full names of the modules that are imported anywhere in a source of ``package``, in functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                base = node.module or ""
+            elif node.level == 1:
+                base = f"capsule_edge.{package}" + (f".{node.module}" if node.module else "")
+            else:
+                base = "capsule_edge" + (f".{node.module}" if node.module else "")
+            # "from capsule_edge import train" names the package only in what is imported.
+            yield from (
+                (f"{base}.{alias.name}" for alias in node.names) if base == "capsule_edge" else (base,)
+            )
+
+
+def faults(source: str, package: str) -> list[str]:
+    found = []
+    for name in imported(ast.parse(source), package):
+        top, *rest = name.split(".")
+        if top == "capsule_edge":
+            other = rest[0] if rest else ""
+            if other != package and other not in MAY_IMPORT[package]:
+                found.append(f"imports {name}")
+        elif top in MAY_IMPORT:
+            found.append(f"imports {name} by its folder's name")
+        elif top in TENSORFLOW and package not in ("train", "export"):
+            found.append(f"imports {name}")
+        elif package == "runtime" and top not in PLAIN and top not in sys.stdlib_module_names:
+            found.append(f"imports {name}, which the plain install lacks")
+    return found
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package: str) -> None:
+    assert {
+        path.relative_to(ROOT).as_posix(): found
+        for path in modules(package)
+        if (found := faults(path.read_text("utf-8"), package))
+    } == {}
+
+
+@pytest.mark.parametrize("package", [package for package in MAY_IMPORT if (ROOT / package).is_dir()])
+def test_there_is_something_to_look_at(package: str) -> None:
+    assert modules(package)
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("runtime", "from capsule_edge.evaluation import metrics"),
+        ("runtime", "from capsule_edge import train"),
+        ("runtime", "from ..evaluation import metrics"),
+        ("runtime", "from .. import cli"),
+        ("runtime", "import runtime.video"),
+        ("runtime", "def f():\n    import tensorflow as tf"),
+        ("runtime", "import sklearn.metrics"),
+        ("evaluation", "from tf_keras.layers import Dense"),
+        ("evaluation", "import capsule_edge.export.bundle"),
+        ("train", "from capsule_edge.export.bundle import export_run"),
+        ("cli", "import tensorflow"),
+    ],
+)
+def test_an_import_the_other_way_would_be_seen(package: str, source: str) -> None:
+    assert faults(source, package)
+
+
+def test_the_command_line_imports_lazily() -> None:
+    """At the top of a command's module: the standard library, click, the errors and its own package."""
+    for path in modules("cli"):
+        top = [
+            node
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        for name in imported(ast.Module(top, []), "cli"):
+            light = name.split(".")[0] in {*sys.stdlib_module_names, "click"}
+            assert light or name == "capsule_edge.runtime.errors" or name.startswith("capsule_edge.cli"), (
+                f"{path.name} imports {name} before it is needed"
+            )
+
+
+def loaded(code: str) -> set[str]:
+    """Which heavy modules a fresh interpreter has loaded after running ``code``."""
+    # None in sys.modules makes any import of that name fail.
+    block = "".join(f"sys.modules[{name!r}] = None\n" for name in sorted(TENSORFLOW))
+    ask = f"print(*(name for name in {HEAVY!r} if sys.modules.get(name)))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{block}{code}\n{ask}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_runtime_loads_nothing_heavy() -> None:
+    assert loaded("import capsule_edge.runtime as r; r.__version__; r.CapsuleEdgeError; dir(r)") == set()
+
+
+def test_the_help_loads_nothing_heavy() -> None:
+    code = "from capsule_edge.cli.main import cli\ncli.main(['--help'], standalone_mode=False)"
+    assert loaded(code) == {"click"}
+
+
+def test_the_whole_runtime_does_without_tensorflow() -> None:
+    names = [path.stem for path in modules("runtime") if path.stem != "__init__"]
+    code = "".join(f"import capsule_edge.runtime.{name}\n" for name in names)
+    assert loaded(code) >= {"av", "cv2", "numpy"}
+    assert "reader" in names
+
+
+def test_every_public_name_is_there() -> None:
+    for name in runtime.__all__:
+        assert getattr(runtime, name) is not None
+        assert name in dir(runtime)
+    assert len(set(runtime.__all__)) == len(runtime.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Writer'"):
+        runtime.Writer  # noqa: B018
+
+
+def test_type_checkers_see_the_names_that_are_loaded() -> None:
+    """The block that only type checkers read, the table of homes and ``__all__`` say the same."""
+    tree = ast.parse((ROOT / "runtime" / "__init__.py").read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    typed = {
+        (alias.name, node.module)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == set(runtime._HOME_OF.items())
+    assert {name for name, _ in typed} | {"__version__"} == set(runtime.__all__)
+
+
+def test_the_public_api() -> None:
+    """What other software relies on; a name that goes is a new major version."""
+    assert set(runtime.__all__) >= {
+        *("Reader", "Prediction", "Study", "Event", "FrameRecord", "Ledger", "Source", "ModelSpec", "Label"),
+        *("CapsuleEdgeError", "UsageError", "InputError", "ModelError", "BackendError", "OutputError"),
+        *("GateError", "AuditError", "Interrupted", "open_model", "write_study", "study_document"),
+        "__version__",
+    }
