@@ -59,11 +59,11 @@ def sight(container: Container, wanted: Collection[int]) -> Generator[Sighted]:
     last = max(wanted, default=-1)
     with closing(decode(container)) as pictures:  # type: ignore[type-var]
         for picture in pictures:
-            if picture.index > last:
-                return
             if picture.index in wanted:
                 rgb = picture.rgb() if picture.status == "ok" else None
                 yield Sighted(picture.index, rgb, picture.detail)
+            if picture.index >= last:
+                return
 
 
 def locate(

@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import damage
@@ -17,9 +18,10 @@ from tiny_model import write_tiny_model
 
 from capsule_edge.runtime import Reader, reader, stages
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
+from capsule_edge.runtime.illustration import illustrate
 from capsule_edge.runtime.outputs import prepare_folder, write_study
 from capsule_edge.runtime.prefetch import prefetch
-from capsule_edge.runtime.preprocess import FieldOfView
+from capsule_edge.runtime.preprocess import FieldOfView, preprocess
 from capsule_edge.runtime.stages import FIELD_FRAMES
 from capsule_edge.runtime.study import STATUSES, Study
 from capsule_edge.runtime.video import decode, scan
@@ -199,6 +201,20 @@ def test_each_picture_is_decoded_once(red: Reader, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(stages, "decode", counted)
     assert red.read(healthy).events == []
     assert taken == list(range(50))
+    taken.clear()
+    assert red.read(healthy, end_s=10.0).ledger.classified == 20
+    assert taken == list(range(20))  # nothing behind what is wanted
+
+
+def test_pictures_of_events_are_cut_to_the_field_of_view_of_the_recording(red: Reader, exam: Path) -> None:
+    box = FieldOfView(50, 30, 40, 40)
+    event = red.read(exam).events[0]
+    pictures, maps = illustrate(scan(exam), [event], red._backend, box)
+    frame = next(picture for picture in decode(scan(exam)) if picture.index == event.peak_index).rgb()
+    expected = preprocess(frame, replace(red.spec.input, size=pictures[event.id].shape[0]), box)
+    np.testing.assert_array_equal(pictures[event.id], expected)
+    # The inner four patches show pixels 60 to 79 by 40 to 59, all of them red.
+    assert maps[event.id][1:3, 1:3].min() > 0.9
 
 
 def test_a_stretch_and_a_step(red: Reader, exam: Path) -> None:
@@ -366,10 +382,10 @@ def test_prefetch_runs_no_further_ahead_than_it_may() -> None:
 
     for _ in prefetch(items(), depth=2):
         if taken == 0:
-            # One was taken, two wait and one is in the maker's hand: it comes to the fourth without being
-            # asked.
+            # One was taken, two wait and one is in the maker's hand: it comes to the fourth and stands still.
             for _ in range(4):
                 assert reached.acquire(timeout=10)
+            assert not reached.acquire(timeout=0.1)
         taken += 1
     # Counted when an item is made, before the one being handed over is counted as taken.
     assert max(leads) == 3
