@@ -20,7 +20,8 @@ class TrainConfig:
 
     ``video_sampling`` does the same among the videos of a class. ``adjustment`` is the tau of logit adjustment (Menon et
     al., ICLR 2021) against the distribution that is drawn; ``prior`` the share of the data's own class prior that
-    is given back at the end, folded into the last bias. ``phantom`` is the number of rendered frames added.
+    is given back at the end, folded into the last bias. ``distillation`` is the share of the loss that teachers
+    have, where there are any. ``phantom`` is the number of rendered frames added.
     """
 
     architecture: str = "mobilenet_v2"
@@ -37,16 +38,19 @@ class TrainConfig:
     prior: float = 0.0
     augmentation: float = 1.0
     ema: float = 0.995
+    distillation: float = 0.5
     phantom: int = 1200
     seed: int = 20261123
-    qat_epochs: int = 2
-    qat_learning_rate: float = 2e-5
+    qat_epochs: int = 1
+    qat_learning_rate: float = 3e-5
+    qat_batch: int = 32
+    saturation_safe: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}, allowed is a number above 0")
-        for name in ("sampling", "video_sampling", "prior", "label_smoothing", "ema"):
+        for name in ("sampling", "video_sampling", "prior", "label_smoothing", "ema", "distillation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, allowed is 0 to 1")
 
@@ -56,6 +60,13 @@ class TrainConfig:
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup)))
+
+    def of_qat(self) -> TrainConfig:
+        """The same run's second part: fewer and smaller steps from the FP32 weights."""
+        return dataclasses.replace(
+            self, epochs=self.qat_epochs, learning_rate=self.qat_learning_rate, batch=self.qat_batch,
+            weight_decay=0.0, seed=self.seed + 1,
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -128,8 +128,12 @@ def draw_weights(
 
 
 def class_prior(frames: Frames, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Share of each class among drawn frames; a class without frames counts as one draw in ten thousand."""
-    return np.maximum(np.bincount(frames.labels, weights, len(frames.keys)), 1e-4)
+    """Share of each class among drawn frames, 1 for a class without frames.
+
+    A small share there would adjust the logit of a class that nothing holds down, and the model would see it everywhere.
+    """
+    shares = np.bincount(frames.labels, weights, len(frames.keys))
+    return np.where(shares > 0, shares, 1.0)
 
 
 class Draw(NamedTuple):

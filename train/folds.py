@@ -44,6 +44,22 @@ def fold_of(frames: Frames, folds: int) -> npt.NDArray[np.int64]:
     return fold
 
 
+def mask_unseen(
+    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], fold: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Out-of-fold logits without the classes that a fold's model never saw, and which frames are of classes it saw.
+
+    A class of one video is in no training part of its own fold: its logit there means nothing.
+    """
+    logits, known = logits.copy(), np.ones(len(labels), bool)
+    for number in np.unique(fold):
+        here = fold == number
+        unseen = np.setdiff1d(np.arange(logits.shape[1]), labels[~here])
+        logits[np.ix_(here, unseen)] = -30.0
+        known &= ~(here & np.isin(labels, unseen))
+    return logits, known
+
+
 def score(logits: npt.NDArray[np.float32], frames: Frames) -> dict[str, Any]:
     """What a recipe is chosen by, over the pooled out-of-fold answers, with the best prior share beside."""
     from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef, roc_auc_score
@@ -123,8 +139,8 @@ def main() -> None:
                         logits=logits[real], labels=frames.labels[real], videos=frames.videos[real],
                         fold=np.where(fold[real] <= number, fold[real], -1),
                     )  # fmt: skip
-            frames = frames.take(np.flatnonzero(real))
-            logits = logits[real]
+            logits, known = mask_unseen(logits[real], frames.labels[real], fold[real])
+            frames, logits = frames.take(np.flatnonzero(real)[known]), logits[known]
             line = {"name": name, **score(logits, frames), "seconds": round(time.monotonic() - started, 1)}
             print(json.dumps(line), flush=True)
             journal.write(json.dumps(line | {"config": dataclasses.asdict(config), "curves": curves}) + "\n")

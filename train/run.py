@@ -1,0 +1,237 @@
+"""A whole training run in one folder: FP32, calibration on videos it has not seen, QAT, and the facts of all three.
+
+The folder is what ``capsule-edge export`` takes. Each part that is there already is kept, so that a run that was
+killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsule_edge.evaluation.calibration import fit_temperature, operating_points
+from capsule_edge.evaluation.datasets import Dataset, hash_dataset
+from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.errors import InputError, OutputError, UsageError
+from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSpec, Role
+
+from . import models, weights
+from .config import TrainConfig
+from .data import PHANTOM, Frames, load_frames, phantom_frames
+from .folds import fold_of, mask_unseen
+
+__all__ = ["train_run"]
+
+_HELD_OUT_FOLDS = 6
+_REPLAY_FRAMES = 64
+_LICENSE = "CC-BY-4.0 data (Kvasir-Capsule asks written permission for commercial use); Apache-2.0 code"
+_LANDMARKS = {"pylorus", "ileocecal_valve", "ampulla_of_vater", "z_line", "cecum"}
+_QUALITY = {"reduced_mucosal_view"}
+
+
+def train_run(
+    dataset: Dataset,
+    out: Path,
+    config: TrainConfig,
+    *,
+    name: str,
+    backbone: Path | None = None,
+    teachers: Sequence[Path] = (),
+    calibrate_on: Path | None = None,
+    note: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> None:
+    """Train on ``dataset`` and leave a RUN folder in ``out``.
+
+    ``backbone`` is a pretrained MobileNetV2 (``weights.load_backbone``). ``teachers`` are exported model
+    files whose mean probabilities are learnt beside the labels. ``calibrate_on`` is the ``out_of_fold.npz`` that
+    ``folds`` left: the temperature and the operating points come from it. Without it a sixth of the videos is held
+    out of the fit, to calibrate on.
+
+    Raises ``UsageError`` for a data set of one class, and what reading and writing raise.
+    """
+    import tf_keras
+
+    from . import fit, qat
+
+    keys = dataset.labels
+    if len(keys) < 2:
+        raise UsageError(f"the data set has the class {', '.join(keys)} alone, at least two are needed")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror}") from None
+    _claim(out / "config.json", config)
+    journal = _Journal(out / "curve.csv", note)
+    frames = load_frames(dataset, keys, InputSpec(config.size))
+    for file in frames.unreadable:
+        note({"skipped": file})
+    everything = frames
+    if config.phantom:
+        everything = frames.join(phantom_frames(config.phantom, keys, InputSpec(config.size), config.seed))
+    fp32 = models.build(config.architecture, size=config.size, labels=len(keys), keras=tf_keras)
+    if not (out / "fp32.weights.npz").is_file():
+        if backbone is not None:
+            weights.assign(fp32, weights.load_backbone(backbone), fresh=("logits",))
+        held_out = np.zeros(len(everything), bool)
+        if calibrate_on is None:
+            held_out[: len(frames)] = fold_of(frames, _HELD_OUT_FOLDS) == 0
+        taught = _ask(teachers, everything) if teachers else None
+        fit.fit_fp32(
+            fp32, everything.take(np.flatnonzero(~held_out)), config, checkpoint=out / "fp32.checkpoint.npz",
+            note=journal.of("fp32"), taught=None if taught is None else taught[~held_out],
+        )  # fmt: skip
+        if calibrate_on is None:
+            logits, labels = fit.predict(fp32, everything.pixels[held_out]), everything.labels[held_out]
+        else:
+            logits, labels = _out_of_fold(calibrate_on, keys)
+        _finish_fp32(fp32, logits, labels, frames, config, out)
+    weights.assign(fp32, weights.load(out / "fp32.weights.npz"))
+    calibration = np.load(out / "calibration.npz")
+    quantised = qat.quantize(fp32, saturation_safe=config.saturation_safe)
+    fit.fit_qat(fp32, quantised, everything, config, checkpoint=out / "qat.checkpoint.npz", note=journal.of("qat"))
+    qat.check_ranges(quantised)
+    qat.save_qat(out / "qat.weights.npz", quantised)
+    rng = np.random.default_rng(config.seed)
+    np.savez_compressed(
+        out / "replay.npz", frames=everything.pixels[rng.choice(len(everything), min(_REPLAY_FRAMES, len(everything)))]
+    )
+    spec = _spec(name, keys, calibration["logits"], calibration["labels"], config, dataset)
+    document = {
+        "architecture": config.architecture,
+        "size": config.size,
+        "labels": len(keys),
+        "spec": {k: v for k, v in spec.to_dict().items() if k != "precision"},
+    }
+    _write(out / "run.json", json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+
+
+def _ask(teachers: Sequence[Path], frames: Frames) -> npt.NDArray[np.float32]:
+    """The teachers' mean probabilities (N, labels); rendered frames keep their label."""
+    answers = np.eye(len(frames.keys), dtype=np.float32)[frames.labels]
+    real = np.flatnonzero(frames.videos != PHANTOM)
+    answers[real] = 0
+    for path in teachers:
+        teacher = open_model(path)
+        if teacher.spec.keys != frames.keys or teacher.spec.input.size != frames.pixels.shape[1]:
+            raise InputError(f"the teacher {path} has other labels or another input size than the model to train")
+        for at in range(0, len(real), 64):
+            rows = real[at : at + 64]
+            answers[rows] += teacher.run(frames.pixels[rows]).probabilities / len(teachers)
+    return answers
+
+
+def _out_of_fold(path: Path, keys: Sequence[str]) -> tuple[Any, Any]:
+    """Out-of-fold logits and labels that ``folds`` left, of classes that the answering model had seen."""
+    try:
+        with np.load(path) as archive:
+            logits, labels, fold = archive["logits"], archive["labels"], archive["fold"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} holds no out-of-fold answers: {error}") from None
+    if (fold < 0).any() or logits.shape[1] != len(keys):
+        raise InputError(f"{path} is incomplete or of other labels", hint="run train.folds again")
+    logits, known = mask_unseen(logits, labels, fold)
+    return logits[known], labels[known]
+
+
+def _finish_fp32(
+    fp32: Any, logits: Any, labels: Any, frames: Frames, config: TrainConfig, out: Path
+) -> None:
+    """Fold the share of the class prior into the last bias, and keep the calibration answers with it."""
+    prior = np.log(np.maximum(np.bincount(frames.labels, minlength=len(frames.keys)), 1) / len(frames))
+    shift = (config.prior * prior).astype(np.float32)
+    bias = fp32.get_layer("logits").weights[1]
+    bias.assign(bias + shift)
+    np.savez_compressed(out / "calibration.npz", logits=logits + shift, labels=labels)
+    weights.save(out / "fp32.weights.npz", weights.collect(fp32))
+
+
+def _spec(
+    name: str,
+    keys: Sequence[str],
+    logits: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    config: TrainConfig,
+    dataset: Dataset,
+) -> ModelSpec:
+    temperature = fit_temperature(logits, labels)
+    scaled = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
+    described = tuple(Label(key, key.replace("_", " ").capitalize(), _role(key)) for key in keys)
+    points = operating_points(
+        scaled / scaled.sum(axis=1, keepdims=True), labels, keys,
+        only=[label.key for label in described if label.role != "normal"],
+        measured_on=f"{len(labels)} frames of {dataset.split} videos that the answering model had not seen",
+    )  # fmt: skip
+    return ModelSpec(
+        name=name,
+        version=importlib.metadata.version("capsule-edge"),
+        precision="fp32",
+        labels=described,
+        input=InputSpec(config.size),
+        temperature=temperature,
+        operating_points=points,
+        events=EventParameters(),
+        license=_LICENSE,
+        provenance={
+            "data": dataset.root.name,
+            "data_sha256": hash_dataset(dataset),
+            "split": dataset.split,
+            "frames": len(dataset.samples),
+            "videos": len({s.video_id for s in dataset.samples}),
+            "phantom_frames": config.phantom,
+            "training": config.to_dict(),
+        },
+    )
+
+
+def _role(key: str) -> Role:
+    if key == "normal":
+        return "normal"
+    return "landmark" if key in _LANDMARKS else "quality" if key in _QUALITY else "finding"
+
+
+def _claim(path: Path, config: TrainConfig) -> None:
+    """Write the configuration, or refuse to go on with another than the folder was begun with."""
+    if path.is_file() and TrainConfig.read(path) != config:
+        raise OutputError(
+            f"{path.parent} holds a run of another configuration", hint="choose another --out or the same settings"
+        )
+    _write(path, json.dumps(config.to_dict(), indent=1))
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Journal:
+    """Epochs to a CSV file, everything to whoever watches."""
+
+    def __init__(self, path: Path, note: Callable[[dict[str, Any]], None]) -> None:
+        self._path, self._note = path, note
+
+    def of(self, part: str) -> Callable[[dict[str, Any]], None]:
+        def write(line: dict[str, Any]) -> None:
+            self._note({"part": part, **line})
+            if "epoch" in line:
+                fresh = not self._path.is_file()
+                with self._path.open("a", newline="", encoding="utf-8") as stream:
+                    rows = csv.writer(stream, lineterminator="\n")
+                    if fresh:
+                        rows.writerow(["part", "epoch", "loss", "seconds"])
+                    rows.writerow([part, line["epoch"], line["loss"], line["seconds"]])
+
+        return write
