@@ -9,16 +9,26 @@ from typing import Any
 import click
 
 
-@click.command(epilog="\b\nExample:\n  capsule-edge train --data capsule-vision --weights backbone.h5 --out runs/first")
+@click.command(
+    epilog="\b\nExample:\n  capsule-edge train --data capsule-vision --weights backbone.h5 --out runs/first"
+)
 @click.option("--data", type=click.Path(path_type=Path), envvar="CAPSULE_EDGE_DATA_SET", required=True,
               help="Folder with labels.csv, or with a folder for each class.")  # fmt: skip
 @click.option("--split", default=None, help="Rows to train on; 'train' where the data set has it, else all.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="RUN folder; one that is there goes on.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Pretrained MobileNetV2 1.0 backbone (.h5, .npz).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="RUN folder; one that is there goes on."
+)
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Pretrained MobileNetV2 1.0 backbone (.h5, .npz)."
+)
 @click.option("--teacher", "teachers", multiple=True, type=click.Path(path_type=Path),
               help="Exported model to learn from beside the labels; may be given again.")  # fmt: skip
-@click.option("--calibrate-on", type=click.Path(path_type=Path), help="out_of_fold.npz that train.folds left.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON of TrainConfig's fields.")
+@click.option(
+    "--calibrate-on", type=click.Path(path_type=Path), help="out_of_fold.npz that train.folds left."
+)
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="JSON of TrainConfig's fields."
+)
 @click.option("--name", default="capsule-edge", show_default=True, help="The model's name.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
@@ -55,7 +65,14 @@ def command(
         click.echo("  ".join(f"{key} {value}" for key, value in line.items()), err=True)
 
     train_run(
-        dataset, out, config, name=name, backbone=weights, teachers=teachers, calibrate_on=calibrate_on, note=note
+        dataset,
+        out,
+        config,
+        name=name,
+        backbone=weights,
+        teachers=teachers,
+        calibrate_on=calibrate_on,
+        note=note,
     )
     if as_json:
         click.echo(json.dumps({"run": str(out), "config": config.to_dict()}))

@@ -96,9 +96,13 @@ class OnnxRuntime:
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(uint8)" or inputs[0].shape[1:] != [size, size, 3]:
             found = [(i.name, i.type, i.shape) for i in inputs]
-            raise ModelError(f"{self.path}: inputs are {found}, its ModelSpec needs one uint8 (N, {size}, {size}, 3)")
+            raise ModelError(
+                f"{self.path}: inputs are {found}, its ModelSpec needs one uint8 (N, {size}, {size}, 3)"
+            )
         if isinstance(inputs[0].shape[0], int):
-            raise ModelError(f"{self.path}: the batch is fixed at {inputs[0].shape[0]}, a dynamic one is needed")
+            raise ModelError(
+                f"{self.path}: the batch is fixed at {inputs[0].shape[0]}, a dynamic one is needed"
+            )
         outputs = {o.name: o for o in self._session.get_outputs()}
         for name in OUTPUTS:
             rank = 4 if name == "features" else 2
@@ -109,9 +113,9 @@ class OnnxRuntime:
                 or len(output.shape) != rank
                 or output.shape[-1] != labels
             ):
-                found = "absent" if output is None else f"{output.type} {output.shape}"
+                shape = "absent" if output is None else f"{output.type} {output.shape}"
                 raise ModelError(
-                    f"{self.path}: output {name!r} is {found}, needed is float32 of rank {rank} ending in {labels}"
+                    f"{self.path}: output {name!r} is {shape}, needed is float32 of rank {rank} ending in {labels}"
                 )
         self._input = inputs[0].name
 

@@ -75,6 +75,6 @@ class AuditError(CapsuleEdgeError):
     exit_code = 5
 
 
-class Interrupted(CapsuleEdgeError):
+class Interrupted(CapsuleEdgeError):  # noqa: N818 - not a fault: the user's own wish
     code = "interrupted"
     exit_code = 130

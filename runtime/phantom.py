@@ -29,6 +29,7 @@ __all__ = [
     "TRAINING_SEEDS",
     "Phantom",
     "PlantedLesion",
+    "training_frame",
     "training_frames",
     "write_recording",
 ]
@@ -180,10 +181,13 @@ def training_frames(
     if unknown or not labels:
         raise UsageError(f"labels are {list(labels)}, allowed is some of {', '.join(LESION_LABELS)}")
     Phantom(seed, size=size, lesions=())
-    return (_training_frame(seed, number, size, labels) for number in range(count))
+    return (training_frame(number, size=size, seed=seed, labels=labels) for number in range(count))
 
 
-def _training_frame(seed: int, number: int, size: int, labels: Sequence[str]) -> tuple[Frame, str]:
+def training_frame(
+    number: int, *, size: int = 224, seed: int, labels: Sequence[str] = LESION_LABELS
+) -> tuple[Frame, str]:
+    """Frame ``number`` of the series ``training_frames``, by itself: a frame takes a scene's time to render."""
     rng = np.random.default_rng([seed, 5, number])
     scene_seed = int(rng.integers(TRAINING_SEEDS.start, TRAINING_SEEDS.stop))
     index = int(rng.integers(200, 240))

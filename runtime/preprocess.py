@@ -62,7 +62,9 @@ def find_field_of_view(frames: Iterable[Frame]) -> FieldOfView:
     if brightest is None:
         raise InputError("no frame to find the field of view in")
     height, width = brightest.shape
-    bright = cv2.morphologyEx((brightest > _BLACK).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    bright = cv2.morphologyEx(
+        (brightest > _BLACK).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)
+    )
     _, regions, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     if len(stats) < 2:
         return FieldOfView(0, 0, width, height)

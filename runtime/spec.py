@@ -19,7 +19,9 @@ __all__ = ["EventParameters", "InputSpec", "Label", "ModelSpec", "OperatingPoint
 
 SCHEMA = "capsule-edge/model/1"
 METADATA_KEY = "capsule_edge"
-INTENDED_USE = "Research use only. Not a medical device. Findings are suggestions to be confirmed by a physician."
+INTENDED_USE = (
+    "Research use only. Not a medical device. Findings are suggestions to be confirmed by a physician."
+)
 
 Role = Literal["normal", "finding", "landmark", "quality"]
 Precision = Literal["fp32", "int8"]
@@ -154,7 +156,14 @@ class ModelSpec:
         for key, point in self.operating_points.items():
             if not 0 <= point.threshold <= 1:
                 raise ModelError(f"the operating point of {key!r} is {point.threshold}, allowed is 0 to 1")
-        _positive(self.events.assumed_capture_fps, "events.assumed_capture_fps")
+        events = self.events
+        for name in ("assumed_capture_fps", "smoothing_s", "max_gap_s", "min_frames", "release"):
+            _positive(getattr(events, name), f"events.{name}")
+        if events.release > 1 or not isinstance(events.min_frames, int):
+            raise ModelError(
+                f"the model's events.release is {events.release} and events.min_frames {events.min_frames!r},"
+                " allowed are at most 1 and a whole number"
+            )
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:
@@ -186,7 +195,8 @@ def _input(entry: Mapping[str, Any]) -> InputSpec:
     spec = InputSpec(**entry)
     if isinstance(spec.size, bool) or not isinstance(spec.size, int) or not 8 <= spec.size <= 4096:
         raise ModelError(f"the model's input size is {spec.size!r}, a whole number from 8 to 4096 is needed")
-    _one_of(entry | {"crop": spec.crop}, "crop", ("field_of_view", "none"))
-    _one_of(entry | {"mask": spec.mask}, "mask", ("ellipse", "none"))
-    _one_of(entry | {"resize": spec.resize}, "resize", ("area",))
+    chosen = dataclasses.asdict(spec)
+    _one_of(chosen, "crop", ("field_of_view", "none"))
+    _one_of(chosen, "mask", ("ellipse", "none"))
+    _one_of(chosen, "resize", ("area",))
     return spec

@@ -1,8 +1,8 @@
 """What a frame may look like without changing what it shows: a capsule has no up, and brands differ in colour.
 
-The draw is numpy's and small (``draw``), the pixels are moved by ``keras.ops`` (``apply``): inside the training step, on
-TensorFlow or JAX alike. Works on preprocessed frames, black outside the inscribed ellipse, so that a turned frame is
-still a valid one.
+The draw is numpy's and small (``draw``), the pixels are changed by ``keras.ops`` (``apply``): inside the training
+step, on TensorFlow and PyTorch alike. Works on preprocessed frames, black outside the inscribed ellipse, so that a
+turned frame is still a valid one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def draw(rng: np.random.Generator, count: int, size: int, strength: float = 1.0)
     centre = (size - 1) / 2
     zero = np.zeros(count)
     move = np.stack(
-        [a, b, centre - (a + b) * centre + shift[0], c, d, centre - (c + d) * centre + shift[1], zero, zero], axis=1
+        [a, b, centre - (a + b) * centre + shift[0], c, d, centre - (c + d) * centre + shift[1], zero, zero],
+        axis=1,
     )
     blur = np.where(rng.random(count) < 0.25 * strength, rng.random(count), 0.0)
     gain = np.exp(rng.uniform(-0.25, 0.2, count) * strength)
@@ -63,7 +64,9 @@ def apply(pixels: Any, variation: Variation, ops: Any, move: Callable[[Any, Any]
     x = move(ops.cast(pixels, "float32"), variation.move)
     share = ops.reshape(variation.blur, (-1, 1, 1, 1))
     x = (1 - share) * x + share * ops.depthwise_conv(x, ops.convert_to_tensor(_gaussian()), padding="same")
-    x = ops.power(x / 255, ops.reshape(variation.gamma, (-1, 1, 1, 1))) * ops.reshape(variation.gain, (-1, 1, 1, 1))
+    x = ops.power(x / 255, ops.reshape(variation.gamma, (-1, 1, 1, 1))) * ops.reshape(
+        variation.gain, (-1, 1, 1, 1)
+    )
     flat = ops.matmul(ops.reshape(x, (-1, size * size, 3)), variation.mix)
     x = ops.clip(ops.reshape(flat, (-1, size, size, 3)), 0.0, 1.0)
     return (x * ops.convert_to_tensor(_inside(size)) * 255 - 128) / 128

@@ -16,12 +16,13 @@ __all__ = ["TrainConfig"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """``sampling`` 0 draws frames as they come, 1 draws every class equally often, .5 by the root of its size.
+    """``sampling`` 0 draws frames as they come, 1 draws every class equally often, .5 by the root of its size;
+    ``video_sampling`` does the same among the videos of a class.
 
-    ``video_sampling`` does the same among the videos of a class. ``adjustment`` is the tau of logit adjustment (Menon et
-    al., ICLR 2021) against the distribution that is drawn; ``prior`` the share of the data's own class prior that
-    is given back at the end, folded into the last bias. ``distillation`` is the share of the loss that teachers
-    have, where there are any. ``phantom`` is the number of rendered frames added.
+    ``adjustment`` is the tau of logit adjustment (Menon et al., ICLR 2021) against the distribution that is drawn,
+    ``prior`` the share of the data's own class prior that is given back at the end, folded into the last bias.
+    ``distillation`` is the share of the loss that teachers have, where there are any, and ``phantom`` the number of
+    rendered frames added.
     """
 
     architecture: str = "mobilenet_v2"

@@ -24,7 +24,16 @@ from capsule_edge.runtime.spec import InputSpec
 from .augment import Variation, draw
 from .config import TrainConfig
 
-__all__ = ["Draw", "Frames", "class_prior", "draw_epoch", "draw_weights", "load_frames", "phantom_frames", "scale"]
+__all__ = [
+    "Draw",
+    "Frames",
+    "class_prior",
+    "draw_epoch",
+    "draw_weights",
+    "load_frames",
+    "phantom_frames",
+    "scale",
+]
 
 _WORKERS = 8
 PHANTOM = "phantom"  # the video that rendered frames are said to be of
@@ -92,7 +101,9 @@ def phantom_frames(count: int, keys: Sequence[str], spec: InputSpec, seed: int) 
     column = {key: i for i, key in enumerate(keys)}
     labels = tuple(key for key in LESION_LABELS if key in column)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        drawn = list(pool.map(partial(_phantom_frame, spec=spec, seed=seed, labels=labels), range(count), chunksize=16))
+        drawn = list(
+            pool.map(partial(_phantom_frame, spec=spec, seed=seed, labels=labels), range(count), chunksize=16)
+        )
     pixels = np.stack([frame for frame, _ in drawn])
     return Frames(pixels, np.array([column[key] for _, key in drawn]), np.full(count, PHANTOM), tuple(keys))
 
@@ -104,7 +115,7 @@ def _phantom_frame(number: int, *, spec: InputSpec, seed: int, labels: tuple[str
 
 def scale(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """uint8 to [-1, 127/128] in steps of 1/128: the pixel is its own 8-bit quantisation."""
-    return (pixels.astype(np.float32) - 128) / 128
+    return np.asarray((pixels.astype(np.float32) - 128) / 128, np.float32)
 
 
 def draw_weights(
@@ -130,10 +141,10 @@ def draw_weights(
 def class_prior(frames: Frames, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Share of each class among drawn frames, 1 for a class without frames.
 
-    A small share there would adjust the logit of a class that nothing holds down, and the model would see it everywhere.
+    A small share there would adjust the logit of a class that nothing holds down: the model would see it everywhere.
     """
     shares = np.bincount(frames.labels, weights, len(frames.keys))
-    return np.where(shares > 0, shares, 1.0)
+    return np.asarray(np.where(shares > 0, shares, 1.0), np.float64)
 
 
 class Draw(NamedTuple):
@@ -143,9 +154,13 @@ class Draw(NamedTuple):
     variation: Variation
 
 
-def draw_epoch(weights: npt.NDArray[np.float64], size: int, config: TrainConfig, epoch: int, steps: int) -> Draw:
+def draw_epoch(
+    weights: npt.NDArray[np.float64], size: int, config: TrainConfig, epoch: int, steps: int
+) -> Draw:
     """The frames of one epoch: ``steps`` batches drawn by ``weights`` (N,), one probability a frame."""
     rng = np.random.default_rng((config.seed, epoch))
     rows = rng.choice(len(weights), (steps, config.batch), p=weights)
     flat = draw(rng, steps * config.batch, size, config.augmentation)
-    return Draw(rows.astype(np.int32), Variation(*(v.reshape(steps, config.batch, *v.shape[1:]) for v in flat)))
+    return Draw(
+        rows.astype(np.int32), Variation(*(v.reshape(steps, config.batch, *v.shape[1:]) for v in flat))
+    )

@@ -63,7 +63,9 @@ def fit_fp32(
     _optimise(model, loss_of, frames, config, chances, checkpoint, note, average=config.ema)
 
 
-def fit_qat(fp32: Any, quantised: Any, frames: Frames, config: TrainConfig, *, checkpoint: Path, note: Note) -> None:
+def fit_qat(
+    fp32: Any, quantised: Any, frames: Frames, config: TrainConfig, *, checkpoint: Path, note: Note
+) -> None:
     """Make ``quantised`` answer as ``fp32`` does: calibrate its ranges, then distil.
 
     The ranges are held for the last third, so that the weights settle into the ones that ship.
@@ -144,7 +146,9 @@ def _optimise(
                 before_last_third()
             rows = draws.rows[at]
             variation = augment.Variation(*(v[at] for v in draws.variation))
-            loss = step(frames.pixels[rows], rows, variation, tf.constant(config.rate(done, total), tf.float32))
+            loss = step(
+                frames.pixels[rows], rows, variation, tf.constant(config.rate(done, total), tf.float32)
+            )
             losses.append(float(loss))
             if done % 50 == 0:
                 note({"step": done, "of": total, "loss": round(float(np.mean(losses[-50:])), 4)})

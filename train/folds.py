@@ -2,9 +2,9 @@
 
     python -m capsule_edge.train.folds --data DIR --weights backbone.npz --configs recipes.json --out DIR
 
-``recipes.json`` maps a name to the fields of ``TrainConfig`` that differ from the defaults. Each recipe leaves one line of
-JSON; ``--keep NAME`` also writes that recipe's out-of-fold logits, the weights of each fold and those of a fit on all of
-``train``. Needs PyTorch and Keras 3, and a GPU for all but a trial.
+``recipes.json`` maps a name to the fields of ``TrainConfig`` that differ from the defaults. Each recipe leaves one
+line of JSON; ``--keep NAME`` also writes that recipe's out-of-fold logits, the weights of each fold and those of a
+fit on all of ``train``. Needs PyTorch and Keras 3, and a GPU for all but a trial.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def score(logits: npt.NDArray[np.float32], frames: Frames) -> dict[str, Any]:
     present = np.unique(frames.labels)
     prior = np.log(np.bincount(frames.labels, minlength=len(frames.keys)) / len(frames) + 1e-9)
     out: dict[str, Any] = {
-        "mean_auc": round(float(np.mean([roc_auc_score(frames.labels == c, logits[:, c]) for c in present])), 4)
+        "mean_auc": round(
+            float(np.mean([roc_auc_score(frames.labels == c, logits[:, c]) for c in present])), 4
+        )
     }
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         answer = (logits + share * prior).argmax(1)
@@ -90,7 +92,9 @@ def _note(curve: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--configs", type=Path, required=True)

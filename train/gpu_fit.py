@@ -1,7 +1,7 @@
 """The FP32 fit with Keras 3 on PyTorch, for a GPU machine that has no TensorFlow.
 
-The same architectures, draws and schedule as ``fit.py``; the weights go over by name (``weights.py``). Nothing here is needed
-to train: ``fit.py`` does it on any CPU, this takes minutes where that takes hours.
+The same architectures, draws and schedule as ``fit.py``; the weights go over by name (``weights.py``). Nothing here
+is needed to train: ``fit.py`` does it on any CPU, this takes minutes where that takes hours.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Every model maps pixels scaled to [-1, 127/128], float32 (N, size, size, 3) RGB, to logits (N, labels), and ends in
 global average pooling and one dense layer: class-activation maps need nothing else.
 
-The builders take the Keras they are to be built with, tf_keras (training, quantisation, export) or Keras 3 (a GPU without
-TensorFlow); layers bear the same names in both, so that weights are carried over by name (``weights.py``).
+The builders take the Keras they are to be built with, tf_keras (training, quantisation, export) or Keras 3 (a GPU
+without TensorFlow); layers bear the same names in both, so that weights are carried over by name (``weights.py``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,15 @@ def _mobilenet_v2(x: Any, layers: Any, width: float) -> Any:
 
     x = layers.Conv2D(channels(32), 3, 2, padding="same", use_bias=False, name="Conv1")(x)
     x = _normalise(x, layers, "bn_Conv1", relu="Conv1_relu")
-    blocks = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    blocks = [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ]
     number = 0
     for expansion, filters, repeats, stride in blocks:
         for repeat in range(repeats):

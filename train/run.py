@@ -96,12 +96,15 @@ def train_run(
     weights.assign(fp32, weights.load(out / "fp32.weights.npz"))
     calibration = np.load(out / "calibration.npz")
     quantised = qat.quantize(fp32, saturation_safe=config.saturation_safe)
-    fit.fit_qat(fp32, quantised, everything, config, checkpoint=out / "qat.checkpoint.npz", note=journal.of("qat"))
+    fit.fit_qat(
+        fp32, quantised, everything, config, checkpoint=out / "qat.checkpoint.npz", note=journal.of("qat")
+    )
     qat.check_ranges(quantised)
     qat.save_qat(out / "qat.weights.npz", quantised)
     rng = np.random.default_rng(config.seed)
     np.savez_compressed(
-        out / "replay.npz", frames=everything.pixels[rng.choice(len(everything), min(_REPLAY_FRAMES, len(everything)))]
+        out / "replay.npz",
+        frames=everything.pixels[rng.choice(len(everything), min(_REPLAY_FRAMES, len(everything)))],
     )
     spec = _spec(name, keys, calibration["logits"], calibration["labels"], config, dataset)
     document = {
@@ -121,7 +124,9 @@ def _ask(teachers: Sequence[Path], frames: Frames) -> npt.NDArray[np.float32]:
     for path in teachers:
         teacher = open_model(path)
         if teacher.spec.keys != frames.keys or teacher.spec.input.size != frames.pixels.shape[1]:
-            raise InputError(f"the teacher {path} has other labels or another input size than the model to train")
+            raise InputError(
+                f"the teacher {path} has other labels or another input size than the model to train"
+            )
         for at in range(0, len(real), 64):
             rows = real[at : at + 64]
             answers[rows] += teacher.run(frames.pixels[rows]).probabilities / len(teachers)
@@ -141,9 +146,7 @@ def _out_of_fold(path: Path, keys: Sequence[str]) -> tuple[Any, Any]:
     return logits[known], labels[known]
 
 
-def _finish_fp32(
-    fp32: Any, logits: Any, labels: Any, frames: Frames, config: TrainConfig, out: Path
-) -> None:
+def _finish_fp32(fp32: Any, logits: Any, labels: Any, frames: Frames, config: TrainConfig, out: Path) -> None:
     """Fold the share of the class prior into the last bias, and keep the calibration answers with it."""
     prior = np.log(np.maximum(np.bincount(frames.labels, minlength=len(frames.keys)), 1) / len(frames))
     shift = (config.prior * prior).astype(np.float32)
@@ -201,7 +204,8 @@ def _claim(path: Path, config: TrainConfig) -> None:
     """Write the configuration, or refuse to go on with another than the folder was begun with."""
     if path.is_file() and TrainConfig.read(path) != config:
         raise OutputError(
-            f"{path.parent} holds a run of another configuration", hint="choose another --out or the same settings"
+            f"{path.parent} holds a run of another configuration",
+            hint="choose another --out or the same settings",
         )
     _write(path, json.dumps(config.to_dict(), indent=1))
 
