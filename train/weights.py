@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.errors import InputError, OutputError
 
 __all__ = ["assign", "collect", "load", "load_backbone", "save", "tensors"]
 
@@ -62,6 +62,10 @@ def save(path: Path, arrays: Arrays) -> None:
         with partial.open("wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
         os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}", hint="the earlier file is whole"
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
 
