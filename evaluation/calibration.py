@@ -89,6 +89,7 @@ def operating_points(
     *,
     only: Collection[str] | None = None,
     min_specificity: float = 0.95,
+    min_threshold: float = 0.0,
     measured_on: str | None = None,
     provisional: bool = True,
 ) -> dict[str, OperatingPoint]:
@@ -100,7 +101,8 @@ def operating_points(
     (often none). A threshold lies midway between two answers, so that the rounding of another precision
     moves no frame across it. Where no threshold is that specific the most specific one is taken.
 
-    ``only`` restricts the labels (the findings, say). A label without a frame, or without a frame of
+    ``min_threshold`` is the least probability that counts: .5 is what the model holds more likely than all else
+    together. ``only`` restricts the labels (the findings, say). A label without a frame, or without a frame of
     another label, gets 0.5 and None for what was measured.
     """
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels, np.intp)
@@ -113,13 +115,15 @@ def operating_points(
         if not positive.any() or positive.all():
             points[key] = OperatingPoint(0.5, measured_on=measured_on, provisional=provisional)
             continue
-        threshold, sensitivity, specificity = _best(probabilities[:, column], positive, min_specificity)
+        threshold, sensitivity, specificity = _best(
+            probabilities[:, column], positive, min_specificity, min_threshold
+        )
         points[key] = OperatingPoint(threshold, sensitivity, specificity, measured_on, provisional)
     return points
 
 
 def _best(
-    scores: Floats, positive: npt.NDArray[np.bool_], min_specificity: float
+    scores: Floats, positive: npt.NDArray[np.bool_], min_specificity: float, min_threshold: float
 ) -> tuple[float, float, float]:
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
@@ -136,6 +140,9 @@ def _best(
     best = int(np.argmax(np.where(allowed, f1, -1.0)))
     below = ranked[last[best] + 1] if last[best] + 1 < len(ranked) else 0.0
     threshold = (ranked[last[best]] + below) / 2
+    if threshold < min_threshold:
+        seen = scores >= min_threshold
+        return min_threshold, float(seen[positive].mean()), float(1 - seen[~positive].mean())
     return float(threshold), float(sensitivity[best]), float(specificity[best])
 
 

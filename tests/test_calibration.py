@@ -94,3 +94,15 @@ def test_what_cannot_be_calibrated_is_refused(values: np.ndarray, labels: np.nda
     for function in (fit_temperature, ece):
         with pytest.raises(InputError, match=word.replace("(", r"\(").replace(")", r"\)")):
             function(values, labels)
+
+
+def test_a_least_threshold_is_kept_and_measured_there() -> None:
+    scores = np.array([0.9, 0.45, 0.4, 0.3, 0.2, 0.1])
+    labels = np.array([1, 1, 1, 0, 0, 0])
+    probabilities = np.stack([1 - scores, scores], axis=1)
+    free = operating_points(probabilities, labels, ("normal", "polyp"), only=("polyp",))["polyp"]
+    held = operating_points(probabilities, labels, ("normal", "polyp"), only=("polyp",), min_threshold=0.5)[
+        "polyp"
+    ]
+    assert (free.threshold, free.sensitivity) == (pytest.approx(0.35), 1.0)
+    assert (held.threshold, held.sensitivity, held.specificity) == (0.5, pytest.approx(1 / 3), 1.0)
