@@ -22,7 +22,7 @@ import click
     "--weights", type=click.Path(path_type=Path), help="Pretrained MobileNetV2 1.0 backbone (.h5, .npz)."
 )
 @click.option("--teacher", "teachers", multiple=True, type=click.Path(path_type=Path),
-              help="Exported model to learn from beside the labels; may be given again.")  # fmt: skip
+              help="Exported model, or weights (.npz), to learn from; may be given again.")  # fmt: skip
 @click.option(
     "--calibrate-on", type=click.Path(path_type=Path), help="out_of_fold.npz that train.folds left."
 )

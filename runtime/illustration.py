@@ -35,7 +35,8 @@ class ColourBar:
         # What preprocessing leaves of a white frame is what lies inside the field of view.
         white = np.full((spec.size, spec.size, 3), 255, np.uint8)
         self._inside = np.ascontiguousarray(preprocess(white, replace(spec, crop="none"))[..., 0])
-        self._bins = max(1, min(_BINS, frames))
+        # Two frames a stretch: with one, rounding leaves stretches empty between frames that are evenly spaced.
+        self._bins = max(1, min(_BINS, frames // 2))
         self._duration_s = duration_s or 1.0
         self._sums = np.zeros((self._bins, 3))
         self._counts = np.zeros(self._bins, np.int64)

@@ -25,7 +25,7 @@ from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSp
 
 from . import models, weights
 from .config import TrainConfig
-from .data import PHANTOM, Frames, load_frames, phantom_frames
+from .data import PHANTOM, Frames, load_frames, phantom_frames, scale
 from .folds import fold_of, mask_unseen
 
 __all__ = ["train_run"]
@@ -53,10 +53,10 @@ def train_run(
 ) -> None:
     """Train on ``dataset`` and leave a RUN folder in ``out``.
 
-    ``backbone`` is a pretrained MobileNetV2 (``weights.load_backbone``). ``teachers`` are exported model
-    files whose mean probabilities are learnt beside the labels. ``calibrate_on`` is the ``out_of_fold.npz`` that
-    ``folds`` left: the temperature and the operating points come from it. Without it a sixth of the videos is held
-    out of the fit, to calibrate on.
+    ``backbone`` is a pretrained MobileNetV2 (``weights.load_backbone``). ``teachers`` are exported model files, or
+    weights of the same architecture, whose mean probabilities are learnt beside the labels. ``calibrate_on`` is the
+    ``out_of_fold.npz`` that ``folds`` left: the temperature and the operating points come from it. Without it a sixth
+    of the videos is held out of the fit, to calibrate on.
 
     Raises ``UsageError`` for a data set of one class, and what reading and writing raise.
     """
@@ -86,7 +86,7 @@ def train_run(
         held_out = np.zeros(len(everything), bool)
         if calibrate_on is None:
             held_out[: len(frames)] = fold_of(frames, _HELD_OUT_FOLDS) == 0
-        taught = _ask(teachers, everything) if teachers else None
+        taught = _ask(teachers, everything, config) if teachers else None
         fit.fit_fp32(
             fp32, everything.take(np.flatnonzero(~held_out)), config, checkpoint=out / "fp32.checkpoint.npz",
             note=journal.of("fp32"), taught=None if taught is None else taught[~held_out],
@@ -119,21 +119,39 @@ def train_run(
     _write(out / "run.json", json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
 
 
-def _ask(teachers: Sequence[Path], frames: Frames) -> npt.NDArray[np.float32]:
-    """The teachers' mean probabilities (N, labels); rendered frames keep their label."""
+def _ask(teachers: Sequence[Path], frames: Frames, config: TrainConfig) -> npt.NDArray[np.float32]:
+    """The teachers' mean probabilities (N, labels); rendered frames keep their label.
+
+    A teacher is an exported model, or the weights (``.npz``) of one of the same architecture and size.
+    """
     answers = np.eye(len(frames.keys), dtype=np.float32)[frames.labels]
     real = np.flatnonzero(frames.videos != PHANTOM)
     answers[real] = 0
     for path in teachers:
-        teacher = open_model(path)
-        if teacher.spec.keys != frames.keys or teacher.spec.input.size != frames.pixels.shape[1]:
-            raise InputError(
-                f"the teacher {path} has other labels or another input size than the model to train"
-            )
+        ask = _ask_weights(path, frames, config) if path.suffix == ".npz" else _ask_file(path, frames)
         for at in range(0, len(real), 64):
             rows = real[at : at + 64]
-            answers[rows] += teacher.run(frames.pixels[rows]).probabilities / len(teachers)
+            answers[rows] += ask(frames.pixels[rows]) / len(teachers)
     return answers
+
+
+def _ask_file(path: Path, frames: Frames) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    teacher = open_model(path)
+    if teacher.spec.keys != frames.keys or teacher.spec.input.size != frames.pixels.shape[1]:
+        raise InputError(f"the teacher {path} has other labels or another input size than the model to train")
+    return lambda pixels: teacher.run(pixels).probabilities
+
+
+def _ask_weights(
+    path: Path, frames: Frames, config: TrainConfig
+) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    import tensorflow as tf
+    import tf_keras
+
+    model = models.build(config.architecture, size=config.size, labels=len(frames.keys), keras=tf_keras)
+    weights.assign(model, weights.load(path))
+    answer = tf.function(lambda pixels: tf.nn.softmax(model(pixels, training=False)), reduce_retracing=True)
+    return lambda pixels: np.asarray(answer(scale(pixels)))
 
 
 def _out_of_fold(path: Path, keys: Sequence[str]) -> tuple[Any, Any]:
