@@ -24,6 +24,10 @@ from capsule_edge.runtime.preprocess import preprocess
 MODELS = Path(str(files("capsule_edge.runtime") / "models"))
 REAL = Path(os.environ.get("CAPSULE_EDGE_DATA", "/nowhere")) / "capsule-vision"
 FRAMES = 1000
+# Measured on all 3,018 frames of `val`: agreement .959, macro-F1 .0061 lower. On a third of them agreement spreads by
+# sqrt(.959 * .041 / 1006) = .006 and macro-F1, which rests on classes of ten frames, by about .01: three of each.
+AGREEMENT = 0.94
+MACRO_F1_DELTA = 0.035
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,6 @@ def answers(request: pytest.FixtureRequest, models: dict[str, Backend]) -> dict[
 def test_int8_agrees_with_fp32(answers: dict[str, Predictions]) -> None:
     fp32, int8 = answers["fp32"], answers["int8"]
     agreement = (fp32.predicted == int8.predicted).mean()
-    # Two of 100 frames lie so near a boundary between classes that 8 bits may move them; see docs/log.md.
     assert agreement >= AGREEMENT
     # Where FP32 is sure, there is no such excuse.
     sure = np.sort(fp32.probabilities, axis=1)[:, -1] >= 0.9
@@ -66,7 +69,7 @@ def test_int8_agrees_with_fp32(answers: dict[str, Predictions]) -> None:
 def test_int8_is_as_right_as_fp32(answers: dict[str, Predictions], models: dict[str, Backend]) -> None:
     document = certify(
         answers["fp32"], answers["int8"], kind="shipping", data={"name": "test", "sha256": "0" * 64, "split": "val"},
-        models={name: {"name": "x", "sha256": model.sha256} for name, model in models.items()},
+        models={side: {"name": name, "sha256": models[name].sha256} for side, name in (("a", "fp32"), ("b", "int8"))},
     )  # fmt: skip
     assert document["macro_f1_delta"] is not None
     assert abs(document["macro_f1_delta"]) <= MACRO_F1_DELTA
