@@ -44,6 +44,8 @@ def read_boxes(file: BinaryIO, size: int) -> Boxes | None:
         file.seek(at)
         head = file.read(16)
         if len(head) < 8:
+            if at == 0:
+                return None
             overrun = overrun or bool(head)
             break
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]

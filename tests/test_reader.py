@@ -102,11 +102,12 @@ def test_pictures_and_maps_are_of_the_peak(red: Reader, exam: Path) -> None:
 def test_colours_follow_time(red: Reader, exam: Path) -> None:
     colours = red.read(exam).colours
     assert colours is not None
-    assert colours.shape == (60, 3)
+    assert colours.shape == (30, 3)  # two of the 60 frames each, so that none is empty
+    assert np.isfinite(colours).all()
     redness = colours[:, 0] - colours[:, 1]
-    assert np.flatnonzero(redness > 20).tolist() == list(range(20, 32))
+    assert np.flatnonzero(redness > 20).tolist() == list(range(10, 16))
     # Tissue is 90 to 129, evenly; black outside the disc would pull the mean below 90.
-    assert 90 < colours[:20].min() < colours[:20].max() < 129
+    assert 90 < colours[:10].min() < colours[:10].max() < 129
 
 
 def test_a_stream_answers_as_the_recording(red: Reader, exam: Path) -> None:

@@ -503,6 +503,8 @@ def spoil(name: str, made, folder: Path) -> Path:
             path.mkdir()
         case "text.mp4":
             path.write_text("This is no recording.\n" * 50)
+        case "note.mp4":
+            path.write_text("no\n")
         case "empty.mp4":
             path.touch()
         case "random.mp4":
@@ -537,6 +539,7 @@ def spoil(name: str, made, folder: Path) -> Path:
         ("absent.mp4", "no such file"),
         ("folder.mp4", "is a folder"),
         ("text.mp4", "cannot be read as a recording"),
+        ("note.mp4", "cannot be read as a recording"),
         ("empty.mp4", "0 bytes"),
         ("random.mp4", "cannot be read as a recording"),
         ("tail_cut.mp4", "index of '.*' is missing because the file was cut before its end .*repair tool"),
