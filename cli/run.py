@@ -165,9 +165,15 @@ def _read(
 def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: float) -> dict[str, Any]:
     import os
     import platform
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     from capsule_edge.runtime.reader import BATCH
+
+    def installed(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:  # a frozen application, or a system's own package of another name
+            return None
 
     return {
         "recording": str(video.absolute()),
@@ -179,7 +185,7 @@ def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: fl
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("av", "numpy", "onnxruntime", "opencv-python-headless")},
+            **{name: installed(name) for name in ("av", "numpy", "onnxruntime", "opencv-python-headless")},
         },
     }
 
@@ -278,18 +284,28 @@ def _demo(
     reader: Reader, folder: Path, threads: int, overwrite: bool, as_json: bool, options: dict[str, Any]
 ) -> int:
     """Render, read and compare with what was planted."""
+    import os
+
+    from capsule_edge.runtime.errors import OutputError
     from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
 
     phantom = Phantom(DEMO_SEED)
-    recording = folder / "phantom.mp4"
+    recording, earlier = folder / "phantom.mp4", folder / ".phantom.mp4.earlier"
+    if recording.exists() and not overwrite:
+        raise OutputError(f"{recording} is there already", hint="choose another --out, or pass --overwrite")
     with _output(folder, overwrite=overwrite):
+        if recording.exists():
+            os.replace(recording, earlier)
         try:
             click.echo(f"rendering {phantom.frames} frames of a phantom", err=True)
             write_recording(recording, phantom)
             outcome = _read(reader, recording, folder, threads, overwrite, options)
         except BaseException:
             recording.unlink(missing_ok=True)
+            if earlier.exists():
+                os.replace(earlier, recording)
             raise
+        earlier.unlink(missing_ok=True)
     found = _match(phantom, outcome.study)
     if as_json:
         _print_json([outcome], outcome.exit_code, planted=found)

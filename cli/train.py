@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import click
 @click.command(
     epilog="\b\nExample:\n  capsule-edge train --data capsule-vision --weights backbone.h5 --out runs/first"
 )
-@click.option("--data", type=click.Path(path_type=Path), envvar="CAPSULE_EDGE_DATA_SET", required=True,
+@click.option("--data", type=click.Path(path_type=Path),  required=True,
               help="Folder with labels.csv, or with a folder for each class.")  # fmt: skip
 @click.option("--split", default=None, help="Rows to train on; 'train' where the data set has it, else all.")
 @click.option(
@@ -45,20 +46,18 @@ def command(
     """Train FP32, calibrate on videos it has not seen, then train its INT8 twin (QAT). Resumable."""
     from capsule_edge.runtime.errors import UsageError
 
-    try:
-        from capsule_edge.evaluation.datasets import load_dataset
-        from capsule_edge.train.config import TrainConfig
-        from capsule_edge.train.run import train_run
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"training needs {error.name}, which is not installed", hint="pip install 'capsule-edge[train]'"
-        ) from None
-    try:
-        dataset = load_dataset(data, split=split or "train")
-    except UsageError:
-        if split:
-            raise
-        dataset = load_dataset(data, split="all")
+    for module in ("tensorflow", "tf_keras", "tensorflow_model_optimization", "sklearn"):
+        if find_spec(module) is None:
+            raise UsageError(
+                f"training needs {module}, which is not installed", hint="pip install 'capsule-edge[train]'"
+            )
+    from capsule_edge.evaluation.datasets import load_dataset
+    from capsule_edge.train.config import TrainConfig
+    from capsule_edge.train.run import train_run
+
+    dataset = load_dataset(data, split=split or "all")
+    if not split and any(sample.split for sample in dataset.samples):
+        dataset = load_dataset(data, split="train")
     config = TrainConfig.read(config_file) if config_file else TrainConfig()
 
     def note(line: dict[str, Any]) -> None:

@@ -37,7 +37,8 @@ ALL = "all"
 
 DEFAULT_SPLIT = "val"
 
-_SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test"}
+_SPLITS = {"training": "train", "valid": "val", "validation": "val"}
+_SPLIT_FOLDERS = {"train", "val", "test", *_SPLITS}
 _COLUMNS = "file,label,source,video_id,frame_number,split"
 
 
@@ -149,7 +150,7 @@ def _sample(root: Path, table: Path, line: int, cell: Mapping[str, str]) -> Samp
         source=cell.get("source") or None,
         video_id=cell.get("video_id") or None,
         frame_number=int(number) if number else None,
-        split=cell.get("split") or None,
+        split=_split_name(cell.get("split")),
     )
 
 
@@ -172,7 +173,12 @@ def _from_folders(root: Path) -> Iterator[Sample]:
                 hint="remove it or fill it: an empty class cannot be measured",
             )
         for file in images:
-            yield Sample(file=file, label=label_key(folder.name), split=split)
+            yield Sample(file=file, label=label_key(folder.name), split=_split_name(split))
+
+
+def _split_name(name: str | None) -> str | None:
+    """One name for each split, whatever its capitals: ``Validation`` is ``val``."""
+    return _SPLITS.get(name.lower(), name.lower()) if name else None
 
 
 def _folders(parent: Path) -> list[Path]:

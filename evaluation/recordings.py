@@ -35,10 +35,17 @@ def compare_with_truth(folder: Path, truth: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} has {len(rows)} frames and {truth} marks {len(marked)}: not the same recording"
         )
-    study = json.loads((folder / "study.json").read_text("utf-8"))
+    try:
+        study = json.loads((folder / "study.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds no study.json that can be read: {error}") from None
+    if not any(row["label"] for row in rows):
+        raise InputError(f"no frame of {folder} was classified, so there is nothing to compare")
     name = study["source"]["name"]
     labels = [label_key(row["label"]) for row in marked]
-    times = [float(row["time_s"]) for row in marked]
+    # A frame that is missing from a cut recording has no time there, and its truth may have none.
+    timed = [i for i, row in enumerate(marked) if row["time_s"]]
+    times = [float(marked[i]["time_s"]) for i in timed]
     answered = [i for i, row in enumerate(rows) if row["label"]]
     normal = np.array([float(rows[i]["p_normal"]) for i in answered])
     abnormal = np.array([labels[i] != "normal" for i in answered])
@@ -48,12 +55,14 @@ def compare_with_truth(folder: Path, truth: Path) -> dict[str, Any]:
         "frames": len(rows),
         "answered": len(answered),
         "largest_time_difference_s": max(
-            abs(float(row["time_s"]) - time) for row, time in zip(rows, times, strict=True) if row["time_s"]
+            abs(float(rows[i]["time_s"]) - time)
+            for i, time in zip(timed, times, strict=True)
+            if rows[i]["time_s"]
         ),
         "frame_accuracy": float(np.mean([rows[i]["label"] == labels[i] for i in answered])),
         "always_normal": float(np.mean([labels[i] == "normal" for i in answered])),
         "sensitivity_by_share_read": reading_curve(1 - normal, abnormal),
-        "spans": {"true": labelled_events(labels, times, name), "found": found},
+        "spans": {"true": labelled_events([labels[i] for i in timed], times, name), "found": found},
     }
 
 

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import BackendError, InputError, ModelError
+from .errors import BackendError, InputError, ModelError, UsageError
 from .spec import METADATA_KEY, ModelSpec
 
 __all__ = ["BACKENDS", "Answer", "Backend", "open_model"]
@@ -52,6 +52,8 @@ def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int =
     """
     if backend not in BACKENDS:
         raise BackendError(f"backend {backend!r} is not known, allowed is one of {', '.join(BACKENDS)}")
+    if threads < 0:
+        raise UsageError(f"threads is {threads}, allowed is 0 (the engine's own choice) or more")
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no model file at {path}")
@@ -75,7 +77,7 @@ class OnnxRuntime:
         # Threads that spin between batches take the cores that decode.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own unrelated types
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise ModelError(
@@ -125,10 +127,17 @@ class OnnxRuntime:
             raise InputError(
                 f"frames are {frames.dtype} {frames.shape}, the model needs uint8 (N, {size}, {size}, 3)"
             )
-        return Answer(*self._session.run(list(OUTPUTS), {self._input: frames}))
+        if self._session is None:
+            raise BackendError(f"{self.path.name} is closed", hint="open it again")
+        answer = Answer(*self._session.run(list(OUTPUTS), {self._input: frames}))
+        if not np.isfinite(answer.probabilities).all():
+            raise ModelError(
+                f"{self.path} answers with probabilities that are no numbers", hint="export it again"
+            )
+        return answer
 
     def close(self) -> None:
-        del self._session
+        self._session = None
 
 
 BACKENDS: dict[str, Callable[[Path, int], Backend]] = {"onnxruntime": OnnxRuntime}

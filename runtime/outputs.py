@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -48,7 +49,7 @@ def prepare_folder(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
         if (folder / "study.json").exists() and not overwrite:
             raise OutputError(
                 f"{folder} already holds a study.json",
-                hint="choose another --out, or pass --overwrite or --resume",
+                hint="choose another --out, or pass --overwrite",
             )
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
@@ -256,18 +257,19 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
     try:
         for name, data in contents.items():
             target = folder / name
-            staged[target] = folder / f".{name}.{os.getpid()}.tmp"
+            staged[target] = folder / f".{name}.{uuid.uuid4().hex}.tmp"
             _write(staged[target], data)
         for target, temporary in staged.items():
             os.replace(temporary, target)
     except OSError as error:
-        for temporary in staged.values():
-            with suppress(OSError):
-                temporary.unlink()
         raise OutputError(
             f"{target} cannot be written: {_reason(error)}",
             hint="free some space, close a program that has the file open, or choose another --out",
         ) from error
+    finally:
+        for temporary in staged.values():
+            with suppress(OSError):
+                temporary.unlink()
     return {target.name: target for target in staged}
 
 

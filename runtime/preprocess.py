@@ -90,6 +90,12 @@ def preprocess(frame: Frame, spec: InputSpec, field_of_view: FieldOfView | None 
     _check(frame)
     if spec.crop == "field_of_view":
         box = field_of_view or find_field_of_view([frame])
+        if (
+            min(box.left, box.top) < 0
+            or min(box.width, box.height) < 1
+            or (box.left + box.width > frame.shape[1] or box.top + box.height > frame.shape[0])
+        ):
+            raise InputError(f"{box} does not lie in a frame of {frame.shape[1]} x {frame.shape[0]} pixels")
         frame = frame[box.top : box.top + box.height, box.left : box.left + box.width]
     if frame.shape[:2] != (spec.size, spec.size):
         shrinks = frame.shape[0] >= spec.size and frame.shape[1] >= spec.size

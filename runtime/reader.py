@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from .accounts import choose_frames, count_frames, describe_source, list_frames
 from .backends import Backend, open_model
-from .errors import ModelError, UsageError
+from .errors import InputError, ModelError, UsageError
 from .events import find_events, median_frame_distance
 from .illustration import ColourBar, illustrate
 from .prefetch import prefetch
@@ -189,7 +189,7 @@ class Reader:
         if batch < 1:
             raise UsageError(f"batch is {batch}, allowed is 1 or more")
         spec, keys = self.spec.input, self.spec.keys
-        sighted = (Sighted(index, frame) for index, frame in enumerate(frames))
+        sighted = (Sighted(index, _checked(index, frame)) for index, frame in enumerate(frames))
         for group in gather(prepare(locate(sighted, spec, field_of_view), spec), spec, batch=batch):
             answer = self._backend.run(group.pixels)
             for at, frame in enumerate(group.frames):
@@ -215,3 +215,10 @@ class Reader:
                 continue
             records[frame.index] = replace(record, status="classified", probabilities=next(answers))
             colours.add(record.time_s or 0.0, frame.pixels)
+
+
+def _checked(index: int, frame: Any) -> npt.NDArray[np.uint8]:
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise InputError(f"frame {index} is {found}, needed is a uint8 RGB array of shape (height, width, 3)")
+    return frame

@@ -154,8 +154,12 @@ class ModelSpec:
         if unknown:
             raise ModelError(f"the model has operating points for unknown labels: {sorted(unknown)}")
         for key, point in self.operating_points.items():
-            if not 0 <= point.threshold <= 1:
-                raise ModelError(f"the operating point of {key!r} is {point.threshold}, allowed is 0 to 1")
+            number = isinstance(point.threshold, int | float) and not isinstance(point.threshold, bool)
+            if not number or not 0 <= point.threshold <= 1:
+                raise ModelError(f"the operating point of {key!r} is {point.threshold!r}, allowed is 0 to 1")
+        for name, value in (("provenance", self.provenance), ("parity", self.parity or {})):
+            if not isinstance(value, Mapping):
+                raise ModelError(f"the model's {name} is {value!r}, a JSON object is needed")
         events = self.events
         for name in ("assumed_capture_fps", "smoothing_s", "max_gap_s", "min_frames", "release"):
             _positive(getattr(events, name), f"events.{name}")

@@ -71,7 +71,7 @@ def train_run(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from None
-    _claim(out / "config.json", config)
+    _claim(out, config, dataset)
     journal = _Journal(out / "curve.csv", note)
     frames = load_frames(dataset, keys, InputSpec(config.size))
     for file in frames.unreadable:
@@ -222,14 +222,19 @@ def _role(key: str) -> Role:
     return "landmark" if key in _LANDMARKS else "quality" if key in _QUALITY else "finding"
 
 
-def _claim(path: Path, config: TrainConfig) -> None:
-    """Write the configuration, or refuse to go on with another than the folder was begun with."""
+def _claim(out: Path, config: TrainConfig, dataset: Dataset) -> None:
+    """Write configuration and data, or refuse to go on with others than the folder was begun with."""
+    path, data = out / "config.json", out / "data.sha256"
+    digest = hash_dataset(dataset)
+    if data.is_file() and data.read_text("utf-8").strip() != digest:
+        raise OutputError(f"{out} holds a run on other data", hint="choose another --out or the same data")
     if path.is_file() and TrainConfig.read(path) != config:
         raise OutputError(
             f"{path.parent} holds a run of another configuration",
             hint="choose another --out or the same settings",
         )
     _write(path, json.dumps(config.to_dict(), indent=1))
+    _write(data, digest + "\n")
 
 
 def _write(path: Path, text: str) -> None:
