@@ -12,7 +12,7 @@ from red_model import write_red_model
 from study_samples import make_study
 
 from capsule_edge.cli.run import _match, command
-from capsule_edge.runtime import CapsuleEdgeError, ModelError, Reader, default_model, phantom
+from capsule_edge.runtime import CapsuleEdgeError, Reader, phantom
 from capsule_edge.runtime.outputs import FILES
 from capsule_edge.runtime.phantom import (
     DEMO_SEED,
@@ -24,11 +24,7 @@ from capsule_edge.runtime.phantom import (
 
 @pytest.fixture(scope="module")
 def reader():
-    try:
-        path = default_model()
-    except ModelError as error:
-        pytest.skip(f"the default model is not trained yet: {error}")
-    with Reader.open(path) as opened:
+    with Reader.open() as opened:
         yield opened
 
 
