@@ -284,7 +284,7 @@ def test_integers_that_are_not_what_qat_emulates_are_named(plain_run: Path) -> N
     run = load_run(plain_run)
     integers = read_integers(run.qat)
     check_layers(integers, run.qat, run.frames[:4])
-    integers.nodes[3].kernel.biases[0] += 10_000  # type: ignore[union-attr]
+    integers.nodes[3].kernel.biases[0] += 10_000
     with pytest.raises(ModelError, match="layer 'conv_4' is off what QAT emulates"):
         check_layers(integers, run.qat, run.frames[:4])
 

@@ -102,7 +102,7 @@ def test_an_interrupted_write_leaves_no_temporary_file(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"operating_points": {"polyp": OperatingPoint("0.5")}}, "operating point of 'polyp' is '0.5'"),  # type: ignore[arg-type]
+        ({"operating_points": {"polyp": OperatingPoint("0.5")}}, "operating point of 'polyp' is '0.5'"),
         ({"parity": 5}, "parity is 5"),
         ({"provenance": [1]}, r"provenance is \[1\]"),
     ],

@@ -43,7 +43,7 @@ def made(
 
 
 def answered(labels: Sequence[int], answers: Sequence[int], **more: object) -> Predictions:
-    return made(labels, np.eye(3)[list(answers)] * 0.8 + 0.2 / 3, **more)  # type: ignore[arg-type]
+    return made(labels, np.eye(3)[list(answers)] * 0.8 + 0.2 / 3, **more)
 
 
 def test_a_confusion_of_three_classes_by_hand() -> None:

@@ -47,7 +47,7 @@ def test_every_method_gives_a_model_that_exports(fp32: Any, batches: list[Any], 
 
 def test_an_unknown_method_and_no_batch_are_refused(fp32: Any, batches: list[Any]) -> None:
     with pytest.raises(UsageError, match="'best' is not known, allowed is one of minmax"):
-        quantize_after_training(fp32, batches, method="best")  # type: ignore[arg-type]
+        quantize_after_training(fp32, batches, method="best")
     with pytest.raises(InputError, match="no batch"):
         quantize_after_training(fp32, [])
 
