@@ -60,6 +60,13 @@ class _Outcome:
 )
 @click.option("--end", "end_s", type=float, metavar="S", help="Read up to before this second.")
 @click.option("--every", type=int, default=1, show_default=True, metavar="N", help="Read every N-th frame.")
+@click.option(
+    "--landmark",
+    "landmarks",
+    multiple=True,
+    metavar="NAME=TIME",
+    help="First picture of stomach, small-bowel or colon, or the end, as small-bowel=00:41:10; repeatable.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--demo", is_flag=True, help="Make a phantom recording with known lesions and read that.")
@@ -75,6 +82,7 @@ def command(
     overwrite: bool,
     as_json: bool,
     demo: bool,
+    landmarks: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Read recordings: every frame is accounted for, findings become events with times.
@@ -85,8 +93,10 @@ def command(
     """
     if bool(videos) == demo:
         raise click.UsageError("--demo makes its own recording" if demo else "no VIDEO was given", context)
+    from capsule_edge.runtime.landmarks import parse_landmarks
     from capsule_edge.runtime.reader import Reader
 
+    options["landmarks"] = parse_landmarks(landmarks, recordings=len(videos))
     folders = [out or Path(_DEMO_FOLDER)] if demo else _folders(videos, out)
     with Reader.open(model, backend=backend, threads=threads) as reader:
         if demo:
@@ -246,6 +256,7 @@ def _print_json(outcomes: Sequence[_Outcome], exit_code: int, **more: Any) -> No
 
 def _print(outcome: _Outcome) -> None:
     from capsule_edge.runtime.figures import clock
+    from capsule_edge.runtime.ranking import FIRST, rank_events
 
     study = outcome.study
     if study is None:
@@ -259,12 +270,18 @@ def _print(outcome: _Outcome) -> None:
     if study.events:
         names = {label.key: label.name for label in study.model.labels}
         events = table("event", "finding", "from", "to", "peak", "p", "frames")
-        for event in study.events:
+        first = rank_events(study.events, most=FIRST)
+        for event in sorted(first, key=lambda event: event.id):
             times = (clock(at, tenths=tenths) for at in (event.start_s, event.end_s, event.peak_s))
             events.add_row(
                 str(event.id), names[event.label], *times, number(event.peak_p, 2), number(event.frames)
             )
         screen.print(events)
+        if len(study.events) > len(first):
+            rest = len(study.events) - len(first)
+            screen.print(
+                f"and {number(rest)} more in the report, which has the strongest of each finding first"
+            )
     elif ledger.classified:
         screen.print("no finding above the operating points")
     screen.print(f"report: {outcome.folder / 'report.html'}")

@@ -8,13 +8,13 @@ player shows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from .spec import EventParameters, ModelSpec
+from .spec import EventParameters, ModelSpec, Role
 from .study import Event, FrameRecord
 
 __all__ = ["capture_scale", "find_events", "median_frame_distance", "smooth"]
@@ -31,6 +31,10 @@ _SLACK_S = 1e-3
 # Probabilities are compared as they are written, with six decimals: float32 holds 0.7 as 0.69999999, and a
 # difference of running sums carries 1e-11. Neither may push a constant 0.7 below a threshold of 0.7.
 _DECIMALS = 6
+
+# Share of probability that the mean answers of two stretches have in common from which they count as the
+# same sight: 1 is equal, and two answers that agree on a label at .8 share at least .6 whatever the rest.
+_ALIKE = 0.8
 
 
 def median_frame_distance(frames: Sequence[FrameRecord]) -> float | None:
@@ -64,18 +68,21 @@ def find_events(
     median_distance_s: float | None,
     time_kind: TimeKind,
     capture_fps: float | None = None,
+    role: Role = "finding",
 ) -> list[Event]:
-    """Events of every label with the role ``finding`` and an operating point, by start and then label.
+    """Events of every label with that role and an operating point, by start and then label.
 
     For each label: the mean over ``smoothing_s`` opens an event at the label's threshold and ends it below
     ``release`` of that; runs of fewer than ``min_frames`` frames are dropped; what remains is merged over
-    gaps of at most ``max_gap_s``. Frames further apart than ``max_gap_s`` never share an event. Frames
-    without an answer (corrupt, skipped, ...) take no part: they neither vote nor end an event.
+    gaps of at most ``max_gap_s``, and over gaps of at most ``merge_s`` where both sides look alike to the
+    model. Frames further apart than ``max_gap_s`` never share an event. Frames without an answer (corrupt,
+    skipped, ...) take no part: they neither vote nor end an event.
 
     Args:
         frames: in presentation order; ``probabilities`` float32 (labels,) or None.
         median_distance_s: seconds of container time between frames, None where unknown.
         capture_fps: frames a second at which the capsule recorded, None where unknown.
+        role: of the labels that are looked at; ``landmark`` serves ``landmarks``.
     """
     timed = [frame for frame in frames if frame.time_s is not None]
     used = [
@@ -93,14 +100,15 @@ def find_events(
     capture_s = times_s * scale
 
     found: list[Event] = []
-    for column in spec.index_of("finding"):
+    for column in spec.index_of(role):
         label = spec.labels[column]
         point = spec.operating_points.get(label.key)
         if point is None:  # no threshold was measured, and none is invented here
             continue
         raw = probabilities[:, column]
         smoothed = smooth(raw, capture_s, window_s=rule.smoothing_s, max_gap_s=rule.max_gap_s)
-        for first, last in _runs(smoothed, capture_s, point.threshold, rule):
+        runs = _runs(smoothed, capture_s, point.threshold, rule)
+        for first, last in _merge_alike(runs, probabilities, capture_s, rule):
             peak = first + int(np.argmax(raw[first : last + 1]))
             found.append(
                 Event(
@@ -140,8 +148,7 @@ def _runs(
     smoothed: Floats, capture_s: Floats, threshold: float, rule: EventParameters
 ) -> Iterator[tuple[int, int]]:
     """First and last position, inclusive, of each event of one label."""
-    gap = np.diff(capture_s) > rule.max_gap_s + _SLACK_S
-    stretch = np.concatenate(([0], np.cumsum(gap)))
+    stretch = _stretches(capture_s, rule)
     held = np.flatnonzero(smoothed >= round(rule.release * threshold, _DECIMALS))
     if not len(held):
         return
@@ -169,6 +176,40 @@ def _runs(
             pending = (start, end)
     if pending is not None:
         yield pending
+
+
+def _merge_alike(
+    runs: Iterable[tuple[int, int]], probabilities: Floats, capture_s: Floats, rule: EventParameters
+) -> Iterator[tuple[int, int]]:
+    """Runs of one label joined where they are near each other and the model's mean answers agree.
+
+    Two sightings of one lesion, with the capsule turned away between them, are one event to a reader; a
+    second lesion of the same kind usually comes with other second thoughts of the model.
+    """
+    stretch = _stretches(capture_s, rule)
+    pending: tuple[int, int] | None = None
+    for start, end in runs:
+        if pending is None:
+            pending = (start, end)
+            continue
+        near = capture_s[start] - capture_s[pending[1]] <= rule.merge_s + _SLACK_S
+        if rule.merge_s and near and stretch[start] == stretch[pending[1]]:
+            before = probabilities[pending[0] : pending[1] + 1].mean(axis=0)
+            after = probabilities[start : end + 1].mean(axis=0)
+            if np.minimum(before, after).sum() >= _ALIKE:
+                pending = (pending[0], end)
+                continue
+        yield pending
+        pending = (start, end)
+    if pending is not None:
+        yield pending
+
+
+def _stretches(capture_s: Floats, rule: EventParameters) -> Indices:
+    """Number of the stretch of each frame; a new one begins behind a gap wider than ``max_gap_s``."""
+    gap = np.diff(capture_s) > rule.max_gap_s + _SLACK_S
+    stretch: Indices = np.concatenate(([0], np.cumsum(gap)))
+    return stretch
 
 
 def _end(last_s: float, every_s: Floats, max_gap_s: float, median_distance_s: float | None) -> float:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .backends import Backend
 from .preprocess import FieldOfView, preprocess
+from .ranking import rank_events
 from .spec import InputSpec
 from .stages import sight
 from .study import Event
@@ -23,7 +24,7 @@ Map = npt.NDArray[np.float32]
 
 # Side of an event's picture, pixels: what the report shows.
 _SIDE = 288
-# Pictures held in memory, 0.25 MB each, highest peaks first; the report has room for some 500.
+# Pictures held in memory, 0.25 MB each, the events to look at first; the report has room for some 500.
 _MOST = 400
 _BINS = 1000
 
@@ -62,7 +63,7 @@ def illustrate(
     Only at the end is it known which frames are peaks. They are decoded again, which costs up to a sixth of
     reading, where keeping every candidate would take memory that grows with the recording.
     """
-    shown = sorted(events, key=lambda event: (-event.peak_p, event.id))[:_MOST]
+    shown = rank_events(events, most=_MOST)
     peaks = {event.peak_index for event in shown}
     if not peaks:
         return {}, {}

@@ -2,8 +2,7 @@
 
 All four are written beside their final names first and moved there only when every one is whole, so a full
 disk or an error leaves what was there before. All but ``timing.json`` depend on the ``Study`` alone, byte for
-byte. Numbers have six decimals: microseconds, and finer than a float32 probability is worth.
-"""
+byte."""
 
 from __future__ import annotations
 
@@ -22,9 +21,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .assessment import landmarks_document, quality_document
 from .errors import OutputError
 from .report import render_report
-from .spec import ModelSpec, Role
+from .rounding import rounded
+from .spec import ModelSpec
 from .study import SCHEMA, Event, FrameRecord, Study
 
 __all__ = ["FILES", "prepare_folder", "study_document", "tool_version", "write_study"]
@@ -140,9 +141,9 @@ def study_document(study: Study) -> dict[str, Any]:
             "height": source.height,
             "time_base": source.time_base,
             "start_pts": source.start_pts,
-            "duration_s": _rounded(source.duration_s),
+            "duration_s": rounded(source.duration_s),
             "time_kind": source.time_kind,
-            "capture_fps": _rounded(source.capture_fps),
+            "capture_fps": rounded(source.capture_fps),
             "field_of_view": None
             if box is None
             else {"left": box.left, "top": box.top, "width": box.width, "height": box.height},
@@ -167,8 +168,8 @@ def study_document(study: Study) -> dict[str, Any]:
             "edited_out": ledger.edited_out,
         },
         "events": [_event(event) for event in study.events],
-        "landmarks": _assessed(study, "landmark"),
-        "quality": _assessed(study, "quality"),
+        "landmarks": landmarks_document(study),
+        "quality": quality_document(study),
     }
 
 
@@ -179,54 +180,13 @@ def _event(event: Event) -> dict[str, Any]:
         "role": event.role,
         "start_index": event.start_index,
         "end_index": event.end_index,
-        "start_s": _rounded(event.start_s),
-        "end_s": _rounded(event.end_s),
+        "start_s": rounded(event.start_s),
+        "end_s": rounded(event.end_s),
         "peak_index": event.peak_index,
-        "peak_s": _rounded(event.peak_s),
-        "peak_p": _rounded(event.peak_p),
+        "peak_s": rounded(event.peak_s),
+        "peak_p": rounded(event.peak_p),
         "frames": event.frames,
     }
-
-
-def _assessed(study: Study, role: Role) -> dict[str, Any]:
-    """Frames at or above the operating point of each label of a role; not ``assessed`` without such a label.
-
-    A label without an operating point, or a recording without a classified frame, has null: nothing was
-    measured.
-    """
-    columns = study.model.index_of(role)
-    if not columns:
-        return {"assessed": False, "labels": None}
-    used = [
-        (frame.time_s, frame.probabilities)
-        for frame in study.frames
-        if frame.probabilities is not None
-        and frame.time_s is not None
-        and np.isfinite(frame.probabilities).all()
-    ]
-    labels = []
-    for column in columns:
-        key = study.model.labels[column].key
-        point = study.model.operating_points.get(key)
-        seen = None
-        if point is not None and used:
-            seen = [time_s for time_s, values in used if values[column] >= point.threshold]
-        labels.append(
-            {
-                "label": key,
-                "threshold": None if point is None else _rounded(point.threshold),
-                "frames": None if seen is None else len(seen),
-                "share": None if seen is None else _rounded(len(seen) / len(used)),
-                "first_s": _rounded(seen[0]) if seen else None,
-                "last_s": _rounded(seen[-1]) if seen else None,
-            }
-        )
-    return {"assessed": True, "labels": labels}
-
-
-def _rounded(value: float | None) -> float | None:
-    """Six decimals; never a NaN, an infinity or a minus zero, on which readers of JSON do not agree."""
-    return None if value is None or not math.isfinite(value) else round(float(value), 6) + 0.0
 
 
 def _json(document: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -29,6 +29,7 @@ from .backends import Backend, open_model
 from .errors import InputError, ModelError, UsageError
 from .events import find_events, median_frame_distance
 from .illustration import ColourBar, illustrate
+from .landmarks import check_landmarks
 from .prefetch import prefetch
 from .preprocess import FieldOfView
 from .spec import ModelSpec
@@ -118,6 +119,7 @@ class Reader:
         start_s: float | None = None,
         end_s: float | None = None,
         every: int = 1,
+        landmarks: Mapping[str, float] | None = None,
         progress: Progress | None = None,
         cancel: Callable[[], bool] | None = None,
     ) -> Study:
@@ -128,6 +130,7 @@ class Reader:
             start_s, end_s: read ``[start_s, end_s)`` of container time, and of that each ``every``-th frame
             from
                 its first on; the other frames are ``skipped``, damaged or not.
+            landmarks: seconds of container time by name (``landmarks.LANDMARKS``), set by whoever looked.
             progress: called with (frames done, frames in all) after each batch.
             cancel: asked before each batch; once it says True the rest is ``unread``.
 
@@ -137,6 +140,9 @@ class Reader:
             raise UsageError(f"capture_fps is {capture_fps}, allowed is a number above 0")
         container = scan(path)
         wanted = choose_frames(container, start_s, end_s, every)
+        marks = check_landmarks(
+            landmarks or {}, last_s=max(container.times_s[-1], container.duration_s or 0.0)
+        )
         with container.path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         records = list_frames(container, wanted)
@@ -165,13 +171,20 @@ class Reader:
             model=self.spec,
             model_sha256=self._backend.sha256,
             backend=self._backend.name,
-            options={"capture_fps": capture_fps, "end_s": end_s, "every": every, "start_s": start_s},
+            options={
+                "capture_fps": capture_fps,
+                "end_s": end_s,
+                "every": every,
+                "landmarks": marks,
+                "start_s": start_s,
+            },
             ledger=count_frames(container, records),
             frames=records,
             events=events,
             thumbnails=thumbnails,
             activations=activations,
             colours=colours.means(),
+            landmarks=marks,
         )
 
     def stream(

@@ -11,6 +11,8 @@ from html import escape
 from typing import Any
 
 from .events import capture_scale, median_frame_distance
+from .landmarks import locate_events
+from .report_gut import landmark_notes, landmarks_table, quality_note
 from .study import STATUSES, Ledger, Status, Study
 
 __all__ = ["alerts", "assessed", "ledger", "model_card", "nothing_found", "number", "probability", "times"]
@@ -192,16 +194,9 @@ def assessed(study: Study) -> str:
         silent.append(
             f"{'; '.join(no_point)}: the model has no operating point for it, so it is never marked."
         )
-    for role, text in (
-        (
-            "landmark",
-            "Anatomical landmarks: not assessed. Where in the bowel a finding lies, transit times and "
-            "whether the examination is complete are not known from this report.",
-        ),
-        ("quality", "Quality of the view and cleansing: not assessed."),
-    ):
-        names = "; ".join(label.name for label in model.labels if label.role == role)
-        silent.append(f"Assessed frame by frame, counts in study.json: {names}." if names else text)
+    found = locate_events(study)
+    silent += landmark_notes(study, found)
+    silent.append(quality_note(study))
     unseen = study.ledger.container - study.ledger.classified - study.ledger.duplicate
     if unseen:
         silent.append(f"{number(unseen, 'frame')} without an answer: not assessed.")
@@ -210,7 +205,13 @@ def assessed(study: Study) -> str:
         "Below the operating points: a label that is not marked is not excluded. It only stayed below its "
         "threshold."
     )
-    return first + "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in silent) + "</ul>"
+    return (
+        landmarks_table(study, found)
+        + first
+        + "<ul>"
+        + "".join(f"<li>{escape(text)}</li>" for text in silent)
+        + "</ul>"
+    )
 
 
 def times(study: Study) -> str:

@@ -63,6 +63,8 @@ class EventParameters:
     """How probabilities become events; all times are seconds of capture time.
 
     ``release`` is the share of a label's threshold below which an open event ends (hysteresis).
+    ``merge_s`` is the widest gap between two events of one label that look alike to the model and are
+    therefore one; 0, and whatever is not above ``max_gap_s``, adds nothing to the merging over that.
     """
 
     assumed_capture_fps: float = 2.0
@@ -70,6 +72,7 @@ class EventParameters:
     max_gap_s: float = 5.0
     min_frames: int = 3
     release: float = 0.6
+    merge_s: float = 0.0
     provisional: bool = True
 
 
@@ -163,6 +166,8 @@ class ModelSpec:
         events = self.events
         for name in ("assumed_capture_fps", "smoothing_s", "max_gap_s", "min_frames", "release"):
             _positive(getattr(events, name), f"events.{name}")
+        if events.merge_s != 0:
+            _positive(events.merge_s, "events.merge_s")
         if events.release > 1 or not isinstance(events.min_frames, int):
             raise ModelError(
                 f"the model's events.release is {events.release} and events.min_frames {events.min_frames!r},"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -103,7 +103,8 @@ class Study:
     ``thumbnails`` maps an event id to a uint8 RGB HxWx3 picture of its peak and ``activations`` to a
     float32 (h, w) map in 0..1 over that picture; ``colours`` is the mean colour of the frames in equal
     stretches of container time, RGB 0..255 of shape (bins, 3), NaN for a stretch without a frame. None of
-    them is part of the JSON.
+    them is part of the JSON. ``landmarks`` are those set by hand, seconds of container time by name
+    (``landmarks.LANDMARKS``).
     """
 
     source: Source
@@ -117,3 +118,4 @@ class Study:
     thumbnails: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     activations: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     colours: npt.NDArray[np.float64] | None = None
+    landmarks: Mapping[str, float] = field(default_factory=dict)

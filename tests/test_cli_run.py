@@ -152,7 +152,13 @@ def test_options_reach_the_study(call, plain: Path, model: Path) -> None:
     )
     assert called.code == 0
     study = check_files(Path("out"))
-    assert study["tool"]["options"] == {"capture_fps": 3.0, "end_s": 2.0, "every": 5, "start_s": 0.4}
+    assert study["tool"]["options"] == {
+        "capture_fps": 3.0,
+        "end_s": 2.0,
+        "every": 5,
+        "landmarks": {},
+        "start_s": 0.4,
+    }
     assert study["source"]["capture_fps"] == 3.0
     # 25 a second: 0.4 s is frame 10, 2 s frame 50.
     assert study["ledger"]["classified"] == 8
@@ -461,3 +467,48 @@ def test_as_a_process_of_its_own(exam: Path, red_model: Path, tmp_path: Path) ->
     assert second.wait(timeout=60) == 1
     check_files(tmp_path / "one")
     check_files(tmp_path / "two")
+
+
+def test_landmarks_by_hand_reach_the_study_and_the_report(call, red_model: Path, exam: Path) -> None:
+    found = call(
+        "run",
+        exam,
+        "--model",
+        red_model,
+        "--landmark",
+        "small-bowel=00:00:05",
+        "--landmark",
+        "colon=0:25",
+        "--json",
+    )
+    assert found.code == 0
+    study = check_files(Path("exam.capsule-edge"))
+    landmarks = study["landmarks"]
+    assert landmarks["assessed"] is False  # the model looked for none
+    assert [(mark["name"], mark["time_s"], mark["source"]) for mark in landmarks["marks"]] == [
+        ("small-bowel", 5.0, "hand"),
+        ("colon", 25.0, "hand"),
+    ]
+    assert landmarks["transit"]["small_bowel_s"] == 20.0
+    (event,) = study["events"]
+    share = round((event["peak_s"] - 5) / 20, 6)
+    assert landmarks["positions"] == [{"event": 1, "segment": "small-bowel", "share": share}]
+    assert study["tool"]["options"]["landmarks"] == {"small-bowel": 5.0, "colon": 25.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--landmark", "ileum=1"), "allowed is NAME=TIME with a NAME of stomach, small-bowel, colon, end"),
+        (("--landmark", "colon=01:00:00"), "colon is at 3600 s, allowed is 0 to 30 s"),
+        (("--landmark", "colon=1", "--landmark", "small-bowel=2"), "allowed is small-bowel before colon"),
+    ],
+)
+def test_a_landmark_that_cannot_be_leaves_nothing(
+    call, red_model: Path, exam: Path, options, words: str
+) -> None:
+    found = call("run", exam, "--model", red_model, *options)
+    assert found.code == 2
+    assert words in found.err
+    assert len(found.err.strip().splitlines()) == 1
+    assert list(Path().iterdir()) == []

@@ -251,3 +251,35 @@ def test_events_of_a_label_do_not_overlap_on_random_recordings() -> None:
             assert event.peak_p == max(float(f.probabilities[1]) for f in inside)
         for before, after in pairwise(found):
             assert before.end_s <= after.start_s
+
+
+def test_sightings_that_look_alike_are_one_event_within_merge_s() -> None:
+    gap = [0.0] * 20  # 10.5 s from the last frame before to the first after, more than max_gap_s
+    frames = recording([0.9] * 6 + gap + [0.9] * 6)
+    apart = with_events(smoothing_s=0.0)
+    assert spans(events(frames, apart)) == [(0, 5), (26, 31)]
+    assert spans(events(frames, with_events(smoothing_s=0.0, merge_s=10.0))) == [(0, 5), (26, 31)]
+    assert spans(events(frames, with_events(smoothing_s=0.0, merge_s=10.5))) == [(0, 31)]
+
+    def second_thoughts(frame: FrameRecord) -> FrameRecord:
+        if frame.index < 26 or frame.probabilities is None:
+            return frame
+        # .6 ulcer and .4 polyp, where the first sighting was .9 ulcer: .6 in common, less than .8
+        return dataclasses.replace(frame, probabilities=np.array([0, 0.6, 0, 0, 0.4], np.float32))
+
+    other = [second_thoughts(frame) for frame in frames]
+    assert spans(events(other, with_events(smoothing_s=0.0, merge_s=10.5))) == [(0, 5), (26, 31)]
+    # A hole in the recording divides whatever looks alike.
+    holed = recording([0.9] * 12, times=[*(i * 0.5 for i in range(6)), *(8.5 + i * 0.5 for i in range(6))])
+    assert spans(events(holed, with_events(smoothing_s=0.0, merge_s=60.0))) == [(0, 5), (6, 11)]
+
+
+def test_landmarks_have_events_when_asked_for() -> None:
+    found = find_events(
+        recording([0.9] * 9, label="pylorus"),
+        SPEC,
+        median_distance_s=STEP_S,
+        time_kind="capture",
+        role="landmark",
+    )
+    assert [(event.label, event.role) for event in found] == [("pylorus", "landmark")]

@@ -126,7 +126,16 @@ def test_the_schemas_describe_every_field_and_allow_no_other(name: str) -> None:
 
 def test_what_no_label_assesses_is_not_reported_as_absent() -> None:
     document = study_document(STUDIES["plain"])
-    assert document["landmarks"] == document["quality"] == {"assessed": False, "labels": None}
+    assert document["quality"] == {
+        "assessed": False,
+        "labels": None,
+        "reduced_frames": None,
+        "reduced_share": None,
+    }
+    landmarks = document["landmarks"]
+    assert (landmarks["assessed"], landmarks["labels"], landmarks["positions"]) == (False, None, None)
+    assert landmarks["marks"] == []
+    assert set(landmarks["transit"].values()) == {None}
 
     landmarks = study_document(STUDIES["all roles"])["landmarks"]
     assert landmarks["assessed"] is True

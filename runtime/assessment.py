@@ -1,0 +1,115 @@
+"""What the labels of the roles ``landmark`` and ``quality`` say, as ``study.json`` has it.
+
+Where the model has no such label nothing is said at all: ``assessed`` is false and the rest null.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .landmarks import locate_events
+from .rounding import rounded
+from .spec import Role
+from .study import Study
+
+__all__ = ["landmarks_document", "quality_document", "reduced_view"]
+
+
+def landmarks_document(study: Study) -> dict[str, Any]:
+    """``landmarks`` of ``study.json``: what the model's labels saw, the marks, and what follows from them."""
+    found = locate_events(study)
+    columns = study.model.index_of("landmark")
+    return {
+        "assessed": bool(columns),
+        "labels": _labels(study, "landmark") if columns else None,
+        "marks": [
+            {"name": mark.name, "time_s": rounded(mark.time_s), "source": mark.source, "label": mark.label}
+            for mark in found.marks
+        ],
+        "transit": {
+            "gastric_s": rounded(found.gastric_s),
+            "gastric_from": found.gastric_from,
+            "small_bowel_s": rounded(found.small_bowel_s),
+            "colon_s": rounded(found.colon_s),
+            "unknown_for_lack_of": found.transit_unknown,
+        },
+        "positions": [
+            {"event": place.event, "segment": place.segment, "share": rounded(place.share)}
+            for place in found.positions
+        ]
+        if found.marks
+        else None,
+    }
+
+
+def quality_document(study: Study) -> dict[str, Any]:
+    """``quality`` of ``study.json``: each label, and the frames on which any of them reduces the view."""
+    if not study.model.index_of("quality"):
+        return {"assessed": False, "labels": None, "reduced_frames": None, "reduced_share": None}
+    reduced = reduced_view(study)
+    return {
+        "assessed": True,
+        "labels": _labels(study, "quality"),
+        "reduced_frames": None if reduced is None else reduced[0],
+        "reduced_share": None if reduced is None else rounded(reduced[0] / reduced[1]),
+    }
+
+
+def reduced_view(study: Study) -> tuple[int, int] | None:
+    """Frames with any quality label at or above its operating point, and frames answered; None where unknown."""
+    spec = study.model
+    points = {
+        column: spec.operating_points[spec.keys[column]].threshold
+        for column in spec.index_of("quality")
+        if spec.keys[column] in spec.operating_points
+    }
+    _, values = _answers(study)
+    if not points or not len(values):
+        return None
+    seen = np.any([values[:, column] >= threshold for column, threshold in points.items()], axis=0)
+    return int(seen.sum()), len(values)
+
+
+def _answers(study: Study) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Times (n,) and probabilities (n, labels) of the frames that have an answer."""
+    used = [
+        (frame.time_s, frame.probabilities)
+        for frame in study.frames
+        if frame.probabilities is not None
+        and frame.time_s is not None
+        and np.isfinite(frame.probabilities).all()
+    ]
+    if not used:
+        return np.empty(0), np.empty((0, len(study.model.labels)))
+    # As they are written, with six decimals: float32 holds 0.7 as 0.69999999.
+    stacked = np.stack([values for _, values in used]).astype(np.float64)
+    return np.array([time_s for time_s, _ in used], np.float64), np.round(stacked, 6)
+
+
+def _labels(study: Study, role: Role) -> list[dict[str, Any]]:
+    """Frames at or above the operating point of each label of a role.
+
+    A label without an operating point, or a recording without a classified frame, has null: nothing was
+    measured.
+    """
+    times_s, values = _answers(study)
+    labels = []
+    for column in study.model.index_of(role):
+        key = study.model.labels[column].key
+        point = study.model.operating_points.get(key)
+        measured = point is not None and len(times_s)
+        seen = times_s[values[:, column] >= point.threshold] if measured and point else times_s[:0]
+        labels.append(
+            {
+                "label": key,
+                "threshold": None if point is None else rounded(point.threshold),
+                "frames": len(seen) if measured else None,
+                "share": rounded(len(seen) / len(times_s)) if measured else None,
+                "first_s": rounded(float(seen[0])) if len(seen) else None,
+                "last_s": rounded(float(seen[-1])) if len(seen) else None,
+            }
+        )
+    return labels
