@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .spec import EventParameters, ModelSpec, Role
 from .study import Event, FrameRecord
 
-__all__ = ["capture_scale", "find_events", "median_frame_distance", "smooth"]
+__all__ = ["capture_scale", "find_events", "find_runs", "median_frame_distance", "smooth"]
 
 TimeKind = Literal["capture", "playback"]
 Floats = npt.NDArray[np.float64]
@@ -107,8 +107,9 @@ def find_events(
             continue
         raw = probabilities[:, column]
         smoothed = smooth(raw, capture_s, window_s=rule.smoothing_s, max_gap_s=rule.max_gap_s)
-        runs = _runs(smoothed, capture_s, point.threshold, rule)
-        for first, last in _merge_alike(runs, probabilities, capture_s, rule):
+        for first, last in find_runs(
+            smoothed, probabilities, capture_s, threshold=point.threshold, rule=rule
+        ):
             peak = first + int(np.argmax(raw[first : last + 1]))
             found.append(
                 Event(
@@ -142,6 +143,18 @@ def smooth(values: Floats, capture_s: Floats, *, window_s: float, max_gap_s: flo
     total = np.concatenate(([0.0], np.cumsum(values)))
     mean: Floats = np.round((total[after] - total[first]) / (after - first), _DECIMALS)
     return mean
+
+
+def find_runs(
+    smoothed: Floats, probabilities: Floats, capture_s: Floats, *, threshold: float, rule: EventParameters
+) -> Iterator[tuple[int, int]]:
+    """First and last position, inclusive, of each event of one label.
+
+    Args:
+        smoothed: (n,) what ``smooth`` made of the label's probability.
+        probabilities: (n, labels), by which two stretches look alike. capture_s: (n,), rising.
+    """
+    yield from _merge_alike(_runs(smoothed, capture_s, threshold, rule), probabilities, capture_s, rule)
 
 
 def _runs(

@@ -41,7 +41,8 @@ def test_a_run_is_joined_to_its_truth(run: Path, tmp_path: Path) -> None:
     assert document["always_normal"] == pytest.approx(70 / 120)
     assert document["largest_time_difference_s"] == pytest.approx(0.0004)
     events = summarise([document])
-    assert (events["true"], events["found"], events["hits"], events["touched"]) == (2, 2, 1, 1)
+    assert (events["findings"], events["hit"], events["touched"], events["matched"]["hits"]) == (2, 1, 1, 1)
+    assert events["seen"] == 2  # the polyp is shown, under the name of blood
     assert events["false_events_per_1000_frames"] == pytest.approx(1000 / 120)
 
 

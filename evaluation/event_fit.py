@@ -1,0 +1,171 @@
+"""Fits the event parameters of a model on recordings that it has not seen, and says what they are worth.
+
+    python -m capsule_edge.evaluation.event_fit MODEL --fit RUN TRUTH --fit RUN TRUTH --hold RUN TRUTH --out events.json
+
+RUN is what ``capsule-edge run`` left, or its ``frames.csv``, from a model that has not seen that video (out of
+fold); MODEL gives the labels, and the thresholds from which the search starts. ``--hold`` recordings are scored
+and never searched. Over a grid of ``smoothing_s, max_gap_s, min_frames, release, merge_s`` the thresholds of all
+labels are chosen together so that the most findings are hit (``findings`` defines that) with at most ``--budget``
+false events in 1,000 frames; among equals the fewest false events, then the highest temporal mAP@.5, then what is
+nearest to the middle of the grid. A label without a finding on the ``--fit`` recordings keeps the model's
+threshold, and is raised only where the budget cannot be met otherwise.
+
+OUT has ``events`` and ``operating_points`` as a ModelSpec has them, and ``measured``: on the ``--fit`` recordings, each
+left out in turn (fitted on the others: the figure to quote), on those held, and for frame-by-frame thresholding
+fitted the same way. Ends in one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
+from capsule_edge.runtime.spec import EventParameters, ModelSpec, OperatingPoint
+
+from .event_search import BUDGET, Fit, fit_events, read_with
+from .findings import score_findings
+from .recordings import Answers, read_answers
+
+__all__ = ["fit_document", "fitted_spec"]
+
+
+def fit_document(
+    spec: ModelSpec, fitted: Sequence[Answers], held: Sequence[Answers] = (), *, budget: float = BUDGET
+) -> dict[str, Any]:
+    """What OUT holds. ``budget`` is false events in 1,000 frames. Raises ``InputError`` without a finding."""
+    answers = [*fitted, *held]
+    best = fit_events(spec, fitted, budget=budget)
+    frames = fit_events(spec, fitted, budget=budget, frame_by_frame=True)
+    measured: dict[str, Any] = {
+        "fitted": _score(spec, best, fitted),
+        "left_out": _left_out(spec, fitted, budget),
+        "held": _score(spec, best, held) if held else None,
+        "all": _score(spec, best, answers),
+        "as_it_was": _score(spec, Fit.of(spec), answers),
+        "frame_by_frame": {
+            "fitted": _score(spec, frames, fitted),
+            "left_out": _left_out(spec, fitted, budget, frame_by_frame=True),
+            "held": _score(spec, frames, held) if held else None,
+            "all": _score(spec, frames, answers),
+            "thresholds": dict(frames.thresholds),
+        },
+    }
+    return {
+        "events": dataclasses.asdict(best.events),
+        "operating_points": {
+            key: dataclasses.asdict(point) for key, point in _points(spec, best, fitted).items()
+        },
+        "recordings": {"fitted": [a.recording for a in fitted], "held": [a.recording for a in held]},
+        "budget": budget,
+        "measured": measured,
+    }
+
+
+def fitted_spec(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
+    """The ModelSpec with the ``events`` and ``operating_points`` of OUT, checked. Raises ``ModelError``."""
+    changed = spec.to_dict() | {
+        "events": document["events"],
+        "operating_points": spec.to_dict()["operating_points"] | document["operating_points"],
+    }
+    return ModelSpec.from_json(json.dumps(changed))
+
+
+def _left_out(
+    spec: ModelSpec, fitted: Sequence[Answers], budget: float, *, frame_by_frame: bool = False
+) -> dict[str, Any] | None:
+    """Every recording read with what was fitted on the others; None with fewer than two."""
+    if len(fitted) < 2:
+        return None
+    readings = []
+    for at, answers in enumerate(fitted):
+        others = [other for i, other in enumerate(fitted) if i != at]
+        fit = fit_events(spec, others, budget=budget, frame_by_frame=frame_by_frame)
+        readings.append(read_with(spec, answers, fit))
+    return score_findings(readings)
+
+
+def _score(spec: ModelSpec, fit: Fit, answers: Sequence[Answers]) -> dict[str, Any]:
+    return score_findings([read_with(spec, one, fit) for one in answers])
+
+
+def _points(spec: ModelSpec, fit: Fit, fitted: Sequence[Answers]) -> dict[str, OperatingPoint]:
+    """Operating points at the fitted thresholds, with what single frames of the recordings give there."""
+    names = " and ".join(answers.recording for answers in fitted)
+    points = {}
+    for key, threshold in fit.thresholds.items():
+        column = spec.keys.index(key)
+        seen = positive = false = negative = 0
+        for answers in fitted:
+            rows = answers.answered
+            there = answers.labels[rows] == key
+            above = answers.probabilities[rows, column] >= threshold
+            seen, positive = seen + int((above & there).sum()), positive + int(there.sum())
+            false, negative = false + int((above & ~there).sum()), negative + int((~there).sum())
+        if not positive and threshold == spec.operating_points[key].threshold:
+            points[key] = spec.operating_points[key]
+            continue
+        points[key] = OperatingPoint(
+            threshold,
+            seen / positive if positive else None,
+            1 - false / negative if negative else None,
+            f"single frames of {names}, where the events were fitted",
+            spec.operating_points[key].provisional if not positive else False,
+        )
+    return points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--fit", nargs=2, action="append", type=Path, metavar=("RUN", "TRUTH"), required=True)
+    parser.add_argument("--hold", nargs=2, action="append", type=Path, metavar=("RUN", "TRUTH"), default=[])
+    parser.add_argument(
+        "--budget", type=float, default=BUDGET, help="false events in 1,000 frames, default %(default)s"
+    )
+    parser.add_argument("--capture-fps", type=float, help="of the recordings, where it is known")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    if options.budget < 0:
+        parser.error(f"the budget is {options.budget}, allowed is 0 or more")
+    spec = open_model(options.model).spec
+    fitted, held = (
+        [read_answers(run, truth, spec, capture_fps=options.capture_fps) for run, truth in pairs]
+        for pairs in (options.fit, options.hold)
+    )
+    document = fit_document(spec, fitted, held, budget=options.budget)
+    fitted_spec(spec, document)
+    try:
+        options.out.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{options.out} cannot be written: {error.strerror}") from None
+    rule = EventParameters(**document["events"])
+    print(
+        f"smoothing {rule.smoothing_s:g} s, gaps {rule.max_gap_s:g} s, at least {rule.min_frames} frames, release "
+        f"{rule.release:g}, alike within {rule.merge_s:g} s"
+    )
+    for name, row in (
+        *document["measured"].items(),
+        *((f"{name}, frame by frame", row) for name, row in document["measured"]["frame_by_frame"].items()),
+    ):
+        if row and "hit" in row:
+            print(
+                f"{name:24} {row['hit']:3} of {row['findings']} findings hit, {row['seen']} seen, "
+                f"{row['matched']['hits']} at IoU .5; "
+                f"{row['false_events_per_1000_frames']:.2f} false events in 1,000 frames"
+            )
+    print(json.dumps(document, allow_nan=False))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CapsuleEdgeError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,215 @@
+"""Fitting event parameters: the search finds what is there, keeps to its budget, and invents nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_model import write_tiny_model
+
+from capsule_edge.evaluation import event_search
+from capsule_edge.evaluation.event_fit import fit_document, fitted_spec
+from capsule_edge.evaluation.event_search import Fit, fit_events, read_with
+from capsule_edge.evaluation.findings import score_findings
+from capsule_edge.evaluation.recordings import Answers, read_answers
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.events import find_events
+from capsule_edge.runtime.study import FrameRecord
+
+from .study_samples import SPEC
+
+
+@pytest.fixture(autouse=True)
+def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grid of the module takes a minute on real recordings; the search over it is the same."""
+    grid = {
+        "smoothing_s": (1.0, 4.0),
+        "max_gap_s": (5.0,),
+        "min_frames": (1, 3),
+        "release": (0.5,),
+        "merge_s": (0.0,),
+    }
+    monkeypatch.setattr(event_search, "GRID", grid)
+
+
+def answers(
+    stretches: list[tuple[int, int, str, str | None, float]], count: int = 1000, name: str = "r"
+) -> Answers:
+    """Frames of normal mucosa but for stretches: from, to, label of the truth, label of the model, probability."""
+    truth = np.full(count, "normal", dtype="<U20")
+    values = np.full((count, len(SPEC.labels)), 0.02)
+    for first, after, marked, answered, probability in stretches:
+        truth[first:after] = marked
+        if answered is not None:
+            values[first:after, SPEC.keys.index(answered)] = probability
+    values[:, 0] = 1 - values[:, 1:].sum(axis=1)
+    return Answers(name, truth, np.arange(count) * 0.5, values)
+
+
+ULCERS = [(100, 120, "ulcer", "ulcer", 0.35), (400, 420, "ulcer", "ulcer", 0.32)]
+
+
+def test_a_threshold_is_lowered_to_what_is_there() -> None:
+    fit = fit_events(SPEC, [answers(ULCERS)])
+    assert 0.05 < fit.thresholds["ulcer"] <= 0.3
+    scores = score_findings([read_with(SPEC, answers(ULCERS), fit)])
+    assert (scores["hit"], scores["false_events"]) == (2, 0)
+    as_it_was = score_findings([read_with(SPEC, answers(ULCERS), Fit.of(SPEC))])
+    assert as_it_was["hit"] == 0
+
+
+def test_a_label_that_the_recordings_do_not_show_keeps_its_threshold() -> None:
+    fit = fit_events(SPEC, [answers(ULCERS)])
+    assert fit.thresholds["blood_fresh"] == SPEC.operating_points["blood_fresh"].threshold
+
+
+def test_the_budget_is_kept_and_hits_are_worth_it() -> None:
+    # Nine stretches of normal mucosa look more like an ulcer than the faint one does.
+    noise = [(10 + 90 * i, 25 + 90 * i, "normal", "ulcer", 0.6) for i in range(9)]
+    recording = answers([*noise, (900, 920, "ulcer", "ulcer", 0.9), (950, 970, "ulcer", "ulcer", 0.5)])
+
+    def scores(budget: float) -> dict[str, float]:
+        return score_findings([read_with(SPEC, recording, fit_events(SPEC, [recording], budget=budget))])
+
+    strict, loose = scores(5.0), scores(9.0)
+    assert (strict["hit"], strict["false_events"]) == (1, 0)
+    assert (loose["hit"], loose["false_events"]) == (2, 9)
+
+
+def test_an_unseen_label_is_raised_only_where_the_budget_asks_for_it() -> None:
+    noise = [(100 * i, 100 * i + 10, "normal", "blood_fresh", 0.7) for i in range(1, 8)]
+    recording = answers([*noise, (850, 870, "ulcer", "ulcer", 0.9)])
+    assert fit_events(SPEC, [recording], budget=7.0).thresholds["blood_fresh"] == 0.6
+    assert fit_events(SPEC, [recording], budget=6.0).thresholds["blood_fresh"] == 0.75
+
+
+def test_frame_by_frame_marks_runs_of_frames() -> None:
+    recording = answers([(100, 101, "ulcer", "ulcer", 0.9), (102, 103, "ulcer", "ulcer", 0.9)])
+    fit = fit_events(SPEC, [recording], frame_by_frame=True)
+    assert [(e.first, e.last) for e in read_with(SPEC, recording, fit).events] == [(100, 100), (102, 102)]
+
+
+def test_recordings_without_a_finding_are_refused() -> None:
+    with pytest.raises(InputError, match="have no finding"):
+        fit_events(SPEC, [answers([])])
+
+
+def test_the_search_reads_as_the_runtime_does() -> None:
+    generator = np.random.default_rng(5)
+    walk = np.clip(0.4 + np.cumsum(generator.normal(0, 0.3, (600, 2)), axis=0), 0, 1) / 2
+    values = np.column_stack([1 - walk.sum(axis=1), walk])
+    values[50:60] = np.nan  # frames without an answer
+    recording = Answers("r", np.full(600, "normal"), np.arange(600) * 0.5, values)
+    fit = Fit(replace(SPEC.events, merge_s=7.0), {"ulcer": 0.3, "blood_fresh": 0.35})
+    spec = fitted_spec(
+        SPEC,
+        {
+            "events": vars(fit.events),
+            "operating_points": {key: {"threshold": threshold} for key, threshold in fit.thresholds.items()},
+        },
+    )
+    records = [
+        FrameRecord(
+            i,
+            "corrupt" if np.isnan(row).any() else "classified",
+            i,
+            i * 0.5,
+            probabilities=None if np.isnan(row).any() else row.astype(np.float32),
+        )
+        for i, row in enumerate(values)
+    ]
+    found = find_events(records, spec, median_distance_s=0.5, time_kind="capture")
+    assert len(found) > 4
+    assert [(e.label, e.first, e.last) for e in read_with(spec, recording, fit).events] == [
+        (e.label, e.start_index, e.end_index) for e in found
+    ]
+
+
+def test_the_document_goes_into_a_model_spec() -> None:
+    document = fit_document(
+        SPEC, [answers(ULCERS, name="a"), answers(ULCERS[:1], name="b")], [answers(ULCERS[1:], name="c")]
+    )
+    spec = fitted_spec(SPEC, document)
+    assert spec.events.provisional is False
+    assert (
+        spec.operating_points["ulcer"].threshold == document["operating_points"]["ulcer"]["threshold"] <= 0.3
+    )
+    assert spec.operating_points["ulcer"].sensitivity == 1.0
+    assert "a and b" in (spec.operating_points["ulcer"].measured_on or "")
+    assert spec.operating_points["blood_fresh"] == SPEC.operating_points["blood_fresh"]
+    measured = document["measured"]
+    assert [measured[name]["hit"] for name in ("fitted", "left_out", "held", "all", "as_it_was")] == [
+        3,
+        3,
+        1,
+        4,
+        0,
+    ]
+    assert measured["frame_by_frame"]["all"]["findings"] == 4
+    json.dumps(document, allow_nan=False)
+
+
+def write_run(folder: Path, labels: tuple[str, ...], count: int = 60) -> tuple[Path, Path]:
+    folder.mkdir()
+    with (folder / "frames.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            [
+                "index",
+                "pts",
+                "time_s",
+                "status",
+                "duplicate_of",
+                "detail",
+                "label",
+                *(f"p_{k}" for k in labels),
+            ]
+        )
+        for i in range(count):
+            ulcer = 0.8 if 20 <= i < 30 else 0.1
+            writer.writerow([i, i, i * 0.5, "classified", "", "", "normal", 1 - ulcer, ulcer])
+    truth = folder / "truth.csv"
+    rows = [f"{i},{i},{i * 0.5},{'Ulcer' if 20 <= i < 30 else 'Normal'}" for i in range(count)]
+    truth.write_text("\n".join(["index,frame_number,time_s,label", *rows]) + "\n", encoding="utf-8")
+    return folder, truth
+
+
+def test_the_command(tmp_path: Path) -> None:
+    labels = ("normal", "ulcer")
+    model = write_tiny_model(tmp_path / "m.onnx", labels=labels)
+    folder, truth = write_run(tmp_path / "run", labels)
+    code = (
+        "from capsule_edge.evaluation import event_fit, event_search\n"
+        "event_search.GRID = {'smoothing_s': (1.0,), 'max_gap_s': (5.0,), 'min_frames': (1,), 'release': (0.5,), "
+        "'merge_s': (0.0,)}\nevent_fit.main()"
+    )
+    command = [sys.executable, "-c", code, str(model), "--fit", str(folder / "frames.csv"), str(truth)]
+    out = tmp_path / "events.json"
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=True)
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last == json.loads(out.read_text("utf-8"))
+    assert last["measured"]["fitted"]["hit"] == 1
+    assert last["measured"]["left_out"] is None
+    assert last["events"]["provisional"] is False
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    folder, truth = write_run(tmp_path / "run", ("normal", "ulcer"))
+    spec = replace(SPEC, labels=SPEC.labels[:2], operating_points={"ulcer": SPEC.operating_points["ulcer"]})
+    assert len(read_answers(folder, truth, spec).labels) == 60
+    with pytest.raises(InputError, match=r"lacks the columns \['p_blood_fresh'\]"):
+        read_answers(folder, truth, SPEC)
+    truth.write_text(truth.read_text("utf-8").replace("Ulcer", "Varices"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"has the labels \['varices'\], the model knows"):
+        read_answers(folder, truth, spec)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_answers(tmp_path / "none.csv", truth, spec)
+    truth.write_text("index,frame_number,time_s,label\n0,0,0,Normal\n", encoding="utf-8")
+    with pytest.raises(InputError, match="not the same recording"):
+        read_answers(folder, truth, spec)
