@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -104,10 +105,13 @@ def command(
         outcomes = []
         for video, folder in zip(videos, folders, strict=True):
             try:
-                outcomes.append(_read(reader, video, folder, threads, overwrite, options))
+                with _output(folder, overwrite=overwrite):
+                    outcomes.append(_read(reader, video, folder, threads, options))
             except Exception as error:
                 if len(videos) == 1:
                     raise
+                if context.find_root().params.get("debug"):
+                    traceback.print_exc()
                 outcomes.append(_failure(error, video, folder))
             if not as_json:
                 _print(outcomes[-1])
@@ -141,14 +145,20 @@ def _folders(videos: Sequence[Path], out: Path | None) -> list[Path]:
 
 @contextmanager
 def _output(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """The folder made ready; what was made for it goes again when the work in it fails."""
-    from capsule_edge.runtime.outputs import prepare_folder
+    """The folder made ready and held by this run; what was made for it goes again when the work in it fails."""
+    from capsule_edge.runtime.commit import clear_leftovers
+    from capsule_edge.runtime.locks import lock_folder
+    from capsule_edge.runtime.outputs import FILES, prepare_folder
 
     made = []
     with suppress(OSError, ValueError):
         made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        yield prepare_folder(folder, overwrite=overwrite)
+        with lock_folder(prepare_folder(folder, overwrite=overwrite)):
+            # Once more: another run may just have ended here.
+            prepare_folder(folder, overwrite=overwrite)
+            clear_leftovers(folder, FILES)
+            yield folder
     except BaseException:
         for path in made:
             with suppress(OSError):
@@ -156,19 +166,14 @@ def _output(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         raise
 
 
-def _read(
-    reader: Reader, video: Path, folder: Path, threads: int, overwrite: bool, options: dict[str, Any]
-) -> _Outcome:
+def _read(reader: Reader, video: Path, folder: Path, threads: int, options: dict[str, Any]) -> _Outcome:
     from capsule_edge.runtime.outputs import write_study
 
-    with _output(folder, overwrite=overwrite):
-        started = time.perf_counter()
-        with _progress(video.name) as progress:
-            study = reader.read(video, progress=progress, **options)
-        seconds = time.perf_counter() - started
-        write_study(
-            study, folder, timing=_timing(reader, study, video, threads, seconds), colours=study.colours
-        )
+    started = time.perf_counter()
+    with _progress(video.name) as progress:
+        study = reader.read(video, progress=progress, **options)
+    seconds = time.perf_counter() - started
+    write_study(study, folder, timing=_timing(reader, study, video, threads, seconds), colours=study.colours)
     return _Outcome(video, folder, 0 if study.ledger.whole else _NOT_WHOLE, study)
 
 
@@ -316,7 +321,7 @@ def _demo(
         try:
             click.echo(f"rendering {phantom.frames} frames of a phantom", err=True)
             write_recording(recording, phantom)
-            outcome = _read(reader, recording, folder, threads, overwrite, options)
+            outcome = _read(reader, recording, folder, threads, options)
         except BaseException:
             recording.unlink(missing_ok=True)
             if earlier.exists():

@@ -1,8 +1,10 @@
 """The files a run leaves: ``frames.csv``, ``study.json``, ``timing.json`` and ``report.html``.
 
-All four are written beside their final names first and moved there only when every one is whole, so a full
-disk or an error leaves what was there before. All but ``timing.json`` depend on the ``Study`` alone, byte for
-byte."""
+All four are written beside their final names first and moved there only when every one is whole (``commit``), so
+a full disk or an error leaves what was there before. ``study.json`` is withdrawn first and comes last: where it
+lies, the others are of the same run, and a folder without it holds no study. All but ``timing.json`` depend on
+the ``Study`` alone, byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,7 @@ import io
 import json
 import math
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .assessment import landmarks_document, quality_document
+from .commit import commit_files, reason
 from .errors import OutputError
 from .report import render_report
 from .rounding import rounded
@@ -30,7 +31,6 @@ from .study import SCHEMA, Event, FrameRecord, Study
 
 __all__ = ["FILES", "prepare_folder", "study_document", "tool_version", "write_study"]
 
-# ``study.json`` comes last: where it lies, the others lie too.
 FILES = ("frames.csv", "report.html", "timing.json", "study.json")
 
 
@@ -61,7 +61,7 @@ def prepare_folder(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
         ) from None
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{folder} cannot be written: {_reason(error)}",
+            f"{folder} cannot be written: {reason(error)}",
             hint="choose another --out or ask for write access",
         ) from None
     return folder
@@ -81,8 +81,7 @@ def write_study(
         colour of the frames in equal stretches of container time, RGB 0..255 of shape (bins, 3), NaN
             for a stretch without a frame; drawn as the report's colour bar.
 
-    Raises ``OutputError`` when a file cannot be written. Nothing has changed then, unless the move itself
-    failed between two files; ``study.json`` is the last to move.
+    Raises ``OutputError`` when a file cannot be written. Nothing has changed then.
     """
     texts = {
         "frames.csv": frames_csv(study.frames, study.model),
@@ -91,7 +90,8 @@ def write_study(
         "study.json": _json(study_document(study)),
     }
     # A file name that is not valid Unicode (Linux allows it) must not stop the run: it is shown with "?".
-    return _write_all(Path(folder), {name: texts[name].encode("utf-8", "replace") for name in FILES})
+    contents = {name: texts[name].encode("utf-8", "replace") for name in FILES}
+    return commit_files(Path(folder), contents, sign="study.json")
 
 
 def tool_version() -> str:
@@ -208,38 +208,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int):
         return value
     return str(value)
-
-
-def _write_all(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
-    """Stage every file in the folder itself (renames are atomic within a file system), then move them all."""
-    staged: dict[Path, Path] = {}
-    target = folder
-    try:
-        for name, data in contents.items():
-            target = folder / name
-            staged[target] = folder / f".{name}.{uuid.uuid4().hex}.tmp"
-            _write(staged[target], data)
-        for target, temporary in staged.items():
-            os.replace(temporary, target)
-    except OSError as error:
-        raise OutputError(
-            f"{target} cannot be written: {_reason(error)}",
-            hint="free some space, close a program that has the file open, or choose another --out",
-        ) from error
-    finally:
-        for temporary in staged.values():
-            with suppress(OSError):
-                temporary.unlink()
-    return {target.name: target for target in staged}
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _reason(error: Exception) -> str:
-    """The system's words without its errno and path, which the message already has."""
-    return (getattr(error, "strerror", None) or str(error)).lower()

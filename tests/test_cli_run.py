@@ -21,6 +21,7 @@ from red_model import write_exam, write_red_model
 from tiny_model import write_tiny_model
 
 from capsule_edge.cli.main import COMMANDS, main
+from capsule_edge.runtime.locks import lock_folder
 from capsule_edge.runtime.outputs import FILES
 from capsule_edge.runtime.reader import Reader
 from capsule_edge.runtime.study import STATUSES
@@ -311,6 +312,18 @@ def test_bit_flips_are_counted_alike_for_every_thread_setting(
     assert all(other == files[0] for other in files)
 
 
+def test_a_folder_in_which_another_run_writes_is_refused(call, exam: Path, red_model: Path) -> None:
+    arguments = ("run", exam, "--model", red_model, "--out", "out", "--overwrite")
+    assert call(*arguments).code == 0
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    with lock_folder("out"):
+        called = call(*arguments)
+    assert (called.code, called.out) == (1, "")
+    assert "another run is writing to out" in called.err
+    assert called.err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+
+
 def test_a_folder_that_cannot_be_is_one_line(call, plain: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here first")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -405,9 +418,14 @@ def test_a_fault_of_ours_is_one_line_and_a_traceback_only_on_request(
     check_refused(call("run", exam, "--model", red_model), 1, "ZeroDivisionError: of two lines")
     called = call("run", exam, "--model", red_model, "--json")
     assert called.json["error"]["code"] == "internal"
-    called = call("--debug", "run", exam, "--model", red_model)
-    assert called.code == 1
-    assert "Traceback" in called.err
+    for recordings in ((exam,), (exam, exam.with_name("other.mp4"))):
+        called = call("run", *recordings, "--model", red_model)
+        assert called.code == 1
+        assert "Traceback" not in called.err
+        called = call("--debug", "run", *recordings, "--model", red_model)
+        assert called.code == 1
+        assert "Traceback" in called.err
+        assert "in fail" in called.err  # where it happened
 
 
 def test_names_that_are_not_ascii(call, exam: Path, red_model: Path, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import jsonschema
 import numpy as np
 import pytest
 
-from capsule_edge.runtime import outputs
 from capsule_edge.runtime.errors import OutputError
 from capsule_edge.runtime.outputs import FILES, frames_csv, prepare_folder, study_document, write_study
 from capsule_edge.runtime.spec import Label, OperatingPoint
@@ -265,7 +264,7 @@ def test_a_full_disk_leaves_the_old_files_whole(
             raise OSError(errno.ENOSPC, "No space left on device")
         true_fsync(descriptor)
 
-    monkeypatch.setattr(outputs.os, "fsync", fill_up)
+    monkeypatch.setattr(os, "fsync", fill_up)
     with pytest.raises(OutputError, match="no space left on device") as caught:
         write_study(make_study(), tmp_path, timing={})
     assert FILES[after] in str(caught.value)
@@ -280,7 +279,7 @@ def test_a_file_held_open_by_another_program_changes_nothing(
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "The process cannot access the file")
 
-    monkeypatch.setattr(outputs.os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OutputError, match="close a program that has the file open"):
         write_study(make_study(), tmp_path, timing={})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,0 +1,176 @@
+"""Files that appear together or not at all, whatever fails and whenever the process dies; one run a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from capsule_edge.runtime import commit
+from capsule_edge.runtime.commit import clear_leftovers, commit_files
+from capsule_edge.runtime.errors import OutputError
+from capsule_edge.runtime.locks import LOCK, lock_folder
+
+NAMES = ("frames.csv", "report.html", "study.json")
+# Moves of a commit: the sign aside, each other file aside and in, the sign in.
+MOVES = 2 * len(NAMES)
+
+
+def contents(run: str) -> dict[str, bytes]:
+    return {name: f"{name} of the {run} run\n".encode() for name in NAMES}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def write(folder: Path, run: str) -> dict[str, Path]:
+    return commit_files(folder, contents(run), sign="study.json")
+
+
+def test_all_files_are_there_and_nothing_else(tmp_path: Path) -> None:
+    for run in ("first", "second"):
+        paths = write(tmp_path, run)
+        assert files(tmp_path) == contents(run) == {path.name: path.read_bytes() for path in paths.values()}
+
+
+def replace_until(count: int, error: BaseException):
+    """``os.replace`` that fails at its ``count``-th call, and only there."""
+    true, calls = os.replace, iter(range(99))
+
+    def replace(source: object, target: object) -> None:
+        if next(calls) == count:
+            raise error
+        true(source, target)  # type: ignore[arg-type]
+
+    return replace
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+@pytest.mark.parametrize("at", range(MOVES))
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "In use"), KeyboardInterrupt()])
+def test_a_move_that_fails_takes_back_those_before_it(
+    at: int, earlier: bool, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if earlier:
+        write(tmp_path, "first")
+    before = files(tmp_path)
+    monkeypatch.setattr(commit.os, "replace", replace_until(at, error))
+    with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
+        write(tmp_path, "second")
+    assert files(tmp_path) == before
+
+
+DIE = """
+import os, signal, sys
+from pathlib import Path
+from capsule_edge.runtime.commit import commit_files
+from capsule_edge.runtime.locks import lock_folder
+folder, at, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+true, calls = os.replace, iter(range(99))
+def replace(source, target):
+    if next(calls) == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    true(source, target)
+os.replace = replace
+with lock_folder(folder):
+    commit_files(folder, {name: f"{name} of the second run\\n".encode() for name in names}, sign="study.json")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that cannot be caught")
+@pytest.mark.parametrize("at", range(MOVES + 1))
+def test_a_process_killed_between_two_moves_leaves_no_mix_that_looks_whole(at: int, tmp_path: Path) -> None:
+    write(tmp_path, "first")
+    died = subprocess.run([sys.executable, "-c", DIE, str(tmp_path), str(at), *NAMES], timeout=60)
+    assert died.returncode == (-signal.SIGKILL if at < MOVES else 0)
+    left = {name: data for name, data in files(tmp_path).items() if not name.startswith(".")}
+    if "study.json" in left:
+        assert left == contents("first") or left == contents("second")
+        assert at in (0, MOVES)
+    # The lock of the dead is no lock, and the next run cleans up.
+    with lock_folder(tmp_path):
+        clear_leftovers(tmp_path, NAMES)
+        write(tmp_path, "third")
+    assert files(tmp_path) == contents("third")
+
+
+HOLD = """
+import sys
+from capsule_edge.runtime.locks import lock_folder
+with lock_folder(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_refused_until_the_first_has_died(tmp_path: Path) -> None:
+    folder = tmp_path / "Köhler 検査"
+    folder.mkdir()
+    first = hold(folder)
+    try:
+        with pytest.raises(OutputError, match=r"another run is writing to .*検査"), lock_folder(folder):
+            pass
+    finally:
+        first.kill()
+        first.communicate()
+    with lock_folder(folder):
+        pass
+    assert list(folder.iterdir()) == []
+
+
+def test_a_second_run_of_the_same_process_is_refused(tmp_path: Path) -> None:
+    with lock_folder(tmp_path):
+        with pytest.raises(OutputError, match="another run"), lock_folder(tmp_path):
+            pass
+        assert (tmp_path / LOCK).exists()
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_never_two_hold_it_however_they_come_and_go(tmp_path: Path) -> None:
+    """The lock's file goes with each run, so a run may open one that is no longer there."""
+    holding, most, taken = 0, 0, 0
+    guard = threading.Lock()
+
+    def work() -> None:
+        nonlocal holding, most, taken
+        for _ in range(200):
+            try:
+                with lock_folder(tmp_path):
+                    with guard:
+                        holding, taken = holding + 1, taken + 1
+                        most = max(most, holding)
+                    with guard:
+                        holding -= 1
+            except OutputError:
+                continue
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert taken > 0
+
+
+def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / LOCK).mkdir()
+    with pytest.raises(OutputError, match="cannot be locked") as caught, lock_folder(tmp_path):
+        pass
+    assert "\n" not in str(caught.value)
