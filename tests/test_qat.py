@@ -15,7 +15,7 @@ from quantised_models import calibrated, fp32_model, pixels_of  # noqa: E402
 from capsule_edge.export.integers import read_integers  # noqa: E402
 from capsule_edge.export.run_folder import synthetic_frames  # noqa: E402
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError  # noqa: E402
-from capsule_edge.train import models, qat  # noqa: E402
+from capsule_edge.train import models, qat, weights  # noqa: E402
 from capsule_edge.train.quantizers import RangeObserver, weight_limits  # noqa: E402
 
 layers = tf_keras.layers
@@ -34,11 +34,6 @@ def frames() -> Any:
 
 @pytest.mark.parametrize("architecture", sorted(models.ARCHITECTURES))
 def test_every_architecture_quantises_and_folds_without_a_change_of_answer(architecture: str) -> None:
-    if architecture in ("mobilenet_v2", "mobilenet_v2_050"):
-        size = 32  # the same graph as at .35, wider: built only
-        model = models.build(architecture, size=size, labels=5, keras=tf_keras)
-        assert len(qat.quantize(model).outputs) == 1
-        return
     model = fp32_model(architecture)
     quantised = qat.quantize(model)
     assert not any(isinstance(layer, layers.BatchNormalization) for layer in quantised.layers)
@@ -59,6 +54,24 @@ def test_every_architecture_quantises_and_folds_without_a_change_of_answer(archi
         # The same products summed after instead of before the scaling: float32's 1e-7 over some hundred of
         # them.
         assert np.allclose(folded(given), expected, rtol=0, atol=2e-5 * np.abs(expected).max()), wrapper.name
+
+
+@pytest.mark.parametrize("architecture", sorted(models.ARCHITECTURES))
+def test_keras_3_builds_the_same_weights_by_name(architecture: str) -> None:
+    keras = pytest.importorskip("keras")
+    here, there = (
+        {name: tuple(weight.shape) for name, weight in weights.tensors(model).items()}
+        for model in (models.build(architecture, size=SIZE, labels=5, keras=k) for k in (tf_keras, keras))
+    )
+    assert here == there
+
+
+def test_efficientnet_lite0_is_the_published_one() -> None:
+    """The size that its authors give (4.65 M with 1,000 classes), under the names of keras.applications."""
+    model = models.build("efficientnet_lite0", size=SIZE, labels=1000, keras=tf_keras)
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == 4_652_008
+    known = {layer.name for layer in tf_keras.applications.EfficientNetB0(weights=None).layers}
+    assert {layer.name for layer in model.layers if layer.weights} - known == {"logits"}
 
 
 def test_a_calibrated_model_stays_close_to_fp32(fp32: Any, frames: Any) -> None:

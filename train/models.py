@@ -14,6 +14,8 @@ from typing import Any
 
 from capsule_edge.runtime.errors import UsageError
 
+from .efficientnet import efficientnet_lite0
+
 __all__ = ["ARCHITECTURES", "build"]
 
 # Keras's default of .999 forgets too slowly for fine-tuning of a few hundred steps.
@@ -97,5 +99,6 @@ ARCHITECTURES: dict[str, Callable[[Any, Any], Any]] = {
     "mobilenet_v2": lambda x, layers: _mobilenet_v2(x, layers, 1.0),
     "mobilenet_v2_050": lambda x, layers: _mobilenet_v2(x, layers, 0.5),
     "mobilenet_v2_035": lambda x, layers: _mobilenet_v2(x, layers, 0.35),
+    "efficientnet_lite0": lambda x, layers: efficientnet_lite0(x, layers, _normalise),
     "plain_cnn": _plain_cnn,
 }

@@ -1,0 +1,48 @@
+"""EfficientNet-Lite0: EfficientNet-B0 made for 8-bit hardware, without squeeze-and-excitation and with ReLU6.
+
+Tan and Le, ICML 2019; the Lite variants are TensorFlow's (tpu/models/official/efficientnet/lite, 2020). Layers bear
+the names that ``keras.applications`` gives those of EfficientNetB0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["efficientnet_lite0"]
+
+# Expansion, channels, repeats, stride and kernel of each stage; Lite scales neither the stem (32) nor the top (1280).
+_STAGES = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
+
+
+def efficientnet_lite0(x: Any, layers: Any, normalise: Callable[..., Any]) -> Any:
+    """Scaled pixels (N, size, size, 3) to features (N, size / 32, size / 32, 1280).
+
+    ``normalise(x, layers, name, relu=)`` is batch normalisation, and ReLU6 of the name ``relu`` where one is given.
+    Strided convolutions pad "same", which on even sizes is what the padding layers of ``keras.applications`` do.
+    """
+    x = layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="stem_conv")(x)
+    x = normalise(x, layers, "stem_bn", relu="stem_activation")
+    for stage, (expansion, filters, repeats, stride, kernel) in enumerate(_STAGES, start=1):
+        for repeat in range(repeats):
+            name, before, inside = f"block{stage}{'abcd'[repeat]}", x, int(x.shape[-1])
+            if expansion > 1:
+                x = layers.Conv2D(inside * expansion, 1, use_bias=False, name=f"{name}_expand_conv")(x)
+                x = normalise(x, layers, f"{name}_expand_bn", relu=f"{name}_expand_activation")
+            step = stride if repeat == 0 else 1
+            x = layers.DepthwiseConv2D(kernel, step, padding="same", use_bias=False, name=f"{name}_dwconv")(x)
+            x = normalise(x, layers, f"{name}_bn", relu=f"{name}_activation")
+            x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project_conv")(x)
+            x = normalise(x, layers, f"{name}_project_bn")
+            if step == 1 and inside == filters:
+                x = layers.Add(name=f"{name}_add")([before, x])
+    x = layers.Conv2D(1280, 1, use_bias=False, name="top_conv")(x)
+    return normalise(x, layers, "top_bn", relu="top_activation")
