@@ -9,15 +9,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from .spec import EventParameters, ModelSpec, Role
+from .spec import EventParameters, Label, ModelSpec, Role
 from .study import Event, FrameRecord
 
-__all__ = ["capture_scale", "find_events", "find_runs", "median_frame_distance", "smooth"]
+__all__ = [
+    "SLACK_S",
+    "Timeline",
+    "capture_scale",
+    "find_events",
+    "find_runs",
+    "is_answered",
+    "mean_over",
+    "median_frame_distance",
+    "smooth",
+    "vote_reach_s",
+]
 
 TimeKind = Literal["capture", "playback"]
 Floats = npt.NDArray[np.float64]
@@ -26,7 +38,7 @@ Indices = npt.NDArray[np.intp]
 # Times come from tick counts rounded to 1 us; divided by a frame distance of 1/30 s and a capture rate of 2 a
 # second that is up to 15 us of capture time. A frame exactly on a window's edge must not fall on either side
 # by such rounding, and no capsule takes two pictures within a millisecond.
-_SLACK_S = 1e-3
+SLACK_S = 1e-3
 
 # Probabilities are compared as they are written, with six decimals: float32 holds 0.7 as 0.69999999, and a
 # difference of running sums carries 1e-11. Neither may push a constant 0.7 below a threshold of 0.7.
@@ -85,51 +97,85 @@ def find_events(
         role: of the labels that are looked at; ``landmark`` serves ``landmarks``.
     """
     timed = [frame for frame in frames if frame.time_s is not None]
-    used = [
-        frame for frame in timed if frame.probabilities is not None and np.isfinite(frame.probabilities).all()
-    ]
+    used = [frame for frame in timed if is_answered(frame)]
     if not used:
         return []
     rule = spec.events
-    scale = capture_scale(
-        rule, median_distance_s=median_distance_s, time_kind=time_kind, capture_fps=capture_fps
+    timeline = Timeline(
+        indices=np.array([frame.index for frame in used], np.int64),
+        times_s=np.array([frame.time_s for frame in used], np.float64),
+        probabilities=np.stack([frame.probabilities for frame in used]).astype(np.float64),  # type: ignore[misc]
+        every_s=np.array([frame.time_s for frame in timed], np.float64),
+        scale=capture_scale(
+            rule, median_distance_s=median_distance_s, time_kind=time_kind, capture_fps=capture_fps
+        ),
+        median_distance_s=median_distance_s,
     )
-    every_s = np.array([frame.time_s for frame in timed], np.float64)
-    times_s = np.array([frame.time_s for frame in used], np.float64)
-    probabilities = np.stack([frame.probabilities for frame in used]).astype(np.float64)  # type: ignore[misc]
-    capture_s = times_s * scale
-
+    capture_s = timeline.times_s * timeline.scale
     found: list[Event] = []
     for column in spec.index_of(role):
         label = spec.labels[column]
         point = spec.operating_points.get(label.key)
         if point is None:  # no threshold was measured, and none is invented here
             continue
-        raw = probabilities[:, column]
-        smoothed = smooth(raw, capture_s, window_s=rule.smoothing_s, max_gap_s=rule.max_gap_s)
-        for first, last in find_runs(
-            smoothed, probabilities, capture_s, threshold=point.threshold, rule=rule
-        ):
-            peak = first + int(np.argmax(raw[first : last + 1]))
-            found.append(
-                Event(
-                    id=0,
-                    label=label.key,
-                    role=label.role,
-                    start_index=used[first].index,
-                    end_index=used[last].index,
-                    start_s=float(times_s[first]),
-                    end_s=_end(
-                        float(times_s[last]), every_s, (rule.max_gap_s + _SLACK_S) / scale, median_distance_s
-                    ),
-                    peak_index=used[peak].index,
-                    peak_s=float(times_s[peak]),
-                    peak_p=float(raw[peak]),
-                    frames=last - first + 1,
-                )
-            )
+        smoothed = smooth(
+            timeline.probabilities[:, column],
+            capture_s,
+            window_s=rule.smoothing_s,
+            max_gap_s=rule.max_gap_s,
+        )
+        runs = find_runs(smoothed, timeline.probabilities, capture_s, threshold=point.threshold, rule=rule)
+        found += [timeline.event(label, column, first, last, rule) for first, last in runs]
     found.sort(key=lambda event: (event.start_s, event.label, event.start_index))
     return [dataclasses.replace(event, id=number) for number, event in enumerate(found, start=1)]
+
+
+def is_answered(frame: FrameRecord) -> bool:
+    """Whether a frame has a say: a time and an answer of numbers."""
+    return (
+        frame.time_s is not None
+        and frame.probabilities is not None
+        and bool(np.isfinite(frame.probabilities).all())
+    )
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The answered frames of a recording in order, and the times of all.
+
+    ``indices``, ``times_s`` (n,) and ``probabilities`` (n, labels) are of the answered frames; ``every_s`` are
+    seconds of container time of the frames of any status. One second of it is ``scale`` of capture time.
+    """
+
+    indices: npt.NDArray[np.int64]
+    times_s: Floats
+    probabilities: Floats
+    every_s: Floats
+    scale: float
+    median_distance_s: float | None
+
+    def event(self, label: Label, column: int, first: int, last: int, rule: EventParameters) -> Event:
+        """The event of a label (its column) from position ``first`` to ``last``, inclusive; without an id."""
+        raw = self.probabilities[first : last + 1, column]
+        peak = first + int(np.argmax(raw))
+        return Event(
+            id=0,
+            label=label.key,
+            role=label.role,
+            start_index=int(self.indices[first]),
+            end_index=int(self.indices[last]),
+            start_s=float(self.times_s[first]),
+            end_s=_end(
+                float(self.times_s[last]),
+                self.every_s,
+                (rule.max_gap_s + SLACK_S) / self.scale,
+                self.median_distance_s,
+            ),
+            peak_index=int(self.indices[peak]),
+            peak_s=float(self.times_s[peak]),
+            peak_p=float(self.probabilities[peak, column]),
+            frames=last - first + 1,
+        )
 
 
 def smooth(values: Floats, capture_s: Floats, *, window_s: float, max_gap_s: float) -> Floats:
@@ -137,12 +183,24 @@ def smooth(values: Floats, capture_s: Floats, *, window_s: float, max_gap_s: flo
 
     ``capture_s`` rises. A frame further off than ``max_gap_s`` has no vote, however wide the window.
     """
-    half = min(window_s / 2, max_gap_s) + _SLACK_S
-    first = np.searchsorted(capture_s, capture_s - half, side="left")
-    after = np.searchsorted(capture_s, capture_s + half, side="right")
     total = np.concatenate(([0.0], np.cumsum(values)))
-    mean: Floats = np.round((total[after] - total[first]) / (after - first), _DECIMALS)
-    return mean
+    return mean_over(total, capture_s, slice(None), vote_reach_s(window_s, max_gap_s))
+
+
+def vote_reach_s(window_s: float, max_gap_s: float) -> float:
+    """Seconds of capture time up to which a frame votes for another."""
+    return min(window_s / 2, max_gap_s) + SLACK_S
+
+
+def mean_over(total: Floats, capture_s: Floats, span: slice, reach_s: float) -> Floats:
+    """Mean of the values within ``reach_s`` of each frame of ``span``.
+
+    ``total`` holds the sums of the values before each frame and of all, (n + 1,) or (n + 1, columns).
+    """
+    first = np.searchsorted(capture_s, capture_s[span] - reach_s, side="left")
+    after = np.searchsorted(capture_s, capture_s[span] + reach_s, side="right")
+    votes = (after - first).reshape(-1, *[1] * (total.ndim - 1))
+    return np.asarray(np.round((total[after] - total[first]) / votes, _DECIMALS), np.float64)
 
 
 def find_runs(
@@ -181,7 +239,7 @@ def _runs(
             pending = (start, end)
         elif (
             stretch[start] == stretch[pending[1]]
-            and capture_s[start] - capture_s[pending[1]] <= rule.max_gap_s + _SLACK_S
+            and capture_s[start] - capture_s[pending[1]] <= rule.max_gap_s + SLACK_S
         ):
             pending = (pending[0], end)
         else:
@@ -205,7 +263,7 @@ def _merge_alike(
         if pending is None:
             pending = (start, end)
             continue
-        near = capture_s[start] - capture_s[pending[1]] <= rule.merge_s + _SLACK_S
+        near = capture_s[start] - capture_s[pending[1]] <= rule.merge_s + SLACK_S
         if rule.merge_s and near and stretch[start] == stretch[pending[1]]:
             before = probabilities[pending[0] : pending[1] + 1].mean(axis=0)
             after = probabilities[start : end + 1].mean(axis=0)
@@ -220,7 +278,7 @@ def _merge_alike(
 
 def _stretches(capture_s: Floats, rule: EventParameters) -> Indices:
     """Number of the stretch of each frame; a new one begins behind a gap wider than ``max_gap_s``."""
-    gap = np.diff(capture_s) > rule.max_gap_s + _SLACK_S
+    gap = np.diff(capture_s) > rule.max_gap_s + SLACK_S
     stretch: Indices = np.concatenate(([0], np.cumsum(gap)))
     return stretch
 

@@ -1,0 +1,113 @@
+"""Events as they close are the events of the whole recording, however the frames come."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_model import tiny_spec
+
+from capsule_edge.runtime.event_stream import EventStream
+from capsule_edge.runtime.events import find_events, median_frame_distance
+from capsule_edge.runtime.spec import ModelSpec, OperatingPoint
+from capsule_edge.runtime.study import Event, FrameRecord
+
+SPEC = tiny_spec(
+    ("normal", "ulcer", "polyp"),
+    operating_points={"ulcer": OperatingPoint(0.5), "polyp": OperatingPoint(0.3)},
+)
+
+
+def streamed(frames: Sequence[FrameRecord], spec: ModelSpec, sizes: Sequence[int]) -> list[Event]:
+    stream = EventStream(spec, median_distance_s=median_frame_distance(frames), time_kind="capture")
+    found, at, turn = [], 0, 0
+    while at < len(frames):
+        size = sizes[turn % len(sizes)]
+        found += stream.add(frames[at : at + size])
+        at, turn = at + size, turn + 1
+    return found + stream.finish()
+
+
+def whole(frames: Sequence[FrameRecord], spec: ModelSpec) -> list[Event]:
+    found = find_events(frames, spec, median_distance_s=median_frame_distance(frames), time_kind="capture")
+    return [dataclasses.replace(event, id=0) for event in found]
+
+
+def by_start(events: Sequence[Event]) -> list[Event]:
+    return sorted(events, key=lambda event: (event.start_s, event.label, event.start_index))
+
+
+def make_frames(steps: Sequence[tuple[float, float, float, bool]]) -> list[FrameRecord]:
+    """From (seconds since the last frame, two probabilities, whether there is an answer)."""
+    frames, time_s = [], 0.0
+    for index, (gap_s, ulcer, polyp, sound) in enumerate(steps):
+        time_s += gap_s if index else 0.0
+        values = np.array([1 - max(ulcer, polyp), ulcer, polyp], np.float32) if sound else None
+        status = "classified" if sound else "corrupt"
+        frames.append(FrameRecord(index, status, index, time_s, probabilities=values))
+    return frames
+
+
+# Few values, so that thresholds, ties and like-looking runs are met often; gaps around max_gap_s and merge_s.
+step = st.tuples(
+    st.sampled_from([0.5, 0.5, 0.5, 0.0, 0.25, 4.9, 5.0, 5.1, 30.0]),
+    st.sampled_from([0.0, 0.0, 0.29, 0.31, 0.5, 0.7, 1.0]),
+    st.sampled_from([0.0, 0.0, 0.0, 0.18, 0.3, 0.9]),
+    st.sampled_from([True, True, True, True, False]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    steps=st.lists(step, min_size=1, max_size=120),
+    sizes=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    smoothing_s=st.sampled_from([0.0, 2.0, 9.0, 30.0]),
+    merge_s=st.sampled_from([0.0, 20.0]),
+    min_frames=st.integers(1, 5),
+)
+def test_the_events_are_those_of_the_whole(
+    steps: list[tuple[float, float, float, bool]],
+    sizes: list[int],
+    smoothing_s: float,
+    merge_s: float,
+    min_frames: int,
+) -> None:
+    rule = dataclasses.replace(
+        SPEC.events, smoothing_s=smoothing_s, merge_s=merge_s, min_frames=min_frames, max_gap_s=5.0
+    )
+    spec = dataclasses.replace(SPEC, events=rule)
+    frames = make_frames(steps)
+    assert by_start(streamed(frames, spec, sizes)) == whole(frames, spec)
+
+
+def test_an_event_comes_when_it_has_closed_and_not_at_the_end() -> None:
+    """0.5 s a frame; ulcer from 10 s to 14.5 s; a gap of 5 s may still join, a window of 2 s reaches 1 s on."""
+    frames = make_frames([(0.5, 1.0 if 20 <= index < 30 else 0.0, 0.0, True) for index in range(200)])
+    stream = EventStream(SPEC, median_distance_s=0.5, time_kind="capture")
+    came = {frame.index: event for frame in frames for event in stream.add([frame])}
+    assert stream.finish() == []
+    ((at, event),) = came.items()
+    assert [event] == whole(frames, SPEC)
+    # Its last frame is 30 (2 of 5 frames red: .4, above .3); what follows 5 s later, at frame 40, could join; of
+    # frame 41 all votes are in after frame 43 and one that is later still, and min_frames before it are not counted.
+    assert 41 <= at <= 30 + 10 + 3 + 2 + SPEC.events.min_frames + 1
+
+
+def test_an_event_closes_though_another_of_its_label_is_open() -> None:
+    """The first is 30 s away from a second that never ends."""
+    frames = make_frames([(0.5, 1.0 if 20 <= i < 30 or i >= 90 else 0.0, 0.0, True) for i in range(400)])
+    stream = EventStream(SPEC, median_distance_s=0.5, time_kind="capture")
+    assert [event.start_index for event in stream.add(frames[:150])] == [20]
+    assert stream.add(frames[150:]) == []
+    assert [event.start_index for event in stream.finish()] == [90]
+
+
+@pytest.mark.parametrize("frames", [[], make_frames([(0.5, 1.0, 0.0, False)] * 5)])
+def test_without_an_answer_there_is_no_event(frames: list[FrameRecord]) -> None:
+    stream = EventStream(SPEC, median_distance_s=None, time_kind="capture")
+    assert stream.add(frames) == []
+    assert stream.finish() == []
