@@ -53,7 +53,7 @@ class _Outcome:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Of the engine, 0 is its own choice.",
+    help="Cores that inference may use, 0 is all.",
 )
 @click.option("--capture-fps", type=float, help="Frames a second at which the capsule recorded.")
 @click.option(
@@ -182,8 +182,6 @@ def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: fl
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from capsule_edge.runtime.reader import BATCH
-
     def installed(name: str) -> str | None:
         try:
             return version(name)
@@ -196,7 +194,8 @@ def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: fl
         "read_s": round(seconds, 3),
         "frames_per_s": round(study.ledger.classified / seconds, 1),
         "threads": threads,
-        "batch": BATCH,
+        "workers": reader.plan.workers(),
+        "batch": reader.plan.batch(),
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from .stages import sight
 from .study import Event
 from .video import Container
 
-__all__ = ["ColourBar", "activation_map", "illustrate"]
+__all__ = ["ColourBar", "activation_map", "illustrate", "mean_colours"]
 
 Picture = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
@@ -32,20 +33,17 @@ _BINS = 1000
 class ColourBar:
     """Mean colour of the frames in equal stretches of ``duration_s`` seconds of container time."""
 
-    def __init__(self, spec: InputSpec, *, frames: int, duration_s: float) -> None:
-        # What preprocessing leaves of a white frame is what lies inside the field of view.
-        white = np.full((spec.size, spec.size, 3), 255, np.uint8)
-        self._inside = np.ascontiguousarray(preprocess(white, replace(spec, crop="none"))[..., 0])
+    def __init__(self, *, frames: int, duration_s: float) -> None:
         # Two frames a stretch: with one, rounding leaves stretches empty between frames that are evenly spaced.
         self._bins = max(1, min(_BINS, frames // 2))
         self._duration_s = duration_s or 1.0
         self._sums = np.zeros((self._bins, 3))
         self._counts = np.zeros(self._bins, np.int64)
 
-    def add(self, time_s: float, pixels: Picture) -> None:
-        """Count a frame by its model's input."""
+    def add(self, time_s: float, colour: npt.NDArray[np.float64]) -> None:
+        """Count a frame by its mean colour (``mean_colours``)."""
         place = min(int(time_s / self._duration_s * self._bins), self._bins - 1)
-        self._sums[place] += cv2.mean(pixels, mask=self._inside)[:3]
+        self._sums[place] += colour
         self._counts[place] += 1
 
     def means(self) -> npt.NDArray[np.float64]:
@@ -53,6 +51,19 @@ class ColourBar:
         means = np.full((self._bins, 3), np.nan)
         np.divide(self._sums, self._counts[:, None], out=means, where=self._counts[:, None] > 0)
         return means
+
+
+def mean_colours(pixels: Picture, spec: InputSpec) -> npt.NDArray[np.float64]:
+    """Mean red, green and blue inside the field of view, float64 (n, 3), of inputs of the model."""
+    inside = _inside(spec)
+    return np.array([cv2.mean(each, mask=inside)[:3] for each in pixels], np.float64).reshape(-1, 3)
+
+
+@lru_cache(maxsize=8)
+def _inside(spec: InputSpec) -> Picture:
+    """What preprocessing leaves of a white frame is what lies inside the field of view."""
+    white = np.full((spec.size, spec.size, 3), 255, np.uint8)
+    return np.ascontiguousarray(preprocess(white, replace(spec, crop="none"))[..., 0])
 
 
 def illustrate(
@@ -72,9 +83,9 @@ def illustrate(
     pictures: dict[int, Picture] = {}
     features: dict[int, Map] = {}
     for frame in sight(container, peaks):
-        if frame.rgb is not None:
-            pictures[frame.index] = preprocess(frame.rgb, large, field_of_view)
-            pixels = preprocess(frame.rgb, spec, field_of_view)
+        if (rgb := frame.rgb()) is not None:
+            pictures[frame.index] = preprocess(rgb, large, field_of_view)
+            pixels = preprocess(rgb, spec, field_of_view)
             features[frame.index] = backend.run(pixels[None]).features[0]
     keys = backend.spec.keys
     return (

@@ -5,14 +5,15 @@
         for prediction in reader.stream(frames):
             ...
 
-Decoding runs one batch ahead of inference, in a thread of its own (``prefetch``). Neither the batch size
-nor the number of threads changes an answer.
+A recording goes through ``pipeline``, on all cores. Neither the batch size nor the number of threads changes
+an answer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,21 +27,20 @@ import numpy.typing as npt
 
 from .accounts import choose_frames, count_frames, describe_source, list_frames
 from .backends import Backend, open_model
-from .errors import InputError, ModelError, UsageError
+from .errors import BackendError, InputError, ModelError, UsageError
 from .events import find_events, median_frame_distance
 from .illustration import ColourBar, illustrate
 from .landmarks import check_landmarks
-from .prefetch import prefetch
+from .pipeline import Answered, FixedPlan, Plan, answer_frames, count_cores
 from .preprocess import FieldOfView
 from .spec import ModelSpec
-from .stages import Batch, Sighted, gather, locate, prepare, sight
+from .stages import Buffers, Sighted, gather, locate
 from .study import FrameRecord, Study
-from .video import Container, scan
+from .video import scan
 
 __all__ = ["DEFAULT_MODEL", "Prediction", "Reader", "default_model"]
 
 DEFAULT_MODEL = "capsule-edge.int8.onnx"
-BATCH = 16
 
 Progress = Callable[[int, int], None]
 
@@ -75,8 +75,14 @@ def default_model() -> Path:
 class Reader:
     """A model, opened once, that reads recordings and streams. Close it, or use it in a ``with`` block."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, threads: int = 0) -> None:
         self._backend = backend
+        self._threads = threads
+        # Recordings are read by several threads with an engine of one thread, streams by one that may use all.
+        self._engines = {1: backend}
+        self._opening = threading.Lock()
+        self._closed = False
+        self.plan: Plan = FixedPlan(threads or count_cores())
 
     @classmethod
     def open(
@@ -84,13 +90,13 @@ class Reader:
     ) -> Reader:
         """Open a model file, the default one where ``model`` is None.
 
-        ``threads`` of the inference engine, 0 leaves the number to it. Raises ``ModelError`` and
+        ``threads`` is how many cores inference may use, 0 all of them. Raises ``ModelError`` and
         ``BackendError``.
         """
         if threads < 0:
             raise UsageError(f"threads is {threads}, allowed is 0 (the engine's choice) or more")
         path = default_model() if model is None else model
-        return cls(open_model(path, backend=backend, threads=threads))
+        return cls(open_model(path, backend=backend, threads=1), threads=threads)
 
     @property
     def spec(self) -> ModelSpec:
@@ -101,7 +107,10 @@ class Reader:
         return self._backend.path
 
     def close(self) -> None:
-        self._backend.close()
+        with self._opening:
+            self._closed = True
+            for engine in self._engines.values():
+                engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,16 +155,16 @@ class Reader:
         with container.path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         records = list_frames(container, wanted)
-        colours = ColourBar(self.spec.input, frames=container.present, duration_s=container.duration_s)
+        colours = ColourBar(frames=container.present, duration_s=container.duration_s)
         box: FieldOfView | None = None
         done = 0
-        with closing(self._batches(container, wanted)) as batches:
-            for batch in batches:
+        with closing(answer_frames(container, wanted, self._engine(1), self.plan)) as answers:
+            for answered in answers:
                 if cancel is not None and cancel():
                     break
-                self._record(batch, records, colours)
-                box = batch.frames[-1].field_of_view
-                done += len(batch.frames)
+                self._record(answered, records, colours)
+                box = answered.field_of_view
+                done += len(answered.frames)
                 if progress is not None:
                     progress(done, len(wanted))
         events = find_events(
@@ -203,8 +212,11 @@ class Reader:
             raise UsageError(f"batch is {batch}, allowed is 1 or more")
         spec, keys = self.spec.input, self.spec.keys
         sighted = (Sighted(index, _checked(index, frame)) for index, frame in enumerate(frames))
-        for group in gather(prepare(locate(sighted, spec, field_of_view), spec), spec, batch=batch):
-            answer = self._backend.run(group.pixels)
+        engine, buffers = self._engine(self._threads), Buffers()
+        located = locate(sighted, spec, field_of_view)
+        for group in gather(located, spec, batch=lambda: batch, buffers=buffers):
+            answer = engine.run(group.pixels)
+            buffers.give(group.pixels)
             for at, frame in enumerate(group.frames):
                 values = answer.probabilities[at].copy()
                 best = int(values.argmax())
@@ -212,22 +224,28 @@ class Reader:
                     frame.index, keys[best], float(values[best]), values, answer.features[at].copy()
                 )
 
-    def _batches(self, container: Container, wanted: range) -> Generator[Batch]:
-        """Everything before inference, one batch ahead of it."""
-        spec = self.spec.input
-        chain = gather(prepare(locate(sight(container, wanted), spec), spec), spec, batch=BATCH)
-        return prefetch(chain, depth=1)
+    def _engine(self, threads: int) -> Backend:
+        """The model, opened with so many threads; 0 leaves the number to the engine."""
+        with self._opening:
+            if threads not in self._engines:
+                if self._closed:
+                    raise BackendError(f"{self._backend.path.name} is closed", hint="open it again")
+                self._engines[threads] = open_model(
+                    self._backend.path, backend=self._backend.name, threads=threads
+                )
+            return self._engines[threads]
 
-    def _record(self, batch: Batch, records: list[FrameRecord], colours: ColourBar) -> None:
-        """Run the model and enter what became of each frame of the batch."""
-        answers = iter(self._backend.run(batch.pixels).probabilities.copy() if len(batch.pixels) else ())
-        for frame in batch.frames:
+    def _record(self, answered: Answered, records: list[FrameRecord], colours: ColourBar) -> None:
+        """What became of each frame of a batch."""
+        for frame in answered.frames:
             record = records[frame.index]
-            if frame.pixels is None:
+            if frame.row is None:
                 records[frame.index] = replace(record, status="corrupt", detail=frame.detail)
                 continue
-            records[frame.index] = replace(record, status="classified", probabilities=next(answers))
-            colours.add(record.time_s or 0.0, frame.pixels)
+            records[frame.index] = replace(
+                record, status="classified", probabilities=answered.probabilities[frame.row]
+            )
+            colours.add(record.time_s or 0.0, answered.colours[frame.row])
 
 
 def _checked(index: int, frame: Any) -> npt.NDArray[np.uint8]:

@@ -1,57 +1,97 @@
 """The steps from pictures to the model's input, each a small generator that keeps the order.
 
-    sight -> locate -> prepare -> gather
+    sight -> locate -> gather
 
 ``Reader.read`` and ``Reader.stream`` are made of the same ones, so a frame gets the same answer in either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from av.video.frame import VideoFrame
 
+from .colours import split, to_planes, to_rgb
 from .errors import InputError
-from .preprocess import FieldOfView, find_field_of_view, preprocess
+from .preprocess import FieldOfView, find_field_of_view, preprocess_planes
 from .spec import InputSpec
 from .video import Container, decode
 
-__all__ = ["Batch", "Prepared", "Sighted", "gather", "locate", "prepare", "sight"]
+__all__ = ["Batch", "Buffers", "Prepared", "Sighted", "gather", "locate", "sight"]
 
 Frame = npt.NDArray[np.uint8]
 
 # Frames that the field of view is found in: at 2 to 6 a second, 5 to 16 s of an examination.
 FIELD_FRAMES = 32
+# Frames without a picture take no room in a batch; this many times its size end it, so that progress shows.
+_MOST_EMPTY = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Sighted:
-    """A frame by its index: uint8 RGB HxWx3, or None and the ``detail`` of why it has no picture."""
+    """A frame by its index: decoded or uint8 RGB HxWx3, or None and the ``detail`` of why it has no picture."""
 
     index: int
-    rgb: Frame | None
+    picture: VideoFrame | Frame | None
     detail: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width, pixels."""
+        if self.picture is None:
+            return None
+        if isinstance(self.picture, VideoFrame):
+            return self.picture.height, self.picture.width
+        height, width = self.picture.shape[:2]
+        return height, width
+
+    def rgb(self) -> Frame | None:
+        """The picture as uint8 RGB HxWx3, full range."""
+        return to_rgb(self.picture) if isinstance(self.picture, VideoFrame) else self.picture
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A frame as the model takes it, uint8 RGB (size, size, 3); None where it has no picture."""
+    """What a batch knows of a frame: its ``row`` in the pixels, None where it has no picture."""
 
     index: int
-    pixels: Frame | None
+    row: int | None
     detail: str
-    field_of_view: FieldOfView | None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Frames in order; ``pixels`` (n, size, size, 3) holds those that have a picture, in the same order."""
+    """Frames in order; ``pixels`` uint8 RGB (n, size, size, 3) holds those that have a picture, in the same order."""
 
     frames: list[Prepared]
     pixels: Frame
+    field_of_view: FieldOfView | None
+
+
+class Buffers:
+    """Arrays that batches are written to, used again once they are given back. Serves any thread."""
+
+    def __init__(self) -> None:
+        self._free: deque[Frame] = deque(maxlen=16)
+
+    def take(self, shape: tuple[int, ...]) -> Frame:
+        """An array of that shape, with whatever is in it."""
+        try:
+            while True:
+                array = self._free.popleft()
+                if array.shape == shape:
+                    return array
+        except IndexError:
+            return np.empty(shape, np.uint8)
+
+    def give(self, pixels: Frame) -> None:
+        """Take back the pixels of a batch, which nobody reads any more."""
+        self._free.append(pixels if pixels.base is None else pixels.base)
 
 
 def sight(container: Container, wanted: Collection[int]) -> Generator[Sighted]:
@@ -60,8 +100,7 @@ def sight(container: Container, wanted: Collection[int]) -> Generator[Sighted]:
     with closing(decode(container)) as pictures:  # type: ignore[type-var]
         for picture in pictures:
             if picture.index in wanted:
-                rgb = picture.rgb() if picture.status == "ok" else None
-                yield Sighted(picture.index, rgb, picture.detail)
+                yield Sighted(picture.index, picture.frame, picture.detail)
             if picture.index >= last:
                 return
 
@@ -77,18 +116,18 @@ def locate(
     waiting: list[Sighted] = []
     pictures: list[Frame] = []
     settled = field_of_view is not None or spec.crop == "none"
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int, int] | None = None
     for one in sighted:
-        if one.rgb is not None:
-            shape = shape or one.rgb.shape
-            if one.rgb.shape != shape:
-                raise InputError(f"frame {one.index} is {one.rgb.shape}, the frames before it are {shape}")
+        if one.picture is not None:
+            shape = shape or one.shape
+            if one.shape != shape:
+                raise InputError(f"frame {one.index} is {one.shape}, the frames before it are {shape}")
         if settled:
             yield one, field_of_view
             continue
         waiting.append(one)
-        if one.rgb is not None:
-            pictures.append(one.rgb)
+        if (rgb := one.rgb()) is not None:
+            pictures.append(rgb)
         if len(pictures) == FIELD_FRAMES:
             field_of_view, settled = find_field_of_view(pictures), True
             yield from ((held, field_of_view) for held in waiting)
@@ -99,27 +138,34 @@ def locate(
     yield from ((held, field_of_view) for held in waiting)
 
 
-def prepare(located: Iterable[tuple[Sighted, FieldOfView | None]], spec: InputSpec) -> Iterator[Prepared]:
-    """The model's input of each frame; the picture itself is let go."""
-    for one, box in located:
-        pixels = None if one.rgb is None else preprocess(one.rgb, spec, box)
-        yield Prepared(one.index, pixels, one.detail, box)
+def gather(
+    located: Iterable[tuple[Sighted, FieldOfView | None]],
+    spec: InputSpec,
+    *,
+    batch: Callable[[], int],
+    buffers: Buffers,
+) -> Iterator[Batch]:
+    """The model's input of ``batch()`` pictures at a time, the last time of what is left.
 
-
-def gather(prepared: Iterable[Prepared], spec: InputSpec, *, batch: int) -> Iterator[Batch]:
-    """``batch`` frames at a time, the last time what is left."""
+    ``batch`` is asked as a batch begins. The pictures themselves are let go.
+    """
     frames: list[Prepared] = []
-    for one in prepared:
-        frames.append(one)
-        if len(frames) == batch:
-            yield _stack(frames, spec)
-            frames = []
-    if frames:
-        yield _stack(frames, spec)
-
-
-def _stack(frames: list[Prepared], spec: InputSpec) -> Batch:
-    pixels = [one.pixels for one in frames if one.pixels is not None]
-    if not pixels:
-        return Batch(frames, np.empty((0, spec.size, spec.size, 3), np.uint8))
-    return Batch(frames, np.stack(pixels))
+    pixels: Frame | None = None
+    size, row = 0, 0
+    box: FieldOfView | None = None
+    for one, box in located:
+        if pixels is None:
+            size, row = batch(), 0
+            pixels = buffers.take((size, spec.size, spec.size, 3))
+        if one.picture is None:
+            frames.append(Prepared(one.index, None, one.detail))
+        else:
+            planes = to_planes(one.picture) if isinstance(one.picture, VideoFrame) else split(one.picture)
+            preprocess_planes(planes, spec, box, out=pixels[row])
+            frames.append(Prepared(one.index, row, one.detail))
+            row += 1
+        if row == size or len(frames) >= _MOST_EMPTY * size:
+            yield Batch(frames, pixels[:row], box)
+            frames, pixels = [], None
+    if pixels is not None:
+        yield Batch(frames, pixels[:row], box)

@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation
 
+from .colours import to_rgb
 from .containers import REORDER, Container, Sample, scan
 from .errors import InputError
 from .ffmpeg import decode_packets, open_recording, quote
@@ -158,51 +158,3 @@ class _Chain:
         if self._broken or place < self._leading_before:
             return "depends_on_damaged"
         return ""
-
-
-# Code points of ITU-T H.273 to swscale's names for the matrix; 2 is untagged. Others (YCgCo, ICtCp) are
-# refused.
-_MATRICES = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-# Accurate, and the same bits on every processor: swscale's fast path is off by up to 3 and differs
-# between SIMD sets.
-_CONVERSION = (
-    Interpolation.BILINEAR
-    | Interpolation.ACCURATE_RND
-    | Interpolation.BITEXACT
-    | Interpolation.FULL_CHR_H_INT
-)
-# swscale takes every grey picture as full range, whatever it is told (ITU-R BT.601: black 16, white 235).
-_LIMITED_GREY = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
-
-
-def to_rgb(frame: VideoFrame) -> npt.NDArray[np.uint8]:
-    """A decoded picture as uint8 HxWx3 RGB, full range, by the matrix and range that it is tagged with.
-
-    Untagged pictures are taken as BT.601 limited. Chroma is interpolated. Any size, depth and layout that
-    FFmpeg knows.
-
-    Raises ``InputError`` for a matrix that is none of BT.601, BT.709, FCC, SMPTE 240M and BT.2020.
-    """
-    layout = frame.format
-    if layout.is_rgb:
-        return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    full = int(frame.color_range) == ColorRange.JPEG or layout.name.startswith("yuvj")
-    if layout.name.startswith("gray"):
-        grey = np.asarray(frame.to_ndarray(format="gray"), np.uint8)
-        return np.repeat((grey if full else _LIMITED_GREY[grey])[:, :, None], 3, axis=2)
-    matrix = _MATRICES.get(int(frame.colorspace))
-    if matrix is None:
-        raise InputError(
-            f"colour matrix {int(frame.colorspace)} of ITU-T H.273 is not BT.601, BT.709 or BT.2020",
-            hint="export the recording as H.264 in BT.601 or BT.709",
-        )
-    converted = frame.reformat(
-        format="rgb24",
-        src_colorspace=matrix,
-        dst_colorspace=matrix,
-        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=_CONVERSION,
-        threads=1,
-    )
-    return np.asarray(converted.to_ndarray(), np.uint8)

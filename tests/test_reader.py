@@ -20,10 +20,11 @@ from capsule_edge.runtime import Reader, reader, stages
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.illustration import illustrate
 from capsule_edge.runtime.outputs import prepare_folder, write_study
-from capsule_edge.runtime.prefetch import prefetch
+from capsule_edge.runtime.pipeline import FixedPlan
 from capsule_edge.runtime.preprocess import FieldOfView, preprocess
 from capsule_edge.runtime.stages import FIELD_FRAMES
 from capsule_edge.runtime.study import STATUSES, Study
+from capsule_edge.runtime.threads import prefetch, spread
 from capsule_edge.runtime.video import decode, scan
 
 RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
@@ -168,15 +169,14 @@ def test_an_empty_stream_has_no_answer(red: Reader) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5, 16, 64])
-def test_batch_and_threads_change_no_byte(
-    exam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_batch_and_threads_change_no_byte(exam: Path, tmp_path: Path, size: int) -> None:
     """Should onnxruntime ever answer a frame otherwise in another batch, batches have to be padded."""
     damaged = damage.blank(exam, tmp_path / "damaged.mp4", 40)
     model = write_tiny_model(tmp_path / "tiny.onnx", gain=8.0)
 
-    def files(threads: int) -> dict[str, bytes]:
+    def files(threads: int, size: int = 16) -> dict[str, bytes]:
         with Reader.open(model, threads=threads) as opened:
+            opened.plan = FixedPlan(opened.plan.most_workers, size)
             study = opened.read(damaged)
         assert study.ledger.corrupt
         paths = write_study(
@@ -185,9 +185,8 @@ def test_batch_and_threads_change_no_byte(
         return {name: path.read_bytes() for name, path in paths.items()}
 
     expected = files(1)
-    monkeypatch.setattr(reader, "BATCH", size)
     for threads in (1, 2, 3, 0):
-        assert files(threads) == expected
+        assert files(threads, size) == expected
 
 
 def test_each_picture_is_decoded_once(red: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,8 +272,8 @@ def test_cancelling_leaves_the_rest_unread(red: Reader, exam: Path) -> None:
     calls: list[tuple[int, int]] = []
     study = red.read(exam, progress=lambda *at: calls.append(at), cancel=lambda: len(calls) == 2)
     check_account(study)
-    done = 2 * reader.BATCH
-    assert calls == [(reader.BATCH, 60), (done, 60)]
+    done = 2 * red.plan.batch()
+    assert calls == [(done // 2, 60), (done, 60)]
     assert statuses(study) == ["classified"] * done + ["unread"] * (60 - done)
     assert not study.ledger.whole
     assert [event.label for event in study.events] == ["bleeding"]
@@ -331,16 +330,19 @@ def test_threads_below_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def no_thread_left() -> bool:
-    return not any(thread.name == "prefetch" for thread in threading.enumerate())
+    return not any(
+        thread.name in ("decode", "prepare", "infer", "prefetch", "worker")
+        for thread in threading.enumerate()
+    )
 
 
 def test_an_error_while_decoding_reaches_the_caller(
     red: Reader, exam: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_args: object) -> None:
+    def fail(*_args: object, **_options: object) -> None:
         raise InputError("this frame is strange")
 
-    monkeypatch.setattr(stages, "preprocess", fail)
+    monkeypatch.setattr(stages, "preprocess_planes", fail)
     with pytest.raises(InputError, match="strange"):
         red.read(exam)
     assert no_thread_left()
@@ -426,3 +428,74 @@ def test_real_recordings_join_their_truth(name: str, tmp_path: Path) -> None:
     # The truth is written to four decimals, so a millisecond leaves room for its rounding and no other.
     for row, true in zip(rows, truth, strict=True):
         assert abs(float(row["time_s"]) - float(true["time_s"])) < 1e-3
+
+
+def test_spread_keeps_the_order_whatever_each_item_takes() -> None:
+    turn = threading.Barrier(3)
+
+    def answer(item: int) -> int:
+        if item < 3:
+            # All three are at work before any is done, and the first is done last.
+            turn.wait(timeout=10)
+            if item == 0:
+                assert later.acquire(timeout=10)
+        if item == 2:
+            later.release()
+        return item * item
+
+    later = threading.Semaphore(0)
+    assert list(spread(answer, range(50), workers=3)) == [item * item for item in range(50)]
+    assert no_thread_left()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_spread_raises_behind_the_answers_before_and_takes_no_more(workers: int) -> None:
+    taken: list[int] = []
+    closed: list[bool] = []
+
+    def items() -> Iterator[int]:
+        try:
+            for item in range(1000):
+                taken.append(item)
+                yield item
+        finally:
+            closed.append(True)
+
+    def answer(item: int) -> int:
+        if item == 20:
+            raise InputError("twenty is strange")
+        return item
+
+    got: list[int] = []
+    with pytest.raises(InputError, match="twenty"):
+        got.extend(spread(answer, items(), workers=workers))
+    assert got == list(range(20))
+    # Each worker has at most three items that nobody was given yet.
+    assert len(taken) <= 21 + 3 * workers
+    assert closed == [True]
+    assert no_thread_left()
+
+
+def test_spread_lets_no_more_work_than_it_may() -> None:
+    at_work, most, lock = 0, 0, threading.Lock()
+
+    def answer(item: int) -> int:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        threading.Event().wait(0.002)
+        with lock:
+            at_work -= 1
+        return item
+
+    assert list(spread(answer, range(40), workers=4, allowed=lambda: 2)) == list(range(40))
+    assert most <= 2
+
+
+@pytest.mark.parametrize("stage", ["prefetch", "spread"])
+def test_a_thread_that_ends_without_a_word_is_no_hang(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "run", lambda _self: None)
+    waiting = prefetch(range(3), depth=1) if stage == "prefetch" else spread(str, range(3), workers=2)
+    with pytest.raises(RuntimeError, match="ended without a word"):
+        list(waiting)

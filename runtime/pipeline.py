@@ -1,0 +1,148 @@
+"""A recording through the model, on all cores: decode, prepare and infer, each in threads of its own.
+
+    decode (1 thread) -> prepare (1 thread) -> infer (several) -> the caller, in order
+
+Between the stages lie a few items, so memory does not grow with the recording. A recording is decoded by one
+thread (``docs/decisions/0002-one-decoding-thread.md``). The model is run by several threads at once, each
+with a batch of its own: on the processors that capsules are read on this uses the cores better than one batch
+spread over them. No answer depends on the plan.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import Backend
+from .illustration import mean_colours
+from .preprocess import FieldOfView
+from .stages import Batch, Buffers, Prepared, gather, locate, sight
+from .threads import prefetch, spread
+from .video import Container
+
+__all__ = ["Answered", "FixedPlan", "Plan", "answer_frames", "count_cores"]
+
+T = TypeVar("T")
+
+# Pictures that are handed from the decoder's thread to the next at once: a hand-over costs as much as a
+# tenth of a picture.
+_CHUNK = 8
+
+
+class Plan(Protocol):
+    """How the model is run. May change its mind while a recording is read; no answer depends on it."""
+
+    @property
+    def most_workers(self) -> int:
+        """Threads that run the model, never more."""
+        ...
+
+    def workers(self) -> int:
+        """How many of them may run now."""
+        ...
+
+    def batch(self) -> int:
+        """Pictures in the next batch."""
+        ...
+
+    def answered(self, frames: int) -> None:
+        """Told by the caller's thread that so many more frames are answered."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedPlan:
+    """The same from the first frame to the last."""
+
+    most_workers: int
+    size: int = 16
+
+    def workers(self) -> int:
+        return self.most_workers
+
+    def batch(self) -> int:
+        return self.size
+
+    def answered(self, frames: int) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A batch that the model has seen. ``row`` of a frame is its place in the arrays.
+
+    ``probabilities`` is float32 (rows, labels), ``colours`` float64 (rows, 3) the mean red, green and blue
+    inside the field of view, 0..255.
+    """
+
+    frames: list[Prepared]
+    probabilities: npt.NDArray[np.float32]
+    colours: npt.NDArray[np.float64]
+    field_of_view: FieldOfView | None
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def answer_frames(
+    container: Container,
+    wanted: range,
+    backend: Backend,
+    plan: Plan,
+    *,
+    field_of_view: FieldOfView | None = None,
+) -> Generator[Answered]:
+    """What the model says of the wanted frames of a recording, in order, a batch at a time. Close it.
+
+    Args:
+        backend: run by ``plan.workers()`` threads at once.
+        field_of_view: of the recording, where it is known; else it is found in the first wanted frames.
+
+    An error in any stage is raised here, behind the answers of the frames that came before it.
+    """
+    spec, buffers = backend.spec.input, Buffers()
+
+    def answer(batch: Batch) -> Answered:
+        rows = len(batch.pixels)
+        probabilities = (
+            backend.run(batch.pixels).probabilities
+            if rows
+            else np.empty((0, len(backend.spec.labels)), np.float32)
+        )
+        colours = mean_colours(batch.pixels, spec)
+        buffers.give(batch.pixels)
+        return Answered(batch.frames, probabilities.copy(), colours, batch.field_of_view)
+
+    pictures = prefetch(_chunks(sight(container, wanted)), depth=2, name="decode")
+    batches = gather(locate(_flat(pictures), spec, field_of_view), spec, batch=plan.batch, buffers=buffers)
+    ahead = prefetch(batches, depth=2, name="prepare")
+    answers = spread(answer, ahead, workers=plan.most_workers, allowed=plan.workers, name="infer")
+    # Each by name: an error holds the generators that it went through, and with them their threads.
+    with closing(pictures), closing(ahead), closing(answers):
+        for answered in answers:
+            yield answered
+            plan.answered(len(answered.frames))
+
+
+def _chunks(items: Generator[T]) -> Iterator[list[T]]:
+    with closing(items):
+        while chunk := list(islice(items, _CHUNK)):
+            yield chunk
+
+
+def _flat(chunks: Generator[list[T]]) -> Iterator[T]:
+    with closing(chunks):
+        for chunk in chunks:
+            yield from chunk

@@ -1,0 +1,180 @@
+"""From pictures to the model's input: two ways, the same values, on every processor."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capsule_edge.runtime.colours import split, to_planes, to_rgb
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.preprocess import (
+    FieldOfView,
+    find_field_of_view,
+    preprocess,
+    preprocess_planes,
+    resize,
+)
+from capsule_edge.runtime.spec import InputSpec
+
+RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
+
+
+def picture(layout: str, width: int, height: int, seed: int = 0) -> av.VideoFrame:
+    """Smooth colours with noise, coded in ``layout``."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    rgb = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    rgb = np.clip(rgb.astype(int) + rng.integers(-20, 21, rgb.shape), 0, 255).astype(np.uint8)
+    return av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format=layout)
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_planes_are_the_picture_on_every_frame_of_the_real_recordings(name: str) -> None:
+    """No value of the two entries differs, so no label and no event can."""
+    path = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings" / f"{name}.mp4"
+    if not path.exists():
+        pytest.skip("CAPSULE_EDGE_DATA names no folder with the real recordings")
+    spec, box = InputSpec(size=160), None
+    frames = 0
+    with av.open(str(path)) as source:
+        for frame in source.decode(video=0):
+            rgb = whole_pixels(frame)
+            box = box or find_field_of_view([rgb])
+            np.testing.assert_array_equal(
+                preprocess_planes(to_planes(frame), spec, box), preprocess(rgb, spec, box)
+            )
+            frames += 1
+    assert frames > 1000
+
+
+def whole_pixels(frame: av.VideoFrame) -> np.ndarray:
+    """BT.601 limited to RGB by swscale's code for pixels, which shares nothing with that for planes."""
+    flags = (
+        av.video.reformatter.Interpolation.BILINEAR
+        | av.video.reformatter.Interpolation.ACCURATE_RND
+        | av.video.reformatter.Interpolation.BITEXACT
+        | av.video.reformatter.Interpolation.FULL_CHR_H_INT
+    )
+    return frame.reformat(
+        format="rgb24",
+        src_colorspace=5,
+        dst_colorspace=5,
+        src_color_range=1,
+        dst_color_range=2,
+        interpolation=flags,
+    ).to_ndarray()
+
+
+@pytest.mark.parametrize("layout", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "nv12"])
+@pytest.mark.parametrize(("width", "height"), [(224, 224), (337, 251), (64, 48)])
+def test_planes_are_the_picture_in_every_layout(layout: str, width: int, height: int) -> None:
+    frame = picture(layout, width, height)
+    differs = np.abs(cv2.merge(to_planes(frame)).astype(int) - whole_pixels(frame)).max()
+    # swscale's code for pixels takes two at a time and rounds the last, odd one's neighbourhood otherwise.
+    assert differs <= width % 2
+
+
+@pytest.mark.parametrize("layout", ["gray", "rgb24", "gbrp", "bgr0", "yuvj420p"])
+def test_planes_and_pixels_are_the_same(layout: str) -> None:
+    frame = picture(layout, 90, 70)
+    np.testing.assert_array_equal(cv2.merge(to_planes(frame)), to_rgb(frame))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.integers(8, 1200),
+    st.integers(8, 1200),
+    st.integers(8, 300),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_mean_is_that_of_opencv_within_one_level(height: int, width: int, size: int, seed: int) -> None:
+    plane = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    (padded, *_) = split(np.repeat(plane[:, :, None], 3, axis=2))
+    shrinks = min(height, width) >= size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR_EXACT
+    expected = cv2.resize(plane, (size, size), interpolation=method)
+    # Both round a mean, OpenCV once and swscale twice (after rows, with 7 bits more, and at the end).
+    assert np.abs(resize(padded, size).astype(int) - expected).max() <= (1 if shrinks else 0)
+
+
+@pytest.mark.parametrize("box", [None, FieldOfView(0, 0, 90, 70), FieldOfView(7, 3, 61, 59)])
+@pytest.mark.parametrize("size", [32, 160])
+def test_both_ways_take_the_same_part(box: FieldOfView | None, size: int) -> None:
+    frame = picture("yuv420p", 90, 70)
+    spec = InputSpec(size=size, crop="none" if box is None else "field_of_view")
+    out = np.full((2, size, size, 3), 7, np.uint8)
+    preprocess_planes(to_planes(frame), spec, box, out=out[1])
+    np.testing.assert_array_equal(out[1], preprocess(to_rgb(frame), spec, box))
+    assert (out[0] == 7).all()
+
+
+def test_a_field_of_view_beside_the_frame_is_refused() -> None:
+    planes = to_planes(picture("yuv420p", 90, 70))
+    with pytest.raises(InputError, match="does not lie in a frame of 90 x 70"):
+        preprocess_planes(planes, InputSpec(size=32), FieldOfView(40, 0, 60, 60))
+
+
+def sample() -> bytes:
+    """The input of a model for a fixed picture, which nothing random or coded went into."""
+    y, x = np.mgrid[:240, :320]
+    frame = np.stack([(x * 7 + y * 3) % 256, (x * y) % 256, (y * 5 + 40) % 256], axis=2).astype(np.uint8)
+    coded = av.VideoFrame(320, 240, "yuv420p")
+    for plane, shrink in zip(coded.planes, (1, 2, 2), strict=True):
+        values = np.zeros((plane.height, plane.line_size), np.uint8)
+        values[:, : plane.width] = frame[::shrink, ::shrink, 0 if shrink == 1 else 1]
+        plane.update(values.tobytes())
+    box = FieldOfView(41, 5, 230, 231)
+    return (
+        preprocess_planes(to_planes(coded), InputSpec(size=160), box).tobytes()
+        + preprocess(frame, InputSpec(size=128), box).tobytes()
+    )
+
+
+GOLDEN = "ad0aee86d9af0859e1ebfdef3ab28c4e7a6c7d36788785fe287e237828acd303"
+
+
+def test_golden_frames() -> None:
+    """Training, calibration, export and run time rest on these values; another hash is another model."""
+    assert hashlib.sha256(sample()).hexdigest() == GOLDEN
+
+
+@contextmanager
+def processor(library: ctypes.CDLL, flags: int) -> Iterator[None]:
+    try:
+        library.av_force_cpu_flags(flags)
+        yield
+    finally:
+        library.av_force_cpu_flags(-1)
+
+
+# FFmpeg's AV_CPU_FLAG_*: none; SSE2 and below; SSE4.2 and below.
+@pytest.mark.parametrize("flags", [0, 0x1F, 0x3FF])
+def test_no_vector_unit_changes_a_value(flags: int) -> None:
+    found = sorted(Path(av.__file__).parents[1].glob("av.libs/libavutil*"))
+    if not found:
+        pytest.skip("this build of PyAV does not keep its libavutil beside it")
+    library = ctypes.CDLL(str(found[0]))
+
+    def fresh() -> bytes:
+        answers: list[bytes] = []
+        # swscale chooses its code when a thread converts its first picture.
+        thread = threading.Thread(target=lambda: answers.append(sample()))
+        thread.start()
+        thread.join()
+        return answers[0]
+
+    usual = fresh()
+    with processor(library, flags):
+        assert fresh() == usual
