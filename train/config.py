@@ -23,6 +23,8 @@ class TrainConfig:
     ``prior`` the share of the data's own class prior that is given back at the end, folded into the last bias.
     ``distillation`` is the share of the loss that teachers have, where there are any, and ``phantom`` the number of
     rendered frames added.
+
+    ``augmentation``, ``debris`` and ``compression`` are strengths (``augment.draw``).
     """
 
     architecture: str = "mobilenet_v2"
@@ -38,6 +40,8 @@ class TrainConfig:
     adjustment: float = 1.0
     prior: float = 0.0
     augmentation: float = 1.0
+    debris: float = 0.0
+    compression: float = 0.0
     ema: float = 0.995
     distillation: float = 0.5
     phantom: int = 1200
@@ -51,7 +55,16 @@ class TrainConfig:
         for name in ("epochs", "batch", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}, allowed is a number above 0")
-        for name in ("sampling", "video_sampling", "prior", "label_smoothing", "ema", "distillation"):
+        for name in (
+            "sampling",
+            "video_sampling",
+            "prior",
+            "label_smoothing",
+            "ema",
+            "distillation",
+            "debris",
+            "compression",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, allowed is 0 to 1")
 

@@ -160,7 +160,10 @@ def draw_epoch(
     """The frames of one epoch: ``steps`` batches drawn by ``weights`` (N,), one probability a frame."""
     rng = np.random.default_rng((config.seed, epoch))
     rows = rng.choice(len(weights), (steps, config.batch), p=weights)
-    flat = draw(rng, steps * config.batch, size, config.augmentation)
+    flat = draw(
+        rng, steps * config.batch, size, config.augmentation,
+        debris=config.debris, compression=config.compression,
+    )  # fmt: skip
     return Draw(
         rows.astype(np.int32), Variation(*(v.reshape(steps, config.batch, *v.shape[1:]) for v in flat))
     )
