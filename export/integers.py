@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from capsule_edge.runtime.errors import ModelError
 from capsule_edge.train.folding import kernel_of, short_name
+from capsule_edge.train.integer_layers import IntegerWrapper as _Wrapper
 from capsule_edge.train.qat import check_ranges, is_saturation_safe
 from capsule_edge.train.quantizers import INPUT_RANGE
 
@@ -29,7 +29,6 @@ __all__ = ["IntegerModel", "IntegerNode", "IntegerTensor", "Kernel", "read_integ
 
 Kind = Literal["conv", "depthwise", "add", "mean", "max_pool", "average_pool"]
 _layers = tf_keras.layers
-_Wrapper = tfmot.quantization.keras.QuantizeWrapperV2
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
     Keras FP32 -> ONNX FP32, TFLite FP32, Keras QAT -> ONNX INT8, TFLite INT8; ONNX INT8 <-> TFLite INT8
 
-so that the edge that breaks is seen. FP32 edges differ by the order of sums alone. The INT8 files are held to
-the integers computed exactly (``reference``), where they agree nearly to the bit. Against the QAT model
-itself they differ more: a value that it emulates on the edge between two integers falls to either side, and
-later layers amplify it. ``reference.check_layers`` compares those two layer by layer, where nothing is
-amplified.
+so that the edge that breaks is seen. FP32 edges differ by the order of sums alone. The INT8 files, the QAT model
+and the integers computed exactly (``reference``) do the same arithmetic and agree to the bit on the CPUs tried. What
+quantisation costs (Keras FP32 -> Keras QAT) is a matter of data and is not bound here.
 """
 
 from __future__ import annotations
@@ -39,9 +37,9 @@ _TREE = (
 # Sums of some 1e3 float32 products in another order, relative to the largest logit; 53 layers deep, 7e-5 was
 # seen.
 _FLOAT_LIMIT = 1e-3
-# Root mean square, in steps of the logits. Engines agree to the bit in convolutions; where they add two maps
-# one value in 1e4 rounds apart, which later layers of an untrained net made half a step.
-_STEPS = 3.0
+# Root mean square, in steps of the logits: 0 was seen on every edge (tests, 256 real frames). A single flipped
+# value in an early layer of an untrained net makes about one step in one frame of twenty.
+_STEPS = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Edge:
     """How two models' logits differ over the frames: largest, root mean square, share of equal top-1 answers.
 
     ``limit`` bounds ``measured``, which is the largest difference of an FP32 edge and the root mean square
-    of an INT8 one. None where nothing is bound: what QAT costs is a matter of data, and behind it see above.
+    of an INT8 one. None where nothing is bound: what QAT costs is a matter of data.
     """
 
     a: str
@@ -98,7 +96,7 @@ def compare_edges(answers: Mapping[str, Outputs], logit_step: float) -> list[Edg
         limit = _STEPS * logit_step
         if "FP32" in b:
             limit = _FLOAT_LIMIT * max(1.0, float(np.abs(first).max()))
-        bound = None if b == _QAT or a == _QAT else limit
+        bound = None if b == _QAT else limit
         edges.append(Edge(a, b, largest, rms, agreement, bound))
     return edges
 

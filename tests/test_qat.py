@@ -10,12 +10,15 @@ import pytest
 
 tf_keras = pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
+import tensorflow as tf  # noqa: E402
 from quantised_models import calibrated, fp32_model, pixels_of  # noqa: E402
 
 from capsule_edge.export.integers import read_integers  # noqa: E402
+from capsule_edge.export.reference import compare_layers, compute  # noqa: E402
 from capsule_edge.export.run_folder import synthetic_frames  # noqa: E402
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError  # noqa: E402
 from capsule_edge.train import models, qat, weights  # noqa: E402
+from capsule_edge.train.alignment import align_sums  # noqa: E402
 from capsule_edge.train.quantizers import RangeObserver, weight_limits  # noqa: E402
 
 layers = tf_keras.layers
@@ -237,3 +240,73 @@ def test_a_dead_channel_gets_a_range_that_holds_its_bias(fp32: Any) -> None:
     assert node.kernel is not None
     assert node.kernel.scales[0] > 0
     assert not node.kernel.weights[..., 0].any()
+
+
+@pytest.mark.parametrize("architecture", ["plain_cnn", "mobilenet_v2_035"])
+def test_inference_is_the_integers_to_the_bit(architecture: str) -> None:
+    quantised = calibrated(fp32_model(architecture), saturation_safe=True)
+    frames = synthetic_frames(SIZE, count=4, seed=6)
+    integers = read_integers(quantised)
+    found = compare_layers(integers, quantised, frames)
+    assert set(found.values()) == {(0.0, 0)}
+    answer = quantised(pixels_of(frames), training=False).numpy() / integers.logits.scale
+    exact = (
+        compute(integers, frames)[integers.logits.name][:, 0, 0].astype(float) - integers.logits.zero_point
+    )
+    # Whole steps of up to 255, in float32.
+    assert np.abs(answer - exact).max() < 1e-4
+    # A graph answers as eager execution does.
+    traced = tf.function(lambda x: quantised(x, training=False))(pixels_of(frames))
+    assert np.array_equal(traced, quantised(pixels_of(frames), training=False))
+
+
+def test_a_bias_between_two_integers_is_rounded_in_inference_alone(fp32: Any, frames: Any) -> None:
+    quantised = calibrated(fp32)
+    qat.freeze_observers(quantised)
+    node = read_integers(quantised).nodes[0]
+    assert node.kernel is not None
+    unit = node.inputs[0].scale * node.kernel.scales
+    (bias,) = (v for v in quantised.get_layer("quant_conv_1").weights if "bias" in v.name)
+    bias.assign(node.kernel.biases * unit)
+    before = [quantised(frames, training=mode).numpy() for mode in (False, True)]
+    bias.assign_add(0.4 * unit)
+    after = [quantised(frames, training=mode).numpy() for mode in (False, True)]
+    assert np.array_equal(before[0], after[0])
+    assert not np.array_equal(before[1], after[1])
+
+
+def _sums_of(quantised: Any) -> list[list[float]]:
+    """For each Add the scales of its two inputs and its output."""
+    return [
+        [float(tensor.scale) for tensor in (*node.inputs, node.output)]
+        for node in read_integers(quantised).nodes
+        if node.kind == "add"
+    ]
+
+
+def test_no_sum_comes_near_the_middle_between_two_steps() -> None:
+    quantised = calibrated(fp32_model("mobilenet_v2_035"))
+    found = _sums_of(quantised)
+    assert len(found) == 10
+    first, second = np.meshgrid(np.arange(-255, 256), np.arange(-255, 256))
+    for a, b, out in found:
+        steps = (first * a + second * b) / out
+        # Half of 1/511, less what float32 scales are off: 1e-7 of up to 511 steps.
+        assert np.abs(steps - np.floor(steps) - 0.5).min() > 0.5 / 511 - 2e-4
+    align_sums(quantised)
+    assert np.allclose(_sums_of(quantised), found, rtol=1e-6)
+
+
+def test_aligned_ranges_are_hardly_wider() -> None:
+    model = fp32_model("mobilenet_v2_035")
+    quantised = qat.quantize(model)
+    points = qat.observed_ranges(quantised)
+    ends = {
+        point.layer: (0.0 if point.layer.endswith("relu") else -1.0 - 0.1 * i, 2.0 + 0.05 * i)
+        for i, point in enumerate(points)
+    }
+    qat.set_ranges(quantised, ends)
+    for tensor in (node.output for node in read_integers(quantised).nodes):
+        low, high = ends[tensor.name]
+        # A scale of a fifth of the largest is 1/100 of a unit off at most; zero points are whole.
+        assert 0.998 < float(tensor.scale) * 255 / (high - low) < 1.01, tensor.name

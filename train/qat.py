@@ -21,7 +21,9 @@ import tf_keras
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 
 from . import weights as weight_files
+from .alignment import align_sums
 from .folding import Step, kernel_of, plan, short_name
+from .integer_layers import IntegerWrapper as _Wrapper
 from .quantizers import (
     INITIAL_RANGE,
     INPUT_RANGE,
@@ -46,7 +48,6 @@ __all__ = [
 ]
 
 _layers = tf_keras.layers
-_Wrapper = tfmot.quantization.keras.QuantizeWrapperV2
 _SAFE_KEY = "qat/saturation_safe"
 
 
@@ -54,7 +55,8 @@ def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
     """A tf_keras model that emulates ``model`` in INT8, with its weights and uncalibrated ranges.
 
     ``model`` is functional and flat, maps float32 (N, s, s, 3) in [-1, 127/128] to logits, and has weights.
-    The answer maps the same to the same; its convolutions have the batch normalisation folded in.
+    The answer maps the same to the same; its convolutions have the batch normalisation folded in. It trains on
+    float emulation and answers in inference with the integers of the exported files (``integer_layers``).
     ``saturation_safe`` widens the weights' ranges so that CPUs without VNNI do not saturate
     (``quantizers.weight_limits``).
 
@@ -76,6 +78,8 @@ def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
     low, high = INPUT_RANGE
     pinned = tfmot.quantization.keras.quantizers.FixedQuantizer(8, low, high, narrow_range=False)
     tensors = {id(model.inputs[0]): _Wrapper(pixels, LayerConfig(output=pinned))(inputs)}
+    ranges: dict[int, Any] = {id(model.inputs[0]): {"min_var": np.float32(low), "max_var": np.float32(high)}}
+    fused: dict[int, tuple[Any, list[Any]]] = {}
     for step in steps:
         given = [tensors[id(tensor)] for tensor in step.inputs]
         layer = step.layer.__class__.from_config(step.config)
@@ -83,6 +87,18 @@ def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
         tensors[id(step.output)] = wrapped(given[0] if len(given) == 1 else given)
         if step.weights:
             _assign(wrapped, step.weights)
+        if step.fused_relu:
+            fused[id(step.output)] = wrapped, [ranges[id(tensor)] for tensor in step.inputs]
+        elif not step.quantized:
+            ranges[id(step.output)] = ranges[id(step.inputs[0])]
+        else:
+            target = ranges[id(step.output)] = wrapped._output_quantizer_vars
+            if id(step.inputs[0]) in fused:
+                before, sources = fused[id(step.inputs[0])]
+                before.connect(sources, target)
+                wrapped.connect([target], target)
+            else:
+                wrapped.connect([ranges[id(tensor)] for tensor in step.inputs], target)
     return tf_keras.Model(inputs, tensors[id(model.outputs[0])], name=f"{model.name}_qat")
 
 
@@ -183,6 +199,7 @@ def set_ranges(qat_model: Any, ranges: Mapping[str, tuple[float, float]]) -> Non
         variables["max_var"].assign(max(0.0, high))
         # As if the moving average had settled: a single training batch does not overthrow the calibration.
         variables["seen"].assign(1 / (1 - wrapper.quantize_config.output.decay))
+    align_sums(qat_model)
     refresh_weights(qat_model)
 
 
@@ -197,7 +214,12 @@ def refresh_weights(qat_model: Any) -> None:
 
 
 def freeze_observers(qat_model: Any, *, frozen: bool = True) -> None:
-    """Hold the activations' ranges from now on, or let them move again; a running ``fit`` obeys at once."""
+    """Hold the activations' ranges from now on, or let them move again; a running ``fit`` obeys at once.
+
+    Those that meet in a sum are aligned first (``alignment``).
+    """
+    if frozen:
+        align_sums(qat_model)
     for wrapper, variables in _observed(qat_model):
         settled = 1 / (1 - wrapper.quantize_config.output.decay)
         variables["seen"].assign(np.inf if frozen else settled)
@@ -250,6 +272,7 @@ def load_qat(path: Path, fp32_model: Any) -> Any:
                     f"{path} is not of {fp32_model.name}: {name} {tuple(variable.shape)} is {found}"
                 )
             variable.assign(arrays[name])
+    align_sums(model)
     return model
 
 

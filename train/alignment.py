@@ -1,0 +1,66 @@
+"""Scales of the maps that a residual Add joins, chosen so that no engine rounds their sum otherwise than another.
+
+An Add's output in steps is (a x scale of a + b x scale of b) / its own scale. onnxruntime computes that in float32,
+XNNPACK with fixed-point factors of 21 bits; where it falls next to the middle between two steps they part, and later
+layers amplify it (11 steps of a logit were seen). With all scales whole multiples of one unit, the sum's own an odd
+one, the result is a multiple of 1 / odd: it never comes nearer to a middle than half of that.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from .integer_layers import IntegerWrapper, Ranges, grid_of
+
+__all__ = ["align_sums"]
+
+# The largest scale of a group in units. A sum then keeps 1/1022 from a middle; XNNPACK's factors put it off by up to
+# 2.4e-4, float32 by 2e-4. A scale of a twentieth of the largest is widened by 4 % at most.
+_UNITS = 511
+
+
+def align_sums(qat_model: Any) -> None:
+    """Widen the ranges that meet in residual sums until their scales are whole multiples of a unit, of sums odd ones.
+
+    A range behind a ReLU with a ceiling is narrowed instead. Done twice it changes nothing.
+    """
+    ceilings, sums = set(), set()
+    groups: dict[int, dict[int, Ranges]] = {}
+    for wrapper in qat_model.layers:
+        if not isinstance(wrapper, IntegerWrapper) or wrapper.connected is None:
+            continue
+        given, target = wrapper.connected
+        if wrapper.quantize_config.ceiling is not None:
+            ceilings.add(_key(target))
+        if isinstance(wrapper.layer, tf_keras.layers.Add):
+            sums.add(_key(target))
+            joined = {_key(ranges): ranges for ranges in [*given, target]}
+            for key in list(joined):
+                joined |= groups.get(key, {})
+            groups |= dict.fromkeys(joined, joined)
+    for group in {id(group): group for group in groups.values()}.values():
+        if all(isinstance(ranges["min_var"], tf.Variable) for ranges in group.values()):  # not the pixels
+            _align(group, sums, ceilings)
+
+
+def _align(group: dict[int, Ranges], sums: set[int], ceilings: set[int]) -> None:
+    grids = {key: grid_of(ranges) for key, ranges in group.items()}
+    unit = max(float(grid.scale) for grid in grids.values()) / _UNITS
+    for key, ranges in group.items():
+        # A scale that is whole already may be off by float32's 1e-7 of 511.
+        exact = float(grids[key].scale) / unit
+        steps = math.floor(exact + 1e-3) if key in ceilings else math.ceil(exact - 1e-3)
+        if key in sums and steps % 2 == 0:
+            steps += -1 if key in ceilings else 1
+        zero, scale = float(grids[key].zero), max(1, steps) * unit
+        ranges["min_var"].assign(np.float32(-zero * scale))
+        ranges["max_var"].assign(np.float32((255 - zero) * scale))
+
+
+def _key(ranges: Ranges) -> int:
+    return id(ranges["min_var"])
