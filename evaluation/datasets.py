@@ -23,12 +23,15 @@ __all__ = [
     "ALL",
     "SYNONYMS",
     "Dataset",
+    "Listing",
     "Sample",
     "describe",
     "folds",
     "hash_dataset",
     "label_key",
+    "list_samples",
     "load_dataset",
+    "name_below",
     "read_frame",
 ]
 
@@ -57,10 +60,7 @@ class Dataset:
 
     def name_of(self, sample: Sample) -> str:
         """The sample's file relative to the data set, with forward slashes: the same on every machine."""
-        try:
-            return sample.file.relative_to(self.root).as_posix()
-        except ValueError:
-            return sample.file.as_posix()
+        return name_below(self.root, sample.file)
 
     def take(self, indices: Iterable[int]) -> Dataset:
         """The samples at ``indices``, in that order."""
@@ -78,29 +78,67 @@ def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
     Raises ``InputError`` for a folder that is missing, empty or in none of the layouts, a missing column or
     file, and ``UsageError`` for a split that is not there.
     """
-    root = Path(path)
-    if not root.is_dir():
-        found = "a file" if root.exists() else "not there"
+    listing = list_samples(path)
+    samples, table = listing.samples, listing.table
+    if listing.empty_classes:
         raise InputError(
-            f"the data set {root} is {found}, a folder is needed", hint="give it with --data DIR"
+            f"the class folder {listing.empty_classes[0]} holds no image",
+            hint="remove it or fill it: an empty class cannot be measured",
         )
-    table = root / "labels.csv"
-    if table.is_file():
-        samples = _from_table(root, table)
-    elif published.is_kvasir_capsule(root):
-        samples, table = published.kvasir_capsule(root), root / "metadata.csv"
-    else:
-        samples = published.kvasir_capsule_video(list(_from_folders(root)))
-    if not samples:
-        raise InputError(f"{table} has a header and no rows", hint=f"its columns are {_COLUMNS}")
     _check_files(samples, table)
     doubtful = published.conflicting(samples)
     labels = tuple(sorted({sample.label for sample in samples}))
     kept = tuple(sample for sample in samples if sample.file not in doubtful)
     if not kept:
         raise InputError(f"every frame of {table} is listed under two labels")
-    dataset = Dataset(kept, labels, root, doubtful=tuple(sorted(doubtful)))
-    return _select(dataset, split)
+    return _select(Dataset(kept, labels, listing.root, doubtful=tuple(sorted(doubtful))), split)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a data set says of itself, faults and all: a file may be absent, or listed under two labels.
+
+    ``table`` is the file that says it, or the folder of classes; ``empty_classes`` are folders without images.
+    """
+
+    samples: tuple[Sample, ...]
+    root: Path
+    table: Path
+    empty_classes: tuple[Path, ...] = ()
+
+
+def name_below(root: Path, file: Path) -> str:
+    """``file`` relative to ``root`` where it lies there, with forward slashes."""
+    try:
+        return file.relative_to(root).as_posix()
+    except ValueError:
+        return file.as_posix()
+
+
+def list_samples(path: str | Path) -> Listing:
+    """Every row of a data set in any layout that ``load_dataset`` reads, no picture looked at.
+
+    Raises ``InputError`` for a folder that is missing, empty or in none of the layouts, and for a table that
+    cannot be read.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        found = "a file" if root.exists() else "not there"
+        raise InputError(
+            f"the data set {root} is {found}, a folder is needed",
+            hint="name the data set's folder (--data DIR)",
+        )
+    table = root / "labels.csv"
+    empty: list[Path] = []
+    if table.is_file():
+        samples = _from_table(root, table)
+    elif published.is_kvasir_capsule(root):
+        samples, table = published.kvasir_capsule(root), root / "metadata.csv"
+    else:
+        samples, table = published.kvasir_capsule_video(list(_from_folders(root, empty))), root
+    if not samples:
+        raise InputError(f"{table} has a header and no rows", hint=f"its columns are {_COLUMNS}")
+    return Listing(tuple(samples), root, table, tuple(empty))
 
 
 def _select(dataset: Dataset, split: str | None) -> Dataset:
@@ -154,7 +192,7 @@ def _sample(root: Path, table: Path, line: int, cell: Mapping[str, str]) -> Samp
     )
 
 
-def _from_folders(root: Path) -> Iterator[Sample]:
+def _from_folders(root: Path, empty: list[Path]) -> Iterator[Sample]:
     folders = _folders(root)
     if len(folders) == 1 and not _images(folders[0]) and any(_images(f) for f in _folders(folders[0])):
         folders = _folders(folders[0])
@@ -168,10 +206,7 @@ def _from_folders(root: Path) -> Iterator[Sample]:
         )
     for split, folder, images in classes:
         if not images:
-            raise InputError(
-                f"the class folder {folder} holds no image",
-                hint="remove it or fill it: an empty class cannot be measured",
-            )
+            empty.append(folder)
         for file in images:
             yield Sample(file=file, label=label_key(folder.name), split=_split_name(split))
 

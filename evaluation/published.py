@@ -38,30 +38,34 @@ def kvasir_capsule(root: Path) -> list[Sample]:
     sample.
 
     A file listed under two classes is two samples (see ``conflicting``). ``split`` is the official split
-    whose file names it, None for the classes that those leave out. ``file`` is where the picture lies below
-    ``root``, and ``root/<name>`` for one that is not there. Raises ``InputError`` for a row without its
-    columns.
+    that lists the file under that class, None for the classes that those leave out; a row of theirs that
+    ``metadata.csv`` lacks is a sample too. ``file`` is where the picture lies below ``root``, and
+    ``root/<name>`` for one that is not there. Raises ``InputError`` for a row without its columns.
     """
     table = root / _METADATA
     at = {path.name: path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
-    split_of = {name: split for split in OFFICIAL_SPLITS for name, _ in official_split(root, split)}
-    samples: dict[tuple[str, str], Sample] = {}
+    splits_of: dict[tuple[str, str], list[str | None]] = defaultdict(list)
+    for split in OFFICIAL_SPLITS:
+        for pair in dict.fromkeys(official_split(root, split)):
+            splits_of[pair].append(split)
+    listed: dict[tuple[str, str], Sample] = {}
     for line, row in read_rows(table, ("filename", "video_id", "frame_number", "finding_class")):
         name, label = row["filename"], label_key(row["finding_class"])
         if not name or not label or not row["frame_number"].isdecimal():
             raise InputError(f"{table} line {line} lacks its filename, finding_class or frame_number")
-        samples.setdefault(
-            (name, label),
-            Sample(
-                file=at.get(name, root / name),
-                label=label,
-                source=SOURCE,
-                video_id=row["video_id"] or None,
-                frame_number=int(row["frame_number"]),
-                split=split_of.get(name),
-            ),
+        number = int(row["frame_number"])
+        listed.setdefault(
+            (name, label), Sample(at.get(name, root / name), label, SOURCE, row["video_id"] or None, number)
         )
-    return list(samples.values())
+    for name, label in splits_of:
+        if (name, label) not in listed:
+            (named,) = kvasir_capsule_video([Sample(at.get(name, root / name), label, SOURCE)])
+            listed[name, label] = named
+    return [
+        replace(sample, split=split)
+        for pair, sample in listed.items()
+        for split in splits_of.get(pair, [None])
+    ]
 
 
 def official_split(root: Path, split: str) -> list[tuple[str, str]]:

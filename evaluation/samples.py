@@ -15,7 +15,16 @@ import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError
 
-__all__ = ["IMAGE_SUFFIXES", "SYNONYMS", "Sample", "label_key", "read_frame", "read_rows"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SYNONYMS",
+    "Sample",
+    "decode_frame",
+    "label_key",
+    "read_bytes",
+    "read_frame",
+    "read_rows",
+]
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 
@@ -85,11 +94,20 @@ def read_frame(sample: Sample | str | Path) -> npt.NDArray[np.uint8]:
     Raises ``InputError`` that names the file when it cannot be read, is no picture, or is cut off.
     """
     path = sample.file if isinstance(sample, Sample) else Path(sample)
+    return decode_frame(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
+    """The file's bytes. Raises ``InputError`` that names it when it cannot be read."""
     try:
         # cv2.imread cannot open non-ASCII paths on Windows.
-        data = np.fromfile(path, np.uint8)
+        return np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"the image {path} cannot be read: {error.strerror or error}") from None
+
+
+def decode_frame(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
+    """``read_frame`` of bytes that have been read from ``path``."""
     if _is_cut(data.tobytes()):
         raise InputError(f"the image {path} is cut off at {len(data)} bytes")
     try:
