@@ -1,6 +1,7 @@
-"""One-frame latency of ONNX files, measured interleaved: ``python -m capsule_edge.benchmarks.latency A B
-[--threads 1]``.
+"""One-frame latency of model files, measured interleaved: ``python -m capsule_edge.benchmarks.latency A B
+[--threads 1] [--backend NAME]...``.
 
+Every file runs on each of the backends named that reads its format; one that none of them reads is an error.
 Files take turns within a round, in alternating order, so that what else the machine does falls on all of
 them alike; what is compared is the ratio to the first file within each round. Ends in one line of JSON.
 """
@@ -19,10 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.backends import Backend, open_model
+from capsule_edge.runtime.backends import BACKENDS, Backend, find_format, open_model
 from capsule_edge.runtime.errors import CapsuleEdgeError
 
-__all__ = ["measure", "summarise"]
+__all__ = ["measure", "open_each", "summarise"]
 
 Times = npt.NDArray[np.float64]
 
@@ -75,17 +76,43 @@ def summarise(times: Times, *, resamples: int = 1000, seed: int = 0) -> list[dic
     return answer
 
 
+def open_each(models: Sequence[Path], names: Sequence[str], *, threads: int) -> list[Backend]:
+    """Each model on each of the backends that reads its format, in the order of the models.
+
+    Raises as ``open_model`` does, also for a model whose format none of ``names`` reads.
+    """
+    opened = []
+    for path in models:
+        fitting = [
+            name
+            for name in names
+            if name in BACKENDS and path.is_file() and BACKENDS[name].reads == find_format(path)
+        ]
+        # Where nothing fits, the first is asked all the same, and says what is wrong.
+        unknown = [name for name in names if name not in BACKENDS]
+        opened += [open_model(path, backend=name, threads=threads) for name in unknown + fitting or names[:1]]
+    return opened
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m capsule_edge.benchmarks.latency", description=__doc__)
-    parser.add_argument("models", nargs="+", type=Path, help="ONNX files; ratios are to the first")
+    parser.add_argument("models", nargs="+", type=Path, help="model files; ratios are to the first")
+    parser.add_argument(
+        "--backend",
+        action="append",
+        dest="backends",
+        metavar="NAME",
+        help="inference engine, onnxruntime where none is given; may be given again",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args(arguments)
-    backends = [open_model(path, threads=options.threads) for path in options.models]
+    backends = open_each(options.models, options.backends or ["onnxruntime"], threads=options.threads)
     rows = summarise(measure(backends, rounds=options.rounds))
-    for path, row in zip(options.models, rows, strict=True):
+    for backend, row in zip(backends, rows, strict=True):
         print(
-            f"{path.name:28} p50 {row['p50_ms']:8.3f} ms  p95 {row['p95_ms']:8.3f}  p99 {row['p99_ms']:8.3f}"
+            f"{backend.path.name:28} {backend.name:11} p50 {row['p50_ms']:8.3f} ms"
+            f"  p95 {row['p95_ms']:8.3f}  p99 {row['p99_ms']:8.3f}"
             f"  ratio {row['ratio']:.3f} [{row['ratio_95'][0]:.3f}, {row['ratio_95'][1]:.3f}]"
         )
     document = {
@@ -94,8 +121,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rounds": options.rounds,
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.system()},
         "models": [
-            {"file": path.name, "precision": backend.spec.precision, "size": backend.spec.input.size, **row}
-            for path, backend, row in zip(options.models, backends, rows, strict=True)
+            {
+                "file": backend.path.name,
+                "backend": backend.name,
+                "precision": backend.spec.precision,
+                "size": backend.spec.input.size,
+                **row,
+            }
+            for backend, row in zip(backends, rows, strict=True)
         ],
     }
     print(json.dumps(document))

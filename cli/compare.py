@@ -21,7 +21,8 @@ from ._evaluation import console, data_folder, interval_cell, number, progress, 
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write the certificate there (JSON, Markdown, HTML)."
 )
-@click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
+@click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine of both.")
+@click.option("--int8-backend", help="Inference engine of INT8, where it is another one.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice.")
 @click.option(
     "--resamples",
@@ -41,6 +42,7 @@ def command(
     split: str | None,
     out: Path | None,
     backend: str,
+    int8_backend: str | None,
     threads: int,
     resamples: int,
     seed: int,
@@ -62,7 +64,7 @@ def command(
     from capsule_edge.runtime.errors import GateError
 
     is_table = a.suffix.lower() == ".csv"
-    second = open_model(b, backend=backend, threads=threads)
+    second = open_model(b, backend=int8_backend or backend, threads=threads)
     first = None if is_table else open_model(a, backend=backend, threads=threads)
     dataset = load_dataset(data_folder(data), split=split)
     with progress("comparing", len(dataset.samples) * (1 if first is None else 2)) as advance:

@@ -182,6 +182,10 @@ def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: fl
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
+    from capsule_edge.runtime.backends import BACKENDS
+
+    engine = BACKENDS[study.backend].needs.replace("_", "-")
+
     def installed(name: str) -> str | None:
         try:
             return version(name)
@@ -199,7 +203,7 @@ def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: fl
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
-            **{name: installed(name) for name in ("av", "numpy", "onnxruntime", "opencv-python-headless")},
+            **{name: installed(name) for name in ("av", "numpy", engine, "opencv-python-headless")},
         },
     }
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import ModelError
+from capsule_edge.runtime.tflite_metadata import read_spec
 
 from .keras_models import OUTPUTS
-from .tflite_metadata import read_spec
 
 __all__ = ["Frames", "Outputs", "Runner", "in_batches", "keras_runner", "onnx_runner", "tflite_runner"]
 

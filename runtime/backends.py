@@ -1,54 +1,94 @@
-"""Inference engines behind one protocol. What was asked for and cannot be had is an error; nothing falls back."""
+"""Inference engines by name. What was asked for and cannot be had is an error; nothing falls back."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
+from .contract import Answer, Backend
+from .errors import BackendError, ModelError, UsageError
 
-from .errors import BackendError, InputError, ModelError, UsageError
-from .spec import METADATA_KEY, ModelSpec
+__all__ = [
+    "BACKENDS",
+    "Answer",
+    "Backend",
+    "Engine",
+    "Format",
+    "find_format",
+    "installed_backends",
+    "open_model",
+    "readers_of",
+]
 
-__all__ = ["BACKENDS", "Answer", "Backend", "open_model"]
-
-Floats = npt.NDArray[np.float32]
-OUTPUTS = ("probabilities", "logits", "features")
+Format = Literal["ONNX", "TFLite"]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The model's outputs for a batch, float32: probabilities and logits (N, labels), features (N, h, w, labels)."""
+class Engine:
+    """How to get at an engine: the class ``opener`` of our ``module``, which needs the package ``needs``.
 
-    probabilities: Floats
-    logits: Floats
-    features: Floats
-
-
-class Backend(Protocol):
-    """An opened model. ``run`` is safe to call from several threads."""
+    ``extra`` is what installs it, empty where the plain install has it.
+    """
 
     name: str
-    spec: ModelSpec
-    sha256: str
-    path: Path
+    reads: Format
+    needs: str
+    module: str
+    opener: str
+    extra: str = ""
 
-    def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
-        """Answers for preprocessed frames, uint8 RGB (N, size, size, 3)."""
-        ...
+    @property
+    def installed(self) -> bool:
+        try:
+            return find_spec(self.needs) is not None
+        except ValueError:  # a module that is blocked in sys.modules
+            return False
 
-    def close(self) -> None: ...
+    def open(self, path: Path, threads: int) -> Backend:
+        if not self.installed:
+            raise BackendError(
+                f"backend {self.name!r} needs {self.needs}, which is not installed",
+                hint=f"pip install 'capsule-edge[{self.extra}]'"
+                if self.extra
+                else "install capsule-edge again",
+            )
+        content = _read(path)
+        found = find_format(path, content)
+        if found != self.reads:
+            kind = "a TFLite file" if found == "TFLite" else "no TFLite file"
+            raise BackendError(
+                f"{path} is {kind}, the backend {self.name!r} reads {self.reads}",
+                hint=f"use --backend {' or '.join(readers_of(found))}, or the {self.reads} file of the same export",
+            )
+        backend: Backend = getattr(import_module(self.module, __package__), self.opener)(
+            path, content, threads
+        )
+        return backend
+
+
+BACKENDS = {
+    engine.name: engine
+    for engine in (
+        Engine("onnxruntime", "ONNX", "onnxruntime", ".onnxruntime_backend", "OnnxRuntime"),
+        Engine("openvino", "ONNX", "openvino", ".openvino_backend", "OpenVino", "openvino"),
+        Engine("litert", "TFLite", "ai_edge_litert", ".litert_backend", "LiteRt", "litert"),
+    )
+}
+
+
+def installed_backends() -> tuple[str, ...]:
+    """Names of the backends whose engine is installed, in the order of ``BACKENDS``."""
+    return tuple(name for name, engine in BACKENDS.items() if engine.installed)
 
 
 def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int = 0) -> Backend:
     """Open a model file. ``threads`` 0 leaves the number to the engine.
 
     Raises ``ModelError`` for a file that is none or breaks the contract, ``BackendError`` for an engine that is not
-    known or not installed.
+    known, not installed, or reads another format than the file has.
     """
     if backend not in BACKENDS:
         raise BackendError(f"backend {backend!r} is not known, allowed is one of {', '.join(BACKENDS)}")
@@ -57,87 +97,22 @@ def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int =
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no model file at {path}")
-    return BACKENDS[backend](path, threads)
+    return BACKENDS[backend].open(path, threads)
 
 
-class OnnxRuntime:
-    """onnxruntime on the CPU."""
-
-    name = "onnxruntime"
-
-    def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime as ort
-
-        self.path = path
-        data = path.read_bytes()
-        self.sha256 = hashlib.sha256(data).hexdigest()
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        # Threads that spin between batches take the cores that decode.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session: Any = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own unrelated types
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise ModelError(
-                f"{path} is no model that onnxruntime {ort.__version__} can read: {reason}"
-            ) from None
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        if METADATA_KEY not in metadata:
-            raise ModelError(
-                f"{path} carries no capsule_edge metadata, so its labels and preprocessing are unknown",
-                hint="export it with 'capsule-edge export'",
-            )
-        self.spec = ModelSpec.from_json(metadata[METADATA_KEY])
-        self._check()
-
-    def _check(self) -> None:
-        """Refuse a file whose ModelSpec does not fit its inputs and outputs."""
-        size, labels = self.spec.input.size, len(self.spec.labels)
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type != "tensor(uint8)" or inputs[0].shape[1:] != [size, size, 3]:
-            found = [(i.name, i.type, i.shape) for i in inputs]
-            raise ModelError(
-                f"{self.path}: inputs are {found}, its ModelSpec needs one uint8 (N, {size}, {size}, 3)"
-            )
-        if isinstance(inputs[0].shape[0], int):
-            raise ModelError(
-                f"{self.path}: the batch is fixed at {inputs[0].shape[0]}, a dynamic one is needed"
-            )
-        outputs = {o.name: o for o in self._session.get_outputs()}
-        for name in OUTPUTS:
-            rank = 4 if name == "features" else 2
-            output = outputs.get(name)
-            if (
-                output is None
-                or output.type != "tensor(float)"
-                or len(output.shape) != rank
-                or output.shape[-1] != labels
-            ):
-                shape = "absent" if output is None else f"{output.type} {output.shape}"
-                raise ModelError(
-                    f"{self.path}: output {name!r} is {shape}, needed is float32 of rank {rank} ending in {labels}"
-                )
-        self._input = inputs[0].name
-
-    def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
-        size = self.spec.input.size
-        if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3):
-            raise InputError(
-                f"frames are {frames.dtype} {frames.shape}, the model needs uint8 (N, {size}, {size}, 3)"
-            )
-        if self._session is None:
-            raise BackendError(f"{self.path.name} is closed", hint="open it again")
-        answer = Answer(*self._session.run(list(OUTPUTS), {self._input: frames}))
-        if not np.isfinite(answer.probabilities).all():
-            raise ModelError(
-                f"{self.path} answers with probabilities that are no numbers", hint="export it again"
-            )
-        return answer
-
-    def close(self) -> None:
-        self._session = None
+def find_format(path: Path, content: bytes | None = None) -> Format:
+    """TFLite by its mark, or its name where the mark is gone; all else is taken for ONNX, which has no mark."""
+    head = _read(path)[:8] if content is None else content[:8]
+    return "TFLite" if head[4:] == b"TFL3" or path.suffix.lower() == ".tflite" else "ONNX"
 
 
-BACKENDS: dict[str, Callable[[Path, int], Backend]] = {"onnxruntime": OnnxRuntime}
+def readers_of(format: Format) -> tuple[str, ...]:
+    """Names of the backends that read files of that format."""
+    return tuple(name for name, engine in BACKENDS.items() if engine.reads == format)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -29,10 +29,10 @@ from capsule_edge.export.reference import check_layers, compute, reference_runne
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.export.runners import in_batches, keras_runner, onnx_runner, tflite_runner
 from capsule_edge.export.saturation import compute_saturating, saturations
-from capsule_edge.export.tflite_metadata import read_metadata, read_spec
 from capsule_edge.export.verify import check_outputs, compare_edges, replay
 from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError
+from capsule_edge.runtime.tflite_metadata import read_metadata, read_spec
 
 ARCHITECTURES = {"plain_cnn": 64, "mobilenet_v2_035": 96}
 

@@ -1,8 +1,8 @@
 """The ModelSpec in a TFLite file: a metadata entry named ``capsule_edge`` whose buffer is the document's
 JSON.
 
-Reading needs the ``flatbuffers`` package alone. Field numbers are those of TFLite's schema
-(tensorflow/compiler/mlir/ lite/schema/schema.fbs): ``Model.buffers`` 4, ``Model.metadata`` 6,
+Reading needs the ``flatbuffers`` package alone, which onnxruntime and LiteRT bring. Field numbers are those of
+TFLite's schema (tensorflow/compiler/mlir/lite/schema/schema.fbs): ``Model.buffers`` 4, ``Model.metadata`` 6,
 ``Metadata.name`` 0, ``Metadata.buffer`` 1, ``Buffer.data`` 0.
 """
 
@@ -14,10 +14,11 @@ from pathlib import Path
 from flatbuffers import encode, packer
 from flatbuffers.table import Table
 
-from capsule_edge.runtime.errors import ModelError
-from capsule_edge.runtime.spec import METADATA_KEY, ModelSpec
+from .contract import parse_spec
+from .errors import ModelError
+from .spec import METADATA_KEY, ModelSpec
 
-__all__ = ["read_metadata", "read_spec"]
+__all__ = ["parse_tflite_spec", "read_metadata", "read_spec"]
 
 _IDENTIFIER = b"TFL3"
 
@@ -25,15 +26,20 @@ _IDENTIFIER = b"TFL3"
 def read_spec(path: Path) -> ModelSpec:
     """The ModelSpec of a TFLite file. Raises ``ModelError`` for a file that is none or carries no spec."""
     try:
-        found = read_metadata(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ModelError(f"{path} is no TFLite file: {error}") from None
-    if METADATA_KEY not in found:
-        raise ModelError(
-            f"{path} carries no {METADATA_KEY} metadata, so its labels and preprocessing are unknown",
-            hint="export it with 'capsule-edge export'",
-        )
-    return ModelSpec.from_json(found[METADATA_KEY].decode("utf-8", "replace"))
+    return parse_tflite_spec(path, content)
+
+
+def parse_tflite_spec(path: Path, content: bytes) -> ModelSpec:
+    """The same from the file's bytes; ``path`` is for messages."""
+    try:
+        found = read_metadata(content)
+    except ValueError as error:
+        raise ModelError(f"{path} is no TFLite file: {error}") from None
+    document = found.get(METADATA_KEY)
+    return parse_spec(path, None if document is None else document.decode("utf-8", "replace"))
 
 
 def read_metadata(content: bytes) -> dict[str, bytes]:
