@@ -18,17 +18,18 @@ from .study import FrameRecord
 
 __all__ = [
     "axis_ticks",
+    "base64_text",
     "clock",
     "colour_bar",
     "curve_paths",
     "jpeg",
     "map_png",
-    "percent",
     "unread_stretches",
 ]
 
 # A workstation is 2,000 pixels wide: more points than that cannot be seen.
 CURVE_POINTS = 2000
+_BREAKS = 500  # gaps that interrupt a curve, the widest first: each adds points of its own
 _STRETCHES = 1000
 
 
@@ -40,9 +41,9 @@ def clock(seconds: float, *, tenths: bool = False) -> str:
     return f"{text}.{deci % 10}" if tenths else text
 
 
-def percent(position: float, total: float) -> str:
-    """A position on the time axis as an SVG percentage."""
-    return f"{100 * min(max(position / total, 0.0), 1.0):.3f}%"
+def base64_text(values: npt.NDArray[Any]) -> str:
+    """The bytes of an array, for the script of the page."""
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
 
 
 def jpeg(rgb: npt.NDArray[np.uint8], *, longest: int, quality: int) -> tuple[str, int, int]:
@@ -84,18 +85,22 @@ def curve_paths(
     total_s: float,
     max_gap_s: float,
 ) -> list[str]:
-    """SVG path of each column over a 2,000 x 100 box, of at most ``CURVE_POINTS`` points.
+    """SVG path of each column over a 2,000 x 100 box, of at most ``CURVE_POINTS`` points beside those at gaps.
 
     Each point is the highest probability of its stretch of frames, so that no peak is lost; the line is
-    interrupted where frames are further apart than ``max_gap_s`` (seconds of container time).
+    interrupted where frames are further apart than ``max_gap_s`` (seconds of container time), at no more than
+    500 places.
     """
     count = len(times_s)
     if not count:
         return [""] * probabilities.shape[1]
-    first = np.arange(0, count, -(-count // CURVE_POINTS))
+    steps = np.diff(times_s)
+    wide = np.flatnonzero(steps > max_gap_s)
+    wide = np.sort(wide[np.argsort(-steps[wide], kind="stable")[:_BREAKS]]) + 1
+    # A stretch of frames never reaches across a gap.
+    first = np.union1d(np.arange(0, count, -(-count // CURVE_POINTS)), wide)
     highest = np.maximum.reduceat(np.nan_to_num(probabilities), first, axis=0)
-    gaps = np.concatenate(([0], np.cumsum(np.diff(times_s) > max_gap_s)))
-    begins = np.flatnonzero(np.diff(gaps[first], prepend=-1))
+    begins = np.searchsorted(first, np.concatenate(([0], wide)))
     x = [f"{value:.1f}" for value in (2000 * times_s[first] / total_s).tolist()]
     # A stretch that ends in a gap keeps its own width: close each piece where its last frame lies.
     ends = np.append(begins[1:], len(first)) - 1

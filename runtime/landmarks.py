@@ -24,6 +24,7 @@ __all__ = [
     "Mark",
     "Position",
     "Segment",
+    "Stretch",
     "check_landmarks",
     "locate_events",
     "parse_landmarks",
@@ -70,6 +71,20 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """What lies between two known landmarks, or before the first or behind the last of them.
+
+    ``segment`` is None where a landmark between may have been passed unseen. ``after`` names the landmark at its
+    beginning. ``begin_s`` is None where its transit does not begin in the recording, ``end_s`` where it is open.
+    """
+
+    segment: Segment | None
+    after: str | None
+    end_s: float | None
+    begin_s: float | None
+
+
+@dataclass(frozen=True)
 class Landmarks:
     """Everything known of the way of the capsule.
 
@@ -84,10 +99,7 @@ class Landmarks:
     colon_s: float | None
     transit_unknown: Literal["capture rate"] | None
     positions: tuple[Position, ...]
-
-    @property
-    def times_s(self) -> dict[str, float]:
-        return {mark.name: mark.time_s for mark in self.marks}
+    stretches: tuple[Stretch, ...]
 
 
 def parse_landmarks(texts: Sequence[str], *, recordings: int = 1) -> dict[str, float]:
@@ -163,6 +175,7 @@ def locate_events(study: Study) -> Landmarks:
     source = study.source
     marks = _marks(study)
     at = {mark.name: mark.time_s for mark in marks}
+    stretches = _stretches(at)
     scale: float | None = None
     if source.time_kind == "capture" or source.capture_fps is not None:
         scale = capture_scale(
@@ -183,7 +196,8 @@ def locate_events(study: Study) -> Landmarks:
         small_bowel_s=transit(at.get("small-bowel"), "colon"),
         colon_s=transit(at.get("colon"), "end"),
         transit_unknown="capture rate" if scale is None and _allows_transit(at) else None,
-        positions=tuple(_position(event, at) for event in study.events) if marks else (),
+        positions=tuple(_position(event, stretches) for event in study.events) if marks else (),
+        stretches=stretches,
     )
 
 
@@ -229,23 +243,28 @@ def _landmark_events(study: Study) -> Sequence[Event]:
     )
 
 
-def _position(event: Event, at: Mapping[str, float]) -> Position:
-    """The segment between the two neighbouring landmarks; None where the one between them is not known."""
-    names = list(LANDMARKS)
-    behind = [name for name in names if name in at and at[name] <= event.peak_s]
-    ahead = [name for name in names if name in at and at[name] > event.peak_s]
-    if behind and behind[-1] == "end":
-        return Position(event.id, "after-end", None)
-    begin = behind[-1] if behind else None
-    end = ahead[0] if ahead else None
-    if begin is None:  # the recording begins in the stomach as far as anybody said
-        segment = _SEGMENT_BEFORE[end] if end in ("stomach", "small-bowel") else None
-        begin_s = 0.0 if segment == "stomach" else None
-    else:
-        following = names[names.index(begin) + 1]
-        # Behind the colon's mark nothing else can follow; elsewhere an unset mark may have been passed.
-        segment = _SEGMENT_BEFORE[following] if end == following or begin == "colon" else None
-        begin_s = at[begin]
-    if segment is None or begin_s is None or end is None:
-        return Position(event.id, segment, None)
-    return Position(event.id, segment, (event.peak_s - begin_s) / (at[end] - begin_s))
+def _stretches(at: Mapping[str, float]) -> tuple[Stretch, ...]:
+    names = [name for name in LANDMARKS if name in at]
+    if not names:
+        return ()
+    first = names[0]
+    before = _SEGMENT_BEFORE[first] if first in ("stomach", "small-bowel") else None
+    # As far as anybody said, the recording begins in the stomach; the way to it is no transit.
+    stretches = [Stretch(before, None, at[first], 0.0 if before == "stomach" else None)]
+    for begin, end in pairwise([*names, None]):
+        following = next(iter(list(LANDMARKS)[list(LANDMARKS).index(begin or "") + 1 :]), None)
+        if following is None:
+            segment: Segment | None = "after-end"
+        elif begin == "colon" or end == following:
+            segment = _SEGMENT_BEFORE[following]
+        else:  # the landmark between may have been passed, nobody said when
+            segment = None
+        stretches.append(Stretch(segment, begin, None if end is None else at[end], at[begin or ""]))
+    return tuple(stretches)
+
+
+def _position(event: Event, stretches: Sequence[Stretch]) -> Position:
+    found = next(s for s in stretches if s.end_s is None or event.peak_s < s.end_s)
+    if found.segment is None or found.begin_s is None or found.end_s is None:
+        return Position(event.id, found.segment, None)
+    return Position(event.id, found.segment, (event.peak_s - found.begin_s) / (found.end_s - found.begin_s))

@@ -7,10 +7,10 @@ from html import escape
 
 from .assessment import reduced_view
 from .figures import clock
-from .landmarks import LANDMARKS, Landmarks, Position
+from .landmarks import LANDMARKS, Landmarks, Position, Stretch
 from .study import Study
 
-__all__ = ["SEGMENTS", "landmark_notes", "landmarks_table", "place", "quality_note"]
+__all__ = ["OF_TRANSIT", "SEGMENTS", "duration", "place", "quality_note", "unsure", "way"]
 
 SEGMENTS = {
     "oesophagus": "Oesophagus",
@@ -19,6 +19,7 @@ SEGMENTS = {
     "colon": "Colon",
     "after-end": "After the end of the examination",
 }
+OF_TRANSIT = " of its transit time"
 _FIRST = {
     "stomach": "First picture of the stomach",
     "small-bowel": "First picture of the duodenum",
@@ -28,29 +29,30 @@ _FIRST = {
 
 
 def place(position: Position | None) -> str:
-    """``Small bowel, 37 % of its transit``; empty where nothing is known."""
+    """``Small bowel, 37 % of its transit time``; empty where nothing is known (text, not HTML)."""
     if position is None or position.segment is None:
         return ""
     name = SEGMENTS[position.segment]
-    return name if position.share is None else f"{name}, {100 * position.share:.0f}\u00a0% of its transit"
+    return name if position.share is None else f"{name}, {100 * position.share:.0f}\u00a0%{OF_TRANSIT}"
 
 
-def landmarks_table(study: Study, found: Landmarks) -> str:
-    """Landmarks with their times and transit times as HTML; empty where there is no landmark."""
-    if not found.marks:
-        return ""
+def unsure(stretch: Stretch) -> str:
+    """Name of a stretch whose segment is not known."""
+    if stretch.after is None:
+        return "Before the colon" if stretch.end_s is not None else ""
+    return f"{SEGMENTS[stretch.after]} or beyond"
+
+
+def way(study: Study, found: Landmarks) -> str:
+    """Landmarks, transit times and what is not known of them, as HTML."""
     tenths = study.source.time_kind == "playback"
     names = {label.key: label.name for label in study.model.labels}
-    rows = "".join(
-        f"<dt>{_FIRST[mark.name]}</dt><dd>{clock(mark.time_s, tenths=tenths)}, "
-        + (
-            "set by hand"
-            if mark.source == "hand"
-            else f"suggested by the model ({escape(names.get(mark.label or '', ''))})"
-        )
-        + "</dd>"
-        for mark in found.marks
-    )
+    rows = ""
+    for mark in found.marks:
+        by = "set by hand"
+        if mark.source == "model":
+            by = f"suggested by the model ({escape(names.get(mark.label or '', ''))})"
+        rows += f"<dt>{_FIRST[mark.name]}</dt><dd>{clock(mark.time_s, tenths=tenths)}, {by}</dd>"
     since = "" if found.gastric_from != "recording" else ", counted from the start of the recording"
     for title, value, note in (
         ("Gastric transit", found.gastric_s, since),
@@ -58,33 +60,37 @@ def landmarks_table(study: Study, found: Landmarks) -> str:
         ("Colonic transit", found.colon_s, ""),
     ):
         if value is not None:
-            rows += f"<dt>{title}</dt><dd><strong>{_duration(value)}</strong>{note}</dd>"
-    return f'<dl class="pairs">{rows}</dl>'
+            rows += f"<dt>{title}</dt><dd><strong>{duration(value)}</strong>{note}</dd>"
+    table = f'<dl class="pairs">{rows}</dl>' if rows else ""
+    return table + "".join(
+        f"<p>{escape(note)}</p>" for note in (*_unknown(study, found), quality_note(study))
+    )
 
 
-def landmark_notes(study: Study, found: Landmarks) -> Sequence[str]:
-    """What stays unknown about the way, in sentences (text, not HTML)."""
+def _unknown(study: Study, found: Landmarks) -> Sequence[str]:
+    """What stays unknown about the way, in sentences of HTML."""
     notes = []
+    seen = {mark.name for mark in found.marks}
+    if not found.marks:
+        looked = (
+            "The model saw no landmark" if study.model.index_of("landmark") else "The model knows no landmark"
+        )
+        notes.append(
+            "In which segment a finding lies, transit times and whether the colon was reached are not known. "
+            f"{looked}, and none was set by hand. To set them, run again with the times of the first picture of the "
+            "duodenum and of the caecum, for example "
+            "<code>--landmark small-bowel=00:41:10</code> <code>--landmark colon=05:02:00</code>."
+        )
+    elif lacking := [LANDMARKS[name] for name in ("small-bowel", "colon") if name not in seen]:
+        notes.append(
+            f"Small-bowel transit is not known: not set is the {' and the '.join(lacking)}. "
+            + ("" if "colon" in seen else "This report does not say whether the colon was reached.")
+        )
     if found.transit_unknown:
         notes.append(
-            "Transit times: not computed, because this file plays faster than the capsule recorded and how fast "
-            "that was is not known. Run again with --capture-fps."
+            "Transit times are not computed: this file plays faster than the capsule recorded, and how fast it "
+            "recorded is not known. Run again with <code>--capture-fps</code>."
         )
-    seen = {mark.name for mark in found.marks}
-    looked = study.model.index_of("landmark")
-    if "colon" not in seen:
-        reached = "whether the capsule reached the colon" + (
-            "" if found.marks else ", where in the bowel a finding lies, and transit times"
-        )
-        why = "the model saw no such landmark" if looked else "the model does not look for landmarks"
-        notes.append(
-            f"Anatomical landmarks: {reached} not known from this report, {why}"
-            f"{'' if found.marks else ' and none was set by hand'}. "
-            "Run again with, for example, --landmark small-bowel=00:41:10 --landmark colon=05:02:00."
-        )
-    if found.marks and found.transit_unknown is None and not {"small-bowel", "colon"} <= seen:
-        lacking = " and ".join(LANDMARKS[name] for name in ("small-bowel", "colon") if name not in seen)
-        notes.append(f"Small-bowel transit: not known without the {lacking}.")
     return notes
 
 
@@ -103,7 +109,8 @@ def quality_note(study: Study) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``4 h 20 min``."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from html import escape
-from typing import Any
 
+from .assessment import reduced_view
 from .events import capture_scale, median_frame_distance
-from .landmarks import locate_events
-from .report_gut import landmark_notes, landmarks_table, quality_note
+from .landmarks import Landmarks
+from .report_gut import duration, quality_note
 from .study import STATUSES, Ledger, Status, Study
 
-__all__ = ["alerts", "assessed", "ledger", "model_card", "nothing_found", "number", "probability", "times"]
+__all__ = ["alerts", "assessed", "ledger", "nothing_found", "number", "probability", "summary", "times"]
 
 _STATUS_NAMES: dict[Status, str] = {
-    "classified": "classified",
+    "classified": "looked at by the model",
     "duplicate": "near-identical to another frame, whose answer they take",
-    "corrupt": "corrupt, not classified",
+    "corrupt": "damaged, not looked at",
     "missing": "announced by the container but not there",
     "skipped": "skipped as asked",
     "unread": "not reached before the run was stopped",
 }
 _SHORT: dict[Status, str] = {
-    "classified": "Classified",
+    "classified": "Looked at",
     "duplicate": "Near-identical",
-    "corrupt": "Corrupt",
+    "corrupt": "Damaged",
     "missing": "Missing",
     "skipped": "Skipped",
     "unread": "Not reached",
@@ -58,6 +58,52 @@ def probability(value: float) -> str:
     return "over 0.99" if 0.995 <= value < 1 else f"{value:.2f}"
 
 
+def summary(study: Study, found: Landmarks) -> str:
+    """The four things that a physician asks first, as a description list."""
+    account = study.ledger
+    answered = account.classified + account.duplicate
+    whole = account.whole and not account.skipped and answered
+    tiles = [
+        (
+            "Frames read",
+            f"All {account.container:,}" if whole else f"{answered:,} of {account.container:,}",
+            "" if whole else f"{share(answered, account.container)} of the recording",
+        )
+    ]
+    kinds = len({event.label for event in study.events})
+    tiles.append(
+        (
+            "Suggested events",
+            f"{len(study.events):,}",
+            f"of {number(kinds, 'kind')}, to be confirmed"
+            if kinds
+            else "which does not mean a normal examination",
+        )
+    )
+    if found.small_bowel_s is not None:
+        tiles.append(("Small-bowel transit", duration(found.small_bowel_s), ""))
+    else:
+        why = "capture rate not known" if found.transit_unknown else "landmarks not set"
+        tiles.append(("Small-bowel transit", "Not known", why))
+    reduced = reduced_view(study)
+    if reduced is None:
+        looked = study.model.index_of("quality")
+        tiles.append(
+            (
+                "View",
+                "Not measured" if looked else "Not assessed",
+                "" if looked else "the model does not look for it",
+            )
+        )
+    else:
+        tiles.append(("View", f"Reduced on {share(*reduced)}", "of the frames read"))
+    entries = "".join(
+        f"<div><dt>{name}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for name, value, note in tiles
+    )
+    return f'<dl class="tiles">{entries}</dl>'
+
+
 def alerts(study: Study) -> str:
     """A loud box where the recording was not read whole; empty where it was."""
     account = study.ledger
@@ -66,9 +112,8 @@ def alerts(study: Study) -> str:
     if account.corrupt:
         verb = "is" if account.corrupt == 1 else "are"
         reasons.append(
-            f"{number(account.corrupt, 'frame')} ({share(account.corrupt, total)}) {verb} corrupt and "
-            f"could not be "
-            "classified."
+            f"{number(account.corrupt, 'frame')} ({share(account.corrupt, total)}) {verb} damaged and "
+            "could not be looked at."
         )
     if account.missing:
         verb = "is" if account.missing == 1 else "are"
@@ -87,7 +132,7 @@ def alerts(study: Study) -> str:
         )
     answered = account.classified + account.duplicate
     if not answered:
-        reasons.append("No frame could be classified: this report says nothing about the examination.")
+        reasons.append("No frame could be read: this report says nothing about the examination.")
     if not reasons:
         return ""
     title = "This recording was not read whole" if answered else "Nothing was read from this recording"
@@ -159,22 +204,23 @@ def nothing_found(study: Study) -> str:
         if label.role == "finding" and label.key in study.model.operating_points
     ]
     if not study.ledger.classified + study.ledger.duplicate:
-        text = "No frame could be classified, so nothing was looked for."
+        text = "No frame could be read, so nothing was looked for."
     elif not looked:
-        text = "The model has no finding with an operating point, so nothing could be marked."
+        text = "The model has no finding with a threshold, so nothing could be marked."
     else:
         rule = study.model.events
         text = (
             f"In the frames that were read, none of the {number(len(looked), 'finding')} that the model "
             f"looks for "
-            f"stayed at or above its operating point for {number(rule.min_frames, 'frame')}."
+            f"stayed at or above its threshold for {number(rule.min_frames, 'frame')}."
         )
     return (
         f'<div class="nothing"><p>{escape(text)}</p><p><strong>This does not mean that the examination is '
         f"normal."
         "</strong> A model overlooks lesions, in particular small, faint or briefly visible ones, and it "
         "knows only "
-        "the findings listed below. The recording still needs to be read.</p></div>"
+        f"the findings listed below. The recording still needs to be read.</p>"
+        f"<p>{escape(quality_note(study))}</p></div>"
     )
 
 
@@ -188,30 +234,21 @@ def assessed(study: Study) -> str:
         names = escape("; ".join(looked))
         first = f"<p>Looked for, frame by frame ({number(len(looked), 'finding')}): {names}.</p>"
     else:
-        first = "<p>No finding was looked for: the model has no operating point.</p>"
+        first = "<p>No finding was looked for: the model has no threshold.</p>"
     silent = []
     if no_point:
-        silent.append(
-            f"{'; '.join(no_point)}: the model has no operating point for it, so it is never marked."
-        )
-    found = locate_events(study)
-    silent += landmark_notes(study, found)
+        silent.append(f"{'; '.join(no_point)}: the model has no threshold for it, so it is never marked.")
+    if not model.index_of("landmark"):
+        silent.append("Anatomical landmarks: not assessed, the model does not look for them.")
     silent.append(quality_note(study))
     unseen = study.ledger.container - study.ledger.classified - study.ledger.duplicate
     if unseen:
         silent.append(f"{number(unseen, 'frame')} without an answer: not assessed.")
     silent.append("Any finding that is not in the list above: not assessed.")
     silent.append(
-        "Below the operating points: a label that is not marked is not excluded. It only stayed below its "
-        "threshold."
+        "Below the thresholds: a finding that is not marked is not excluded. It only stayed below its threshold."
     )
-    return (
-        landmarks_table(study, found)
-        + first
-        + "<ul>"
-        + "".join(f"<li>{escape(text)}</li>" for text in silent)
-        + "</ul>"
-    )
+    return first + "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in silent) + "</ul>"
 
 
 def times(study: Study) -> str:
@@ -249,88 +286,11 @@ def times(study: Study) -> str:
         )
     mark = ' <span class="tag">provisional</span>' if rule.provisional else ""
     rules = (
-        f"Events: mean over {rule.smoothing_s:g} s, at least {number(rule.min_frames, 'frame')}, merged "
-        f"over gaps of "
-        f"up to {rule.max_gap_s:g} s, ending below {rule.release:g} of the threshold."
+        f"How frames become events: mean probability over {rule.smoothing_s:g} s, at least "
+        f"{number(rule.min_frames, 'frame')}, merged over gaps of up to {rule.max_gap_s:g} s, ending below "
+        f"{rule.release:g} of the threshold."
     )
     return (
         "".join(f"<p>{escape(text)}</p>" for text in paragraphs)
         + f'<p class="note">{escape(rules)}{mark}</p>'
-    )
-
-
-def model_card(study: Study) -> str:
-    """Name, hash, parity and operating points; what was not measured is said, not left out."""
-    model = study.model
-    pairs = {
-        "Model": f"{model.name}, version {model.version}",
-        "Precision": model.precision.upper(),
-        "Inference engine": study.backend,
-        "Input": f"{model.input.size} x {model.input.size} RGB",
-        "Licence": model.license,
-    }
-    rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())
-    rows += f"<dt>SHA-256</dt><dd><code>{escape(study.model_sha256)}</code></dd>"
-    rows += f"<dt>Parity with FP32</dt><dd>{_parity(model.precision, model.parity)}</dd>"
-    return f'<dl class="pairs">{rows}</dl>{_operating_points(study)}'
-
-
-def _parity(precision: str, parity: Mapping[str, Any] | None) -> str:
-    if parity:
-        entries = "; ".join(f"{name} {_value(value)}" for name, value in _flat(parity))
-        return escape(entries)
-    if precision == "fp32":
-        return "This is an FP32 model; there is nothing to compare."
-    return (
-        "<strong>Not shown.</strong> "
-        "The file has no certificate that this INT8 model answers as its FP32 twin does."
-    )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        title = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{title} ")
-        elif value is None or isinstance(value, str | int | float):
-            yield title, value
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "not measured"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _operating_points(study: Study) -> str:
-    head = (
-        '<th scope="col">Label</th><th scope="col">Role</th><th scope="col" class="n">Threshold</th>'
-        '<th scope="col" class="n">Sensitivity</th><th scope="col" class="n">Specificity</th>'
-        '<th scope="col">Measured on</th>'
-    )
-    rows = []
-    for label in study.model.labels:
-        point = study.model.operating_points.get(label.key)
-        cells = f'<th scope="row">{escape(label.name)}</th><td>{label.role}</td>'
-        if point is None:
-            text = "makes no events" if label.role != "finding" else "no operating point, makes no events"
-            rows.append(
-                f'<tr>{cells}<td class="n"></td><td class="n"></td><td class="n"></td><td>{text}</td></tr>'
-            )
-            continue
-        mark = ' <span class="tag">provisional</span>' if point.provisional else ""
-        rates = "".join(
-            f'<td class="n">{"not measured" if rate is None else f"{rate:.3f}"}</td>'
-            for rate in (point.sensitivity, point.specificity)
-        )
-        rows.append(
-            f'<tr>{cells}<td class="n">{point.threshold:.3f}</td>{rates}'
-            f"<td>{escape(point.measured_on or 'not stated')}{mark}</td></tr>"
-        )
-    caption = "Labels and operating points, in shares of frames."
-    if any(point.provisional for point in study.model.operating_points.values()):
-        caption += " Provisional: the threshold was not set on data fit for setting it; expect it to change."
-    return (
-        f'<div class="scroll"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

@@ -144,7 +144,8 @@ def test_every_event_has_a_card_and_a_link_in_its_lane() -> None:
     first = study.events[0]
     assert (first.start_s, first.end_s) == (10.0, 20.5)  # a frame on either side is smoothed in
     assert "00:00:10 \u2013 00:00:20" in found.text
-    assert f"{first.frames} frames, peak frame {first.peak_index}" in found.text
+    assert f"{first.frames} frames" in found.text
+    assert f"Frame {first.peak_index} at 00:00:{int(first.peak_s):02d}" in found.text
     assert "2 suggested events, 2 kinds of finding, to be confirmed" in found.text
 
 
@@ -169,14 +170,14 @@ def test_pictures_are_the_thumbnail_and_the_map() -> None:
 @pytest.mark.parametrize(
     ("study", "words"),
     [
-        (make_study(statuses={5: "corrupt"}), "1 frame (0.8 %) is corrupt and could not be classified."),
+        (make_study(statuses={5: "corrupt"}), "1 frame (0.8 %) is damaged and could not be looked at."),
         (make_study(missing=3), "3 frames (2.4 %) announced by the container are not in the file."),
         (make_study(ledger={"truncated": True}), "The file ends before its container says it should"),
         (
             make_study(statuses=dict.fromkeys(range(60, 120), "unread")),
             "stopped early: 60 frames (50 %) were not read.",
         ),
-        (make_study(statuses=dict.fromkeys(range(120), "corrupt")), "No frame could be classified"),
+        (make_study(statuses=dict.fromkeys(range(120), "corrupt")), "No frame could be read"),
         (make_study(0, ()), "this report says nothing about the examination"),
     ],
     ids=["corrupt", "missing", "truncated", "unread", "all corrupt", "empty"],
@@ -196,15 +197,52 @@ def test_a_whole_recording_does_not_warn() -> None:
 
 def test_a_share_never_rounds_to_nothing() -> None:
     study = make_study(2000, (), statuses={7: "corrupt"})
-    assert "1 frame (under 0.1 %) is corrupt" in page(study).text
+    assert "1 frame (under 0.1 %) is damaged" in page(study).text
     assert "(over 99.9 %)" in page(study).text
+
+
+def test_marks_by_hand_reach_every_card_and_the_timeline() -> None:
+    study = replace(make_study(), landmarks={"small-bowel": 20.0, "colon": 40.0})
+    found = page(study)
+    share = 100 * study.events[0].peak_s / 20
+    (card,) = found.all("article", id="event-1")
+    assert f"Stomach, {share:.0f}\u00a0% of its transit time" in (card["aria-label"] or "")
+    html = render(study)
+    assert "<dt>Small-bowel transit</dt><dd><strong>20 s</strong></dd>" in html
+    assert "<dt>First picture of the duodenum</dt><dd>00:00:20, set by hand</dd>" in html
+    assert (
+        "<dt>Gastric transit</dt><dd><strong>20 s</strong>, counted from the start of the recording</dd>"
+        in html
+    )
+    assert [svg["class"] for svg in found.all("svg", class_="segment")] == [
+        "segment g-stomach",
+        "segment g-small-bowel",
+        "segment g-colon",
+    ]
+    unsure = page(replace(make_study(), landmarks={"small-bowel": 20.0}))
+    assert "Small bowel or beyond" in unsure.text
+    assert "This report does not say whether the colon was reached." in unsure.text
+
+
+def test_the_view_qualifies_that_nothing_was_found() -> None:
+    spec = replace(
+        SPEC,
+        labels=(*SPEC.labels, Label("debris", "Debris", "quality")),
+        operating_points={**SPEC.operating_points, "debris": OperatingPoint(0.5)},
+    )
+    text = page(make_study(stretches=((0, 30, "debris", 0.9),), spec=spec)).text
+    assert "Reduced on 25 %" in text
+    nothing = text.split("This does not mean that the examination is normal.")[1].split("Landmarks, transit")[
+        0
+    ]
+    assert "reduced on 30 of 120 frames (25.0 %). Findings may be hidden there." in nothing
 
 
 def test_no_finding_is_not_healthy() -> None:
     found = page(make_study(stretches=()))
-    assert "No finding above the operating points" in found.text
+    assert "No finding reached its threshold" in found.text
     assert "This does not mean that the examination is normal." in found.text
-    assert "the model does not look for landmarks and none was set by hand" in found.text
+    assert "The model knows no landmark, and none was set by hand." in found.text
     assert "Quality of the view and cleansing: not assessed" in found.text
     assert not re.search(r"healthy|unremarkable|no abnormalit", found.text, re.I)
 
@@ -212,7 +250,7 @@ def test_no_finding_is_not_healthy() -> None:
 def test_a_finding_without_operating_point_is_said_to_be_never_marked() -> None:
     spec = replace(SPEC, operating_points={"ulcer": OperatingPoint(0.5)})
     text = page(make_study(spec=spec)).text
-    assert "Blood, fresh: the model has no operating point for it, so it is never marked." in text
+    assert "Blood, fresh: the model has no threshold for it, so it is never marked." in text
     assert "Looked for, frame by frame (1 finding): Ulcer." in text
 
 
@@ -281,6 +319,23 @@ def test_the_curve_keeps_every_peak_and_breaks_at_gaps() -> None:
     assert path.count("M") == 2
     assert re.search(r",0\.0[ L]", path)
     assert curve_paths(times[:0], values[:0], total_s=1.0, max_gap_s=5.0) == [""]
+
+
+def test_a_curve_does_not_reach_across_a_gap_inside_a_point() -> None:
+    # 4,001 frames are drawn three to a point, and the gap lies between the second and third of one.
+    times = np.arange(4001) * 0.5
+    times[2000:] += 1000
+    (path,) = curve_paths(times, np.ones((4001, 1), np.float32), total_s=float(times[-1]), max_gap_s=5.0)
+    first, second = path[1:].split("M")
+    scale = 2000 / times[-1]
+    assert float(first.split(" ")[-1].split(",")[0]) == pytest.approx(
+        times[1999] * scale, abs=0.05
+    )  # one decimal
+    assert float(second.split(",")[0]) == pytest.approx(times[2000] * scale, abs=0.05)
+    many = np.cumsum(np.where(np.arange(57_600) % 2, 0.5, 6.0))
+    (path,) = curve_paths(many, np.ones((57_600, 1), np.float32), total_s=float(many[-1]), max_gap_s=5.0)
+    assert path.count("M") == 501  # the widest 500 gaps
+    assert path.count(",") < 2 * CURVE_POINTS
 
 
 def test_unread_stretches() -> None:

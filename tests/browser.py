@@ -1,0 +1,164 @@
+"""Headless Chromium through chromedriver's own HTTP interface (W3C WebDriver): no client library is needed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+DRIVER = shutil.which("chromedriver")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WHY_NOT = "Chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)"
+AVAILABLE = DRIVER is not None and BROWSER is not None
+
+# Nothing that the browser does by itself may look like a request of the page.
+ARGUMENTS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+    "--disable-dev-shm-usage",
+)
+KEYS = {"ArrowRight": "\ue014", "ArrowLeft": "\ue012", "Escape": "\ue00c", "Tab": "\ue004", "Enter": "\ue007"}
+
+
+class Browser:
+    """One page of one browser."""
+
+    def __init__(self, base: str, session: str) -> None:
+        self._base = f"{base}/session/{session}"
+
+    def open(self, page: Path) -> None:
+        self._post("/url", {"url": page.absolute().as_uri()})
+
+    def js(self, body: str, *arguments: Any) -> Any:
+        """What the function body returns."""
+        return self._post("/execute/sync", {"script": body, "args": list(arguments)})
+
+    def js_later(self, body: str) -> Any:
+        """What the body hands to the function ``arguments[0]``, now or later."""
+        return self._post("/execute/async", {"script": body, "args": []})
+
+    def settle(self) -> None:
+        """Wait until what was asked for is drawn: two frames, as a redraw may ask for another."""
+        self.js_later(
+            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()));"
+        )
+
+    def press(self, *keys: str) -> None:
+        actions = []
+        for key in keys:
+            value = KEYS.get(key, key)
+            actions += [{"type": "keyDown", "value": value}, {"type": "keyUp", "value": value}]
+        self._post("/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
+        self.settle()
+
+    def size(self, width: int, height: int) -> None:
+        # Headless windows have a least width; this is the page's own, as a phone would have it.
+        self.cdp(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.settle()
+
+    def media(self, *, scheme: str = "light", kind: str = "") -> None:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.cdp("Emulation.setEmulatedMedia", media=kind, features=features)
+        self.settle()
+
+    def cdp(self, command: str, **parameters: Any) -> Any:
+        return self._post("/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def complaints(self) -> list[str]:
+        """Errors and warnings of the console since the last call, among them breaches of the page's policy."""
+        return [entry["message"] for entry in self._post("/se/log", {"type": "browser"})]
+
+    def requests(self) -> list[str]:
+        """Addresses that were asked for since the last call."""
+        addresses = []
+        for entry in self._post("/se/log", {"type": "performance"}):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                addresses.append(message["params"]["request"]["url"])
+        return addresses
+
+    def screenshot(self, path: Path) -> None:
+        with urllib.request.urlopen(f"{self._base}/screenshot", timeout=60) as answer:
+            path.write_bytes(base64.b64decode(json.load(answer)["value"]))
+
+    def quit(self) -> None:
+        urllib.request.urlopen(urllib.request.Request(self._base, method="DELETE"), timeout=30).close()
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        return _call(self._base + path, body)
+
+
+def _call(address: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        address, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.load(answer)["value"]
+    except urllib.error.HTTPError as error:
+        raise AssertionError(json.load(error)["value"]["message"]) from None
+
+
+@contextmanager
+def browse(arguments: Sequence[str] = ()) -> Generator[Browser]:
+    """A fresh browser without a profile; it and its driver are gone afterwards."""
+    assert DRIVER is not None
+    assert BROWSER is not None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        driver = subprocess.Popen(
+            [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
+        )
+        try:
+            base = f"http://127.0.0.1:{port}"
+            options = {
+                "binary": BROWSER,
+                "args": [*ARGUMENTS, f"--user-data-dir={profile}", "--window-size=1400,1000", *arguments],
+            }
+            capabilities = {
+                "browserName": "chrome",
+                "goog:chromeOptions": options,
+                "goog:loggingPrefs": {"browser": "WARNING", "performance": "ALL"},
+            }
+            _await(base)
+            made = _call(f"{base}/session", {"capabilities": {"alwaysMatch": capabilities}})
+            browser = Browser(base, made["sessionId"])
+            try:
+                yield browser
+            finally:
+                browser.quit()
+        finally:
+            driver.terminate()
+            driver.wait(30)
+
+
+def _await(base: str) -> None:
+    """Until the driver listens."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(f"{base}/status", timeout=5):
+                return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)

@@ -1,0 +1,356 @@
+"""The report in a browser: reached by keys, zoomed, filtered, printed, legible, and silent on the network."""
+
+from __future__ import annotations
+
+import base64
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from capsule_edge.runtime.report import render_report
+
+from .browser import AVAILABLE, WHY_NOT, Browser, browse
+from .exam_samples import make_exam
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
+
+HOSTILE = '"><img src=x onerror="window.hacked=1"><script>window.hacked=1</script></title>\' & ü.mp4'
+LANDMARKS = {"stomach": 150.0, "small-bowel": 2470.0, "colon": 18120.0}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Reports of a whole day with 0, 4 and 300 events, and one with a file name that means harm."""
+    folder = tmp_path_factory.mktemp("reports")
+    exams = {
+        "none": make_exam(0),
+        "few": make_exam(4, landmarks={"small-bowel": 2470.0}),
+        "many": make_exam(300, landmarks=LANDMARKS),
+    }
+    study, colours = exams["few"]
+    exams["hostile"] = replace(study, source=replace(study.source, name=HOSTILE)), colours
+    paths = {}
+    for name, (study, colours) in exams.items():
+        paths[name] = folder / f"{name}.html"
+        paths[name].write_text(
+            render_report(study, tool_version="0.0.test", colours=colours), encoding="utf-8"
+        )
+    return paths
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Browser]:
+    with browse() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(shared: Browser) -> Browser:
+    shared.size(1400, 1000)
+    shared.media()
+    shared.complaints()
+    shared.requests()
+    return shared
+
+
+def chosen(browser: Browser) -> str:
+    return browser.js("return document.querySelector('.card[aria-current]').id")
+
+
+def shown(browser: Browser) -> list[str]:
+    return browser.js(
+        "return [...document.querySelectorAll('.card')].filter((c) => !c.hidden).map((c) => c.id)"
+    )
+
+
+def window(browser: Browser) -> str:
+    return browser.js("return document.getElementById('window').textContent")
+
+
+@pytest.mark.parametrize("name", ["none", "few", "many", "hostile"])
+def test_nothing_leaves_the_page_and_nothing_complains(
+    browser: Browser, pages: dict[str, Path], name: str
+) -> None:
+    browser.open(pages[name])
+    browser.press("ArrowRight", "m", "+", "z", "Escape")
+    assert browser.complaints() == []
+    addresses = browser.requests()
+    assert addresses  # the page itself
+    assert {address.split(":")[0] for address in addresses} <= {"file", "data"}
+    assert [address for address in addresses if address.startswith("file")] == [
+        pages[name].absolute().as_uri()
+    ]
+
+
+def test_a_whole_day_is_small(pages: dict[str, Path]) -> None:
+    assert pages["many"].stat().st_size <= 15_000_000
+
+
+def test_a_hostile_name_is_only_a_name(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["hostile"])
+    assert browser.js("return document.querySelector('h1').textContent") == HOSTILE
+    assert browser.js("return document.title") == f"{HOSTILE} - capsule-edge"
+    assert browser.js("return window.hacked ?? null") is None
+    assert browser.js("return document.scripts.length") == 1
+
+
+def test_every_event_is_reached_by_keys_with_picture_map_and_times(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["many"])
+    assert len(shown(browser)) == 24
+    browser.press("Escape")  # all
+    everything = shown(browser)
+    assert len(everything) == 300
+    browser.press(*["ArrowLeft"] * 300)
+    # Noted in the page as it happens: one round trip a key would take a minute.
+    browser.js(
+        """
+        window.reached = [];
+        document.addEventListener('keydown', () => {
+          const viewer = document.getElementById('viewer');
+          const card = document.querySelector('.card[aria-current]');
+          const text = (place, name) => place.querySelector(name).textContent;
+          window.reached.push([card.id, text(viewer, '#viewer-title'), viewer.querySelectorAll('img').length,
+            viewer.querySelector('img').src === card.querySelector('img').src, Boolean(viewer.querySelector('canvas')),
+            text(viewer, '.when') === text(card, '.when'), document.activeElement === card]);
+        });
+        """
+    )
+    browser.press("ArrowLeft", *["j"] * 299)
+    assert browser.js("return window.reached") == [
+        [card, f"Event {number}", 2, True, True, True, True]
+        for number, card in enumerate(everything, start=1)
+    ]
+    painted = """
+      const done = arguments[0]; let frames = 0;
+      const look = () => { const c = document.querySelector('#viewer canvas');
+        const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        if (data.some((value) => value > 0)) done(document.querySelector('#viewer img').naturalWidth);
+        else if ((frames += 1) > 600) done('the map was never drawn'); else requestAnimationFrame(look); };
+      look();
+    """
+    assert browser.js_later(painted) == 288
+
+
+def test_keys_can_be_switched_off(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["few"])
+    before = chosen(browser)
+    browser.js("document.getElementById('keys').click()")
+    browser.press("ArrowRight", "+")
+    assert (chosen(browser), window(browser)) == (before, "00:00:00 to 08:00:00")
+    browser.js("document.getElementById('keys').click()")
+    browser.press("ArrowRight")
+    assert chosen(browser) != before
+
+
+def test_events_are_reached_by_tab_alone(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["few"])
+    reached = []
+    for _ in range(60):
+        browser.press("Tab")
+        focused = browser.js(
+            "const a = document.activeElement; return a.id || a.getAttribute('href') || a.textContent"
+        )
+        reached.append(focused)
+    for number in range(1, 5):
+        assert f"#event-{number}" in reached  # its block on the timeline
+        assert f"event-{number}" in reached  # its card, which chooses it
+    for control in ("zoom-in", "next", "previous", "maps", "show-time", "keys"):
+        assert control in reached
+
+
+def test_filters_show_one_finding_the_first_or_all(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["many"])
+    first = shown(browser)
+    labels = (
+        "return [...document.querySelectorAll('.card')].filter((c) => !c.hidden).map((c) => c.dataset.label)"
+    )
+    # Eight of ten events are angioectasias, and of the 24 to look at first they get their share of nine findings.
+    assert len(set(browser.js(labels))) == 9
+    assert browser.js(labels).count("angioectasia") <= 3
+    browser.js("document.querySelector('.toolbar [data-filter=polyp]').click()")
+    browser.settle()
+    assert set(browser.js(labels)) == {"polyp"}
+    assert browser.js("return document.getElementById('curve-name').textContent") == "Polyp"
+    assert "Showing" in browser.js("return document.getElementById('status').textContent")
+    assert chosen(browser) in shown(browser)
+    browser.js("document.querySelector('.toolbar [data-filter=\"*\"]').click()")
+    browser.settle()
+    assert shown(browser) == first
+
+
+def test_the_timeline_zooms_by_keys_buttons_and_wheel(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["many"])
+    assert window(browser) == "00:00:00 to 08:00:00"
+    assert browser.js("return document.getElementById('pan').disabled")
+    browser.press("+")
+    browser.press("+")
+    seconds = browser.js(
+        "return document.getElementById('window').textContent.split(' to ').map((t) => "
+        "t.split(':').reduce((a, b) => 60 * a + Number(b), 0))"
+    )
+    assert abs(seconds[1] - seconds[0] - 7200) <= 1  # a quarter of eight hours, each end cut to a second
+    browser.press("]")
+    moved = window(browser)
+    browser.js("document.getElementById('zoom-out').click()")
+    browser.settle()
+    assert window(browser) != moved
+    browser.press("0")
+    assert window(browser) == "00:00:00 to 08:00:00"
+    wheel = """
+      const axis = document.getElementById('axis'); const box = axis.getBoundingClientRect();
+      const event = new WheelEvent('wheel', {deltaY: arguments[0], ctrlKey: arguments[1],
+        clientX: box.left + box.width / 2, clientY: box.top, bubbles: true, cancelable: true});
+      axis.dispatchEvent(event); return event.defaultPrevented;
+    """
+    assert not browser.js(wheel, -100, False)  # without Ctrl the page scrolls, as everywhere
+    browser.settle()
+    assert window(browser) == "00:00:00 to 08:00:00"
+    assert browser.js(wheel, -100, True)
+    browser.settle()
+    begin, end = window(browser).split(" to ")
+    assert "00:00:00" < begin < "02:00:00"
+    assert "06:00:00" < end < "08:00:00"
+
+
+def test_a_zoomed_timeline_shows_the_chosen_event_where_it_is(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["many"])
+    browser.press("Escape")
+    browser.press(*["j"] * 40, "z")
+    begin, end = window(browser).split(" to ")
+    label = browser.js("return document.querySelector('.card[aria-current]').getAttribute('aria-label')")
+    start = label.split(", ")[1].split(" to ")[0]
+    assert begin <= start <= end
+    drawn = browser.js(
+        """
+        const block = document.querySelector('.lane a[aria-current] .block').getBoundingClientRect();
+        const lane = document.getElementById('axis').getBoundingClientRect();
+        return {inside: block.left >= lane.left && block.right <= lane.right, width: block.width, lane: lane.width,
+          head: document.getElementById('playhead').classList.contains('on'),
+          curve: document.querySelector('.curve.on path').getAttribute('d')};
+        """
+    )
+    assert drawn["inside"]
+    assert drawn["head"]
+    # A fifth of the part shown; 8 frames, the shortest here, are 4 % of the 200 that are shown at least.
+    assert drawn["width"] > drawn["lane"] / 30
+    # Frame by frame now: fewer frames than points, so each is drawn, and the peak is the event's.
+    assert 20 < drawn["curve"].count(",") < 1100
+    browser.press(*["j"] * 30)
+    assert browser.js("return document.getElementById('playhead').classList.contains('on')")
+    assert window(browser) != f"{begin} to {end}"
+
+
+def test_the_pointer_reads_time_frame_and_probability(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["few"])
+    browser.js(
+        """
+        const axis = document.getElementById('axis'); const box = axis.getBoundingClientRect();
+        axis.dispatchEvent(new PointerEvent('pointermove',
+          {clientX: box.left + box.width / 2, clientY: box.top, bubbles: true}));
+        """
+    )
+    text = browser.js("return document.getElementById('readout').textContent")
+    time, frame, probability = text.split(" · ")
+    # Half of the width within a pixel: 28,800 s over some 1,000 pixels.
+    assert abs(sum(int(v) * w for v, w in zip(time.split(":"), (3600, 60, 1), strict=True)) - 14400) <= 30
+    assert abs(int(frame.removeprefix("frame ").replace(",", "")) - 28800) <= 60
+    assert 0 <= float(probability.split()[-1]) <= 1
+
+
+@pytest.mark.parametrize("name", ["none", "few", "many"])
+@pytest.mark.parametrize("width", [360, 820, 1400])
+def test_nothing_is_wider_than_the_window(
+    browser: Browser, pages: dict[str, Path], name: str, width: int
+) -> None:
+    browser.size(width, 900)
+    browser.open(pages[name])
+    assert browser.js("return document.documentElement.scrollWidth") <= width
+
+
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["none", "many"])
+def test_every_text_has_contrast(browser: Browser, pages: dict[str, Path], name: str, scheme: str) -> None:
+    browser.media(scheme=scheme)
+    browser.open(pages[name])
+    dark = browser.js("return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0] < 60")
+    assert dark == (scheme == "dark")
+    assert browser.js(CONTRAST) == []  # WCAG 2.2 AA: 4.5 to 1, disabled controls and pictures excepted
+
+
+def test_whatever_can_be_used_has_a_name_for_those_who_hear_it(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["few"])
+    nodes = browser.cdp("Accessibility.getFullAXTree")["nodes"]
+    roles: dict[str, list[str]] = {}
+    for node in nodes:
+        if not node["ignored"]:
+            roles.setdefault(node["role"]["value"], []).append(node.get("name", {}).get("value", ""))
+    for role in ("button", "link", "slider", "image", "article", "heading", "region", "group"):
+        assert "" not in roles.get(role, []), role
+    assert len(roles["article"]) == 4
+    assert {"banner", "main", "contentinfo"} <= set(roles)
+    assert [name for name in roles["article"] if "highest probability" not in name] == []
+
+
+def test_it_prints_what_is_shown(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["many"])
+    browser.media(kind="print", scheme="dark")
+    hidden = browser.js(
+        "return ['.viewer', '.toolbar', '.zoom', '.keys'].filter((s) => document.querySelector(s).checkVisibility())"
+    )
+    assert hidden == []
+    assert browser.js("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    pdf = base64.b64decode(browser.cdp("Page.printToPDF", printBackground=True)["data"])
+    # 24 events in rows of four, and the texts: no page a card.
+    assert 2 <= pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page/") <= 8
+
+
+def test_it_is_whole_without_a_script(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.cdp("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(pages["few"])
+    finally:
+        browser.cdp("Emulation.setScriptExecutionDisabled", value=False)
+    cards, controls = browser.js(
+        "return [[...document.querySelectorAll('.card')].filter((c) => c.checkVisibility()).length, "
+        "[...document.querySelectorAll('.js-only')].filter((c) => c.checkVisibility()).length]"
+    )
+    assert (cards, controls) == (4, 0)
+
+
+@pytest.mark.latency
+def test_a_whole_day_is_usable_within_two_seconds(pages: dict[str, Path]) -> None:
+    """From the address to an answered key, in a browser that has just started."""
+    seconds = []
+    for _ in range(3):
+        with browse() as browser:
+            browser.open(pages["many"])
+            browser.press("ArrowRight")
+            seconds.append(
+                browser.js(
+                    "const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd / 1000"
+                )
+            )
+            assert chosen(browser) != "event-1"
+    assert statistics.median(seconds) <= 2.0, seconds
+
+
+def test_a_study_without_an_answer_has_a_page(browser: Browser, tmp_path: Path) -> None:
+    study, _ = make_exam(0)
+    bare = replace(study, frames=[], ledger=replace(study.ledger, container=0, classified=0), landmarks={})
+    page = tmp_path / "bare.html"
+    page.write_text(render_report(bare, tool_version="0.0.test"), encoding="utf-8")
+    browser.open(page)
+    browser.press("+", "0", "j")
+    assert browser.complaints() == []
