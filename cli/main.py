@@ -26,6 +26,7 @@ COMMANDS = {
     "info": "Print what a model file says about itself.",
     "evaluate": "Measure a model on labelled frames.",
     "compare": "Certify one model against another.",
+    "split": "Part a data set by video.",
     "audit": "Find what would make evaluation on a data set mislead.",
     "train": "Train a model, FP32 and then INT8.",
     "export": "Export a trained run to ONNX and TFLite, verified.",

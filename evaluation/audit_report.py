@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import InputError, OutputError
+from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.figures import jpeg
 
+from ._files import write_whole
 from .certificate import STYLE
 from .samples import read_frame
 
@@ -38,16 +38,7 @@ _PAIRS = 24
 
 def write_audit(document: Document, root: Path, target: str | Path) -> Path:
     """Write the page to ``target``, whole or not at all. Raises ``OutputError`` where that cannot be done."""
-    target = Path(target)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(to_html(document, root), encoding="utf-8", newline="\n")
-        os.replace(partial, target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"the report {target} cannot be written: {error.strerror or error}") from None
-    return target
+    return write_whole(target, to_html(document, root), "the report")
 
 
 def to_html(document: Document, root: Path) -> str:

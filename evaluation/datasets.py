@@ -11,9 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from capsule_edge.runtime.errors import InputError, UsageError
 
 from . import published
@@ -26,7 +23,6 @@ __all__ = [
     "Listing",
     "Sample",
     "describe",
-    "folds",
     "hash_dataset",
     "label_key",
     "list_samples",
@@ -238,29 +234,3 @@ def hash_dataset(dataset: Dataset) -> str:
 def describe(dataset: Dataset) -> dict[str, str | None]:
     """What was measured on: ``name`` of the folder, ``sha256`` and ``split`` (None is every row)."""
     return {"name": dataset.root.resolve().name, "sha256": hash_dataset(dataset), "split": dataset.split}
-
-
-def folds(dataset: Dataset, k: int, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """``k`` pairs of (training, held-out) indices into ``dataset.samples``; no video lies on both sides.
-
-    scikit-learn's StratifiedGroupKFold over ``video_id``. Raises ``InputError`` where frames name no video or
-    there are fewer videos than folds, ``UsageError`` for ``k`` below 2.
-    """
-    if k < 2:
-        raise UsageError(f"the number of folds is {k}, at least 2 are needed")
-    videos = [sample.video_id for sample in dataset.samples]
-    unknown = videos.count(None)
-    if unknown:
-        raise InputError(
-            f"{unknown} of {len(videos)} frames name no video_id, so folds by video cannot be made"
-        )
-    if len(set(videos)) < k:
-        raise InputError(f"{k} folds by video need {k} videos, the data set has {len(set(videos))}")
-    from ._extras import require
-
-    require("sklearn")
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    labels = [sample.label for sample in dataset.samples]
-    splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
-    return list(splitter.split(np.zeros(len(labels)), labels, videos))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.backends import Backend
-from capsule_edge.runtime.errors import InputError, ModelError, OutputError
+from capsule_edge.runtime.errors import InputError, ModelError
 from capsule_edge.runtime.preprocess import preprocess
 from capsule_edge.runtime.spec import InputSpec
 
+from ._files import write_whole
 from .datasets import Dataset, Sample, read_frame
 
 __all__ = ["Predictions", "load_predictions", "predict", "save_predictions"]
@@ -132,25 +133,14 @@ def save_predictions(predictions: Predictions, path: str | Path) -> None:
     Nine significant digits bring every float32 back as it was. Raises ``OutputError`` where it cannot be
     written.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "video_id", "label", *(f"p_{key}" for key in predictions.keys)])
-            for name, video, label, row in zip(
-                predictions.files,
-                predictions.video_ids,
-                predictions.labels,
-                predictions.probabilities,
-                strict=True,
-            ):
-                writer.writerow([name, video or "", predictions.keys[label], *(f"{p:.9g}" for p in row)])
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"the table {path} cannot be written: {error.strerror or error}") from None
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "video_id", "label", *(f"p_{key}" for key in predictions.keys)])
+    for name, video, label, row in zip(
+        predictions.files, predictions.video_ids, predictions.labels, predictions.probabilities, strict=True
+    ):
+        writer.writerow([name, video or "", predictions.keys[label], *(f"{p:.9g}" for p in row)])
+    write_whole(path, text.getvalue(), "the table")
 
 
 def load_predictions(path: str | Path) -> Predictions:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import html
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from capsule_edge.runtime.errors import OutputError
 from capsule_edge.runtime.spec import INTENDED_USE
 
 from ._extras import require
+from ._files import write_whole
 from .certificate import STYLE
 
 if TYPE_CHECKING:
@@ -46,18 +45,7 @@ def write_report(document: Document, folder: str | Path) -> list[Path]:
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
         contents[f"{name}.png"] = picture.getvalue()
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            partial = folder / f"{name}.partial"
-            partial.write_bytes(content)
-            os.replace(partial, folder / name)
-            written.append(folder / name)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"the report cannot be written to {folder}: {reason}") from None
-    return written
+    return [write_whole(folder / name, content, "the report") for name, content in contents.items()]
 
 
 def plots(document: Document) -> dict[str, Figure]:

@@ -11,9 +11,7 @@ import pytest
 
 from capsule_edge.evaluation import published
 from capsule_edge.evaluation.datasets import (
-    Dataset,
     Sample,
-    folds,
     hash_dataset,
     label_key,
     load_dataset,
@@ -231,31 +229,6 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError) as error:
         read_frame(tmp_path)
     one_line(error, "cannot be read")
-
-
-def test_no_video_is_on_both_sides_of_a_fold() -> None:
-    samples = tuple(Sample(Path(f"{i}.png"), "ab"[i % 2], None, f"v{i // 10}", i, None) for i in range(100))
-    data = Dataset(samples, ("a", "b"))
-    pairs = folds(data, 5, 3)
-    assert len(pairs) == 5
-    held_out = sorted(i for _, out in pairs for i in out.tolist())
-    assert held_out == list(range(100))
-    for kept, out in pairs:
-        assert not {samples[i].video_id for i in kept} & {samples[i].video_id for i in out}
-    again = folds(data, 5, 3)
-    assert all((x[1] == y[1]).all() for x, y in zip(pairs, again, strict=True))
-
-
-def test_folds_that_cannot_be_made_are_refused() -> None:
-    samples = tuple(Sample(Path(f"{i}.png"), "a", None, "v", i, None) for i in range(4))
-    with pytest.raises(InputError) as error:
-        folds(Dataset(samples, ("a",)), 2, 0)
-    one_line(error, "2 videos", "has 1")
-    with pytest.raises(InputError) as error:
-        folds(Dataset((Sample(Path("x.png"), "a"), *samples), ("a",)), 2, 0)
-    one_line(error, "1 of 5", "video_id")
-    with pytest.raises(UsageError):
-        folds(Dataset(samples, ("a",)), 1, 0)
 
 
 def test_the_hash_follows_content_and_not_order_or_place(tmp_path: Path) -> None:

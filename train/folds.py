@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from capsule_edge.evaluation import splits
 from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.spec import InputSpec
 
 from . import weights
@@ -36,20 +36,7 @@ FOLD_SEED = 0
 
 def fold_of(frames: Frames, folds: int) -> npt.NDArray[np.int64]:
     """The fold of each frame: stratified by label, no video in two folds."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    fold = np.empty(len(frames), np.int64)
-    videos = len(set(frames.videos.tolist()))
-    fewest = int(np.bincount(frames.labels)[np.unique(frames.labels)].max())
-    if videos < folds or fewest < folds:
-        raise InputError(
-            f"{len(frames)} frames of {videos} videos cannot be parted into {folds} folds by video",
-            hint="train on more videos, or give --calibrate-on",
-        )
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=FOLD_SEED)
-    for number, (_, held_out) in enumerate(splitter.split(frames.labels, frames.labels, frames.videos)):
-        fold[held_out] = number
-    return fold
+    return splits.fold_of(frames.labels, frames.videos, folds, seed=FOLD_SEED)
 
 
 def mask_unseen(
