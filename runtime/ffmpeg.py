@@ -9,7 +9,7 @@ no option for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,18 +110,33 @@ class Step:
     last: bool = False
 
 
-def decode_packets(path: Path, source: InputContainer, stream: VideoStream) -> Iterator[Step]:
+def decode_packets(
+    path: Path, source: InputContainer, stream: VideoStream, *, needed: Sequence[int] | None = None
+) -> Iterator[Step]:
     """Decode all packets; the last step is what the decoder had kept back.
 
-    Edited-out packets are decoded and returned like the others: damage in one spoils what builds on it.
+    With ``needed``, a truth value for each packet, the others are passed over: a stretch of needed ones is
+    decoded by itself, and its last pictures come with the packet behind it. Edited-out packets are decoded
+    and returned like the others: damage in one spoils what builds on it.
     """
     decoder = _open_decoder(path, stream)
     waiting: dict[int, int | None] = {}
     sent = 0
+    running = False
     for packet in picture_packets(source, stream):
-        waiting[sent] = packet.pts
         failed = None
         pictures: list[VideoFrame] = []
+        if needed is not None and not (sent < len(needed) and needed[sent]):
+            if running:
+                pictures = _drain(decoder)
+                decoder.flush_buffers()
+                running = False
+            sent += 1
+            yield Step(sent, _match(pictures, waiting))
+            waiting.clear()
+            continue
+        waiting[sent] = packet.pts
+        running = True
         try:
             if packet.is_discard:
                 packet = _shown(packet)
@@ -132,11 +147,15 @@ def decode_packets(path: Path, source: InputContainer, stream: VideoStream) -> I
             failed = sent
         sent += 1
         yield Step(sent, _match(pictures, waiting), failed)
+    yield Step(sent, _match(_drain(decoder), waiting), last=True)
+
+
+def _drain(decoder: VideoCodecContext) -> list[VideoFrame]:
+    """The pictures that the decoder had kept back."""
     try:
-        pictures = decoder.decode(None)
+        return decoder.decode(None)
     except av.error.FFmpegError:
-        pictures = []
-    yield Step(sent, _match(pictures, waiting), last=True)
+        return []
 
 
 def _open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:

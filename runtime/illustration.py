@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -11,22 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Backend
-from .preprocess import FieldOfView, preprocess
+from .colours import to_planes
+from .gallery import MOST, Gallery, enlarge
+from .preprocess import FieldOfView, preprocess, preprocess_planes
 from .ranking import rank_events
 from .spec import InputSpec
-from .stages import sight
 from .study import Event
-from .video import Container
+from .video import Container, fetch
 
 __all__ = ["ColourBar", "activation_map", "illustrate", "mean_colours"]
 
 Picture = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
 
-# Side of an event's picture, pixels: what the report shows.
-_SIDE = 288
-# Pictures held in memory, 0.25 MB each, the events to look at first; the report has room for some 500.
-_MOST = 400
 _BINS = 1000
 
 
@@ -67,34 +65,37 @@ def _inside(spec: InputSpec) -> Picture:
 
 
 def illustrate(
-    container: Container, events: Sequence[Event], backend: Backend, field_of_view: FieldOfView | None
+    container: Container,
+    events: Sequence[Event],
+    backend: Backend,
+    field_of_view: FieldOfView | None,
+    gallery: Gallery | None = None,
 ) -> tuple[dict[int, Picture], dict[int, Map]]:
     """Picture and activation map of the peak of each event, by event id.
 
-    Only at the end is it known which frames are peaks. They are decoded again, which costs up to a sixth of
-    reading, where keeping every candidate would take memory that grows with the recording.
+    Peaks that the gallery does not have are decoded again, with what they build on.
     """
-    shown = rank_events(events, most=_MOST)
-    peaks = {event.peak_index for event in shown}
-    if not peaks:
-        return {}, {}
-    spec = backend.spec.input
-    large = replace(spec, size=max(_SIDE, spec.size))
-    pictures: dict[int, Picture] = {}
-    features: dict[int, Map] = {}
-    for frame in sight(container, peaks):
-        if (rgb := frame.rgb()) is not None:
-            pictures[frame.index] = preprocess(rgb, large, field_of_view)
-            pixels = preprocess(rgb, spec, field_of_view)
-            features[frame.index] = backend.run(pixels[None]).features[0]
     keys = backend.spec.keys
-    return (
-        {event.id: pictures[event.peak_index] for event in shown},
-        {
-            event.id: activation_map(features[event.peak_index][..., keys.index(event.label)])
-            for event in shown
-        },
-    )
+    pictures: dict[int, Picture] = {}
+    maps: dict[int, Map] = {}
+    absent: defaultdict[int, list[Event]] = defaultdict(list)
+    for event in rank_events(events, most=MOST):
+        kept = gallery.find(keys.index(event.label), event.peak_index) if gallery is not None else None
+        if kept is None:
+            absent[event.peak_index].append(event)
+        else:
+            pictures[event.id], maps[event.id] = kept[0], activation_map(kept[1])
+    if absent:
+        spec = backend.spec.input
+        large = enlarge(spec)
+        for index, frame in fetch(container, absent):
+            planes = to_planes(frame)
+            picture = preprocess_planes(planes, large, field_of_view)
+            features = backend.run(preprocess_planes(planes, spec, field_of_view)[None]).features[0]
+            for event in absent[index]:
+                pictures[event.id] = picture
+                maps[event.id] = activation_map(features[..., keys.index(event.label)])
+    return pictures, maps
 
 
 def activation_map(feature: Map) -> Map:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Backend
+from .gallery import Sight, candidates
 from .illustration import mean_colours
 from .preprocess import FieldOfView
 from .stages import Batch, Buffers, Prepared, gather, locate, sight
@@ -79,13 +80,14 @@ class Answered:
     """A batch that the model has seen. ``row`` of a frame is its place in the arrays.
 
     ``probabilities`` is float32 (rows, labels), ``colours`` float64 (rows, 3) the mean red, green and blue
-    inside the field of view, 0..255.
+    inside the field of view, 0..255; ``sights`` holds the rows that may be the peak of an event.
     """
 
     frames: list[Prepared]
     probabilities: npt.NDArray[np.float32]
     colours: npt.NDArray[np.float64]
     field_of_view: FieldOfView | None
+    sights: dict[int, Sight]
 
 
 def count_cores() -> int:
@@ -115,19 +117,18 @@ def answer_frames(
     spec, buffers = backend.spec.input, Buffers()
 
     def answer(batch: Batch) -> Answered:
-        rows = len(batch.pixels)
-        probabilities = (
-            backend.run(batch.pixels).probabilities
-            if rows
-            else np.empty((0, len(backend.spec.labels)), np.float32)
-        )
+        if not len(batch.pixels):
+            nothing = np.empty((0, len(backend.spec.labels)), np.float32)
+            return Answered(batch.frames, nothing, np.empty((0, 3)), batch.field_of_view, {})
+        found = backend.run(batch.pixels)
         colours = mean_colours(batch.pixels, spec)
         buffers.give(batch.pixels)
-        return Answered(batch.frames, probabilities.copy(), colours, batch.field_of_view)
+        sights = candidates(found.probabilities, found.features, batch.pictures, backend.spec)
+        return Answered(batch.frames, found.probabilities.copy(), colours, batch.field_of_view, sights)
 
     pictures = prefetch(_chunks(sight(container, wanted)), depth=2, name="decode")
     batches = gather(locate(_flat(pictures), spec, field_of_view), spec, batch=plan.batch, buffers=buffers)
-    ahead = prefetch(batches, depth=2, name="prepare")
+    ahead = prefetch(batches, depth=1, name="prepare")
     answers = spread(answer, ahead, workers=plan.most_workers, allowed=plan.workers, name="infer")
     # Each by name: an error holds the generators that it went through, and with them their threads.
     with closing(pictures), closing(ahead), closing(answers):

@@ -29,6 +29,7 @@ from .accounts import choose_frames, count_frames, describe_source, list_frames
 from .backends import Backend, open_model
 from .errors import BackendError, InputError, ModelError, UsageError
 from .events import find_events, median_frame_distance
+from .gallery import Gallery
 from .illustration import ColourBar, illustrate
 from .landmarks import check_landmarks
 from .pipeline import Answered, FixedPlan, Plan, answer_frames, count_cores
@@ -156,13 +157,14 @@ class Reader:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         records = list_frames(container, wanted)
         colours = ColourBar(frames=container.present, duration_s=container.duration_s)
+        gallery = Gallery(self.spec)
         box: FieldOfView | None = None
         done = 0
         with closing(answer_frames(container, wanted, self._engine(1), self.plan)) as answers:
             for answered in answers:
                 if cancel is not None and cancel():
                     break
-                self._record(answered, records, colours)
+                self._record(answered, records, colours, gallery)
                 box = answered.field_of_view
                 done += len(answered.frames)
                 if progress is not None:
@@ -174,7 +176,7 @@ class Reader:
             time_kind=container.time_kind,
             capture_fps=capture_fps,
         )
-        thumbnails, activations = illustrate(container, events, self._backend, box)
+        thumbnails, activations = illustrate(container, events, self._engine(1), box, gallery)
         return Study(
             source=describe_source(container, sha256, capture_fps, box),
             model=self.spec,
@@ -235,17 +237,20 @@ class Reader:
                 )
             return self._engines[threads]
 
-    def _record(self, answered: Answered, records: list[FrameRecord], colours: ColourBar) -> None:
+    def _record(
+        self, answered: Answered, records: list[FrameRecord], colours: ColourBar, gallery: Gallery
+    ) -> None:
         """What became of each frame of a batch."""
         for frame in answered.frames:
             record = records[frame.index]
             if frame.row is None:
                 records[frame.index] = replace(record, status="corrupt", detail=frame.detail)
                 continue
-            records[frame.index] = replace(
-                record, status="classified", probabilities=answered.probabilities[frame.row]
-            )
+            values = answered.probabilities[frame.row]
+            records[frame.index] = replace(record, status="classified", probabilities=values)
             colours.add(record.time_s or 0.0, answered.colours[frame.row])
+            if (sight := answered.sights.get(frame.row)) is not None:
+                gallery.add(frame.index, values, sight, answered.field_of_view)
 
 
 def _checked(index: int, frame: Any) -> npt.NDArray[np.uint8]:

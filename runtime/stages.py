@@ -66,11 +66,15 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Frames in order; ``pixels`` uint8 RGB (n, size, size, 3) holds those that have a picture, in the same order."""
+    """Frames in order; ``pixels`` uint8 RGB (n, size, size, 3) holds those that have a picture, in the same order.
+
+    ``pictures`` are these pictures as decoded, by row; empty for a stream's.
+    """
 
     frames: list[Prepared]
     pixels: Frame
     field_of_view: FieldOfView | None
+    pictures: dict[int, VideoFrame]
 
 
 class Buffers:
@@ -147,9 +151,10 @@ def gather(
 ) -> Iterator[Batch]:
     """The model's input of ``batch()`` pictures at a time, the last time of what is left.
 
-    ``batch`` is asked as a batch begins. The pictures themselves are let go.
+    ``batch`` is asked as a batch begins.
     """
     frames: list[Prepared] = []
+    pictures: dict[int, VideoFrame] = {}
     pixels: Frame | None = None
     size, row = 0, 0
     box: FieldOfView | None = None
@@ -160,12 +165,16 @@ def gather(
         if one.picture is None:
             frames.append(Prepared(one.index, None, one.detail))
         else:
-            planes = to_planes(one.picture) if isinstance(one.picture, VideoFrame) else split(one.picture)
+            if isinstance(one.picture, VideoFrame):
+                pictures[row] = one.picture
+                planes = to_planes(one.picture)
+            else:
+                planes = split(one.picture)
             preprocess_planes(planes, spec, box, out=pixels[row])
             frames.append(Prepared(one.index, row, one.detail))
             row += 1
         if row == size or len(frames) >= _MOST_EMPTY * size:
-            yield Batch(frames, pixels[:row], box)
-            frames, pixels = [], None
+            yield Batch(frames, pixels[:row], box, pictures)
+            frames, pictures, pixels = [], {}, None
     if pixels is not None:
-        yield Batch(frames, pixels[:row], box)
+        yield Batch(frames, pixels[:row], box, pictures)

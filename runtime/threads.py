@@ -85,7 +85,7 @@ def spread(
 ) -> Generator[U]:
     """``function(item)`` of each item, in order, worked out by several threads.
 
-    At most three items a worker are taken and not yet handed on. What an item raises is raised here in its place,
+    At most two items a worker are taken and not yet handed on. What an item raises is raised here in its place,
     and no further item is taken. When this generator ends or is closed, the threads have ended and ``items`` is
     closed.
 
@@ -100,7 +100,7 @@ def spread(
     stopped = ended = False
 
     def may_take(number: int) -> bool:
-        return taken - given < 2 * workers and (allowed is None or number < max(1, allowed()))
+        return taken - given <= workers and (allowed is None or number < max(1, allowed()))
 
     def take(number: int) -> tuple[int, T] | None:
         """The next item and its place; one thread at a time, so that places follow the order."""

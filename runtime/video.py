@@ -12,7 +12,8 @@ picture, is ``corrupt``. Damage that no decoder notices cannot be seen here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,7 +26,7 @@ from .containers import REORDER, Container, Sample, scan
 from .errors import InputError
 from .ffmpeg import decode_packets, open_recording, quote
 
-__all__ = ["Container", "Picture", "Sample", "decode", "scan", "to_rgb"]
+__all__ = ["Container", "Picture", "Sample", "decode", "fetch", "scan", "to_rgb"]
 
 # Packets after which a picture that has not come out will not come. A decoder keeps back at most what it
 # reorders.
@@ -110,6 +111,33 @@ def decode(container: Container) -> Iterator[Picture]:
             while shown in ready:
                 yield ready.pop(shown)
                 shown += 1
+
+
+def fetch(container: Container, wanted: Collection[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """Some sound pictures again, by index, in decoding order; only what they build on is decoded with them.
+
+    For pictures that ``decode`` called ``ok``: nothing is judged here. Raises ``InputError`` when the file is no
+    longer the one that was scanned.
+    """
+    samples = container.samples
+    place_of = {container.order[index]: index for index in wanted}
+    rank = {sample: place for place, sample in enumerate(container.order)}
+    starts = [index for index, sample in enumerate(samples) if sample.key] or [0]
+    needed = bytearray(len(samples))
+    for sample in place_of:
+        at = max(bisect_right(starts, sample) - 1, 0)
+        if at and rank.get(sample, -1) < rank.get(starts[at], -1):
+            # Shown before the key frame behind which it is stored: it builds on the group before, too.
+            at -= 1
+        first = starts[at] if starts[at] <= sample else 0
+        needed[first : sample + 1] = b"\1" * (sample + 1 - first)
+    with open_recording(container.path) as (source, stream):
+        for step in decode_packets(container.path, source, stream, needed=needed):
+            if step.sent > len(samples) or (step.last and step.sent != len(samples)):
+                raise InputError(f"{quote(container.path)} changed while it was read", hint="read it again")
+            for sample, frame in step.pictures:
+                if sample in place_of:
+                    yield place_of[sample], frame
 
 
 def _repeats(container: Container, sample: Sample) -> bool:

@@ -470,8 +470,8 @@ def test_spread_raises_behind_the_answers_before_and_takes_no_more(workers: int)
     with pytest.raises(InputError, match="twenty"):
         got.extend(spread(answer, items(), workers=workers))
     assert got == list(range(20))
-    # Each worker has at most three items that nobody was given yet.
-    assert len(taken) <= 21 + 3 * workers
+    # Each worker has at most two items that nobody was given yet.
+    assert len(taken) <= 21 + 2 * workers
     assert closed == [True]
     assert no_thread_left()
 
