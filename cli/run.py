@@ -55,6 +55,11 @@ class _Outcome:
     show_default=True,
     help="Cores that inference may use, 0 is all.",
 )
+@click.option(
+    "--no-autotune",
+    is_flag=True,
+    help="Do not fit workers and batch size to this machine; no answer depends on them.",
+)
 @click.option("--capture-fps", type=float, help="Frames a second at which the capsule recorded.")
 @click.option(
     "--start", "start_s", type=float, metavar="S", help="Read from this second of the recording on."
@@ -80,6 +85,7 @@ def command(
     out: Path | None,
     backend: str,
     threads: int,
+    no_autotune: bool,
     overwrite: bool,
     as_json: bool,
     demo: bool,
@@ -99,7 +105,7 @@ def command(
 
     options["landmarks"] = parse_landmarks(landmarks, recordings=len(videos))
     folders = [out or Path(_DEMO_FOLDER)] if demo else _folders(videos, out)
-    with Reader.open(model, backend=backend, threads=threads) as reader:
+    with Reader.open(model, backend=backend, threads=threads, autotune=not no_autotune) as reader:
         if demo:
             context.exit(_demo(reader, folders[0], threads, overwrite, as_json, options))
         outcomes = []

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .accounts import choose_frames, count_frames, describe_source, list_frames
+from .autotune import SHORTEST, PlanKey, Tuner, load_plan, plans, save_plan
 from .backends import Backend, open_model
 from .errors import BackendError, InputError, ModelError, UsageError
 from .events import find_events, median_frame_distance
@@ -76,28 +77,46 @@ def default_model() -> Path:
 class Reader:
     """A model, opened once, that reads recordings and streams. Close it, or use it in a ``with`` block."""
 
-    def __init__(self, backend: Backend, *, threads: int = 0) -> None:
+    def __init__(
+        self, backend: Backend, *, threads: int = 0, autotune: bool = True, plan: Plan | None = None
+    ) -> None:
         self._backend = backend
         self._threads = threads
         # Recordings are read by several threads with an engine of one thread, streams by one that may use all.
         self._engines = {1: backend}
         self._opening = threading.Lock()
         self._closed = False
-        self.plan: Plan = FixedPlan(threads or count_cores())
+        self._autotune = autotune
+        self._given = plan
+        # How the last recording was run, or the next will be; of interest for ``timing.json`` alone.
+        self.plan: Plan = plan or FixedPlan(threads or count_cores())
 
     @classmethod
     def open(
-        cls, model: str | Path | None = None, *, backend: str = "onnxruntime", threads: int = 0
+        cls,
+        model: str | Path | None = None,
+        *,
+        backend: str = "onnxruntime",
+        threads: int = 0,
+        autotune: bool = True,
+        plan: Plan | None = None,
     ) -> Reader:
         """Open a model file, the default one where ``model`` is None.
 
-        ``threads`` is how many cores inference may use, 0 all of them. Raises ``ModelError`` and
-        ``BackendError``.
+        Args:
+            threads: how many cores inference may use, 0 all of them.
+            autotune: fit batch size and workers to the machine while long recordings are read, and keep what was
+                found (``autotune``). No answer depends on it.
+            plan: use this one instead.
+
+        Raises ``ModelError`` and ``BackendError``.
         """
         if threads < 0:
             raise UsageError(f"threads is {threads}, allowed is 0 (the engine's choice) or more")
         path = default_model() if model is None else model
-        return cls(open_model(path, backend=backend, threads=1), threads=threads)
+        return cls(
+            open_model(path, backend=backend, threads=1), threads=threads, autotune=autotune, plan=plan
+        )
 
     @property
     def spec(self) -> ModelSpec:
@@ -160,6 +179,7 @@ class Reader:
         gallery = Gallery(self.spec)
         box: FieldOfView | None = None
         done = 0
+        self.plan = self._choose_plan(len(wanted))
         with closing(answer_frames(container, wanted, self._engine(1), self.plan)) as answers:
             for answered in answers:
                 if cancel is not None and cancel():
@@ -225,6 +245,19 @@ class Reader:
                 yield Prediction(
                     frame.index, keys[best], float(values[best]), values, answer.features[at].copy()
                 )
+
+    def _choose_plan(self, frames: int) -> Plan:
+        """The plan given, else the one found earlier, else one to look for while so many frames are read."""
+        if self._given is not None:
+            return self._given
+        cores = self._threads or count_cores()
+        if self._autotune:
+            key = PlanKey(self._backend.sha256, self._backend.name, cores)
+            if (plan := load_plan(key)) is not None:
+                return plan
+            if frames >= SHORTEST:
+                return Tuner(plans(cores), settled=lambda plan: save_plan(plan, key))
+        return FixedPlan(cores)
 
     def _engine(self, threads: int) -> Backend:
         """The model, opened with so many threads; 0 leaves the number to the engine."""

@@ -175,8 +175,7 @@ def test_batch_and_threads_change_no_byte(exam: Path, tmp_path: Path, size: int)
     model = write_tiny_model(tmp_path / "tiny.onnx", gain=8.0)
 
     def files(threads: int, size: int = 16) -> dict[str, bytes]:
-        with Reader.open(model, threads=threads) as opened:
-            opened.plan = FixedPlan(opened.plan.most_workers, size)
+        with Reader.open(model, plan=FixedPlan(threads or 2, size)) as opened:
             study = opened.read(damaged)
         assert study.ledger.corrupt
         paths = write_study(
@@ -185,7 +184,7 @@ def test_batch_and_threads_change_no_byte(exam: Path, tmp_path: Path, size: int)
         return {name: path.read_bytes() for name, path in paths.items()}
 
     expected = files(1)
-    for threads in (1, 2, 3, 0):
+    for threads in (1, 2, 3, 5):
         assert files(threads, size) == expected
 
 
