@@ -62,7 +62,8 @@ def find_field_of_view(frames: Iterable[Frame]) -> FieldOfView:
     brightest: Frame | None = None
     for frame in frames:
         _check(frame)
-        luma = frame.max(axis=2)
+        red, green, blue = cv2.split(frame)
+        luma = np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
         if brightest is not None and luma.shape != brightest.shape:
             raise InputError(f"frames of one recording differ in size: {brightest.shape} and {luma.shape}")
         brightest = luma if brightest is None else np.maximum(brightest, luma)

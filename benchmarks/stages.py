@@ -1,0 +1,123 @@
+"""Where the time of reading goes, and how much of what the stages allow the whole reaches.
+
+    python -m capsule_edge.benchmarks.stages exam.mp4 [MODEL] [--cores 2] [--rounds 3]
+
+Core time of each stage on its own (the processor's time of one thread, so other programs count only through the
+caches they share) and of the whole pipeline, in turns. ``allowed`` is the frames a second of the slower of
+two limits stands: the decoder, which is one thread, and all stages together on all cores. ``cores_used`` says how
+many cores the machine gave; where other programs left fewer, ``reached`` is the share of what those allow.
+Ends in one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from capsule_edge.runtime.autotune import describe_processor
+from capsule_edge.runtime.backends import Backend, open_model
+from capsule_edge.runtime.errors import CapsuleEdgeError
+from capsule_edge.runtime.pipeline import FixedPlan, answer_frames
+from capsule_edge.runtime.reader import default_model
+from capsule_edge.runtime.stages import Buffers, gather, locate, sight
+from capsule_edge.runtime.video import Container, scan
+
+__all__ = ["measure"]
+
+# Pictures of one measurement of a stage: they are held in memory, 0.2 MB each.
+_SAMPLE = 480
+
+
+def measure(
+    container: Container, backend: Backend, *, plan: FixedPlan, rounds: int, frames: int
+) -> dict[str, Any]:
+    """Core milliseconds a frame of each stage and of the whole, medians over rounds, and the shares."""
+    stages: dict[str, list[float]] = {"decode": [], "prepare": [], "infer": []}
+    whole: list[float] = []
+    used: list[float] = []
+    speed: list[float] = []
+    for _ in range(rounds):
+        for name, value in _stages(container, backend, plan.size).items():
+            stages[name].append(value)
+        began, busy = time.perf_counter(), time.process_time()
+        with closing(answer_frames(container, range(frames), backend, plan)) as answers:
+            done = sum(len(answered.frames) for answered in answers)
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
+        whole.append(busy / done * 1e3)
+        used.append(busy / seconds)
+        speed.append(done / seconds)
+    each = {name: median(values) for name, values in stages.items()}
+    total = sum(each.values())
+    cores = plan.most_workers
+    allowed = 1e3 / max(each["decode"], total / cores)
+    given = min(float(cores), median(used))
+    return {
+        "core_ms_per_frame": {name: round(value, 3) for name, value in each.items()},
+        "sum_of_stages_ms": round(total, 3),
+        "whole_ms": round(median(whole), 3),
+        "overhead": round(median(whole) / total - 1, 3),
+        "cores_used": round(median(used), 2),
+        "frames_per_s": round(median(speed), 1),
+        "allowed_frames_per_s": round(allowed, 1),
+        "reached": round(median(speed) / allowed, 3),
+        "reached_of_cores_given": round(median(speed) / (1e3 / max(each["decode"], total / given)), 3),
+    }
+
+
+def _stages(container: Container, backend: Backend, size: int) -> dict[str, float]:
+    count = min(_SAMPLE, container.present)
+    spec = backend.spec.input
+
+    def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+        began = time.thread_time()
+        result = work()
+        return (time.thread_time() - began) / count * 1e3, result
+
+    with closing(sight(container, range(count))) as pictures:
+        decode, held = timed(lambda: list(islice(pictures, count)))
+    chain = gather(locate(iter(held), spec), spec, batch=lambda: size, buffers=Buffers())
+    prepare, batches = timed(lambda: list(chain))
+    infer, _ = timed(lambda: deque((backend.run(batch.pixels) for batch in batches), maxlen=1))
+    return {"decode": decode, "prepare": prepare, "infer": infer}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m capsule_edge.benchmarks.stages", description=__doc__)
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--frames", type=int, help="frames of the whole pipeline's turns; all by default")
+    options = parser.parse_args(arguments)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[: options.cores]))
+    container = scan(options.recording)
+    model = options.model or default_model()
+    backend = open_model(model, threads=1)
+    document = measure(
+        container,
+        backend,
+        plan=FixedPlan(options.cores, options.batch),
+        rounds=options.rounds,
+        frames=min(options.frames or container.present, container.present),
+    )
+    machine = {"cpu": describe_processor(), "cores": options.cores}
+    about = {"benchmark": "stages", "model": model.name, "size": backend.spec.input.size, "machine": machine}
+    print(json.dumps({**about, **document}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CapsuleEdgeError as error:
+        raise SystemExit(f"error: {error}") from None
