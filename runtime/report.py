@@ -21,6 +21,7 @@ from .figures import clock
 from .report_events import render_events
 from .report_gut import way
 from .report_model import model_card
+from .report_reach import blind_spots
 from .report_text import number
 from .report_timeline import render_timeline
 from .report_view import View
@@ -113,4 +114,6 @@ def _lead(view: View) -> str:
             f" Shown first are {len(view.first)} of {number(total)}: the most probable of each kind, so that a "
             "frequent finding does not hide a rare one."
         )
-    return f'<p class="lead">{words}</p>'
+    if view.rest:
+        words += f" This page has room for {number(len(view.events))} of them, the others are in study.json."
+    return f'<p class="lead">{words}</p>{blind_spots(view.study)}'

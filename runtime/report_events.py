@@ -24,7 +24,7 @@ def render_events(view: View) -> str:
     if not view.study.events:
         return text.nothing_found(view.study)
     pictures = _pictures(view.study)
-    cards = "".join(_card(view, event, pictures.get(event.id, "")) for event in view.study.events)
+    cards = "".join(_card(view, event, pictures.get(event.id, "")) for event in view.events)
     return (
         f'{_toolbar(view)}<div class="reading"><div class="cards">{cards}</div>'
         '<aside class="viewer js-only" id="viewer" aria-labelledby="viewer-title">'
@@ -37,7 +37,7 @@ def render_events(view: View) -> str:
 
 
 def _toolbar(view: View) -> str:
-    total = len(view.study.events)
+    total = len(view.events)
     chips = []
     if len(view.first) < total:
         chips.append(
@@ -66,7 +66,8 @@ def _toolbar(view: View) -> str:
         '<p class="keys js-only"><button type="button" id="keys" aria-pressed="true" '
         'title="Switch these keys off and on">Keys</button> '
         "<kbd>←</kbd> <kbd>→</kbd> previous and next event · <kbd>m</kbd> activation maps · <kbd>+</kbd> "
-        "<kbd>-</kbd> <kbd>0</kbd> zoom · <kbd>z</kbd> zoom to the event · <kbd>Esc</kbd> all events. "
+        "<kbd>-</kbd> zoom · <kbd>0</kbd> whole recording · <kbd>z</kbd> zoom to the event "
+        "· <kbd>Esc</kbd> all events. "
         '<span id="status" role="status"></span></p>'
     )
 

@@ -62,9 +62,8 @@ def way(study: Study, found: Landmarks) -> str:
         if value is not None:
             rows += f"<dt>{title}</dt><dd><strong>{duration(value)}</strong>{note}</dd>"
     table = f'<dl class="pairs">{rows}</dl>' if rows else ""
-    return table + "".join(
-        f"<p>{escape(note)}</p>" for note in (*_unknown(study, found), quality_note(study))
-    )
+    notes = (*_unknown(study, found), escape(quality_note(study)))
+    return table + "".join(f"<p>{note}</p>" for note in notes)
 
 
 def _unknown(study: Study, found: Landmarks) -> Sequence[str]:
@@ -81,10 +80,11 @@ def _unknown(study: Study, found: Landmarks) -> Sequence[str]:
             "duodenum and of the caecum, for example "
             "<code>--landmark small-bowel=00:41:10</code> <code>--landmark colon=05:02:00</code>."
         )
-    elif lacking := [LANDMARKS[name] for name in ("small-bowel", "colon") if name not in seen]:
+    elif lacking := [name for name in ("small-bowel", "colon") if name not in seen]:
+        names = " and ".join(f"{name} ({LANDMARKS[name]})" for name in lacking)
         notes.append(
-            f"Small-bowel transit is not known: not set is the {' and the '.join(lacking)}. "
-            + ("" if "colon" in seen else "This report does not say whether the colon was reached.")
+            f"Small-bowel transit is not known. Not set: {names}."
+            + ("" if "colon" in seen else " This report does not say whether the colon was reached.")
         )
     if found.transit_unknown:
         notes.append(

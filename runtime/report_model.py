@@ -28,8 +28,10 @@ def model_card(study: Study) -> str:
 
 
 def _parity(precision: str, parity: Mapping[str, Any] | None) -> str:
-    if parity:
-        entries = "; ".join(f"{name} {_value(value)}" for name, value in _flat(parity))
+    entries = "; ".join(
+        f"{name} {_value(value)}" for name, value in _flat(parity or {}) if "sha256" not in name
+    )
+    if entries:
         return escape(entries)
     if precision == "fp32":
         return "This is an FP32 model; there is nothing to compare."
@@ -79,7 +81,7 @@ def _operating_points(study: Study) -> str:
             f'<tr>{cells}<td class="n">{point.threshold:.3f}</td>{rates}'
             f"<td>{escape(point.measured_on or 'not stated')}{mark}</td></tr>"
         )
-    caption = "Labels and operating points, in shares of frames."
+    caption = "Findings and their thresholds. Sensitivity and specificity are shares of single frames."
     if any(point.provisional for point in study.model.operating_points.values()):
         caption += " Provisional: the threshold was not set on data fit for setting it; expect it to change."
     return (

@@ -13,6 +13,7 @@ from .assessment import reduced_view
 from .events import capture_scale, median_frame_distance
 from .landmarks import Landmarks
 from .report_gut import duration, quality_note
+from .report_reach import blind_spots, reach
 from .study import STATUSES, Ledger, Status, Study
 
 __all__ = ["alerts", "assessed", "ledger", "nothing_found", "number", "probability", "summary", "times"]
@@ -220,7 +221,7 @@ def nothing_found(study: Study) -> str:
         "</strong> A model overlooks lesions, in particular small, faint or briefly visible ones, and it "
         "knows only "
         f"the findings listed below. The recording still needs to be read.</p>"
-        f"<p>{escape(quality_note(study))}</p></div>"
+        f"<p>{escape(quality_note(study))}</p>{blind_spots(study)}</div>"
     )
 
 
@@ -231,8 +232,10 @@ def assessed(study: Study) -> str:
     looked = [label.name for label in findings if label.key in model.operating_points]
     no_point = [label.name for label in findings if label.key not in model.operating_points]
     if looked:
-        names = escape("; ".join(looked))
-        first = f"<p>Looked for, frame by frame ({number(len(looked), 'finding')}): {names}.</p>"
+        first = (
+            f"<p>Looked for, frame by frame: {number(len(looked), 'finding')}. Of single frames that show it, "
+            f"the model marks, as far as was measured:</p>{reach(study)}"
+        )
     else:
         first = "<p>No finding was looked for: the model has no threshold.</p>"
     silent = []
@@ -244,7 +247,7 @@ def assessed(study: Study) -> str:
     unseen = study.ledger.container - study.ledger.classified - study.ledger.duplicate
     if unseen:
         silent.append(f"{number(unseen, 'frame')} without an answer: not assessed.")
-    silent.append("Any finding that is not in the list above: not assessed.")
+    silent.append("Any finding that is not listed here: not assessed.")
     silent.append(
         "Below the thresholds: a finding that is not marked is not excluded. It only stayed below its threshold."
     )

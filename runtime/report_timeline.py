@@ -20,6 +20,7 @@ from .spec import Label
 __all__ = ["render_timeline"]
 
 _NO_ANSWER = 255
+_STRETCHES = 2000  # as wide as a workstation's screen
 
 
 def render_timeline(view: View, colours: npt.NDArray[Any] | None) -> str:
@@ -52,7 +53,7 @@ def _controls(view: View) -> str:
         '<button type="button" id="zoom-in" aria-label="Zoom in">+</button>'
         '<button type="button" id="zoom-out" aria-label="Zoom out">−</button>'  # noqa: RUF001
         '<button type="button" id="zoom-all">Whole recording</button>'
-        '<button type="button" id="zoom-event">This event</button>'
+        '<button type="button" id="zoom-event">Zoom to the event</button>'
         '<input type="range" id="pan" min="0" max="1000" value="0" disabled '
         'aria-label="Position of the part that is shown">'
         f'<output id="window" for="pan">{whole}</output>'
@@ -119,9 +120,7 @@ def _axis(view: View) -> str:
 def _lane(view: View, label: Label) -> str:
     """Name as a filter, events as links: without a script they still lead to their cards."""
     blocks = []
-    for event in view.study.events:
-        if event.label != label.key:
-            continue
+    for event in (event for event in view.events if event.label == label.key):
         box = _span(view.share(event.start_s), view.share(event.end_s))
         title = view.describe(event)
         blocks.append(
@@ -130,13 +129,27 @@ def _lane(view: View, label: Label) -> str:
         )
     rail = '<line class="rail" x1="0" x2="100%" y1="11" y2="11"/>'
     colour, empty = view.colour[label.key], "" if blocks else " empty"
+    count = sum(event.label == label.key for event in view.study.events)
     return (
         f'<div class="row {colour}{empty}">'
         f'<button type="button" class="lane-name" data-filter="{escape(label.key)}" '
         f'aria-pressed="false"><span class="dot"></span>{escape(label.name)}'
-        f'<span class="count">{len(blocks):,}</span></button>'
+        f'<span class="count">{count:,}</span></button>'
         f'<svg class="lane" role="group" aria-label="{escape(label.name)}">'
-        f"{rail}{''.join(blocks)}</svg></div>"
+        f"{rail}{_rest(view, label)}{''.join(blocks)}</svg></div>"
+    )
+
+
+def _rest(view: View, label: Label) -> str:
+    """The events of a label that have no card, joined where they lie closer than can be seen."""
+    marked = np.zeros(_STRETCHES, bool)
+    for event in (event for event in view.rest if event.label == label.key):
+        begin, end = (int(view.share(at) * _STRETCHES) for at in (event.start_s, event.end_s))
+        marked[begin : max(end, begin + 1)] = True
+    edges = np.flatnonzero(np.diff(marked, prepend=False, append=False)) / _STRETCHES
+    return "".join(
+        f'<rect class="rest" {_span(begin, end)} y="7" height="8"/>'
+        for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
     )
 
 

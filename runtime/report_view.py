@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
 
@@ -15,8 +15,10 @@ from .report_gut import place
 from .spec import Label
 from .study import Event, Study
 
-__all__ = ["COLOURS", "View"]
+__all__ = ["CARDS", "COLOURS", "View"]
 
+# A card and its place on the timeline take 2 kB without their picture, and no one looks at more pictures than this.
+CARDS = 1000
 COLOURS = 12  # classes c0 to c11 of report.css
 
 
@@ -28,7 +30,8 @@ class View:
         self.labels: list[Label] = [label for label in study.model.labels if label.role == "finding"]
         self.names = {label.key: label.name for label in study.model.labels}
         self.colour = {label.key: f"c{i % COLOURS}" for i, label in enumerate(self.labels)}
-        self.counts = Counter(event.label for event in study.events)
+        self.events = sorted(rank_events(study.events, most=CARDS), key=lambda event: event.id)
+        self.counts = Counter(event.label for event in self.events)
         self.distance_s = median_frame_distance(study.frames)
         last = max((frame.time_s for frame in study.frames if frame.time_s is not None), default=0.0)
         self.total_s = max(study.source.duration_s or 0.0, last + (self.distance_s or 0.0)) or 1.0
@@ -49,6 +52,12 @@ class View:
     @cached_property
     def positions(self) -> Mapping[int, Position]:
         return {position.event: position for position in self.landmarks.positions}
+
+    @cached_property
+    def rest(self) -> Sequence[Event]:
+        """Events without a card."""
+        shown = {event.id for event in self.events}
+        return [event for event in self.study.events if event.id not in shown]
 
     @cached_property
     def first(self) -> frozenset[int]:

@@ -23,6 +23,7 @@ from capsule_edge.runtime.figures import (
     unread_stretches,
 )
 from capsule_edge.runtime.report import render_report
+from capsule_edge.runtime.report_view import CARDS
 from capsule_edge.runtime.spec import Label, OperatingPoint
 from capsule_edge.runtime.study import FrameRecord, Study
 
@@ -251,7 +252,32 @@ def test_a_finding_without_operating_point_is_said_to_be_never_marked() -> None:
     spec = replace(SPEC, operating_points={"ulcer": OperatingPoint(0.5)})
     text = page(make_study(spec=spec)).text
     assert "Blood, fresh: the model has no threshold for it, so it is never marked." in text
-    assert "Looked for, frame by frame (1 finding): Ulcer." in text
+    assert "Looked for, frame by frame: 1 finding." in text
+    assert "Never measured: Ulcer." in text
+
+
+def test_a_finding_that_the_model_hardly_sees_is_named_as_such() -> None:
+    points = {"ulcer": OperatingPoint(0.5, 0.003, 0.999), "blood_fresh": OperatingPoint(0.5, 0.74, 0.99)}
+    for stretches in ((), ((20, 40, "blood_fresh", 0.9),)):
+        text = page(make_study(stretches=stretches, spec=replace(SPEC, operating_points=points))).text
+        assert "Hardly seen by this model: Ulcer. Fewer than one in five" in text
+        assert "Ulcer: fewer than 1 of 100" in text
+        assert "Blood, fresh: 74 of 100" in text
+    assert "Hardly seen" not in page(make_study()).text  # .9, and one that was not measured
+
+
+def test_more_events_than_the_page_can_hold_are_counted_and_drawn() -> None:
+    stretches = [(i * 30 + 5, i * 30 + 12, "ulcer", 0.9) for i in range(1500)]
+    stretches += [(i * 30 + 18, i * 30 + 25, "blood_fresh", 0.8) for i in range(3)]
+    study = make_study(46_000, stretches, pictures=False)
+    assert len(study.events) == 1503
+    found = page(study)
+    assert len(found.all("article", class_="card")) == CARDS
+    labels = [card["data-label"] for card in found.all("article", class_="card")]
+    assert labels.count("blood_fresh") == 3
+    assert "1,503 suggested events" in found.text
+    assert "This page has room for 1,000 of them, the others are in study.json." in found.text
+    assert found.all("rect", class_="rest")
 
 
 def test_the_use_is_said_at_both_ends() -> None:
