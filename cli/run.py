@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._evaluation import console, number, table
+from ._evaluation import NO_CERTIFICATE, console, number, table
 
 if TYPE_CHECKING:
     from capsule_edge.runtime import Reader, Study
@@ -106,6 +106,8 @@ def command(
     options["landmarks"] = parse_landmarks(landmarks, recordings=len(videos))
     folders = [out or Path(_DEMO_FOLDER)] if demo else _folders(videos, out)
     with Reader.open(model, backend=backend, threads=threads, autotune=not no_autotune) as reader:
+        if reader.spec.precision == "int8" and not reader.spec.certificates:
+            click.echo(f"warning: {reader.model_path.name} has no certificate ({NO_CERTIFICATE})", err=True)
         if demo:
             context.exit(_demo(reader, folders[0], threads, overwrite, as_json, options))
         outcomes = []

@@ -115,6 +115,17 @@ def check_refused(called: Called, code: int, says: str) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_an_int8_file_without_a_certificate_is_warned_of(call, exam: Path, tmp_path: Path) -> None:
+    bare = write_tiny_model(tmp_path / "bare.onnx", labels=LABELS, precision="int8")
+    called = call("run", exam, "--model", bare, "--out", "a")
+    assert (called.code, called.err.count("\n")) == (0, 1)
+    assert called.err.startswith("warning: bare.onnx has no certificate")
+    proven = write_tiny_model(
+        tmp_path / "proven.onnx", labels=LABELS, precision="int8", parity={"conversion": {"verdict": "pass"}}
+    )
+    assert call("run", exam, "--model", proven, "--out", "b").err == ""
+
+
 def test_a_recording_leaves_four_files(call, exam: Path, red_model: Path) -> None:
     called = call("run", exam, "--model", red_model, "--out", "a/b")
     assert called.code == 0
