@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(args: list[str]) -> int:
     # Read before parsing, since parsing itself may fail.
-    debug, as_json = "--debug" in args, "--json" in args
+    debug, as_json = "--debug" in args, "json" if "--json" in args else "lines" if "--jsonl" in args else ""
     try:
         result = cli.main(args=args, prog_name="capsule-edge", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -120,13 +120,15 @@ def _run(args: list[str]) -> int:
         )
 
 
-def _fail(error: CapsuleEdgeError, as_json: bool) -> int:
+def _fail(error: CapsuleEdgeError, as_json: str) -> int:
     return _say(error.code, error.message, error.hint, error.exit_code, as_json)
 
 
-def _say(code: str, message: str, hint: str, exit_code: int, as_json: bool) -> int:
+def _say(code: str, message: str, hint: str, exit_code: int, as_json: str) -> int:
     if as_json:
         document: dict[str, Any] = {"error": {"code": code, "message": message, "hint": hint}}
+        if as_json == "lines":
+            document = {"type": "error", "recording": None, **document, "exit_code": exit_code}
         click.echo(json.dumps(document, ensure_ascii=False))
     else:
         text = f"{message} ({hint})" if hint else message

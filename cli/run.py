@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._evaluation import NO_CERTIFICATE, console, number, table
+from capsule_edge.runtime.errors import Interrupted
+
+from ._evaluation import console, number, table
+from ._lines import begin_lines, check_options, read_stdin, watch_pipe
+from ._outcomes import Outcome, failure, print_json, print_outcome, tell_outcome
 
 if TYPE_CHECKING:
     from capsule_edge.runtime import Reader, Study
+    from capsule_edge.runtime.lines import Lines
     from capsule_edge.runtime.phantom import Phantom
+    from capsule_edge.runtime.runs import Run
 
 _NOT_WHOLE = 3
 _DEMO_FOLDER = "capsule-edge-demo"
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of one recording."""
-
-    recording: Path
-    folder: Path
-    exit_code: int
-    study: Study | None = None
-    error: dict[str, str] | None = None
+_GO_ON = "the same command with --resume goes on"
 
 
 @click.command(
     epilog="\b\nExamples:\n  capsule-edge run exam.mp4\n  capsule-edge run a.mp4 b.mkv --out results\n"
+    "  ffmpeg -i exam.mp4 -f mjpeg - | capsule-edge run - --stdin mjpeg --jsonl\n"
     "  capsule-edge run --demo"
 )
 @click.argument("videos", metavar="VIDEO...", nargs=-1, type=click.Path(path_type=Path))
@@ -74,7 +69,12 @@ class _Outcome:
     help="First picture of stomach, small-bowel or colon, or the end, as small-bowel=00:41:10; repeatable.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run; what is read whole stays.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--jsonl", is_flag=True, help="A JSON line for each frame and event on stdout, as they come.")
+@click.option(
+    "--stdin", "feed", metavar="KIND", help="What VIDEO - brings: mjpeg, or raw:WIDTHxHEIGHT (RGB)."
+)
 @click.option("--demo", is_flag=True, help="Make a phantom recording with known lesions and read that.")
 @click.pass_context
 def command(
@@ -87,7 +87,10 @@ def command(
     threads: int,
     no_autotune: bool,
     overwrite: bool,
+    resume: bool,
     as_json: bool,
+    jsonl: bool,
+    feed: str | None,
     demo: bool,
     landmarks: tuple[str, ...],
     **options: Any,
@@ -100,35 +103,41 @@ def command(
     """
     if bool(videos) == demo:
         raise click.UsageError("--demo makes its own recording" if demo else "no VIDEO was given", context)
+    if demo and (resume or jsonl):
+        raise click.UsageError("--demo is read whole, without --resume and --jsonl", context)
+    check_options(videos, jsonl=jsonl, as_json=as_json, feed=feed, options=context.params)
     from capsule_edge.runtime.landmarks import parse_landmarks
     from capsule_edge.runtime.reader import Reader
+    from capsule_edge.runtime.runs import open_run
 
     options["landmarks"] = parse_landmarks(landmarks, recordings=len(videos))
     folders = [out or Path(_DEMO_FOLDER)] if demo else _folders(videos, out)
     with Reader.open(model, backend=backend, threads=threads, autotune=not no_autotune) as reader:
-        if reader.spec.precision == "int8" and not reader.spec.certificates:
-            click.echo(f"warning: {reader.model_path.name} has no certificate ({NO_CERTIFICATE})", err=True)
         if demo:
             context.exit(_demo(reader, folders[0], threads, overwrite, as_json, options))
+        if feed is not None:
+            context.exit(read_stdin(reader, feed, options["capture_fps"]))
         outcomes = []
         for video, folder in zip(videos, folders, strict=True):
+            lines = begin_lines(reader, str(video)) if jsonl else None
             try:
-                with _output(folder, overwrite=overwrite):
-                    outcomes.append(_read(reader, video, folder, threads, options))
+                with open_run(folder, overwrite=overwrite, resume=resume) as run:
+                    outcomes.append(_read(reader, video, run, threads, options, lines))
+            except (Interrupted, BrokenPipeError):
+                raise
             except Exception as error:
-                if len(videos) == 1:
+                if len(videos) == 1 and lines is None:
                     raise
                 if context.find_root().params.get("debug"):
                     traceback.print_exc()
-                outcomes.append(_failure(error, video, folder))
-            if not as_json:
-                _print(outcomes[-1])
+                outcomes.append(failure(error, video, folder))
+            tell_outcome(outcomes[-1], lines, as_json)
     # An error is worse than a recording that was read in part.
     worst = max(
         (outcome.exit_code for outcome in outcomes), key=lambda code: (code != 0) + (code not in (0, 3))
     )
     if as_json:
-        _print_json(outcomes, worst)
+        print_json(outcomes, worst)
     context.exit(worst)
 
 
@@ -151,38 +160,46 @@ def _folders(videos: Sequence[Path], out: Path | None) -> list[Path]:
     return folders
 
 
-@contextmanager
-def _output(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """The folder made ready and held by this run; what was made for it goes again when the work in it fails."""
-    from capsule_edge.runtime.commit import clear_leftovers
-    from capsule_edge.runtime.locks import lock_folder
-    from capsule_edge.runtime.outputs import FILES, prepare_folder
-
-    made = []
-    with suppress(OSError, ValueError):
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        with lock_folder(prepare_folder(folder, overwrite=overwrite)):
-            # Once more: another run may just have ended here.
-            prepare_folder(folder, overwrite=overwrite)
-            clear_leftovers(folder, FILES)
-            yield folder
-    except BaseException:
-        for path in made:
-            with suppress(OSError):
-                path.rmdir()
-        raise
-
-
-def _read(reader: Reader, video: Path, folder: Path, threads: int, options: dict[str, Any]) -> _Outcome:
+def _read(
+    reader: Reader, video: Path, run: Run, threads: int, options: dict[str, Any], lines: Lines | None = None
+) -> Outcome:
+    from capsule_edge.runtime.errors import OutputError
     from capsule_edge.runtime.outputs import write_study
 
+    if run.finished is not None:
+        if not reader.has_read(run.finished, video, **options):
+            raise OutputError(
+                f"{run.folder} holds a whole study of another recording, model, version or options",
+                hint="start over with --overwrite, or choose another --out",
+            )
+        if lines is None:
+            whole = _is_whole(run.finished["ledger"])
+            return Outcome(video, run.folder, 0 if whole else _NOT_WHOLE, earlier=run.finished)
     started = time.perf_counter()
-    with _progress(video.name) as progress:
-        study = reader.read(video, progress=progress, **options)
-    seconds = time.perf_counter() - started
-    write_study(study, folder, timing=_timing(reader, study, video, threads, seconds), colours=study.colours)
-    return _Outcome(video, folder, 0 if study.ledger.whole else _NOT_WHOLE, study)
+    if lines is not None:
+        options = options | {"on_frame": lines.frame, "on_event": lines.event}
+    with _interruptible(run), watch_pipe(_GO_ON), _progress(video.name) as progress:
+        study = reader.read(video, progress=progress, journal=run.journal, **options)
+        seconds = time.perf_counter() - started
+        timing = _timing(reader, study, video, threads, seconds) | {"resumed_frames": run.journal.resumed}
+        write_study(study, run.folder, timing=timing, colours=study.colours)
+        run.journal.discard()
+    return Outcome(video, run.folder, 0 if study.ledger.whole else _NOT_WHOLE, study)
+
+
+def _is_whole(ledger: dict[str, Any]) -> bool:
+    return not (ledger["corrupt"] or ledger["missing"] or ledger["unread"] or ledger["truncated"])
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    """Say how to go on after Ctrl-C, where there is something to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not run.journal.is_there:
+            raise
+        raise Interrupted(f"interrupted, what was answered is kept in {run.folder}", hint=_GO_ON) from None
 
 
 def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: float) -> dict[str, Any]:
@@ -216,17 +233,6 @@ def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: fl
     }
 
 
-def _failure(error: Exception, video: Path, folder: Path) -> _Outcome:
-    """One of several recordings that failed does not stop the others."""
-    from capsule_edge.runtime.errors import CapsuleEdgeError
-
-    if isinstance(error, CapsuleEdgeError):
-        found = {"code": error.code, "message": error.message, "hint": error.hint}
-        return _Outcome(video, folder, error.exit_code, error=found)
-    found = {"code": "internal", "message": f"{type(error).__name__}: {error}", "hint": ""}
-    return _Outcome(video, folder, 1, error=found)
-
-
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar of frames, frames a second and time left on stderr, where that is a terminal."""
@@ -255,64 +261,6 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _print_json(outcomes: Sequence[_Outcome], exit_code: int, **more: Any) -> None:
-    from capsule_edge.runtime.outputs import study_document
-
-    recordings: list[dict[str, Any]] = []
-    for outcome in outcomes:
-        entry: dict[str, Any] = {"recording": str(outcome.recording), "exit_code": outcome.exit_code}
-        if outcome.study is None:
-            entry["error"] = outcome.error
-        else:
-            entry |= {"out": str(outcome.folder), "study": study_document(outcome.study)}
-        recordings.append(entry)
-    document = {"recordings": recordings, "exit_code": exit_code, **more}
-    click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
-
-
-def _print(outcome: _Outcome) -> None:
-    from capsule_edge.runtime.figures import clock
-    from capsule_edge.runtime.ranking import FIRST, rank_events
-
-    study = outcome.study
-    if study is None:
-        error = outcome.error or {}
-        text = f"error: {error['message']}" + (f" ({error['hint']})" if error["hint"] else "")
-        click.echo(" ".join(text.split()), err=True)
-        return
-    screen, ledger = console(), study.ledger
-    tenths = study.source.time_kind == "playback"
-    screen.print(f"{study.source.name}: {_account(study)}")
-    if study.events:
-        names = {label.key: label.name for label in study.model.labels}
-        events = table("event", "finding", "from", "to", "peak", "p", "frames")
-        first = rank_events(study.events, most=FIRST)
-        for event in sorted(first, key=lambda event: event.id):
-            times = (clock(at, tenths=tenths) for at in (event.start_s, event.end_s, event.peak_s))
-            events.add_row(
-                str(event.id), names[event.label], *times, number(event.peak_p, 2), number(event.frames)
-            )
-        screen.print(events)
-        if len(study.events) > len(first):
-            rest = len(study.events) - len(first)
-            screen.print(
-                f"and {number(rest)} more in the report, which has the strongest of each finding first"
-            )
-    elif ledger.classified:
-        screen.print("no finding above the operating points")
-    screen.print(f"report: {outcome.folder / 'report.html'}")
-
-
-def _account(study: Study) -> str:
-    """The ledger in one line; silence never stands for a frame that was not read."""
-    from capsule_edge.runtime.study import STATUSES
-
-    ledger = study.ledger
-    parts = [f"{getattr(ledger, status):,} {status}" for status in STATUSES if getattr(ledger, status)]
-    cut = ", the file is cut" if ledger.truncated else ""
-    return f"{ledger.container:,} frames: {', '.join(parts)}{cut}"
-
-
 def _demo(
     reader: Reader, folder: Path, threads: int, overwrite: bool, as_json: bool, options: dict[str, Any]
 ) -> int:
@@ -321,19 +269,21 @@ def _demo(
 
     from capsule_edge.runtime.errors import OutputError
     from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
+    from capsule_edge.runtime.runs import open_run
 
     phantom = Phantom(DEMO_SEED)
     recording, earlier = folder / "phantom.mp4", folder / ".phantom.mp4.earlier"
     if recording.exists() and not overwrite:
         raise OutputError(f"{recording} is there already", hint="choose another --out, or pass --overwrite")
-    with _output(folder, overwrite=overwrite):
+    with open_run(folder, overwrite=overwrite) as run:
         if recording.exists():
             os.replace(recording, earlier)
         try:
             click.echo(f"rendering {phantom.frames} frames of a phantom", err=True)
             write_recording(recording, phantom)
-            outcome = _read(reader, recording, folder, threads, options)
+            outcome = _read(reader, recording, run, threads, options)
         except BaseException:
+            run.journal.discard()
             recording.unlink(missing_ok=True)
             if earlier.exists():
                 os.replace(earlier, recording)
@@ -341,9 +291,9 @@ def _demo(
         earlier.unlink(missing_ok=True)
     found = _match(phantom, outcome.study)
     if as_json:
-        _print_json([outcome], outcome.exit_code, planted=found)
+        print_json([outcome], outcome.exit_code, planted=found)
     else:
-        _print(outcome)
+        print_outcome(outcome)
         _print_planted(found)
     return outcome.exit_code
 

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
         OutputError,
         UsageError,
     )
+    from .feeds import Feed, parse_feed
     from .outputs import prepare_folder, study_document, write_study
+    from .pipes import read_pipe
     from .preprocess import FieldOfView
-    from .reader import Prediction, Reader, default_model
+    from .reader import Prediction, Reader, ReadOptions, default_model
+    from .resume import Journal
+    from .runs import Run, open_run
     from .spec import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
     from .study import Event, FrameRecord, Ledger, Source, Study
 
@@ -39,12 +43,14 @@ __all__ = [
     "CapsuleEdgeError",
     "Event",
     "EventParameters",
+    "Feed",
     "FieldOfView",
     "FrameRecord",
     "GateError",
     "InputError",
     "InputSpec",
     "Interrupted",
+    "Journal",
     "Label",
     "Ledger",
     "ModelError",
@@ -52,14 +58,19 @@ __all__ = [
     "OperatingPoint",
     "OutputError",
     "Prediction",
+    "ReadOptions",
     "Reader",
+    "Run",
     "Source",
     "Study",
     "UsageError",
     "__version__",
     "default_model",
     "open_model",
+    "open_run",
+    "parse_feed",
     "prepare_folder",
+    "read_pipe",
     "study_document",
     "write_study",
 ]
@@ -77,9 +88,13 @@ _HOMES = {
         "OutputError",
         "UsageError",
     ),
+    "feeds": ("Feed", "parse_feed"),
     "outputs": ("prepare_folder", "study_document", "write_study"),
+    "pipes": ("read_pipe",),
     "preprocess": ("FieldOfView",),
-    "reader": ("Prediction", "Reader", "default_model"),
+    "reader": ("Prediction", "ReadOptions", "Reader", "default_model"),
+    "resume": ("Journal",),
+    "runs": ("Run", "open_run"),
     "spec": ("EventParameters", "InputSpec", "Label", "ModelSpec", "OperatingPoint"),
     "study": ("Event", "FrameRecord", "Ledger", "Source", "Study"),
 }

@@ -27,9 +27,17 @@ from .errors import OutputError
 from .report import render_report
 from .rounding import rounded
 from .spec import ModelSpec
-from .study import SCHEMA, Event, FrameRecord, Study
+from .study import SCHEMA, Event, FrameRecord, Ledger, Study
 
-__all__ = ["FILES", "prepare_folder", "study_document", "tool_version", "write_study"]
+__all__ = [
+    "FILES",
+    "event_document",
+    "ledger_document",
+    "prepare_folder",
+    "study_document",
+    "tool_version",
+    "write_study",
+]
 
 FILES = ("frames.csv", "report.html", "timing.json", "study.json")
 
@@ -155,25 +163,31 @@ def study_document(study: Study) -> dict[str, Any]:
             "precision": model.precision,
             "backend": study.backend,
         },
-        "ledger": {
-            "container": ledger.container,
-            "container_source": ledger.container_source,
-            "truncated": ledger.truncated,
-            "classified": ledger.classified,
-            "duplicate": ledger.duplicate,
-            "corrupt": ledger.corrupt,
-            "missing": ledger.missing,
-            "skipped": ledger.skipped,
-            "unread": ledger.unread,
-            "edited_out": ledger.edited_out,
-        },
-        "events": [_event(event) for event in study.events],
+        "ledger": ledger_document(ledger),
+        "events": [event_document(event) for event in study.events],
         "landmarks": landmarks_document(study),
         "quality": quality_document(study),
     }
 
 
-def _event(event: Event) -> dict[str, Any]:
+def ledger_document(ledger: Ledger) -> dict[str, Any]:
+    """A ledger as ``study.json`` has it."""
+    return {
+        "container": ledger.container,
+        "container_source": ledger.container_source,
+        "truncated": ledger.truncated,
+        "classified": ledger.classified,
+        "duplicate": ledger.duplicate,
+        "corrupt": ledger.corrupt,
+        "missing": ledger.missing,
+        "skipped": ledger.skipped,
+        "unread": ledger.unread,
+        "edited_out": ledger.edited_out,
+    }
+
+
+def event_document(event: Event) -> dict[str, Any]:
+    """An event as ``study.json`` has it."""
     return {
         "id": event.id,
         "label": event.label,

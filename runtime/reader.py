@@ -11,36 +11,38 @@ an answer.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import closing
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from .accounts import choose_frames, count_frames, describe_source, list_frames
+from .accounts import count_frames, describe_source, list_frames
+from .asynchronous import iterate, run
 from .autotune import SHORTEST, PlanKey, Tuner, load_plan, plans, save_plan
 from .backends import Backend, open_model
 from .errors import BackendError, InputError, ModelError, UsageError
+from .event_stream import EventStream
 from .events import find_events, median_frame_distance
+from .following import Follower
 from .gallery import Gallery
 from .illustration import ColourBar, illustrate
-from .landmarks import check_landmarks
 from .pipeline import Answered, FixedPlan, Plan, answer_frames, count_cores
 from .preprocess import FieldOfView
+from .resume import Journal, entries
 from .spec import ModelSpec
 from .stages import Buffers, Sighted, gather, locate
-from .study import FrameRecord, Study
-from .video import scan
+from .study import Event, FrameRecord, Study
+from .survey import SURVEY_OPTIONS, survey_recording
 
-__all__ = ["DEFAULT_MODEL", "Prediction", "Reader", "default_model"]
+__all__ = ["DEFAULT_MODEL", "Prediction", "ReadOptions", "Reader", "default_model"]
 
 DEFAULT_MODEL = "capsule-edge.int8.onnx"
 
@@ -72,6 +74,21 @@ def default_model() -> Path:
             hint="name a model file, or install capsule-edge from a release",
         )
     return path
+
+
+class ReadOptions(TypedDict, total=False):
+    """The options of ``Reader.read``, for what hands them on."""
+
+    capture_fps: float | None
+    start_s: float | None
+    end_s: float | None
+    every: int
+    landmarks: Mapping[str, float] | None
+    progress: Progress | None
+    cancel: Callable[[], bool] | None
+    on_frame: Callable[[FrameRecord], None] | None
+    on_event: Callable[[Event], None] | None
+    journal: Journal | None
 
 
 class Reader:
@@ -126,6 +143,14 @@ class Reader:
     def model_path(self) -> Path:
         return self._backend.path
 
+    @property
+    def model_sha256(self) -> str:
+        return self._backend.sha256
+
+    @property
+    def backend_name(self) -> str:
+        return self._backend.name
+
     def close(self) -> None:
         with self._opening:
             self._closed = True
@@ -151,6 +176,9 @@ class Reader:
         landmarks: Mapping[str, float] | None = None,
         progress: Progress | None = None,
         cancel: Callable[[], bool] | None = None,
+        on_frame: Callable[[FrameRecord], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        journal: Journal | None = None,
     ) -> Study:
         """Everything the model finds in one recording, with an account of every frame.
 
@@ -162,61 +190,111 @@ class Reader:
             landmarks: seconds of container time by name (``landmarks.LANDMARKS``), set by whoever looked.
             progress: called with (frames done, frames in all) after each batch.
             cancel: asked before each batch; once it says True the rest is ``unread``.
+            on_frame: called with each container frame in order, once it is known what became of it.
+            on_event: called with each event once no later frame can change it; its ``id`` is 0.
+            journal: what is answered is entered there, and what it holds of this run is not answered again
+                (``runs.open_run``).
 
-        Raises ``InputError`` for a file that cannot be read and ``UsageError`` for impossible options.
+        The callbacks are called in the calling thread, and what they raise ends the reading.
+
+        Raises ``InputError`` for a file that cannot be read, ``UsageError`` for impossible options and a journal
+        of another run, and ``OutputError`` for a journal that cannot be written.
         """
-        if capture_fps is not None and not (math.isfinite(capture_fps) and capture_fps > 0):
-            raise UsageError(f"capture_fps is {capture_fps}, allowed is a number above 0")
-        container = scan(path)
-        wanted = choose_frames(container, start_s, end_s, every)
-        marks = check_landmarks(
-            landmarks or {}, last_s=max(container.times_s[-1], container.duration_s or 0.0)
+        survey = survey_recording(
+            path,
+            capture_fps=capture_fps,
+            start_s=start_s,
+            end_s=end_s,
+            every=every,
+            landmarks=landmarks,
         )
-        with container.path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        container, wanted = survey.container, survey.wanted
         records = list_frames(container, wanted)
         colours = ColourBar(frames=container.present, duration_s=container.duration_s)
+        distance_s = median_frame_distance(records)
+        known = None
+        if journal is not None:
+            known = journal.begin(
+                survey.identify(self._backend), labels=len(self.spec.labels), records=records
+            )
+        follower = Follower(
+            records,
+            on_frame=on_frame,
+            on_event=on_event,
+            events=EventStream(
+                self.spec,
+                median_distance_s=distance_s,
+                time_kind=container.time_kind,
+                capture_fps=capture_fps,
+            ),
+        )
         gallery = Gallery(self.spec)
         box: FieldOfView | None = None
         done = 0
-        self.plan = self._choose_plan(len(wanted))
-        with closing(answer_frames(container, wanted, self._engine(1), self.plan)) as answers:
+        if known is not None:
+            for record, colour in zip(known.records, known.colours, strict=True):
+                records[record.index] = record
+                if np.isfinite(colour).all():
+                    colours.add(record.time_s or 0.0, colour)
+            box, done = known.field_of_view, len(known.records)
+            follower.settle(known.records[-1].index + 1)
+        # Several recordings may be read at once, so what this one uses is its own.
+        self.plan = plan = self._choose_plan(len(wanted) - done)
+        answers = answer_frames(container, wanted[done:], self._engine(1), plan, field_of_view=box)
+        with closing(answers):
             for answered in answers:
                 if cancel is not None and cancel():
                     break
                 self._record(answered, records, colours, gallery)
                 box = answered.field_of_view
                 done += len(answered.frames)
+                if journal is not None:
+                    journal.enter(entries(answered, records))
+                follower.settle(answered.frames[-1].index + 1)
                 if progress is not None:
                     progress(done, len(wanted))
+        follower.finish()
         events = find_events(
             records,
             self.spec,
-            median_distance_s=median_frame_distance(records),
+            median_distance_s=distance_s,
             time_kind=container.time_kind,
             capture_fps=capture_fps,
         )
         thumbnails, activations = illustrate(container, events, self._engine(1), box, gallery)
         return Study(
-            source=describe_source(container, sha256, capture_fps, box),
+            source=describe_source(container, survey.sha256, capture_fps, box),
             model=self.spec,
             model_sha256=self._backend.sha256,
             backend=self._backend.name,
-            options={
-                "capture_fps": capture_fps,
-                "end_s": end_s,
-                "every": every,
-                "landmarks": marks,
-                "start_s": start_s,
-            },
+            options=survey.options,
             ledger=count_frames(container, records),
             frames=records,
             events=events,
             thumbnails=thumbnails,
             activations=activations,
             colours=colours.means(),
-            landmarks=marks,
+            landmarks=survey.landmarks,
         )
+
+    async def aread(self, path: str | Path, **options: Unpack[ReadOptions]) -> Study:
+        """``read`` in a thread beside the event loop; any number at once.
+
+        The callbacks are called in that thread. When the task is cancelled, reading stops at the next batch,
+        and the task ends when it has; what a ``journal`` holds is kept.
+        """
+        asked = options.get("cancel")
+
+        def work(stopped: Callable[[], bool]) -> Study:
+            options["cancel"] = lambda: stopped() or (asked is not None and asked())
+            return self.read(path, **options)
+
+        return await run(work)
+
+    def has_read(self, document: Mapping[str, Any], path: str | Path, **options: Unpack[ReadOptions]) -> bool:
+        """Whether ``document``, a ``study.json``, is what reading ``path`` with these options would leave."""
+        asked: dict[str, Any] = {name: value for name, value in options.items() if name in SURVEY_OPTIONS}
+        return survey_recording(path, **asked).is_told_by(document, self._backend)
 
     def stream(
         self,
@@ -258,6 +336,22 @@ class Reader:
             if frames >= SHORTEST:
                 return Tuner(plans(cores), settled=lambda plan: save_plan(plan, key))
         return FixedPlan(cores)
+
+    async def astream(
+        self,
+        frames: Iterable[npt.NDArray[np.uint8]] | AsyncIterable[npt.NDArray[np.uint8]],
+        *,
+        field_of_view: FieldOfView | None = None,
+        batch: int = 1,
+    ) -> AsyncGenerator[Prediction]:
+        """``stream`` for an event loop: ``async for`` over the answers, each worked out in a thread.
+
+        ``frames`` may be asynchronous. When the task is cancelled, it ends when the frame at work is answered.
+        """
+        answers = iterate(frames, partial(self.stream, field_of_view=field_of_view, batch=batch))
+        async with aclosing(answers):
+            async for prediction in answers:
+                yield prediction
 
     def _engine(self, threads: int) -> Backend:
         """The model, opened with so many threads; 0 leaves the number to the engine."""

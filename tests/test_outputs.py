@@ -96,7 +96,7 @@ def test_model_spec_fits_its_schema() -> None:
     assert list(document) == list(schema("model")["properties"])
 
 
-@pytest.mark.parametrize("name", ["study", "model"])
+@pytest.mark.parametrize("name", ["study", "model", "lines"])
 def test_the_schemas_describe_every_field_and_allow_no_other(name: str) -> None:
     open_fields = {"options", "provenance", "parity"}  # their content is not the schema's to name
 

@@ -1,0 +1,101 @@
+"""``run --jsonl``: JSON lines on stdout while frames are read, from recordings or from stdin."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from capsule_edge.runtime.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from capsule_edge.runtime import Reader
+    from capsule_edge.runtime.lines import Lines
+
+__all__ = ["STDIN", "begin_lines", "check_options", "read_stdin", "watch_pipe"]
+
+STDIN = Path("-")
+# What a pipe has none of: files, a length, a place to go on from.
+_NOT_OF_A_PIPE = {
+    "out": "--out", "resume": "--resume", "overwrite": "--overwrite", "start_s": "--start", "end_s": "--end",
+    "landmarks": "--landmark",
+}  # fmt: skip
+
+
+def check_options(
+    videos: Sequence[Path], *, jsonl: bool, as_json: bool, feed: str | None, options: Mapping[str, Any]
+) -> None:
+    """Raise ``UsageError`` for what does not go together."""
+    if jsonl and as_json:
+        raise UsageError("--jsonl streams lines and --json prints one document", hint="give one of them")
+    if STDIN not in videos:
+        if feed is not None:
+            raise UsageError(
+                "--stdin tells what comes on stdin, which is read as VIDEO -", hint="give - as VIDEO"
+            )
+        return
+    if len(videos) > 1:
+        raise UsageError("stdin (-) is read alone", hint="read the recordings in a run of their own")
+    if feed is None:
+        raise UsageError("stdin (-) needs --stdin", hint="--stdin mjpeg, or --stdin raw:336x336")
+    if not jsonl:
+        raise UsageError("stdin (-) is answered in lines only", hint="add --jsonl")
+    given = [name for option, name in _NOT_OF_A_PIPE.items() if options.get(option)]
+    if options.get("every", 1) != 1:
+        given.append("--every")
+    if given:
+        raise UsageError(f"{given[0]} is for recordings, not for stdin (-)", hint=f"leave {given[0]} out")
+
+
+def begin_lines(reader: Reader, recording: str) -> Lines:
+    """The lines of one recording, with their first."""
+    from capsule_edge.runtime.lines import Lines
+
+    lines = Lines(sys.stdout, recording, reader.spec)
+    lines.start(model_sha256=reader.model_sha256, backend=reader.backend_name)
+    return lines
+
+
+def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
+    """Answer the frames on stdin; returns the exit code."""
+    from capsule_edge.runtime.feeds import parse_feed
+    from capsule_edge.runtime.pipes import read_pipe
+
+    kind = parse_feed(feed)
+    if sys.stdin.isatty():
+        raise UsageError("stdin is a terminal, not frames", hint="pipe frames into it")
+    lines = begin_lines(reader, "-")
+    with _interruptible(), watch_pipe("what is still to come is lost"):
+        ledger = read_pipe(
+            reader,
+            sys.stdin.buffer,
+            kind,
+            capture_fps=capture_fps,
+            on_frame=lines.frame,
+            on_event=lines.event,
+        )
+        exit_code = 0 if ledger.whole else 3
+        lines.end(ledger, exit_code=exit_code, folder=None)
+    return exit_code
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted", hint="a pipe cannot be gone on with") from None
+
+
+@contextmanager
+def watch_pipe(hint: str) -> Iterator[None]:
+    """Say on stderr that nobody reads the lines any more, which stdout cannot."""
+    try:
+        yield
+    except BrokenPipeError:
+        click.echo(f"error: nobody reads the lines any more ({hint})", err=True)
+        raise

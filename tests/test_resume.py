@@ -1,0 +1,392 @@
+"""A run that is killed, interrupted or out of disk goes on and ends in the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import damage
+import numpy as np
+import pytest
+from red_model import write_exam, write_red_model
+
+from capsule_edge.runtime import Reader
+from capsule_edge.runtime.errors import OutputError, UsageError
+from capsule_edge.runtime.locks import LOCK
+from capsule_edge.runtime.outputs import FILES
+from capsule_edge.runtime.preprocess import FieldOfView
+from capsule_edge.runtime.resume import JOURNAL, Answers, Journal
+from capsule_edge.runtime.runs import open_run
+from capsule_edge.runtime.study import FrameRecord
+
+# All but timing.json, which holds what differs from run to run.
+SAME = ("frames.csv", "report.html", "study.json")
+FRAMES = 400
+posix = pytest.mark.skipif(os.name != "posix", reason="needs signals of POSIX")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_red_model(tmp_path_factory.mktemp("model") / "red.onnx")
+
+
+@pytest.fixture(scope="module")
+def exam(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 frames, some red, some damaged, in a folder and file with spaces and letters beyond ASCII."""
+    folder = tmp_path_factory.mktemp("Köhler und Söhne 検査")
+    red = {index for index in range(FRAMES) if index % 100 in range(40, 55)}
+    whole = write_exam(folder / "whole.mp4", frames=FRAMES, red=red)
+    return damage.flip(whole, folder / "Müller, 検査 1.mp4", range(130, 250, 15), seed=3, bits=8)
+
+
+def command(exam: Path, model: Path, out: Path, *options: str) -> list[str]:
+    code = "from capsule_edge.cli.main import main; main()"
+    arguments = ["run", str(exam), "--model", str(model), "--out", str(out), "--jsonl", *options]
+    return [sys.executable, "-c", code, *arguments]
+
+
+def run(exam: Path, model: Path, out: Path, *options: str, **more: object) -> tuple[int, list[dict], str]:
+    done = subprocess.run(
+        command(exam, model, out, *options),
+        capture_output=True,
+        timeout=120,
+        **more,  # type: ignore[call-overload]
+    )
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def whole(exam: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], list]:
+    """What a run leaves that nobody disturbed, and its lines."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    code, lines, err = run(exam, model, out)
+    assert (code, err) == (3, "")
+    ledger = lines[-1]["ledger"]
+    assert ledger["corrupt"] > 0
+    assert ledger["classified"] > 200
+    assert len([line for line in lines if line["type"] == "event"]) >= 3
+    return contents(out), lines
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    return {name: (out / name).read_bytes() for name in SAME}
+
+
+def stop(process: subprocess.Popen[bytes], how: signal.Signals, after: int) -> bytes:
+    """Read so many lines, then send the signal; returns what it said on stderr."""
+    assert process.stdout is not None
+    for _ in range(after):
+        process.stdout.readline()
+    process.send_signal(how)
+    return process.communicate(timeout=60)[1]
+
+
+def without_out(lines: list[dict]) -> list[dict]:
+    return [{key: value for key, value in line.items() if key != "out"} for line in lines]
+
+
+@posix
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_any_moment_it_goes_on_and_ends_in_the_same_bytes(
+    seed: int, exam: Path, model: Path, whole: tuple[dict[str, bytes], list], tmp_path: Path
+) -> None:
+    """The lines say where a run is; each is killed further on, up to the very end."""
+    rng = random.Random(seed)
+    out = tmp_path / "Ergebnis 結果"
+    for after in sorted(rng.sample(range(1, FRAMES + 6), 3)):
+        process = subprocess.Popen(command(exam, model, out, "--resume"), stdout=subprocess.PIPE)
+        stop(process, signal.SIGKILL, after)
+        assert process.returncode == -signal.SIGKILL
+        assert not (out / "study.json").exists() or contents_of_names(out) == whole[0]
+    code, lines, err = run(exam, model, out, "--resume")
+    assert (code, err) == (3, "")
+    assert contents(out) == whole[0]
+    # A listener hears of every frame again, whatever was answered before.
+    assert without_out(lines) == without_out(whole[1])
+
+
+def contents_of_names(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in SAME}
+
+
+@posix
+def test_what_was_answered_is_not_answered_again(exam: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(exam, model, out), stdout=subprocess.PIPE)
+    stop(process, signal.SIGKILL, 300)
+    assert run(exam, model, out, "--resume")[0] == 3
+    timing = json.loads((out / "timing.json").read_text("utf-8"))
+    # Line 300 is frame 298; what lies behind the last classified frame of the journal is answered again, and no
+    # stretch of damage in this recording is longer than 120 frames.
+    assert 298 - 120 <= timing["resumed_frames"] < FRAMES
+
+
+@posix
+def test_control_c_leaves_what_can_be_gone_on_with(
+    exam: Path, model: Path, whole: tuple[dict[str, bytes], list], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(exam, model, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    for _ in range(200):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == b""
+    last = json.loads(rest.splitlines()[-1])
+    assert (last["type"], last["error"]["code"], last["exit_code"]) == ("error", "interrupted", 130)
+    assert "--resume" in last["error"]["hint"]
+    assert [path.name for path in out.iterdir()] == [JOURNAL]
+    code, lines, err_text = run(exam, model, out)
+    assert (code, err_text) == (1, "")
+    assert "holds an interrupted run" in lines[-1]["error"]["message"]
+    assert run(exam, model, out, "--resume")[0] == 3
+    assert contents(out) == whole[0]
+
+
+@posix
+def test_a_run_that_is_alive_holds_its_folder(
+    exam: Path, model: Path, whole: tuple[dict[str, bytes], list], tmp_path: Path
+) -> None:
+    """The first waits for a reader of its lines: 400 lines do not fit in a pipe of one page."""
+    import fcntl
+
+    out = tmp_path / "out"
+    ours, theirs = os.pipe()
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    first = subprocess.Popen(command(exam, model, out), stdout=theirs)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as lines:
+        lines.readline()
+        lines.readline()  # a frame: the folder is held
+        for options in ((), ("--resume",), ("--overwrite",)):
+            code, said, _ = run(exam, model, out, *options)
+            assert code == 1
+            assert "another run is writing to" in said[-1]["error"]["message"]
+        rest = lines.readlines()
+    assert first.wait(60) == 3
+    assert len(rest) + 2 == len(whole[1])  # a slow reader misses nothing
+    assert contents(out) == whole[0]
+
+
+@posix
+@pytest.mark.parametrize("limit", [200, 10_000, 40_000])
+def test_a_full_disk_is_one_line_and_can_be_gone_on_from(
+    limit: int, exam: Path, model: Path, whole: tuple[dict[str, bytes], list], tmp_path: Path
+) -> None:
+    """A limit on the size of a file stands for the disk: met in the journal's head, in its frames, in the files."""
+    import resource
+
+    out = tmp_path / "out"
+
+    def shrink() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    code, lines, err = run(exam, model, out, preexec_fn=shrink)
+    assert (code, err) == (1, "")
+    assert lines[-1]["error"]["code"] == "output"
+    assert "cannot be written: file too large" in lines[-1]["error"]["message"]
+    if limit == 200:
+        assert not out.exists()
+    else:
+        assert [path.name for path in out.iterdir()] == [JOURNAL]
+    assert run(exam, model, out, "--resume")[0] == 3
+    assert contents(out) == whole[0]
+
+
+def test_what_is_whole_is_not_read_again(
+    exam: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from capsule_edge.cli.main import main
+
+    def call(*options: str) -> tuple[object, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["run", str(exam), "--model", str(model), "--out", str(tmp_path / "out"), *options])
+        return ended.value.code, *capsys.readouterr()
+
+    assert call("--resume")[0] == 3  # nothing to resume: a run like any other
+    before = contents(tmp_path / "out")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(Reader, "read", refuse)
+    code, out, err = call("--resume")
+    assert (code, err) == (3, "")
+    assert "read whole already" in out
+    code, out, _ = call("--resume", "--json")
+    assert (code, json.loads(out)["recordings"][0]["study"]) == (3, json.loads(before["study.json"]))
+    code, out, err = call("--resume", "--every", "2")
+    assert (code, out) == (1, "")
+    assert "holds a whole study of another recording, model, version or options" in err
+    code, _, err = call("--resume", "--overwrite")
+    assert code == 2
+    assert contents(tmp_path / "out") == before
+
+
+# The journal by itself.
+
+LABELS = 3
+RECORDS = [FrameRecord(index, "unread", pts=index * 5, time_s=index / 2) for index in range(64)]
+IDENTITY = {"recording": "a" * 64, "options": {"every": 1, "end_s": None}}
+BOX = FieldOfView(3, 4, 120, 118)
+
+
+def answers(first: int, after: int) -> Answers:
+    """Frames ``[first, after)`` of a made-up run, each always the same."""
+    records, colours = [], []
+    for record in RECORDS[first:after]:
+        rng = np.random.default_rng(record.index)
+        colours.append(rng.random(3) * 255)
+        if record.index % 7 == 3:
+            records.append(replace(record, status="corrupt", detail="depends_on_damaged"))
+            continue
+        values = rng.random(LABELS).astype(np.float32)
+        twin = record.index - 1 if record.index % 7 == 5 else None
+        status = "classified" if twin is None else "duplicate"
+        records.append(replace(record, status=status, duplicate_of=twin, probabilities=values))  # type: ignore[arg-type]
+    return Answers(records, np.array(colours), BOX)
+
+
+def begin(folder: Path, identity: dict = IDENTITY) -> tuple[Journal, Answers | None]:
+    journal = Journal(folder)
+    return journal, journal.begin(identity, labels=LABELS, records=RECORDS)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    journal, nothing = begin(tmp_path)
+    assert nothing is None
+    assert not journal.is_there
+    for first in range(0, 64, 16):
+        journal.enter(answers(first, first + 16))
+        assert journal.is_there
+    journal.close()
+    return tmp_path / JOURNAL
+
+
+def check(found: Answers | None, *, after: int) -> None:
+    """All before the last classified frame of ``after``, to the bit."""
+    all_of_it = [answers(first, first + 16) for first in range(0, 64, 16)]
+    records = [record for part in all_of_it for record in part.records][:after]
+    last = max((record.index for record in records if record.status == "classified"), default=0)
+    if last == 0:
+        assert found is None
+        return
+    assert found is not None
+    assert found.field_of_view == BOX
+    assert len(found.records) == len(found.colours) == last
+    np.testing.assert_array_equal(found.colours, np.concatenate([part.colours for part in all_of_it])[:last])
+    for one, other in zip(found.records, records[:last], strict=True):
+        assert replace(one, probabilities=None) == replace(other, probabilities=None)
+        if other.probabilities is None:
+            assert one.probabilities is None
+        else:
+            np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
+def test_a_journal_gives_back_what_was_entered(written: Path) -> None:
+    journal, found = begin(written.parent)
+    check(found, after=64)
+    assert journal.resumed == 63  # frame 63 is classified, and its picture may be needed
+    journal.enter(answers(48, 64))  # what is answered again counts as it was answered last
+    journal.close()
+    check(begin(written.parent)[1], after=64)
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped"])
+def test_a_journal_that_ends_anywhere_gives_back_what_is_whole(kind: str, written: Path) -> None:
+    data = written.read_bytes()
+    rng = random.Random(5)
+    journal = Journal(written.parent)
+    ends = [end for end, _ in journal._blocks()]
+    for place in [0, 1, *ends[:-1], *rng.sample(range(len(data)), 60)]:
+        damaged = bytearray(data[:place] if kind == "cut" else data)
+        if kind == "flipped":
+            damaged[place] ^= 1 << rng.randrange(8)
+        written.write_bytes(damaged)
+        whole_blocks = sum(end <= place for end in ends)
+        taken, found = begin(written.parent)
+        check(found, after=16 * max(0, whole_blocks - 1))
+        # And it can be gone on with: what is entered now is there next time.
+        taken.enter(answers(16 * max(0, whole_blocks - 1), 64))
+        taken.close()
+        check(begin(written.parent)[1], after=64)
+
+
+def test_a_journal_of_another_run_is_refused_and_stays(written: Path) -> None:
+    before = written.read_bytes()
+    for identity in (IDENTITY | {"recording": "b" * 64}, IDENTITY | {"options": {"every": 2, "end_s": None}}):
+        with pytest.raises(UsageError, match=r"has another (recording|options)") as caught:
+            begin(written.parent, identity)
+        assert "--overwrite" in caught.value.hint
+    assert written.read_bytes() == before
+
+
+def test_a_journal_in_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).mkdir()
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        begin(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "a" / "b"
+    shutil.rmtree(tmp_path / "a", ignore_errors=True)
+
+
+def test_a_run_without_answers_leaves_nothing(folder: Path) -> None:
+    def stopped() -> None:
+        with open_run(folder) as run_:
+            run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS)
+            assert (folder / LOCK).exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not folder.parent.exists()
+
+
+def test_a_run_with_answers_is_kept_until_it_is_whole_or_overwritten(folder: Path) -> None:
+    def stopped() -> None:
+        with open_run(folder) as run_:
+            run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS)
+            run_.journal.enter(answers(0, 16))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    with pytest.raises(OutputError, match="holds an interrupted run"), open_run(folder):
+        pass
+    with open_run(folder, resume=True) as run_:
+        check(run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS), after=16)
+        assert run_.finished is None
+    with open_run(folder, overwrite=True) as run_:
+        assert run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS) is None
+    assert list(folder.iterdir()) == []
+    with pytest.raises(UsageError, match="starts over"), open_run(folder, overwrite=True, resume=True):
+        pass
+
+
+def test_a_study_that_is_no_json_is_not_taken_for_whole(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text("{", "utf-8")
+    with pytest.raises(OutputError, match=r"study\.json cannot be read"), open_run(folder, resume=True):
+        pass
