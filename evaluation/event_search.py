@@ -135,7 +135,8 @@ def _rules(spec: ModelSpec) -> Iterator[EventParameters]:
 
 def _frame_rule(spec: ModelSpec, recordings: Sequence[Answers]) -> EventParameters:
     # Less than a frame to either side, and no bridge over a frame that is not marked.
-    step_s = min(float(np.median(np.diff(answers.capture_s))) for answers in recordings)
+    steps = [np.diff(answers.capture_s[answers.answered]) for answers in recordings]
+    step_s = min((float(np.median(step)) for step in steps if len(step)), default=1.0)
     return replace(
         spec.events, smoothing_s=step_s / 2, max_gap_s=1.5 * step_s, min_frames=1, release=1.0, merge_s=0.0
     )

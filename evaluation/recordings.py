@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
-from capsule_edge.runtime.events import capture_scale
+from capsule_edge.runtime.events import capture_scale, time_kind
 from capsule_edge.runtime.spec import ModelSpec
 
 from .datasets import label_key
@@ -71,7 +71,7 @@ def read_answers(run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float 
     scale = capture_scale(
         spec.events,
         median_distance_s=distance,
-        time_kind="capture" if distance is not None and distance >= 0.1 else "playback",
+        time_kind=time_kind(distance),
         capture_fps=capture_fps,
     )
     return Answers(path.parent.name, np.array(labels), times * scale, values)

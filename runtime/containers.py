@@ -19,6 +19,7 @@ from statistics import median_low
 from typing import Literal
 
 from .errors import InputError
+from .events import time_kind
 from .extents import Boxes, avi_is_cut, matroska_is_cut, read_boxes
 from .ffmpeg import MOST_PIXELS, decode_packets, open_recording, picture_packets, quote
 
@@ -114,9 +115,7 @@ class Container:
 
     @property
     def time_kind(self) -> Literal["capture", "playback"]:
-        """Capsules record 2 to 6 frames a second; exports play at 25 to 30."""
-        distance = self.frame_distance_s
-        return "capture" if distance is not None and distance >= 0.1 else "playback"
+        return time_kind(self.frame_distance_s)
 
 
 def scan(path: str | Path) -> Container:

@@ -28,6 +28,7 @@ __all__ = [
     "mean_over",
     "median_frame_distance",
     "smooth",
+    "time_kind",
     "vote_reach_s",
 ]
 
@@ -53,6 +54,11 @@ def median_frame_distance(frames: Sequence[FrameRecord]) -> float | None:
     """Median distance between frames, seconds of container time; None with fewer than two times."""
     times = np.array([frame.time_s for frame in frames if frame.time_s is not None], np.float64)
     return float(np.median(np.diff(times))) if len(times) > 1 else None
+
+
+def time_kind(frame_distance_s: float | None) -> TimeKind:
+    """Whether a file keeps the capsule's timing: capsules record 2 to 6 frames a second, exports play at 25 to 30."""
+    return "capture" if frame_distance_s is not None and frame_distance_s >= 0.1 else "playback"
 
 
 def capture_scale(
