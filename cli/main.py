@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": "Certify one model against another.",
     "split": "Part a data set by video.",
     "audit": "Find what would make evaluation on a data set mislead.",
+    "explain": "Show what a model looks at.",
     "train": "Train a model, FP32 and then INT8.",
     "export": "Export a trained run to ONNX and TFLite, verified.",
 }

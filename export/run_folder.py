@@ -24,7 +24,7 @@ from capsule_edge.train import models, qat, weights
 
 from .runners import Frames
 
-__all__ = ["Run", "load_run", "synthetic_frames"]
+__all__ = ["Run", "load_fp32", "load_run", "synthetic_frames"]
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,26 @@ class Run:
 def load_run(folder: str | os.PathLike[str]) -> Run:
     """Read a RUN folder. Raises ``InputError`` that says what of it is missing or does not fit."""
     folder = Path(folder)
+    fp32, spec = load_fp32(folder)
+    if not (folder / "qat.weights.npz").is_file():
+        raise InputError(
+            f"{folder} holds no qat.weights.npz", hint="the training did not finish; continue it"
+        )
+    size = spec.input.size
+    quantised = qat.load_qat(folder / "qat.weights.npz", fp32)
+    frames = _frames(folder / "replay.npz", size)
+    if frames is None:
+        return Run(fp32, quantised, spec, synthetic_frames(size), "synthetic")
+    return Run(fp32, quantised, spec, frames, "replay.npz")
+
+
+def load_fp32(folder: str | os.PathLike[str]) -> tuple[Any, ModelSpec]:
+    """The FP32 Keras model of a RUN folder and its spec. Raises as ``load_run``."""
+    folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no run folder at {folder}", hint="make one with 'capsule-edge train'")
     document = _document(folder / "run.json")
-    for name in ("run.json", "fp32.weights.npz", "qat.weights.npz"):
+    for name in ("run.json", "fp32.weights.npz"):
         if not (folder / name).is_file():
             raise InputError(f"{folder} holds no {name}", hint="the training did not finish; continue it")
     spec = ModelSpec.from_json(json.dumps({**document["spec"], "precision": "fp32"}))
@@ -56,11 +72,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         )
     fp32 = models.build(document["architecture"], size=size, labels=labels, keras=tf_keras)
     weights.assign(fp32, weights.load(folder / "fp32.weights.npz"))
-    quantised = qat.load_qat(folder / "qat.weights.npz", fp32)
-    frames = _frames(folder / "replay.npz", size)
-    if frames is None:
-        return Run(fp32, quantised, spec, synthetic_frames(size), "synthetic")
-    return Run(fp32, quantised, spec, frames, "replay.npz")
+    return fp32, spec
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""``capsule-edge explain``: what a model looks at, as a sheet of pictures and maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from capsule_edge.runtime.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from capsule_edge.evaluation.contact_sheet import Tile
+
+# A sheet of 200 rows is 52,000 pixels high.
+_MOST = 200
+
+
+@click.command(epilog="\b\nExample:\n  capsule-edge explain model.int8.onnx frame.jpg --out sheet.png")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("explained.png"), show_default=True,
+              help="The sheet to write (PNG).")  # fmt: skip
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels of each image.")
+@click.option("--label", "labels", multiple=True, help="Map of this label instead; may be given again.")
+@click.option("--layers", is_flag=True, help="Of a RUN folder: feature maps and Grad-CAM of each stage.")
+@click.option("--layer", "names", multiple=True, help="This layer instead; may be given again.")
+@click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(
+    model: Path,
+    images: tuple[Path, ...],
+    out: Path,
+    top: int,
+    labels: tuple[str, ...],
+    layers: bool,
+    names: tuple[str, ...],
+    backend: str,
+    as_json: bool,
+) -> None:
+    """Show where the evidence lies that MODEL used: each IMAGE, its top labels, and a map of each.
+
+    MODEL is a model file, whose class-activation maps need no training framework, or a RUN folder of 'train':
+    then the sheet has the last layer, or with --layers one row a layer, with its Grad-CAM for the top label (or
+    --label) and its liveliest channels. An image that cannot be read is named and left out.
+    """
+    from capsule_edge.evaluation.contact_sheet import sheet, write_png
+
+    if len(images) > _MOST:
+        raise UsageError(f"{len(images)} images were given, allowed are {_MOST} on one sheet")
+    if (layers or names) and not model.is_dir():
+        raise UsageError(
+            f"{model} is no RUN folder, whose layers --layers and --layer explain",
+            hint="a model file is explained without them",
+        )
+    skipped: list[str] = []
+    frames = _frames(images, skipped)
+    if model.is_dir():
+        rows, found = _layers(model, frames, labels, names, every_stage=layers)
+    else:
+        rows, found = _maps(model, backend, frames, labels, top)
+    if not rows:
+        raise InputError(f"none of the {len(images)} images can be read, first: {skipped[0]}")
+    write_png(sheet(rows), out)
+    for line in skipped:
+        click.echo(f"warning: {line}; it is left out", err=True)
+    if as_json:
+        document = {"model": str(model), "sheet": str(out), "images": found, "skipped": skipped}
+        click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+        return
+    for entry in found:
+        answers = ", ".join(f"{one['label']} {one['probability']:.3f}" for one in entry["labels"])
+        click.echo(f"{entry['file']}: {answers}")
+    click.echo(f"wrote {out}")
+
+
+def _frames(images: Sequence[Path], skipped: list[str]) -> Iterator[tuple[Path, npt.NDArray[np.uint8]]]:
+    from capsule_edge.evaluation.samples import read_frame
+
+    for path in images:
+        try:
+            yield path, read_frame(path)
+        except InputError as error:
+            skipped.append(error.message)
+
+
+def _maps(
+    model: Path,
+    backend: str,
+    frames: Iterator[tuple[Path, npt.NDArray[np.uint8]]],
+    labels: Sequence[str],
+    top: int,
+) -> tuple[list[tuple[str, list[Tile]]], list[dict[str, Any]]]:
+    from capsule_edge.evaluation.contact_sheet import Tile, overlay
+    from capsule_edge.evaluation.explain import chosen_labels, explain
+    from capsule_edge.runtime.backends import open_model
+
+    opened = open_model(model, backend=backend)
+    chosen_labels(opened.spec, labels)
+    rows, found = [], []
+    for path, frame in frames:
+        result = explain(opened, frame, top=top, labels=labels)
+        tiles = [Tile(result.picture, "as the model sees it")]
+        tiles += [
+            Tile(overlay(result.picture, one.map), f"{one.key} {one.probability:.3f}")
+            for one in result.labels
+        ]
+        rows.append((path.name, tiles))
+        found.append({"file": str(path), "labels": [one.to_dict() for one in result.labels]})
+    opened.close()
+    return rows, found
+
+
+def _layers(
+    run: Path,
+    frames: Iterator[tuple[Path, npt.NDArray[np.uint8]]],
+    labels: Sequence[str],
+    names: Sequence[str],
+    *,
+    every_stage: bool,
+) -> tuple[list[tuple[str, list[Tile]]], list[dict[str, Any]]]:
+    try:
+        from capsule_edge.export.run_folder import load_fp32
+        from capsule_edge.train.grad_cam import feature_maps, grad_cam, probabilities, stage_layers
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--layers needs {error.name}, which is not installed", hint="pip install 'capsule-edge[train]'"
+        ) from None
+    from capsule_edge.evaluation.contact_sheet import Tile, channel_grid, overlay
+    from capsule_edge.evaluation.explain import chosen_labels
+    from capsule_edge.runtime.preprocess import preprocess
+
+    keras, spec = load_fp32(run)
+    chosen = chosen_labels(spec, labels)
+    layers = tuple(names) or stage_layers(keras)[0 if every_stage else -1 :]
+    rows, found = [], []
+    for path, frame in frames:
+        pixels = preprocess(frame, spec.input)[None]
+        p = probabilities(keras, pixels, temperature=spec.temperature)[0]
+        columns = [spec.keys.index(key) for key in chosen] or [int(p.argmax())]
+        features = feature_maps(keras, pixels, layers)
+        for name in layers:
+            tiles = [Tile(pixels[0], f"{features[name].shape[1]} x {features[name].shape[2]}")]
+            for column in columns:
+                activation = grad_cam(keras, pixels, name, labels=[column])[0]
+                tiles.append(Tile(overlay(pixels[0], activation), f"{spec.keys[column]} {p[column]:.3f}"))
+            tiles.append(Tile(channel_grid(features[name][0]), f"{features[name].shape[3]} channels"))
+            rows.append((f"{path.name}: {name}", tiles))
+        answers = [{"label": spec.keys[c], "probability": round(float(p[c]), 6)} for c in columns]
+        found.append({"file": str(path), "labels": answers, "layers": list(layers)})
+    return rows, found
