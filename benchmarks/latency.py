@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.backends import BACKENDS, Backend, find_format, open_model
+from capsule_edge.runtime.cpu import describe_cpu
 from capsule_edge.runtime.errors import CapsuleEdgeError
 
 __all__ = ["measure", "open_each", "summarise"]
@@ -28,13 +29,15 @@ __all__ = ["measure", "open_each", "summarise"]
 Times = npt.NDArray[np.float64]
 
 
-def measure(backends: Sequence[Backend], *, rounds: int = 200, warmup: int = 20, seed: int = 0) -> Times:
-    """Seconds of one frame of random pixels through each backend in each round, (rounds, backends)."""
+def measure(
+    backends: Sequence[Backend], *, rounds: int = 200, warmup: int = 20, seed: int = 0, batch: int = 1
+) -> Times:
+    """Seconds of ``batch`` frames of random pixels through each backend in each round, (rounds, backends)."""
     rng = np.random.default_rng(seed)
     frames = []
     for backend in backends:
         size = backend.spec.input.size
-        frames.append(rng.integers(0, 256, (1, size, size, 3), dtype=np.uint8))
+        frames.append(rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8))
     for backend, frame in zip(backends, frames, strict=True):
         for _ in range(warmup):
             backend.run(frame)
@@ -119,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "benchmark": "latency",
         "threads": options.threads,
         "rounds": options.rounds,
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.system()},
+        "machine": {"cpu": describe_cpu().name, "cores": os.cpu_count(), "system": platform.system()},
         "models": [
             {
                 "file": backend.path.name,
@@ -132,16 +135,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
     }
     print(json.dumps(document))
-
-
-def _cpu() -> str:
-    """The processor's name; ``platform`` knows it on Windows and macOS, Linux has it in a file."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

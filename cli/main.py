@@ -24,6 +24,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS = {
     "run": "Read recordings and write what was found.",
     "info": "Print what a model file says about itself.",
+    "doctor": "Prove every engine on this machine, and say which is fastest.",
     "evaluate": "Measure a model on labelled frames.",
     "compare": "Certify one model against another.",
     "split": "Part a data set by video.",

@@ -68,6 +68,11 @@ _GO_ON = "the same command with --resume goes on"
     metavar="NAME=TIME",
     help="First picture of stomach, small-bowel or colon, or the end, as small-bowel=00:41:10; repeatable.",
 )
+@click.option(
+    "--allow-saturation",
+    is_flag=True,
+    help="Read with a model whose 8-bit sums saturate on this CPU; see doctor.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run; what is read whole stays.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -86,6 +91,7 @@ def command(
     backend: str,
     threads: int,
     no_autotune: bool,
+    allow_saturation: bool,
     overwrite: bool,
     resume: bool,
     as_json: bool,
@@ -112,7 +118,13 @@ def command(
 
     options["landmarks"] = parse_landmarks(landmarks, recordings=len(videos))
     folders = [out or Path(_DEMO_FOLDER)] if demo else _folders(videos, out)
-    with Reader.open(model, backend=backend, threads=threads, autotune=not no_autotune) as reader:
+    with Reader.open(
+        model,
+        backend=backend,
+        threads=threads,
+        autotune=not no_autotune,
+        allow_saturation=allow_saturation,
+    ) as reader:
         if demo:
             context.exit(_demo(reader, folders[0], threads, overwrite, as_json, options))
         if feed is not None:

@@ -20,6 +20,7 @@ __all__ = [
     "find_format",
     "installed_backends",
     "open_model",
+    "open_reference",
     "readers_of",
 ]
 
@@ -47,7 +48,7 @@ class Engine:
         except ValueError:  # a module that is blocked in sys.modules
             return False
 
-    def open(self, path: Path, threads: int) -> Backend:
+    def open(self, path: Path, threads: int, *, reference: bool = False) -> Backend:
         if not self.installed:
             raise BackendError(
                 f"backend {self.name!r} needs {self.needs}, which is not installed",
@@ -63,8 +64,9 @@ class Engine:
                 f"{path} is {kind}, the backend {self.name!r} reads {self.reads}",
                 hint=f"use --backend {' or '.join(readers_of(found))}, or the {self.reads} file of the same export",
             )
-        backend: Backend = getattr(import_module(self.module, __package__), self.opener)(
-            path, content, threads
+        opener = getattr(import_module(self.module, __package__), self.opener)
+        backend: Backend = (
+            opener(path, content, threads, reference=True) if reference else opener(path, content, threads)
         )
         return backend
 
@@ -98,6 +100,17 @@ def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int =
     if not path.is_file():
         raise ModelError(f"no model file at {path}")
     return BACKENDS[backend].open(path, threads)
+
+
+def open_reference(path: Path) -> Backend:
+    """The file opened so that each layer is computed by itself and plainly, to hold faster ways to; slow.
+
+    ONNX: onnxruntime without optimisation, where quantised layers are computed in float. TFLite: LiteRT's
+    reference kernels. Raises as ``open_model`` does.
+    """
+    if not path.is_file():
+        raise ModelError(f"no model file at {path}")
+    return BACKENDS["onnxruntime" if find_format(path) == "ONNX" else "litert"].open(path, 1, reference=True)
 
 
 def find_format(path: Path, content: bytes | None = None) -> Format:

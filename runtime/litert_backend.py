@@ -25,16 +25,19 @@ class LiteRt:
 
     An interpreter answers one call at a time, so there are as many as there are calls at once. It is resized to each
     batch, which is faster than one frame at a time (the log has the ratios) and gives the same answers.
+    ``reference`` takes the plain kernels instead of XNNPACK's.
     """
 
     name = "litert"
 
-    def __init__(self, path: Path, content: bytes, threads: int) -> None:
+    def __init__(self, path: Path, content: bytes, threads: int, *, reference: bool = False) -> None:
         self.path = path
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.spec = parse_tflite_spec(path, content)
         self._content: bytes | None = content
-        self._threads = threads
+        self._options: dict[str, Any] = {"num_threads": threads or None}
+        if reference:
+            self._options["experimental_op_resolver_type"] = _reference_kernels()
         self._lock = Lock()
         try:
             runner = self._interpreter(content)
@@ -72,8 +75,14 @@ class LiteRt:
     def _interpreter(self, content: bytes) -> Any:
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(model_content=content, num_threads=self._threads or None)
+        interpreter = Interpreter(model_content=content, **self._options)
         return interpreter.get_signature_runner(_SIGNATURE)
+
+
+def _reference_kernels() -> Any:
+    from ai_edge_litert.interpreter import OpResolverType
+
+    return OpResolverType.BUILTIN_REF
 
 
 def _describe(details: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:

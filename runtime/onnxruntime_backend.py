@@ -17,11 +17,14 @@ __all__ = ["OnnxRuntime"]
 
 
 class OnnxRuntime:
-    """An ONNX file in an onnxruntime session; ``threads`` within an operator, 0 is onnxruntime's choice."""
+    """An ONNX file in an onnxruntime session; ``threads`` within an operator, 0 is onnxruntime's choice.
+
+    ``reference`` switches all optimisation off: quantised layers are then computed in float, one by one.
+    """
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, content: bytes, threads: int) -> None:
+    def __init__(self, path: Path, content: bytes, threads: int, *, reference: bool = False) -> None:
         import onnxruntime as ort
 
         self.path = path
@@ -31,6 +34,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         # Threads that spin between batches take the cores that decode.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if reference:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             session: Any = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own unrelated types

@@ -37,6 +37,7 @@ from .illustration import ColourBar, illustrate
 from .pipeline import Answered, FixedPlan, Plan, answer_frames, count_cores
 from .preprocess import FieldOfView
 from .resume import Journal, entries
+from .saturation import refuse_saturation
 from .spec import ModelSpec
 from .stages import Buffers, Sighted, gather, locate
 from .study import Event, FrameRecord, Study
@@ -117,6 +118,7 @@ class Reader:
         threads: int = 0,
         autotune: bool = True,
         plan: Plan | None = None,
+        allow_saturation: bool = False,
     ) -> Reader:
         """Open a model file, the default one where ``model`` is None.
 
@@ -125,15 +127,17 @@ class Reader:
             autotune: fit batch size and workers to the machine while long recordings are read, and keep what was
                 found (``autotune``). No answer depends on it.
             plan: use this one instead.
+            allow_saturation: read with a model whose answers would differ on this CPU (``saturation``).
 
-        Raises ``ModelError`` and ``BackendError``.
+        Raises ``ModelError``, also for such a model, and ``BackendError``.
         """
         if threads < 0:
             raise UsageError(f"threads is {threads}, allowed is 0 (the engine's choice) or more")
         path = default_model() if model is None else model
-        return cls(
-            open_model(path, backend=backend, threads=1), threads=threads, autotune=autotune, plan=plan
-        )
+        opened = open_model(path, backend=backend, threads=1)
+        if not allow_saturation:
+            refuse_saturation(opened)
+        return cls(opened, threads=threads, autotune=autotune, plan=plan)
 
     @property
     def spec(self) -> ModelSpec:

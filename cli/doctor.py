@@ -1,0 +1,170 @@
+"""``capsule-edge doctor``: does every engine on this machine answer correctly, and which is fastest?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._evaluation import console, number, table
+
+if TYPE_CHECKING:
+    from capsule_edge.runtime.contract import Backend
+
+_WRONG = 1
+_BATCH = 16
+
+
+@click.command(
+    epilog="\b\nExamples:\n  capsule-edge doctor\n  capsule-edge doctor model.int8.onnx model.int8.tflite"
+)
+@click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Of the timing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_json: bool) -> None:
+    """Replay golden frames with known answers on every backend installed; say which is fastest and correct.
+
+    Of MODEL..., or the installed model, every backend that reads the file is tried. Exit code 1 when one of them
+    answers wrongly.
+    """
+    from capsule_edge.runtime.cpu import describe_cpu
+    from capsule_edge.runtime.reader import default_model
+
+    paths = list(models) or [default_model()]
+    opened = [model for path in paths for model in _open_each(path)]
+    results = [_examine(model, given=bool(models)) for model in opened]
+    _time(opened, results, rounds)
+    document = {
+        "cpu": describe_cpu().to_dict(),
+        "results": results,
+        "not_tried": _not_tried(paths),
+        "fastest": _fastest(results),
+        "correct": all(result["correct"] for result in results),
+    }
+    for model in opened:
+        model.close()
+    if as_json:
+        click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+    else:
+        _print(document)
+    context.exit(0 if document["correct"] else _WRONG)
+
+
+def _open_each(path: Path) -> list[Backend]:
+    """The file on each backend installed that reads it; where there is none, the error says what to install."""
+    from capsule_edge.runtime.backends import find_format, installed_backends, open_model, readers_of
+    from capsule_edge.runtime.errors import ModelError
+
+    if not path.is_file():
+        raise ModelError(f"no model file at {path}")
+    names = readers_of(find_format(path))
+    installed = [name for name in names if name in installed_backends()]
+    return [open_model(path, backend=name, threads=1) for name in installed or names[:1]]
+
+
+def _examine(model: Backend, *, given: bool) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from capsule_edge.runtime.backends import BACKENDS
+    from capsule_edge.runtime.golden import golden_frames, know_answers, replay
+    from capsule_edge.runtime.saturation import answers_wrongly_here, saturates_here
+
+    frames = golden_frames(model.spec.input)
+    found = replay(model, frames, know_answers(model.path, model.sha256, frames))
+    return {
+        "file": str(model.path) if given else model.path.name,
+        "backend": model.name,
+        "version": version(BACKENDS[model.name].needs.replace("_", "-")),
+        "precision": model.spec.precision,
+        # Golden frames may happen not to saturate where others will.
+        "correct": found.correct and not answers_wrongly_here(model.spec, model.name),
+        "frames": len(frames),
+        "answers": found.source,
+        "off": found.off,
+        "limit": found.limit,
+        "max_abs_dp": found.max_abs_dp,
+        "agreement": found.agreement,
+        "saturation_safe": model.spec.saturation_safe,
+        "saturates_here": saturates_here(model.name),
+    }
+
+
+def _time(opened: Sequence[Backend], results: Sequence[dict[str, Any]], rounds: int) -> None:
+    """Adds to each result how long a frame of a full batch takes with one thread, measured in turns."""
+    from capsule_edge.benchmarks.latency import measure, summarise
+
+    times = measure(opened, rounds=rounds, warmup=2, batch=_BATCH) / _BATCH
+    for result, row in zip(results, summarise(times), strict=True):
+        result |= {"ms_per_frame": row["p50_ms"], "ratio": row["ratio"], "ratio_95": row["ratio_95"]}
+
+
+def _not_tried(paths: Sequence[Path]) -> list[dict[str, str]]:
+    from capsule_edge.runtime.backends import BACKENDS, find_format
+
+    formats = {find_format(path) for path in paths}
+    missing = []
+    for name, engine in BACKENDS.items():
+        if not engine.installed:
+            reason = f"not installed: pip install 'capsule-edge[{engine.extra}]'"
+        elif engine.reads not in formats:
+            reason = (
+                f"no {engine.reads} file was given: capsule-edge doctor model.int8.{engine.reads.lower()}"
+            )
+        else:
+            continue
+        missing.append({"backend": name, "reason": reason})
+    return missing
+
+
+def _fastest(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    correct = [result for result in results if result["correct"]]
+    best = min(correct, key=lambda result: result["ms_per_frame"], default=None)
+    return None if best is None else {"file": best["file"], "backend": best["backend"]}
+
+
+def _print(document: Mapping[str, Any]) -> None:
+    screen = console()
+    cpu = document["cpu"]
+    words = {True: "yes", False: "no", None: "unknown"}
+    features = ", ".join(f"{name} {words[has]}" for name, has in cpu["features"].items())
+    screen.print(
+        f"{cpu['name'] or 'processor unknown'}, {cpu['architecture']}, {cpu['cores']} cores: {features}"
+    )
+    columns = ("backend", "version", "file", "answers", "max |dp|", "ms/frame", "ratio", "16-bit sums")
+    rows = table(*columns, numbers=False)
+    for result in document["results"]:
+        rows.add_row(
+            *(result[name] for name in ("backend", "version", "file")),
+            "correct" if result["correct"] else "WRONG",
+            number(result["max_abs_dp"], 4),
+            number(result["ms_per_frame"], 2),
+            number(result["ratio"], 2),
+            "saturate" if result["saturates_here"] else "do not saturate",
+        )
+    screen.print(rows)
+    for result in document["results"]:
+        name = f"{result['file']} with {result['backend']}"
+        if result["off"] > result["limit"]:
+            screen.print(
+                f"WRONG: {name} is off the {result['answers']} answers of {result['frames']} golden frames by"
+                f" {result['off']:.3g} in a logit, allowed is {result['limit']:.3g}"
+            )
+        if result["saturates_here"] and result["precision"] == "int8" and not result["saturation_safe"]:
+            unsafe = result["saturation_safe"] is False
+            known = "is not saturation-safe" if unsafe else "does not say whether it is saturation-safe"
+            screen.print(
+                f"{'WRONG' if unsafe else 'warning'}: {name} {known}, and 8-bit sums saturate here"
+                f"{', so run refuses it' if unsafe else ''}. Use a saturation-safe file, FP32, or TFLite with --backend"
+                " litert"
+            )
+    for entry in document["not_tried"]:
+        screen.print(f"{entry['backend']} was not tried: {entry['reason']}")
+    best = document["fastest"]
+    if best is None:
+        screen.print("no backend answers correctly here")
+    else:
+        screen.print(f"fastest and correct here: --backend {best['backend']} with {best['file']}, one thread")
