@@ -73,6 +73,12 @@ _GO_ON = "the same command with --resume goes on"
     is_flag=True,
     help="Read with a model whose 8-bit sums saturate on this CPU; see doctor.",
 )
+@click.option(
+    "--gate/--no-gate",
+    "gate",
+    default=False,
+    help="Let near-identical frames take the answer of the one before.  [default: no-gate]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run; what is read whole stays.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -92,6 +98,7 @@ def command(
     threads: int,
     no_autotune: bool,
     allow_saturation: bool,
+    gate: bool,
     overwrite: bool,
     resume: bool,
     as_json: bool,
@@ -112,10 +119,12 @@ def command(
     if demo and (resume or jsonl):
         raise click.UsageError("--demo is read whole, without --resume and --jsonl", context)
     check_options(videos, jsonl=jsonl, as_json=as_json, feed=feed, options=context.params)
+    from capsule_edge.runtime.gate import THRESHOLD
     from capsule_edge.runtime.landmarks import parse_landmarks
     from capsule_edge.runtime.reader import Reader
     from capsule_edge.runtime.runs import open_run
 
+    options["gate"] = THRESHOLD if gate else None
     options["landmarks"] = parse_landmarks(landmarks, recordings=len(videos))
     folders = [out or Path(_DEMO_FOLDER)] if demo else _folders(videos, out)
     with Reader.open(

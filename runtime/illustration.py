@@ -37,12 +37,18 @@ class ColourBar:
         self._duration_s = duration_s or 1.0
         self._sums = np.zeros((self._bins, 3))
         self._counts = np.zeros(self._bins, np.int64)
+        self._last = np.zeros(3)
 
     def add(self, time_s: float, colour: npt.NDArray[np.float64]) -> None:
         """Count a frame by its mean colour (``mean_colours``)."""
         place = min(int(time_s / self._duration_s * self._bins), self._bins - 1)
         self._sums[place] += colour
         self._counts[place] += 1
+        self._last = colour
+
+    def again(self, time_s: float) -> None:
+        """Count a frame that is as the last one was."""
+        self.add(time_s, self._last)
 
     def means(self) -> npt.NDArray[np.float64]:
         """RGB 0..255 of shape (bins, 3), NaN for a stretch without a frame."""

@@ -1,6 +1,6 @@
 """A recording through the model, on all cores: decode, prepare and infer, each in threads of its own.
 
-    decode (1 thread) -> prepare (1 thread) -> infer (several) -> the caller, in order
+    decode (1 thread) -> gate, prepare (1 thread) -> infer (several) -> the caller, in order
 
 Between the stages lie a few items, so memory does not grow with the recording. A recording is decoded by one
 thread (``docs/decisions/0002-one-decoding-thread.md``). The model is run by several threads at once, each
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from .backends import Backend
 from .gallery import Sight, candidates
+from .gate import mark_duplicates
 from .illustration import mean_colours
 from .preprocess import FieldOfView
 from .stages import Batch, Buffers, Prepared, gather, locate, sight
@@ -104,12 +105,14 @@ def answer_frames(
     backend: Backend,
     plan: Plan,
     *,
+    gate: float | None = None,
     field_of_view: FieldOfView | None = None,
 ) -> Generator[Answered]:
     """What the model says of the wanted frames of a recording, in order, a batch at a time. Close it.
 
     Args:
         backend: run by ``plan.workers()`` threads at once.
+        gate: frames nearer than this to the last that passed are not prepared (``gate``); None: every one is.
         field_of_view: of the recording, where it is known; else it is found in the first wanted frames.
 
     An error in any stage is raised here, behind the answers of the frames that came before it.
@@ -127,7 +130,9 @@ def answer_frames(
         return Answered(batch.frames, found.probabilities.copy(), colours, batch.field_of_view, sights)
 
     pictures = prefetch(_chunks(sight(container, wanted)), depth=2, name="decode")
-    batches = gather(locate(_flat(pictures), spec, field_of_view), spec, batch=plan.batch, buffers=buffers)
+    located = locate(_flat(pictures), spec, field_of_view)
+    passed = located if gate is None else mark_duplicates(located, gate)
+    batches = gather(passed, spec, batch=plan.batch, buffers=buffers)
     ahead = prefetch(batches, depth=1, name="prepare")
     answers = spread(answer, ahead, workers=plan.most_workers, allowed=plan.workers, name="infer")
     # Each by name: an error holds the generators that it went through, and with them their threads.

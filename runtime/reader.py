@@ -84,6 +84,7 @@ class ReadOptions(TypedDict, total=False):
     start_s: float | None
     end_s: float | None
     every: int
+    gate: float | None
     landmarks: Mapping[str, float] | None
     progress: Progress | None
     cancel: Callable[[], bool] | None
@@ -177,6 +178,7 @@ class Reader:
         start_s: float | None = None,
         end_s: float | None = None,
         every: int = 1,
+        gate: float | None = None,
         landmarks: Mapping[str, float] | None = None,
         progress: Progress | None = None,
         cancel: Callable[[], bool] | None = None,
@@ -191,6 +193,8 @@ class Reader:
             start_s, end_s: read ``[start_s, end_s)`` of container time, and of that each ``every``-th frame
             from
                 its first on; the other frames are ``skipped``, damaged or not.
+            gate: pass over frames whose brightness differs from the last answered one's by less than this many
+                levels of 255 (``gate``); they take its answer and are ``duplicate``. None: none is.
             landmarks: seconds of container time by name (``landmarks.LANDMARKS``), set by whoever looked.
             progress: called with (frames done, frames in all) after each batch.
             cancel: asked before each batch; once it says True the rest is ``unread``.
@@ -210,6 +214,7 @@ class Reader:
             start_s=start_s,
             end_s=end_s,
             every=every,
+            gate=gate,
             landmarks=landmarks,
         )
         container, wanted = survey.container, survey.wanted
@@ -240,11 +245,15 @@ class Reader:
                 records[record.index] = record
                 if np.isfinite(colour).all():
                     colours.add(record.time_s or 0.0, colour)
+                elif record.status == "duplicate":
+                    colours.again(record.time_s or 0.0)
             box, done = known.field_of_view, len(known.records)
             follower.settle(known.records[-1].index + 1)
         # Several recordings may be read at once, so what this one uses is its own.
         self.plan = plan = self._choose_plan(len(wanted) - done)
-        answers = answer_frames(container, wanted[done:], self._engine(1), plan, field_of_view=box)
+        answers = answer_frames(
+            container, wanted[done:], self._engine(1), plan, gate=gate, field_of_view=box
+        )
         with closing(answers):
             for answered in answers:
                 if cancel is not None and cancel():
@@ -374,6 +383,13 @@ class Reader:
         """What became of each frame of a batch."""
         for frame in answered.frames:
             record = records[frame.index]
+            if frame.duplicate_of is not None:
+                same = records[frame.duplicate_of].probabilities
+                records[frame.index] = replace(
+                    record, status="duplicate", duplicate_of=frame.duplicate_of, probabilities=same
+                )
+                colours.again(record.time_s or 0.0)
+                continue
             if frame.row is None:
                 records[frame.index] = replace(record, status="corrupt", detail=frame.detail)
                 continue

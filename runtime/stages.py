@@ -34,11 +34,15 @@ _MOST_EMPTY = 8
 
 @dataclass(frozen=True, slots=True)
 class Sighted:
-    """A frame by its index: decoded or uint8 RGB HxWx3, or None and the ``detail`` of why it has no picture."""
+    """A frame by its index: decoded or uint8 RGB HxWx3, or None and the ``detail`` of why it has no picture.
+
+    ``duplicate_of`` is the index of the frame whose answer it takes (``gate``); then its picture is let go.
+    """
 
     index: int
     picture: VideoFrame | Frame | None
     detail: str = ""
+    duplicate_of: int | None = None
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -61,7 +65,8 @@ class Prepared:
 
     index: int
     row: int | None
-    detail: str
+    detail: str = ""
+    duplicate_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ def gather(
             size, row = batch(), 0
             pixels = buffers.take((size, spec.size, spec.size, 3))
         if one.picture is None:
-            frames.append(Prepared(one.index, None, one.detail))
+            frames.append(Prepared(one.index, None, one.detail, one.duplicate_of))
         else:
             if isinstance(one.picture, VideoFrame):
                 pictures[row] = one.picture
@@ -171,7 +176,7 @@ def gather(
             else:
                 planes = split(one.picture)
             preprocess_planes(planes, spec, box, out=pixels[row])
-            frames.append(Prepared(one.index, row, one.detail))
+            frames.append(Prepared(one.index, row))
             row += 1
         if row == size or len(frames) >= _MOST_EMPTY * size:
             yield Batch(frames, pixels[:row], box, pictures)

@@ -14,13 +14,14 @@ from typing import Any
 from .accounts import choose_frames
 from .backends import Backend
 from .errors import UsageError
+from .gate import check_threshold
 from .landmarks import check_landmarks
 from .video import Container, scan
 
 __all__ = ["SURVEY_OPTIONS", "Survey", "survey_recording"]
 
 # The options of ``Reader.read`` that a survey takes.
-SURVEY_OPTIONS = ("capture_fps", "start_s", "end_s", "every", "landmarks")
+SURVEY_OPTIONS = ("capture_fps", "start_s", "end_s", "every", "gate", "landmarks")
 
 # Options that no frame's answer depends on: an interrupted run may be gone on with under others.
 _AFTERWARDS = ("capture_fps", "landmarks")
@@ -70,11 +71,14 @@ def survey_recording(
     start_s: float | None = None,
     end_s: float | None = None,
     every: int = 1,
+    gate: float | None = None,
     landmarks: Mapping[str, float] | None = None,
 ) -> Survey:
     """Scan a recording and check the options of ``Reader.read``. Raises ``InputError`` and ``UsageError``."""
     if capture_fps is not None and not (math.isfinite(capture_fps) and capture_fps > 0):
         raise UsageError(f"capture_fps is {capture_fps}, allowed is a number above 0")
+    if gate is not None:
+        gate = check_threshold(gate)
     container = scan(path)
     wanted = choose_frames(container, start_s, end_s, every)
     marks = check_landmarks(landmarks or {}, last_s=max(container.times_s[-1], container.duration_s or 0.0))
@@ -84,6 +88,7 @@ def survey_recording(
         "capture_fps": capture_fps,
         "end_s": end_s,
         "every": every,
+        "gate": gate,
         "landmarks": marks,
         "start_s": start_s,
     }

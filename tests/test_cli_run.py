@@ -21,6 +21,7 @@ from red_model import write_exam, write_red_model
 from tiny_model import write_tiny_model
 
 from capsule_edge.cli.main import COMMANDS, main
+from capsule_edge.runtime.gate import THRESHOLD
 from capsule_edge.runtime.locks import lock_folder
 from capsule_edge.runtime.outputs import FILES
 from capsule_edge.runtime.reader import Reader
@@ -147,6 +148,17 @@ def test_an_earlier_study_is_only_replaced_on_request(call, exam: Path, red_mode
     assert check_files(Path("out"))["ledger"]["skipped"] == 50
 
 
+@pytest.mark.parametrize(("flag", "gate"), [("--gate", THRESHOLD), ("--no-gate", None)])
+def test_the_gate_is_off_unless_asked_for(
+    call, plain: Path, model: Path, flag: str, gate: float | None
+) -> None:
+    assert call("run", plain, "--model", model, "--out", "out", flag, "--no-autotune").code == 0
+    assert check_files(Path("out"))["tool"]["options"]["gate"] == gate
+    timing = json.loads(Path("out/timing.json").read_text("utf-8"))
+    assert timing["workers"] >= 1
+    assert timing["batch"] == 16
+
+
 def test_options_reach_the_study(call, plain: Path, model: Path) -> None:
     called = call(
         *("run", plain, "--model", model, "--out", "out", "--threads", 1, "--backend", "onnxruntime"),
@@ -158,6 +170,7 @@ def test_options_reach_the_study(call, plain: Path, model: Path) -> None:
         "capture_fps": 3.0,
         "end_s": 2.0,
         "every": 5,
+        "gate": None,
         "landmarks": {},
         "start_s": 0.4,
     }

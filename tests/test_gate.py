@@ -1,0 +1,140 @@
+"""The redundancy gate: what stands still is answered once, whatever changes is seen, and the account holds."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import damage
+import numpy as np
+import pytest
+from red_model import HEIGHT, WIDTH, view, write_exam, write_red_model
+
+from capsule_edge.benchmarks import redundancy
+from capsule_edge.runtime import Reader
+from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.gate import EVERY, SIDE, THRESHOLD, mark_duplicates, measure
+from capsule_edge.runtime.outputs import prepare_folder, write_study
+from capsule_edge.runtime.preprocess import FieldOfView
+from capsule_edge.runtime.stages import Sighted
+
+
+@pytest.fixture(scope="module")
+def red(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    with Reader.open(write_red_model(tmp_path_factory.mktemp("model") / "red.onnx")) as opened:
+        yield opened
+
+
+def still(path: Path, runs: list[tuple[int, bool, int]]) -> Path:
+    """Lossless H.264 of runs of the same frame: (frames, red, seed)."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=2, options={"qp": "0", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.gop_size = 12
+        at = 0
+        for count, is_red, seed in runs:
+            for _ in range(count):
+                frame = av.VideoFrame.from_ndarray(view(is_red, seed), format="rgb24")
+                frame.pts, frame.time_base = at, Fraction(1, 2)
+                out.mux(stream.encode(frame))
+                at += 1
+        out.mux(stream.encode(None))
+    return path
+
+
+def test_a_still_stretch_is_answered_once(red: Reader, tmp_path: Path) -> None:
+    exam = still(tmp_path / "still.mp4", [(20, False, 0), (20, True, 0), (60, False, 9)])
+    plain, gated = red.read(exam), red.read(exam, gate=THRESHOLD)
+    originals = [0, 20, 40, EVERY]
+    expected = [max(each for each in originals if each <= index) for index in range(100)]
+    assert [f.index if f.duplicate_of is None else f.duplicate_of for f in gated.frames] == expected
+    assert {f.index for f in gated.frames if f.status == "classified"} == set(originals)
+    assert (gated.ledger.classified, gated.ledger.duplicate, gated.ledger.container) == (4, 96, 100)
+    assert gated.ledger.whole
+    assert gated.options["gate"] == THRESHOLD
+    assert plain.options["gate"] is None
+    for ours, theirs in zip(gated.frames, plain.frames, strict=True):
+        np.testing.assert_array_equal(ours.probabilities, theirs.probabilities)
+    assert gated.events == plain.events
+    assert sorted(gated.thumbnails) == sorted(plain.thumbnails) == [1]
+    np.testing.assert_array_equal(gated.colours, plain.colours)
+
+
+def test_duplicates_are_entered_in_the_files(red: Reader, tmp_path: Path) -> None:
+    study = red.read(still(tmp_path / "still.mp4", [(10, False, 0)]), gate=0.5)
+    files = write_study(study, prepare_folder(tmp_path / "out", overwrite=False), timing={})
+    rows = list(csv.DictReader(io.StringIO(files["frames.csv"].read_text("utf-8"))))
+    assert [row["status"] for row in rows] == ["classified"] + ["duplicate"] * 9
+    assert [row["duplicate_of"] for row in rows] == [""] + ["0"] * 9
+    assert len({row["p_bleeding"] for row in rows}) == 1
+
+
+def test_what_moves_is_seen(red: Reader, tmp_path: Path) -> None:
+    # Every frame of this examination differs from its neighbours by 7 of 255 on most pixels.
+    study = red.read(write_exam(tmp_path / "exam.mp4"), gate=THRESHOLD)
+    assert study.ledger.classified == 60
+
+
+def test_a_duplicate_is_never_of_a_corrupt_frame(red: Reader, tmp_path: Path) -> None:
+    exam = still(tmp_path / "still.mp4", [(60, False, 0)])
+    study = red.read(damage.blank(exam, tmp_path / "damaged.mp4", 12), gate=THRESHOLD)
+    statuses = [frame.status for frame in study.frames]
+    assert statuses == ["classified"] + ["duplicate"] * 11 + ["corrupt"] * 12 + ["duplicate"] * 36
+    assert {frame.duplicate_of for frame in study.frames if frame.status == "duplicate"} == {0}
+
+
+def test_every_64th_frame_is_seen_wherever_a_run_begins(red: Reader, tmp_path: Path) -> None:
+    exam = still(tmp_path / "still.mp4", [(150, False, 0)])
+    for start_s in (None, EVERY / 2):
+        study = red.read(exam, gate=THRESHOLD, start_s=start_s)
+        seen = {frame.index for frame in study.frames if frame.status == "classified"}
+        assert seen == {0, EVERY, 2 * EVERY} - ({0} if start_s else set())
+
+
+def test_the_measure_is_of_the_field_of_view_alone() -> None:
+    frame = view(False)
+    changed = frame.copy()
+    changed[:12, :30] = 255
+    inside = FieldOfView(32, 12, 112, 112)
+    np.testing.assert_array_equal(measure(frame, inside), measure(changed, inside))
+    assert (measure(frame, None) != measure(changed, None)).any()
+
+
+@pytest.mark.parametrize("layout", ["yuv420p", "gray", "nv12", "yuv420p10le", "rgb24", "gbrp"])
+def test_the_measure_works_in_every_layout(layout: str) -> None:
+    seen = measure(av.VideoFrame.from_ndarray(view(True), "rgb24").reformat(format=layout), None)
+    assert seen.shape == (SIDE, SIDE)
+    assert seen.dtype == np.uint8
+    # The disc is bright and the corners black, whatever the range.
+    assert seen[16, 20] > 60
+    assert seen[-1, 0] < 20
+
+
+def test_the_difference_is_from_the_last_that_passed() -> None:
+    """A slow drift is not followed for ever: it passes once it has gone far enough."""
+    frames = (
+        (Sighted(index, np.full((64, 64, 3), 100 + index // 4, np.uint8)), None) for index in range(EVERY)
+    )
+    passed = [one.index for one, _ in mark_duplicates(frames, 2.5) if one.duplicate_of is None]
+    assert passed == [0, 12, 24, 36, 48, 60]
+
+
+@pytest.mark.parametrize("threshold", [-1, 256, float("nan")])
+def test_an_impossible_threshold_is_refused(red: Reader, threshold: float, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="gate is"):
+        red.read(tmp_path / "any.mp4", gate=threshold)
+
+
+def test_the_table_is_of_what_the_gate_does(red: Reader, tmp_path: Path) -> None:
+    exam = still(tmp_path / "still.mp4", [(20, False, 0), (20, True, 0), (20, False, 3)])
+    small, large = redundancy.play_all(exam, red._engine(1), [0.5, 255.0])
+    assert small == {"threshold": 0.5, "saved": 57 / 60, "agreement": 1.0, "hidden": 0, "same_events": True}
+    # At 255 levels all are as the first: blood is hidden.
+    assert (large["saved"], large["hidden"], large["same_events"]) == (59 / 60, 20, False)
+    damaged = damage.blank(exam, tmp_path / "damaged.mp4", 12)
+    with pytest.raises(InputError, match="corrupt"):
+        redundancy.play_all(damaged, red._engine(1), [0.5])
