@@ -13,7 +13,16 @@ import click
 
 from capsule_edge.runtime.errors import UsageError
 
-__all__ = ["console", "data_folder", "interval_cell", "number", "progress", "table", "warn_left_out"]
+__all__ = [
+    "NO_CERTIFICATE",
+    "console",
+    "data_folder",
+    "interval_cell",
+    "number",
+    "progress",
+    "table",
+    "warn_left_out",
+]
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 
     from capsule_edge.evaluation.datasets import Dataset
 
+NO_CERTIFICATE = "nothing proves that this file answers as the model it was made from"
 _VARIABLE = "CAPSULE_EDGE_DATA"
 
 

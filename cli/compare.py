@@ -19,6 +19,13 @@ from ._evaluation import console, data_folder, interval_cell, number, progress, 
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with labels.csv or class folders.")
 @click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]")
 @click.option(
+    "--recording",
+    "recordings",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Compare the events found in this recording too; repeatable.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), help="Write the certificate there (JSON, Markdown, HTML)."
 )
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine of both.")
@@ -40,6 +47,7 @@ def command(
     b: Path,
     data: Path | None,
     split: str | None,
+    recordings: tuple[Path, ...],
     out: Path | None,
     backend: str,
     int8_backend: str | None,
@@ -61,9 +69,13 @@ def command(
     from capsule_edge.evaluation.compare import compare_models, compare_table
     from capsule_edge.evaluation.datasets import load_dataset
     from capsule_edge.runtime.backends import open_model
-    from capsule_edge.runtime.errors import GateError
+    from capsule_edge.runtime.errors import GateError, UsageError
 
     is_table = a.suffix.lower() == ".csv"
+    if is_table and recordings:
+        raise UsageError(
+            "a table of answers has no recordings", hint="leave --recording out, or compare two models"
+        )
     second = open_model(b, backend=int8_backend or backend, threads=threads)
     first = None if is_table else open_model(a, backend=backend, threads=threads)
     dataset = load_dataset(data_folder(data), split=split)
@@ -72,7 +84,13 @@ def command(
             certificate = compare_table(a, second, dataset, resamples=resamples, seed=seed, advance=advance)
         else:
             certificate = compare_models(
-                first, second, dataset, resamples=resamples, seed=seed, advance=advance
+                first,
+                second,
+                dataset,
+                recordings=recordings,
+                resamples=resamples,
+                seed=seed,
+                advance=advance,
             )
     warn_left_out(dataset, certificate["data"]["skipped"])
     if out is not None:
@@ -122,6 +140,12 @@ def _print(certificate: dict[str, Any]) -> None:
         f"only A right {test['only_a_right']}, only B right {test['only_b_right']}, "
         f"McNemar p {number(test['p_value'])}"
     )
+    found = certificate["events"]
+    if found is not None:
+        screen.print(
+            f"events in {found['recordings']} recordings: A finds {found['a']}, B {found['b']}, "
+            f"both {found['matched']} (IoU {found['iou']}), agreement {number(found['agreement'])}"
+        )
     for flip in certificate["flips"][:10]:
         worst = ", ".join(frame["file"] for frame in flip["worst"][:2])
         screen.print(f"{flip['frames']} {flip['from']} became {flip['to']}: {worst}")

@@ -13,21 +13,46 @@ import click
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder to make; it must not hold anything."
 )
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Labelled frames to certify the INT8 files on, as for compare.",
+)
+@click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]")
+@click.option(
+    "--recording",
+    "recordings",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Compare the events found in this recording too; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def command(run: Path, out: Path, as_json: bool) -> None:
+def command(
+    run: Path, out: Path, data: Path | None, split: str | None, recordings: tuple[Path, ...], as_json: bool
+) -> None:
     """Export a trained RUN: FP32 and INT8, ONNX and TFLite, each loaded again and compared on frames.
 
-    Nothing is left behind when one file fails its checks.
+    With --data both INT8 files get two certificates: that they answer as Keras does (or there is no export), and how
+    they compare with FP32. Nothing is left behind when one file fails its checks.
     """
+    from capsule_edge.runtime.errors import UsageError
+
+    if data is None and (split or recordings):
+        raise UsageError("--split and --recording are of certificates", hint="name the frames with --data")
     try:
         from capsule_edge.export.bundle import export_run
     except ModuleNotFoundError as error:
-        from capsule_edge.runtime.errors import UsageError
-
         raise UsageError(
             f"export needs {error.name}, which is not installed", hint="pip install 'capsule-edge[train]'"
         ) from None
-    report = export_run(run, out, progress=lambda step: click.echo(step, err=True))
+    from capsule_edge.evaluation.datasets import load_dataset
+
+    dataset = None if data is None else load_dataset(data, split=split)
+    report = export_run(
+        run, out, dataset=dataset, recordings=recordings, progress=lambda step: click.echo(step, err=True)
+    )
+    if dataset is None:
+        click.echo("warning: without --data the INT8 files carry no certificate", err=True)
     if as_json:
         click.echo(json.dumps(report.to_dict(), ensure_ascii=False, indent=1, allow_nan=False))
         return
@@ -36,3 +61,10 @@ def command(run: Path, out: Path, as_json: bool) -> None:
     click.echo(f"INT8 graph as onnxruntime runs it: {operators}")
     for name, entry in report.files.items():
         click.echo(f"{entry['bytes']:>12,} bytes  {entry['sha256'][:16]}  {out / name}")
+    for certificate in report.certificates:
+        models, frames = certificate["models"], certificate["data"]["frames"]
+        click.echo(
+            f"{certificate['kind']} of {models['b']['file']} against {models['a']['file']}: {certificate['verdict']}, "
+            f"agreement {certificate['agreement']:.3%} of {frames:,} frames, max |dp| {certificate['max_abs_dp']:.2g}, "
+            f"macro-F1 {certificate['macro_f1_delta']:+.4f}"
+        )

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._evaluation import console, number, table
+from ._evaluation import NO_CERTIFICATE, console, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_NO_CERTIFICATE = "none: nothing proves that this file answers as the model it was made from"
 
 
 @click.command(epilog="\b\nExample:\n  capsule-edge info model.int8.onnx")
@@ -76,7 +74,7 @@ def _print(document: Mapping[str, Any]) -> None:
 def _print_certificate(show: Any, certificate: Mapping[str, Any] | None) -> None:
     found = {kind: entry for kind, entry in (certificate or {}).items() if isinstance(entry, dict)}
     if not found:
-        show(f"certificate: {_NO_CERTIFICATE}")
+        show(f"certificate: none: {NO_CERTIFICATE}")
     for kind, entry in found.items():
         data = entry.get("data", {})
         show(

@@ -14,7 +14,7 @@ import click
 
 from capsule_edge.runtime.errors import Interrupted
 
-from ._evaluation import console, number, table
+from ._evaluation import NO_CERTIFICATE, console, number, table
 from ._lines import begin_lines, check_options, read_stdin, watch_pipe
 from ._outcomes import Outcome, failure, print_json, print_outcome, tell_outcome
 
@@ -134,6 +134,8 @@ def command(
         autotune=not no_autotune,
         allow_saturation=allow_saturation,
     ) as reader:
+        if reader.spec.precision == "int8" and not reader.spec.certificates:
+            click.echo(f"warning: {reader.model_path.name} has no certificate ({NO_CERTIFICATE})", err=True)
         if demo:
             context.exit(_demo(reader, folders[0], threads, overwrite, as_json, options))
         if feed is not None:

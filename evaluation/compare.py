@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from capsule_edge.runtime.backends import Backend
 from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.reader import Reader
 
 from .datasets import Dataset, describe
+from .events import Span, event_agreement, spans
 from .parity import certify
 from .predict import check_labels, load_predictions, predict
 
-__all__ = ["compare_models", "compare_table", "describe_model"]
+__all__ = ["agree_on_events", "compare_models", "compare_table", "describe_model", "describe_table"]
 
 
 def compare_models(
@@ -23,12 +25,13 @@ def compare_models(
     b: Backend,
     dataset: Dataset,
     *,
+    recordings: Sequence[Path] = (),
     resamples: int = 1000,
     seed: int = 0,
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """The shipping certificate of ``b`` against ``a`` on ``dataset``; ``advance`` is called for each
-    model's frames.
+    model's frames. On ``recordings`` their events are compared.
 
     Raises ``InputError`` when their labels or preprocessing differ or the data set has labels that they lack.
     """
@@ -51,6 +54,7 @@ def compare_models(
         kind="shipping",
         models={"a": describe_model(a), "b": describe_model(b)},
         data=describe(dataset),
+        events=agree_on_events(a, b, recordings) if recordings else None,
         resamples=resamples,
         seed=seed,
     )
@@ -80,19 +84,11 @@ def compare_table(
             hint="give the data set and --split that the table was made on",
         )
     dataset = dataset.take(at[file] for file in expected.files)
-    reference = {
-        "file": table.name,
-        "name": "reference table",
-        "version": None,
-        "precision": None,
-        "sha256": hashlib.sha256(table.read_bytes()).hexdigest(),
-        "backend": None,
-    }
     return certify(
         expected,
         predict(b, dataset, advance=advance),
         kind="conversion",
-        models={"a": reference, "b": describe_model(b)},
+        models={"a": describe_table(table), "b": describe_model(b)},
         data=describe(dataset),
         resamples=resamples,
         seed=seed,
@@ -110,3 +106,34 @@ def describe_model(model: Backend) -> Mapping[str, Any]:
         "sha256": model.sha256,
         "backend": model.name,
     }
+
+
+def describe_table(table: Path) -> Mapping[str, Any]:
+    """The same of a saved table of answers, which has no version, precision or engine of its own."""
+    return {
+        "file": table.name,
+        "name": "reference table",
+        "version": None,
+        "precision": None,
+        "sha256": hashlib.sha256(table.read_bytes()).hexdigest(),
+        "backend": None,
+    }
+
+
+def agree_on_events(a: Backend, b: Backend, recordings: Sequence[Path]) -> dict[str, Any]:
+    """How far the two model files find the same events in ``recordings``, each read whole with either.
+
+    Raises what reading a recording raises.
+    """
+    found: list[list[Span]] = []
+    for model in (a, b):
+        with Reader.open(model.path, backend=model.name) as reader:
+            found.append(
+                [
+                    span
+                    for number, path in enumerate(recordings)
+                    # Two recordings may have one name.
+                    for span in spans(reader.read(path).events, f"{number}:{path.name}")
+                ]
+            )
+    return {**event_agreement(*found), "recordings": len(recordings)}

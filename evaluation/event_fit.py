@@ -10,9 +10,10 @@ false events in 1,000 frames; among equals the fewest false events, then the hig
 nearest to the middle of the grid. A label without a finding on the ``--fit`` recordings keeps the model's
 threshold, and is raised only where the budget cannot be met otherwise.
 
-OUT has ``events`` and ``operating_points`` as a ModelSpec has them, and ``measured``: on the ``--fit`` recordings, each
-left out in turn (fitted on the others: the figure to quote), on those held, and for frame-by-frame thresholding
-fitted the same way. Ends in one line of JSON.
+``--into RUN`` puts the result into the spec of a training's ``run.json``, from which ``export`` writes the model
+files. OUT has ``events`` and ``operating_points`` as a ModelSpec has them, and ``measured``: on the ``--fit``
+recordings, each left out in turn (fitted on the others: the figure to quote), on those held, and for frame-by-frame
+thresholding fitted the same way. Ends in one line of JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .event_search import BUDGET, Fit, fit_events, read_with
 from .findings import score_findings
 from .recordings import Answers, read_answers
 
-__all__ = ["fit_document", "fitted_spec"]
+__all__ = ["fit_document", "fitted_spec", "put_into_run"]
 
 
 def fit_document(
@@ -74,6 +75,24 @@ def fitted_spec(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
         "operating_points": spec.to_dict()["operating_points"] | document["operating_points"],
     }
     return ModelSpec.from_json(json.dumps(changed))
+
+
+def put_into_run(folder: Path, document: Mapping[str, Any]) -> None:
+    """Change the spec in the ``run.json`` of a training to what was fitted. Raises ``InputError``, ``ModelError``."""
+    path = folder / "run.json"
+    try:
+        run = json.loads(path.read_text("utf-8"))
+        spec = ModelSpec.from_json(json.dumps({**run["spec"], "precision": "fp32"}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} holds no spec of a training: {error}", hint="name the folder of a run"
+        ) from None
+    run["spec"] = {
+        key: value for key, value in fitted_spec(spec, document).to_dict().items() if key != "precision"
+    }
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(path)
 
 
 def _left_out(
@@ -132,6 +151,7 @@ def main() -> None:
     )
     parser.add_argument("--capture-fps", type=float, help="of the recordings, where it is known")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--into", type=Path, metavar="RUN", help="training whose run.json takes the result")
     options = parser.parse_args()
     if options.budget < 0:
         parser.error(f"the budget is {options.budget}, allowed is 0 or more")
@@ -146,6 +166,8 @@ def main() -> None:
         options.out.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{options.out} cannot be written: {error.strerror}") from None
+    if options.into is not None:
+        put_into_run(options.into, document)
     rule = EventParameters(**document["events"])
     print(
         f"smoothing {rule.smoothing_s:g} s, gaps {rule.max_gap_s:g} s, at least {rule.min_frames} frames, release "

@@ -8,18 +8,22 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from capsule_edge.evaluation.certificate import write_certificate
+from capsule_edge.evaluation.datasets import Dataset
+from capsule_edge.evaluation.parity import parity_summary, with_sha256
 from capsule_edge.runtime.errors import ModelError, OutputError
 from capsule_edge.runtime.spec import ModelSpec
 from capsule_edge.train.qat import check_ranges
 
+from .certify import TABLE, Certificate, FileBackend, KerasBackend, certify_files
 from .graph_checks import GraphReport, check_int8_graph
 from .integers import IntegerModel, read_integers
 from .keras_models import ServingModel
@@ -40,6 +44,7 @@ FILES = {
     "TFLite FP32": "model.fp32.tflite",
     "TFLite INT8": "model.int8.tflite",
 }
+_TWINS = {"ONNX INT8": "ONNX FP32", "TFLite INT8": "TFLite FP32"}
 # Frames on which each layer is compared; a single one has 1e4 values of most layers.
 _LAYER_FRAMES = 8
 _TOOLS = (
@@ -64,6 +69,7 @@ class ExportReport:
     saturation_safe: bool
     frames: int
     frames_are: str
+    certificates: list[Certificate] = field(default_factory=list)
 
     @property
     def tree(self) -> str:
@@ -78,6 +84,7 @@ class ExportReport:
             "saturation_safe": self.saturation_safe,
             "frames": self.frames,
             "frames_are": self.frames_are,
+            "certificates": self.certificates,
         }
 
 
@@ -85,13 +92,18 @@ def export_run(
     run_folder: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    dataset: Dataset | None = None,
+    recordings: Sequence[Path] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
     """Write the four model files and ``SHA256SUMS`` into the new folder ``out``.
 
+    On the frames of ``dataset`` (and the events of ``recordings``) the INT8 files are certified: Keras's answers go
+    to ``keras-qat.csv``, the certificates to ``certificates/``, their summary into the INT8 files.
+
     All is written and checked in a folder beside it, which takes its name at the end. Raises ``OutputError``
-    when ``out`` holds anything, ``InputError`` for a RUN that cannot be read, and ``ModelError`` when a
-    check fails, which leaves nothing behind.
+    when ``out`` holds anything, ``InputError`` for a RUN or frames that cannot be read, ``ModelError`` when a
+    check fails and ``GateError`` when a file does not answer as Keras does, which leaves nothing behind.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -103,7 +115,7 @@ def export_run(
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error}") from None
     try:
-        report = _write_and_verify(run, work, progress)
+        report = _write_and_verify(run, work, dataset, recordings, progress)
         if out.exists():
             out.rmdir()
         # mkdtemp makes a private folder; what is shipped is for all to read.
@@ -116,7 +128,13 @@ def export_run(
     return dataclasses.replace(report, folder=out)
 
 
-def _write_and_verify(run: Run, folder: Path, progress: Callable[[str], None]) -> ExportReport:
+def _write_and_verify(
+    run: Run,
+    folder: Path,
+    dataset: Dataset | None,
+    recordings: Sequence[Path],
+    progress: Callable[[str], None],
+) -> ExportReport:
     check_ranges(run.qat)
     integers = read_integers(run.qat)
     paths = {name: folder / file for name, file in FILES.items()}
@@ -142,11 +160,50 @@ def _write_and_verify(run: Run, folder: Path, progress: Callable[[str], None]) -
         is_int8 = "INT8" in name
         bias = _bias(run, integers if is_int8 else None)
         check_outputs(name, answers[name], specs[name], bias, integers if is_int8 else None)
+    certificates = []
+    if dataset is not None:
+        opened = {
+            name: FileBackend(
+                path, specs[name], runners[name], "onnxruntime" if path.suffix == ".onnx" else "tflite"
+            )
+            for name, path in paths.items()
+        }
+        found = certify_files(
+            KerasBackend(run.qat, run.spec, folder / TABLE), opened, _TWINS, dataset, folder / TABLE,
+            recordings=recordings, progress=progress,
+        )  # fmt: skip
+        certificates = _write_certificates(found, integers, paths, specs)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths.values()}
     sums = "".join(f"{entry['sha256']}  {file}\n" for file, entry in sorted(files.items()))
     (folder / "SHA256SUMS").write_bytes(sums.encode())
     safe = integers.saturation_safe
-    return ExportReport(folder, files, edges, graph, safe, len(run.frames), run.frames_are)
+    return ExportReport(folder, files, edges, graph, safe, len(run.frames), run.frames_are, certificates)
+
+
+def _write_certificates(
+    found: Mapping[str, tuple[Certificate, Certificate]],
+    integers: IntegerModel,
+    paths: Mapping[str, Path],
+    specs: Mapping[str, ModelSpec],
+) -> list[Certificate]:
+    """Write the summaries into the INT8 files, then the certificates with the files' final hashes."""
+    written = []
+    for name, pair in found.items():
+        spec = specs[name]
+        proven = dataclasses.replace(spec, parity={**(spec.parity or {}), **parity_summary(*pair)})
+        _write_int8(name, paths[name], integers, proven)
+        for certificate in pair:
+            final = with_sha256(certificate, "b", _sha256(paths[name]))
+            write_certificate(final, paths[name].parent / "certificates")
+            written.append(final)
+    return written
+
+
+def _write_int8(name: str, path: Path, integers: IntegerModel, spec: ModelSpec) -> None:
+    if name == "ONNX INT8":
+        onnx.save(build_int8_onnx(integers, spec), path)
+    else:
+        path.write_bytes(build_int8_tflite(integers, spec))
 
 
 def _write(
@@ -162,16 +219,15 @@ def _write(
     paths["TFLite FP32"].write_bytes(build_fp32_tflite(serving, fp32))
     progress("writing INT8")
     specs = {"ONNX FP32": fp32, "TFLite FP32": fp32}
-    for name in ("ONNX INT8", "TFLite INT8"):
-        twin = paths[name.replace("INT8", "FP32")]
+    for name in _TWINS:
+        twin = paths[_TWINS[name]]
         specs[name] = dataclasses.replace(
             fp32,
             precision="int8",
             saturation_safe=integers.saturation_safe,
             parity={**(run.spec.parity or {}), "fp32_sha256": _sha256(twin)},
         )
-    onnx.save(build_int8_onnx(integers, specs["ONNX INT8"]), paths["ONNX INT8"])
-    paths["TFLite INT8"].write_bytes(build_int8_tflite(integers, specs["TFLite INT8"]))
+        _write_int8(name, paths[name], integers, specs[name])
     return specs
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .pipeline import FixedPlan
+from .pipeline import FixedPlan, Plan
 
 __all__ = [
     "SHORTEST",
@@ -134,6 +134,16 @@ class Tuner:
         best = max(range(len(gains)), key=gains.__getitem__)
         self._now = self._chosen = self._candidates[best if gains[best] > _MARGIN else 0]
         self._settled(self._chosen)
+
+
+def choose_plan(key: PlanKey, *, frames: int, search: bool) -> Plan:
+    """The plan found earlier; where there is none and ``search``, one to look for while so many frames are read."""
+    if not search:
+        return FixedPlan(key.cores)
+    known = load_plan(key)
+    if known is None and frames >= SHORTEST:
+        return Tuner(plans(key.cores), settled=lambda plan: save_plan(plan, key))
+    return known or FixedPlan(key.cores)
 
 
 def cache_folder() -> Path:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from .accounts import count_frames, describe_source, list_frames
 from .asynchronous import iterate, run
-from .autotune import SHORTEST, PlanKey, Tuner, load_plan, plans, save_plan
+from .autotune import PlanKey, choose_plan
 from .backends import Backend, open_model
 from .errors import BackendError, InputError, ModelError, UsageError
 from .event_stream import EventStream
@@ -250,10 +250,9 @@ class Reader:
             box, done = known.field_of_view, len(known.records)
             follower.settle(known.records[-1].index + 1)
         # Several recordings may be read at once, so what this one uses is its own.
-        self.plan = plan = self._choose_plan(len(wanted) - done)
-        answers = answer_frames(
-            container, wanted[done:], self._engine(1), plan, gate=gate, field_of_view=box
-        )
+        key = PlanKey(self._backend.sha256, self._backend.name, self._threads or count_cores())
+        self.plan = plan = self._given or choose_plan(key, frames=len(wanted) - done, search=self._autotune)
+        answers = answer_frames(container, wanted[done:], self._engine(1), plan, gate=gate, field_of_view=box)
         with closing(answers):
             for answered in answers:
                 if cancel is not None and cancel():
@@ -336,19 +335,6 @@ class Reader:
                 yield Prediction(
                     frame.index, keys[best], float(values[best]), values, answer.features[at].copy()
                 )
-
-    def _choose_plan(self, frames: int) -> Plan:
-        """The plan given, else the one found earlier, else one to look for while so many frames are read."""
-        if self._given is not None:
-            return self._given
-        cores = self._threads or count_cores()
-        if self._autotune:
-            key = PlanKey(self._backend.sha256, self._backend.name, cores)
-            if (plan := load_plan(key)) is not None:
-                return plan
-            if frames >= SHORTEST:
-                return Tuner(plans(cores), settled=lambda plan: save_plan(plan, key))
-        return FixedPlan(cores)
 
     async def astream(
         self,

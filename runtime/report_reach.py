@@ -25,7 +25,7 @@ def blind_spots(study: Study) -> str:
             "frames that show it are marked. That there is no such event says next to nothing."
         )
     if unknown:
-        parts.append(f"Never measured: {escape(', '.join(unknown))}.")
+        parts.append(f"How well this model sees it was never measured: {escape(', '.join(unknown))}.")
     return f'<p class="note blind">{" ".join(parts)}</p>' if parts else ""
 
 

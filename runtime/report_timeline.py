@@ -57,7 +57,7 @@ def _controls(view: View) -> str:
         '<input type="range" id="pan" min="0" max="1000" value="0" disabled '
         'aria-label="Position of the part that is shown">'
         f'<output id="window" for="pan">{whole}</output>'
-        '<span id="readout" aria-hidden="true">Ctrl + wheel or double click zooms</span></div>'
+        '<span id="readout" aria-hidden="true">Click and wheel, or double click, to zoom</span></div>'
     )
 
 

@@ -99,6 +99,11 @@ class ModelSpec:
     def keys(self) -> tuple[str, ...]:
         return tuple(label.key for label in self.labels)
 
+    @property
+    def certificates(self) -> Mapping[str, Mapping[str, Any]]:
+        """The summaries of the parity certificates that the file carries, by kind; empty where there is none."""
+        return {kind: entry for kind, entry in (self.parity or {}).items() if isinstance(entry, Mapping)}
+
     def index_of(self, role: Role) -> tuple[int, ...]:
         """Output columns of the labels with that role."""
         return tuple(i for i, label in enumerate(self.labels) if label.role == role)

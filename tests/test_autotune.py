@@ -10,7 +10,7 @@ import pytest
 from red_model import write_exam
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime import Reader, autotune, reader
+from capsule_edge.runtime import Reader, autotune
 from capsule_edge.runtime.autotune import PlanKey, Tuner, cache_folder, load_plan, plans, save_plan
 from capsule_edge.runtime.outputs import prepare_folder, write_study
 from capsule_edge.runtime.pipeline import FixedPlan
@@ -146,12 +146,12 @@ def test_a_search_changes_no_byte_and_goes_to_timing_alone(
 
     searching = False
     expected = files(autotune=False)
-    monkeypatch.setattr(reader, "SHORTEST", 1)
+    monkeypatch.setattr(autotune, "SHORTEST", 1)
     monkeypatch.setattr(autotune, "_SECONDS", 0.0)
     monkeypatch.setattr(autotune, "_BATCHES", 1)
     monkeypatch.setattr(autotune, "_ROUNDS", 1)
     searching = True
-    monkeypatch.setattr(reader, "plans", lambda cores: [FixedPlan(cores, 2), FixedPlan(1, 1)])
+    monkeypatch.setattr(autotune, "plans", lambda cores: [FixedPlan(cores, 2), FixedPlan(1, 1)])
     assert files() == expected
     (kept,) = cache.rglob("*.json")
     assert json.loads(kept.read_text())["workers"] in (1, 2)

@@ -12,11 +12,14 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from jsonschema import Draft202012Validator
+from red_model import write_exam, write_red_model
 from tiny_model import LABELS, tiny_spec, write_tiny_model
 
 from capsule_edge.cli.compare import command as compare
 from capsule_edge.cli.evaluate import command as evaluate
 from capsule_edge.cli.info import command as info
+from capsule_edge.evaluation.certificate import schema_path
 from capsule_edge.evaluation.parity import parity_summary
 from capsule_edge.evaluation.predict import load_predictions
 from capsule_edge.runtime.backends import open_model
@@ -196,6 +199,27 @@ def test_compare_ends_in_4_when_a_gate_fails(model: Path, frames: Path, tmp_path
     assert printed.exit_code == 4
     assert "became" in printed.stdout
     assert printed.stdout.rstrip().endswith("verdict: fail")
+
+
+def test_compare_counts_the_events_that_both_find(frames: Path, tmp_path: Path) -> None:
+    red, exam = write_red_model(tmp_path / "red.onnx"), write_exam(tmp_path / "exam.mp4")
+    document = documents(
+        call(compare, red, red, "--data", frames, "--recording", exam, "--recording", exam, "--json")
+    )
+    # The same recording twice is two recordings, with one event each.
+    assert document["events"] == {
+        "iou": 0.5, "a": 2, "b": 2, "matched": 2, "agreement": 1.0, "recordings": 2
+    }  # fmt: skip
+    Draft202012Validator(json.loads(schema_path().read_text())).validate(document)
+    assert (
+        "both 2" in call(compare, red, red, "--data", frames, "--recording", exam, "--recording", exam).stdout
+    )
+    assert "absent.mp4" in refused(
+        compare, InputError, red, red, "--data", frames, "--recording", tmp_path / "absent.mp4"
+    )
+    table = tmp_path / "p.csv"
+    call(evaluate, red, "--data", frames, "--save-predictions", table, "--resamples", 0)
+    assert "no recordings" in refused(compare, UsageError, table, red, "--data", frames, "--recording", exam)
 
 
 def test_compare_with_a_table_certifies_the_conversion(model: Path, frames: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import damage
 import jsonschema
+import onnx
 import pytest
 from red_model import write_exam, write_red_model
 from tiny_model import write_tiny_model
@@ -115,6 +116,17 @@ def check_refused(called: Called, code: int, says: str) -> None:
     assert says in called.err
     assert "Traceback" not in called.err
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_an_int8_file_without_a_certificate_is_warned_of(call, exam: Path, tmp_path: Path) -> None:
+    bare = write_tiny_model(tmp_path / "bare.onnx", labels=LABELS, precision="int8")
+    called = call("run", exam, "--model", bare, "--out", "a")
+    assert (called.code, called.err.count("\n")) == (0, 1)
+    assert called.err.startswith("warning: bare.onnx has no certificate")
+    proven = write_tiny_model(
+        tmp_path / "proven.onnx", labels=LABELS, precision="int8", parity={"conversion": {"verdict": "pass"}}
+    )
+    assert call("run", exam, "--model", proven, "--out", "b").err == ""
 
 
 def test_a_recording_leaves_four_files(call, exam: Path, red_model: Path) -> None:
@@ -535,6 +547,41 @@ def test_landmarks_by_hand_reach_the_study_and_the_report(call, red_model: Path,
     share = round((event["peak_s"] - 5) / 20, 6)
     assert landmarks["positions"] == [{"event": 1, "segment": "small-bowel", "share": share}]
     assert study["tool"]["options"]["landmarks"] == {"small-bowel": 5.0, "colon": 25.0}
+
+
+def test_a_model_that_sees_a_landmark_and_the_view_says_so(
+    call, red_model: Path, exam: Path, tmp_path: Path
+) -> None:
+    """The red model under other names: what is red is the pylorus, and its third label the view."""
+    model = onnx.load(str(red_model))
+    (metadata,) = model.metadata_props
+    spec = json.loads(metadata.value)
+    spec["labels"][1] |= {"key": "pylorus", "name": "Pylorus", "role": "landmark"}
+    spec["labels"][2] |= {"key": "bubbles", "name": "Bubbles", "role": "quality"}
+    spec["operating_points"] = {
+        new: spec["operating_points"][old] for old, new in (("bleeding", "pylorus"), ("polyp", "bubbles"))
+    }
+    metadata.value = json.dumps(spec)
+    onnx.save(model, str(tmp_path / "guide.onnx"))
+    assert call("run", exam, "--model", tmp_path / "guide.onnx").code == 0
+    study = check_files(Path("exam.capsule-edge"))
+    assert study["events"] == []  # no label of it is a finding
+    (mark,) = study["landmarks"]["marks"]
+    assert (mark["name"], mark["source"], mark["label"]) == ("small-bowel", "model", "pylorus")
+    # Frames 20 to 31 of 2 a second are red, to 16 s; the mean over 2 s takes in a frame or two beside them.
+    assert mark["time_s"] == pytest.approx(16.0, abs=1.0)
+    transit = study["landmarks"]["transit"]
+    assert (transit["gastric_s"], transit["gastric_from"]) == (mark["time_s"], "recording")
+    assert transit["small_bowel_s"] is None
+    assert study["quality"] | {"labels": None} == {
+        "assessed": True,
+        "labels": None,
+        "reduced_frames": 0,
+        "reduced_share": 0.0,
+    }
+    page = Path("exam.capsule-edge/report.html").read_text("utf-8")
+    assert "suggested by the model (Pylorus)" in page
+    assert "reduced on 0 of 60 frames" in page
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from tiny_model import write_tiny_model
 
 from capsule_edge.evaluation import event_search
-from capsule_edge.evaluation.event_fit import fit_document, fitted_spec
+from capsule_edge.evaluation.event_fit import fit_document, fitted_spec, put_into_run
 from capsule_edge.evaluation.event_search import Fit, fit_events, read_with
 from capsule_edge.evaluation.findings import score_findings
 from capsule_edge.evaluation.recordings import Answers, read_answers
@@ -153,6 +153,27 @@ def test_the_document_goes_into_a_model_spec() -> None:
     ]
     assert measured["frame_by_frame"]["all"]["findings"] == 4
     json.dumps(document, allow_nan=False)
+
+
+def test_the_document_goes_into_a_training(tmp_path: Path) -> None:
+    document = fit_document(SPEC, [answers(ULCERS)])
+    spec = {key: value for key, value in SPEC.to_dict().items() if key != "precision"}
+    (tmp_path / "run.json").write_text(json.dumps({"size": 96, "spec": spec}), encoding="utf-8")
+    put_into_run(tmp_path, document)
+    run = json.loads((tmp_path / "run.json").read_text("utf-8"))
+    assert run["size"] == 96
+    assert "precision" not in run["spec"]
+    assert run["spec"]["events"] == document["events"]
+    assert run["spec"]["operating_points"]["ulcer"] == document["operating_points"]["ulcer"]
+    assert run["spec"]["labels"] == spec["labels"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    for text in ("", "{}", '{"spec": 3}', "[]"):
+        (tmp_path / "run.json").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match="no spec of a training"):
+            put_into_run(tmp_path, document)
+        assert (tmp_path / "run.json").read_text("utf-8") == text
+    with pytest.raises(InputError, match="no spec of a training"):
+        put_into_run(tmp_path / "none", document)
 
 
 def write_run(folder: Path, labels: tuple[str, ...], count: int = 60) -> tuple[Path, Path]:

@@ -20,6 +20,7 @@ from capsule_edge.runtime.errors import InputError, UsageError
 from capsule_edge.runtime.gate import EVERY, SIDE, THRESHOLD, mark_duplicates, measure
 from capsule_edge.runtime.outputs import prepare_folder, write_study
 from capsule_edge.runtime.preprocess import FieldOfView
+from capsule_edge.runtime.resume import Journal
 from capsule_edge.runtime.stages import Sighted
 
 
@@ -138,3 +139,24 @@ def test_the_table_is_of_what_the_gate_does(red: Reader, tmp_path: Path) -> None
     damaged = damage.blank(exam, tmp_path / "damaged.mp4", 12)
     with pytest.raises(InputError, match="corrupt"):
         redundancy.play_all(damaged, red._engine(1), [0.5])
+
+
+@pytest.mark.parametrize("stop", [16, 48, 112])
+def test_a_resumed_run_has_the_same_duplicates(red: Reader, tmp_path: Path, stop: int) -> None:
+    exam = still(tmp_path / "still.mp4", [(30, False, 0), (15, True, 0), (100, False, 9)])
+    whole = red.read(exam, gate=THRESHOLD)
+
+    def kill(done: int, _total: int) -> None:
+        if done >= stop:
+            raise KeyboardInterrupt
+
+    with Journal(tmp_path) as journal, pytest.raises(KeyboardInterrupt):
+        red.read(exam, gate=THRESHOLD, journal=journal, progress=kill)
+    with Journal(tmp_path) as journal:
+        resumed = red.read(exam, gate=THRESHOLD, journal=journal)
+        assert journal.resumed > 0
+    for ours, theirs in zip(resumed.frames, whole.frames, strict=True):
+        assert (ours.status, ours.duplicate_of) == (theirs.status, theirs.duplicate_of)
+        np.testing.assert_array_equal(ours.probabilities, theirs.probabilities)
+    np.testing.assert_array_equal(resumed.colours, whole.colours)
+    assert resumed.events == whole.events

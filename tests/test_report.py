@@ -253,7 +253,7 @@ def test_a_finding_without_operating_point_is_said_to_be_never_marked() -> None:
     text = page(make_study(spec=spec)).text
     assert "Blood, fresh: the model has no threshold for it, so it is never marked." in text
     assert "Looked for, frame by frame: 1 finding." in text
-    assert "Never measured: Ulcer." in text
+    assert "How well this model sees it was never measured: Ulcer." in text
 
 
 def test_a_finding_that_the_model_hardly_sees_is_named_as_such() -> None:

@@ -157,8 +157,12 @@ def test_events_are_reached_by_tab_alone(browser: Browser, pages: dict[str, Path
         )
         reached.append(focused)
     for number in range(1, 5):
-        assert f"#event-{number}" in reached  # its block on the timeline
-        assert f"event-{number}" in reached  # its card, which chooses it
+        assert f"#event-{number}" in reached  # its block on the timeline, which chooses it
+    assert "event-1" in reached  # one card; arrows move among them, and Tab goes on to what shows it large
+    browser.js("document.querySelector('.lane a[href=\"#event-3\"]').focus()")
+    browser.press("Enter")
+    assert chosen(browser) == "event-3"
+    assert browser.js("return document.activeElement.id") == "event-3"
     for control in ("zoom-in", "next", "previous", "maps", "show-time", "keys"):
         assert control in reached
 
@@ -215,6 +219,36 @@ def test_the_timeline_zooms_by_keys_buttons_and_wheel(browser: Browser, pages: d
     begin, end = window(browser).split(" to ")
     assert "00:00:00" < begin < "02:00:00"
     assert "06:00:00" < end < "08:00:00"
+
+
+def test_the_timeline_is_drawn_along_and_zoomed_once_pressed(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["few"])
+    act = """
+      const axis = document.getElementById('axis'); const box = axis.getBoundingClientRect();
+      const [kind, at, more] = arguments;
+      const Type = kind === 'wheel' ? WheelEvent : PointerEvent;
+      const event = new Type(kind, {clientX: box.left + at * box.width, clientY: box.top,
+        bubbles: kind !== 'pointerleave', cancelable: true, ...more});
+      (kind === 'pointerleave' ? document.getElementById('timeline') : axis).dispatchEvent(event);
+      return event.defaultPrevented;
+    """
+    browser.js(act, "pointerdown", 0.5, {"button": 0})
+    browser.js(act, "pointerup", 0.5, {})
+    for _ in range(3):
+        assert browser.js(act, "wheel", 0.5, {"deltaY": -100})
+    browser.settle()
+    before = window(browser)
+    assert before != "00:00:00 to 08:00:00"
+    browser.js(act, "pointerdown", 0.5, {"button": 0})
+    browser.js(act, "pointermove", 0.25, {"buttons": 1})
+    browser.js(act, "pointerup", 0.25, {})
+    browser.settle()
+    # Drawn to the left by a quarter of the width: what is shown begins that much later.
+    assert window(browser).split(" to ")[0] > before.split(" to ")[0]
+    browser.js(act, "pointerleave", 0.5, {})
+    assert not browser.js(act, "wheel", 0.5, {"deltaY": -100})
 
 
 def test_a_zoomed_timeline_shows_the_chosen_event_where_it_is(

@@ -36,9 +36,13 @@ const events = (() => {
 
   function choose(card, { focus = false, say = true } = {}) {
     current?.removeAttribute("aria-current");
-    if (current) links.get(current.id)?.removeAttribute("aria-current");
+    if (current) {
+      current.tabIndex = -1; // Tab goes to one card and on to what shows it large; arrows move among the cards
+      links.get(current.id)?.removeAttribute("aria-current");
+    }
     current = card;
     card.setAttribute("aria-current", "true");
+    card.tabIndex = 0;
     links.get(card.id)?.setAttribute("aria-current", "true");
     enlarge(card);
     timeline.curve(card.dataset.label);
@@ -54,6 +58,7 @@ const events = (() => {
     chosen = key;
     cards.forEach((card) => {
       card.hidden = key === FIRST ? "later" in card.dataset : key !== ALL && card.dataset.label !== key;
+      links.get(card.id)?.setAttribute("tabindex", card.hidden ? "-1" : "0");
     });
     filters.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.filter === key)));
     if (say) status.textContent = `Showing ${shown().length} of ${cards.length} events`;
@@ -109,6 +114,7 @@ const events = (() => {
     byId("show-time").addEventListener("click", showOnTimeline);
     byId("zoom-event").addEventListener("click", showOnTimeline);
     window.addEventListener("hashchange", openHash);
+    cards.forEach((card) => { card.tabIndex = -1; });
     filter(cards.some((card) => "later" in card.dataset) ? FIRST : ALL, false);
     openHash();
   } else {

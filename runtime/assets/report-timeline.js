@@ -184,24 +184,44 @@ const timeline = (() => {
     const from = pan.value / 1000 * (1 - width());
     show(from, from + width());
   });
-  // A wheel scrolls the page, as everywhere; with Ctrl (and so two fingers on a trackpad) it zooms, sideways it moves.
+  // A wheel scrolls the page, as everywhere. It zooms with Ctrl (two fingers on a trackpad), or once the timeline was
+  // pressed, until the pointer leaves; sideways it moves. Pressed and drawn, the part that is shown moves along.
+  let pressed = false;
+  let held = null;
+  const inLanes = (event) => { const box = lanes(); return event.clientX >= box.left && event.clientX <= box.right; };
   root.addEventListener("wheel", (event) => {
-    const box = lanes();
-    if (event.clientX < box.left || event.clientX > box.right) return;
-    if (event.ctrlKey || event.metaKey) {
+    if (!inLanes(event)) return;
+    if (event.ctrlKey || event.metaKey || (pressed && Math.abs(event.deltaY) > Math.abs(event.deltaX))) {
       event.preventDefault();
       zoom(Math.exp(clamp(event.deltaY, -100, 100) / 250), shareAt(event));
     } else if (!isWhole() && Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
       event.preventDefault();
-      const by = event.deltaX / box.width * width();
+      const by = event.deltaX / lanes().width * width();
       show(view.from + by, view.to + by);
     }
   }, { passive: false });
+  root.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || !inLanes(event) || event.target.closest("a")) return;
+    pressed = true;
+    held = { x: event.clientX, from: view.from };
+  });
+  root.addEventListener("pointermove", (event) => {
+    if (held && event.buttons && !isWhole()) {
+      const from = held.from - (event.clientX - held.x) / lanes().width * width();
+      show(from, from + width());
+    }
+    hover(event);
+  });
+  root.addEventListener("pointerup", () => { held = null; });
+  root.addEventListener("pointerleave", () => {
+    pressed = false;
+    held = null;
+    byId("hover").classList.remove("on");
+    byId("readout").textContent = hint;
+  });
   root.addEventListener("dblclick", (event) => {
     if (event.clientX >= lanes().left) zoom(0.25, shareAt(event));
   });
-  root.addEventListener("pointermove", hover);
-  root.addEventListener("pointerleave", () => { byId("hover").classList.remove("on"); byId("readout").textContent = hint; });
 
   return {
     show,

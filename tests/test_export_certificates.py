@@ -1,0 +1,165 @@
+"""Export with frames: the table of Keras's answers, both certificates of both INT8 files, their summaries."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("tf_keras", reason="needs the extra 'train'")
+
+from jsonschema import Draft202012Validator
+from quantised_models import KEYS, write_run
+
+from capsule_edge.cli.compare import command as compare
+from capsule_edge.cli.export import command as export
+from capsule_edge.cli.info import command as info
+from capsule_edge.evaluation.certificate import schema_path
+from capsule_edge.evaluation.datasets import load_dataset
+from capsule_edge.evaluation.predict import load_predictions
+from capsule_edge.export import bundle
+from capsule_edge.export.bundle import FILES, export_run
+from capsule_edge.export.certify import TABLE, KerasBackend
+from capsule_edge.export.run_folder import load_run, synthetic_frames
+from capsule_edge.runtime.errors import GateError, UsageError
+from capsule_edge.runtime.tflite_metadata import read_spec
+
+INT8 = ("model.int8.onnx", "model.int8.tflite")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("certified") / "run", "plain_cnn", 64)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 colour fields of five videos, every label in each."""
+    root = tmp_path_factory.mktemp("labelled")
+    rows = []
+    for i, frame in enumerate(synthetic_frames(64, count=60, seed=8)):
+        cv2.imencode(".png", frame[..., ::-1])[1].tofile(root / f"{i}.png")
+        rows.append([f"{i}.png", KEYS[i % 5], f"v{i // 5 % 5}", "val"])
+    with (root / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["file", "label", "video_id", "split"], *rows])
+    return root
+
+
+@pytest.fixture(scope="module")
+def out(run_folder: Path, frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certified") / "out"
+    report = export_run(run_folder, folder, dataset=load_dataset(frames))
+    assert len(report.certificates) == 4
+    return folder
+
+
+def certificates(out: Path, kind: str) -> dict[str, Any]:
+    return {file: json.loads((out / "certificates" / f"{file}.{kind}.json").read_text()) for file in INT8}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["conversion", "shipping"])
+def test_a_certificate_names_the_files_as_they_lie_there(out: Path, kind: str) -> None:
+    for file, document in certificates(out, kind).items():
+        Draft202012Validator(json.loads(schema_path().read_text())).validate(document)
+        a, b = document["models"]["a"], document["models"]["b"]
+        assert (b["file"], b["sha256"]) == (file, sha256(out / file))
+        assert a["sha256"] == sha256(out / a["file"])
+        assert a["file"] == (TABLE if kind == "conversion" else file.replace("int8", "fp32"))
+        assert {path.suffix for path in out.glob(f"certificates/{file}.{kind}.*")} == {
+            ".json",
+            ".md",
+            ".html",
+        }
+        assert document["data"]["frames"] == 60
+
+
+def test_the_file_says_what_keras_says(out: Path) -> None:
+    for document in certificates(out, "conversion").values():
+        assert (document["verdict"], document["agreement"]) == ("pass", 1.0)
+        # The files' softmax is float32, the table's float64.
+        assert document["max_abs_dp"] < 1e-5
+
+
+def test_the_summary_is_in_the_file_and_info_shows_it(out: Path) -> None:
+    for file in INT8:
+        spec = read_spec(out / file) if file.endswith("tflite") else None
+        parity = (
+            spec.parity
+            if spec
+            else json.loads(CliRunner().invoke(info, [str(out / file), "--json"]).stdout)["certificate"]
+        )
+        assert parity is not None
+        assert parity["fp32_sha256"] == sha256(out / file.replace("int8", "fp32"))
+        assert parity["conversion"]["against_sha256"] == sha256(out / TABLE)
+        assert parity["conversion"]["verdict"] == "pass"
+        assert parity["shipping"]["agreement"] == certificates(out, "shipping")[file]["agreement"]
+    printed = CliRunner().invoke(info, [str(out / INT8[0])]).stdout
+    assert "certificate (conversion): pass, agreement 1.0000" in printed
+    assert "certificate (shipping): " in printed
+
+
+def test_the_sums_are_those_of_the_finished_files(out: Path) -> None:
+    for line in (out / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert sha256(out / name) == digest
+
+
+def test_compare_repeats_the_conversion_certificate_without_tensorflow(out: Path, frames: Path) -> None:
+    result = CliRunner().invoke(
+        compare, [str(out / TABLE), str(out / INT8[0]), "--data", str(frames), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    again, first = json.loads(result.stdout), certificates(out, "conversion")[INT8[0]]
+    again["models"]["b"]["backend"] = first["models"]["b"]["backend"]
+    assert again == first
+
+
+def test_the_table_is_what_the_qat_model_answers(run_folder: Path, frames: Path, out: Path) -> None:
+    run = load_run(run_folder)
+    table = load_predictions(out / TABLE)
+    assert len(table) == 60
+    picture = cv2.cvtColor(cv2.imread(str(frames / table.files[7])), cv2.COLOR_BGR2RGB)
+    from capsule_edge.runtime.preprocess import preprocess
+
+    answer = KerasBackend(run.qat, run.spec, out).run(preprocess(np.asarray(picture), run.spec.input)[None])
+    assert np.allclose(answer.probabilities[0], table.probabilities[7], atol=1e-7)
+
+
+def test_a_file_that_does_not_answer_as_keras_is_not_exported(
+    run_folder: Path, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(KerasBackend):
+        def run(self, given: Any) -> Any:
+            answer = super().run(given)
+            return type(answer)(answer.probabilities[:, ::-1].copy(), answer.logits, answer.features)
+
+    monkeypatch.setattr(bundle, "KerasBackend", Other)
+    with pytest.raises(
+        GateError, match=r"ONNX INT8 gives Keras's label on .* of 60 frames, allowed is 99.9% or more"
+    ):
+        export_run(run_folder, tmp_path / "new" / "out", dataset=load_dataset(frames))
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_the_command_says_that_there_is_no_certificate(run_folder: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(export, [str(run_folder), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "warning: without --data the INT8 files carry no certificate" in result.stderr
+    assert not (tmp_path / "out" / TABLE).exists()
+    refused = CliRunner().invoke(export, [str(run_folder), "--out", str(tmp_path / "b"), "--split", "val"])
+    assert isinstance(refused.exception, UsageError)
+
+
+def test_every_file_is_there(out: Path) -> None:
+    assert {path.name for path in out.iterdir()} == {*FILES.values(), "SHA256SUMS", TABLE, "certificates"}
