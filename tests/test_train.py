@@ -106,15 +106,15 @@ def test_folds_share_no_video_and_unseen_classes_do_not_count(frames: Frames) ->
 
 
 def test_frames_are_moved_as_opencv_moves_them(tf_keras: object) -> None:
-    from capsule_edge.train.fit import _move
+    from capsule_edge.train.loop import move
 
     rng = np.random.default_rng(1)
     frame = cv2.GaussianBlur(rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.float32), (0, 0), 3)
     variation = augment.draw(rng, 6, SIZE)
-    moved = _move(np.repeat(frame[None], 6, axis=0), variation.move).numpy()
-    for got, move in zip(moved, variation.move, strict=True):
+    moved = move(np.repeat(frame[None], 6, axis=0), variation.move).numpy()
+    for got, how in zip(moved, variation.move, strict=True):
         wanted = cv2.warpAffine(
-            frame, move[:6].reshape(2, 3), (SIZE, SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            frame, how[:6].reshape(2, 3), (SIZE, SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         )
         # OpenCV places samples on a grid of 1/32 pixel: 1/64 of the steepest slope, about 15 levels a pixel.
         assert np.abs(got - wanted)[2:-2, 2:-2].mean() < 0.25
@@ -122,43 +122,18 @@ def test_frames_are_moved_as_opencv_moves_them(tf_keras: object) -> None:
 
 def test_a_variation_of_no_strength_only_turns(tf_keras: object) -> None:
     keras = pytest.importorskip("keras")
-    from capsule_edge.train.fit import _move
+    from capsule_edge.train.loop import move
 
     at = np.arange(SIZE) + 0.5 - SIZE / 2
     inside = at[:, None] ** 2 + at[None, :] ** 2 <= (SIZE / 2) ** 2
     frame = np.where(inside[:, :, None], np.array([180, 120, 60]), 0).astype(np.uint8)
     variation = augment.draw(np.random.default_rng(2), 4, SIZE, strength=0.0)
-    out = augment.apply(np.repeat(frame[None], 4, axis=0), variation, keras.ops, _move).numpy()
+    out = augment.apply(np.repeat(frame[None], 4, axis=0), variation, keras.ops, move).numpy()
     assert out.min() == -1
     middle = out[:, SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4]
     assert middle == pytest.approx(
         np.broadcast_to((np.array([180, 120, 60]) - 128) / 128, middle.shape), abs=1e-4
     )
-
-
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tf_keras: object, frames: Frames, tmp_path: Path) -> None:
-    from capsule_edge.train import fit
-
-    def run(name: str, epochs: int) -> dict[str, np.ndarray]:
-        tf_keras.utils.set_random_seed(5)
-        model = models.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
-        config = TrainConfig(architecture="plain_cnn", size=SIZE, epochs=3, batch=16, phantom=0)
-        stop = [epochs]
-
-        def note(line: dict) -> None:
-            if "epoch" in line and line["epoch"] + 1 == stop[0]:
-                raise KeyboardInterrupt
-
-        try:
-            fit.fit_fp32(model, frames, config, checkpoint=tmp_path / f"{name}.npz", note=note)
-        except KeyboardInterrupt:
-            stop[0] = -1
-            fit.fit_fp32(model, frames, config, checkpoint=tmp_path / f"{name}.npz", note=note)
-        return weights.collect(model)
-
-    whole, resumed = run("whole", -1), run("resumed", 1)
-    # The same operations in the same order on the same numbers; threads may add up in another order.
-    assert max(float(np.abs(whole[k] - resumed[k]).max()) for k in whole) < 1e-4
 
 
 def test_train_leaves_a_run_that_goes_on_and_refuses_another(

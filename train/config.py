@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,19 @@ from typing import Any
 from capsule_edge.runtime.errors import InputError, UsageError
 
 __all__ = ["TrainConfig"]
+
+_KINDS: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+_SAID = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_SHARES = (
+    "sampling", "video_sampling", "prior", "label_smoothing", "ema", "distillation", "debris", "compression",
+)  # fmt: skip
+_LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("size", "epochs", "batch", "learning_rate", "qat_epochs", "qat_learning_rate", "qat_batch"),
+     lambda value: value > 0, "a number above 0"),
+    (("warmup_epochs", "weight_decay", "adjustment", "augmentation", "focal", "mixup", "patience", "phantom", "seed"),
+     lambda value: value >= 0, "0 or more"),
+    (_SHARES, lambda value: 0 <= value <= 1, "0 to 1"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,9 @@ class TrainConfig:
     ``distillation`` is the share of the loss that teachers have, where there are any, and ``phantom`` the number of
     rendered frames added.
 
-    ``augmentation``, ``debris`` and ``compression`` are strengths (``augment.draw``).
+    ``augmentation``, ``debris`` and ``compression`` are strengths (``augment.draw``). ``focal`` is the gamma of the
+    focal loss, 0 for cross-entropy; ``mixup`` the alpha of mixup's beta distribution, 0 for none. With a ``patience``
+    above 0 a fit ends when macro-F1 on held-out videos has not risen for as many epochs, with the best epoch's weights.
     """
 
     architecture: str = "mobilenet_v2"
@@ -42,7 +58,10 @@ class TrainConfig:
     augmentation: float = 1.0
     debris: float = 0.0
     compression: float = 0.0
+    focal: float = 0.0
+    mixup: float = 0.0
     ema: float = 0.995
+    patience: int = 0
     distillation: float = 0.5
     phantom: int = 1200
     seed: int = 20261123
@@ -52,21 +71,17 @@ class TrainConfig:
     saturation_safe: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}, allowed is a number above 0")
-        for name in (
-            "sampling",
-            "video_sampling",
-            "prior",
-            "label_smoothing",
-            "ema",
-            "distillation",
-            "debris",
-            "compression",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} is {getattr(self, name)}, allowed is 0 to 1")
+        for field in dataclasses.fields(self):
+            value, wanted = getattr(self, field.name), _KINDS[str(field.type)]
+            # A bool is an int to Python, and an int a number to everyone.
+            fits = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
+            if not fits and not (wanted is float and type(value) is int):
+                raise UsageError(f"{field.name} is {value!r}, allowed is {_SAID[wanted]}")
+        for names, fits_range, allowed in _LIMITS:
+            for name in names:
+                value = getattr(self, name)
+                if not (math.isfinite(value) and fits_range(value)):
+                    raise UsageError(f"{name} is {value}, allowed is {allowed}")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate at ``step`` of ``steps``: linear warm-up, then a cosine to zero."""
@@ -89,6 +104,31 @@ class TrainConfig:
     def read(cls, path: Path) -> TrainConfig:
         """The configuration in a JSON file. Raises ``InputError`` for a file or a field that does not fit."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            return cls.of(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, UsageError) as error:
             raise InputError(f"{path} holds no training configuration: {error}") from None
+
+    @classmethod
+    def of(cls, fields: Any) -> TrainConfig:
+        """The defaults but for ``fields``. Raises ``UsageError`` that names a field that is not known."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(fields, dict) or (odd := [name for name in fields if name not in known]):
+            what = (
+                f"the field {odd[0]!r} is not known" if isinstance(fields, dict) else "that is no JSON object"
+            )
+            raise UsageError(f"{what}, allowed are {', '.join(known)}")
+        return cls(**fields)
+
+    def override(self, assignments: Sequence[str]) -> TrainConfig:
+        """This configuration with ``FIELD=VALUE`` in place of its own. Raises ``UsageError`` for what does not fit."""
+        fields = self.to_dict()
+        for text in assignments:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise UsageError(f"{text!r} sets nothing, allowed is FIELD=VALUE", hint="such as batch=32")
+            own = isinstance(fields.get(name), str)
+            try:
+                fields[name] = value if own else json.loads(value)
+            except ValueError:
+                fields[name] = value  # its kind is refused by name
+        return self.of(fields)

@@ -5,7 +5,7 @@ A draw depends on (seed, epoch) alone: a resumed run sees what the uninterrupted
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,15 +27,20 @@ from .config import TrainConfig
 __all__ = [
     "Draw",
     "Frames",
+    "check_labels",
     "class_prior",
+    "decode",
     "draw_epoch",
+    "draw_mixing",
     "draw_weights",
     "load_frames",
     "phantom_frames",
     "scale",
+    "videos_of",
 ]
 
 _WORKERS = 8
+_CHUNK = 512  # frames decoded ahead of whoever takes them
 PHANTOM = "phantom"  # the video that rendered frames are said to be of
 
 
@@ -55,6 +60,12 @@ class Frames:
     def take(self, rows: npt.NDArray[np.int64]) -> Frames:
         return Frames(self.pixels[rows], self.labels[rows], self.videos[rows], self.keys)
 
+    def first(self, count: int) -> Frames:
+        """The first ``count``, a view."""
+        return Frames(
+            self.pixels[:count], self.labels[:count], self.videos[:count], self.keys, self.unreadable
+        )
+
     def join(self, other: Frames) -> Frames:
         if other.keys != self.keys:
             raise InputError(f"labels differ: {self.keys} and {other.keys}")
@@ -71,29 +82,49 @@ def load_frames(dataset: Dataset, keys: Sequence[str], spec: InputSpec) -> Frame
 
     Raises ``InputError`` for a label that is not among ``keys`` or when no image can be read.
     """
-    column = {key: i for i, key in enumerate(keys)}
-    for sample in dataset.samples:
-        if sample.label not in column:
-            raise InputError(f"{sample.file} has label {sample.label!r}, allowed is one of {', '.join(keys)}")
+    labels = check_labels(dataset, keys)
     pixels = np.empty((len(dataset.samples), spec.size, spec.size, 3), np.uint8)
     readable = np.ones(len(pixels), bool)
-
-    def load(row: int) -> None:
-        try:
-            pixels[row] = preprocess(read_frame(dataset.samples[row]), spec)
-        except InputError:
+    for row, frame in enumerate(decode(dataset, spec)):
+        if frame is None:
             readable[row] = False
-
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        list(pool.map(load, range(len(pixels))))
+        else:
+            pixels[row] = frame
     if not readable.any():
         raise InputError(f"none of the {len(pixels)} images can be read")
-    labels = np.array([column[s.label] for s in dataset.samples], np.int64)
-    videos = np.array([s.video_id or s.file.stem for s in dataset.samples])
+    videos = videos_of(dataset)
     lost = tuple(str(dataset.samples[row].file) for row in np.flatnonzero(~readable))
     if lost:
         pixels, labels, videos = pixels[readable], labels[readable], videos[readable]
     return Frames(pixels, labels, videos, tuple(keys), lost)
+
+
+def check_labels(dataset: Dataset, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The column of each sample's label. Raises ``InputError`` for a label that is not among ``keys``."""
+    column = {key: i for i, key in enumerate(keys)}
+    for sample in dataset.samples:
+        if sample.label not in column:
+            raise InputError(f"{sample.file} has label {sample.label!r}, allowed is one of {', '.join(keys)}")
+    return np.array([column[s.label] for s in dataset.samples], np.int64)
+
+
+def videos_of(dataset: Dataset) -> npt.NDArray[np.str_]:
+    """The group of each sample: its video, or itself where none is named."""
+    return np.array([s.video_id or s.file.stem for s in dataset.samples])
+
+
+def decode(dataset: Dataset, spec: InputSpec) -> Iterator[npt.NDArray[np.uint8] | None]:
+    """Every sample preprocessed by the runtime's code, in order, on several threads; None for what cannot be read."""
+
+    def one(row: int) -> npt.NDArray[np.uint8] | None:
+        try:
+            return preprocess(read_frame(dataset.samples[row]), spec)
+        except InputError:
+            return None
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for start in range(0, len(dataset.samples), _CHUNK):
+            yield from pool.map(one, range(start, min(start + _CHUNK, len(dataset.samples))))
 
 
 def phantom_frames(count: int, keys: Sequence[str], spec: InputSpec, seed: int) -> Frames:
@@ -167,3 +198,12 @@ def draw_epoch(
     return Draw(
         rows.astype(np.int32), Variation(*(v.reshape(steps, config.batch, *v.shape[1:]) for v in flat))
     )
+
+
+def draw_mixing(config: TrainConfig, epoch: int, steps: int) -> npt.NDArray[np.float32]:
+    """How much of its neighbour each frame takes on, (steps, batch), at most half (mixup, Zhang et al., ICLR 2018)."""
+    if not config.mixup:
+        return np.zeros((steps, config.batch), np.float32)
+    rng = np.random.default_rng((config.seed, epoch, 1))
+    drawn = rng.beta(config.mixup, config.mixup, (steps, config.batch))
+    return np.minimum(drawn, 1 - drawn).astype(np.float32)

@@ -6,10 +6,10 @@ killed goes on where it was.
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,17 @@ from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSpec, Role
 
 from . import models, weights
+from .cache import cached_frames
 from .config import TrainConfig
-from .data import PHANTOM, Frames, load_frames, phantom_frames, scale
+from .data import PHANTOM, Frames, scale
 from .folds import fold_of, mask_unseen
+from .journal import Journal
 
 __all__ = ["train_run"]
 
 _HELD_OUT_FOLDS = 6
 _REPLAY_FRAMES = 64
+_CACHE = "cache"
 # A recording is almost all normal: one false frame in a hundred is as many as a reader bears, and nothing is shown
 # that the calibrated model does not hold more likely than all else together.
 _MIN_SPECIFICITY, _MIN_THRESHOLD = 0.99, 0.5
@@ -49,74 +52,119 @@ def train_run(
     backbone: Path | None = None,
     teachers: Sequence[Path] = (),
     calibrate_on: Path | None = None,
+    cache: Path | None = None,
+    checkpoint_every_s: float = 120.0,
     note: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> None:
-    """Train on ``dataset`` and leave a RUN folder in ``out``.
+    """Train on ``dataset`` and leave a RUN folder in ``out``; one that was begun goes on where it was.
 
-    ``backbone`` is a pretrained MobileNetV2 (``weights.load_backbone``). ``teachers`` are exported model files, or
-    weights of the same architecture, whose mean probabilities are learnt beside the labels. ``calibrate_on`` is the
+    ``backbone`` are pretrained weights (``weights.load_backbone``). ``teachers`` are exported model files, or weights
+    of the same architecture, whose mean probabilities are learnt beside the labels. ``calibrate_on`` is the
     ``out_of_fold.npz`` that ``folds`` left: the temperature and the operating points come from it. Without it a sixth
-    of the videos is held out of the fit, to calibrate on.
+    of the videos is held out of the fit, to calibrate on; another sixth where ``config.patience`` asks for early
+    stopping. Preprocessed frames are kept in ``cache``; without one they lie in ``out`` while the run lasts.
+
+    Under a TF_CONFIG of several workers (``workers``) the FP32 fit is shared; the rest is the first one's alone.
 
     Raises ``UsageError`` for a data set of one class, and what reading and writing raise.
     """
+    import tensorflow as tf
     import tf_keras
 
-    from . import fit, qat
+    from . import fit
+    from .loop import Saving
+    from .workers import Workers
 
     keys = dataset.labels
     if len(keys) < 2:
         raise UsageError(f"the data set has the class {', '.join(keys)} alone, at least two are needed")
+    tf.config.experimental.enable_op_determinism()
+    workers = Workers.from_environment()
+    workers.part(config)
+    tf_keras.utils.set_random_seed(config.seed)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from None
-    _claim(out, config, dataset)
-    journal = _Journal(out / "curve.csv", note)
-    frames = load_frames(dataset, keys, InputSpec(config.size))
-    for file in frames.unreadable:
-        note({"skipped": file})
-    everything = frames
-    if config.phantom:
-        everything = frames.join(phantom_frames(config.phantom, keys, InputSpec(config.size), config.seed))
-    fp32 = models.build(config.architecture, size=config.size, labels=len(keys), keras=tf_keras)
-    if not (out / "fp32.weights.npz").is_file():
-        if backbone is not None:
-            weights.assign(fp32, weights.load_backbone(backbone), fresh=("logits",))
-        held_out = np.zeros(len(everything), bool)
-        if calibrate_on is None:
-            held_out[: len(frames)] = fold_of(frames, _HELD_OUT_FOLDS) == 0
-        taught = _ask(teachers, everything, config) if teachers else None
-        fit.fit_fp32(
-            fp32, everything.take(np.flatnonzero(~held_out)), config, checkpoint=out / "fp32.checkpoint.npz",
-            note=journal.of("fp32"), taught=None if taught is None else taught[~held_out],
-        )  # fmt: skip
-        if calibrate_on is None:
-            logits, labels = fit.predict(fp32, everything.pixels[held_out]), everything.labels[held_out]
-        else:
-            logits, labels = _out_of_fold(calibrate_on, keys)
-        _finish_fp32(fp32, logits, labels, frames, config, out)
-    weights.assign(fp32, weights.load(out / "fp32.weights.npz"))
-    calibration = np.load(out / "calibration.npz")
-    quantised = qat.quantize(fp32, saturation_safe=config.saturation_safe)
-    fit.fit_qat(
-        fp32, quantised, everything, config, checkpoint=out / "qat.checkpoint.npz", note=journal.of("qat")
+    if workers.first:
+        _claim(out, config, dataset)
+    # One worker prepares what they share; where they share no folder, the others find nothing and do it too.
+    if not workers.first:
+        workers.wait()
+    everything = cached_frames(
+        dataset, keys, InputSpec(config.size), cache or out / _CACHE, phantom=config.phantom, seed=config.seed
     )
+    if workers.first:
+        workers.wait()
+    for file in everything.unreadable:
+        note({"skipped": file})
+    note({"frames": len(everything), "skipped": len(everything.unreadable)})
+    real = int((everything.videos != PHANTOM).sum())
+    frames = everything.first(real)
+    journal = Journal(out if workers.first else None, note)
+    saving = [Saving(out / f"{part}.checkpoint.npz", checkpoint_every_s) for part in ("fp32", "qat")]
+    if not (out / "fp32.weights.npz").is_file():
+        fold = np.full(len(everything), -1)
+        if calibrate_on is None or config.patience:
+            fold[:real] = fold_of(frames, _HELD_OUT_FOLDS)
+        calibrating = (fold == 0) & (calibrate_on is None)
+        stopping = np.flatnonzero((fold == 1) & bool(config.patience))
+        among = ~calibrating
+        among[stopping] = False
+        with workers.strategy.scope():
+            fitted = _build(config, keys)
+            if backbone is not None:
+                weights.assign(fitted, weights.load_backbone(backbone), fresh=("logits",))
+        fp32 = _build(config, keys)
+        fit.fit_fp32(
+            fitted, everything, config, saving=saving[0], note=journal.of("fp32"), among=among,
+            taught=_ask(teachers, everything, config) if teachers else None,
+            judge=fit.judge_with(fp32, everything, stopping) if config.patience else None, workers=workers,
+        )  # fmt: skip
+        if workers.first:
+            weights.assign(fp32, workers.collect(fitted))
+            rows = np.flatnonzero(calibrating)
+            if calibrate_on is None:
+                logits, labels = fit.predict(fp32, everything.pixels, rows), everything.labels[rows]
+            else:
+                logits, labels = _out_of_fold(calibrate_on, keys)
+            _finish_fp32(fp32, logits, labels, frames, config, out)
+    if workers.first:
+        _quantise(everything, config, out, saving[1], journal)
+        calibration: dict[str, Any] = dict(weights.load(out / "calibration.npz"))
+        spec = _spec(name, keys, calibration["logits"], calibration["labels"], config, dataset, everything)
+        document = {
+            "architecture": config.architecture,
+            "size": config.size,
+            "labels": len(keys),
+            "spec": {k: v for k, v in spec.to_dict().items() if k != "precision"},
+        }
+        _write(out / "run.json", json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+        del everything, frames  # Windows removes no file that is mapped
+        shutil.rmtree(out / _CACHE, ignore_errors=True)
+    # A worker that left would end the others.
+    workers.wait()
+
+
+def _build(config: TrainConfig, keys: Sequence[str]) -> Any:
+    import tf_keras
+
+    return models.build(config.architecture, size=config.size, labels=len(keys), keras=tf_keras)
+
+
+def _quantise(everything: Frames, config: TrainConfig, out: Path, saving: Any, journal: Journal) -> None:
+    """The INT8 twin of the FP32 weights in ``out``, and frames to compare the exported files on."""
+    from . import fit, qat
+
+    fp32 = _build(config, everything.keys)
+    weights.assign(fp32, weights.load(out / "fp32.weights.npz"))
+    quantised = qat.quantize(fp32, saturation_safe=config.saturation_safe)
+    fit.fit_qat(fp32, quantised, everything, config, saving=saving, note=journal.of("qat"))
     qat.check_ranges(quantised)
     qat.save_qat(out / "qat.weights.npz", quantised)
     rng = np.random.default_rng(config.seed)
-    np.savez_compressed(
-        out / "replay.npz",
-        frames=everything.pixels[rng.choice(len(everything), min(_REPLAY_FRAMES, len(everything)))],
-    )
-    spec = _spec(name, keys, calibration["logits"], calibration["labels"], config, dataset)
-    document = {
-        "architecture": config.architecture,
-        "size": config.size,
-        "labels": len(keys),
-        "spec": {k: v for k, v in spec.to_dict().items() if k != "precision"},
-    }
-    _write(out / "run.json", json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+    chosen = rng.choice(len(everything), min(_REPLAY_FRAMES, len(everything)))
+    weights.save(out / "replay.npz", {"frames": everything.pixels[chosen]}, compressed=True)
 
 
 def _ask(teachers: Sequence[Path], frames: Frames, config: TrainConfig) -> npt.NDArray[np.float32]:
@@ -173,7 +221,7 @@ def _finish_fp32(fp32: Any, logits: Any, labels: Any, frames: Frames, config: Tr
     shift = (config.prior * prior).astype(np.float32)
     bias = fp32.get_layer("logits").weights[1]
     bias.assign(bias + shift)
-    np.savez_compressed(out / "calibration.npz", logits=logits + shift, labels=labels)
+    weights.save(out / "calibration.npz", {"logits": logits + shift, "labels": labels}, compressed=True)
     weights.save(out / "fp32.weights.npz", weights.collect(fp32))
 
 
@@ -184,6 +232,7 @@ def _spec(
     labels: npt.NDArray[np.int64],
     config: TrainConfig,
     dataset: Dataset,
+    everything: Frames,
 ) -> ModelSpec:
     temperature = fit_temperature(logits, labels)
     scaled = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
@@ -208,7 +257,8 @@ def _spec(
             "data": dataset.root.name,
             "data_sha256": hash_dataset(dataset),
             "split": dataset.split,
-            "frames": len(dataset.samples),
+            "frames": len(dataset.samples) - len(everything.unreadable),
+            "unreadable": len(everything.unreadable),
             "videos": len({s.video_id for s in dataset.samples}),
             "phantom_frames": config.phantom,
             "training": config.to_dict(),
@@ -246,23 +296,3 @@ def _write(path: Path, text: str) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from None
     finally:
         partial.unlink(missing_ok=True)
-
-
-class _Journal:
-    """Epochs to a CSV file, everything to whoever watches."""
-
-    def __init__(self, path: Path, note: Callable[[dict[str, Any]], None]) -> None:
-        self._path, self._note = path, note
-
-    def of(self, part: str) -> Callable[[dict[str, Any]], None]:
-        def write(line: dict[str, Any]) -> None:
-            self._note({"part": part, **line})
-            if "epoch" in line:
-                fresh = not self._path.is_file()
-                with self._path.open("a", newline="", encoding="utf-8") as stream:
-                    rows = csv.writer(stream, lineterminator="\n")
-                    if fresh:
-                        rows.writerow(["part", "epoch", "loss", "seconds"])
-                    rows.writerow([part, line["epoch"], line["loss"], line["seconds"]])
-
-        return write

@@ -6,8 +6,10 @@ Stored as ``.npz`` with keys ``layer/variable`` (``bn_Conv1/gamma``), float32.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -55,12 +57,12 @@ def assign(model: Any, arrays: Arrays, *, fresh: tuple[str, ...] = ()) -> None:
         weight.assign(arrays[name])
 
 
-def save(path: Path, arrays: Arrays) -> None:
+def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:
     """Write atomically, so that a full disk leaves the earlier file."""
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
+            (np.savez_compressed if compressed else np.savez)(stream, **arrays)  # type: ignore[arg-type]
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(
@@ -74,7 +76,7 @@ def load(path: Path) -> Arrays:
     try:
         with np.load(path) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, BadZipFile) as error:
         raise InputError(f"{path} holds no weights: {error}") from None
 
 

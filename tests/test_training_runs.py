@@ -1,0 +1,282 @@
+"""Whole training runs in processes of their own: killed and gone on, full disks, several workers, faults."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("tf_keras", reason="needs the extra 'train'")
+
+from capsule_edge.cli.train import command
+from capsule_edge.runtime.errors import InputError, OutputError, UsageError
+from capsule_edge.train import weights
+from capsule_edge.train.cache import cached_frames
+from capsule_edge.train.config import TrainConfig
+
+SIZE, KEYS = 64, ("bleeding", "normal", "polyp")
+SETTINGS = ("architecture=plain_cnn", f"size={SIZE}", "epochs=3", "batch=16", "phantom=0", "qat_batch=8")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three colours that a few steps can tell apart, twelve videos of sixteen frames."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    rows = ["file,label,source,video_id,frame_number,split"]
+    for i in range(192):
+        colour = np.array([[200, 90, 60], [90, 40, 30], [180, 180, 60]])[i % 3]
+        frame = np.clip(colour + rng.normal(0, 40, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{i}.png"), frame[:, :, ::-1])
+        rows.append(f"{i}.png,{KEYS[i % 3]},X,v{i % 12},{i},train")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def arguments(data: Path, out: Path, *settings: str, options: tuple[str, ...] = ()) -> list[str]:
+    given = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
+    return ["--data", str(data), "--out", str(out), *given, *options]
+
+
+def started(words: list[str], **kwargs: Any) -> subprocess.Popen[str]:
+    code = "import sys; from capsule_edge.cli.main import main; main(sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "train", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs,
+    )  # fmt: skip
+
+
+def curve(out: Path) -> list[dict[str, str]]:
+    """The rows of curve.csv, less what the clock says."""
+    with (out / "curve.csv").open(encoding="utf-8", newline="") as stream:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(data: Path, tmp_path: Path) -> None:
+    """Killed in the midst of an epoch of FP32, then of QAT: the weights are the same, byte for byte."""
+    settings = ("patience=2", "mixup=0.2", "focal=1.5", "debris=1", "compression=1", "qat_epochs=2")
+    options = ("--checkpoint-every", "0")
+    whole = started(arguments(data, tmp_path / "whole", *settings))
+    told = whole.communicate(timeout=300)
+    assert whole.returncode == 0, told
+    killed = []
+    for part, step in (("fp32", 11), ("qat", 5)):
+        process = started(arguments(data, tmp_path / "killed", *settings, options=options))
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(f"part {part}  checkpoint ") and int(line.split()[-1]) >= step:
+                process.kill()
+                break
+        process.communicate(timeout=60)
+        killed.append(process.returncode)
+        assert not (tmp_path / "killed" / "run.json").exists()
+    assert all(killed)
+    last = started(arguments(data, tmp_path / "killed", *settings))
+    told = last.communicate(timeout=300)
+    assert last.returncode == 0, told
+    for name in (
+        "fp32.weights.npz",
+        "calibration.npz",
+        "qat.weights.npz",
+        "replay.npz",
+        "run.json",
+        "config.json",
+    ):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    assert curve(tmp_path / "whole") == curve(tmp_path / "killed")
+    assert [row["epoch"] for row in curve(tmp_path / "killed") if row["part"] == "fp32"][:2] == ["0", "1"]
+    assert not (tmp_path / "killed" / "cache").exists()
+
+
+def test_a_disk_that_fills_up_costs_no_checkpoint(data: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: the system refuses the write in its midst."""
+    resource = pytest.importorskip("resource")
+    earlier = {"a/b": np.ones(1000, np.float32)}
+    weights.save(tmp_path / "w.npz", earlier)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+        with pytest.raises(OutputError, match=r"w\.npz cannot be written: File too large"):
+            weights.save(tmp_path / "w.npz", {"a/b": np.zeros(100_000, np.float32)})
+        with pytest.raises(OutputError, match=r"cannot be written.*File too large"):
+            cached_frames(load(data), KEYS, spec(), tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert weights.load(tmp_path / "w.npz")["a/b"].tolist() == [1] * 1000
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["cache", "w.npz"]
+
+
+def test_a_run_says_in_one_line_that_the_disk_is_full(data: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    process = started(
+        arguments(data, tmp_path / "run", "size=32"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
+    )
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 1
+    last = told.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "fp32.checkpoint.npz cannot be written: File too large" in last
+    assert "Traceback" not in told
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def load(data: Path) -> Any:
+    from capsule_edge.evaluation.datasets import load_dataset
+
+    return load_dataset(data, split="train")
+
+
+def spec() -> Any:
+    from capsule_edge.runtime.spec import InputSpec
+
+    return InputSpec(SIZE)
+
+
+def test_the_cache_holds_what_loading_gives_and_is_made_anew_when_it_must(data: Path, tmp_path: Path) -> None:
+    from capsule_edge.train.data import load_frames, phantom_frames
+
+    dataset = load(data).take(range(20))
+    wanted = load_frames(dataset, KEYS, spec()).join(phantom_frames(3, KEYS, spec(), 7))
+    for _ in range(2):
+        got = cached_frames(dataset, KEYS, spec(), tmp_path, phantom=3, seed=7)
+        assert isinstance(got.pixels, np.memmap)
+        assert np.array_equal(got.pixels, wanted.pixels)
+        assert np.array_equal(got.labels, wanted.labels)
+        assert np.array_equal(got.videos, wanted.videos)
+    (file,) = tmp_path.glob("*.frames")
+    made = file.stat().st_mtime_ns
+    cached_frames(dataset, KEYS, spec(), tmp_path, phantom=3, seed=7)
+    assert file.stat().st_mtime_ns == made
+    with file.open("r+b") as stream:
+        stream.truncate(100)
+    again = cached_frames(dataset, KEYS, spec(), tmp_path, phantom=3, seed=7)
+    assert np.array_equal(again.pixels, wanted.pixels)
+    cached_frames(dataset.take(range(19)), KEYS, spec(), tmp_path, phantom=3, seed=7)
+    assert len(list(tmp_path.glob("*.frames"))) == 2
+    with pytest.raises(InputError, match="has label"):
+        cached_frames(dataset, ("normal",), spec(), tmp_path)
+
+
+def test_batches_go_on_at_any_step_and_part_among_workers() -> None:
+    from capsule_edge.train.data import Frames, draw_epoch, draw_mixing
+    from capsule_edge.train.pipeline import batches, unpack
+
+    rng = np.random.default_rng(0)
+    frames = Frames(
+        rng.integers(0, 256, (30, 32, 32, 3), np.uint8), np.arange(30) % 3, np.full(30, "v"), KEYS
+    )
+    config = TrainConfig(size=32, batch=8, mixup=0.3, debris=1)
+    drawn, share = draw_epoch(np.full(30, 1 / 30), 32, config, 2, 5), draw_mixing(config, 2, 5)
+    assert 0 < share.max() <= 0.5
+    whole = [unpack(item) for item in batches(frames, drawn, share)]
+    assert len(whole) == 5
+    for step, (pixels, rows, mixed, variation) in enumerate(whole):
+        assert np.array_equal(pixels, frames.pixels[drawn.rows[step]])
+        assert np.array_equal(rows, drawn.rows[step])
+        assert np.array_equal(mixed, share[step])
+        assert np.array_equal(variation.spots, drawn.variation.spots[step])
+    later = [unpack(item) for item in batches(frames, drawn, share, first=3)]
+    assert [np.array_equal(a[0], b[0]) for a, b in zip(whole[3:], later, strict=True)] == [True, True]
+    halves = [[unpack(i) for i in batches(frames, drawn, share, part=(n, n + 1, 2))] for n in (0, 1)]
+    for step, (one, other) in enumerate(zip(*halves, strict=True)):
+        assert np.array_equal(np.concatenate([one[0], other[0]]), whole[step][0])
+
+
+def test_a_corrupt_image_is_named_skipped_and_counted(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for file in data.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "7.png").write_bytes(b"no image")
+    (folder / "8.png").write_bytes((folder / "8.png").read_bytes()[:300])
+    result = CliRunner().invoke(
+        command, [*arguments(folder, tmp_path / "run", "epochs=1"), "--json"], catch_exceptions=False
+    )
+    assert [Path(file).name for file in json.loads(result.stdout)["skipped"]] == ["7.png", "8.png"]
+    assert "warning: 2 images could not be read and are left out" in result.stderr
+    provenance = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["spec"]["provenance"]
+    assert (provenance["frames"], provenance["unreadable"]) == (190, 2)
+
+
+def test_tensorboard_shows_the_curve(data: Path, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from capsule_edge.train.journal import Journal
+
+    lines: list[dict[str, Any]] = []
+    write = Journal(tmp_path, lines.append).of("fp32")
+    for epoch, loss in ((0, 1.5), (1, 1.25), (1, 1.25)):
+        write({"step": 1, "of": 2, "loss": loss})
+        write({"epoch": epoch, "loss": loss, "seconds": 1.0, "rate": 0.1})
+    assert len(lines) == 6
+    assert [(row["epoch"], row["loss"]) for row in curve(tmp_path)] == [("0", "1.5"), ("1", "1.25")]
+    found = {}
+    for file in sorted((tmp_path / "tensorboard" / "fp32").iterdir()):
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+                found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    assert found[("loss", 0)] == 1.5
+    assert found[("loss", 1)] == 1.25
+    (tmp_path / "curve.csv").unlink()
+    (tmp_path / "curve.csv").mkdir()
+    with pytest.raises(OutputError, match=r"curve\.csv cannot be written"):
+        write({"epoch": 2, "loss": 1.0, "seconds": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "epochs"], "'epochs' sets nothing, allowed is FIELD=VALUE"),
+        (["--set", "no_such=1"], "'no_such' is not known, allowed are architecture"),
+        (["--set", "epochs=many"], "epochs is 'many', allowed is a whole number"),
+        (["--set", "epochs=2.5"], "epochs is 2.5, allowed is a whole number"),
+        (["--set", "saturation_safe=1"], "saturation_safe is 1, allowed is true or false"),
+        (["--set", "focal=-1"], "focal is -1, allowed is 0 or more"),
+        (["--set", "learning_rate=NaN"], "learning_rate is nan, allowed is a number above 0"),
+        (["--set", "debris=2"], "debris is 2, allowed is 0 to 1"),
+        (["--batch", "0"], "batch is 0, allowed is a number above 0"),
+    ],
+)
+def test_overrides_that_do_not_fit_are_named(data: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        CliRunner().invoke(
+            command, ["--data", str(data), "--out", str(tmp_path / "o"), *words], catch_exceptions=False
+        )
+    assert said in str(caught.value)
+    assert not (tmp_path / "o").exists()
+
+
+def test_options_override_the_file_and_set_overrides_both(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"batch": 8, "seed": 3, "architecture": "plain_cnn"}', encoding="utf-8")
+    config = TrainConfig.of(TrainConfig.read(tmp_path / "c.json").to_dict() | {"batch": 16})
+    config = config.override(
+        ["batch=32", "ema=0", "architecture=efficientnet_lite0", "saturation_safe=false"]
+    )
+    assert (config.batch, config.seed, config.ema) == (32, 3, 0)
+    assert (config.architecture, config.saturation_safe) == ("efficientnet_lite0", False)
+    (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(InputError, match="no JSON object"):
+        TrainConfig.read(tmp_path / "list.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["no json", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}']
+)  # fmt: skip
+def test_a_tf_config_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    from capsule_edge.train.workers import Workers
+
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UsageError, match=r"TF_CONFIG is .*allowed are workers alone"):
+        Workers.from_environment()

@@ -1,0 +1,78 @@
+"""What a run tells while it goes: every step to whoever watches, epochs to a CSV file and to TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from capsule_edge.runtime.errors import OutputError
+
+__all__ = ["Journal"]
+
+_COLUMNS = ("part", "epoch", "loss", "seconds", "rate", "held_out", "held_out_balanced_accuracy")
+
+
+class Journal:
+    """Notes of a run. ``folder`` None writes nothing: a worker that is not the first.
+
+    ``curve.csv`` has a row for each epoch of each part, also when an epoch was begun twice because the process was
+    killed; ``tensorboard/`` has the same figures as scalars, for ``tensorboard --logdir``.
+    """
+
+    def __init__(self, folder: Path | None, note: Callable[[dict[str, Any]], None]) -> None:
+        self._folder, self._note = folder, note
+
+    def of(self, part: str) -> Callable[[dict[str, Any]], None]:
+        def write(line: dict[str, Any]) -> None:
+            self._note({"part": part, **line})
+            if "epoch" in line and self._folder is not None:
+                self._to_csv(self._folder / "curve.csv", {"part": part, **line})
+                self._to_tensorboard(self._folder / "tensorboard" / part, line)
+
+        return write
+
+    def _to_csv(self, path: Path, line: dict[str, Any]) -> None:
+        text = io.StringIO()
+        rows = csv.DictWriter(text, _COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+        rows.writeheader()
+        partial = path.with_name(path.name + ".partial")
+        try:
+            if path.is_file():
+                with path.open(encoding="utf-8", newline="") as stream:
+                    earlier = list(csv.DictReader(stream))
+                rows.writerows(
+                    row
+                    for row in earlier
+                    if (row["part"], int(row["epoch"])) != (line["part"], line["epoch"])
+                )
+            rows.writerow(line)
+            partial.write_text(text.getvalue(), encoding="utf-8", newline="\n")
+            os.replace(partial, path)
+        except (OSError, KeyError, ValueError) as error:
+            raise OutputError(
+                f"{path} cannot be written: {error}", hint="the checkpoint before is whole"
+            ) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _to_tensorboard(self, folder: Path, line: dict[str, Any]) -> None:
+        """As ``tf.summary.scalar`` writes it, which would need the package tensorboard; one file each time."""
+        import tensorflow as tf
+
+        kind = tf.compat.v1.SummaryMetadata(data_class=1)  # scalars
+        kind.plugin_data.plugin_name = "scalars"
+        try:
+            writer = tf.summary.create_file_writer(str(folder))
+            with writer.as_default(step=line["epoch"]):
+                for name, value in line.items():
+                    if name != "epoch":
+                        tf.summary.write(name, tf.constant(value, tf.float32), metadata=kind)
+            writer.close()
+        except (OSError, tf.errors.OpError) as error:
+            raise OutputError(
+                f"{folder} cannot be written: {error}", hint="the checkpoint before is whole"
+            ) from None
