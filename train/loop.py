@@ -132,7 +132,7 @@ class Fit:
                     saved = time.monotonic()
             line = self._finish(at, judge)
             line |= {
-                "rate": config.rate((at.epoch + 1) * steps - 1, total),
+                "rate": float(f"{config.rate((at.epoch + 1) * steps - 1, total):.4g}"),
                 "seconds": round(time.monotonic() - began, 1),
             }
             # The line first: if the process dies in between, the epoch is done and told again.

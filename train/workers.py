@@ -101,12 +101,14 @@ class Workers:
         """The mean of the workers' values, the same for all of them; they wait for each other here."""
         if self.count == 1:
             return value
-        return float(self.local(self.strategy.run(_mean, args=(tf.constant(value, tf.float64),))))
+
+        def meet(here: Any) -> Any:
+            # A value of this replica's own device: TensorFlow reduces no other in a graph.
+            replica = tf.distribute.get_replica_context()
+            return replica.all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(here))
+
+        together = tf.function(lambda each: self.strategy.run(meet, args=(each,)))
+        return float(self.local(together(tf.constant(value, tf.float64))))
 
     def wait(self) -> None:
         self.mean(0.0)
-
-
-@tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-def _mean(value: Any) -> Any:
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)
