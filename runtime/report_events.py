@@ -17,6 +17,8 @@ __all__ = ["render_events"]
 # Pictures are what makes a page heavy. The 8 MB of base64 left for them hold some 400 frames of a capsule; the events
 # to look at first come first, and a card says so where its picture was left out.
 _PICTURE_BUDGET = 8_000_000
+# Up to here the cards are one row, and the chosen event stands above them instead of beside.
+_FEW = 6
 
 
 def render_events(view: View) -> str:
@@ -24,9 +26,10 @@ def render_events(view: View) -> str:
     if not view.study.events:
         return text.nothing_found(view.study)
     pictures = _pictures(view.study)
+    few = " few" if len(view.events) <= _FEW else ""
     cards = "".join(_card(view, event, pictures.get(event.id, "")) for event in view.events)
     return (
-        f'{_toolbar(view)}<div class="reading"><div class="cards">{cards}</div>'
+        f'{_toolbar(view)}<div class="reading{few}"><div class="cards">{cards}</div>'
         '<aside class="viewer js-only" id="viewer" aria-labelledby="viewer-title">'
         '<div class="viewer-head"><h3 id="viewer-title"></h3><span class="buttons">'
         '<button type="button" id="previous" aria-label="Previous event">←</button>'

@@ -22,7 +22,7 @@ def blind_spots(study: Study) -> str:
     if hardly:
         parts.append(
             f"<strong>Hardly seen by this model: {escape(', '.join(hardly))}.</strong> Fewer than one in five single "
-            "frames that show it are marked. That there is no such event says next to nothing."
+            "frames that show it are marked. That none was marked says next to nothing."
         )
     if unknown:
         parts.append(f"How well this model sees it was never measured: {escape(', '.join(unknown))}.")

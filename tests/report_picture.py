@@ -15,7 +15,7 @@ from capsule_edge.cli.main import main as run
 
 from .browser import AVAILABLE, WHY_NOT, browse
 
-WIDTH, HEIGHT = 1280, 1560
+WIDTH, HEIGHT = 1280, 1880
 
 
 def make_picture(target: Path) -> None:
