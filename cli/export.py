@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from capsule_edge.evaluation.datasets import Dataset
+
+# As train.run holds videos out.
+_FOLDS = 6
+_FRAMES = 1500
 
 
 @click.command(epilog="\b\nExample:\n  capsule-edge export runs/mobilenet --out models/mobilenet")
@@ -26,9 +34,23 @@ import click
     type=click.Path(path_type=Path),
     help="Compare the events found in this recording too; repeatable.",
 )
+@click.option(
+    "--keep-float",
+    "keep",
+    multiple=True,
+    metavar="LAYER|auto",
+    help="Keep this layer in float32; repeatable. 'auto' keeps the fewest for which no gate of shipping fails "
+    "on held-out videos of the training split.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
-    run: Path, out: Path, data: Path | None, split: str | None, recordings: tuple[Path, ...], as_json: bool
+    run: Path,
+    out: Path,
+    data: Path | None,
+    split: str | None,
+    recordings: tuple[Path, ...],
+    keep: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Export a trained RUN: FP32 and INT8, ONNX and TFLite, each loaded again and compared on frames.
 
@@ -39,6 +61,11 @@ def command(
 
     if data is None and (split or recordings):
         raise UsageError("--split and --recording are of certificates", hint="name the frames with --data")
+    automatic = "auto" in keep
+    if automatic and (data is None or len(keep) > 1):
+        raise UsageError(
+            "--keep-float auto chooses by itself, on frames", hint="give --data, and no other layer"
+        )
     try:
         from capsule_edge.export.bundle import export_run
     except ModuleNotFoundError as error:
@@ -49,7 +76,13 @@ def command(
 
     dataset = None if data is None else load_dataset(data, split=split)
     report = export_run(
-        run, out, dataset=dataset, recordings=recordings, progress=lambda step: click.echo(step, err=True)
+        run,
+        out,
+        dataset=dataset,
+        recordings=recordings,
+        keep=() if automatic else keep,
+        choose_on=_held_out(load_dataset(data, split="train")) if data is not None and automatic else None,
+        progress=lambda step: click.echo(step, err=True),
     )
     if dataset is None:
         click.echo("warning: without --data the INT8 files carry no certificate", err=True)
@@ -61,6 +94,8 @@ def command(
     click.echo(f"INT8 graph as onnxruntime runs it: {operators}")
     for name, entry in report.files.items():
         click.echo(f"{entry['bytes']:>12,} bytes  {entry['sha256'][:16]}  {out / name}")
+    if report.kept_float:
+        click.echo(f"kept in float: {', '.join(report.kept_float)}")
     for certificate in report.certificates:
         models, frames = certificate["models"], certificate["data"]["frames"]
         click.echo(
@@ -68,3 +103,11 @@ def command(
             f"agreement {certificate['agreement']:.3%} of {frames:,} frames, max |dp| {certificate['max_abs_dp']:.2g}, "
             f"macro-F1 {certificate['macro_f1_delta']:+.4f}"
         )
+
+
+def _held_out(dataset: Dataset) -> Dataset:
+    """The videos that training holds out to calibrate on, at most some 1,500 frames of them."""
+    from capsule_edge.evaluation.splits import folds
+
+    rows = folds(dataset, _FOLDS)[0][1]
+    return dataset.take(rows[:: max(1, len(rows) // _FRAMES)])

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from capsule_edge.evaluation.certificate import write_certificate
@@ -21,6 +20,7 @@ from capsule_edge.evaluation.datasets import Dataset
 from capsule_edge.evaluation.parity import parity_summary, with_sha256
 from capsule_edge.runtime.errors import ModelError, OutputError
 from capsule_edge.runtime.spec import ModelSpec
+from capsule_edge.train.kept_layers import keep_float
 from capsule_edge.train.qat import check_ranges
 
 from .certify import TABLE, Certificate, FileBackend, KerasBackend, certify_files
@@ -30,6 +30,7 @@ from .keras_models import ServingModel
 from .onnx_fp32 import build_fp32_onnx
 from .onnx_int8 import build_int8_onnx
 from .reference import check_layers, reference_runner
+from .restore import restore_layers
 from .run_folder import Run, load_run
 from .runners import Runner, keras_runner, onnx_runner, tflite_runner
 from .tflite_fp32 import build_fp32_tflite
@@ -69,6 +70,7 @@ class ExportReport:
     saturation_safe: bool
     frames: int
     frames_are: str
+    kept_float: tuple[str, ...] = ()
     certificates: list[Certificate] = field(default_factory=list)
 
     @property
@@ -84,6 +86,7 @@ class ExportReport:
             "saturation_safe": self.saturation_safe,
             "frames": self.frames,
             "frames_are": self.frames_are,
+            "kept_float": list(self.kept_float),
             "certificates": self.certificates,
         }
 
@@ -94,12 +97,17 @@ def export_run(
     *,
     dataset: Dataset | None = None,
     recordings: Sequence[Path] = (),
+    keep: Sequence[str] = (),
+    choose_on: Dataset | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
     """Write the four model files and ``SHA256SUMS`` into the new folder ``out``.
 
     On the frames of ``dataset`` (and the events of ``recordings``) the INT8 files are certified: Keras's answers go
     to ``keras-qat.csv``, the certificates to ``certificates/``, their summary into the INT8 files.
+
+    The layers ``keep`` stay in float32 in the INT8 files (``train.kept_layers``), or the fewest that make the gates of
+    shipping hold on ``choose_on``, frames that neither training nor the certificates see (``restore``).
 
     All is written and checked in a folder beside it, which takes its name at the end. Raises ``OutputError``
     when ``out`` holds anything, ``InputError`` for a RUN or frames that cannot be read, ``ModelError`` when a
@@ -109,6 +117,7 @@ def export_run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is there and not empty", hint="choose a new folder for --out")
     run = load_run(run_folder)
+    keep_float(run.qat, restore_layers(run, choose_on, progress=progress) if choose_on is not None else keep)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -140,7 +149,7 @@ def _write_and_verify(
     paths = {name: folder / file for name, file in FILES.items()}
     specs = _write(run, integers, paths, progress)
     progress("checking the INT8 graph")
-    graph = check_int8_graph(paths["ONNX INT8"])
+    graph = check_int8_graph(paths["ONNX INT8"], kept=integers.kept_float)
     runners: dict[str, Runner] = {"Keras FP32": keras_runner(run.fp32), "Keras QAT": keras_runner(run.qat)}
     for name, path in paths.items():
         runners[name] = (onnx_runner if path.suffix == ".onnx" else tflite_runner)(path)
@@ -148,7 +157,7 @@ def _write_and_verify(
     check_layers(integers, run.qat, run.frames[:_LAYER_FRAMES])
     progress(f"replaying {len(run.frames)} frames ({run.frames_are})")
     answers = replay(runners, run.frames)
-    edges = compare_edges(answers, float(integers.logits.scale))
+    edges = compare_edges(answers, float(integers.logits.scale), kept_float=bool(integers.kept_float))
     broken = [edge for edge in edges if not edge.holds]
     if broken:
         edge = broken[0]
@@ -158,7 +167,7 @@ def _write_and_verify(
         )
     for name in FILES:
         is_int8 = "INT8" in name
-        bias = _bias(run, integers if is_int8 else None)
+        bias = integers.bias if is_int8 else run.fp32.layers[-1].bias.numpy()
         check_outputs(name, answers[name], specs[name], bias, integers if is_int8 else None)
     certificates = []
     if dataset is not None:
@@ -176,8 +185,10 @@ def _write_and_verify(
     files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths.values()}
     sums = "".join(f"{entry['sha256']}  {file}\n" for file, entry in sorted(files.items()))
     (folder / "SHA256SUMS").write_bytes(sums.encode())
-    safe = integers.saturation_safe
-    return ExportReport(folder, files, edges, graph, safe, len(run.frames), run.frames_are, certificates)
+    return ExportReport(
+        folder, files, edges, graph, integers.saturation_safe, len(run.frames), run.frames_are,
+        integers.kept_float, certificates,
+    )  # fmt: skip
 
 
 def _write_certificates(
@@ -226,19 +237,11 @@ def _write(
             precision="int8",
             saturation_safe=integers.saturation_safe,
             parity={**(run.spec.parity or {}), "fp32_sha256": _sha256(twin)},
+            provenance=provenance
+            | ({"kept_float": list(integers.kept_float)} if integers.kept_float else {}),
         )
         _write_int8(name, paths[name], integers, specs[name])
     return specs
-
-
-def _bias(run: Run, integers: IntegerModel | None) -> Any:
-    """The bias of the logits, float32 (labels,), as the file holds it."""
-    if integers is None:
-        return run.fp32.layers[-1].bias.numpy()
-    dense = integers.nodes[-1]
-    if dense.kernel is None:
-        raise ModelError("the model does not end in a dense layer")
-    return np.asarray(dense.kernel.biases * dense.inputs[0].scale * dense.kernel.scales, np.float32)
 
 
 def _sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,40 +59,42 @@ def count_operators(path: Path) -> dict[str, int]:
     return dict(Counter(node.op_type for node in optimised.graph.node).most_common())
 
 
-def check_int8_graph(path: Path) -> GraphReport:
+def check_int8_graph(path: Path, *, kept: Collection[str] = ()) -> GraphReport:
     """Check the file's scales and types, then that onnxruntime turns all of the backbone into integer
-    operations.
+    operations, except the layers ``kept`` in float.
 
     Raises ``ModelError`` that names the first layer or operator at fault.
     """
-    checked = check_bias_scales(path)
+    checked = check_bias_scales(path, kept=kept)
     counts = count_operators(path)
     # One float convolution is allowed, the classifier at each position; ``check_bias_scales`` saw that it is
     # that.
     float_convolutions = max(0, sum(counts.get(kind, 0) for kind in _FLOAT_CONVOLUTIONS) - 1)
     inner_pairs = max(0, sum(counts.get(kind, 0) for kind in _PAIRS) - _OUTPUT_PAIRS)
-    if float_convolutions or inner_pairs > 2:
+    # A kept layer has one dequantised input and one quantised output, and a branch beside it may need its own.
+    pairs = 2 + 4 * len(kept)
+    if float_convolutions != len(kept) or inner_pairs > pairs:
         raise ModelError(
             f"{path}: onnxruntime leaves {float_convolutions} float convolutions and {inner_pairs} inner Q/DQ"
-            " nodes in the backbone, allowed are 0 and 2",
+            f" nodes in the backbone, allowed are {len(kept)} and {pairs}",
             hint=f"operators: {', '.join(f'{count} {kind}' for kind, count in counts.items())}",
         )
     return GraphReport(counts, float_convolutions, inner_pairs, checked)
 
 
-def check_bias_scales(path: Path) -> int:
+def check_bias_scales(path: Path, *, kept: Collection[str] = ()) -> int:
     """Check every quantised convolution of the file; the answer is their number.
 
     Each has U8 activations on both sides, S8 weights with zero point 0 and a scale for each channel, and an
     S32 bias whose scale is input scale x weight scale within 1e-6. Raises ``ModelError`` that names the
-    layer, also for a convolution that is not quantised at all unless it produces ``features``.
+    layer, also for a convolution that is not quantised at all unless it produces ``features`` or is ``kept``.
     """
     graph = _Graph(path)
     checked = 0
     for node in graph.of_kind("Conv"):
         data, weights = graph.dequantized(node.input[0]), graph.dequantized(node.input[1])
         if weights is None:
-            if "features" not in node.name:
+            if "features" not in node.name and node.input[1].removesuffix("/weights/real") not in kept:
                 raise ModelError(f"{path}: the weights of {node.name!r} are float")
             continue
         bias = graph.dequantized(node.input[2]) if len(node.input) > 2 else None

@@ -12,7 +12,7 @@ input scale x weight scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from capsule_edge.train.integer_layers import IntegerWrapper as _Wrapper
 from capsule_edge.train.qat import check_ranges, is_saturation_safe
 from capsule_edge.train.quantizers import INPUT_RANGE
 
-__all__ = ["IntegerModel", "IntegerNode", "IntegerTensor", "Kernel", "read_integers"]
+__all__ = ["IntegerModel", "IntegerNode", "IntegerTensor", "Kernel", "RealKernel", "read_integers"]
 
 Kind = Literal["conv", "depthwise", "add", "mean", "max_pool", "average_pool"]
 _layers = tf_keras.layers
@@ -33,12 +33,16 @@ _layers = tf_keras.layers
 
 @dataclass(frozen=True)
 class IntegerTensor:
-    """An activation: ``real = scale * (s8 - zero_point)``, shape (h, w, channels) without the batch."""
+    """An activation: ``real = scale * (s8 - zero_point)``, shape (h, w, channels) without the batch.
+
+    One that is ``unrounded`` stays float32 between two layers kept in float, and its scale is not used.
+    """
 
     name: str
     shape: tuple[int, int, int]
     scale: np.float32
     zero_point: int
+    unrounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,21 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class RealKernel:
+    """Of a convolution kept in float: weights float32 of the form as in ``Kernel``, biases float32 (out,).
+
+    ``relu`` clips the result at 0, and at ``ceiling`` where there is one.
+    """
+
+    weights: npt.NDArray[np.float32]
+    biases: npt.NDArray[np.float32]
+    relu: bool
+    ceiling: float | None
+
+
+@dataclass(frozen=True)
 class IntegerNode:
-    """One operation; ``kernel`` is that of a convolution.
+    """One operation; ``kernel`` is that of a convolution, ``real`` of one kept in float.
 
     A ReLU needs no mark: the output's range ends at 0 and at the ReLU's ceiling, where saturation clips it.
     """
@@ -68,6 +85,7 @@ class IntegerNode:
     window: tuple[int, int] = (1, 1)
     padding: Literal["same", "valid"] = "valid"
     kernel: Kernel | None = None
+    real: RealKernel | None = None
 
     def pads(self) -> tuple[int, int, int, int]:
         """Rows above, columns left, rows below, columns right, by TensorFlow's rule for "same"."""
@@ -106,10 +124,27 @@ class IntegerModel:
     @property
     def classifier(self) -> npt.NDArray[np.float32]:
         """The dense weights as the integers mean them, float32 (channels, labels)."""
-        dense = self.nodes[-1].kernel
+        dense, real = self.nodes[-1].kernel, self.nodes[-1].real
+        if real is not None:
+            return np.asarray(real.weights[0, 0], np.float32)
         if dense is None:
             raise ModelError("the model does not end in a dense layer")
         return np.asarray(dense.weights[0, 0] * dense.scales, np.float32)
+
+    @property
+    def bias(self) -> npt.NDArray[np.float32]:
+        """The bias of the logits, float32 (labels,)."""
+        dense = self.nodes[-1]
+        if dense.real is not None:
+            return dense.real.biases
+        if dense.kernel is None:
+            raise ModelError("the model does not end in a dense layer")
+        return np.asarray(dense.kernel.biases * dense.inputs[0].scale * dense.kernel.scales, np.float32)
+
+    @property
+    def kept_float(self) -> tuple[str, ...]:
+        """The names of the layers that are computed in float32."""
+        return tuple(node.name for node in self.nodes if node.real is not None)
 
 
 def read_integers(qat_model: Any) -> IntegerModel:
@@ -165,6 +200,7 @@ def _node(operation: Any, last: Any, inputs: tuple[IntegerTensor, ...]) -> Integ
     if isinstance(last, _Wrapper):
         ranges = last._output_quantizer_vars
         output = _tensor(last.layer.name, last.output, float(ranges["min_var"]), float(ranges["max_var"]))
+        output = replace(output, unrounded=last.unrounded)
     else:  # a pooling that keeps its input's scale
         shape = tuple(int(side) for side in last.output.shape[1:])
         output = IntegerTensor(
@@ -179,16 +215,58 @@ def _node(operation: Any, last: Any, inputs: tuple[IntegerTensor, ...]) -> Integ
         return IntegerNode(
             kind, inner.name, inputs, output, tuple(inner.strides), tuple(inner.pool_size), inner.padding
         )
+    if operation.kept:
+        return _real_convolution(operation, last, inputs, output)
     return _convolution(operation, inputs, output)
 
 
+def _real_convolution(
+    wrapper: Any, last: Any, inputs: tuple[IntegerTensor, ...], output: IntegerTensor
+) -> IntegerNode:
+    config = last.quantize_config
+    ((kernel, _, _),) = wrapper._weight_vars
+    weights = np.asarray(kernel, np.float32)
+    biases = np.zeros(output.shape[2], np.float32)
+    for variable in wrapper.weights:
+        if short_name(variable) == "bias":
+            biases = np.asarray(variable, np.float32)
+    real = RealKernel(_shaped(wrapper, weights), biases, config.output.nonnegative, config.ceiling)
+    strides, padding = _steps(wrapper, inputs[0])
+    return IntegerNode(
+        _kind(wrapper), wrapper.layer.name, inputs, output, strides, _window(real.weights), padding, real=real
+    )
+
+
+def _kind(wrapper: Any) -> Kind:
+    return "depthwise" if kernel_of(wrapper.layer) == "depthwise_kernel" else "conv"
+
+
+def _window(weights: npt.NDArray[Any]) -> tuple[int, int]:
+    return (weights.shape[0], weights.shape[1])
+
+
+def _shaped(wrapper: Any, weights: Any) -> Any:
+    """Keras's kernel in the form of ``Kernel``: no multiplier of a depthwise one, a dense one as 1 x 1."""
+    if _kind(wrapper) == "depthwise":
+        return weights[..., 0]
+    return weights[None, None] if isinstance(wrapper.layer, _layers.Dense) else weights
+
+
+def _steps(wrapper: Any, given: IntegerTensor) -> tuple[tuple[int, int], Literal["same", "valid"]]:
+    """Strides and padding. Raises ``ModelError`` for a dense layer that reads a map."""
+    inner = wrapper.layer
+    if not isinstance(inner, _layers.Dense):
+        return tuple(inner.strides), inner.padding
+    if given.shape[:2] != (1, 1):
+        raise ModelError(f"layer {inner.name!r} (Dense) does not follow global average pooling")
+    return (1, 1), "valid"
+
+
 def _convolution(wrapper: Any, inputs: tuple[IntegerTensor, ...], output: IntegerTensor) -> IntegerNode:
-    inner, name = wrapper.layer, wrapper.layer.name
+    name = wrapper.layer.name
     ((kernel, quantizer, ranges),) = wrapper._weight_vars
     scales = np.asarray(ranges["max_var"], np.float32) / np.float32(127)
-    emulated = np.asarray(quantizer(kernel, False, ranges), np.float32)
-    depthwise = kernel_of(inner) == "depthwise_kernel"
-    emulated = emulated[..., 0] if depthwise else emulated
+    emulated = _shaped(wrapper, np.asarray(quantizer(kernel, False, ranges), np.float32))
     integers = np.rint(emulated / scales)
     if np.abs(integers).max() > 127:
         raise ModelError(f"the weights of layer {name!r} exceed their range", hint="call refresh_weights()")
@@ -201,21 +279,6 @@ def _convolution(wrapper: Any, inputs: tuple[IntegerTensor, ...], output: Intege
     if np.abs(biases).max() >= 2**31:
         worst = int(np.abs(biases).argmax())
         raise ModelError(f"the bias of channel {worst} of layer {name!r} does not fit 32 bits at its scale")
-    strides: tuple[int, int] = (1, 1)
-    padding: Literal["same", "valid"] = "valid"
-    if isinstance(inner, _layers.Dense):
-        if inputs[0].shape[:2] != (1, 1):
-            raise ModelError(f"layer {name!r} (Dense) does not follow global average pooling")
-        integers = integers[None, None]
-    else:
-        strides, padding = tuple(inner.strides), inner.padding
-    return IntegerNode(
-        "depthwise" if depthwise else "conv",
-        name,
-        inputs,
-        output,
-        strides,
-        (integers.shape[0], integers.shape[1]),
-        padding,
-        Kernel(integers.astype(np.int8), scales, biases.astype(np.int32)),
-    )
+    strides, padding = _steps(wrapper, inputs[0])
+    made = Kernel(integers.astype(np.int8), scales, biases.astype(np.int32))
+    return IntegerNode(_kind(wrapper), name, inputs, output, strides, _window(integers), padding, made)

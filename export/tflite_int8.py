@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from tensorflow.lite.python import schema_py_generated as schema
 
+from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.spec import METADATA_KEY, ModelSpec
 
-from .integers import IntegerModel, IntegerNode, IntegerTensor
+from .integers import IntegerModel, IntegerNode, IntegerTensor, RealKernel
 
 __all__ = ["build_int8_tflite", "finish"]
 
@@ -44,13 +45,7 @@ def build_int8_tflite(model: IntegerModel, spec: ModelSpec) -> bytes:
     graph.operator(_Op.QUANTIZE, [frames], graph.integers(model.pixels))
     for node in model.nodes:
         graph.add(node)
-    logits_s8 = graph.activation("logits/s8", (labels,), "int8", model.logits.scale, model.logits.zero_point)
-    shape = graph.constant("logits/shape", np.array([-1, labels], np.int32))
-    reshape = schema.ReshapeOptionsT()
-    reshape.newShape = [-1, labels]
-    graph.operator(_Op.RESHAPE, [graph.integers(model.logits), shape], logits_s8, reshape)
-    logits = graph.activation("logits", (labels,), "float32")
-    graph.operator(_Op.DEQUANTIZE, [logits_s8], logits)
+    logits = _add_logits(graph, model.logits, labels)
     features = _add_features(graph, model)
     probabilities = _add_probabilities(graph, logits, labels, spec.temperature)
     outputs = {"probabilities": probabilities, "logits": logits, "features": features}
@@ -71,12 +66,26 @@ def finish(model: Any, spec: ModelSpec) -> bytes:
     return bytes(builder.Output())
 
 
+def _add_logits(graph: _Graph, tensor: IntegerTensor, labels: int) -> int:
+    """The last map, 1 x 1, as float32 (labels,)."""
+    shape = graph.constant("logits/shape", np.array([-1, labels], np.int32))
+    reshape = schema.ReshapeOptionsT()
+    reshape.newShape = [-1, labels]
+    logits = graph.activation("logits", (labels,), "float32")
+    if tensor.unrounded:
+        graph.operator(_Op.RESHAPE, [graph.real(tensor), shape], logits, reshape)
+        return logits
+    steps = graph.activation("logits/s8", (labels,), "int8", tensor.scale, tensor.zero_point)
+    graph.operator(_Op.RESHAPE, [graph.integers(tensor), shape], steps, reshape)
+    graph.operator(_Op.DEQUANTIZE, [steps], logits)
+    return logits
+
+
 def _add_features(graph: _Graph, model: IntegerModel) -> int:
     """The dense weights at each position of the last map, in float, as in the ONNX file."""
-    height, width, channels = model.maps.shape
+    height, width, _ = model.maps.shape
     labels = model.logits.shape[2]
-    maps = graph.activation("maps", (height, width, channels), "float32")
-    graph.operator(_Op.DEQUANTIZE, [graph.integers(model.maps)], maps)
+    maps = graph.real(model.maps)
     classifier = graph.constant("classifier", model.classifier.T[:, None, None, :])
     zeros = graph.constant("classifier/bias", np.zeros(labels, np.float32))
     features = graph.activation("features", (height, width, labels), "float32")
@@ -108,6 +117,7 @@ class _Graph:
         self._operators: list[Any] = []
         self._codes: dict[tuple[int, int], int] = {}
         self._activations: dict[str, int] = {}
+        self._reals: dict[str, int] = {}
 
     def activation(
         self,
@@ -132,6 +142,14 @@ class _Graph:
             )
             self._activations[tensor.name] = index
         return self._activations[tensor.name]
+
+    def real(self, tensor: IntegerTensor) -> int:
+        """The float32 tensor of an activation: its own where it is not rounded, else dequantised once."""
+        if tensor.name not in self._reals:
+            self._reals[tensor.name] = self.activation(f"{tensor.name}/real", tensor.shape, "float32")
+            if not tensor.unrounded:
+                self.operator(_Op.DEQUANTIZE, [self.integers(tensor)], self._reals[tensor.name])
+        return self._reals[tensor.name]
 
     def constant(self, name: str, values: npt.NDArray[Any], scales: Any = None, axis: int = 0) -> int:
         buffer = schema.BufferT()
@@ -164,6 +182,9 @@ class _Graph:
         self._operators.append(operator)
 
     def add(self, node: IntegerNode) -> None:
+        if node.real is not None:
+            self._add_real(node, node.real)
+            return
         inputs = [self.integers(tensor) for tensor in node.inputs]
         code, options = _OPERATORS[node.kind]()
         if node.kind == "mean":
@@ -182,6 +203,29 @@ class _Graph:
             products = node.inputs[0].scale * kernel.scales
             inputs.append(self.constant(f"{node.name}/bias", kernel.biases, products))
         self.operator(code, inputs, self.integers(node.output), options)
+
+    def _add_real(self, node: IntegerNode, kernel: RealKernel) -> None:
+        """A convolution kept in float between DEQUANTIZE and QUANTIZE."""
+        code, options = _OPERATORS[node.kind]()
+        options.strideH, options.strideW = node.strides
+        options.padding = schema.Padding.SAME if node.padding == "same" else schema.Padding.VALID
+        clips = {None: schema.ActivationFunctionType.RELU, 6.0: schema.ActivationFunctionType.RELU6}
+        if kernel.relu and kernel.ceiling not in clips:
+            raise ModelError(f"the ReLU of {node.name!r} ends at {kernel.ceiling:g}, TFLite has 6 and none")
+        if kernel.relu:
+            options.fusedActivationFunction = clips[kernel.ceiling]
+        weights = kernel.weights[None] if node.kind == "depthwise" else kernel.weights.transpose(3, 0, 1, 2)
+        inputs = [
+            self.real(node.inputs[0]),
+            self.constant(f"{node.name}/weights", np.ascontiguousarray(weights)),
+            self.constant(f"{node.name}/bias", kernel.biases),
+        ]
+        if node.output.unrounded:
+            self.operator(code, inputs, self.real(node.output), options, version=1)
+            return
+        result = self.activation(f"{node.output.name}/float", node.output.shape, "float32")
+        self.operator(code, inputs, result, options, version=1)
+        self.operator(_Op.QUANTIZE, [result], self.integers(node.output))
 
     def model(self, inputs: dict[str, int], outputs: dict[str, int]) -> Any:
         subgraph, signature, model = schema.SubGraphT(), schema.SignatureDefT(), schema.ModelT()

@@ -90,7 +90,7 @@ def test_outputs_agree_with_each_other(exported: tuple[Path, ExportReport], name
     path = report.folder / FILES[name]
     spec = open_model(path).spec if path.suffix == ".onnx" else read_spec(path)
     integers = read_integers(run.qat) if "INT8" in name else None
-    bias = bundle._bias(run, integers)
+    bias = integers.bias if integers else run.fp32.layers[-1].bias.numpy()
     outputs = dict(in_batches(_runner(path), run.frames))
     check_outputs(name, outputs, spec, bias, integers)
     if integers is None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
-from quantised_models import fp32_model, pixels_of
+from quantised_models import KEYS, fp32_model, pixels_of, write_run
 
-from capsule_edge.export.integers import IntegerModel, read_integers
-from capsule_edge.export.layers import measure_layers
+from capsule_edge.cli.compare import command as compare
+from capsule_edge.export.integers import read_integers
+from capsule_edge.export.layers import double_scales, main, measure_layers
 from capsule_edge.export.ptq import METHODS, _entropy, _percentile, quantize_after_training
 from capsule_edge.export.run_folder import synthetic_frames
 from capsule_edge.runtime.errors import InputError, UsageError
@@ -82,15 +86,37 @@ def test_the_layer_that_hurts_comes_first(fp32: Any, batches: list[Any]) -> None
     # noise.
     assert min(noise.own_db for noise in sound) > 20
     assert np.mean([noise.own_db - noise.total_db for noise in sound]) > 0
-    broken = measure_layers(_double_a_scale(integers, 2), quantised, fp32, frames)
+    broken = measure_layers(double_scales(integers, "conv_3"), quantised, fp32, frames)
     assert broken[0].layer == "conv_3"
     assert broken[0].own_db < 10
+    with pytest.raises(UsageError, match="'absent' has no scales to double, allowed is one of conv_1"):
+        double_scales(integers, "absent")
 
 
-def _double_a_scale(model: IntegerModel, index: int) -> IntegerModel:
-    node = model.nodes[index]
-    assert node.kernel is not None
-    kernel = dataclasses.replace(node.kernel, scales=node.kernel.scales * np.float32(2))
-    nodes = list(model.nodes)
-    nodes[index] = dataclasses.replace(node, kernel=kernel)
-    return IntegerModel(model.pixels, tuple(nodes), model.saturation_safe)
+def test_a_broken_file_fails_its_gates_and_the_table_names_the_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A layer's scales doubled, as by a faulty converter: what the commands say of it."""
+    run = write_run(tmp_path / "run", "plain_cnn", 64)
+    frames = tmp_path / "frames"
+    for i, frame in enumerate(synthetic_frames(64, count=40, seed=8)):
+        (frames / KEYS[i % 5]).mkdir(parents=True, exist_ok=True)
+        cv2.imencode(".png", frame[..., ::-1])[1].tofile(frames / KEYS[i % 5] / f"{i}.png")
+    main([str(run), "--out", str(tmp_path / "sound")])
+    sound = json.loads(capsys.readouterr().out.splitlines()[-1])["layers"]
+    main([str(run), "--double", "conv_3", "--out", str(tmp_path / "broken")])
+    printed = capsys.readouterr().out
+    broken = json.loads(printed.splitlines()[-1])["layers"]
+    assert broken[0]["layer"] == printed.splitlines()[1].split()[0] == "conv_3"
+    assert broken[0]["own_db"] < 10 < min(line["own_db"] for line in sound)
+    for name in ("layers.csv", "layers.svg"):
+        assert (tmp_path / "broken" / name).stat().st_size > 100
+    for which, code in (("sound", 0), ("broken", 4)):
+        arguments = [
+            tmp_path / "sound" / "model.int8.onnx",
+            tmp_path / which / "model.int8.onnx",
+            "--data",
+            frames,
+        ]
+        result = CliRunner().invoke(compare, [str(argument) for argument in arguments])
+        assert result.exit_code == code, result.output

@@ -64,6 +64,9 @@ class IntegerWrapper(QuantizeWrapperV2):  # type: ignore[misc]
     """
 
     _connected: Callable[[], Any] | None = None
+    # Computed in float32 in inference (``qat.keep_float``), and whether its output is left between the steps.
+    kept = False
+    unrounded = False
 
     def connect(self, given: Sequence[Ranges], target: Ranges) -> None:
         """``given`` are the ranges of each input, ``target`` that of the output, here or behind a fused ReLU."""
@@ -85,7 +88,7 @@ class IntegerWrapper(QuantizeWrapperV2):  # type: ignore[misc]
         sources, goal = self.connected
         given, target = [grid_of(ranges) for ranges in sources], grid_of(goal)
         if kernel_of(self.layer):
-            return self._convolve(inputs, given[0], target)
+            return self._compute(inputs, target) if self.kept else self._convolve(inputs, given[0], target)
         if isinstance(self.layer, _layers.Add):
             parts = [grid.steps(part) * grid.scale for part, grid in zip(inputs, given, strict=True)]
             return target.at(tf.add_n(parts) / target.scale)
@@ -93,7 +96,15 @@ class IntegerWrapper(QuantizeWrapperV2):  # type: ignore[misc]
             _, height, width, _ = inputs.shape
             factor = given[0].scale / (target.scale * float(height * width))
             return target.at(tf.reduce_sum(given[0].steps(inputs), axis=(1, 2)) * factor)
-        return target.round(self.layer.call(inputs))
+        real = self.layer.call(inputs)
+        return real if self.unrounded else target.round(real)
+
+    def _compute(self, inputs: Any, target: Grid) -> Any:
+        """The layer in float32; a ReLU behind it rounds in its stead."""
+        ((kernel, _, _),) = self._weight_vars
+        setattr(self.layer, kernel_of(self.layer) or "", kernel)
+        real = self.layer.call(inputs)
+        return real if self.unrounded or not self._output_quantizers else target.round(real)
 
     def _convolve(self, inputs: Any, given: Grid, target: Grid) -> Any:
         ((kernel, quantizer, ranges),) = self._weight_vars

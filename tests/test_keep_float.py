@@ -1,0 +1,155 @@
+"""Layers kept in float: Keras, the integers and both files still say the same, and the files are what was asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("tf_keras", reason="needs the extra 'train'")
+
+from quantised_models import calibrated, fp32_model, pixels_of, write_run
+
+from capsule_edge.cli.export import command
+from capsule_edge.evaluation.datasets import Dataset, Sample
+from capsule_edge.export.bundle import FILES, export_run
+from capsule_edge.export.graph_checks import check_int8_graph
+from capsule_edge.export.integers import read_integers
+from capsule_edge.export.layers import measure_layers
+from capsule_edge.export.reference import check_layers
+from capsule_edge.export.restore import restore_layers
+from capsule_edge.export.run_folder import load_run, synthetic_frames
+from capsule_edge.runtime.errors import ModelError, UsageError
+from capsule_edge.runtime.tflite_metadata import read_spec
+from capsule_edge.train.kept_layers import keep_float, kept_layers, layers_with_weights
+
+CASES = {
+    # The first layer alone, two neighbours with nothing rounded between them, and the logits.
+    "plain_cnn": ["conv_1", "conv_3", "conv_4", "logits"],
+    # A depthwise layer with its neighbour, and one that an addition reads.
+    "mobilenet_v2_035": ["block_1_expand", "block_1_depthwise", "block_2_project"],
+}
+
+
+@pytest.mark.parametrize("architecture", CASES)
+def test_both_files_and_keras_agree_and_the_graph_has_the_layers_in_float(
+    architecture: str, tmp_path: Path
+) -> None:
+    kept = CASES[architecture]
+    report = export_run(write_run(tmp_path / "run", architecture, 64), tmp_path / "out", keep=kept)
+    assert all(edge.holds for edge in report.edges)
+    # A float32 sum next to a middle falls to either side and later layers amplify it: some steps in a few frames.
+    assert {edge.agreement for edge in report.edges if "INT8" in edge.b} == {1.0}
+    assert report.graph.float_convolutions == len(kept)
+    float_weights = {
+        node.input[1].split("/")[0]
+        for node in onnx.load(tmp_path / "out" / FILES["ONNX INT8"]).graph.node
+        if node.op_type == "Conv"
+        and "features" not in node.name
+        and not _is_quantised(tmp_path, node.input[1])
+    }
+    assert float_weights == set(kept)
+    for name in ("ONNX INT8", "TFLite INT8"):
+        path = tmp_path / "out" / FILES[name]
+        if path.suffix == ".tflite":
+            assert read_spec(path).provenance["kept_float"] == kept
+    with pytest.raises(ModelError, match="are float"):
+        check_int8_graph(tmp_path / "out" / FILES["ONNX INT8"])
+
+
+def _is_quantised(folder: Path, name: str) -> bool:
+    graph = onnx.load(folder / "out" / FILES["ONNX INT8"]).graph
+    return any(name in node.output for node in graph.node)
+
+
+def test_a_model_kept_whole_answers_as_its_float_self() -> None:
+    fp32 = fp32_model()
+    quantised = calibrated(fp32)
+    pixels = pixels_of(synthetic_frames(64, count=8, seed=3))
+    rounded = quantised(pixels, training=False).numpy()
+    keep_float(quantised, layers_with_weights(quantised))
+    expected = fp32(pixels, training=False).numpy()
+    kept = quantised(pixels, training=False).numpy()
+    # What is left is the rounding of the pooled mean and of what goes into it.
+    assert np.abs(kept - expected).max() < 0.5 * np.abs(rounded - expected).max()
+    keep_float(quantised, [])
+    assert np.array_equal(quantised(pixels, training=False), rounded)
+    assert kept_layers(quantised) == []
+
+
+def test_integers_and_keras_agree_layer_by_layer_and_noise_is_measured() -> None:
+    fp32 = fp32_model()
+    quantised = calibrated(fp32)
+    frames = synthetic_frames(64, count=4, seed=3)
+    before = {n.layer: n.own_db for n in measure_layers(read_integers(quantised), quantised, fp32, frames)}
+    keep_float(quantised, ["conv_2", "conv_3"])
+    integers = read_integers(quantised)
+    assert integers.kept_float == ("conv_2", "conv_3")
+    assert [node.output.unrounded for node in integers.nodes[:4]] == [False, True, False, False]
+    check_layers(integers, quantised, frames)
+    after = {n.layer: n.own_db for n in measure_layers(integers, quantised, fp32, frames)}
+    assert after["conv_2"] > before["conv_2"]  # what is rounded there is only what it reads
+    assert after["conv_3"] > before["conv_3"]
+    assert after["conv_5"] == pytest.approx(before["conv_5"], abs=1e-6)
+
+
+def test_what_cannot_be_kept_is_refused_by_name() -> None:
+    quantised: Any = calibrated(fp32_model("mobilenet_v2_035"))
+    for name in ("block_2_add", "pool", "absent"):
+        with pytest.raises(
+            UsageError, match=rf"layer '{name}' cannot be kept in float, allowed are .*Conv1, "
+        ):
+            keep_float(quantised, ["Conv1", name])
+    assert kept_layers(quantised) == []
+
+
+def _dataset(root: Path, run: Any) -> Dataset:
+    """Colour fields labelled as FP32 answers them, five to a video, so that an answer that changes is an error."""
+    frames = synthetic_frames(64, count=60, seed=12)
+    answers = np.asarray(run.fp32(pixels_of(frames), training=False)).argmax(axis=1)
+    samples = []
+    for i, (frame, answer) in enumerate(zip(frames, answers, strict=True)):
+        path = root / f"{i}.png"
+        cv2.imencode(".png", frame[..., ::-1])[1].tofile(path)
+        samples.append(Sample(path, run.spec.keys[answer], video_id=f"v{i // 5}"))
+    return Dataset(tuple(samples), run.spec.keys, root)
+
+
+def test_the_automatic_mode_restores_the_layer_that_is_broken_and_no_other(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", "plain_cnn", 64))
+    dataset = _dataset(tmp_path, run)
+    # A tenth of the range: nine values in ten are clipped there.
+    (wrapper,) = (layer for layer in run.qat.layers if layer.name == "quant_conv_3")
+    ((_, _, ranges),) = wrapper._weight_vars
+    for name in ("min_var", "max_var"):
+        ranges[name].assign(ranges[name] * 0.1)
+    said: list[str] = []
+    chosen = restore_layers(run, dataset, progress=said.append)
+    assert chosen[0] == "conv_3"
+    assert len(chosen) < len(layers_with_weights(run.qat))
+    assert kept_layers(run.qat) == [name for name in layers_with_weights(run.qat) if name in chosen]
+    assert "0 layers in float: agreement" in said[0]
+    # None can be given back, or it would have been.
+    assert any(line.startswith(f"{len(chosen)} layers in float: no gate failing") for line in said)
+
+
+def test_the_command_keeps_what_it_is_told_and_refuses_to_choose_without_frames(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "plain_cnn", 64)
+    result = CliRunner().invoke(
+        command, [str(run), "--out", str(tmp_path / "out"), "--keep-float", "conv_2", "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["kept_float"] == ["conv_2"]
+    for arguments, fault in (
+        (["--keep-float", "auto"], "give --data"),
+        (["--keep-float", "absent"], "'absent' cannot be kept"),
+    ):
+        refused = CliRunner().invoke(command, [str(run), "--out", str(tmp_path / "b"), *arguments])
+        assert isinstance(refused.exception, UsageError)
+        assert fault in str(refused.exception)
