@@ -190,7 +190,8 @@ class Journal:
                     return
                 size, checksum = _HEAD.unpack(head)
                 payload = file.read(size) if size <= _MOST_BYTES else b""
-                if len(payload) != size or zlib.crc32(payload) != checksum:
+                # Of none is the checksum 0: what a power cut may leave is a file that ends in zeros.
+                if not payload or len(payload) != size or zlib.crc32(payload) != checksum:
                     return
                 yield file.tell(), payload
                 count += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from red_model import write_exam
+from red_model import write_exam, write_red_model
 
 from capsule_edge.runtime import default_model, open_model
 
@@ -103,6 +104,37 @@ def test_node_says_what_is_wrong_in_a_line(frames: Path, tmp_path: Path) -> None
     assert "needed is a multiple of" in done.stderr
     assert done.stderr.count("\n") == 1
     assert run_node().returncode == 2
+
+
+@pytest.mark.skipif(shutil.which("node") is None or os.name != "posix", reason="needs node and a shell")
+def test_node_follows_a_run(tmp_path: Path) -> None:
+    tool = tmp_path / "capsule-edge"
+    code = "from capsule_edge.cli.main import main; main()"
+    tool.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c '{code}' \"$@\"\n")
+    tool.chmod(0o755)
+    exam, model = write_exam(tmp_path / "exam 1.mp4"), write_red_model(tmp_path / "red.onnx")
+    arguments = ["node", str(EXAMPLES / "node" / "follow.cjs"), str(exam), "--model", str(model)]
+    environment = os.environ | {"CAPSULE_EDGE": str(tool)}
+    for recording, code, out, err in (
+        (
+            exam,
+            0,
+            "bleeding from 10 s to 16.5 s, at most 0.999997\n60 of 60 frames classified, 1 events\n",
+            "",
+        ),
+        (tmp_path / "absent.mp4", 1, "", "error: "),
+    ):
+        arguments[2] = str(recording)
+        done = subprocess.run(
+            [*arguments, "--out", str(tmp_path / "out")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert (done.returncode, done.stdout) == (code, out)
+        assert done.stderr.startswith(err)
+        assert done.stderr.count("\n") == bool(err)
 
 
 @pytest.fixture(scope="module")

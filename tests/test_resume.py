@@ -114,6 +114,40 @@ def test_killed_at_any_moment_it_goes_on_and_ends_in_the_same_bytes(
     assert without_out(lines) == without_out(whole[1])
 
 
+DYING = """
+import os, signal, sys
+from capsule_edge.cli.main import main
+true, calls, at = os.replace, iter(range(99)), int(sys.argv.pop(1))
+def replace(source, target):
+    if next(calls) == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    true(source, target)
+os.replace = replace
+main()
+"""
+
+
+@posix
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("at", [0, 3, 7])
+def test_killed_between_the_moves_of_its_files_it_goes_on(
+    at: int, earlier: bool, exam: Path, model: Path, whole: tuple[dict[str, bytes], list], tmp_path: Path
+) -> None:
+    """Before the first move, amid them, and before the last, which is that of study.json."""
+    out = tmp_path / "out"
+    if earlier:
+        assert run(exam, model, out, "--every", "7")[0] == 3
+    arguments = command(exam, model, out, *(["--overwrite"] if earlier else []))[3:]
+    died = subprocess.run(
+        [sys.executable, "-c", DYING, str(at), *arguments], capture_output=True, timeout=120
+    )
+    assert died.returncode == -signal.SIGKILL
+    # At the first call the sign of an earlier study is still there, and all its files; later none is.
+    assert (out / "study.json").exists() == (earlier and at == 0)
+    assert run(exam, model, out, "--resume")[0] == 3
+    assert contents(out) == whole[0]
+
+
 def contents_of_names(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in SAME}
 
@@ -310,7 +344,7 @@ def test_a_journal_gives_back_what_was_entered(written: Path) -> None:
     check(begin(written.parent)[1], after=64)
 
 
-@pytest.mark.parametrize("kind", ["cut", "flipped"])
+@pytest.mark.parametrize("kind", ["cut", "flipped", "zeros"])
 def test_a_journal_that_ends_anywhere_gives_back_what_is_whole(kind: str, written: Path) -> None:
     data = written.read_bytes()
     rng = random.Random(5)
@@ -318,7 +352,9 @@ def test_a_journal_that_ends_anywhere_gives_back_what_is_whole(kind: str, writte
     ends = [end for end, _ in journal._blocks()]
     for place in [0, 1, *ends[:-1], *rng.sample(range(len(data)), 60)]:
         damaged = bytearray(data[:place] if kind == "cut" else data)
-        if kind == "flipped":
+        if kind == "zeros":  # as a power cut may leave it
+            damaged[place:] = bytes(len(data) - place)
+        elif kind == "flipped":
             damaged[place] ^= 1 << rng.randrange(8)
         written.write_bytes(damaged)
         whole_blocks = sum(end <= place for end in ends)
