@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsule_edge.runtime.errors import Interrupted
+from capsule_edge.runtime.errors import Interrupted, OutputError
 
 from ._evaluation import NO_CERTIFICATE, console, number, table
 from ._lines import begin_lines, check_options, read_stdin, watch_pipe
@@ -186,7 +186,6 @@ def _folders(videos: Sequence[Path], out: Path | None) -> list[Path]:
 def _read(
     reader: Reader, video: Path, run: Run, threads: int, options: dict[str, Any], lines: Lines | None = None
 ) -> Outcome:
-    from capsule_edge.runtime.errors import OutputError
     from capsule_edge.runtime.outputs import write_study
 
     if run.finished is not None:
@@ -216,13 +215,17 @@ def _is_whole(ledger: dict[str, Any]) -> bool:
 
 @contextmanager
 def _interruptible(run: Run) -> Iterator[None]:
-    """Say how to go on after Ctrl-C, where there is something to go on from."""
+    """Say how to go on after Ctrl-C and a full disk, where there is something to go on from."""
     try:
         yield
     except KeyboardInterrupt:
         if not run.journal.is_there:
             raise
         raise Interrupted(f"interrupted, what was answered is kept in {run.folder}", hint=_GO_ON) from None
+    except OutputError as error:
+        if not run.journal.is_there:
+            raise
+        raise OutputError(error.message, hint=f"{error.hint}; {_GO_ON}") from error
 
 
 def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: float) -> dict[str, Any]:
@@ -290,7 +293,6 @@ def _demo(
     """Render, read and compare with what was planted."""
     import os
 
-    from capsule_edge.runtime.errors import OutputError
     from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
     from capsule_edge.runtime.runs import open_run
 

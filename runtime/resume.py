@@ -171,7 +171,7 @@ class Journal:
     def _refusal(self, error: OSError) -> OutputError:
         return OutputError(
             f"{self.path.parent} cannot be written: {reason(error)}",
-            hint="free some space and go on with --resume",
+            hint="free some space or choose another --out",
         )
 
     def _blocks(self, most: int | None = None) -> Iterator[tuple[int, bytes]]:

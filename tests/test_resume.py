@@ -233,8 +233,10 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_from(
     assert "cannot be written: file too large" in lines[-1]["error"]["message"]
     if limit == 200:
         assert not out.exists()
+        assert "--resume" not in lines[-1]["error"]["hint"]
     else:
         assert [path.name for path in out.iterdir()] == [JOURNAL]
+        assert lines[-1]["error"]["hint"].endswith("the same command with --resume goes on")
     assert run(exam, model, out, "--resume")[0] == 3
     assert contents(out) == whole[0]
 
