@@ -61,6 +61,7 @@ def command(
     with progress("evaluating", len(dataset.samples)) as advance:
         predictions = tables.predict(opened, dataset, advance=advance)
     warn_left_out(dataset, predictions.skipped)
+    _warn_of_leak(dataset.root, dataset.split)
     if save_predictions is not None:
         tables.save_predictions(predictions, save_predictions)
     findings = [label.key for label in opened.spec.labels if label.role == "finding"]
@@ -80,6 +81,19 @@ def command(
         _print(document)
 
 
+def _warn_of_leak(root: Path, split: str | None) -> None:
+    from capsule_edge.evaluation.audit_tables import shared_videos
+    from capsule_edge.evaluation.datasets import list_samples
+
+    if split is not None and (shared := shared_videos(list_samples(root).samples, split)):
+        frames = sum(count[split] for count in shared.values())
+        click.echo(
+            f"warning: {len(shared)} videos of {split} ({frames:,} frames) are in another split too: a model that was "
+            "trained there has seen them; see 'capsule-edge audit'",
+            err=True,
+        )
+
+
 def _print(document: dict[str, Any]) -> None:
     screen = console()
     model, data = document["model"], document["data"]
@@ -89,7 +103,7 @@ def _print(document: dict[str, Any]) -> None:
     )
     intervals = document["confidence_intervals"] or {}
     overall = table("", "value", "95 % interval", "majority")
-    for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc"):
+    for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mean_pr_auc", "mcc"):
         baseline = document["majority_baseline"][name]
         overall.add_row(name, number(document[name]), interval_cell(intervals.get(name)), number(baseline))
     overall.add_row("ece", number(document["ece"]), "-", "-")
@@ -98,10 +112,15 @@ def _print(document: dict[str, Any]) -> None:
         "abnormal: auc", number(binary["auc"]), interval_cell(intervals.get("normal_vs_abnormal_auc")), ""
     )
     for specificity, sensitivity in binary["sensitivity_at_specificity"].items():
-        overall.add_row(f"abnormal: sens. at spec. {specificity}", number(sensitivity), "", "")
+        span = intervals.get("sensitivity_at_specificity", {}).get(specificity)
+        overall.add_row(
+            f"abnormal: sens. at spec. {specificity}", number(sensitivity), interval_cell(span), ""
+        )
     screen.print(overall)
-    names = ("precision", "recall", "specificity", "f1", "auc")
-    classes = table("class", "frames", "videos", "prec.", "recall", "spec.", "f1", "auc", "recall, 95 %")
+    names = ("precision", "recall", "specificity", "f1", "auc", "pr_auc")
+    classes = table(
+        "class", "frames", "videos", "prec.", "recall", "spec.", "f1", "auc", "pr auc", "recall, 95 %"
+    )
     for key, entry in document["per_class"].items():
         of_recall = intervals.get("per_class", {}).get(key, {}).get("recall")
         cells = [number(entry[name]) for name in ("support", "videos", *names)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from .audit_findings import VIDEO_SHARE, Checks, many, rests_on
 from .published import conflicting
+from .samples import Sample
 
-__all__ = ["check_classes", "check_labels", "check_videos"]
+__all__ = ["check_classes", "check_labels", "check_videos", "shared_videos"]
 
 FEW_VIDEOS = 2
 
@@ -52,13 +53,9 @@ def _with_labels(checks: Checks, files: Collection[Path], split: str | None) -> 
 
 def check_videos(checks: Checks) -> None:
     """The same video on both sides, and frames that say of no video."""
-    sides: dict[str, Counter[str]] = defaultdict(Counter)
-    for sample in checks.listing.samples:
-        if sample.video_id and sample.split:
-            sides[sample.video_id][sample.split] += 1
     told: set[str] = set()
     for split in checks.evaluated:
-        shared = {video: count for video, count in sides.items() if split in count and len(count) > 1}
+        shared = shared_videos(checks.listing.samples, split)
         if not shared.keys() - told:
             continue
         told |= shared.keys()
@@ -78,6 +75,15 @@ def check_videos(checks: Checks) -> None:
             f"{many(nameless, 'frame')} of {scope or 'the data set'} name no video: no leak between videos can be "
             "ruled out, and there are no intervals", nameless,
         )  # fmt: skip
+
+
+def shared_videos(samples: Sequence[Sample], split: str) -> dict[str, Counter[str]]:
+    """The videos of ``split`` that are in another split too, and how many frames of each are where."""
+    sides: dict[str, Counter[str]] = defaultdict(Counter)
+    for sample in samples:
+        if sample.video_id and sample.split:
+            sides[sample.video_id][sample.split] += 1
+    return {video: count for video, count in sides.items() if split in count and len(count) > 1}
 
 
 def check_classes(checks: Checks) -> None:

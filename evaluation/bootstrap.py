@@ -7,7 +7,7 @@ then one product with the per-video matrices, and the AUC is computed with frame
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ __all__ = [
     "resample_videos",
     "resampled_figures",
     "weighted_auc",
+    "weighted_average_precision",
+    "weighted_sensitivity",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -96,14 +98,22 @@ def rates(confusion: Array) -> Mapping[str, Array]:
 
 
 def resampled_figures(
-    labels: Indices, probabilities: npt.NDArray[np.floating[Any]], drawn: Resamples
+    labels: Indices, probabilities: npt.NDArray[np.floating[Any]], drawn: Resamples, *, pr_auc: bool = False
 ) -> Mapping[str, Array]:
-    """``rates`` of each resample, ``auc`` (R, L) of each label against the rest and ``mean_auc`` (R,)."""
+    """``rates`` of each resample, ``auc`` (R, L) of each label against the rest and ``mean_auc`` (R,).
+
+    With ``pr_auc`` also that (R, L) and ``mean_pr_auc`` (R,): half the work again.
+    """
     size = probabilities.shape[1]
     matrices = confusion_by_video(labels, probabilities.argmax(axis=1), drawn.video, size)
     totals = (drawn.counts @ matrices.reshape(len(matrices), -1)).reshape(-1, size, size)
-    auc = np.stack([weighted_auc(probabilities[:, i], labels == i, drawn) for i in range(size)], axis=1)
-    return {**rates(totals), "auc": auc, "mean_auc": mean_defined(auc)}
+    areas = {"auc": weighted_auc, **({"pr_auc": weighted_average_precision} if pr_auc else {})}
+    found = dict(rates(totals))
+    for name, area in areas.items():
+        columns = [area(probabilities[:, i], labels == i, drawn) for i in range(size)]
+        found[name] = np.stack(columns, axis=1)
+        found[f"mean_{name}"] = mean_defined(found[name])
+    return found
 
 
 def weighted_auc(
@@ -113,18 +123,63 @@ def weighted_auc(
 
     NaN for a resample without a positive or without a negative.
     """
-    order = np.argsort(scores, kind="stable")
+    found = []
+    for up, down in _weights_by_score(scores, positive, drawn):
+        # From the highest score down, so what lies below a tie is what has not come yet.
+        below = down.sum(axis=1, keepdims=True) - np.cumsum(down, axis=1) + down / 2
+        found.append(_ratio((up * below).sum(axis=1), up.sum(axis=1) * down.sum(axis=1)))
+    return np.concatenate(found)
+
+
+def weighted_average_precision(
+    scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], drawn: Resamples
+) -> Array:
+    """Area under the precision-recall curve (R,) of each resample, by steps as scikit-learn's average precision.
+
+    NaN for a resample without a positive or without a negative.
+    """
+    found = []
+    for up, down in _weights_by_score(scores, positive, drawn):
+        hits, false = np.cumsum(up, axis=1), np.cumsum(down, axis=1)
+        precision = np.nan_to_num(_ratio(hits, hits + false))
+        area = _ratio((up * precision).sum(axis=1), hits[:, -1])
+        found.append(np.where(false[:, -1] > 0, area, np.nan))
+    return np.concatenate(found)
+
+
+def weighted_sensitivity(
+    scores: npt.NDArray[np.floating],
+    positive: npt.NDArray[np.bool_],
+    drawn: Resamples,
+    specificity: float,
+) -> Array:
+    """The best sensitivity (R,) of each resample among thresholds of at least ``specificity``.
+
+    NaN for a resample without a positive or without a negative.
+    """
+    found = []
+    for up, down in _weights_by_score(scores, positive, drawn):
+        false = _ratio(np.cumsum(down, axis=1), down.sum(axis=1, keepdims=True))
+        hit = _ratio(np.cumsum(up, axis=1), up.sum(axis=1, keepdims=True))
+        # 1 - .9 is .09999999999999998: without the slack a rate of exactly one tenth would be refused.
+        best = np.where(false <= 1 - specificity + 1e-9, hit, 0.0).max(axis=1)
+        undefined = np.isnan(false[:, -1]) | np.isnan(hit[:, -1])
+        found.append(np.where(undefined, np.nan, best))
+    return np.concatenate(found)
+
+
+def _weights_by_score(
+    scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], drawn: Resamples
+) -> Iterator[tuple[Array, Array]]:
+    """Drawn weight of the positive and of the negative frames of each distinct score, highest first, (R, scores)."""
+    order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
     video, is_positive = drawn.video[order], positive[order].astype(np.float64)
-    found = []
     for first in range(0, len(drawn.counts), _CHUNK):
         weights = drawn.counts[first : first + _CHUNK, video]
         up = np.add.reduceat(weights * is_positive, starts, axis=1)
-        down = np.add.reduceat(weights * (1 - is_positive), starts, axis=1)
-        below = np.cumsum(down, axis=1) - down / 2
-        found.append(_ratio((up * below).sum(axis=1), up.sum(axis=1) * down.sum(axis=1)))
-    return np.concatenate(found)
+        yield up, np.add.reduceat(weights * (1 - is_positive), starts, axis=1)
 
 
 def interval(values: Array) -> list[float] | None:

@@ -16,8 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ._extras import require
-from .bootstrap import LEVEL, interval, mean_defined, rates, resample_videos, resampled_figures, weighted_auc
+from .bootstrap import (
+    LEVEL,
+    interval,
+    mean_defined,
+    rates,
+    resample_videos,
+    resampled_figures,
+    weighted_auc,
+    weighted_average_precision,
+    weighted_sensitivity,
+)
 from .calibration import ece, reliability
+from .curves import curves
 from .predict import Predictions
 
 __all__ = ["evaluate", "one_vs_rest_auc"]
@@ -40,20 +51,22 @@ def evaluate(
     require("sklearn")
     keys = predictions.keys
     abnormal = [key in findings if findings is not None else key != "normal" for key in keys]
-    auc = one_vs_rest_auc(predictions)
+    auc, pr_auc = one_vs_rest_auc(predictions), _one_vs_rest_pr_auc(predictions)
     document = {
         "frames": len(predictions),
         "videos": len({video for video in predictions.video_ids if video is not None}),
         "labels": list(keys),
         "averaged_over": [key for i, key in enumerate(keys) if (predictions.labels == i).any()],
         **_summary(predictions, auc),
-        "per_class": _per_class(predictions, auc),
+        "mean_pr_auc": float(mean_defined(pr_auc)),
+        "per_class": _per_class(predictions, auc, pr_auc),
         "normal_vs_abnormal": _normal_vs_abnormal(predictions, np.array(abnormal)),
         "ece": ece(predictions.probabilities, predictions.labels),
         "reliability": reliability(predictions.probabilities, predictions.labels),
         "majority_baseline": _majority_baseline(predictions),
         "confidence_intervals": _intervals(predictions, np.array(abnormal), resamples, seed),
         "confusion": {"rows": "true", "columns": "predicted", "matrix": _confusion(predictions).tolist()},
+        "curves": curves(predictions, np.array(abnormal)),
         "per_source": _grouped(predictions, predictions.sources),
         "per_video": _grouped(predictions, predictions.video_ids),
         "skipped": list(predictions.skipped),
@@ -105,11 +118,16 @@ def _summary(predictions: Predictions, auc: npt.NDArray[np.float64]) -> dict[str
     }
 
 
-def _per_class(predictions: Predictions, auc: npt.NDArray[np.float64]) -> dict[str, Any]:
+def _one_vs_rest_pr_auc(predictions: Predictions) -> npt.NDArray[np.float64]:
     from sklearn.metrics import average_precision_score
 
+    return _per_label(predictions, average_precision_score)
+
+
+def _per_class(
+    predictions: Predictions, auc: npt.NDArray[np.float64], pr_auc: npt.NDArray[np.float64]
+) -> dict[str, Any]:
     figures = rates(_confusion(predictions).astype(np.float64))
-    pr_auc = _per_label(predictions, average_precision_score)
     pairs = set(zip(predictions.labels.tolist(), predictions.video_ids, strict=True))
     return {
         key: {
@@ -137,17 +155,22 @@ def _per_label(predictions: Predictions, score: Any) -> npt.NDArray[np.float64]:
 
 def _normal_vs_abnormal(predictions: Predictions, abnormal: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """Any finding against none; the sensitivity is the best among thresholds of at least that specificity."""
-    from sklearn.metrics import roc_auc_score, roc_curve
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
     positive, score = abnormal[predictions.labels], predictions.probabilities[:, abnormal].sum(axis=1)
     counts = {"normal_frames": int((~positive).sum()), "abnormal_frames": int(positive.sum())}
     if positive.all() or not positive.any():
         nothing = {f"{s:.2f}": None for s in SPECIFICITIES}
-        return {**counts, "auc": None, "sensitivity_at_specificity": nothing}
+        return {**counts, "auc": None, "pr_auc": None, "sensitivity_at_specificity": nothing}
     false, hit, _ = roc_curve(positive, score, drop_intermediate=False)
     # 1 - .9 is .09999999999999998: without the slack a rate of exactly one tenth would be refused.
     at = {f"{s:.2f}": float(hit[false <= 1 - s + 1e-9].max()) for s in SPECIFICITIES}
-    return {**counts, "auc": float(roc_auc_score(positive, score)), "sensitivity_at_specificity": at}
+    return {
+        **counts,
+        "auc": float(roc_auc_score(positive, score)),
+        "pr_auc": float(average_precision_score(positive, score)),
+        "sensitivity_at_specificity": at,
+    }
 
 
 def _majority_baseline(predictions: Predictions) -> dict[str, Any]:
@@ -162,6 +185,10 @@ def _majority_baseline(predictions: Predictions) -> dict[str, Any]:
         "label": predictions.keys[column],
         **{name: float(figures[name]) for name in names},
         "mean_auc": 0.5 if np.count_nonzero(support) > 1 else None,
+        # Of an answer that never changes, the precision at every recall is the share of the class.
+        "mean_pr_auc": float((support[support > 0] / support.sum()).mean())
+        if np.count_nonzero(support) > 1
+        else None,
         "mcc": None,
     }
 
@@ -174,20 +201,26 @@ def _intervals(
         return None
     how = {"method": "percentile bootstrap over videos", "level": LEVEL, "resamples": resamples, "seed": seed}
     drawn = resample_videos(predictions.video_ids, resamples=resamples, seed=seed)
-    each = ("precision", "recall", "specificity", "f1", "auc")
-    overall = ("accuracy", "macro_f1", "balanced_accuracy", "mcc", "mean_auc")
+    each = ("precision", "recall", "specificity", "f1", "auc", "pr_auc")
+    overall = ("accuracy", "macro_f1", "balanced_accuracy", "mcc", "mean_auc", "mean_pr_auc")
     if drawn is None:
         reason = "all frames are of one video, or some name none"
-        nothing = dict.fromkeys((*overall, "normal_vs_abnormal_auc"))
-        return {**how, "reason": reason, **nothing, "per_class": {}}
+        nothing = dict.fromkeys((*overall, "normal_vs_abnormal_auc", "normal_vs_abnormal_pr_auc"))
+        at = {f"{s:.2f}": None for s in SPECIFICITIES}
+        return {**how, "reason": reason, **nothing, "sensitivity_at_specificity": at, "per_class": {}}
     scores, true = predictions.probabilities, predictions.labels
-    figures = resampled_figures(true, scores, drawn)
+    figures = resampled_figures(true, scores, drawn, pr_auc=True)
     any_finding = scores[:, abnormal].sum(axis=1)
     return {
         **how,
         "reason": None,
         **{name: interval(figures[name]) for name in overall},
         "normal_vs_abnormal_auc": interval(weighted_auc(any_finding, abnormal[true], drawn)),
+        "normal_vs_abnormal_pr_auc": interval(weighted_average_precision(any_finding, abnormal[true], drawn)),
+        "sensitivity_at_specificity": {
+            f"{s:.2f}": interval(weighted_sensitivity(any_finding, abnormal[true], drawn, s))
+            for s in SPECIFICITIES
+        },
         "per_class": {
             key: {name: interval(figures[name][:, i]) for name in each}
             for i, key in enumerate(predictions.keys)

@@ -16,6 +16,7 @@ from capsule_edge.runtime.spec import INTENDED_USE
 from ._extras import require
 from ._files import write_whole
 from .certificate import STYLE
+from .curves import ABNORMAL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,11 +50,13 @@ def write_report(document: Document, folder: str | Path) -> list[Path]:
 
 
 def plots(document: Document) -> dict[str, Figure]:
-    """The plots by name: ``confusion``, ``classes``, ``reliability``."""
+    """The plots by name: ``confusion``, ``classes``, ``roc``, ``precision_recall``, ``reliability``."""
     require("matplotlib")
     return {
         "confusion": _confusion(document),
         "classes": _classes(document),
+        "roc": _curves(document, "roc"),
+        "precision_recall": _curves(document, "precision_recall"),
         "reliability": _reliability(document),
     }
 
@@ -81,7 +84,7 @@ def to_html(document: Document, figures: Mapping[str, Figure] | None = None) -> 
             target = io.StringIO()
             figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
             picture = target.getvalue()
-            parts.append(f"<h2>{name.capitalize()}</h2>{picture[picture.index('<svg') :]}")
+            parts.append(f"<h2>{name.replace('_', ' ').capitalize()}</h2>{picture[picture.index('<svg') :]}")
     body = "\n".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"])
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -108,13 +111,20 @@ def _tables(document: Document) -> list[tuple[str, Sequence[str], list[list[str]
     binary = document["normal_vs_abnormal"]
     overall = [
         [name, _n(document[name]), _span(intervals.get(name)), _n(document["majority_baseline"][name])]
-        for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
+        for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mean_pr_auc", "mcc")
     ]
+    for name in ("precision", "recall", "f1"):
+        overall += [
+            [f"{name}, {how}", _n(document[name][how]), "-", "-"] for how in ("macro", "micro", "weighted")
+        ]
     overall.append(["ece", _n(document["ece"]), "-", "-"])
     abnormal_auc = _span(intervals.get("normal_vs_abnormal_auc"))
     overall.append(["normal against abnormal, AUC", _n(binary["auc"]), abnormal_auc, "-"])
+    abnormal_pr_auc = _span(intervals.get("normal_vs_abnormal_pr_auc"))
+    overall.append(["normal against abnormal, PR-AUC", _n(binary["pr_auc"]), abnormal_pr_auc, "-"])
+    at_specificity = intervals.get("sensitivity_at_specificity", {})
     overall += [
-        [f"sensitivity at specificity {at}", _n(value), "-", "-"]
+        [f"sensitivity at specificity {at}", _n(value), _span(at_specificity.get(at)), "-"]
         for at, value in binary["sensitivity_at_specificity"].items()
     ]
     names = ("support", "videos", "precision", "recall", "specificity", "f1", "auc", "pr_auc")
@@ -175,6 +185,40 @@ def _classes(document: Document) -> Figure:
         axes.set_ylim(-0.6, len(classes) - 0.4)
         axes.set_xlabel("sensitivity" if name == "recall" else "ROC-AUC against the rest")
         axes.grid(axis="x", color="#ddd")
+    return figure
+
+
+def _curves(document: Document, kind: str) -> Figure:
+    """One line a class, and the bold one of any finding against none; the classes as listed, most frames first."""
+    from matplotlib.figure import Figure
+
+    across, up = ("false_positive_rate", "sensitivity") if kind == "roc" else ("recall", "precision")
+    area = "auc" if kind == "roc" else "pr_auc"
+    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
+    axes = figure.subplots()
+    found = document["curves"]
+    order = sorted(
+        (key for key in document["labels"] if key in found),
+        key=lambda key: -document["per_class"][key]["support"],
+    )
+    for number, key in enumerate(order):
+        label = f"{key} {_n(document['per_class'][key][area])}"
+        points = found[key][kind]
+        # Ten colours, then the same ten dashed.
+        style = "-" if number < 10 else "--"
+        axes.plot(points[across], points[up], style, color=f"C{number % 10}", linewidth=1.1, label=label)
+    if ABNORMAL in found:
+        label = f"abnormal {_n(document['normal_vs_abnormal'][area])}"
+        points = found[ABNORMAL][kind]
+        axes.plot(points[across], points[up], color="black", linewidth=2.2, label=label)
+    if kind == "roc":
+        axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    axes.set_xlabel("1 - specificity" if kind == "roc" else "sensitivity (recall)")
+    axes.set_ylabel("sensitivity" if kind == "roc" else "precision")
+    if found:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, title="area", frameon=False)
     return figure
 
 

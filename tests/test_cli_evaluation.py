@@ -104,9 +104,12 @@ def test_evaluate_takes_val_unless_told_otherwise(model: Path, frames: Path) -> 
 def test_evaluate_prints_tables_for_people(model: Path, frames: Path) -> None:
     result = call(evaluate, model, "--data", frames, "--resamples", 50)
     assert result.exit_code == 0
-    for word in ("macro_f1", "majority", "bleeding", "split val: 60 frames of 5 videos"):
+    for word in ("macro_f1", "mean_pr_auc", "majority", "bleeding", "split val: 60 frames of 5 videos"):
         assert word in result.stdout
-    assert result.stderr == ""
+    # The frames' five videos are on both sides.
+    assert result.stderr.startswith("warning: 5 videos of val (60 frames) are in another split too")
+    assert result.stderr.count("\n") == 1
+    assert call(evaluate, model, "--data", frames, "--resamples", 0, "--split", "all").stderr == ""
 
 
 def test_saved_predictions_are_the_models_answers(model: Path, frames: Path, tmp_path: Path) -> None:

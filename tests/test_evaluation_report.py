@@ -42,6 +42,8 @@ def test_the_report_is_written_whole(document: dict[str, Any], tmp_path: Path) -
         "evaluation.html",
         "confusion.png",
         "classes.png",
+        "roc.png",
+        "precision_recall.png",
         "reliability.png",
     ]
     assert sorted(paths) == sorted((tmp_path / "new" / "out").iterdir())
@@ -54,7 +56,7 @@ def test_the_report_is_written_whole(document: dict[str, Any], tmp_path: Path) -
 
 def test_the_page_stands_alone_and_escapes_names(document: dict[str, Any]) -> None:
     page = to_html(document)
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 5
     assert "&lt;b&gt;A&amp;B&lt;/b&gt;" in page
     assert "<b>A" not in page
     assert "No frame of worms" in page

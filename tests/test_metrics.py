@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from sklearn.metrics import matthews_corrcoef, roc_auc_score
+from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_score
 
 from capsule_edge.evaluation.bootstrap import (
     Resamples,
@@ -17,7 +17,10 @@ from capsule_edge.evaluation.bootstrap import (
     resample_videos,
     resampled_figures,
     weighted_auc,
+    weighted_average_precision,
+    weighted_sensitivity,
 )
+from capsule_edge.evaluation.curves import ABNORMAL, POINTS, curves
 from capsule_edge.evaluation.metrics import evaluate
 from capsule_edge.evaluation.predict import Predictions
 
@@ -221,3 +224,56 @@ def test_an_interval_needs_nine_tenths_of_its_resamples() -> None:
     assert interval(values) is not None
     values[10] = np.nan
     assert interval(values) is None
+
+
+def test_the_weighted_precision_area_and_sensitivity_are_those_of_the_repeated_frames() -> None:
+    random = np.random.default_rng(6)
+    scores = random.integers(0, 12, 60) / 12  # with many ties
+    positive = random.random(60) < 0.4
+    video = np.repeat(np.arange(6), 10)
+    drawn = Resamples(video, random.multinomial(6, np.full(6, 1 / 6), size=150).astype(float))
+    areas = weighted_average_precision(scores, positive, drawn)
+    hits = weighted_sensitivity(scores, positive, drawn, 0.9)
+    for count, area, hit in zip(drawn.counts, areas, hits, strict=True):
+        again = np.repeat(np.arange(60), count[video].astype(int))
+        p = np.c_[1 - scores[again], scores[again], np.zeros(len(again))]
+        whole = evaluate(made(positive[again].astype(int).tolist(), p), resamples=0)["normal_vs_abnormal"]
+        assert area == pytest.approx(average_precision_score(positive[again], scores[again]))
+        assert area == pytest.approx(whole["pr_auc"])
+        assert hit == pytest.approx(whole["sensitivity_at_specificity"]["0.90"])
+    for nothing in (np.ones(60, bool), np.zeros(60, bool)):
+        assert np.isnan(weighted_average_precision(scores, nothing, drawn)).all()
+        assert np.isnan(weighted_sensitivity(scores, nothing, drawn, 0.9)).all()
+
+
+def test_mean_pr_auc_and_what_a_constant_answer_has() -> None:
+    p = [[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.7, 0.3, 0.0], [0.2, 0.8, 0.0]]
+    document = evaluate(made([0, 0, 1, 1] * 4, p * 4), resamples=100)
+    # polyp: .8 hit, .4 false, .3 hit: half of 1 and half of 2/3. normal: .9 hit, .7 false, .6 hit: the same.
+    assert document["per_class"]["polyp"]["pr_auc"] == pytest.approx(5 / 6)
+    assert document["mean_pr_auc"] == pytest.approx(5 / 6)
+    assert document["normal_vs_abnormal"]["pr_auc"] == pytest.approx(5 / 6)
+    assert document["majority_baseline"]["mean_pr_auc"] == 0.5
+    low, high = document["confidence_intervals"]["mean_pr_auc"]
+    assert 0 <= low <= 5 / 6 <= high <= 1
+    assert set(document["confidence_intervals"]["sensitivity_at_specificity"]) == {"0.90", "0.95"}
+
+
+def test_curves_keep_their_ends_and_their_area() -> None:
+    random = np.random.default_rng(7)
+    labels = random.integers(0, 2, 4000)
+    score = np.clip(random.normal(0.4 + 0.2 * labels, 0.2), 0, 1)
+    predictions = made(labels.tolist(), np.c_[1 - score, score, np.zeros(4000)])
+    found = curves(predictions, np.array([False, True, True]))
+    assert set(found) == {"normal", "polyp", ABNORMAL}  # no frame of ulcer
+    roc, pr = found["polyp"]["roc"], found["polyp"]["precision_recall"]
+    assert len(roc["sensitivity"]) <= POINTS
+    assert (roc["false_positive_rate"][0], roc["sensitivity"][0]) == (0, 0)
+    assert (roc["false_positive_rate"][-1], roc["sensitivity"][-1]) == (1, 1)
+    # Steps of a hundredth of the way cut a corner by half the square of a step at most, 100 times: .02.
+    area = np.trapezoid(roc["sensitivity"], roc["false_positive_rate"])
+    assert area == pytest.approx(roc_auc_score(labels == 1, score), abs=0.02)
+    assert pr["recall"][0] == 0
+    assert pr["recall"][-1] == 1
+    # All frames called: the precision is the share of the class.
+    assert pr["precision"][-1] == pytest.approx((labels == 1).mean(), abs=0.02)
