@@ -7,6 +7,7 @@ file.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import stat
 from collections import deque
@@ -86,6 +87,11 @@ class Container:
     order: tuple[int, ...] = field(repr=False)
     pts: tuple[int, ...] = field(repr=False)
     times_s: tuple[float, ...] = field(repr=False)
+
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def present(self) -> int:

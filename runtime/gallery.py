@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from av.video.frame import VideoFrame
 
-from .colours import to_planes
 from .preprocess import FieldOfView, preprocess_planes
 from .spec import InputSpec, ModelSpec
+from .stages import Sighted
 
 __all__ = ["MOST", "Gallery", "Sight", "candidates"]
 
@@ -35,7 +33,7 @@ Map = npt.NDArray[np.float32]
 class Sight:
     """A frame that may be a peak: the picture as decoded and float32 (h, w, labels) as the model gave them."""
 
-    picture: VideoFrame
+    picture: Sighted
     features: Map
 
 
@@ -49,7 +47,7 @@ class _Best:
 
 
 def candidates(
-    probabilities: npt.NDArray[np.float32], features: Map, pictures: Mapping[int, Any], spec: ModelSpec
+    probabilities: npt.NDArray[np.float32], features: Map, pictures: Mapping[int, Sighted], spec: ModelSpec
 ) -> dict[int, Sight]:
     """The rows of a batch that may be a peak of some label; ``pictures`` by row are let go otherwise."""
     columns, thresholds = _thresholds(spec)
@@ -112,7 +110,9 @@ class Gallery:
 
     def _close(self, column: int) -> None:
         best = self._open.pop(column)
-        picture = preprocess_planes(to_planes(best.sight.picture), self._large, best.field_of_view)
+        planes = best.sight.picture.planes()
+        assert planes is not None  # what was classified has a picture
+        picture = preprocess_planes(planes, self._large, best.field_of_view)
         self._kept[column][best.index] = (best.p, picture, best.sight.features[..., column].copy())
         if sum(map(len, self._kept.values())) > MOST:
             # Labels share the places, as they do where events are ranked.

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Backend
-from .colours import to_planes
+from .containers import Container
 from .gallery import MOST, Gallery, enlarge
 from .preprocess import FieldOfView, preprocess, preprocess_planes
 from .ranking import rank_events
+from .sources import fetch
 from .spec import InputSpec
 from .study import Event
-from .video import Container, fetch
 
 __all__ = ["ColourBar", "activation_map", "illustrate", "mean_colours"]
 
@@ -94,11 +94,12 @@ def illustrate(
     if absent:
         spec = backend.spec.input
         large = enlarge(spec)
-        for index, frame in fetch(container, absent):
-            planes = to_planes(frame)
+        for frame in fetch(container, absent):
+            if (planes := frame.planes()) is None:
+                continue
             picture = preprocess_planes(planes, large, field_of_view)
             features = backend.run(preprocess_planes(planes, spec, field_of_view)[None]).features[0]
-            for event in absent[index]:
+            for event in absent[frame.index]:
                 pictures[event.id] = picture
                 maps[event.id] = activation_map(features[..., keys.index(event.label)])
     return pictures, maps

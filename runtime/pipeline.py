@@ -21,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Backend
+from .containers import Container
 from .gallery import Sight, candidates
 from .gate import mark_duplicates
 from .illustration import mean_colours
 from .preprocess import FieldOfView
-from .stages import Batch, Buffers, Prepared, gather, locate, sight
+from .sources import sight
+from .stages import Batch, Buffers, Prepared, gather, locate
 from .threads import prefetch, spread
-from .video import Container
 
 __all__ = ["Answered", "FixedPlan", "Plan", "answer_frames", "count_cores"]
 

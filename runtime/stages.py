@@ -8,21 +8,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from .colours import split, to_planes, to_rgb
+from .colours import Planes, split, to_planes, to_rgb
 from .errors import InputError
 from .preprocess import FieldOfView, find_field_of_view, preprocess_planes
 from .spec import InputSpec
-from .video import Container, decode
 
-__all__ = ["Batch", "Buffers", "Prepared", "Sighted", "gather", "locate", "sight"]
+__all__ = ["Batch", "Buffers", "Prepared", "Sighted", "gather", "locate"]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -54,6 +52,12 @@ class Sighted:
         height, width = self.picture.shape[:2]
         return height, width
 
+    def planes(self) -> Planes | None:
+        """Its red, green and blue apart."""
+        if self.picture is None:
+            return None
+        return to_planes(self.picture) if isinstance(self.picture, VideoFrame) else split(self.picture)
+
     def rgb(self) -> Frame | None:
         """The picture as uint8 RGB HxWx3, full range."""
         return to_rgb(self.picture) if isinstance(self.picture, VideoFrame) else self.picture
@@ -73,13 +77,13 @@ class Prepared:
 class Batch:
     """Frames in order; ``pixels`` uint8 RGB (n, size, size, 3) holds those that have a picture, in the same order.
 
-    ``pictures`` are these pictures as decoded, by row; empty for a stream's.
+    ``pictures`` are these pictures as decoded, by row.
     """
 
     frames: list[Prepared]
     pixels: Frame
     field_of_view: FieldOfView | None
-    pictures: dict[int, VideoFrame]
+    pictures: dict[int, Sighted]
 
 
 class Buffers:
@@ -101,17 +105,6 @@ class Buffers:
     def give(self, pixels: Frame) -> None:
         """Take back the pixels of a batch, which nobody reads any more."""
         self._free.append(pixels if pixels.base is None else pixels.base)
-
-
-def sight(container: Container, wanted: Collection[int]) -> Generator[Sighted]:
-    """The wanted frames of a recording, by index; decoding ends behind the last of them."""
-    last = max(wanted, default=-1)
-    with closing(decode(container)) as pictures:  # type: ignore[type-var]
-        for picture in pictures:
-            if picture.index in wanted:
-                yield Sighted(picture.index, picture.frame, picture.detail)
-            if picture.index >= last:
-                return
 
 
 def locate(
@@ -159,7 +152,7 @@ def gather(
     ``batch`` is asked as a batch begins.
     """
     frames: list[Prepared] = []
-    pictures: dict[int, VideoFrame] = {}
+    pictures: dict[int, Sighted] = {}
     pixels: Frame | None = None
     size, row = 0, 0
     box: FieldOfView | None = None
@@ -167,14 +160,10 @@ def gather(
         if pixels is None:
             size, row = batch(), 0
             pixels = buffers.take((size, spec.size, spec.size, 3))
-        if one.picture is None:
+        if one.picture is None or (planes := one.planes()) is None:
             frames.append(Prepared(one.index, None, one.detail, one.duplicate_of))
         else:
-            if isinstance(one.picture, VideoFrame):
-                pictures[row] = one.picture
-                planes = to_planes(one.picture)
-            else:
-                planes = split(one.picture)
+            pictures[row] = one
             preprocess_planes(planes, spec, box, out=pixels[row])
             frames.append(Prepared(one.index, row))
             row += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -13,10 +12,11 @@ from typing import Any
 
 from .accounts import choose_frames
 from .backends import Backend
+from .containers import Container
 from .errors import UsageError
 from .gate import check_threshold
 from .landmarks import check_landmarks
-from .video import Container, scan
+from .sources import scan
 
 __all__ = ["SURVEY_OPTIONS", "Survey", "survey_recording"]
 
@@ -82,8 +82,7 @@ def survey_recording(
     container = scan(path)
     wanted = choose_frames(container, start_s, end_s, every)
     marks = check_landmarks(landmarks or {}, last_s=max(container.times_s[-1], container.duration_s or 0.0))
-    with container.path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = container.digest()
     options = {
         "capture_fps": capture_fps,
         "end_s": end_s,

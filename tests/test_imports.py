@@ -25,12 +25,13 @@ MAY_IMPORT = {
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_model_optimization"}
 # What the plain install brings; all else that the runtime imports must be of the standard library.
 PLAIN = {"numpy", "cv2", "onnxruntime", "av", "click", "rich"}
-# What else one module of the runtime may import, in functions: the engine that it is for. flatbuffers comes
+# What else one module of the runtime may import, in functions: the engine or format that it is for. flatbuffers comes
 # with onnxruntime, and with LiteRT.
 OPTIONAL = {
     "openvino_backend": {"openvino"},
     "litert_backend": {"ai_edge_litert"},
     "tflite_metadata": {"flatbuffers"},
+    "series": {"pydicom"},
 }
 HEAVY = ("av", "cv2", "onnxruntime", "tensorflow", "numpy", "click", "rich")
 

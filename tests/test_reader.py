@@ -16,7 +16,7 @@ import pytest
 from red_model import RADIUS, view, write_exam, write_red_model
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime import Reader, reader, stages
+from capsule_edge.runtime import Reader, reader, stages, video
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.illustration import illustrate
 from capsule_edge.runtime.outputs import prepare_folder, write_study
@@ -197,8 +197,12 @@ def test_each_picture_is_decoded_once(red: Reader, tmp_path: Path, monkeypatch: 
             taken.append(picture.index)
             yield picture
 
-    monkeypatch.setattr(stages, "decode", counted)
+    monkeypatch.setattr(video, "decode", counted)
     assert red.read(healthy).events == []
+    assert taken == list(range(50))
+    taken.clear()
+    # Nor are the peaks of events decoded again.
+    assert len(red.read(write_exam(tmp_path / "bleeding.mp4", frames=50)).events) == 1
     assert taken == list(range(50))
     taken.clear()
     assert red.read(healthy, end_s=10.0).ledger.classified == 20

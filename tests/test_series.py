@@ -1,0 +1,221 @@
+"""Pictures that are no video: folders, TIFF and DICOM through the whole reader, each picture accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from red_model import view, write_red_model
+
+from capsule_edge.runtime import Reader
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.series import scan_series
+from capsule_edge.runtime.sources import scan, sight
+from capsule_edge.runtime.study import Study
+
+RED = range(5, 9)
+FRAMES = [view(index in RED, index) for index in range(12)]
+
+
+@pytest.fixture(scope="module")
+def red(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    with Reader.open(write_red_model(tmp_path_factory.mktemp("model") / "red.onnx")) as opened:
+        yield opened
+
+
+def encode(kind: str, rgb: np.ndarray) -> bytes:
+    return cv2.imencode(kind, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])[
+        1
+    ].tobytes()
+
+
+def folder(path: Path, kind: str = ".png") -> Path:
+    path.mkdir()
+    for index, frame in enumerate(FRAMES):
+        # Numbers without leading zeros: the order of the alphabet is another one.
+        (path / f"Frame {index}{kind}").write_bytes(encode(kind, frame))
+    (path / "notes.txt").write_text("no picture")
+    return path
+
+
+def tiff(path: Path) -> Path:
+    assert cv2.imwritemulti(str(path), [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in FRAMES])
+    return path
+
+
+def dicom(path: Path, *, photometric: str = "RGB", jpeg: bool = False, **changes: object) -> Path:
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
+
+    meta = FileMetaDataset()
+    # VL Endoscopic Image Storage.
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.1"
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = JPEGBaseline8Bit if jpeg else ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+    )
+    dataset.Rows, dataset.Columns = FRAMES[0].shape[:2]
+    dataset.SamplesPerPixel = 1 if photometric.startswith("MONO") else 3
+    dataset.PhotometricInterpretation = photometric
+    dataset.PlanarConfiguration, dataset.PixelRepresentation = 0, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.NumberOfFrames = len(FRAMES)
+    dataset.FrameTime = "500"
+    if jpeg:
+        dataset.PixelData = encapsulate([encode(".jpg", frame) for frame in FRAMES])
+        dataset["PixelData"].is_undefined_length = True
+    else:
+        convert: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            "RGB": lambda rgb: rgb,
+            "YBR_FULL": lambda rgb: cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb)[:, :, [0, 2, 1]],
+            "MONOCHROME2": lambda rgb: rgb[:, :, 0],
+            "PALETTE COLOR": lambda rgb: rgb,
+        }
+        dataset.PixelData = np.stack([convert[photometric](frame) for frame in FRAMES]).tobytes()
+    for name, value in changes.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+    assert pydicom.dcmread(path).NumberOfFrames == len(FRAMES)
+    return path
+
+
+def check(study: Study, *, corrupt: tuple[int, ...] = ()) -> None:
+    assert [frame.index for frame in study.frames] == list(range(12))
+    assert [f.index for f in study.frames if f.status == "corrupt"] == list(corrupt)
+    assert study.ledger.container == 12
+    assert study.ledger.classified == 12 - len(corrupt)
+    assert {frame.detail for frame in study.frames if frame.status == "corrupt"} <= {"damaged"}
+    seen = [f.index for f in study.frames if f.probabilities is not None and f.probabilities[1] > 0.5]
+    assert seen == [index for index in RED if index not in corrupt]
+
+
+@pytest.mark.parametrize("kind", [".png", ".jpg", ".bmp", ".webp", ".tif"])
+def test_a_folder_of_images_in_natural_order(red: Reader, tmp_path: Path, kind: str) -> None:
+    study = red.read(folder(tmp_path / "Bilder № 1", kind))
+    check(study)
+    assert study.ledger.whole
+    assert (study.source.time_kind, study.source.capture_fps) == ("playback", None)
+    assert [frame.time_s for frame in study.frames] == [index / 25 for index in range(12)]
+    assert [event.label for event in study.events] == ["bleeding"]
+    assert study.thumbnails[1].shape[2] == 3
+    box = study.source.field_of_view
+    assert box is not None
+    assert box.left > 20
+
+
+def test_lossless_pictures_are_as_they_were(tmp_path: Path) -> None:
+    for path in (folder(tmp_path / "folder"), tiff(tmp_path / "pages.tif"), dicom(tmp_path / "raw.dcm")):
+        container = scan(path)
+        for one in sight(container, range(12)):
+            np.testing.assert_array_equal(one.picture, FRAMES[one.index])
+
+
+def test_a_tiff_of_several_pages(red: Reader, tmp_path: Path) -> None:
+    study = red.read(tiff(tmp_path / "pages.tif"))
+    check(study)
+    assert study.source.codec == "tif"
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"photometric": "YBR_FULL"}, {"photometric": "YBR_FULL_422", "jpeg": True}]
+)
+def test_dicom(red: Reader, tmp_path: Path, options: dict) -> None:
+    study = red.read(dicom(tmp_path / "exam.dcm", **options))
+    check(study)
+    # Frame Time is 500 ms.
+    assert (study.source.time_kind, study.frames[3].time_s) == ("capture", 1.5)
+
+
+def test_grey_dicom_has_no_colour(tmp_path: Path) -> None:
+    container = scan(dicom(tmp_path / "grey.dcm", photometric="MONOCHROME2"))
+    (one,) = sight(container, [5])
+    assert (one.picture == FRAMES[5][:, :, :1]).all()
+
+
+def test_damage_stays_in_its_picture(red: Reader, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = folder(tmp_path / "a", ".jpg")
+    whole = (path / "Frame 3.jpg").read_bytes()
+    (path / "Frame 3.jpg").write_bytes(whole[: len(whole) // 2])
+    (path / "Frame 6.jpg").write_bytes(b"")
+    (path / "Frame 7.jpg").write_bytes(encode(".jpg", FRAMES[7][:50, :50]))
+    study = red.read(path)
+    check(study, corrupt=(3, 6, 7))
+    assert capfd.readouterr() == ("", "")
+    assert not study.ledger.whole
+
+
+def test_a_broken_dicom_frame_is_corrupt(red: Reader, tmp_path: Path) -> None:
+    path = dicom(tmp_path / "exam.dcm", photometric="YBR_FULL_422", jpeg=True)
+    data = bytearray(path.read_bytes())
+    starts = [at for at in range(len(data) - 3) if data[at : at + 3] == b"\xff\xd8\xff"]
+    assert len(starts) == 12
+    data[starts[4] : starts[4] + 2] = b"\0\0"
+    path.write_bytes(data)
+    check(red.read(path), corrupt=(4,))
+
+
+def test_a_cut_tiff_is_read_as_far_as_its_pages_go(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "pages.tif")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    container = scan(path)
+    assert 0 < container.present < 12
+    pictures = list(sight(container, range(container.present)))
+    assert len(pictures) == container.present
+    for one in pictures[:-1]:
+        np.testing.assert_array_equal(one.picture, FRAMES[one.index])
+
+
+def test_windows_of_a_series(red: Reader, tmp_path: Path) -> None:
+    study = red.read(folder(tmp_path / "a"), start_s=0.2, every=2)
+    assert [frame.status for frame in study.frames] == ["skipped"] * 5 + ["classified", "skipped"] * 3 + [
+        "classified"
+    ]
+
+
+def test_the_digest_is_of_all_files(tmp_path: Path) -> None:
+    path = folder(tmp_path / "a")
+    before = scan_series(path).digest()
+    assert scan_series(path).digest() == before
+    (path / "Frame 11.png").write_bytes((path / "Frame 10.png").read_bytes())
+    assert scan_series(path).digest() != before
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: path.mkdir(), "is a folder without images"),
+        (
+            lambda path: (path.mkdir(), (path / "a.png").write_bytes(b"no")),
+            "holds no picture that can be decoded, of 1",
+        ),
+        (lambda path: path.write_bytes(b"II*\0"), "holds no picture"),
+        (lambda path: path.write_bytes(b"II*\0\xff\xff\0\0"), "holds no picture"),
+        (lambda path: path.write_bytes(bytes(128) + b"DICM" + b"\xff" * 50), "DICOM"),
+        (lambda path: dicom(path, photometric="PALETTE COLOR"), "PALETTE COLOR of 8 bits"),
+    ],
+)
+def test_what_cannot_be_read_is_one_clear_line(make: Callable, says: str, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    make(tmp_path / "exam")
+    with pytest.raises(InputError, match=says) as caught:
+        scan(tmp_path / "exam")
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+
+
+def test_dicom_without_its_extra_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = dicom(tmp_path / "exam.dcm")
+    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
+    with pytest.raises(InputError, match=r"needs pydicom.*capsule-edge\[dicom\]"):
+        scan(path)
