@@ -30,6 +30,7 @@ COMMANDS = {
     "split": "Part a data set by video.",
     "audit": "Find what would make evaluation on a data set mislead.",
     "explain": "Show what a model looks at.",
+    "bench": "Measure latency, throughput, cold start and memory of model files.",
     "train": "Train a model, FP32 and then INT8.",
     "export": "Export a trained run to ONNX and TFLite, verified.",
 }

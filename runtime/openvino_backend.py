@@ -66,7 +66,8 @@ class OpenVino:
         check_frames(frames, self.spec.input.size)
         request = self._take()
         try:
-            request.infer({self._input: np.ascontiguousarray(frames)}, share_inputs=True)
+            # Shared, since they are copied below, once.
+            request.infer({self._input: np.ascontiguousarray(frames)}, share_inputs=True, share_outputs=True)
             # A request's outputs are its own memory: its next call writes over them.
             found = {name: np.array(request.get_tensor(name).data) for name in OUTPUTS}
         finally:

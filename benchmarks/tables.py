@@ -1,0 +1,108 @@
+"""A result of ``capsule-edge bench`` as rows for people, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = [
+    "LATENCY",
+    "STARTUP",
+    "latency_rows",
+    "machine_line",
+    "render_markdown",
+    "startup_rows",
+    "throughput_rows",
+]
+
+Rows = list[list[str]]
+
+LATENCY = (
+    "file",
+    "backend",
+    "threads",
+    "p50 ms",
+    "p90",
+    "p95",
+    "p99",
+    "jitter",
+    "core ms",
+    "ratio",
+    "95 %",
+    "core ratio",
+)
+STARTUP = ("file", "backend", "MB", "cold start s", "opening s", "peak memory MB")
+
+
+def latency_rows(document: Mapping[str, Any]) -> Rows:
+    """One row for each entry and number of threads, under ``LATENCY``; times that never settled have a ``~``."""
+    rows = []
+    for entry in document["entries"]:
+        for row in entry["latency"]:
+            low, high = row["ratio_95"]
+            times = [f"{row[f'{name}_ms']:.2f}" for name in ("p50", "p90", "p95", "p99", "jitter", "core")]
+            times[0] += "" if row["steady"] else "~"
+            ratios = [f"{row['ratio']:.3f}", f"{low:.3f} .. {high:.3f}", f"{row['core_ratio']:.3f}"]
+            rows.append([entry["file"], entry["backend"], str(row["threads"]), *times, *ratios])
+    return rows
+
+
+def throughput_rows(document: Mapping[str, Any]) -> tuple[tuple[str, ...], Rows]:
+    """Frames a second, a column for each batch and number of streams."""
+    head = ["file", "backend"]
+    entries: Sequence[Mapping[str, Any]] = document["entries"]
+    for row in entries[0]["throughput"] if entries else ():
+        head.append(f"batch {row['batch']}, {row['streams']} stream{'s' * (row['streams'] > 1)}")
+    rows = [
+        [entry["file"], entry["backend"], *(f"{row['frames_per_s']:.0f}" for row in entry["throughput"])]
+        for entry in entries
+    ]
+    return tuple(head), rows
+
+
+def startup_rows(document: Mapping[str, Any]) -> Rows:
+    """Under ``STARTUP``; a dash for what was not measured or is not told."""
+    rows = []
+    for entry in document["entries"]:
+        start = entry["startup"] or {}
+        cells = [start.get(name) for name in ("cold_start_s", "open_s", "peak_mb")]
+        told = ["-" if value is None else f"{value:.0f}" if value > 20 else f"{value:.2f}" for value in cells]
+        rows.append([entry["file"], entry["backend"], f"{entry['bytes'] / 1e6:.2f}", *told])
+    return rows
+
+
+def machine_line(document: Mapping[str, Any]) -> str:
+    """The machine card in a line."""
+    machine = document["machine"]
+    cpu = machine["cpu"]
+    has = ", ".join(name for name, value in cpu["features"].items() if value) or "no known features"
+    versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
+    return (
+        f"{cpu['name']}, {machine['cores_allowed']} of {cpu['cores']} cores ({has}), governor"
+        f" {machine['governor'] or 'unknown'}, load {machine['load_1min']}, {machine['system']}, Python"
+        f" {machine['python']}, {versions}"
+    )
+
+
+def render_markdown(document: Mapping[str, Any]) -> str:
+    """The tables under headings, with what was measured and on what."""
+    head, throughput = throughput_rows(document)
+    options = document["options"]
+    parts = [
+        "# Benchmark",
+        machine_line(document),
+        f"Latency of one frame over {options['rounds']} rounds in which all take turns; ratios are to the first row of"
+        " the same number of threads, with 95 % bootstrap intervals. `core` is the processor's time, which other"
+        " programs hardly touch. `~`: the times did not settle.",
+        _table(LATENCY, latency_rows(document)),
+        "Frames a second:",
+        _table(head, throughput),
+        "A fresh process, from its start to the first answer, and the most memory it held:",
+        _table(STARTUP, startup_rows(document)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Rows) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

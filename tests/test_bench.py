@@ -1,0 +1,296 @@
+"""``capsule-edge bench``: its sums on given times, its document on small files; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import write_tiny_model
+
+from capsule_edge.benchmarks import bench, startup, throughput
+from capsule_edge.benchmarks.bench import BenchOptions, run_bench
+from capsule_edge.benchmarks.latency import find_steady, summarise
+from capsule_edge.benchmarks.machine import describe_machine
+from capsule_edge.benchmarks.plots import plot_result
+from capsule_edge.benchmarks.regression import compare_results, read_result
+from capsule_edge.benchmarks.tables import render_markdown
+from capsule_edge.cli.main import main
+from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.errors import BackendError, InputError, ModelError, UsageError
+
+QUICK = BenchOptions(rounds=40, throughput_rounds=1, starts=1)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return [write_tiny_model(folder / name) for name in ("a.onnx", "b.onnx")]
+
+
+@pytest.fixture(scope="module")
+def result(files: list[Path]) -> dict[str, Any]:
+    return run_bench(files, ["onnxruntime", "openvino"], QUICK)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*words: object) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return SimpleNamespace(code=int(stopped.value.code or 0), out=shown.out, err=shown.err)
+
+    return run
+
+
+# Times that are given
+
+
+def noise(rounds: int = 200, columns: int = 2) -> np.ndarray:
+    return 0.004 * np.random.default_rng(0).normal(1, 0.01, (rounds, columns))
+
+
+def test_rounds_before_the_times_settle_are_found() -> None:
+    times = noise()
+    assert find_steady(times) == (0, True)
+    # A processor that needs 37 rounds to reach its clock: the blocks of ten up to there are off.
+    times[:37] *= 1.5
+    assert find_steady(times) == (40, True)
+    # One column that is still falling at the half.
+    times = noise()
+    times[:, 1] *= np.linspace(3, 1, 200)
+    start, steady = find_steady(times)
+    assert (start, steady) == (100, False)
+    # Too few to tell.
+    assert find_steady(noise(30)) == (0, False)
+
+
+def test_outliers_move_neither_the_middle_nor_its_interval() -> None:
+    clean, disturbed = noise(), noise()
+    disturbed[::20] *= 50
+    (plain, _), (hit, _) = summarise(clean), summarise(disturbed)
+    # 5 % of the rounds shift the median by that share of its rank: .06 standard deviations of 1 %.
+    assert hit["p50_ms"] == pytest.approx(plain["p50_ms"], rel=0.002)
+    assert hit["jitter_ms"] == pytest.approx(0.04, rel=0.25)
+    low, high = hit["p50_95_ms"]
+    assert low <= hit["p50_ms"] <= high
+    assert high - low < 0.02 * hit["p50_ms"]
+    assert hit["p99_ms"] > 40 * hit["p50_ms"]
+    assert hit["min_ms"] <= hit["p50_ms"] <= hit["p90_ms"] <= hit["p95_ms"] <= hit["p99_ms"]
+
+
+# The document
+
+
+def test_every_file_runs_on_every_backend_that_reads_it(files: list[Path], result: dict[str, Any]) -> None:
+    assert result["schema"] == bench.SCHEMA
+    assert [(entry["file"], entry["backend"]) for entry in result["entries"]] == [
+        (file.name, backend) for file in files for backend in ("onnxruntime", "openvino")
+    ]
+    first = result["entries"][0]
+    assert first["sha256"] == open_model(files[0]).sha256
+    assert first["bytes"] == files[0].stat().st_size
+    for entry in result["entries"]:
+        (row,) = entry["latency"]
+        assert row["threads"] == 1
+        assert 0 < row["min_ms"] <= row["p50_ms"] <= row["p99_ms"]
+        assert row["core_ms"] > 0
+        assert len(row["times_ms"]) == row["rounds"] <= 40
+        assert [(cell["batch"], cell["streams"]) for cell in entry["throughput"]] == [
+            (1, 1),
+            (1, 2),
+            (16, 1),
+            (16, 2),
+        ]
+        assert all(cell["frames_per_s"] > 0 for cell in entry["throughput"])
+        # A process cannot answer before it has opened the model, nor hold less than an interpreter does.
+        assert entry["startup"]["cold_start_s"] > entry["startup"]["open_s"] > 0
+        assert entry["startup"]["peak_mb"] is None or entry["startup"]["peak_mb"] > 10
+    assert first["latency"][0]["ratio"] == 1
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_machine_card() -> None:
+    card = describe_machine()
+    assert card["cores_allowed"] >= 1
+    assert card["versions"]["onnxruntime"]
+    assert card["versions"]["capsule-edge"]
+    assert "governor" in card
+
+
+def test_every_frame_goes_through_once(files: list[Path]) -> None:
+    class Counted:
+        def __init__(self) -> None:
+            self.spec, self.batches = open_model(files[0]).spec, []
+
+        def run(self, frames: np.ndarray) -> None:
+            self.batches.append(len(frames))
+
+    model = Counted()
+    throughput.measure_throughput([model], batches=[4], streams=[1, 3], rounds=2, frames=32)
+    # 8 calls of 4 frames, for two numbers of streams and three rounds, one of them to warm up.
+    assert model.batches == [4] * 8 * 2 * 3
+
+
+def test_the_peak_is_of_the_process_alone(files: list[Path]) -> None:
+    """What the parent holds does not count: 400 MB here, where a reader of a tiny model needs some 60."""
+    held = np.ones(50_000_000)
+    (found,) = startup.measure_startup([(files[0], "onnxruntime")], rounds=1)
+    assert held.sum() == 50_000_000
+    assert found["peak_mb"] is None or found["peak_mb"] < 300
+
+
+def test_a_process_that_fails_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"a fresh process cannot run .*no model file") as caught:
+        startup.measure_startup([(tmp_path / "absent.onnx", "onnxruntime")], rounds=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"threads": ()}, {"threads": (0,)}, {"batches": (-1,)}, {"rounds": 39}, {"starts": -1}]
+)
+def test_numbers_that_measure_nothing_are_usage_errors(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="allowed are"):
+        BenchOptions(**options)
+
+
+def test_models_that_cannot_be_opened(files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model file"):
+        run_bench([tmp_path / "absent.onnx"], ["onnxruntime"], QUICK)
+    with pytest.raises(BackendError, match="is not known"):
+        run_bench(files, ["nonesuch"], QUICK)
+    with pytest.raises(BackendError, match="reads TFLite"):
+        run_bench(files, ["litert"], QUICK)
+
+
+# Two results
+
+
+def changed(result: dict[str, Any], factor: float, *, entry: int = 1, width: float = 0.01) -> dict[str, Any]:
+    """The result with one entry's times, and so its ratio, multiplied; intervals of +-``width``."""
+    made = deepcopy(result)
+    for at, one in enumerate(made["entries"]):
+        for row in one["latency"]:
+            times = factor if at == entry else 1
+            row["p50_ms"], row["ratio"] = 4 * times, (1 if at == 0 else times)
+            row["p50_95_ms"] = [row["p50_ms"] * (1 - width), row["p50_ms"] * (1 + width)]
+            row["ratio_95"] = [1, 1] if at == 0 else [row["ratio"] * (1 - width), row["ratio"] * (1 + width)]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("factor", "width", "verdict"),
+    [
+        (1.2, 0.01, "slower"),
+        (0.8, 0.01, "faster"),
+        (1.0, 0.01, "noise"),
+        (1.2, 0.15, "noise"),  # the intervals touch
+        (1.04, 0.001, "noise"),  # apart, but less than 5 %
+    ],
+)
+def test_a_change_counts_beyond_noise(
+    result: dict[str, Any], factor: float, width: float, verdict: str
+) -> None:
+    changes, same = compare_results(changed(result, 1, width=width), changed(result, factor, width=width))
+    assert same
+    told = {(change.file, change.backend, change.figure): change for change in changes}
+    assert {change.verdict for key, change in told.items() if key[:2] != ("a.onnx", "openvino")} == {"noise"}
+    for figure in ("p50_ms", "ratio"):
+        found = told["a.onnx", "openvino", figure]
+        assert found.verdict == verdict
+        assert found.change == pytest.approx(factor - 1)
+    assert ("a.onnx", "onnxruntime", "ratio") not in told
+
+
+def test_between_machines_only_ratios_are_compared(result: dict[str, Any]) -> None:
+    other = changed(result, 1.5)
+    other["machine"]["cpu"]["name"] = "another"
+    changes, same = compare_results(changed(result, 1), other)
+    assert not same
+    assert {change.figure for change in changes} == {"ratio"}
+    assert [change.verdict for change in changes] == ["slower", "noise", "noise"]
+
+
+def test_results_without_a_common_figure_and_what_is_no_result(
+    result: dict[str, Any], tmp_path: Path
+) -> None:
+    other = deepcopy(result)
+    for entry in other["entries"]:
+        entry["file"] = "c.onnx"
+    with pytest.raises(InputError, match="no figure in common"):
+        compare_results(result, other)
+    for text in ("", "[]", '{"schema": "other"}', json.dumps({**result, "entries": [{"file": "a"}]})):
+        (tmp_path / "bad.json").write_text(text, "utf-8")
+        with pytest.raises(InputError, match="is no result of bench"):
+            read_result(tmp_path / "bad.json")
+    with pytest.raises(InputError, match="is no result of bench"):
+        read_result(tmp_path / "absent.json")
+
+
+# For people
+
+
+def test_markdown_has_a_row_for_every_figure(result: dict[str, Any]) -> None:
+    text = render_markdown(result)
+    assert text.count("| a.onnx | openvino |") == 3
+    assert "batch 16, 2 streams" in text
+    assert describe_machine()["versions"]["onnxruntime"] in text
+
+
+def test_plots_are_pictures(result: dict[str, Any], tmp_path: Path) -> None:
+    accuracy = {result["entries"][0]["sha256"]: 0.5}
+    written = plot_result(result, tmp_path, accuracy)
+    assert [path.name for path in written] == ["latency.png", "throughput.png", "pareto.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert [path.name for path in plot_result(result, tmp_path)] == ["latency.png", "throughput.png"]
+
+
+def test_the_command_measures_writes_and_compares(files: list[Path], tmp_path: Path, call: Any) -> None:
+    quick = ("--rounds", 40, "--starts", 0, "--batches", 2, "--streams", 1, "--backend", "onnxruntime")
+    out = tmp_path / "out"
+    evaluation = tmp_path / "evaluation.json"
+    evaluation.write_text(
+        json.dumps({"model": {"sha256": open_model(files[0]).sha256}, "macro_f1": 0.4}), "utf-8"
+    )
+    told = call("bench", *files, *quick, "--out", out, "--evaluation", evaluation)
+    assert told.code == 0, told.err
+    assert {path.name for path in out.iterdir()} == {
+        *("bench.json", "bench.md", "latency.png", "throughput.png", "pareto.png")
+    }
+    assert "core ratio" in told.out
+    document = read_result(out / "bench.json")
+    assert document["options"]["batches"] == [2]
+    assert document["entries"][0]["startup"] is None
+
+    for name, factor in (("before", 1), ("after", 1.5)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(changed(document, factor)), "utf-8")
+    told = call("bench", "--result", tmp_path / "after.json", "--against", tmp_path / "before.json", "--json")
+    assert told.code == 4
+    assert "slower" in {change["verdict"] for change in json.loads(told.out)["changes"]}
+    told = call("bench", "--result", tmp_path / "before.json", "--against", tmp_path / "after.json")
+    assert told.code == 0
+    assert "faster" in told.out
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("--threads", "one"), "allowed are numbers"),
+        (("--threads", "0"), "threads are [0]"),
+        (("--rounds", 3), "rounds are 3"),
+        (("--result", "x.json"), "is compared with --against"),
+        (("--against", "absent.json"), "is no result of bench"),
+        (("--evaluation", "absent.json"), "is no document of evaluate"),
+        (("absent.onnx",), "no model file"),
+    ],
+)
+def test_bad_input_is_one_line(call: Any, words: tuple[object, ...], fault: str) -> None:
+    told = call("bench", *words)
+    assert told.code in (1, 2)
+    assert told.err.count("\n") == 1
+    assert fault in told.err
