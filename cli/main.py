@@ -74,6 +74,8 @@ def cli(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point: runs the command line and exits with the documented code."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    # OpenCV logs its own words of what an error line says already; it asks for this once, when it is loaded.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     for stream in (sys.stdout, sys.stderr):
         # A code page of Windows has neither a patient's file name nor the signs of the tables.
         if isinstance(stream, io.TextIOWrapper):

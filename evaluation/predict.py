@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
@@ -108,8 +109,10 @@ def check_labels(dataset: Dataset, keys: Sequence[str]) -> None:
     unknown = sorted({sample.label for sample in dataset.samples} - set(keys))
     if unknown:
         count = sum(sample.label in unknown for sample in dataset.samples)
+        near = {label: get_close_matches(label, keys, n=1, cutoff=0.75) for label in unknown}
+        named = [f"{label} (is it {near[label][0]}?)" if near[label] else label for label in unknown]
         raise InputError(
-            f"{count} frames of {dataset.root} are labelled {', '.join(unknown)}, "
+            f"{count} frames of {dataset.root} are labelled {', '.join(named)}, "
             f"the model's labels are {', '.join(keys)}",
             hint="leave those frames out, rename their label, or train a model that has it",
         )
