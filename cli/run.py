@@ -184,7 +184,14 @@ def _folders(videos: Sequence[Path], out: Path | None) -> list[Path]:
 
 
 def _read(
-    reader: Reader, video: Path, run: Run, threads: int, options: dict[str, Any], lines: Lines | None = None
+    reader: Reader,
+    video: Path,
+    run: Run,
+    threads: int,
+    options: dict[str, Any],
+    lines: Lines | None = None,
+    *,
+    resumable: bool = True,
 ) -> Outcome:
     from capsule_edge.runtime.outputs import write_study
 
@@ -201,7 +208,7 @@ def _read(
     if lines is not None:
         options = options | {"on_frame": lines.frame, "on_event": lines.event}
     with _interruptible(run), watch_pipe(_GO_ON), _progress(video.name) as progress:
-        study = reader.read(video, progress=progress, journal=run.journal, **options)
+        study = reader.read(video, progress=progress, journal=run.journal if resumable else None, **options)
         seconds = time.perf_counter() - started
         timing = _timing(reader, study, video, threads, seconds) | {"resumed_frames": run.journal.resumed}
         write_study(study, run.folder, timing=timing, colours=study.colours)
@@ -306,9 +313,8 @@ def _demo(
         try:
             click.echo(f"rendering {phantom.frames} frames of a phantom", err=True)
             write_recording(recording, phantom)
-            outcome = _read(reader, recording, run, threads, options)
+            outcome = _read(reader, recording, run, threads, options, resumable=False)
         except BaseException:
-            run.journal.discard()
             recording.unlink(missing_ok=True)
             if earlier.exists():
                 os.replace(earlier, recording)

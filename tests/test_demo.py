@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -104,16 +105,22 @@ def test_the_demo_with_another_model(short: None, tmp_path: Path) -> None:
     assert not list(out.glob(".phantom*"))
 
 
-def test_a_demo_that_fails_leaves_nothing(
-    short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_demo_that_is_interrupted_leaves_nothing(
+    after: int, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_arguments: object) -> None:
-        raise KeyboardInterrupt
+    record, batches = Reader._record, iter(range(99))
+
+    def fail(*arguments: Any) -> None:
+        if next(batches) == after:
+            raise KeyboardInterrupt
+        record(*arguments)
 
     model = write_red_model(tmp_path / "red.onnx")
     monkeypatch.setattr(Reader, "_record", fail)
     result = CliRunner().invoke(command, ["--demo", "--model", str(model), "--out", str(tmp_path / "out")])
     assert result.exit_code != 0
+    assert "--resume" not in str(result.exception) + result.output  # there is nothing to go on from
     assert [path.name for path in tmp_path.iterdir()] == ["red.onnx"]
 
 
