@@ -1,0 +1,167 @@
+"""The table of ``docs/quantization.md``: what each variant of one network is worth, weighs and takes.
+
+    python -m capsule_edge.benchmarks.quantization VARIANTS --data DIR [--split val] [--update FILE.md]
+
+``VARIANTS`` is a folder that ``capsule_edge.export.variants`` wrote. Labels are answered by onnxruntime and LiteRT;
+latency is measured for every file on every engine that reads it, all interleaved in one run for each number of threads.
+Ends in one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from capsule_edge.evaluation.datasets import Dataset, load_dataset
+from capsule_edge.evaluation.variants import Score, score_files
+from capsule_edge.runtime.backends import BACKENDS, installed_backends, open_model
+from capsule_edge.runtime.cpu import describe_cpu
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError
+
+from .latency import measure, open_each, summarise
+
+__all__ = ["find_variants", "time_variants", "to_markdown", "update_document"]
+
+_BEGIN, _END = "<!-- table -->", "<!-- /table -->"
+_FIRST = "fp32.onnx"
+# What a row is called, in the order of the table; files of other names follow as they are.
+_NAMES = {
+    "fp32": "FP32",
+    "fp16": "FP16 weights",
+    "dynamic": "dynamic range",
+    "ptq-minmax": "PTQ, minimum and maximum",
+    "ptq-percentile": "PTQ, percentile",
+    "ptq-entropy": "PTQ, entropy",
+    "qat": "QAT",
+}
+Latencies = Mapping[tuple[str, str, int], Mapping[str, Any]]
+
+
+def find_variants(folder: Path) -> list[Path]:
+    """The model files of ``folder`` in the table's order, FP32 ONNX first. Raises ``InputError`` without that."""
+    if not (folder / _FIRST).is_file():
+        raise InputError(
+            f"{folder} holds no {_FIRST}",
+            hint="make the variants with python -m capsule_edge.export.variants",
+        )
+    files = [path for path in folder.iterdir() if path.suffix in (".onnx", ".tflite")]
+    order = list(_NAMES)
+    return sorted(
+        files,
+        key=lambda p: (order.index(p.stem) if p.stem in order else len(order), p.stem, p.suffix != ".onnx"),
+    )
+
+
+def time_variants(files: Sequence[Path], *, threads: Sequence[int], rounds: int) -> Latencies:
+    """p50 and ratio to FP32 ONNX in onnxruntime by (file, engine, threads)."""
+    found = {}
+    for count in threads:
+        backends = open_each(files, installed_backends(), threads=count)
+        for backend, row in zip(backends, summarise(measure(backends, rounds=rounds)), strict=True):
+            found[backend.path.name, backend.name, count] = row
+            backend.close()
+    return found
+
+
+def to_markdown(scores: Sequence[Score], latencies: Latencies, note: str) -> str:
+    """One row a file: size, figures, agreement with FP32, p50 in ms of each engine and number of threads."""
+    engines = list(BACKENDS)
+    timed = sorted(
+        {(engine, threads) for _, engine, threads in latencies},
+        key=lambda key: (engines.index(key[0]), key[1]),
+    )
+    # A file that another engine reads has no figure in this one's column.
+    head = ["variant", "file", "size, MB", "macro-F1", "mean AUC", "same label as FP32"]
+    head += [f"{engine}, {threads} thread{'s' * (threads > 1)}" for engine, threads in timed]
+    lines = [head, ["---"] * 3 + ["---:"] * (len(head) - 3)]
+    for score in scores:
+        path = Path(score.file)
+        cells = [
+            _NAMES.get(path.stem, path.stem),
+            "ONNX" if path.suffix == ".onnx" else "TFLite",
+            f"{score.bytes / 1e6:.2f}",
+            *("-" if value is None else f"{value:.3f}" for value in (score.macro_f1, score.mean_auc)),
+            f"{score.agreement:.1%}",
+        ]
+        for engine, threads in timed:
+            row = latencies.get((score.file, engine, threads))
+            cells.append("" if row is None else f"{row['p50_ms']:.2f} ({row['ratio']:.2f})")
+        lines.append(cells)
+    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", note])
+
+
+def update_document(path: Path, table: str) -> None:
+    """Put ``table`` between the markers of the document. Raises ``InputError`` where it has none."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if text.count(_BEGIN) != 1 or text.count(_END) != 1 or text.index(_BEGIN) > text.index(_END):
+        raise InputError(f"{path} has no place for the table", hint=f"put {_BEGIN} and {_END} around it")
+    before, after = text[: text.index(_BEGIN)], text[text.index(_END) :]
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(f"{before}{_BEGIN}\n{table}\n{after}", encoding="utf-8", newline="\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _note(dataset: Dataset, size: int, rounds: int) -> str:
+    videos = len({sample.video_id for sample in dataset.samples})
+    name = dataset.root.resolve().name
+    text = f"{len(dataset.samples):,} frames of {videos} videos of {name}, split {dataset.split}."
+    if rounds:
+        text += (
+            f" Latency: median of {rounds} rounds of one frame of {size} x {size} in ms, all files and engines"
+            " interleaved, and in brackets its ratio to FP32 ONNX in onnxruntime with as many threads;"
+            f" {describe_cpu().name}, {os.cpu_count()} cores."
+        )
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("variants", type=Path, metavar="VARIANTS")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--split")
+    parser.add_argument("--threads", type=int, action="append")
+    parser.add_argument("--rounds", type=int, default=100, help="of the latency, 0 leaves it out")
+    parser.add_argument("--update", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    files, dataset = find_variants(options.variants), load_dataset(options.data, split=options.split)
+    opened = [
+        open_model(path, backend="litert" if path.suffix == ".tflite" else "onnxruntime") for path in files
+    ]
+    scores = score_files(opened, dataset, progress=lambda step: print(step, file=sys.stderr))
+    threads = options.threads or [1, 2]
+    latencies = time_variants(files, threads=threads, rounds=options.rounds) if options.rounds else {}
+    table = to_markdown(scores, latencies, _note(dataset, opened[0].spec.input.size, options.rounds))
+    print(table)
+    if options.update:
+        update_document(options.update, table)
+    document = {
+        "benchmark": "quantization",
+        "frames": len(dataset.samples),
+        "scores": [dataclasses.asdict(score) for score in scores],
+        "latency": [
+            {"file": file, "backend": engine, "threads": count, **row}
+            for (file, engine, count), row in latencies.items()
+        ],
+    }
+    print(json.dumps(document, allow_nan=False))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CapsuleEdgeError as error:
+        raise SystemExit(f"error: {error}") from None
