@@ -86,7 +86,8 @@ def _finding(finding: Mapping[str, Any]) -> str:
     lines = "\n".join(finding["examples"])
     more = finding["count"] - len(finding["examples"])
     rest = f"\nand {more:,} more" if more > 0 else ""
-    return f"<details><summary>{head}</summary><pre>{html.escape(lines + rest)}</pre></details>"
+    opened = " open" if finding["level"] == "misleading" else ""
+    return f"<details{opened}><summary>{head}</summary><pre>{html.escape(lines + rest)}</pre></details>"
 
 
 def _classes(classes: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:

@@ -105,8 +105,8 @@ def check_classes(checks: Checks) -> None:
                 weak.append(f"{label}: {few} of {many(len(videos), 'video')}, {many(frames, 'frame')}")
         checks.add(
             "few_videos", split, weak,
-            f"{many(len(weak), 'class')} of {split or 'the data set'} with {VIDEO_SHARE:.0%} of the frames in one "
-            "or two videos",
+            f"{many(len(weak), 'class')} of {split or 'the data set'} with {100 * VIDEO_SHARE:.0f} % of the frames in "
+            "one or two videos",
         )  # fmt: skip
         if split is not None:
             absent = sorted(labels - there)

@@ -1,6 +1,6 @@
 """What a run wrote against what a reader marked: every row of ``frames.csv`` joined by index to its truth.
 
-    python -m capsule_edge.evaluation.recordings RUN_FOLDER TRUTH.csv [RUN_FOLDER TRUTH.csv ...]
+    python -m capsule_edge.evaluation.recordings RUN_FOLDER TRUTH.csv [RUN_FOLDER TRUTH.csv ...] [--out DIR]
 
 ``TRUTH.csv`` has ``index,frame_number,time_s,label``, one row for each frame in presentation order. Ends in one line of
 JSON.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,11 +151,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", nargs="+", type=Path, metavar="RUN_FOLDER TRUTH")
-    pairs = parser.parse_args().pairs
+    parser.add_argument("--out", type=Path, help="folder for plots (PNG), one HTML page and the JSON")
+    options = parser.parse_args()
+    pairs = options.pairs
     if len(pairs) % 2:
         parser.error(f"{len(pairs)} paths, needed is a run folder and a truth file for each recording")
     documents = [compare_with_truth(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
     summary = summarise(documents)
+    if options.out is not None:
+        from .recordings_report import write_recordings
+
+        for path in write_recordings(documents, summary, options.out):
+            print(f"wrote {path}", file=sys.stderr)
     for document in documents:
         spans = document.pop("spans")
         document.pop("reading")
