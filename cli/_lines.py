@@ -14,9 +14,10 @@ from capsule_edge.runtime.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from capsule_edge.runtime import Reader
+    from capsule_edge.runtime.feeds import Feed
     from capsule_edge.runtime.lines import Lines
 
-__all__ = ["STDIN", "begin_lines", "check_options", "read_stdin", "watch_pipe"]
+__all__ = ["STDIN", "begin_lines", "check_options", "live_address", "read_live", "read_stdin", "watch_pipe"]
 
 STDIN = Path("-")
 # What a pipe has none of: files, a length, a place to go on from.
@@ -32,23 +33,32 @@ def check_options(
     """Raise ``UsageError`` for what does not go together."""
     if jsonl and as_json:
         raise UsageError("--jsonl streams lines and --json prints one document", hint="give one of them")
+    live = [address for video in videos if (address := live_address(video)) is not None]
+    if live and feed is None:
+        _check_alone(videos, live[0], jsonl=jsonl, options=options)
+        return
     if STDIN not in videos:
         if feed is not None:
             raise UsageError(
                 "--stdin tells what comes on stdin, which is read as VIDEO -", hint="give - as VIDEO"
             )
         return
-    if len(videos) > 1:
-        raise UsageError("stdin (-) is read alone", hint="read the recordings in a run of their own")
     if feed is None:
         raise UsageError("stdin (-) needs --stdin", hint="--stdin mjpeg, or --stdin raw:336x336")
+    _check_alone(videos, "stdin (-)", jsonl=jsonl, options=options)
+
+
+def _check_alone(videos: Sequence[Path], name: str, *, jsonl: bool, options: Mapping[str, Any]) -> None:
+    """What has no end that is known is answered in lines, and has no files to go on from."""
+    if len(videos) > 1:
+        raise UsageError(f"{name} is read alone", hint="read the recordings in a run of their own")
     if not jsonl:
-        raise UsageError("stdin (-) is answered in lines only", hint="add --jsonl")
-    given = [name for option, name in _NOT_OF_A_PIPE.items() if options.get(option)]
+        raise UsageError(f"{name} is answered in lines only", hint="add --jsonl")
+    given = [option for key, option in _NOT_OF_A_PIPE.items() if options.get(key)]
     if options.get("every", 1) != 1:
         given.append("--every")
     if given:
-        raise UsageError(f"{given[0]} is for recordings, not for stdin (-)", hint=f"leave {given[0]} out")
+        raise UsageError(f"{given[0]} is for recordings, not for {name}", hint=f"leave {given[0]} out")
 
 
 def begin_lines(reader: Reader, recording: str) -> Lines:
@@ -63,12 +73,25 @@ def begin_lines(reader: Reader, recording: str) -> Lines:
 def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
     """Answer the frames on stdin; returns the exit code."""
     from capsule_edge.runtime.feeds import parse_feed
-    from capsule_edge.runtime.pipes import read_pipe
 
     kind = parse_feed(feed)
     if sys.stdin.isatty():
         raise UsageError("stdin is a terminal, not frames", hint="pipe frames into it")
-    lines = begin_lines(reader, "-")
+    return _read_feed(reader, kind, "-", capture_fps)
+
+
+def read_live(reader: Reader, address: str, capture_fps: float | None, patience_s: float) -> int:
+    """Answer the frames of a network camera or stream until it ends; returns the exit code."""
+    from capsule_edge.runtime.live import Live
+
+    feed = Live(address, patience_s=patience_s)
+    return _read_feed(reader, feed, feed.shown, capture_fps)
+
+
+def _read_feed(reader: Reader, kind: Feed, name: str, capture_fps: float | None) -> int:
+    from capsule_edge.runtime.pipes import read_pipe
+
+    lines = begin_lines(reader, name)
     with _interruptible(), watch_pipe("what is still to come is lost"):
         ledger = read_pipe(
             reader,
@@ -81,6 +104,15 @@ def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
         exit_code = 0 if ledger.whole else 3
         lines.end(ledger, exit_code=exit_code, folder=None)
     return exit_code
+
+
+def live_address(path: Path) -> str | None:
+    """The address of a network source, where ``path`` is one; nothing heavy is loaded for what has no colon."""
+    if ":" not in str(path):
+        return None
+    from capsule_edge.runtime.live import live_address
+
+    return live_address(path)
 
 
 @contextmanager

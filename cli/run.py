@@ -15,7 +15,7 @@ import click
 from capsule_edge.runtime.errors import Interrupted, OutputError
 
 from ._evaluation import NO_CERTIFICATE, console, number, table
-from ._lines import begin_lines, check_options, read_stdin, watch_pipe
+from ._lines import begin_lines, check_options, live_address, read_live, read_stdin, watch_pipe
 from ._outcomes import Outcome, failure, print_json, print_outcome, tell_outcome
 
 if TYPE_CHECKING:
@@ -86,6 +86,14 @@ _GO_ON = "the same command with --resume goes on"
 @click.option(
     "--stdin", "feed", metavar="KIND", help="What VIDEO - brings: mjpeg, or raw:WIDTHxHEIGHT (RGB)."
 )
+@click.option(
+    "--patience",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="How long a lost RTSP or HTTP source is tried again.",
+)
 @click.option("--demo", is_flag=True, help="Make a phantom recording with known lesions and read that.")
 @click.pass_context
 def command(
@@ -104,6 +112,7 @@ def command(
     as_json: bool,
     jsonl: bool,
     feed: str | None,
+    patience: float,
     demo: bool,
     landmarks: tuple[str, ...],
     **options: Any,
@@ -140,6 +149,8 @@ def command(
             context.exit(_demo(reader, folders[0], threads, overwrite, as_json, options))
         if feed is not None:
             context.exit(read_stdin(reader, feed, options["capture_fps"]))
+        if videos and (address := live_address(videos[0])) is not None:
+            context.exit(read_live(reader, address, options["capture_fps"], patience))
         outcomes = []
         for video, folder in zip(videos, folders, strict=True):
             lines = begin_lines(reader, str(video)) if jsonl else None

@@ -25,7 +25,15 @@ from av.video.stream import VideoStream
 
 from .errors import InputError
 
-__all__ = ["MOST_PIXELS", "Step", "decode_packets", "open_recording", "picture_packets", "quote"]
+__all__ = [
+    "MOST_PIXELS",
+    "Step",
+    "decode_packets",
+    "open_decoder",
+    "open_recording",
+    "picture_packets",
+    "quote",
+]
 
 # Containers only: a play list or a script (HLS, concat, SDP) named .mp4 would make FFmpeg open other
 # files and hosts.
@@ -119,7 +127,7 @@ def decode_packets(
     decoded by itself, and its last pictures come with the packet behind it. Edited-out packets are decoded
     and returned like the others: damage in one spoils what builds on it.
     """
-    decoder = _open_decoder(path, stream)
+    decoder = open_decoder(path, stream)
     waiting: dict[int, int | None] = {}
     sent = 0
     running = False
@@ -158,7 +166,8 @@ def _drain(decoder: VideoCodecContext) -> list[VideoFrame]:
         return []
 
 
-def _open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
+def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
+    """The stream's decoder: one thread, and errors reported. Raises ``InputError`` for a header that is damaged."""
     decoder = stream.codec_context
     detect = "crccheck+bitstream+buffer+careful"
     if decoder.name == "h264":

@@ -252,14 +252,14 @@ def test_bit_flips_in_a_real_recording_are_found_again_and_again(tmp_path: Path,
 
 def test_pictures_are_decoded_by_one_thread(made, monkeypatch) -> None:
     seen = []
-    real = ffmpeg._open_decoder
+    real = ffmpeg.open_decoder
 
     def spy(*args):
         decoder = real(*args)
         seen.append((decoder.thread_type.name, decoder.thread_count, decoder.is_open))
         return decoder
 
-    monkeypatch.setattr(ffmpeg, "_open_decoder", spy)
+    monkeypatch.setattr(ffmpeg, "open_decoder", spy)
     next(decode(scan(made("h264.mp4"))))
     assert seen == [("NONE", 1, True)]
 
