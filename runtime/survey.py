@@ -26,7 +26,7 @@ SURVEY_OPTIONS = ("capture_fps", "start_s", "end_s", "every", "gate", "landmarks
 # Options that no frame's answer depends on: an interrupted run may be gone on with under others.
 _AFTERWARDS = ("capture_fps", "landmarks")
 # What takes part in an answer, where it is installed.
-_LIBRARIES = ("ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python-headless", "openvino")
+_LIBRARIES = ("ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python-headless", "openvino", "pydicom")
 
 
 @dataclass(frozen=True)

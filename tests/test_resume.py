@@ -13,15 +13,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import damage
 import numpy as np
 import pytest
-from red_model import write_exam, write_red_model
+from red_model import view, write_exam, write_red_model
 
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import OutputError, UsageError
 from capsule_edge.runtime.locks import LOCK
-from capsule_edge.runtime.outputs import FILES
+from capsule_edge.runtime.outputs import FILES, frames_csv, study_document
 from capsule_edge.runtime.preprocess import FieldOfView
 from capsule_edge.runtime.resume import JOURNAL, Answers, Journal
 from capsule_edge.runtime.runs import open_run
@@ -274,6 +275,34 @@ def test_what_is_whole_is_not_read_again(
     code, _, err = call("--resume", "--overwrite")
     assert code == 2
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("gate", [None, 4.0])
+def test_a_folder_of_pictures_is_gone_on_with_too(gate: float | None, model: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "Bilder 写真"
+    pictures.mkdir()
+    for index in range(80):
+        shown = cv2.cvtColor(view(index in range(30, 45), index // 3), cv2.COLOR_RGB2BGR)
+        data = cv2.imencode(".png", shown)[1].tobytes()
+        (pictures / f"frame {index}.png").write_bytes(data[:60] if index == 50 else data)
+    with Reader.open(model) as reader:
+        whole = reader.read(pictures, gate=gate)
+        assert whole.ledger.corrupt == 1
+        assert (whole.ledger.duplicate > 0) == (gate is not None)
+        for stop in (20, 47, 70):
+
+            def die(frame: FrameRecord, stop: int = stop) -> None:
+                if frame.index == stop:
+                    raise KeyboardInterrupt
+
+            with Journal(tmp_path) as journal, pytest.raises(KeyboardInterrupt):
+                reader.read(pictures, gate=gate, journal=journal, on_frame=die)
+        with Journal(tmp_path) as journal:
+            resumed = reader.read(pictures, gate=gate, journal=journal)
+            assert journal.resumed >= 32
+    assert study_document(resumed) == study_document(whole)
+    assert frames_csv(resumed.frames, resumed.model) == frames_csv(whole.frames, whole.model)
+    np.testing.assert_array_equal(resumed.colours, whole.colours)
 
 
 # The journal by itself.
