@@ -127,9 +127,17 @@ def _print(document: dict[str, Any]) -> None:
         classes.add_row(key, *cells, interval_cell(of_recall))
     screen.print(classes)
     if len(document["per_source"]) > 1:
-        sources = table("source", "frames", "accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
+        columns = (
+            "frames",
+            "accuracy",
+            "majority_accuracy",
+            "macro_f1",
+            "balanced_accuracy",
+            "mean_auc",
+            "mcc",
+        )
+        sources = table("source", *(column.replace("majority_accuracy", "majority") for column in columns))
         for source, entry in document["per_source"].items():
-            columns = ("frames", "accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
             sources.add_row(source, *(number(entry[name]) for name in columns))
         screen.print(sources)
     absent = [key for key in document["labels"] if key not in document["averaged_over"]]

@@ -236,7 +236,9 @@ def _confusion(predictions: Predictions) -> npt.NDArray[np.intp]:
 
 
 def _grouped(predictions: Predictions, groups: Sequence[str | None]) -> dict[str, Any]:
-    """Frames, support and the summary of each source or video; frames that name none are left out."""
+    """Frames, support, what its most frequent label alone is right on, and the summary of each source or video;
+    frames that name none are left out.
+    """
     found = {}
     for name in sorted({group for group in groups if group is not None}):
         part = predictions.take(i for i, group in enumerate(groups) if group == name)
@@ -244,6 +246,7 @@ def _grouped(predictions: Predictions, groups: Sequence[str | None]) -> dict[str
         found[name] = {
             "frames": len(part),
             "support": {key: count for key, count in support.items() if count},
+            "majority_accuracy": max(support.values()) / len(part),
             **_summary(part, one_vs_rest_auc(part)),
         }
     return found

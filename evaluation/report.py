@@ -133,7 +133,7 @@ def _tables(document: Document) -> list[tuple[str, Sequence[str], list[list[str]
         [key, *(_n(entry[name]) for name in names), _span(recalls.get(key))]
         for key, entry in document["per_class"].items()
     ]
-    short = ("frames", "accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
+    short = ("frames", "accuracy", "majority_accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
     majority = f"always {document['majority_baseline']['label']}"
     return [
         ("Overall", ("figure", "value", "95 % interval over videos", majority), overall),

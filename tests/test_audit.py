@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +356,26 @@ def test_a_capsule_at_rest_does_not_take_quadratic_time() -> None:
     pairs = near_pairs(prints_of(bits))
     assert len(pairs) < 1500 * 129
     assert {pair.a for pair in pairs} | {pair.b for pair in pairs} == set(range(1500))
+
+
+def test_audit_and_explain_need_no_extra(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+    """Both run on the plain install: no scikit-learn, matplotlib or TensorFlow."""
+    rows = sound(tmp_path, scenes)
+    (tmp_path / "labels.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    model = Path(__file__).parents[1] / "runtime" / "models" / "capsule-edge.int8.onnx"
+    calls = (
+        ["audit", str(tmp_path), "--html", str(tmp_path / "a.html")],
+        ["explain", str(model), str(tmp_path / "0.jpg"), "--out", str(tmp_path / "s.png")],
+    )
+    for arguments in calls:
+        code = (
+            "import sys\n"
+            "for name in ('sklearn', 'scipy', 'matplotlib', 'tensorflow', 'tf_keras', 'PIL'):\n"
+            "    sys.modules[name] = None\n"
+            "from capsule_edge.cli.main import main\n"
+            f"main({arguments!r})"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.html").is_file()
+    assert (tmp_path / "s.png").is_file()

@@ -138,6 +138,8 @@ def test_tables_by_source_and_video_hold_their_own_frames() -> None:
     assert document["per_source"]["Y"]["accuracy"] == 0
     assert {name: entry["frames"] for name, entry in document["per_video"].items()} == {"a": 2, "b": 1}
     assert document["per_video"]["b"]["support"] == {"normal": 1}
+    assert document["per_source"]["X"]["majority_accuracy"] == 0.5
+    assert document["per_video"]["b"]["majority_accuracy"] == 1
 
 
 def test_rates_agree_with_scikit_learn() -> None:
