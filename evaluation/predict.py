@@ -21,7 +21,7 @@ from capsule_edge.runtime.spec import InputSpec
 from ._files import write_whole
 from .datasets import Dataset, Sample, read_frame
 
-__all__ = ["Predictions", "load_predictions", "predict", "save_predictions"]
+__all__ = ["Predictions", "check_labels", "load_frames", "load_predictions", "predict", "save_predictions"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -102,6 +102,19 @@ def predict(
         logits=np.concatenate(logits),
         skipped=tuple(skipped),
     )
+
+
+def load_frames(dataset: Dataset, spec: InputSpec) -> tuple[Dataset, npt.NDArray[np.uint8]]:
+    """The frames that can be read, as the data set of those alone and as a model takes them, uint8 (N, s, s, 3).
+
+    Raises ``InputError`` when there is none.
+    """
+    found = list(_frames(dataset, spec, [], None))
+    if not found:
+        raise InputError(f"none of the {len(dataset.samples)} frames of {dataset.root} can be read")
+    kept = {id(sample) for sample, _ in found}
+    at = [index for index, sample in enumerate(dataset.samples) if id(sample) in kept]
+    return dataset.take(at), np.stack([frame for _, frame in found])
 
 
 def check_labels(dataset: Dataset, keys: Sequence[str]) -> None:
