@@ -1,0 +1,68 @@
+"""The counts that continuous integration holds: which growth is a fault."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PATH = Path(__file__).parents[1] / ".ci" / "check_counts.py"
+
+
+@pytest.fixture(scope="module")
+def counts() -> Any:
+    pytest.importorskip("tensorflow", reason="needs the extra 'train'")
+    spec = importlib.util.spec_from_file_location("check_counts", PATH)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_counts_are_of_the_models_that_ship(counts: Any) -> None:
+    kept = json.loads(counts.BASELINE.read_text("utf-8"))
+    assert kept["models"] == counts.models(), "run: python .ci/check_counts.py --write"
+    assert set(kept["counts"]) == set(counts.MOST_GROWTH)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "now", "fault"),
+    [
+        ("operators", "m.onnx: float convolutions", 2, "2, was 1, allowed is 0 % more"),
+        ("operators", "m.onnx: float convolutions", 0, ""),
+        ("operators", "m.onnx: integer convolutions", 52, "52, was 53"),
+        ("operators", "m.onnx: integer convolutions", 54, ""),
+        ("bytes_written", "frames.csv", 1101, "1101, was 1000, allowed is 10 % more"),
+        ("bytes_written", "frames.csv", 1100, ""),
+        ("bytes_written", "frames.csv", None, "is not counted any more"),
+    ],
+)
+def test_what_grew_is_a_fault(counts: Any, kind: str, name: str, now: float | None, fault: str) -> None:
+    before = {
+        "operators": {"m.onnx: float convolutions": 1, "m.onnx: integer convolutions": 53},
+        "bytes_written": {"frames.csv": 1000},
+    }
+    after = {key: dict(values) for key, values in before.items()}
+    del after[kind][name]
+    if now is not None:
+        after[kind][name] = now
+    found = counts.judge(before, after)
+    assert len(found) == bool(fault)
+    assert not fault or fault in found[0]
+
+
+def test_the_present_counts_hold(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = json.loads(counts.BASELINE.read_text("utf-8"))
+    now = counts.count()
+    assert counts.judge(kept["counts"], now) == []
+    assert all(value > 0 for value in now["bytes_written"].values())
+    monkeypatch.setattr("sys.argv", ["check_counts.py"])
+    monkeypatch.setattr(counts, "count", lambda: now | {"operators": dict.fromkeys(now["operators"], 99)})
+    with pytest.raises(SystemExit, match="float convolutions: 99"):
+        counts.main()
+    monkeypatch.setattr(counts, "models", dict)
+    with pytest.raises(SystemExit, match="of other models"):
+        counts.main()
