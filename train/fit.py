@@ -17,7 +17,7 @@ from .data import Frames, class_prior, draw_weights, scale
 from .loop import Fit, Judge, Note, Saving, keras_ops
 from .workers import Workers
 
-__all__ = ["fit_fp32", "fit_qat", "judge_with", "predict"]
+__all__ = ["fit_fp32", "fit_qat", "judge_with", "label_fit", "predict"]
 
 _CALIBRATION_BATCHES = 32
 # KL divergence between softened answers (Hinton et al., 2015): the small probabilities are told apart too.
@@ -42,8 +42,22 @@ def fit_fp32(
     the share ``config.distillation`` of the loss. ``judge`` ends the fit early (``config.patience``). ``model`` is
     built in the scope of the ``workers``' strategy.
     """
-    ops = keras_ops()
     chances = draw_weights(frames, config, among)
+    fit = label_fit(model, frames, config, chances, taught=taught, workers=workers)
+    fit.run(frames, chances, saving, note, judge=judge)
+
+
+def label_fit(
+    model: Any,
+    frames: Frames,
+    config: TrainConfig,
+    chances: npt.NDArray[np.float64],
+    *,
+    taught: npt.NDArray[np.float32] | None = None,
+    workers: Workers | None = None,
+) -> Fit:
+    """The fit of ``model`` on labels, and on what it is ``taught``, ready to run or to be stepped."""
+    ops = keras_ops()
     offset = tf.constant(config.adjustment * np.log(class_prior(frames, chances)), tf.float32)
     labels = tf.constant(frames.labels)
     answers = None if taught is None else tf.constant(taught)
@@ -61,8 +75,7 @@ def fit_fp32(
         soft = objective.answer_loss(logits, told, ops)
         return (1 - config.distillation) * loss + config.distillation * soft
 
-    fit = Fit(model, loss_of, config, average=config.ema, workers=workers)
-    fit.run(frames, chances, saving, note, judge=judge)
+    return Fit(model, loss_of, config, average=config.ema, workers=workers)
 
 
 def judge_with(model: Any, frames: Frames, rows: npt.NDArray[np.int64]) -> Judge:

@@ -85,7 +85,7 @@ class Fit:
             self._state["count"] = tf.Variable(0.0, trainable=False)
         self._state |= {f"weight/{i}": v for i, v in enumerate(model.weights)}
         self._best: list[npt.NDArray[np.float32]] = []
-        self._step = tf.function(self._update)
+        self.step = tf.function(self._update)
 
     def run(
         self,
@@ -121,7 +121,7 @@ class Fit:
                 done = at.epoch * steps + at.step
                 if done == total * 2 // 3:
                     before_last_third()
-                loss = self._step(item, tf.constant(config.rate(done, total), tf.float32))
+                loss = self.step(item, tf.constant(config.rate(done, total), tf.float32))
                 at.losses.append(float(loss))
                 at.step += 1
                 note({"step": done, "of": total, "loss": round(float(np.mean(at.losses[-50:])), 4)})
