@@ -265,9 +265,9 @@ def test_options_override_the_file_and_set_overrides_both(tmp_path: Path) -> Non
     (tmp_path / "c.json").write_text('{"batch": 8, "seed": 3, "architecture": "plain_cnn"}', encoding="utf-8")
     config = TrainConfig.of(TrainConfig.read(tmp_path / "c.json").to_dict() | {"batch": 16})
     config = config.override(
-        ["batch=32", "ema=0", "architecture=efficientnet_lite0", "saturation_safe=false"]
+        ["batch=32", "ema=.5", "architecture=efficientnet_lite0", "saturation_safe=false"]
     )
-    assert (config.batch, config.seed, config.ema) == (32, 3, 0)
+    assert (config.batch, config.seed, config.ema) == (32, 3, 0.5)
     assert (config.architecture, config.saturation_safe) == ("efficientnet_lite0", False)
     (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(InputError, match="no JSON object"):

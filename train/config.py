@@ -126,9 +126,15 @@ class TrainConfig:
             name, equals, value = text.partition("=")
             if not equals:
                 raise UsageError(f"{text!r} sets nothing, allowed is FIELD=VALUE", hint="such as batch=32")
-            own = isinstance(fields.get(name), str)
-            try:
-                fields[name] = value if own else json.loads(value)
-            except ValueError:
-                fields[name] = value  # its kind is refused by name
+            fields[name] = value if isinstance(fields.get(name), str) else _parse(value)
         return self.of(fields)
+
+
+def _parse(value: str) -> Any:
+    """A number, true or false as JSON has them, also ``.5``; what is neither stays a text, and is refused by name."""
+    for read in (json.loads, float):
+        try:
+            return read(value)
+        except ValueError:
+            continue
+    return value
