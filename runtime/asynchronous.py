@@ -100,12 +100,17 @@ class _Source(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._waiting: concurrent.futures.Future[list[T]] | None = None
         self._stopped = False
+        self._asking = threading.Lock()
 
     def pull(self) -> Iterator[T]:
-        while not self._stopped:
-            self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
+        while True:
+            # Together: an item asked for just after the stop would be waited for without end.
+            with self._asking:
+                if self._stopped:
+                    return
+                waiting = self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
             try:
-                found = self._waiting.result()
+                found = waiting.result()
             except concurrent.futures.CancelledError:
                 return
             if not found:
@@ -113,9 +118,10 @@ class _Source(Generic[T]):
             yield found[0]
 
     def stop(self) -> None:
-        self._stopped = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        with self._asking:
+            self._stopped = True
+            if self._waiting is not None:
+                self._waiting.cancel()
 
     async def _next(self) -> list[T]:
         async for item in self._items:

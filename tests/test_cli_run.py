@@ -267,7 +267,7 @@ def unreadable(kind: str, folder: Path, plain: Path) -> Path:
 
 BAD = {
     "missing": "cannot be opened: no such file or directory",
-    "folder": "is a folder, needed is a video file",
+    "folder": "is a folder without images",
     "text": "cannot be read as a recording",
     "empty": "is empty (0 bytes)",
     "no video": "holds no video, only audio",
