@@ -58,9 +58,10 @@ def restore_layers(
         keep_float(run.qat, [])
         return []
     chosen = rank_layers(run, _spread(frames))
-    if failing(chosen):
+    if failed := failing(chosen):
         raise GateError(
-            "the gates fail even with every layer in float", hint="train longer, or look at the mean and sums"
+            f"{', '.join(failed)} fails even with every layer in float",
+            hint="quantisation-aware training has moved the weights too far from FP32's: distil longer",
         )
     low, high = 1, len(chosen)
     while low < high:
