@@ -20,7 +20,7 @@ from click.testing import CliRunner
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 from capsule_edge.cli.train import command
-from capsule_edge.runtime.errors import InputError, OutputError, UsageError
+from capsule_edge.runtime.errors import InputError, Interrupted, OutputError, UsageError
 from capsule_edge.train import weights
 from capsule_edge.train.cache import cached_frames
 from capsule_edge.train.config import TrainConfig
@@ -332,6 +332,20 @@ def test_a_batch_that_workers_cannot_share_is_named() -> None:
     assert Workers(three, 1, 3).part(TrainConfig(batch=12)) == (1, 2, 3)
     with pytest.raises(UsageError, match="batch is 16, allowed is a multiple of 3"):
         Workers(three, 1, 3).part(TrainConfig(batch=16))
+
+
+def test_a_lost_worker_ends_in_one_line_that_says_how_to_go_on() -> None:
+    import tensorflow as tf
+
+    from capsule_edge.train.workers import Workers
+
+    lost = tf.errors.UnavailableError(None, None, "Collective ops is aborted by: Connection reset by peer")
+    said = "worker 0 of 2 cannot go on without the others"
+    with pytest.raises(Interrupted, match=said) as caught, Workers(None, 0, 2).together():
+        raise lost
+    assert "same command again" in caught.value.hint
+    with pytest.raises(tf.errors.UnavailableError), Workers(None).together():
+        raise lost
 
 
 def test_losses_are_what_their_papers_say() -> None:

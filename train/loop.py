@@ -98,6 +98,18 @@ class Fit:
         judge: Judge | None = None,
     ) -> None:
         """Train on ``frames``, each drawn with its chance (N,); one note a step, a checkpoint and an epoch."""
+        with self._workers.together():
+            self._run(frames, chances, saving, note, before_last_third, judge)
+
+    def _run(
+        self,
+        frames: Frames,
+        chances: npt.NDArray[np.float64],
+        saving: Saving,
+        note: Note,
+        before_last_third: Callable[[], None],
+        judge: Judge | None,
+    ) -> None:
         config, at = self._config, self._restore(saving.path)
         steps = max(1, int((chances > 0).sum()) // config.batch)
         total = steps * config.epochs

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from capsule_edge.runtime.errors import UsageError
+from capsule_edge.runtime.errors import Interrupted, UsageError
 
 from . import weights
 from .config import TrainConfig
@@ -111,4 +113,18 @@ class Workers:
         return float(self.local(together(tf.constant(value, tf.float64))))
 
     def wait(self) -> None:
-        self.mean(0.0)
+        with self.together():
+            self.mean(0.0)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Work that all workers share. Raises ``Interrupted`` when another one is lost in its midst."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self.count == 1:
+                raise
+            raise Interrupted(
+                f"worker {self.index} of {self.count} cannot go on without the others: {type(error).__name__}",
+                hint="give every worker the same command again: they go on from the checkpoint",
+            ) from error
