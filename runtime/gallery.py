@@ -7,9 +7,10 @@ is kept. Where an event begins inside such a run another frame can be the peak; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,11 +18,11 @@ from .preprocess import FieldOfView, preprocess_planes
 from .spec import InputSpec, ModelSpec
 from .stages import Sighted
 
-__all__ = ["MOST", "Gallery", "Sight", "candidates"]
+__all__ = ["MOST", "Gallery", "Pictures", "Sight", "candidates", "pack", "unpack"]
 
 # Side of an event's picture, pixels: what the report shows.
 _SIDE = 288
-# Pictures held in memory, 0.25 MB each; the report has room for some 500.
+# Pictures held in memory, packed some 0.1 MB each; the report has room for some 500.
 MOST = 400
 _DECIMALS = 6
 
@@ -35,6 +36,34 @@ class Sight:
 
     picture: Sighted
     features: Map
+
+
+class Pictures(Mapping[int, Picture]):
+    """Pictures by number, uint8 RGB HxWx3, packed without loss and unpacked when asked for."""
+
+    def __init__(self, packed: Mapping[int, bytes]) -> None:
+        self._packed = dict(packed)
+
+    def __getitem__(self, number: int) -> Picture:
+        return unpack(self._packed[number])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+def pack(picture: Picture) -> bytes:
+    """A picture as PNG, quickly."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def unpack(data: bytes) -> Picture:
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None  # what ``pack`` made
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 @dataclass(slots=True)
@@ -74,9 +103,7 @@ class Gallery:
         self._large = enlarge(spec.input)
         self._open: dict[int, _Best] = {}
         # By label's column and frame: probability, picture, map of that label.
-        self._kept: dict[int, dict[int, tuple[float, Picture, Map]]] = {
-            column: {} for column in self._columns
-        }
+        self._kept: dict[int, dict[int, tuple[float, bytes, Map]]] = {column: {} for column in self._columns}
 
     def add(
         self,
@@ -101,8 +128,8 @@ class Gallery:
                 if p > best.p:
                     best.index, best.p, best.sight = index, p, sight
 
-    def find(self, label_column: int, index: int) -> tuple[Picture, Map] | None:
-        """Picture and map of a label's peak, where they were kept."""
+    def find(self, label_column: int, index: int) -> tuple[bytes, Map] | None:
+        """Picture (``pack``) and map of a label's peak, where they were kept."""
         for column in list(self._open):
             self._close(column)
         found = self._kept.get(label_column, {}).get(index)
@@ -113,7 +140,7 @@ class Gallery:
         planes = best.sight.picture.planes()
         assert planes is not None  # what was classified has a picture
         picture = preprocess_planes(planes, self._large, best.field_of_view)
-        self._kept[column][best.index] = (best.p, picture, best.sight.features[..., column].copy())
+        self._kept[column][best.index] = (best.p, pack(picture), best.sight.features[..., column].copy())
         if sum(map(len, self._kept.values())) > MOST:
             # Labels share the places, as they do where events are ranked.
             fullest = max(self._kept.values(), key=len)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .backends import Backend
 from .containers import Container
-from .gallery import MOST, Gallery, enlarge
+from .gallery import MOST, Gallery, Pictures, enlarge, pack
 from .preprocess import FieldOfView, preprocess, preprocess_planes
 from .ranking import rank_events
 from .sources import fetch
@@ -76,13 +76,13 @@ def illustrate(
     backend: Backend,
     field_of_view: FieldOfView | None,
     gallery: Gallery | None = None,
-) -> tuple[dict[int, Picture], dict[int, Map]]:
+) -> tuple[Pictures, dict[int, Map]]:
     """Picture and activation map of the peak of each event, by event id.
 
     Peaks that the gallery does not have are decoded again, with what they build on.
     """
     keys = backend.spec.keys
-    pictures: dict[int, Picture] = {}
+    pictures: dict[int, bytes] = {}
     maps: dict[int, Map] = {}
     absent: defaultdict[int, list[Event]] = defaultdict(list)
     for event in rank_events(events, most=MOST):
@@ -97,12 +97,12 @@ def illustrate(
         for frame in fetch(container, absent):
             if (planes := frame.planes()) is None:
                 continue
-            picture = preprocess_planes(planes, large, field_of_view)
+            picture = pack(preprocess_planes(planes, large, field_of_view))
             features = backend.run(preprocess_planes(planes, spec, field_of_view)[None]).features[0]
             for event in absent[frame.index]:
                 pictures[event.id] = picture
                 maps[event.id] = activation_map(features[..., keys.index(event.label)])
-    return pictures, maps
+    return Pictures(pictures), maps
 
 
 def activation_map(feature: Map) -> Map:

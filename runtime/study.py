@@ -20,7 +20,7 @@ Status = Literal["classified", "duplicate", "corrupt", "missing", "skipped", "un
 STATUSES: tuple[Status, ...] = ("classified", "duplicate", "corrupt", "missing", "skipped", "unread")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FrameRecord:
     """One container frame, in presentation order.
 
@@ -115,7 +115,7 @@ class Study:
     ledger: Ledger
     frames: Sequence[FrameRecord]
     events: Sequence[Event]
-    thumbnails: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    thumbnails: Mapping[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     activations: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     colours: npt.NDArray[np.float64] | None = None
     landmarks: Mapping[str, float] = field(default_factory=dict)
