@@ -18,7 +18,7 @@ _PATH = click.Path(path_type=Path)
 _GROUPS = (
     ("Data", ("data", "split", "cache")),
     ("Run", ("out", "name", "checkpoint_every", "as_json")),
-    ("Start from", ("weights", "teachers", "calibrate_on")),
+    ("Start from", ("weights", "teachers", "calibrate_on", "fp32_weights")),
     (
         "Configuration",
         ("config_file", "architecture", "size", "epochs", "batch", "learning_rate", "seed", "assignments"),
@@ -52,6 +52,8 @@ _STEPS_A_LINE = 50
 @click.option("--teacher", "teachers", multiple=True, type=_PATH,
               help="Exported model, or weights (.npz), to learn from; may be given again.")  # fmt: skip
 @click.option("--calibrate-on", type=_PATH, help="out_of_fold.npz that train.folds left.")
+@click.option("--fp32", "fp32_weights", type=_PATH,
+              help="FP32 weights that train.folds or train.gpu_qat left, instead of a fit.")  # fmt: skip
 @click.option("--config", "config_file", type=_PATH,
               help="JSON of TrainConfig's fields, such as a run's config.json; what follows overrides it.")  # fmt: skip
 @click.option("--architecture", help="Of the model, such as mobilenet_v2.")
@@ -73,6 +75,7 @@ def command(
     weights: Path | None,
     teachers: tuple[Path, ...],
     calibrate_on: Path | None,
+    fp32_weights: Path | None,
     config_file: Path | None,
     assignments: tuple[str, ...],
     **fields: Any,
@@ -116,6 +119,7 @@ def command(
             backbone=weights,
             teachers=teachers,
             calibrate_on=calibrate_on,
+            fp32_weights=fp32_weights,
             cache=cache,
             checkpoint_every_s=checkpoint_every,
             note=note,

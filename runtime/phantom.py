@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 
@@ -205,6 +204,8 @@ def write_recording(path: str | os.PathLike[str], phantom: Phantom, *, fps: floa
     call leaves the same bytes. Raises ``UsageError`` for an impossible rate, ``OutputError`` for a place that
     cannot be written.
     """
+    import av  # rendering alone, as for training, does without
+
     wanted = phantom.capture_fps if fps is None else fps
     if not 1e-2 <= wanted <= 1e3:
         raise UsageError(f"fps is {wanted}, allowed is a number from 0.01 to 1000")
@@ -224,6 +225,8 @@ def write_recording(path: str | os.PathLike[str], phantom: Phantom, *, fps: floa
 
 
 def _encode(path: str, phantom: Phantom, rate: Fraction) -> None:
+    import av
+
     # One thread and no B-frames: the bytes do not depend on the cores and the file needs no edit list.
     options = {"preset": "veryfast", "crf": "21", "threads": "1", "bf": "0", "g": "32"}
     with av.open(path, "w", format="mp4") as container:

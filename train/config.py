@@ -20,9 +20,10 @@ _SHARES = (
     "sampling", "video_sampling", "prior", "label_smoothing", "ema", "distillation", "debris", "compression",
 )  # fmt: skip
 _LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("size", "epochs", "batch", "learning_rate", "qat_epochs", "qat_learning_rate", "qat_batch"),
+    (("size", "epochs", "batch", "learning_rate", "qat_learning_rate", "qat_batch"),
      lambda value: value > 0, "a number above 0"),
-    (("warmup_epochs", "weight_decay", "adjustment", "augmentation", "focal", "mixup", "patience", "phantom", "seed"),
+    (("warmup_epochs", "weight_decay", "adjustment", "augmentation", "focal", "mixup", "closeness", "patience",
+      "phantom", "seed", "qat_epochs"),
      lambda value: value >= 0, "0 or more"),
     (_SHARES, lambda value: 0 <= value <= 1, "0 to 1"),
 )  # fmt: skip
@@ -35,8 +36,10 @@ class TrainConfig:
 
     ``adjustment`` is the tau of logit adjustment (Menon et al., ICLR 2021) against the distribution that is drawn,
     ``prior`` the share of the data's own class prior that is given back at the end, folded into the last bias.
-    ``distillation`` is the share of the loss that teachers have, where there are any, and ``phantom`` the number of
-    rendered frames added.
+    ``distillation`` is the share of the loss that teachers have, where there are any, ``closeness`` the weight of the
+    distance between the logits of the float and the integer form (``gpu_qat``), and ``phantom`` the number of rendered
+    frames added. With ``qat_epochs`` 0 the INT8 twin keeps the FP32 weights, rounded;
+    ``equalise`` evens channels and rounds the FP32 weights themselves before (``equalise``).
 
     ``augmentation``, ``debris`` and ``compression`` are strengths (``augment.draw``). ``focal`` is the gamma of the
     focal loss, 0 for cross-entropy; ``mixup`` the alpha of mixup's beta distribution, 0 for none. With a ``patience``
@@ -59,16 +62,18 @@ class TrainConfig:
     debris: float = 0.0
     compression: float = 0.0
     focal: float = 0.0
-    mixup: float = 0.0
     ema: float = 0.995
     patience: int = 0
     distillation: float = 0.5
+    mixup: float = 0.0
+    closeness: float = 1.0
     phantom: int = 1200
     seed: int = 20261123
     qat_epochs: int = 1
     qat_learning_rate: float = 3e-5
     qat_batch: int = 32
     saturation_safe: bool = True
+    equalise: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -5,6 +5,7 @@ One plain loop serves both (``loop``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -98,15 +99,29 @@ def judge_with(model: Any, frames: Frames, rows: npt.NDArray[np.int64]) -> Judge
 
 
 def fit_qat(
-    fp32: Any, quantised: Any, frames: Frames, config: TrainConfig, *, saving: Saving, note: Note
+    fp32: Any,
+    quantised: Any,
+    frames: Frames,
+    config: TrainConfig,
+    *,
+    saving: Saving,
+    note: Note,
+    ranges: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make ``quantised`` answer as ``fp32`` does: calibrate its ranges, then distil.
+    """Make ``quantised`` answer as ``fp32`` does: calibrate its ranges, then distil for ``config.qat_epochs``.
 
-    The ranges are held for the last third, so that the weights settle into the ones that ship.
+    The ranges are held for the last third, so that the weights settle into the ones that ship. ``ranges`` by layer,
+    learnt elsewhere, are held throughout.
     """
-    rng = np.random.default_rng(config.seed)
-    rows = rng.choice(len(frames), (_CALIBRATION_BATCHES, config.qat_batch))
-    qat.calibrate(quantised, fp32, (scale(frames.pixels[batch]) for batch in rows))
+    if ranges:
+        qat.set_ranges(quantised, {layer: (float(low), float(high)) for layer, (low, high) in ranges.items()})
+        qat.freeze_observers(quantised)
+    else:
+        rng = np.random.default_rng(config.seed)
+        rows = rng.choice(len(frames), (_CALIBRATION_BATCHES, config.qat_batch))
+        qat.calibrate(quantised, fp32, (scale(frames.pixels[batch]) for batch in rows))
+    if not config.qat_epochs:
+        return
 
     def loss_of(pixels: Any, *_: Any) -> Any:
         taught = tf.nn.log_softmax(fp32(pixels, training=False) / _SOFTENING)

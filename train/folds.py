@@ -3,18 +3,19 @@
     python -m capsule_edge.train.folds --data DIR --weights backbone.npz --configs recipes.json --out DIR
 
 ``recipes.json`` maps a name to the fields of ``TrainConfig`` that differ from the defaults. Each recipe leaves one
-line of JSON; ``--keep NAME`` also writes that recipe's out-of-fold logits, the weights of each fold and those of a
-fit on all of ``train``. Needs PyTorch and Keras 3, and a GPU for all but a trial.
+line of JSON. With ``"keep": true`` it also leaves its folder: ``config.json``, ``out_of_fold.npz``, the weights of
+each fold and, as ``all.npz``, those of a fit on all of ``train``; ``"folds": [0, 1]`` fits these folds alone.
+``"teachers": [NAME...]`` are kept recipes, learnt from: each fold by their models that have not seen its held-out
+videos either. Needs PyTorch and Keras 3, and a GPU for all but a trial.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from capsule_edge.runtime.spec import InputSpec
 from . import weights
 from .config import TrainConfig
 from .data import PHANTOM, Frames, draw_weights, load_frames, phantom_frames
-from .gpu_fit import GpuTrainer
+from .gpu_fit import Frozen, GpuTrainer, build_graph
 
 FOLD_SEED = 0
 
@@ -40,48 +41,110 @@ def fold_of(frames: Frames, folds: int) -> npt.NDArray[np.int64]:
 
 
 def mask_unseen(
-    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], fold: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Out-of-fold logits without the classes that a fold's model never saw, and which frames are of classes it saw.
+    """Out-of-fold logits without the classes that the answering model never saw, and which frames are of seen ones.
 
-    A class of one video is in no training part of its own fold: its logit there means nothing.
+    ``seen`` (N, labels) says it of each frame's model. A class of one video is in no training part of its own fold:
+    its logit there means nothing.
     """
-    logits, known = logits.copy(), np.ones(len(labels), bool)
-    for number in np.unique(fold):
-        here = fold == number
-        unseen = np.setdiff1d(np.arange(logits.shape[1]), labels[~here])
-        logits[np.ix_(here, unseen)] = -30.0
-        known &= ~(here & np.isin(labels, unseen))
-    return logits, known
+    return np.where(seen, logits, np.float32(-30.0)), seen[np.arange(len(labels)), labels]
 
 
-def score(logits: npt.NDArray[np.float32], frames: Frames) -> dict[str, Any]:
-    """What a recipe is chosen by, over the pooled out-of-fold answers, with the best prior share beside."""
+def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dict[str, float]:
+    """What a recipe is chosen by, over the pooled out-of-fold answers."""
     from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef, roc_auc_score
 
-    present = np.unique(frames.labels)
-    prior = np.log(np.bincount(frames.labels, minlength=len(frames.keys)) / len(frames) + 1e-9)
-    out: dict[str, Any] = {
-        "mean_auc": round(
-            float(np.mean([roc_auc_score(frames.labels == c, logits[:, c]) for c in present])), 4
-        )
+    answer = logits.argmax(1)
+    aucs = [roc_auc_score(labels == c, logits[:, c]) for c in np.unique(labels)]
+    figures = {
+        "macro_f1": f1_score(labels, answer, average="macro", labels=np.unique(labels), zero_division=0),
+        "balanced_accuracy": balanced_accuracy_score(labels, answer),
+        "mcc": matthews_corrcoef(labels, answer),
+        "mean_auc": np.mean(aucs),
     }
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        answer = (logits + share * prior).argmax(1)
-        out[f"prior_{share}"] = [
-            round(float(f1_score(frames.labels, answer, average="macro", zero_division=0)), 4),
-            round(float(balanced_accuracy_score(frames.labels, answer)), 4),
-            round(float(matthews_corrcoef(frames.labels, answer)), 4),
-        ]
-    return out
+    return {name: round(float(value), 4) for name, value in figures.items()}
 
 
-def _note(curve: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
+class DataSet:
+    """The data set and its rendered frames in each size that a recipe asks for, loaded once."""
+
+    def __init__(self, data: Path) -> None:
+        self._train = load_dataset(data, split="train")
+        self.keys = tuple(self._train.labels)
+        self._loaded: dict[tuple[int, int], Frames] = {}
+
+    def of(self, size: int, config: TrainConfig) -> Frames:
+        if (size, config.phantom) not in self._loaded:
+            frames = load_frames(self._train, self.keys, InputSpec(size))
+            if config.phantom:
+                rendered = phantom_frames(config.phantom, self.keys, InputSpec(size), config.seed)
+                frames = frames.join(rendered)
+            self._loaded[size, config.phantom] = frames
+        return self._loaded[size, config.phantom]
+
+    def teacher(self, folder: Path, part: str, config: TrainConfig) -> Frozen:
+        """What the recipe kept in ``folder`` learnt on ``part``, with the frames that ``config`` trains on."""
+        own = TrainConfig.read(folder / "config.json")
+        graph = build_graph(own.architecture, size=own.size, labels=len(self.keys), branched=True)
+        graph.assign(weights.load(folder / f"{part}.npz"))
+        return Frozen(graph, self.of(own.size, config).pixels)
+
+
+def run_recipe(
+    config: TrainConfig,
+    data: DataSet,
+    *,
+    folds: int,
+    initial: weights.Arrays,
+    teachers: Sequence[Path] = (),
+    keep: Path | None = None,
+    only: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Fit all of ``train`` (with ``keep``) and every fold, or ``only`` those, and score the out-of-fold answers."""
+    parts = [*([None] if keep else []), *(range(folds) if only is None else only)]
+    own = data.of(config.size, config)
+    taught = [data.teacher(folder, "all", config) for folder in teachers]
+    trainer = GpuTrainer(config, own, taught)
+    real = own.videos != PHANTOM
+    fold = np.full(len(own), -1)
+    fold[real] = fold_of(own.take(np.flatnonzero(real)), folds)
+    logits = np.zeros((len(own), len(own.keys)), np.float32)
+    seen = np.ones(logits.shape, bool)
+    started, curves = time.monotonic(), []
+    for number in parts:
+        part = "all" if number is None else f"fold{number}"
+        for folder, teacher in zip(teachers, taught, strict=True):
+            teacher.assign(weights.load(folder / f"{part}.npz"))
+        curve: list[dict[str, Any]] = []
+        among = None if number is None else fold != number
+        fitted = trainer.fit(initial, draw_weights(own, config, among), _note(part, curve))
+        curves.append(curve)
+        if number is not None:
+            held_out = np.flatnonzero(fold == number)
+            logits[held_out] = trainer.predict(held_out)
+            seen[held_out] = np.isin(np.arange(len(own.keys)), own.labels[real & (fold != number)])
+        if keep:
+            weights.save(keep / f"{part}.npz", fitted)
+    answered = real & np.isin(fold, [part for part in parts if part is not None])
+    if keep:
+        np.savez_compressed(
+            keep / "out_of_fold.npz",
+            logits=logits[answered], labels=own.labels[answered], videos=own.videos[answered],
+            fold=fold[answered], seen=seen[answered],
+        )  # fmt: skip
+        (keep / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
+    masked, known = mask_unseen(logits[answered], own.labels[answered], seen[answered])
+    figures = score(masked[known], own.labels[answered][known]) if known.any() else {}
+    return {**figures, "seconds": round(time.monotonic() - started, 1), "curves": curves}
+
+
+def _note(part: str, curve: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
     """Keep an epoch's line and show it as it comes."""
 
     def note(line: dict[str, Any]) -> None:
         curve.append(line)
-        print(json.dumps(line), file=sys.stderr, flush=True)
+        print(json.dumps({"part": part, **line}), file=sys.stderr, flush=True)
 
     return note
 
@@ -95,55 +158,26 @@ def main() -> None:
     parser.add_argument("--configs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--keep", action="append", default=[])
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)  # frames are loaded on threads of our own
-    initial = weights.load(options.weights)
-    train = load_dataset(options.data, split="train")
-    keys = tuple(train.labels)
-    trainers: dict[tuple[str, int, int], tuple[Frames, GpuTrainer]] = {}
-    with (options.out / "folds.jsonl").open("a", encoding="utf-8") as journal:
-        for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
-            config = TrainConfig(**fields)
-            shape = (config.architecture, config.size, config.phantom)
-            if shape not in trainers:
-                spec = InputSpec(config.size)
-                frames = load_frames(train, keys, spec)
-                if config.phantom:
-                    frames = frames.join(phantom_frames(config.phantom, keys, spec, config.seed))
-                trainers[shape] = frames, GpuTrainer(config.architecture, frames)
-            frames, trainer = trainers[shape]
-            real = frames.videos != PHANTOM
-            fold = np.full(len(frames), -1)
-            fold[real] = fold_of(frames.take(np.flatnonzero(real)), options.folds)
-            logits = np.zeros((len(frames), len(keys)), np.float32)
-            started, curves = time.monotonic(), []
-            if name in options.keep:
-                curve: list[dict[str, Any]] = []
-                fitted = trainer.fit(config, initial, draw_weights(frames, config), _note(curve))
-                weights.save(options.out / "fp32.weights.npz", fitted)
-                curves.append(curve)
-            for number in range(options.folds):
-                curve = []
-                chances = draw_weights(frames, config, fold != number)
-                fitted = trainer.fit(config, initial, chances, _note(curve))
-                held_out = np.flatnonzero(fold == number)
-                logits[held_out] = trainer.predict(held_out)
-                curves.append(curve)
-                if name in options.keep:
-                    weights.save(options.out / f"fold{number}.npz", fitted)
-                    np.savez_compressed(
-                        options.out / "out_of_fold.npz",
-                        logits=logits[real], labels=frames.labels[real], videos=frames.videos[real],
-                        fold=np.where(fold[real] <= number, fold[real], -1),
-                    )  # fmt: skip
-            logits, known = mask_unseen(logits[real], frames.labels[real], fold[real])
-            frames, logits = frames.take(np.flatnonzero(real)[known]), logits[known]
-            line = {"name": name, **score(logits, frames), "seconds": round(time.monotonic() - started, 1)}
-            print(json.dumps(line), flush=True)
-            journal.write(json.dumps(line | {"config": dataclasses.asdict(config), "curves": curves}) + "\n")
-            journal.flush()
+    backbone = weights.load(options.weights)
+    data = DataSet(options.data)
+    for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
+        folder = options.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        teachers = [options.out / teacher for teacher in fields.pop("teachers", ())]
+        only = fields.pop("folds", None)
+        keep = folder if fields.pop("keep", False) else None
+        config = TrainConfig(**fields)
+        initial = backbone if config.architecture == "mobilenet_v2" else {}
+        line = run_recipe(
+            config, data, folds=options.folds, initial=initial, teachers=teachers, keep=keep, only=only
+        )
+        curves = line.pop("curves")
+        print(json.dumps({"name": name, **line}), flush=True)
+        with (options.out / "folds.jsonl").open("a", encoding="utf-8") as journal:
+            settings = {**fields, "teachers": [teacher.name for teacher in teachers]}
+            journal.write(json.dumps({"name": name, **line, "config": settings, "curves": curves}) + "\n")
 
 
 if __name__ == "__main__":

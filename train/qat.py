@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow_model_optimization as tfmot
@@ -24,14 +25,13 @@ from . import weights as weight_files
 from .alignment import align_sums
 from .folding import Step, kernel_of, plan, short_name
 from .integer_layers import IntegerWrapper as _Wrapper
+from .limits import Pairs, weight_limits
 from .quantizers import (
     INITIAL_RANGE,
     INPUT_RANGE,
     LayerConfig,
-    Pairs,
     RangeObserver,
     WeightQuantizer,
-    weight_limits,
 )
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "is_saturation_safe",
     "load_qat",
     "observed_ranges",
+    "pairs_of",
     "quantize",
     "refresh_weights",
     "save_qat",
@@ -58,7 +59,7 @@ def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
     The answer maps the same to the same; its convolutions have the batch normalisation folded in. It trains on
     float emulation and answers in inference with the integers of the exported files (``integer_layers``).
     ``saturation_safe`` widens the weights' ranges so that CPUs without VNNI do not saturate
-    (``quantizers.weight_limits``).
+    (``limits.weight_limits``).
 
     Raises ``UsageError`` that names the layer for one that has no quantisation, and for a nested or Keras 3
     model.
@@ -102,7 +103,7 @@ def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
     return tf_keras.Model(inputs, tensors[id(model.outputs[0])], name=f"{model.name}_qat")
 
 
-def _pairs(layer: Any) -> Pairs:
+def pairs_of(layer: Any) -> Pairs:
     """Depthwise kernels widen to 16 bits before they multiply, so nothing saturates there."""
     if isinstance(layer, _layers.DepthwiseConv2D):
         return "none"
@@ -113,7 +114,7 @@ def _config(step: Step, saturation_safe: bool) -> LayerConfig:
     layer, name = step.layer, kernel_of(step.layer)
     weights = None
     if name:
-        pairs = _pairs(step.layer) if saturation_safe else "none"
+        pairs = pairs_of(step.layer) if saturation_safe else "none"
         weights = WeightQuantizer(depthwise=name == "depthwise_kernel", pairs=pairs)
     activation = layer.activation.__name__ if name else ""
     relu = isinstance(layer, _layers.ReLU) or activation in ("relu", "relu6")
@@ -208,7 +209,7 @@ def refresh_weights(qat_model: Any) -> None:
     for wrapper in _wrappers(qat_model):
         for variable, quantizer, ranges in wrapper._weight_vars:
             flat = np.reshape(variable.numpy(), (-1, ranges["min_var"].shape[0]))
-            limit = weight_limits(flat, pairs=quantizer.pairs)
+            limit = weight_limits(flat, keras.ops, pairs=quantizer.pairs)
             ranges["min_var"].assign(-limit)
             ranges["max_var"].assign(limit)
 

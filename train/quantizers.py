@@ -6,31 +6,27 @@ tensor, weights symmetric in [-127, 127] with a scale for each output channel.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
+import keras
 import tensorflow as tf
 from tensorflow_model_optimization.quantization.keras import QuantizeConfig
 from tensorflow_model_optimization.quantization.keras.quantizers import Quantizer
+
+from .limits import Pairs, weight_limits
 
 __all__ = [
     "INITIAL_RANGE",
     "INPUT_RANGE",
     "LayerConfig",
-    "Pairs",
     "RangeObserver",
     "WeightQuantizer",
-    "weight_limits",
 ]
 
-# Weights whose products a 16-bit sum can join (``weight_limits``).
-Pairs = Literal["none", "adjacent", "any"]
 # (x - 128) / 128 for x in 0..255: scale 1/128, zero point 128, so that the INT8 model takes the pixel as it
 # is.
 INPUT_RANGE = (-1.0, 127 / 128)
 INITIAL_RANGE = (-6.0, 6.0)
-# Share of the layer's widest channel below which no channel's range falls: a bias of 13 then fits behind the
-# pixels.
-_NARROWEST = 1e-4
 
 
 class RangeObserver(Quantizer):  # type: ignore[misc]
@@ -83,32 +79,6 @@ class RangeObserver(Quantizer):  # type: ignore[misc]
         return {"nonnegative": self.nonnegative, "extreme": self.extreme, "decay": self.decay}
 
 
-def weight_limits(flat: Any, *, pairs: Pairs = "none") -> Any:
-    """The range +-limit of each channel, (channels,), for weights (anything, channels).
-
-    Plain, it is the largest magnitude. On CPUs without VNNI, onnxruntime and oneDNN multiply u8 by s8 with
-    vpmaddubsw, which adds two products in 16 bits and saturates. ``pairs`` says which weights such a sum can
-    join: ``adjacent`` rows of ``flat`` (input channels of a 1x1 kernel, in the order in which every engine
-    packs them), or ``any`` two (larger kernels, which engines unroll differently). Where two of one sign add
-    up to more than the largest magnitude, the limit is their sum: their integers then add up to at most 127
-    and twice 1/2 of rounding, and 255 * 128 = 32640 fits 16 bits. Halving the integers would be safe too,
-    and loses more.
-    """
-    limit = tf.reduce_max(tf.abs(flat), axis=0)
-    if pairs == "adjacent" and flat.shape[0] > 1:
-        # Products of opposite sign cancel, so the plain sum's magnitude is what counts, or one of the two
-        # alone.
-        limit = tf.maximum(limit, tf.reduce_max(tf.abs(flat[1:] + flat[:-1]), axis=0))
-    elif pairs == "any" and flat.shape[0] > 1:
-        channels = tf.transpose(flat)
-        for signed in (channels, -channels):
-            largest = tf.nn.relu(tf.math.top_k(signed, k=2).values)
-            limit = tf.maximum(limit, tf.reduce_sum(largest, axis=1))
-    # A dead channel still needs a range, and one wide enough for its bias: 32 bits at input scale x weight
-    # scale.
-    return tf.maximum(limit, tf.maximum(_NARROWEST * tf.reduce_max(limit), 1e-8))
-
-
 class WeightQuantizer(Quantizer):  # type: ignore[misc]
     """8-bit symmetric fake quantisation of a kernel, with a range for each output channel taken from its
     weights.
@@ -138,7 +108,9 @@ class WeightQuantizer(Quantizer):  # type: ignore[misc]
         # The TFLite converter refuses a reshape behind the fake quantisation of an ordinary kernel.
         flat = tf.reshape(inputs, inputs.shape[:3]) if self.depthwise else inputs
         if training:
-            limit = weight_limits(tf.stop_gradient(tf.reshape(flat, (-1, low.shape[0]))), pairs=self.pairs)
+            limit = weight_limits(
+                tf.stop_gradient(tf.reshape(flat, (-1, low.shape[0]))), keras.ops, pairs=self.pairs
+            )
             low.assign(-limit)
             high.assign(limit)
         rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(

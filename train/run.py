@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSpec, Role
 
-from . import models, weights
+from . import models, reparam, weights
 from .cache import cached_frames
 from .config import TrainConfig
 from .data import PHANTOM, Frames, scale
@@ -33,6 +33,8 @@ from .journal import Journal
 __all__ = ["train_run"]
 
 _HELD_OUT_FOLDS = 6
+_EVEN_BATCHES = 32
+_RANGE = "range/"  # of the ranges that gpu_qat leaves beside the weights
 _REPLAY_FRAMES = 64
 _CACHE = "cache"
 # A recording is almost all normal: one false frame in a hundred is as many as a reader bears, and nothing is shown
@@ -52,6 +54,7 @@ def train_run(
     backbone: Path | None = None,
     teachers: Sequence[Path] = (),
     calibrate_on: Path | None = None,
+    fp32_weights: Path | None = None,
     cache: Path | None = None,
     checkpoint_every_s: float = 120.0,
     note: Callable[[dict[str, Any]], None] = lambda _: None,
@@ -62,7 +65,9 @@ def train_run(
     of the same architecture, whose mean probabilities are learnt beside the labels. ``calibrate_on`` is the
     ``out_of_fold.npz`` that ``folds`` left: the temperature and the operating points come from it. Without it a sixth
     of the videos is held out of the fit, to calibrate on; another sixth where ``config.patience`` asks for early
-    stopping. Preprocessed frames are kept in ``cache``; without one they lie in ``out`` while the run lasts.
+    stopping. ``fp32_weights`` from elsewhere (``folds``, ``gpu_qat``) stand for the fit and need ``calibrate_on``;
+    where they come with ranges learnt, QAT keeps these. Preprocessed frames are kept in ``cache``; without one they
+    lie in ``out`` while the run lasts.
 
     Under a TF_CONFIG of several workers (``workers``) the FP32 fit is shared; the rest is the first one's alone.
 
@@ -103,7 +108,16 @@ def train_run(
     frames = everything.first(real)
     journal = Journal(out if workers.first else None, note)
     saving = [Saving(out / f"{part}.checkpoint.npz", checkpoint_every_s) for part in ("fp32", "qat")]
-    if not (out / "fp32.weights.npz").is_file():
+    if fp32_weights is not None:
+        if calibrate_on is None:
+            raise UsageError(
+                f"{fp32_weights} was fitted elsewhere", hint="name what calibrates it: calibrate_on"
+            )
+        fp32 = _build(config, keys)
+        weights.assign(fp32, weights.load(fp32_weights))
+        logits, labels = _out_of_fold(calibrate_on, keys)
+        _finish_fp32(fp32, logits, labels, everything, config, out)
+    elif not (out / "fp32.weights.npz").is_file():
         fold = np.full(len(everything), -1)
         if calibrate_on is None or config.patience:
             fold[:real] = fold_of(frames, _HELD_OUT_FOLDS)
@@ -112,25 +126,29 @@ def train_run(
         among = ~calibrating
         among[stopping] = False
         with workers.strategy.scope():
-            fitted = _build(config, keys)
+            fitted = _build(config, keys, branched=True)
             if backbone is not None:
                 weights.assign(fitted, weights.load_backbone(backbone), fresh=("logits",))
-        fp32 = _build(config, keys)
+        judged, fp32 = _build(config, keys, branched=True), _build(config, keys)
         fit.fit_fp32(
             fitted, everything, config, saving=saving[0], note=journal.of("fp32"), among=among,
             taught=_ask(teachers, everything, config) if teachers else None,
-            judge=fit.judge_with(fp32, everything, stopping) if config.patience else None, workers=workers,
+            judge=fit.judge_with(judged, everything, stopping) if config.patience else None, workers=workers,
         )  # fmt: skip
         if workers.first:
-            weights.assign(fp32, workers.collect(fitted))
+            arrays = workers.collect(fitted)
+            weights.assign(fp32, reparam.merge(arrays) if config.architecture in models.BRANCHED else arrays)
             rows = np.flatnonzero(calibrating)
             if calibrate_on is None:
                 logits, labels = fit.predict(fp32, everything.pixels, rows), everything.labels[rows]
             else:
                 logits, labels = _out_of_fold(calibrate_on, keys)
-            _finish_fp32(fp32, logits, labels, frames, config, out)
+            _finish_fp32(fp32, logits, labels, everything, config, out)
     if workers.first:
-        _quantise(everything, config, out, saving[1], journal)
+        # Ranges learnt before the channels were evened are of other channels.
+        learnt = {} if fp32_weights is None or config.equalise else weights.load(fp32_weights)
+        ranges = {k.removeprefix(_RANGE): ends for k, ends in learnt.items() if k.startswith(_RANGE)}
+        _quantise(everything, config, out, saving[1], journal, ranges)
         calibration: dict[str, Any] = dict(weights.load(out / "calibration.npz"))
         spec = _spec(name, keys, calibration["logits"], calibration["labels"], config, dataset, everything)
         document = {
@@ -146,20 +164,29 @@ def train_run(
     workers.wait()
 
 
-def _build(config: TrainConfig, keys: Sequence[str]) -> Any:
+def _build(config: TrainConfig, keys: Sequence[str], *, branched: bool = False) -> Any:
     import tf_keras
 
-    return models.build(config.architecture, size=config.size, labels=len(keys), keras=tf_keras)
+    return models.build(
+        config.architecture, size=config.size, labels=len(keys), keras=tf_keras, branched=branched
+    )
 
 
-def _quantise(everything: Frames, config: TrainConfig, out: Path, saving: Any, journal: Journal) -> None:
+def _quantise(
+    everything: Frames,
+    config: TrainConfig,
+    out: Path,
+    saving: Any,
+    journal: Journal,
+    ranges: Mapping[str, Any],
+) -> None:
     """The INT8 twin of the FP32 weights in ``out``, and frames to compare the exported files on."""
     from . import fit, qat
 
     fp32 = _build(config, everything.keys)
     weights.assign(fp32, weights.load(out / "fp32.weights.npz"))
     quantised = qat.quantize(fp32, saturation_safe=config.saturation_safe)
-    fit.fit_qat(fp32, quantised, everything, config, saving=saving, note=journal.of("qat"))
+    fit.fit_qat(fp32, quantised, everything, config, saving=saving, note=journal.of("qat"), ranges=ranges)
     qat.check_ranges(quantised)
     qat.save_qat(out / "qat.weights.npz", quantised)
     rng = np.random.default_rng(config.seed)
@@ -206,21 +233,28 @@ def _out_of_fold(path: Path, keys: Sequence[str]) -> tuple[Any, Any]:
     """Out-of-fold logits and labels that ``folds`` left, of classes that the answering model had seen."""
     try:
         with np.load(path) as archive:
-            logits, labels, fold = archive["logits"], archive["labels"], archive["fold"]
+            logits, labels, seen = archive["logits"], archive["labels"], archive["seen"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} holds no out-of-fold answers: {error}") from None
-    if (fold < 0).any() or logits.shape[1] != len(keys):
-        raise InputError(f"{path} is incomplete or of other labels", hint="run train.folds again")
-    logits, known = mask_unseen(logits, labels, fold)
+    if logits.shape[1] != len(keys) or seen.shape != logits.shape:
+        raise InputError(f"{path} is of other labels", hint="run train.folds again")
+    logits, known = mask_unseen(logits, labels, seen)
     return logits[known], labels[known]
 
 
 def _finish_fp32(fp32: Any, logits: Any, labels: Any, frames: Frames, config: TrainConfig, out: Path) -> None:
     """Fold the share of the class prior into the last bias, and keep the calibration answers with it."""
-    prior = np.log(np.maximum(np.bincount(frames.labels, minlength=len(frames.keys)), 1) / len(frames))
+    real = frames.labels[frames.videos != PHANTOM]
+    prior = np.log(np.maximum(np.bincount(real, minlength=len(frames.keys)), 1) / len(real))
     shift = (config.prior * prior).astype(np.float32)
     bias = fp32.get_layer("logits").weights[1]
     bias.assign(bias + shift)
+    if config.equalise:
+        from .equalise import equalise, snap
+
+        rows = np.random.default_rng(config.seed).choice(len(frames), (_EVEN_BATCHES, config.qat_batch))
+        weights.assign(fp32, equalise(fp32, (scale(frames.pixels[np.sort(batch)]) for batch in rows)))
+        weights.assign(fp32, snap(fp32, saturation_safe=config.saturation_safe))
     weights.save(out / "calibration.npz", {"logits": logits + shift, "labels": labels}, compressed=True)
     weights.save(out / "fp32.weights.npz", weights.collect(fp32))
 
