@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from capsule_edge.runtime.decision import most_probable
+
 __all__ = [
     "LEVEL",
     "Resamples",
@@ -105,7 +107,7 @@ def resampled_figures(
     With ``pr_auc`` also that (R, L) and ``mean_pr_auc`` (R,): half the work again.
     """
     size = probabilities.shape[1]
-    matrices = confusion_by_video(labels, probabilities.argmax(axis=1), drawn.video, size)
+    matrices = confusion_by_video(labels, most_probable(probabilities), drawn.video, size)
     totals = (drawn.counts @ matrices.reshape(len(matrices), -1)).reshape(-1, size, size)
     areas = {"auc": weighted_auc, **({"pr_auc": weighted_average_precision} if pr_auc else {})}
     found = dict(rates(totals))

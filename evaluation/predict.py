@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.backends import Backend
+from capsule_edge.runtime.decision import most_probable
 from capsule_edge.runtime.errors import InputError, ModelError
 from capsule_edge.runtime.preprocess import preprocess
 from capsule_edge.runtime.spec import InputSpec
@@ -50,7 +51,7 @@ class Predictions:
     @property
     def predicted(self) -> npt.NDArray[np.intp]:
         """The column of the highest probability, intp (N,)."""
-        return np.asarray(self.probabilities.argmax(axis=1), np.intp)
+        return most_probable(self.probabilities)
 
     def take(self, indices: Iterable[int]) -> Predictions:
         """The frames at ``indices``, in that order."""

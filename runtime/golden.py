@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from .backends import open_reference
 from .contract import Backend
+from .decision import most_probable
 from .errors import ModelError
 from .phantom import DEMO_SEED, Phantom
 from .preprocess import find_field_of_view, preprocess
@@ -130,7 +131,7 @@ def replay(model: Backend, frames: npt.NDArray[np.uint8], golden: Golden) -> Rep
         off=measured,
         limit=limit,
         max_abs_dp=float(np.abs(answer.probabilities - wanted).max()),
-        agreement=float(np.mean(found.argmax(axis=1) == right.argmax(axis=1))),
+        agreement=float(np.mean(most_probable(found) == most_probable(right))),
         source=golden.source,
     )
 

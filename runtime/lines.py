@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from .decision import most_probable
 from .outputs import event_document, ledger_document
 from .rounding import rounded
 from .spec import ModelSpec
@@ -54,7 +55,7 @@ class Lines:
     def frame(self, record: FrameRecord) -> None:
         """A line for a frame; without an answer its label and probabilities are null."""
         values = record.probabilities
-        best = None if values is None else int(values.argmax())
+        best = None if values is None else int(most_probable(values))
         self._write(
             "frame",
             index=record.index,

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from .assessment import landmarks_document, quality_document
 from .commit import commit_files, reason
+from .decision import most_probable
 from .errors import OutputError
 from .report import render_report
 from .rounding import rounded
@@ -128,7 +129,7 @@ def _rows(frames: Sequence[FrameRecord], model: ModelSpec) -> Iterator[list[obje
         time_s = "" if frame.time_s is None else f"{frame.time_s:.6f}"
         label, values = "", nothing
         if frame.probabilities is not None and np.isfinite(frame.probabilities).all():
-            label = keys[int(frame.probabilities.argmax())]
+            label = keys[int(most_probable(frame.probabilities))]
             values = [f"{value:.6f}" for value in frame.probabilities.tolist()]
         # csv writes None as an empty field
         yield [frame.index, frame.pts, time_s, frame.status, frame.duplicate_of, frame.detail, label, *values]
