@@ -35,7 +35,11 @@ _GO_ON = "the same command with --resume goes on"
     "  capsule-edge run --demo"
 )
 @click.argument("videos", metavar="VIDEO...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), help="Model file.  [default: the one installed]")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Model file, or standard or small: those installed.  [default: standard]",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

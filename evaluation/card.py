@@ -81,7 +81,10 @@ def render_card(fp32: Backend, int8: Backend, dataset: Dataset) -> str:
     training = dict(spec.provenance.get("training", {}))
     data = describe(dataset)
     first = whole["FP32"]
-    points = [p for p in spec.operating_points.values() if p.measured_on]
+    # Points that were fitted on recordings name those; the others name what the temperature comes from too.
+    points = sorted(
+        (p for p in spec.operating_points.values() if p.measured_on), key=lambda p: not p.provisional
+    )
     return "\n".join(
         [
             _HEAD.format(

@@ -28,6 +28,7 @@ from .accounts import count_frames, describe_source, list_frames
 from .asynchronous import iterate, run
 from .autotune import PlanKey, choose_plan
 from .backends import Backend, open_model
+from .decision import most_probable
 from .errors import BackendError, InputError, ModelError, UsageError
 from .event_stream import EventStream
 from .events import find_events, median_frame_distance
@@ -43,9 +44,10 @@ from .stages import Buffers, Sighted, gather, locate
 from .study import Event, FrameRecord, Study
 from .survey import SURVEY_OPTIONS, survey_recording
 
-__all__ = ["DEFAULT_MODEL", "Prediction", "ReadOptions", "Reader", "default_model"]
+__all__ = ["INSTALLED", "Prediction", "ReadOptions", "Reader", "default_model"]
 
-DEFAULT_MODEL = "capsule-edge.int8.onnx"
+# Models that come with the package, by the name that stands for their file.
+INSTALLED = {"standard": "capsule-edge.int8.onnx", "small": "capsule-edge-small.int8.onnx"}
 
 Progress = Callable[[int, int], None]
 
@@ -66,12 +68,12 @@ class Prediction:
     features: npt.NDArray[np.float32]
 
 
-def default_model() -> Path:
-    """The model that comes with the package. Raises ``ModelError`` where it does not."""
-    path = Path(str(resources.files(__package__) / "models" / DEFAULT_MODEL))
+def default_model(name: str = "standard") -> Path:
+    """The model of that name that comes with the package (``INSTALLED``). ``ModelError`` where it does not."""
+    path = Path(str(resources.files(__package__) / "models" / INSTALLED[name]))
     if not path.is_file():
         raise ModelError(
-            f"this installation has no default model, {path.name}",
+            f"this installation has no {name} model, {path.name}",
             hint="name a model file, or install capsule-edge from a release",
         )
     return path
@@ -121,7 +123,7 @@ class Reader:
         plan: Plan | None = None,
         allow_saturation: bool = False,
     ) -> Reader:
-        """Open a model file, the default one where ``model`` is None.
+        """Open a model file, or ``standard`` or ``small``, which come with the package; None is the standard one.
 
         Args:
             threads: how many cores inference may use, 0 all of them.
@@ -134,7 +136,9 @@ class Reader:
         """
         if threads < 0:
             raise UsageError(f"threads is {threads}, allowed is 0 (the engine's choice) or more")
-        path = default_model() if model is None else model
+        path = default_model() if model is None else Path(model)
+        if str(model) in INSTALLED and not path.exists():
+            path = default_model(str(model))
         opened = open_model(path, backend=backend, threads=1)
         if not allow_saturation:
             refuse_saturation(opened)
@@ -331,7 +335,7 @@ class Reader:
             buffers.give(group.pixels)
             for at, frame in enumerate(group.frames):
                 values = answer.probabilities[at].copy()
-                best = int(values.argmax())
+                best = int(most_probable(values))
                 yield Prediction(
                     frame.index, keys[best], float(values[best]), values, answer.features[at].copy()
                 )

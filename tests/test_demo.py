@@ -22,6 +22,7 @@ from capsule_edge.runtime.phantom import (
     PlantedLesion,
     write_recording,
 )
+from capsule_edge.runtime.reader import INSTALLED
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +75,16 @@ def test_the_default_model_answers_alike_in_any_batch(reader: Reader) -> None:
         assert [a.probabilities.tobytes() for a in reader.stream(frames, batch=batch)] == expected
 
 
+def test_the_small_model_goes_by_its_name() -> None:
+    with Reader.open("small") as opened:
+        assert opened.spec.name == "capsule-edge-small"
+
+
 def test_without_a_default_model_the_demo_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("capsule_edge.runtime.reader.DEFAULT_MODEL", "absent.onnx")
-    with pytest.raises(CapsuleEdgeError, match="no default model"):
+    monkeypatch.setitem(INSTALLED, "standard", "absent.onnx")
+    with pytest.raises(CapsuleEdgeError, match="no standard model"):
         CliRunner().invoke(command, ["--demo", "--out", str(tmp_path / "out")], catch_exceptions=False)
     assert list(tmp_path.iterdir()) == []
 

@@ -322,8 +322,8 @@ def test_missing_frames_come_last(red: Reader, exam: Path, tmp_path: Path) -> No
 
 
 def test_no_default_model_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "DEFAULT_MODEL", "absent.onnx")
-    with pytest.raises(ModelError, match="no default model"):
+    monkeypatch.setitem(reader.INSTALLED, "standard", "absent.onnx")
+    with pytest.raises(ModelError, match="no standard model"):
         Reader.open()
 
 
