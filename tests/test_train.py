@@ -231,6 +231,28 @@ def test_a_label_that_the_model_lacks_and_a_broken_image_are_named(data: Path, f
     assert [Path(file).name for file in loaded.unreadable] == ["7.png"]
 
 
+@pytest.mark.parametrize("keys", [("bleeding", "polyp"), ("normal", "pylorus")])
+def test_labels_that_no_phantom_shows_are_named(
+    tf_keras: object, data: Path, tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    """Before anything is written: the same folder takes the settings that the message names."""
+    table = (data / "labels.csv").read_text("utf-8").splitlines()
+    rows = [line.replace("bleeding", keys[0]).replace("polyp", keys[1]) for line in table]
+    kept = [row for row in rows if row == table[0] or row.split(",")[1] in keys]
+    (data / "labels.csv").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    words = [
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "o"),
+        "--config",
+        str(settings(tmp_path, phantom=4)),
+    ]
+    with pytest.raises(UsageError, match=rf"the labels are {keys[0]}, {keys[1]}, .*--set phantom=0"):
+        CliRunner().invoke(command, words, catch_exceptions=False)
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_full_disk_leaves_the_earlier_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.npz"
     weights.save(path, {"a/b": np.ones(3, np.float32)})

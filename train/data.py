@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.evaluation.datasets import Dataset, read_frame
-from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.phantom import LESION_LABELS, training_frame
+from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.phantom import LESION_LABELS, NORMAL, training_frame
 from capsule_edge.runtime.preprocess import preprocess
 from capsule_edge.runtime.spec import InputSpec
 
@@ -28,6 +28,7 @@ __all__ = [
     "Draw",
     "Frames",
     "check_labels",
+    "check_phantom",
     "class_prior",
     "decode",
     "draw_epoch",
@@ -127,10 +128,27 @@ def decode(dataset: Dataset, spec: InputSpec) -> Iterator[npt.NDArray[np.uint8] 
             yield from pool.map(one, range(start, min(start + _CHUNK, len(dataset.samples))))
 
 
+def check_phantom(keys: Sequence[str]) -> tuple[str, ...]:
+    """The lesions among ``keys`` that a phantom can show.
+
+    Raises ``UsageError`` for ``keys`` without one or without ``normal``.
+    """
+    labels = tuple(key for key in LESION_LABELS if key in keys)
+    if NORMAL not in keys or not labels:
+        raise UsageError(
+            f"the labels are {', '.join(keys)}, phantom frames need {NORMAL} and one of {', '.join(LESION_LABELS)}",
+            hint="train without them: --set phantom=0",
+        )
+    return labels
+
+
 def phantom_frames(count: int, keys: Sequence[str], spec: InputSpec, seed: int) -> Frames:
-    """Rendered frames of the labels that a phantom can show, for the demo's sake; on all cores."""
+    """Rendered frames of the labels that a phantom can show, for the demo's sake; on all cores.
+
+    Raises what ``check_phantom`` raises.
+    """
     column = {key: i for i, key in enumerate(keys)}
-    labels = tuple(key for key in LESION_LABELS if key in column)
+    labels = check_phantom(keys)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         drawn = list(
             pool.map(partial(_phantom_frame, spec=spec, seed=seed, labels=labels), range(count), chunksize=16)

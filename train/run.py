@@ -26,7 +26,7 @@ from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSp
 from . import models, reparam, weights
 from .cache import cached_frames
 from .config import TrainConfig
-from .data import PHANTOM, Frames, scale
+from .data import PHANTOM, Frames, check_phantom, scale
 from .folds import fold_of, mask_unseen
 from .journal import Journal
 
@@ -71,7 +71,8 @@ def train_run(
 
     Under a TF_CONFIG of several workers (``workers``) the FP32 fit is shared; the rest is the first one's alone.
 
-    Raises ``UsageError`` for a data set of one class, and what reading and writing raise.
+    Raises ``UsageError`` for a data set of one class or of labels that no phantom shows, and what reading and
+    writing raise.
     """
     import tensorflow as tf
     import tf_keras
@@ -83,6 +84,8 @@ def train_run(
     keys = dataset.labels
     if len(keys) < 2:
         raise UsageError(f"the data set has the class {', '.join(keys)} alone, at least two are needed")
+    if config.phantom:
+        check_phantom(keys)  # before the folder is claimed for these settings
     tf.config.experimental.enable_op_determinism()
     workers = Workers.from_environment()
     workers.part(config)
@@ -271,11 +274,12 @@ def _spec(
     temperature = fit_temperature(logits, labels)
     scaled = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
     described = tuple(Label(key, key.replace("_", " ").capitalize(), _role(key)) for key in keys)
+    videos = f"{dataset.split} videos" if dataset.split else "videos"
     points = operating_points(
         scaled / scaled.sum(axis=1, keepdims=True), labels, keys,
         only=[label.key for label in described if label.role != "normal"],
         min_specificity=_MIN_SPECIFICITY, min_threshold=_MIN_THRESHOLD,
-        measured_on=f"{len(labels)} frames of {dataset.split} videos that the answering model had not seen",
+        measured_on=f"{len(labels)} frames of {videos} that the answering model had not seen",
     )  # fmt: skip
     return ModelSpec(
         name=name,
