@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from capsule_edge.evaluation.datasets import Dataset, read_frame
+from capsule_edge.evaluation.datasets import Dataset
 from capsule_edge.evaluation.parity import certify
-from capsule_edge.evaluation.predict import Predictions, predict
+from capsule_edge.evaluation.predict import Predictions, load_frames, predict
 from capsule_edge.runtime.errors import GateError
-from capsule_edge.runtime.preprocess import preprocess
 from capsule_edge.train.kept_layers import keep_float, layers_with_weights
 
 from .certify import KerasBackend
@@ -46,7 +45,7 @@ def restore_layers(
     The QAT model is left with those layers kept. Raises ``GateError`` when the gates fail even with all of them.
     """
     expected = predict(KerasBackend(run.fp32, run.spec, Path("keras-fp32")), dataset)
-    frames = np.stack([preprocess(read_frame(sample), run.spec.input) for sample in dataset.samples])
+    _, frames = load_frames(dataset, run.spec.input)
 
     def failing(names: Sequence[str]) -> list[str]:
         answers = _answers(run, names, frames)

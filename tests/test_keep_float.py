@@ -124,6 +124,7 @@ def _dataset(root: Path, run: Any) -> Dataset:
 def test_the_automatic_mode_restores_the_layer_that_is_broken_and_no_other(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", "plain_cnn", 64))
     dataset = _dataset(tmp_path, run)
+    dataset.samples[7].file.write_bytes(b"no image")
     # A tenth of the range: nine values in ten are clipped there.
     (wrapper,) = (layer for layer in run.qat.layers if layer.name == "quant_conv_3")
     ((_, _, ranges),) = wrapper._weight_vars
