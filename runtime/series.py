@@ -85,16 +85,24 @@ def scan_series(path: str | Path) -> Series:
                 hint="name the file in it",
             )
         files.sort(key=lambda each: _natural(each.name))
-        return _series(path, "folder", [(each, 0) for each in files], Fraction(1, _FPS))
+        return _series(path, "folder", [(each, 0) for each in files], Fraction(1, _FPS), announced=len(files))
     with path.open("rb") as file:
         head = file.read(132)
     if head[128:132] == b"DICM":
         dataset = _open_dicom(path)
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         distance = _frame_distance(dataset)
-        return _series(path, "dicom", [(path, page) for page in range(frames)], distance)
-    pages = _count_pages(path)
-    return _series(path, "tiff", [(path, page) for page in range(pages)], Fraction(1, _FPS))
+        places = [(path, page) for page in range(frames)]
+        return _series(path, "dicom", places, distance, announced=frames, truncated=False)
+    pages, cut = _count_pages(path)
+    return _series(
+        path,
+        "tiff",
+        [(path, page) for page in range(pages)],
+        Fraction(1, _FPS),
+        announced=None if cut else pages,
+        truncated=cut,
+    )
 
 
 def read_series(series: Series, wanted: range | list[int]) -> Iterator[tuple[int, Frame | None]]:
@@ -112,7 +120,15 @@ def read_series(series: Series, wanted: range | list[int]) -> Iterator[tuple[int
         yield index, rgb
 
 
-def _series(path: Path, kind: str, places: list[tuple[Path, int]], distance: Fraction) -> Series:
+def _series(
+    path: Path,
+    kind: str,
+    places: list[tuple[Path, int]],
+    distance: Fraction,
+    *,
+    announced: int | None,
+    truncated: bool | None = None,
+) -> Series:
     count = len(places)
     series = Series(
         path=path,
@@ -124,8 +140,8 @@ def _series(path: Path, kind: str, places: list[tuple[Path, int]], distance: Fra
         colorspace=2,
         color_range=0,
         time_base=distance,
-        announced=count,
-        truncated=None if kind == "folder" else False,
+        announced=announced,
+        truncated=truncated,
         edited_out=0,
         start_pts=0,
         duration_s=float(count * distance),
@@ -184,25 +200,30 @@ def _decode(data: bytes, page: int | None = None) -> Frame | None:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _count_pages(path: Path) -> int:
-    """Image file directories of a TIFF (TIFF 6.0, section 2), as far as their chain is whole."""
+def _count_pages(path: Path) -> tuple[int, bool]:
+    """Image file directories of a TIFF (TIFF 6.0, section 2) as far as their chain is whole, and whether the
+    file ends before the chain does.
+    """
     with path.open("rb") as file:
         head = file.read(8)
         order = "<" if head[:2] == b"II" else ">"
         seen: set[int] = set()
+        cut = False
         at = struct.unpack(order + "I", head[4:])[0] if len(head) == 8 else 0
         while at and at not in seen:
             file.seek(at)
             size = file.read(2)
             if len(size) < 2:
+                cut = True
                 break
             seen.add(at)
             file.seek(at + 2 + 12 * struct.unpack(order + "H", size)[0])
             following = file.read(4)
-            at = struct.unpack(order + "I", following)[0] if len(following) == 4 else 0
+            cut = len(following) < 4
+            at = 0 if cut else struct.unpack(order + "I", following)[0]
     if not seen:
         raise InputError(f"{quote(path)} holds no picture", hint="copy it again from the recorder")
-    return len(seen)
+    return len(seen), cut
 
 
 def _open_dicom(path: Path) -> Any:

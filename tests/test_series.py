@@ -162,16 +162,33 @@ def test_a_broken_dicom_frame_is_corrupt(red: Reader, tmp_path: Path) -> None:
     check(red.read(path), corrupt=(4,))
 
 
-def test_a_cut_tiff_is_read_as_far_as_its_pages_go(tmp_path: Path) -> None:
+def test_a_cut_tiff_is_read_as_far_as_its_pages_go(red: Reader, tmp_path: Path) -> None:
     path = tiff(tmp_path / "pages.tif")
     data = path.read_bytes()
+    assert scan(path).truncated is False
     path.write_bytes(data[: len(data) // 2])
     container = scan(path)
     assert 0 < container.present < 12
+    assert (container.truncated, container.container_source) == (True, "unknown")
+    ledger = red.read(path).ledger
+    assert ledger.truncated
+    assert not ledger.whole
     pictures = list(sight(container, range(container.present)))
     assert len(pictures) == container.present
     for one in pictures[:-1]:
         np.testing.assert_array_equal(one.picture, FRAMES[one.index])
+
+
+def test_a_tiff_that_ends_within_a_directory_is_cut(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "pages.tif")
+    data = path.read_bytes()
+    at = int.from_bytes(data[4:8], "little")
+    for _ in range(3):
+        after = at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")
+        at = int.from_bytes(data[after : after + 4], "little")
+    for end in (at, at + 1, at + 20):
+        path.write_bytes(data[:end])
+        assert scan(path).truncated
 
 
 def test_windows_of_a_series(red: Reader, tmp_path: Path) -> None:
