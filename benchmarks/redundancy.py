@@ -29,7 +29,7 @@ from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
 from capsule_edge.runtime.events import find_events, median_frame_distance
 from capsule_edge.runtime.gate import mark_duplicates, measure
 from capsule_edge.runtime.pipeline import FixedPlan, answer_frames, count_cores
-from capsule_edge.runtime.reader import default_model
+from capsule_edge.runtime.shipped import default_model
 from capsule_edge.runtime.sources import sight
 from capsule_edge.runtime.stages import Sighted, locate
 from capsule_edge.runtime.video import Container, scan

@@ -27,7 +27,7 @@ from capsule_edge.runtime.autotune import describe_processor
 from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.errors import CapsuleEdgeError
 from capsule_edge.runtime.pipeline import FixedPlan, answer_frames
-from capsule_edge.runtime.reader import default_model
+from capsule_edge.runtime.shipped import default_model
 from capsule_edge.runtime.sources import sight
 from capsule_edge.runtime.stages import Buffers, gather, locate
 from capsule_edge.runtime.video import Container, scan

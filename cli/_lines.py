@@ -23,7 +23,7 @@ STDIN = Path("-")
 # What a pipe has none of: files, a length, a place to go on from.
 _NOT_OF_A_PIPE = {
     "out": "--out", "resume": "--resume", "overwrite": "--overwrite", "start_s": "--start", "end_s": "--end",
-    "landmarks": "--landmark",
+    "landmarks": "--landmark", "gate": "--gate",
 }  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def _measure(
 ) -> dict[str, Any]:
     from capsule_edge.benchmarks.bench import BenchOptions, run_bench
     from capsule_edge.runtime.backends import installed_backends
-    from capsule_edge.runtime.reader import default_model
+    from capsule_edge.runtime.shipped import default_model
 
     def tell(what: str) -> None:
         click.echo(what, err=True)

@@ -32,7 +32,7 @@ def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_js
     answers wrongly.
     """
     from capsule_edge.runtime.cpu import describe_cpu
-    from capsule_edge.runtime.reader import default_model
+    from capsule_edge.runtime.shipped import default_model
 
     paths = list(models) or [default_model()]
     opened = [model for path in paths for model in _open_each(path)]

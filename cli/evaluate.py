@@ -28,7 +28,9 @@ from ._evaluation import console, data_folder, interval_cell, number, progress, 
     show_default=True,
     help="Of the bootstrap over videos; 0 is none.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the bootstrap."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
     model: Path,

@@ -138,6 +138,8 @@ def command(
     from capsule_edge.runtime.runs import open_run
 
     options["gate"] = THRESHOLD if gate else None
+    # "." and ".." have no name for the study and its folder to bear.
+    videos = tuple(video.resolve() if video.name in ("", "..") else video for video in videos)
     options["landmarks"] = parse_landmarks(landmarks, recordings=len(videos))
     folders = [out or Path(_DEMO_FOLDER)] if demo else _folders(videos, out)
     with Reader.open(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--among", help="Rows of this split alone, such as train.  [default: all]")
 @click.option("--official", type=click.Choice(["published", "cleaned"]),
               help="Kvasir-Capsule's own splits, with their faults or without.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Of the folds.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the folds.")
 @click.option("--random-frames-leak", "leak", is_flag=True,
               help="Part frames, not videos: copies on both sides. For showing what a leak does.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The labels.csv to write.")

@@ -40,10 +40,13 @@ black. Temperature {temperature:.3f}, from {held_out}. Operating points and even
 
 ## Figures
 
-Split `{split}` of {data}: {frames:,} frames of {videos} videos, none of them in training (SEE-AI names no video; \
-blocks of 1,000 consecutive file numbers stand for them). Rendered phantom frames are in the training, never in a \
-figure. Intervals are 95 %, from a bootstrap over videos.
+{where}: {frames:,} frames of {videos} videos{unseen}. Rendered phantom frames are in the training, never in a \
+figure. Intervals, where there are enough videos for any, are 95 %, from a bootstrap over videos.
 """
+
+_UNSEEN = """, none of them in training (SEE-AI names no video; blocks of 1,000 consecutive file numbers stand for \
+them)"""
+_UNKNOWN = """; whether any of them was trained on is not known here"""
 
 _TERMS = """
 ## Training and its data
@@ -81,6 +84,10 @@ def render_card(fp32: Backend, int8: Backend, dataset: Dataset) -> str:
     training = dict(spec.provenance.get("training", {}))
     data = describe(dataset)
     first = whole["FP32"]
+    # Only the other split of the data that it was trained on is known to be of other videos.
+    own = data["name"] == spec.provenance.get("data") and data["split"] == "val" != spec.provenance.get(
+        "split"
+    )
     # Points that were fitted on recordings name those; the others name what the temperature comes from too.
     points = sorted(
         (p for p in spec.operating_points.values() if p.measured_on), key=lambda p: not p.provisional
@@ -92,9 +99,10 @@ def render_card(fp32: Backend, int8: Backend, dataset: Dataset) -> str:
                 architecture=training.get("architecture", "unknown"), labels=len(spec.labels),
                 safe="safe on CPUs without VNNI" if spec.saturation_safe else "not safe on CPUs without VNNI",
                 temperature=spec.temperature, held_out=points[0].measured_on if points else "no held-out frames",
-                split=data["split"], data=data["name"], frames=first["frames"], videos=first["videos"],
+                where=f"Split `{data['split']}` of {data['name']}" if data["split"] else data["name"],
+                unseen=_UNSEEN if own else _UNKNOWN, frames=first["frames"], videos=first["videos"],
             ),
-            _overall(whole),
+            _overall(whole, floors=own),
             "\n### Without Worms\n\nOne video holds all its frames.\n",
             _overall({n: evaluate(_without(a, "worms"), findings=findings, resamples=0) for n, a in answers.items()}),
             "\n### By class (INT8, FP32 in brackets)\n",
@@ -112,13 +120,13 @@ def _without(answers: Predictions, key: str) -> Predictions:
     return answers.take(np.flatnonzero(answers.labels != column).tolist())
 
 
-def _overall(figures: dict[str, dict[str, Any]]) -> str:
+def _overall(figures: dict[str, dict[str, Any]], *, floors: bool = False) -> str:
     lines = ["| | " + " | ".join(FIGURES) + " |", "|---|" + "---|" * len(FIGURES)]
     for name, document in figures.items():
         intervals = document["confidence_intervals"] or {}
         cells = [_number(document[f]) + _interval(intervals.get(f)) for f in FIGURES]
         lines.append(f"| **{name}** | " + " | ".join(cells) + " |")
-    if all(document["confidence_intervals"] for document in figures.values()):
+    if floors:
         for name, floor in FLOORS.items():
             lines.append(f"| {name} | " + " | ".join(_number(floor.get(f)) for f in FIGURES) + " |")
     baseline = next(iter(figures.values()))["majority_baseline"]
@@ -202,6 +210,7 @@ def main() -> None:
         options.out.write_text(card, encoding="utf-8", newline="\n")
     except OSError as error:
         raise OutputError(f"{options.out} cannot be written: {error.strerror}") from None
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from capsule_edge.runtime import open_model
 from capsule_edge.runtime.preprocess import find_field_of_view, preprocess
-from capsule_edge.runtime.reader import default_model
+from capsule_edge.runtime.shipped import default_model
 from capsule_edge.runtime.video import decode, scan
 
 # What ``Reader.read`` finds the field of view in.

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from .outputs import prepare_folder, study_document, write_study
     from .pipes import read_pipe
     from .preprocess import FieldOfView
-    from .reader import Prediction, Reader, ReadOptions, default_model
+    from .reader import Prediction, Reader, ReadOptions
     from .resume import Journal
     from .runs import Run, open_run
+    from .shipped import default_model
     from .spec import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
     from .study import Event, FrameRecord, Ledger, Source, Study
 
@@ -92,7 +93,8 @@ _HOMES = {
     "outputs": ("prepare_folder", "study_document", "write_study"),
     "pipes": ("read_pipe",),
     "preprocess": ("FieldOfView",),
-    "reader": ("Prediction", "ReadOptions", "Reader", "default_model"),
+    "reader": ("Prediction", "ReadOptions", "Reader"),
+    "shipped": ("default_model",),
     "resume": ("Journal",),
     "runs": ("Run", "open_run"),
     "spec": ("EventParameters", "InputSpec", "Label", "ModelSpec", "OperatingPoint"),

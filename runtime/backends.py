@@ -10,6 +10,7 @@ from typing import Literal
 
 from .contract import Answer, Backend
 from .errors import BackendError, ModelError, UsageError
+from .shipped import find_model
 
 __all__ = [
     "BACKENDS",
@@ -87,7 +88,7 @@ def installed_backends() -> tuple[str, ...]:
 
 
 def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int = 0) -> Backend:
-    """Open a model file. ``threads`` 0 leaves the number to the engine.
+    """Open a model file, or one that comes with the package by name. ``threads`` 0 leaves the number to the engine.
 
     Raises ``ModelError`` for a file that is none or breaks the contract, ``BackendError`` for an engine that is not
     known, not installed, or reads another format than the file has.
@@ -96,10 +97,7 @@ def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int =
         raise BackendError(f"backend {backend!r} is not known, allowed is one of {', '.join(BACKENDS)}")
     if threads < 0:
         raise UsageError(f"threads is {threads}, allowed is 0 (the engine's own choice) or more")
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"no model file at {path}")
-    return BACKENDS[backend].open(path, threads)
+    return BACKENDS[backend].open(find_model(path), threads)
 
 
 def open_reference(path: Path) -> Backend:

@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -29,7 +28,7 @@ from .asynchronous import iterate, run
 from .autotune import PlanKey, choose_plan
 from .backends import Backend, open_model
 from .decision import most_probable
-from .errors import BackendError, InputError, ModelError, UsageError
+from .errors import BackendError, InputError, UsageError
 from .event_stream import EventStream
 from .events import find_events, median_frame_distance
 from .following import Follower
@@ -39,15 +38,14 @@ from .pipeline import Answered, FixedPlan, Plan, answer_frames, count_cores
 from .preprocess import FieldOfView
 from .resume import Journal, entries
 from .saturation import refuse_saturation
+from .shipped import default_model
 from .spec import ModelSpec
 from .stages import Buffers, Sighted, gather, locate
 from .study import Event, FrameRecord, Study
 from .survey import SURVEY_OPTIONS, survey_recording
 
-__all__ = ["INSTALLED", "Prediction", "ReadOptions", "Reader", "default_model"]
+__all__ = ["Prediction", "ReadOptions", "Reader"]
 
-# Models that come with the package, by the name that stands for their file.
-INSTALLED = {"standard": "capsule-edge.int8.onnx", "small": "capsule-edge-small.int8.onnx"}
 
 Progress = Callable[[int, int], None]
 
@@ -66,17 +64,6 @@ class Prediction:
     probability: float
     probabilities: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
-
-
-def default_model(name: str = "standard") -> Path:
-    """The model of that name that comes with the package (``INSTALLED``). ``ModelError`` where it does not."""
-    path = Path(str(resources.files(__package__) / "models" / INSTALLED[name]))
-    if not path.is_file():
-        raise ModelError(
-            f"this installation has no {name} model, {path.name}",
-            hint="name a model file, or install capsule-edge from a release",
-        )
-    return path
 
 
 class ReadOptions(TypedDict, total=False):
@@ -136,10 +123,7 @@ class Reader:
         """
         if threads < 0:
             raise UsageError(f"threads is {threads}, allowed is 0 (the engine's choice) or more")
-        path = default_model() if model is None else Path(model)
-        if str(model) in INSTALLED and not path.exists():
-            path = default_model(str(model))
-        opened = open_model(path, backend=backend, threads=1)
+        opened = open_model(default_model() if model is None else model, backend=backend, threads=1)
         if not allow_saturation:
             refuse_saturation(opened)
         return cls(opened, threads=threads, autotune=autotune, plan=plan)

@@ -14,8 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import cv2
 import damage
 import jsonschema
+import numpy as np
 import onnx
 import pytest
 from red_model import write_exam, write_red_model
@@ -600,3 +602,17 @@ def test_a_landmark_that_cannot_be_leaves_nothing(
     assert words in found.err
     assert len(found.err.strip().splitlines()) == 1
     assert list(Path().iterdir()) == []
+
+
+def test_a_folder_that_is_only_a_dot_keeps_its_name(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "exam"
+    folder.mkdir()
+    for number in range(2):
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((64, 64, 3), 90, np.uint8))
+    monkeypatch.chdir(folder)
+    model = write_red_model(tmp_path / "red.onnx")
+    assert call("run", ".", "--model", model).code == 0
+    study = json.loads((folder / "exam.capsule-edge" / "study.json").read_text("utf-8"))
+    assert study["source"]["name"] == "exam"

@@ -22,7 +22,7 @@ from capsule_edge.runtime.phantom import (
     PlantedLesion,
     write_recording,
 )
-from capsule_edge.runtime.reader import INSTALLED
+from capsule_edge.runtime.shipped import INSTALLED
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,15 @@ def test_the_default_model_answers_alike_in_any_batch(reader: Reader) -> None:
         assert [a.probabilities.tobytes() for a in reader.stream(frames, batch=batch)] == expected
 
 
-def test_the_small_model_goes_by_its_name() -> None:
+def test_the_small_model_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Reader.open("small") as opened:
         assert opened.spec.name == "capsule-edge-small"
+    with pytest.raises(CapsuleEdgeError, match="an installed one: standard, small"):
+        Reader.open("tiny")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()  # a folder of that name is what the user said, and no model
+    with pytest.raises(CapsuleEdgeError, match="no model file at small"):
+        Reader.open("small")
 
 
 def test_without_a_default_model_the_demo_leaves_nothing(

@@ -23,7 +23,8 @@ from capsule_edge.runtime.backends import BACKENDS, open_model, open_reference
 from capsule_edge.runtime.contract import Answer
 from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.golden import GOLDEN_FILE, golden_frames, know_answers, replay
-from capsule_edge.runtime.reader import Reader, default_model
+from capsule_edge.runtime.reader import Reader
+from capsule_edge.runtime.shipped import default_model
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 QEMU = shutil.which("qemu-x86_64")

@@ -16,7 +16,7 @@ import pytest
 from red_model import RADIUS, view, write_exam, write_red_model
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime import Reader, reader, stages, video
+from capsule_edge.runtime import Reader, shipped, stages, video
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.illustration import illustrate
 from capsule_edge.runtime.outputs import prepare_folder, write_study
@@ -322,7 +322,7 @@ def test_missing_frames_come_last(red: Reader, exam: Path, tmp_path: Path) -> No
 
 
 def test_no_default_model_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(reader.INSTALLED, "standard", "absent.onnx")
+    monkeypatch.setitem(shipped.INSTALLED, "standard", "absent.onnx")
     with pytest.raises(ModelError, match="no standard model"):
         Reader.open()
 
