@@ -38,6 +38,8 @@ _FPS = 25
 _JPEG_END = b"\xff\xd9"
 # DICOM PS3.5, A.4: what of the encapsulated syntaxes is one baseline JPEG a frame.
 _JPEG_SYNTAX = "1.2.840.10008.1.2.4.50"
+# What raw pixel data cannot be read without.
+_RAW_NEEDS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,18 @@ class Series(Container):
     places: tuple[tuple[Path, int], ...] = field(default=(), repr=False)
 
     def digest(self) -> str:
-        """SHA-256 of the file; of a folder that of its files' names and contents in order."""
+        """SHA-256 of the file; of a folder that of its files' names and contents in order.
+
+        Raises ``InputError`` that names a file which cannot be opened.
+        """
         whole = hashlib.sha256()
         folder = self.path.is_dir()
         for path in dict.fromkeys(path for path, _ in self.places):
-            with path.open("rb") as file:
-                one = hashlib.file_digest(file, "sha256")
+            try:
+                with path.open("rb") as file:
+                    one = hashlib.file_digest(file, "sha256")
+            except OSError as error:
+                raise _unopened(path, error) from error
             if not folder:
                 return one.hexdigest()
             whole.update(f"{path.name}\0{one.hexdigest()}\n".encode("utf-8", "surrogateescape"))
@@ -78,7 +86,10 @@ def scan_series(path: str | Path) -> Series:
     """
     path = Path(path)
     if path.is_dir():
-        files = [each for each in path.iterdir() if each.is_file() and each.suffix.lower() in IMAGES]
+        try:
+            files = [each for each in path.iterdir() if each.is_file() and each.suffix.lower() in IMAGES]
+        except OSError as error:
+            raise _unopened(path, error) from error
         if not files:
             raise InputError(
                 f"{quote(path)} is a folder without images, needed are {', '.join(IMAGES)}, or a video file",
@@ -90,7 +101,7 @@ def scan_series(path: str | Path) -> Series:
         head = file.read(132)
     if head[128:132] == b"DICM":
         dataset = _open_dicom(path)
-        frames = int(dataset.get("NumberOfFrames", 1) or 1)
+        frames = _count_frames(path, dataset)
         distance = _frame_distance(dataset)
         places = [(path, page) for page in range(frames)]
         return _series(path, "dicom", places, distance, announced=frames, truncated=False)
@@ -171,14 +182,18 @@ def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
 
+def _unopened(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{quote(path)} cannot be opened: {(error.strerror or str(error)).lower()}",
+        hint="check your rights to it, and that it was not moved meanwhile",
+    )
+
+
 def _read_image(path: Path, page: int) -> Frame | None:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"{quote(path)} cannot be opened: {(error.strerror or str(error)).lower()}",
-            hint="check your rights to it, and that it was not moved meanwhile",
-        ) from error
+        raise _unopened(path, error) from error
     return _decode(data, page if path.suffix.lower() in _PAGED or data[:4] in (b"II*\0", b"MM\0*") else None)
 
 
@@ -244,13 +259,32 @@ def _open_dicom(path: Path) -> Any:
         raise InputError(
             f"{quote(path)} is DICOM without pictures", hint="give the object that holds the pictures"
         )
-    syntax = dataset.file_meta.TransferSyntaxUID
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    needed = () if syntax and syntax.is_encapsulated else _RAW_NEEDS
+    absent = [] if syntax else ["TransferSyntaxUID"]
+    absent += [name for name in needed if not dataset.get(name)]
+    if absent:
+        raise InputError(
+            f"{quote(path)} is DICOM that does not say {', '.join(absent)}, which its pictures need",
+            hint="export it again",
+        )
     if syntax.is_encapsulated and str(syntax) != _JPEG_SYNTAX:
         raise InputError(
             f"the pictures of {quote(path)} are {syntax.name}, read are raw ones and JPEG Baseline",
             hint="export it as a video or as raw pictures",
         )
     return dataset
+
+
+def _count_frames(path: Path, dataset: Any) -> int:
+    """What Number of Frames (0028,0008) announces; one picture where it is absent."""
+    frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    if frames < 1:
+        raise InputError(
+            f"{quote(path)} announces NumberOfFrames {frames}, allowed is 1 or more",
+            hint="its header is damaged: copy it again from the archive",
+        )
+    return frames
 
 
 def _frame_distance(dataset: Any) -> Fraction:

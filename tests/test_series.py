@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,9 +82,12 @@ def dicom(path: Path, *, photometric: str = "RGB", jpeg: bool = False, **changes
         }
         dataset.PixelData = np.stack([convert[photometric](frame) for frame in FRAMES]).tobytes()
     for name, value in changes.items():
-        setattr(dataset, name, value)
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
     dataset.save_as(path, enforce_file_format=True)
-    assert pydicom.dcmread(path).NumberOfFrames == len(FRAMES)
+    assert pydicom.dcmread(path).NumberOfFrames == changes.get("NumberOfFrames", len(FRAMES))
     return path
 
 
@@ -218,6 +222,11 @@ def test_the_digest_is_of_all_files(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b"II*\0\xff\xff\0\0"), "holds no picture"),
         (lambda path: path.write_bytes(bytes(128) + b"DICM" + b"\xff" * 50), "DICOM"),
         (lambda path: dicom(path, photometric="PALETTE COLOR"), "PALETTE COLOR of 8 bits"),
+        (lambda path: dicom(path, NumberOfFrames=-1), "announces NumberOfFrames -1, allowed is 1 or more"),
+        (
+            lambda path: dicom(path, PhotometricInterpretation=None, Rows=None),
+            "does not say Rows, PhotometricInterpretation,",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_line(make: Callable, says: str, tmp_path: Path) -> None:
@@ -227,6 +236,24 @@ def test_what_cannot_be_read_is_one_clear_line(make: Callable, says: str, tmp_pa
         scan(tmp_path / "exam")
     assert "\n" not in str(caught.value)
     assert caught.value.hint
+
+
+def test_a_file_that_cannot_be_opened_is_named(
+    red: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder(tmp_path / "a")
+    opened = Path.open
+
+    def refuse(self: Path, *args: Any, **options: Any) -> Any:
+        if self.name == "Frame 3.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"Frame 3\.png.* cannot be opened: permission denied"):
+        red.read(path)
+    with pytest.raises(InputError, match=r"Frame 3\.png.* cannot be opened: permission denied"):
+        scan_series(path).digest()
 
 
 def test_dicom_without_its_extra_says_what_to_install(
