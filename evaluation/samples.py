@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from capsule_edge.runtime.endings import picture_is_cut
 from capsule_edge.runtime.errors import InputError
 
 __all__ = [
@@ -108,7 +109,7 @@ def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
 
 def decode_frame(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
     """``read_frame`` of bytes that have been read from ``path``."""
-    if _is_cut(data.tobytes()):
+    if picture_is_cut(data.tobytes()):
         raise InputError(f"the image {path} is cut off at {len(data)} bytes")
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
@@ -119,13 +120,3 @@ def decode_frame(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint
     if picture is None:
         raise InputError(f"the image {path} is no picture that can be decoded ({len(data)} bytes)")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _is_cut(data: bytes) -> bool:
-    # The decoders fill what is missing with grey and report nothing, so the end marker is looked for. In JPEG
-    # it must follow the last scan: an embedded thumbnail has an end marker of its own, earlier.
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data[-64:]
-    return False

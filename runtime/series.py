@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .containers import Container, Sample
+from .endings import picture_is_cut
 from .errors import InputError
 from .ffmpeg import MOST_PIXELS, quote
 
@@ -35,7 +36,6 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _PAGED = (".tif", ".tiff")
 _DICOM = (".dcm", ".dicom")
 _FPS = 25
-_JPEG_END = b"\xff\xd9"
 # DICOM PS3.5, A.4: what of the encapsulated syntaxes is one baseline JPEG a frame.
 _JPEG_SYNTAX = "1.2.840.10008.1.2.4.50"
 # What raw pixel data cannot be read without.
@@ -198,8 +198,7 @@ def _read_image(path: Path, page: int) -> Frame | None:
 
 
 def _decode(data: bytes, page: int | None = None) -> Frame | None:
-    # OpenCV fills the rest of a JPEG that was cut off with grey and says nothing a program can hear.
-    if data[:2] == b"\xff\xd8" and _JPEG_END not in data[-64:]:
+    if picture_is_cut(data):
         return None
     buffer = np.frombuffer(data, np.uint8)
     try:

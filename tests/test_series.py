@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from red_model import view, write_red_model
 
+from capsule_edge.evaluation.samples import read_frame
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.series import scan_series
@@ -154,6 +155,19 @@ def test_damage_stays_in_its_picture(red: Reader, tmp_path: Path, capfd: pytest.
     check(study, corrupt=(3, 6, 7))
     assert capfd.readouterr() == ("", "")
     assert not study.ledger.whole
+
+
+@pytest.mark.parametrize("kind", [".jpg", ".png"])
+def test_what_lies_behind_the_end_of_a_picture_is_no_damage(red: Reader, tmp_path: Path, kind: str) -> None:
+    path = folder(tmp_path / "a", kind)
+    third, fourth = path / f"Frame 3{kind}", path / f"Frame 4{kind}"
+    third.write_bytes(third.read_bytes() + bytes(100))
+    fourth.write_bytes(fourth.read_bytes()[:-20])
+    check(red.read(path), corrupt=(4,))
+    # Evaluation keeps the same rule.
+    assert read_frame(third).shape == FRAMES[3].shape
+    with pytest.raises(InputError, match="is cut off at"):
+        read_frame(fourth)
 
 
 def test_a_broken_dicom_frame_is_corrupt(red: Reader, tmp_path: Path) -> None:
