@@ -159,6 +159,45 @@ def test_train_leaves_a_run_that_goes_on_and_refuses_another(
         )
 
 
+def test_a_finished_run_keeps_what_was_fitted_and_refuses_other_inputs(
+    tf_keras: object, data: Path, tmp_path: Path
+) -> None:
+    table = data / "labels.csv"
+    table.write_text(table.read_text("utf-8").replace(",split\n", "\n").replace(",train\n", "\n"), "utf-8")
+    out, first, other = tmp_path / "run", tmp_path / "a" / "w.npz", tmp_path / "b" / "w.npz"
+    for path in (first, other):
+        path.parent.mkdir()
+        model = models.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
+        weights.save(path, weights.collect(model))
+    own = ["--data", str(data), "--out", str(out), "--config", str(settings(tmp_path, epochs=1))]
+
+    def train(*more: str) -> None:
+        CliRunner().invoke(command, [*own, *more], catch_exceptions=False)
+
+    train("--weights", str(first), "--teacher", str(first))
+    document = json.loads((out / "run.json").read_text("utf-8"))
+    measured = {point["measured_on"] for point in document["spec"]["operating_points"].values()}
+    assert measured
+    assert not any("None" in text for text in measured)
+    document["spec"]["events"]["min_frames"] = 7
+    (out / "run.json").write_text(json.dumps(document), encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    train("--weights", str(first), "--teacher", str(first))
+    for more in (
+        ["--weights", str(other), "--teacher", str(first)],
+        ["--weights", str(first), "--teacher", str(other)],
+        ["--weights", str(first)],
+        ["--weights", str(first), "--teacher", str(first), "--calibrate-on", str(other)],
+        ["--weights", str(first), "--teacher", str(first), "--fp32", str(other)],
+        ["--weights", str(first), "--teacher", str(first), "--name", "other"],
+    ):
+        with pytest.raises(OutputError, match=r"holds a run of another name, or .*given\.json"):
+            train(*more)
+    with pytest.raises(InputError, match=r"none\.npz cannot be read"):
+        train("--weights", str(tmp_path / "none.npz"))
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
 def test_teachers_are_learnt_from(tf_keras: object, frames: Frames, tmp_path: Path) -> None:
     from tiny_model import write_tiny_model
 

@@ -6,6 +6,7 @@ killed goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -37,6 +38,8 @@ _EVEN_BATCHES = 32
 _RANGE = "range/"  # of the ranges that gpu_qat leaves beside the weights
 _REPLAY_FRAMES = 64
 _CACHE = "cache"
+_GIVEN = "given.json"  # the name, and the files that the run was begun with
+_WHOLE = ("config.json", "data.sha256", "qat.weights.npz", "run.json")
 # A recording is almost all normal: one false frame in a hundred is as many as a reader bears, and nothing is shown
 # that the calibrated model does not hold more likely than all else together.
 _MIN_SPECIFICITY, _MIN_THRESHOLD = 0.99, 0.5
@@ -60,6 +63,8 @@ def train_run(
     note: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> None:
     """Train on ``dataset`` and leave a RUN folder in ``out``; one that was begun goes on where it was.
+
+    One that is finished stays as it is, with what ``event_fit`` has put into it.
 
     ``backbone`` are pretrained weights (``weights.load_backbone``). ``teachers`` are exported model files, or weights
     of the same architecture, whose mean probabilities are learnt beside the labels. ``calibrate_on`` is the
@@ -94,8 +99,16 @@ def train_run(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from None
+    ready = False
     if workers.first:
-        _claim(out, config, dataset)
+        _claim(
+            out, config, dataset, name=name, backbone=backbone, teachers=teachers, calibrate_on=calibrate_on,
+            fp32_weights=fp32_weights,
+        )  # fmt: skip
+        ready = _finished(out)
+    with workers.together():
+        if workers.mean(float(ready)) > 0:
+            return
     # One worker prepares what they share; where they share no folder, the others find nothing and do it too.
     if not workers.first:
         workers.wait()
@@ -160,9 +173,10 @@ def train_run(
             "labels": len(keys),
             "spec": {k: v for k, v in spec.to_dict().items() if k != "precision"},
         }
-        _write(out / "run.json", json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
         del everything, frames  # Windows removes no file that is mapped
         shutil.rmtree(out / _CACHE, ignore_errors=True)
+        # Last: with it the run is finished.
+        _write(out / "run.json", json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
     # A worker that left would end the others.
     workers.wait()
 
@@ -310,9 +324,22 @@ def _role(key: str) -> Role:
     return "landmark" if key in _LANDMARKS else "quality" if key in _QUALITY else "finding"
 
 
-def _claim(out: Path, config: TrainConfig, dataset: Dataset) -> None:
-    """Write configuration and data, or refuse to go on with others than the folder was begun with."""
-    path, data = out / "config.json", out / "data.sha256"
+def _claim(
+    out: Path,
+    config: TrainConfig,
+    dataset: Dataset,
+    *,
+    name: str,
+    backbone: Path | None,
+    teachers: Sequence[Path],
+    calibrate_on: Path | None,
+    fp32_weights: Path | None,
+) -> None:
+    """Write what the run is made of, or refuse to go on with other than the folder was begun with.
+
+    A finished run keeps its files as they are.
+    """
+    path, data, given = out / "config.json", out / "data.sha256", out / _GIVEN
     digest = hash_dataset(dataset)
     if data.is_file() and data.read_text("utf-8").strip() != digest:
         raise OutputError(f"{out} holds a run on other data", hint="choose another --out or the same data")
@@ -321,8 +348,38 @@ def _claim(out: Path, config: TrainConfig, dataset: Dataset) -> None:
             f"{path.parent} holds a run of another configuration",
             hint="choose another --out or the same settings",
         )
-    _write(path, json.dumps(config.to_dict(), indent=1))
-    _write(data, digest + "\n")
+    document = {
+        "name": name,
+        "backbone": _identity(backbone),
+        "teachers": [_identity(teacher) for teacher in teachers],
+        "calibrate_on": _identity(calibrate_on),
+        "fp32_weights": _identity(fp32_weights),
+    }
+    text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    if given.is_file() and given.read_text("utf-8") != text:
+        raise OutputError(
+            f"{out} holds a run of another name, or begun with other weights, teachers or calibration: see {given}",
+            hint="choose another --out or the same options",
+        )
+    if not _finished(out):
+        _write(path, json.dumps(config.to_dict(), indent=1))
+        _write(data, digest + "\n")
+        _write(given, text)
+
+
+def _identity(path: Path | None) -> dict[str, str] | None:
+    """A file that the run is made of: its name and hash."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as stream:
+            return {"file": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _finished(out: Path) -> bool:
+    return all((out / file).is_file() for file in _WHOLE)
 
 
 def _write(path: Path, text: str) -> None:
