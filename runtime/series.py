@@ -103,8 +103,11 @@ def scan_series(path: str | Path) -> Series:
         dataset = _open_dicom(path)
         frames = _count_frames(path, dataset)
         distance = _frame_distance(dataset)
-        places = [(path, page) for page in range(frames)]
-        return _series(path, "dicom", places, distance, announced=frames, truncated=False)
+        held = _held_frames(dataset)
+        # A picture that was announced and is not there keeps its place, and is damaged.
+        places = [(path, page) for page in range(frames if held is None else max(frames, held))]
+        cut = held is not None and held < frames
+        return _series(path, "dicom", places, distance, announced=frames, truncated=cut)
     pages, cut = _count_pages(path)
     return _series(
         path,
@@ -286,13 +289,25 @@ def _count_frames(path: Path, dataset: Any) -> int:
     return frames
 
 
+def _held_frames(dataset: Any) -> int | None:
+    """Whole pictures in raw 8-bit pixel data; None where it is encapsulated."""
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return None
+    size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
+    # Pixel data of odd length is padded by one byte, which is no picture of one pixel.
+    return len(dataset.PixelData or b"") // size if size > 1 else None
+
+
 def _frame_distance(dataset: Any) -> Fraction:
     """Seconds between frames: Frame Time (0018,1063), Recommended Display or Cine Rate, else 1/25."""
     milliseconds = float(dataset.get("FrameTime", 0) or 0)
-    if milliseconds > 0:
-        return Fraction(milliseconds / 1000).limit_denominator(1_000_000)
     rate = float(dataset.get("CineRate", 0) or dataset.get("RecommendedDisplayFrameRate", 0) or 0)
-    return Fraction(1 / rate).limit_denominator(1_000_000) if rate > 0 else Fraction(1, _FPS)
+    for seconds in (milliseconds / 1000, 1 / rate if rate > 0 else 0.0):
+        # What is shorter than half a microsecond is no time between pictures.
+        distance = Fraction(seconds).limit_denominator(1_000_000)
+        if distance > 0:
+            return distance
+    return Fraction(1, _FPS)
 
 
 def _read_dicom(path: Path, dataset: Any, page: int) -> Frame | None:

@@ -139,6 +139,26 @@ def test_dicom(red: Reader, tmp_path: Path, options: dict) -> None:
     assert (study.source.time_kind, study.frames[3].time_s) == ("capture", 1.5)
 
 
+def test_dicom_that_holds_more_than_it_announces(red: Reader, tmp_path: Path) -> None:
+    study = red.read(dicom(tmp_path / "exam.dcm", NumberOfFrames=5))
+    check(study)
+    assert (study.ledger.container_source, study.ledger.truncated) == ("packets", False)
+
+
+def test_dicom_that_holds_less_than_it_announces_is_cut(red: Reader, tmp_path: Path) -> None:
+    pixels = np.stack(FRAMES).tobytes()
+    for held, corrupt in ((len(pixels) - 2, (11,)), (len(pixels) * 10 // 12, (10, 11))):
+        study = red.read(dicom(tmp_path / "exam.dcm", PixelData=pixels[:held]))
+        check(study, corrupt=corrupt)
+        assert study.ledger.truncated
+
+
+@pytest.mark.parametrize("time", ["0.0000001", "0", "-40"])
+def test_dicom_frame_time_of_nothing_is_playback(tmp_path: Path, time: str) -> None:
+    container = scan(dicom(tmp_path / "exam.dcm", FrameTime=time))
+    assert (container.frame_distance_s, container.time_kind) == (1 / 25, "playback")
+
+
 def test_grey_dicom_has_no_colour(tmp_path: Path) -> None:
     container = scan(dicom(tmp_path / "grey.dcm", photometric="MONOCHROME2"))
     (one,) = sight(container, [5])
