@@ -136,7 +136,8 @@ def test_a_run_on_other_data_is_refused(tmp_path: Path) -> None:
             cv2.imwrite(str(tmp_path / name / label / "0.png"), FRAME + (name == "b"))
     out = tmp_path / "run"
     out.mkdir()
-    _claim(out, TrainConfig(), load_dataset(tmp_path / "a"))
-    _claim(out, TrainConfig(), load_dataset(tmp_path / "a"))
+    given = {"name": "m", "backbone": None, "teachers": (), "calibrate_on": None, "fp32_weights": None}
+    _claim(out, TrainConfig(), load_dataset(tmp_path / "a"), **given)
+    _claim(out, TrainConfig(), load_dataset(tmp_path / "a"), **given)
     with pytest.raises(OutputError, match="other data"):
-        _claim(out, TrainConfig(), load_dataset(tmp_path / "b"))
+        _claim(out, TrainConfig(), load_dataset(tmp_path / "b"), **given)
