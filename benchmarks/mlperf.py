@@ -27,7 +27,7 @@ import numpy.typing as npt
 from capsule_edge.evaluation.datasets import Dataset, load_dataset
 from capsule_edge.evaluation.predict import check_labels, load_frames
 from capsule_edge.runtime.backends import Backend, open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, UsageError
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, PackageError, UsageError
 
 from .machine import describe_machine
 
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="only the first frames")
     options = parser.parse_args(arguments)
     if find_spec("mlperf_loadgen") is None:
-        raise UsageError("mlcommons_loadgen is not installed", hint="pip install 'capsule-edge[mlperf]'")
+        raise PackageError("mlcommons_loadgen is not installed", hint="pip install 'capsule-edge[mlperf]'")
     if options.threads < 1 or not options.seconds > 0 or (options.limit is not None and options.limit < 1):
         raise UsageError(
             f"threads are {options.threads}, seconds {options.seconds}, limit {options.limit}; all must be above 0"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from capsule_edge.runtime import Study
     from capsule_edge.runtime.lines import Lines
 
-__all__ = ["Outcome", "failure", "print_json", "print_outcome", "tell_outcome"]
+__all__ = ["Outcome", "failure", "print_json", "print_outcome", "tell_outcome", "worst_code"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,14 @@ def failure(error: Exception, video: Path, folder: Path) -> Outcome:
     return Outcome(video, folder, 1, error=found)
 
 
+def worst_code(outcomes: Sequence[Outcome]) -> int:
+    """The exit code of all: the first failure's, else 3 where one was not read whole, else 0."""
+    codes = [outcome.exit_code for outcome in outcomes]
+    return next((code for code in codes if code not in (0, 3)), max(codes, default=0))
+
+
 def print_json(outcomes: Sequence[Outcome], exit_code: int, **more: Any) -> None:
+    """One document; ``error`` is that of the first recording that failed, and absent where none did."""
     from capsule_edge.runtime.outputs import study_document
 
     recordings: list[dict[str, Any]] = []
@@ -56,11 +63,15 @@ def print_json(outcomes: Sequence[Outcome], exit_code: int, **more: Any) -> None
             entry |= {"out": str(outcome.folder), "study": study}
         recordings.append(entry)
     document = {"recordings": recordings, "exit_code": exit_code, **more}
+    # As where a command fails as a whole: a code other than 0 and 3 always comes with ``error``.
+    first = next((entry["error"] for entry in recordings if "error" in entry), None)
+    if first is not None:
+        document["error"] = first
     click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
 
 
 def print_outcome(outcome: Outcome) -> None:
-    from capsule_edge.runtime.figures import clock
+    from capsule_edge.runtime.clocks import clock
     from capsule_edge.runtime.ranking import FIRST, rank_events
 
     study = outcome.study

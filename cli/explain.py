@@ -124,16 +124,14 @@ def _layers(
     *,
     every_stage: bool,
 ) -> tuple[list[tuple[str, list[Tile]]], list[dict[str, Any]]]:
-    try:
-        from capsule_edge.export.run_folder import load_fp32
-        from capsule_edge.train.grad_cam import feature_maps, grad_cam, probabilities, stage_layers
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--layers needs {error.name}, which is not installed", hint="pip install 'capsule-edge[train]'"
-        ) from None
+    from capsule_edge.evaluation._extras import TRAINING, require
+
+    require(*TRAINING, extra="train", what="--layers")
     from capsule_edge.evaluation.contact_sheet import Tile, channel_grid, overlay
     from capsule_edge.evaluation.explain import chosen_labels
+    from capsule_edge.export.run_folder import load_fp32
     from capsule_edge.runtime.preprocess import preprocess
+    from capsule_edge.train.grad_cam import feature_maps, grad_cam, probabilities, stage_layers
 
     keras, spec = load_fp32(run)
     chosen = chosen_labels(spec, labels)

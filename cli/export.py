@@ -57,6 +57,7 @@ def command(
     With --data both INT8 files get two certificates: that they answer as Keras does (or there is no export), and how
     they compare with FP32. Nothing is left behind when one file fails its checks.
     """
+    from capsule_edge.evaluation._extras import TRAINING, require
     from capsule_edge.runtime.errors import UsageError
 
     if data is None and (split or recordings):
@@ -66,13 +67,9 @@ def command(
         raise UsageError(
             "--keep-float auto chooses by itself, on frames", hint="give --data, and no other layer"
         )
-    try:
-        from capsule_edge.export.bundle import export_run
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"export needs {error.name}, which is not installed", hint="pip install 'capsule-edge[train]'"
-        ) from None
+    require(*TRAINING, "tf2onnx", "onnx", extra="train", what="export")
     from capsule_edge.evaluation.datasets import load_dataset
+    from capsule_edge.export.bundle import export_run
 
     dataset = None if data is None else load_dataset(data, split=split)
     report = export_run(

@@ -14,14 +14,15 @@ import click
 
 from capsule_edge.runtime.errors import Interrupted, OutputError
 
-from ._evaluation import NO_CERTIFICATE, console, number, table
+from ._demo import run_demo
+from ._evaluation import NO_CERTIFICATE
 from ._lines import begin_lines, check_options, live_address, read_live, read_stdin, watch_pipe
-from ._outcomes import Outcome, failure, print_json, print_outcome, tell_outcome
+from ._options import read_clock
+from ._outcomes import Outcome, failure, print_json, tell_outcome, worst_code
 
 if TYPE_CHECKING:
     from capsule_edge.runtime import Reader, Study
     from capsule_edge.runtime.lines import Lines
-    from capsule_edge.runtime.phantom import Phantom
     from capsule_edge.runtime.runs import Run
 
 _NOT_WHOLE = 3
@@ -61,9 +62,13 @@ _GO_ON = "the same command with --resume goes on"
 )
 @click.option("--capture-fps", type=float, help="Frames a second at which the capsule recorded.")
 @click.option(
-    "--start", "start_s", type=float, metavar="S", help="Read from this second of the recording on."
+    "--start",
+    "start_s",
+    callback=read_clock,
+    metavar="TIME",
+    help="Read from there on: seconds, or 00:41:10 as players show it.",
 )
-@click.option("--end", "end_s", type=float, metavar="S", help="Read up to before this second.")
+@click.option("--end", "end_s", callback=read_clock, metavar="TIME", help="Read up to before this time.")
 @click.option("--every", type=int, default=1, show_default=True, metavar="N", help="Read every N-th frame.")
 @click.option(
     "--landmark",
@@ -124,8 +129,8 @@ def command(
     """Read recordings: every frame is accounted for, findings become events with times.
 
     Exit code 0 when all was read whole, 3 when frames are corrupt or missing or the file is cut, 1 when a
-    recording cannot be read, 130 when interrupted; of several recordings the worst. For research, not a
-    medical device.
+    recording cannot be read, 130 when interrupted. Of several recordings all are tried, and the code is that of
+    the first that failed, else 3 where one was not whole. For research, not a medical device.
     """
     if bool(videos) == demo:
         raise click.UsageError("--demo makes its own recording" if demo else "no VIDEO was given", context)
@@ -152,7 +157,11 @@ def command(
         if reader.spec.precision == "int8" and not reader.spec.certificates:
             click.echo(f"warning: {reader.model_path.name} has no certificate ({NO_CERTIFICATE})", err=True)
         if demo:
-            context.exit(_demo(reader, folders[0], threads, overwrite, as_json, options))
+
+            def read(recording: Path, run: Run) -> Outcome:
+                return _read(reader, recording, run, threads, options, resumable=False)
+
+            context.exit(run_demo(reader, folders[0], read, overwrite=overwrite, as_json=as_json))
         if feed is not None:
             context.exit(read_stdin(reader, feed, options["capture_fps"]))
         if videos and (address := live_address(videos[0])) is not None:
@@ -172,10 +181,7 @@ def command(
                     traceback.print_exc()
                 outcomes.append(failure(error, video, folder))
             tell_outcome(outcomes[-1], lines, as_json)
-    # An error is worse than a recording that was read in part.
-    worst = max(
-        (outcome.exit_code for outcome in outcomes), key=lambda code: (code != 0) + (code not in (0, 3))
-    )
+    worst = worst_code(outcomes)
     if as_json:
         print_json(outcomes, worst)
     context.exit(worst)
@@ -184,10 +190,12 @@ def command(
 def _folders(videos: Sequence[Path], out: Path | None) -> list[Path]:
     """Where each recording's results go. Raises ``UsageError`` when two would go to the same folder."""
     from capsule_edge.runtime.errors import UsageError
+    from capsule_edge.runtime.sources import study_name
 
     if out is not None and len(videos) == 1:
         return [out]
-    folders = [Path(f"{video.stem}.capsule-edge") if out is None else out / video.stem for video in videos]
+    names = [study_name(video) for video in videos]
+    folders = [Path(f"{name}.capsule-edge") if out is None else out / name for name in names]
     taken: dict[str, Path] = {}
     for video, folder in zip(videos, folders, strict=True):
         # Windows and macOS take names that differ in case as one.
@@ -309,70 +317,3 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _demo(
-    reader: Reader, folder: Path, threads: int, overwrite: bool, as_json: bool, options: dict[str, Any]
-) -> int:
-    """Render, read and compare with what was planted."""
-    import os
-
-    from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
-    from capsule_edge.runtime.runs import open_run
-
-    phantom = Phantom(DEMO_SEED)
-    recording, earlier = folder / "phantom.mp4", folder / ".phantom.mp4.earlier"
-    if recording.exists() and not overwrite:
-        raise OutputError(f"{recording} is there already", hint="choose another --out, or pass --overwrite")
-    with open_run(folder, overwrite=overwrite) as run:
-        if recording.exists():
-            os.replace(recording, earlier)
-        try:
-            click.echo(f"rendering {phantom.frames} frames of a phantom", err=True)
-            write_recording(recording, phantom)
-            outcome = _read(reader, recording, run, threads, options, resumable=False)
-        except BaseException:
-            recording.unlink(missing_ok=True)
-            if earlier.exists():
-                os.replace(earlier, recording)
-            raise
-        earlier.unlink(missing_ok=True)
-    found = _match(phantom, outcome.study)
-    if as_json:
-        print_json([outcome], outcome.exit_code, planted=found)
-    else:
-        print_outcome(outcome)
-        _print_planted(found)
-    return outcome.exit_code
-
-
-def _match(phantom: Phantom, study: Study | None) -> list[dict[str, Any]]:
-    """Each planted lesion with the event of its label that overlaps it most (IoU in time)."""
-    matched = []
-    for lesion in phantom.planted:
-        best, event_id = 0.0, None
-        for event in study.events if study else ():
-            shared = min(lesion.end_s, event.end_s) - max(lesion.start_s, event.start_s)
-            union = max(lesion.end_s, event.end_s) - min(lesion.start_s, event.start_s)
-            if event.label == lesion.label and shared / union > best:
-                best, event_id = shared / union, event.id
-        matched.append(
-            {
-                "label": lesion.label,
-                "start_s": lesion.start_s,
-                "end_s": lesion.end_s,
-                "event": event_id,
-                "iou": round(best, 6),
-            }
-        )
-    return matched
-
-
-def _print_planted(found: Sequence[dict[str, Any]]) -> None:
-    from capsule_edge.runtime.figures import clock
-
-    rows = table("planted", "from", "to", "found as event", "overlap (IoU)")
-    for entry in found:
-        times = (clock(entry[name]) for name in ("start_s", "end_s"))
-        rows.add_row(entry["label"], *times, number(entry["event"]), number(entry["iou"], 2))
-    console().print(rows)

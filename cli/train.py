@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +85,9 @@ def command(
     been. Configuration and curves lie in the RUN folder (config.json, curve.csv, tensorboard). With TF_CONFIG
     several machines share the FP32 fit; each runs this command on the same folders.
     """
-    from capsule_edge.runtime.errors import UsageError
+    from capsule_edge.evaluation._extras import TRAINING, require
 
-    for module in ("tensorflow", "tf_keras", "tensorflow_model_optimization", "sklearn"):
-        if find_spec(module) is None:
-            raise UsageError(
-                f"training needs {module}, which is not installed", hint="pip install 'capsule-edge[train]'"
-            )
+    require(*TRAINING, "sklearn", extra="train", what="training")
     from capsule_edge.evaluation.datasets import load_dataset
     from capsule_edge.train.config import TrainConfig
     from capsule_edge.train.run import train_run

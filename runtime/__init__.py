@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Interrupted,
         ModelError,
         OutputError,
+        PackageError,
         UsageError,
     )
     from .feeds import Feed, parse_feed
@@ -58,6 +59,7 @@ __all__ = [
     "ModelSpec",
     "OperatingPoint",
     "OutputError",
+    "PackageError",
     "Prediction",
     "ReadOptions",
     "Reader",
@@ -87,6 +89,7 @@ _HOMES = {
         "Interrupted",
         "ModelError",
         "OutputError",
+        "PackageError",
         "UsageError",
     ),
     "feeds": ("Feed", "parse_feed"),

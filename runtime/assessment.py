@@ -1,6 +1,7 @@
-"""What the labels of the roles ``landmark`` and ``quality`` say, as ``study.json`` has it.
+"""By which rules frames became events, and what the labels of the roles ``landmark`` and ``quality`` say.
 
-Where the model has no such label nothing is said at all: ``assessed`` is false and the rest null.
+As ``study.json`` has it. Where the model has no label of a role nothing is said at all: ``assessed`` is false and
+the rest null.
 """
 
 from __future__ import annotations
@@ -10,12 +11,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .events import median_frame_distance
 from .landmarks import locate_events
 from .rounding import rounded
 from .spec import Role
 from .study import Study
 
-__all__ = ["landmarks_document", "quality_document", "reduced_view"]
+__all__ = ["landmarks_document", "quality_document", "reduced_view", "rules_document"]
+
+
+def rules_document(study: Study) -> dict[str, Any]:
+    """``rules`` of ``study.json``: the capture rate and the thresholds with which frames became events."""
+    source, model = study.source, study.model
+    distance_s = median_frame_distance(study.frames)
+    fps: float | None
+    if source.capture_fps is not None:
+        origin, fps = "given", source.capture_fps
+    elif source.time_kind == "playback":
+        origin, fps = "assumed", model.events.assumed_capture_fps
+    else:
+        origin, fps = "file", None if not distance_s else 1 / distance_s
+    points = {key: model.operating_points.get(key) for key in model.keys}
+    return {
+        "capture_fps": rounded(fps),
+        "capture_fps_from": origin,
+        "smoothing_s": rounded(model.events.smoothing_s),
+        "max_gap_s": rounded(model.events.max_gap_s),
+        "merge_s": rounded(model.events.merge_s),
+        "min_frames": model.events.min_frames,
+        "release": rounded(model.events.release),
+        "thresholds": {
+            key: None if point is None else rounded(point.threshold) for key, point in points.items()
+        },
+    }
 
 
 def landmarks_document(study: Study) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     ├── InputError              exit 1   a recording, image or data set that cannot be read
     ├── ModelError              exit 1   a model file that breaks the contract
     ├── BackendError            exit 1   an inference engine that is not there or refuses the model
+    ├── PackageError            exit 1   a Python package that an option or command needs and that is not installed
     ├── OutputError             exit 1   a place that cannot be written
     ├── GateError               exit 4   a certificate's gate failed
     ├── AuditError              exit 5   a data set on which evaluation would mislead
@@ -25,6 +26,7 @@ __all__ = [
     "Interrupted",
     "ModelError",
     "OutputError",
+    "PackageError",
     "UsageError",
 ]
 
@@ -59,6 +61,10 @@ class ModelError(CapsuleEdgeError):
 
 class BackendError(CapsuleEdgeError):
     code = "backend"
+
+
+class PackageError(CapsuleEdgeError):
+    code = "package"
 
 
 class OutputError(CapsuleEdgeError):

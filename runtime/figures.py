@@ -19,7 +19,6 @@ from .study import FrameRecord
 __all__ = [
     "axis_ticks",
     "base64_text",
-    "clock",
     "colour_bar",
     "curve_paths",
     "jpeg",
@@ -31,14 +30,6 @@ __all__ = [
 CURVE_POINTS = 2000
 _BREAKS = 500  # gaps that interrupt a curve, the widest first: each adds points of its own
 _STRETCHES = 1000
-
-
-def clock(seconds: float, *, tenths: bool = False) -> str:
-    """Seconds as ``hh:mm:ss``, or ``hh:mm:ss.d``, cut and not rounded, as players show it."""
-    # Six decimals are what is written elsewhere; without this 2.3 (as 2.2999999) would be cut to 2.2.
-    deci = int(round(seconds * 1e6) // 100_000)
-    text = f"{deci // 36000:02d}:{deci // 600 % 60:02d}:{deci // 10 % 60:02d}"
-    return f"{text}.{deci % 10}" if tenths else text
 
 
 def base64_text(values: npt.NDArray[Any]) -> str:

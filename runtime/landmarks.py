@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from .clocks import parse_clock
 from .errors import UsageError
 from .events import capture_scale, find_events, median_frame_distance
 from .study import Event, Study
@@ -122,21 +123,15 @@ def parse_landmarks(texts: Sequence[str], *, recordings: int = 1) -> dict[str, f
 
 
 def _parse(text: str) -> tuple[str, float]:
-    name, separator, clock = text.partition("=")
+    name, separator, time = text.partition("=")
     name = name.strip().lower()
     if not separator or name not in LANDMARKS:
         raise UsageError(
             f"the landmark is {text!r}, allowed is NAME=TIME with a NAME of {', '.join(LANDMARKS)}",
             hint="for example --landmark small-bowel=00:41:10",
         )
-    match = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)", clock.strip(), re.ASCII)
-    hours, minutes, seconds = match.groups(default="") if match else ("", "", "")
-    if not match or (minutes and float(seconds) >= 60):
-        raise UsageError(
-            f"the time of landmark {name} is {clock!r}, allowed is HH:MM:SS, MM:SS or seconds",
-            hint="for example --landmark small-bowel=00:41:10",
-        )
-    return name, 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(seconds)
+    hint = "for example --landmark small-bowel=00:41:10"
+    return name, parse_clock(time, name=f"the time of landmark {name}", hint=hint)
 
 
 def check_landmarks(marks: Mapping[str, float], *, last_s: float) -> dict[str, float]:

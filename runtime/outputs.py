@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .assessment import landmarks_document, quality_document
+from .assessment import landmarks_document, quality_document, rules_document
 from .commit import commit_files, reason
 from .decision import most_probable
 from .errors import OutputError
@@ -86,9 +86,9 @@ def write_study(
     """Write the four files into a folder made by ``prepare_folder``; return their paths by name.
 
     Args:
-        timing: what differs from run to run (seconds, threads, batch size, paths); JSON values. colours: mean
-        colour of the frames in equal stretches of container time, RGB 0..255 of shape (bins, 3), NaN
-            for a stretch without a frame; drawn as the report's colour bar.
+        timing: what differs from run to run (seconds, threads, batch size, paths); JSON values.
+        colours: mean colour of the frames in equal stretches of container time, RGB 0..255 of shape (bins, 3),
+            NaN for a stretch without a frame; drawn as the report's colour bar.
 
     Raises ``OutputError`` when a file cannot be written. Nothing has changed then.
     """
@@ -165,6 +165,7 @@ def study_document(study: Study) -> dict[str, Any]:
             "backend": study.backend,
         },
         "ledger": ledger_document(ledger),
+        "rules": rules_document(study),
         "events": [event_document(event) for event in study.events],
         "landmarks": landmarks_document(study),
         "quality": quality_document(study),

@@ -178,8 +178,7 @@ class Reader:
 
         Args:
             capture_fps: frames a second at which the capsule recorded, where it is known.
-            start_s, end_s: read ``[start_s, end_s)`` of container time, and of that each ``every``-th frame
-            from
+            start_s, end_s: read ``[start_s, end_s)`` of container time, and of that each ``every``-th frame from
                 its first on; the other frames are ``skipped``, damaged or not.
             gate: pass over frames whose brightness differs from the last answered one's by less than this many
                 levels of 255 (``gate``); they take its answer and are ``duplicate``. None: none is.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy.typing as npt
 
 from . import report_text as text
-from .figures import clock
+from .clocks import clock
 from .report_events import render_events
 from .report_gut import way
 from .report_model import model_card
@@ -37,9 +37,9 @@ def render_report(study: Study, *, tool_version: str, colours: npt.NDArray[Any] 
     """The page as text.
 
     Args:
-        tool_version: version of capsule-edge, shown in the footer. colours: mean colour of the frames in
-        equal stretches of container time, RGB 0..255 of shape (bins, 3), NaN
-            for a stretch without a frame.
+        tool_version: version of capsule-edge, shown in the footer.
+        colours: mean colour of the frames in equal stretches of container time, RGB 0..255 of shape (bins, 3),
+            NaN for a stretch without a frame.
     """
     style, page = _asset("report.css"), _asset("report.html")
     script = "".join(_asset(f"report-{name}.js") for name in _SCRIPTS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from .assessment import reduced_view
-from .figures import clock
+from .clocks import clock
 from .landmarks import LANDMARKS, Landmarks, Position, Stretch
 from .study import Study
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from html import escape
-from typing import Any
+from typing import Any, TypeGuard
 
+from .spec import ModelSpec
 from .study import Study
 
 __all__ = ["model_card"]
+
+# The gates of ``evaluation.certificate`` as a physician reads them.
+_GATES = {
+    "agreement": "share of frames with the same label",
+    "macro_f1_loss": "mean accuracy over all labels (macro-F1)",
+}
 
 
 def model_card(study: Study) -> str:
@@ -23,37 +31,62 @@ def model_card(study: Study) -> str:
     }
     rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())
     rows += f"<dt>SHA-256</dt><dd><code>{escape(study.model_sha256)}</code></dd>"
-    rows += f"<dt>Agreement of the 8-bit model with the original</dt><dd>{_parity(model.precision, model.parity)}</dd>"
+    rows += f"<dt>Agreement of the 8-bit model with the original</dt><dd>{_parity(model)}</dd>"
     return f'<dl class="pairs">{rows}</dl>{_operating_points(study)}'
 
 
-def _parity(precision: str, parity: Mapping[str, Any] | None) -> str:
-    entries = "; ".join(
-        f"{name} {_value(value)}" for name, value in _flat(parity or {}) if "sha256" not in name
-    )
-    if entries:
-        return escape(entries)
-    if precision == "fp32":
-        return "This is an FP32 model; there is nothing to compare."
-    return (
-        "<strong>Not shown.</strong> "
-        "The file has no certificate that this INT8 model answers as its FP32 twin does."
-    )
+def _parity(model: ModelSpec) -> str:
+    """How the 8-bit file compares with its original, in sentences; the figures are the certificate's (HTML)."""
+    if model.precision == "fp32":
+        return "This is the full-precision model itself; there is nothing to compare."
+    shipping = model.certificates.get("shipping")
+    if shipping is None:
+        return (
+            "<strong>Not shown.</strong> The file has no certificate that this 8-bit model answers as the "
+            "full-precision model does."
+        )
+    data = _mapping(shipping.get("data"))
+    frames, videos, same = data.get("frames"), data.get("videos"), shipping.get("agreement")
+    words = []
+    if _is_number(same) and _is_number(frames):
+        of = f" of {videos:,} videos" if _is_number(videos) else ""
+        # Cut, not rounded: a share that missed its gate by little must not read as if it had not.
+        share = math.floor(1000 * same) / 10
+        words.append(f"Both give the same label on {share:.1f} % of {frames:,} frames{of}.")
+    failed, undecided = (_gates(model, shipping.get(name)) for name in ("failed", "undecided"))
+    verdict = shipping.get("verdict")
+    if verdict == "pass":
+        words.append("The comparison passed all that was demanded of it.")
+    if failed:
+        words.append(f"<strong>Not as demanded:</strong> {failed}.")
+    if undecided:
+        words.append(f"Not decided, for want of frames or videos that show it: {undecided}.")
+    if verdict not in ("pass", "fail") and not undecided:
+        words.append("The comparison was not decided.")
+    return " ".join(words)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        title = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{title} ")
-        elif value is None or isinstance(value, str | int | float):
-            yield title, value
+def _gates(model: ModelSpec, gates: object) -> str:
+    """The names of a certificate's gates as a reader says them; sensitivities of many findings as one (HTML)."""
+    names, losses = {label.key: label.name for label in model.labels}, []
+    parts = []
+    for gate in gates if isinstance(gates, list | tuple) else ():
+        name, _, key = str(gate).partition(".")
+        if name == "sensitivity_loss":
+            losses.append(names.get(key, key))
+        else:
+            parts.append(_GATES.get(name, name.replace("_", " ")))
+    if losses:
+        parts.append(f"sensitivity for {', '.join(losses)}")
+    return escape("; ".join(parts))
 
 
-def _value(value: object) -> str:
-    if value is None:
-        return "not measured"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _operating_points(study: Study) -> str:

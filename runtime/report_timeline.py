@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .figures import axis_ticks, base64_text, clock, colour_bar, curve_paths, unread_stretches
+from .clocks import clock
+from .figures import axis_ticks, base64_text, colour_bar, curve_paths, unread_stretches
 from .report_gut import SEGMENTS, unsure
 from .report_view import View
 from .spec import Label

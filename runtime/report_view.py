@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
 
+from .clocks import clock
 from .events import capture_scale, median_frame_distance
-from .figures import clock
 from .landmarks import Landmarks, Position, locate_events
 from .ranking import FIRST, rank_events
 from .report_gut import place

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from .containers import Container, Sample
 from .endings import picture_is_cut
-from .errors import InputError
+from .errors import InputError, PackageError
 from .ffmpeg import MOST_PIXELS, quote
 
 __all__ = ["IMAGES", "Series", "is_series", "read_series", "scan_series"]
@@ -247,7 +247,7 @@ def _open_dicom(path: Path) -> Any:
     try:
         import pydicom
     except ImportError:
-        raise InputError(
+        raise PackageError(
             f"{quote(path)} is DICOM, which needs pydicom", hint="pip install 'capsule-edge[dicom]'"
         ) from None
     try:

@@ -11,7 +11,20 @@ from .containers import Container
 from .series import Series, is_series, read_series, scan_series
 from .stages import Sighted
 
-__all__ = ["fetch", "scan", "sight"]
+__all__ = ["fetch", "scan", "sight", "study_name"]
+
+# What a name may end in and still be that of the same recording. Anything else behind a dot is part of the name:
+# folders, and files named by a number, as DICOM objects are.
+_SUFFIXES = {
+    ".3g2", ".3gp", ".asf", ".avi", ".dcm", ".dicom", ".flv", ".m2ts", ".m4v", ".mj2", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".ogg", ".ogv", ".tif", ".tiff", ".ts", ".vob", ".webm", ".wmv",
+}  # fmt: skip
+
+
+def study_name(path: Path) -> str:
+    """What the results of a recording are named after: a file without the suffix of its format, else the whole name."""
+    known = path.suffix.lower() in _SUFFIXES and not path.is_dir()
+    return path.stem if known else path.name
 
 
 def scan(path: str | Path) -> Container:

@@ -193,6 +193,32 @@ def test_options_reach_the_study(call, plain: Path, model: Path) -> None:
     assert study["ledger"]["classified"] == 8
 
 
+@pytest.mark.parametrize(("start", "end"), [("10", "16"), ("00:00:10", "0:16"), ("00:10.0", "16.0")])
+def test_times_are_given_in_seconds_or_as_the_report_shows_them(
+    call, exam: Path, red_model: Path, start: str, end: str
+) -> None:
+    arguments = ("run", exam, "--model", red_model, "--out", "out", "--start", start, "--end", end)
+    assert call(*arguments).code == 0
+    study = check_files(Path("out"))
+    assert (study["tool"]["options"]["start_s"], study["tool"]["options"]["end_s"]) == (10.0, 16.0)
+    assert study["ledger"]["classified"] == 12  # 2 a second
+
+
+def test_what_made_events_is_in_the_study(call, plain: Path, exam: Path, red_model: Path) -> None:
+    assert call("run", plain, "--model", red_model, "--out", "a").code == 0
+    rules = check_files(Path("a"))["rules"]
+    assert (rules["capture_fps"], rules["capture_fps_from"]) == (2.0, "assumed")
+    assert rules["thresholds"]["normal"] is None
+    assert 0 < rules["thresholds"]["bleeding"] < 1
+    assert call("run", plain, "--model", red_model, "--out", "b", "--capture-fps", 3).code == 0
+    rules = check_files(Path("b"))["rules"]
+    assert (rules["capture_fps"], rules["capture_fps_from"]) == (3.0, "given")
+    assert call("run", exam, "--model", red_model, "--out", "c").code == 0
+    rules = check_files(Path("c"))["rules"]
+    assert (rules["capture_fps"], rules["capture_fps_from"]) == (2.0, "file")
+    assert rules["smoothing_s"] > 0
+
+
 def test_json_is_one_document(call, exam: Path, red_model: Path) -> None:
     called = call("run", exam, "--model", red_model, "--out", "out", "--json")
     assert called.code == 0
@@ -217,6 +243,23 @@ def test_two_recordings_of_one_name_are_refused(call, exam: Path, model: Path, t
     check_refused(call("run", exam, twin, "--model", model, "--out", "all"), 2, "would both be written to")
 
 
+def test_dots_in_a_name_are_part_of_it(call, exam: Path, model: Path, tmp_path: Path) -> None:
+    """Only the suffix of a format is left out: ``exam.1`` and ``exam.2`` are two."""
+    folders = [tmp_path / "exam.1", tmp_path / "exam.2"]
+    for folder in folders:
+        folder.mkdir()
+        for number in range(2):
+            cv2.imwrite(str(folder / f"{number}.png"), np.full((64, 64, 3), 90, np.uint8))
+    files = [tmp_path / "1.2.840.7", tmp_path / "1.2.840.8", tmp_path / "day.one.MP4"]
+    for file in files:
+        file.write_bytes(exam.read_bytes())
+    assert call("run", *folders, *files, "--model", model, "--out", "all").code == 0
+    names = ["1.2.840.7", "1.2.840.8", "day.one", "exam.1", "exam.2"]
+    assert sorted(path.name for path in Path("all").iterdir()) == names
+    assert call("run", *folders, "--model", model).code == 0
+    assert Path("exam.2.capsule-edge/study.json").exists()
+
+
 def test_the_worst_of_several_counts_and_the_others_are_read(
     call, exam: Path, plain: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -234,6 +277,14 @@ def test_the_worst_of_several_counts_and_the_others_are_read(
     assert [entry["exit_code"] for entry in called.json["recordings"]] == [0, 3, 1, 0]
     assert called.json["recordings"][2]["error"]["code"] == "input"
     assert called.json["exit_code"] == called.code == 1
+    assert called.json["error"] == called.json["recordings"][2]["error"]
+    whole = call("run", exam, cut, "--model", model, "--out", "three", "--json")
+    assert whole.code == 3
+    assert "error" not in whole.json
+    # The first that failed: plain is 2.4 s long, so that it has no frame there, which is usage; absent comes later.
+    later = call("run", exam, plain, absent, "--model", model, "--out", "late", "--start", 5, "--json")
+    assert [entry["exit_code"] for entry in later.json["recordings"]] == [0, 2, 1]
+    assert (later.code, later.json["error"]["code"]) == (2, "usage")
     assert call("run", exam, cut, "--model", model, "--out", "two").code == 3
 
 
@@ -401,7 +452,16 @@ def test_usage_errors(call, arguments: tuple[str, ...], says: str) -> None:
     assert (called.code, called.json["error"]["code"]) == (2, "usage")
 
 
-@pytest.mark.parametrize("option", [("--start", "99"), ("--every", "0"), ("--capture-fps", "nan")])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--start", "99"),
+        ("--start", "1:60"),
+        ("--end", "-1"),
+        ("--every", "0"),
+        ("--capture-fps", "nan"),
+    ],
+)
 def test_impossible_values_are_usage_errors(call, option: tuple[str, str], plain: Path, model: Path) -> None:
     check_refused(call("run", plain, "--model", model, *option), 2, option[1])
 

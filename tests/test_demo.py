@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from red_model import write_red_model
 from study_samples import make_study
 
-from capsule_edge.cli.run import _match, command
+from capsule_edge.cli._demo import match_planted
+from capsule_edge.cli.run import command
 from capsule_edge.runtime import CapsuleEdgeError, Reader, phantom
 from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.outputs import FILES
@@ -44,6 +45,13 @@ def test_every_planted_lesion_is_found_in_time(demo: tuple[Path, dict]) -> None:
     planted = demo[1]["planted"]
     assert len(planted) == 4
     assert {entry["label"]: entry["iou"] for entry in planted if entry["iou"] < 0.5} == {}
+
+
+def test_the_demo_says_what_it_does_not_show(demo: tuple[Path, dict], reader: Reader) -> None:
+    trained_on = reader.spec.provenance["phantom_frames"]
+    assert demo[1]["planted_note"].startswith(
+        f"{trained_on:,} frames of such phantoms are in this model's training"
+    )
 
 
 def test_nothing_else_is_found(demo: tuple[Path, dict]) -> None:
@@ -110,6 +118,8 @@ def test_the_demo_with_another_model(short: None, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "phantom.mp4"])
     assert "bleeding  00:00:05  00:00:15" in result.stdout
     assert "40 frames: 40 classified" in result.stdout
+    assert "not how well lesions are found" in result.stdout
+    assert "in this model's training" not in result.stdout  # which this one was never in
     result = CliRunner().invoke(command, [*arguments, "--overwrite", "--json"], catch_exceptions=False)
     (planted,) = json.loads(result.stdout)["planted"]
     assert (planted["label"], planted["start_s"], planted["end_s"]) == ("bleeding", 5.0, 15.0)
@@ -144,7 +154,7 @@ def test_planted_and_found_are_matched_by_label_and_time() -> None:
         PlantedLesion("bleeding", 60.0, 80.0),
         PlantedLesion("ulcer", 100.0, 110.0),
     )
-    found = _match(Phantom(1, frames=240, lesions=lesions), study)
+    found = match_planted(Phantom(1, frames=240, lesions=lesions), study)
     assert [entry["event"] for entry in found] == [event.id, None, None]
     shared = min(event.end_s, 45.0) - max(event.start_s, 20.0)
     union = max(event.end_s, 45.0) - min(event.start_s, 20.0)

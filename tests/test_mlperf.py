@@ -15,7 +15,7 @@ from capsule_edge.benchmarks import mlperf
 from capsule_edge.evaluation.datasets import load_dataset
 from capsule_edge.evaluation.predict import load_frames, predict
 from capsule_edge.runtime.backends import open_model
-from capsule_edge.runtime.errors import InputError, ModelError, OutputError, UsageError
+from capsule_edge.runtime.errors import InputError, ModelError, OutputError, PackageError, UsageError
 
 loadgen = pytest.importorskip("mlperf_loadgen", reason="needs the extra 'mlperf'")
 
@@ -107,7 +107,7 @@ def test_bad_input_is_one_line(
     with pytest.raises(OutputError, match="cannot be made"):
         mlperf.main([*words[:-1], str(tmp_path / "file"), "--seconds", "0.1"])
     monkeypatch.setattr(mlperf, "find_spec", lambda _name: None)
-    with pytest.raises(UsageError, match=r"capsule-edge\[mlperf\]"):
+    with pytest.raises(PackageError, match=r"capsule-edge\[mlperf\]"):
         mlperf.main(words)
 
 

@@ -78,6 +78,7 @@ def test_study_json_fits_its_schema(study: Study, tmp_path: Path) -> None:
         "source",
         "model",
         "ledger",
+        "rules",
         "events",
         "landmarks",
         "quality",

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
+from capsule_edge.runtime.clocks import clock
 from capsule_edge.runtime.figures import (
     CURVE_POINTS,
     axis_ticks,
-    clock,
     colour_bar,
     curve_paths,
     jpeg,
@@ -304,13 +304,48 @@ def test_the_clock_is_explained(facts: dict[str, float], words: str, absent: str
 def test_the_model_card_says_what_is_not_shown() -> None:
     text = page(make_study()).text
     assert (
-        "Not shown. The file has no certificate that this INT8 model answers as its FP32 twin does." in text
+        "Not shown. The file has no certificate that this 8-bit model answers as the full-precision model does."
+        in text
     )
     assert "made up provisional" in text
     assert "not measured" in text
-    spec = replace(SPEC, parity={"agreement": 0.9912, "verdict": "pass", "macro": {"f1": None}})
+
+
+SHIPPING = {
+    "verdict": "fail",
+    "agreement": 0.98999,
+    "macro_f1_delta": -0.01,
+    "data": {"name": "sample", "frames": 3018, "videos": 13},
+    "failed": ["agreement", "macro_f1_loss"],
+    "undecided": ["sensitivity_loss.ulcer", "sensitivity_loss.blood_fresh"],
+}
+
+
+@pytest.mark.parametrize(
+    ("shipping", "words"),
+    [
+        (
+            SHIPPING,
+            "Both give the same label on 98.9 % of 3,018 frames of 13 videos. Not as demanded: share of frames with "
+            "the same label; mean accuracy over all labels (macro-F1). Not decided, for want of frames or videos "
+            "that show it: sensitivity for Ulcer, Blood, fresh.",
+        ),
+        (
+            SHIPPING | {"verdict": "pass", "agreement": 1, "failed": [], "undecided": []},
+            "Both give the same label on 100.0 % of 3,018 frames of 13 videos. The comparison passed all that was "
+            "demanded of it.",
+        ),
+        ({"verdict": "undecided", "data": None, "agreement": None}, "The comparison was not decided."),
+    ],
+)
+def test_the_certificate_is_told_in_sentences(shipping: dict[str, object], words: str) -> None:
+    """And never as the names and hashes that it is made of."""
+    conversion = {"verdict": "pass", "against_sha256": "f" * 64}
+    spec = replace(SPEC, parity={"conversion": conversion, "shipping": shipping, "fp32_sha256": "e" * 64})
     text = page(make_study(spec=spec)).text
-    assert "agreement 0.9912; verdict pass; macro f1 not measured" in text
+    assert words in text
+    for raw in ("verdict", "sensitivity_loss", "sensitivity loss", "macro f1 delta", "f" * 64):
+        assert raw not in text
 
 
 def test_a_whole_day_with_many_events_stays_small() -> None:

@@ -13,7 +13,7 @@ from red_model import view, write_red_model
 
 from capsule_edge.evaluation.samples import read_frame
 from capsule_edge.runtime import Reader
-from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.errors import InputError, PackageError
 from capsule_edge.runtime.series import scan_series
 from capsule_edge.runtime.sources import scan, sight
 from capsule_edge.runtime.study import Study
@@ -295,5 +295,5 @@ def test_dicom_without_its_extra_says_what_to_install(
 ) -> None:
     path = dicom(tmp_path / "exam.dcm")
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    with pytest.raises(InputError, match=r"needs pydicom.*capsule-edge\[dicom\]"):
+    with pytest.raises(PackageError, match=r"needs pydicom.*capsule-edge\[dicom\]"):
         scan(path)
