@@ -28,6 +28,7 @@ from ._evaluation import console, data_folder, interval_cell, number, progress, 
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write the certificate there (JSON, Markdown, HTML)."
 )
+@click.option("--overwrite", is_flag=True, help="Replace the certificate of that name that --out holds.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine of both.")
 @click.option("--int8-backend", help="Inference engine of INT8, where it is another one.")
 @click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice.")
@@ -51,6 +52,7 @@ def command(
     split: str | None,
     recordings: tuple[Path, ...],
     out: Path | None,
+    overwrite: bool,
     backend: str,
     int8_backend: str | None,
     threads: int,
@@ -68,6 +70,8 @@ def command(
     from capsule_edge.evaluation._extras import require
 
     require("sklearn")
+    from capsule_edge.evaluation._files import check_free
+    from capsule_edge.evaluation.certificate import certificate_stem, write_certificate
     from capsule_edge.evaluation.compare import compare_models, compare_table
     from capsule_edge.evaluation.datasets import load_dataset
     from capsule_edge.runtime.backends import open_model
@@ -79,6 +83,9 @@ def command(
             "a table of answers has no recordings", hint="leave --recording out, or compare two models"
         )
     second = open_model(b, backend=int8_backend or backend, threads=threads)
+    if out is not None:
+        stem = certificate_stem(second.path.name, "conversion" if is_table else "shipping")
+        check_free(out, f"{stem}.json", overwrite=overwrite)
     first = None if is_table else open_model(a, backend=backend, threads=threads)
     dataset = load_dataset(data_folder(data), split=split)
     with progress("comparing", len(dataset.samples) * (1 if first is None else 2)) as advance:
@@ -96,9 +103,7 @@ def command(
             )
     warn_left_out(dataset, certificate["data"]["skipped"])
     if out is not None:
-        from capsule_edge.evaluation.certificate import write_certificate
-
-        for path in write_certificate(certificate, out):
+        for path in write_certificate(certificate, out, overwrite=overwrite):
             click.echo(f"wrote {path}", err=True)
     if as_json:
         click.echo(json.dumps(certificate, ensure_ascii=False, indent=1, allow_nan=False))

@@ -21,6 +21,7 @@ from ._evaluation import console, data_folder, interval_cell, number, progress, 
 @click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice.")
 @click.option("--save-predictions", type=click.Path(path_type=Path), help="Write the probabilities as CSV.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report there (JSON, HTML, PNG).")
+@click.option("--overwrite", is_flag=True, help="Replace the report that --out holds.")
 @click.option(
     "--resamples",
     type=click.IntRange(0),
@@ -40,6 +41,7 @@ def command(
     threads: int,
     save_predictions: Path | None,
     out: Path | None,
+    overwrite: bool,
     resamples: int,
     seed: int,
     as_json: bool,
@@ -53,11 +55,15 @@ def command(
 
     require("sklearn")
     from capsule_edge.evaluation import predict as tables
+    from capsule_edge.evaluation._files import check_free
     from capsule_edge.evaluation.compare import describe_model
     from capsule_edge.evaluation.datasets import describe, load_dataset
     from capsule_edge.evaluation.metrics import evaluate
+    from capsule_edge.evaluation.report import SIGN, write_report
     from capsule_edge.runtime.backends import open_model
 
+    if out is not None:
+        check_free(out, SIGN, overwrite=overwrite)
     opened = open_model(model, backend=backend, threads=threads)
     dataset = load_dataset(data_folder(data), split=split)
     with progress("evaluating", len(dataset.samples)) as advance:
@@ -73,9 +79,7 @@ def command(
         **evaluate(predictions, findings=findings, resamples=resamples, seed=seed),
     }
     if out is not None:
-        from capsule_edge.evaluation.report import write_report
-
-        for path in write_report(document, out):
+        for path in write_report(document, out, overwrite=overwrite):
             click.echo(f"wrote {path}", err=True)
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import html
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import OutputError
 from capsule_edge.runtime.spec import INTENDED_USE
 
 from ._extras import require
+from ._files import write_together
 
-__all__ = ["STYLE", "schema_path", "to_html", "to_markdown", "write_certificate"]
+__all__ = ["STYLE", "certificate_stem", "schema_path", "to_html", "to_markdown", "write_certificate"]
 
 Certificate = Mapping[str, Any]
 Rows = Sequence[Sequence[str]]
@@ -35,33 +34,27 @@ def schema_path() -> Path:
     return Path(__file__).with_name("schema") / "certificate.schema.json"
 
 
-def write_certificate(certificate: Certificate, folder: str | Path, *, stem: str | None = None) -> list[Path]:
-    """Write ``<stem>.json``, ``.md`` and ``.html`` into ``folder`` and return their paths.
+def certificate_stem(file: str, kind: str) -> str:
+    """What the certificate's files are called: the certified file's name and the kind."""
+    return f"{file}.{kind}"
 
-    ``stem`` is by default the certified file's name and the kind. Each is written whole or not at all. Raises
-    ``OutputError`` where the folder cannot be written.
+
+def write_certificate(
+    certificate: Certificate, folder: str | Path, *, stem: str | None = None, overwrite: bool = False
+) -> list[Path]:
+    """Write ``<stem>.json``, ``.md`` and ``.html`` into ``folder``, all or none, and return their paths.
+
+    ``stem`` is by default ``certificate_stem``. Raises ``OutputError`` where the folder cannot be written, or holds
+    that certificate and may not be overwritten.
     """
-    folder = Path(folder)
-    stem = stem or f"{certificate['models']['b']['file']}.{certificate['kind']}"
+    stem = stem or certificate_stem(certificate["models"]["b"]["file"], certificate["kind"])
     texts = {
         "json": json.dumps(certificate, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
         "md": to_markdown(certificate),
         "html": to_html(certificate),
     }
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for suffix, text in texts.items():
-            path = folder / f"{stem}.{suffix}"
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(partial, path)
-            written.append(path)
-    except OSError as error:
-        raise OutputError(
-            f"the certificate cannot be written to {folder}: {error.strerror or error}"
-        ) from None
-    return written
+    contents = {f"{stem}.{suffix}": text for suffix, text in texts.items()}
+    return write_together(folder, contents, sign=f"{stem}.json", overwrite=overwrite)
 
 
 def to_markdown(certificate: Certificate) -> str:

@@ -21,14 +21,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from capsule_edge.runtime.backends import open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError
 from capsule_edge.runtime.spec import EventParameters, ModelSpec, OperatingPoint
 
+from ._files import write_whole
 from .event_search import BUDGET, Fit, fit_events, read_with
 from .findings import score_findings
 from .recordings import Answers, read_answers
@@ -78,21 +80,29 @@ def fitted_spec(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
 
 
 def put_into_run(folder: Path, document: Mapping[str, Any]) -> None:
-    """Change the spec in the ``run.json`` of a training to what was fitted. Raises ``InputError``, ``ModelError``."""
-    path = folder / "run.json"
-    try:
-        run = json.loads(path.read_text("utf-8"))
-        spec = ModelSpec.from_json(json.dumps({**run["spec"], "precision": "fp32"}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} holds no spec of a training: {error}", hint="name the folder of a run"
-        ) from None
+    """Change the spec in the ``run.json`` of a training to what was fitted.
+
+    Raises ``InputError``, ``ModelError``, and ``OutputError`` with the file as it was.
+    """
+    run, spec = _run_of(folder)
     run["spec"] = {
         key: value for key, value in fitted_spec(spec, document).to_dict().items() if key != "precision"
     }
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    text = json.dumps(run, indent=1, ensure_ascii=False) + "\n"
+    write_whole(folder / "run.json", text, "the training's facts")
+
+
+def _run_of(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
+    """A training's ``run.json`` and the spec in it. Raises ``InputError``."""
+    path = folder / "run.json"
+    try:
+        run: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        spec = ModelSpec.from_json(json.dumps({**run["spec"], "precision": "fp32"}))
+    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
+        raise InputError(
+            f"{path} holds no spec of a training: {error}", hint="name the folder of a run"
+        ) from None
+    return run, spec
 
 
 def _left_out(
@@ -153,8 +163,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--into", type=Path, metavar="RUN", help="training whose run.json takes the result")
     options = parser.parse_args()
-    if options.budget < 0:
+    if not 0 <= options.budget < math.inf:
         parser.error(f"the budget is {options.budget}, allowed is 0 or more")
+    if options.capture_fps is not None and not 0 < options.capture_fps < math.inf:
+        parser.error(f"the capture rate is {options.capture_fps}, allowed is more than 0")
+    if options.into is not None:
+        # Before a search of minutes.
+        _run_of(options.into)
     spec = open_model(options.model).spec
     fitted, held = (
         [read_answers(run, truth, spec, capture_fps=options.capture_fps) for run, truth in pairs]
@@ -162,10 +177,7 @@ def main() -> None:
     )
     document = fit_document(spec, fitted, held, budget=options.budget)
     fitted_spec(spec, document)
-    try:
-        options.out.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{options.out} cannot be written: {error.strerror}") from None
+    write_whole(options.out, json.dumps(document, indent=1, allow_nan=False) + "\n", "the fit")
     if options.into is not None:
         put_into_run(options.into, document)
     rule = EventParameters(**document["events"])

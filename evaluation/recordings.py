@@ -9,7 +9,6 @@ JSON.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -24,11 +23,16 @@ from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
 from capsule_edge.runtime.events import capture_scale, time_kind
 from capsule_edge.runtime.spec import ModelSpec
 
-from .datasets import label_key
+from ._files import check_free
 from .events import Span, labelled_events, reading_curve
 from .findings import FoundEvent, Reading, score_findings
+from .samples import label_key, read_rows
 
 __all__ = ["Answers", "compare_with_truth", "read_answers", "summarise"]
+
+_EVENT = ("label", "start_index", "end_index", "peak_index", "peak_p", "start_s", "end_s")
+_FRAMES_HINT = "name the folder that 'capsule-edge run' left"
+_TRUTH_HINT = "its columns are index,frame_number,time_s,label; index and label are needed"
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,17 @@ def read_answers(run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float 
     """A ``frames.csv``, or the folder that holds it, joined by index with its truth.
 
     Capture time is that of the runtime: without ``capture_fps`` a playback file is taken at the model's assumed rate.
-    Raises ``InputError`` for a file that is absent, other rows or columns than the model's labels, and a label of the
-    truth that the model does not know.
+    Raises ``InputError`` for a file that is absent or no such table, other rows or columns than the model's labels,
+    and a label of the truth that the model does not know.
     """
     path = run / "frames.csv" if run.is_dir() else run
-    rows, marked = _joined(path, truth)
-    labels = [label_key(row["label"]) for row in marked]
-    unknown = sorted(set(labels) - set(spec.keys))
-    if unknown:
-        raise InputError(f"{truth} has the labels {unknown}, the model knows {list(spec.keys)}")
+    joined = _join(path, truth)
+    joined.check_labels(spec.keys, truth)
     columns = [f"p_{key}" for key in spec.keys]
-    if lacking := [name for name in columns if name not in rows[0]]:
+    if lacking := [name for name in columns if name not in joined.rows[0]]:
         raise InputError(f"{path} lacks the columns {lacking}: another model's labels")
-    times = np.array([float(row["time_s"] or "nan") for row in rows])
-    values = np.array([[float(row[name] or "nan") for name in columns] for row in rows])
+    values = np.column_stack([joined.column(name) for name in columns])
+    times = joined.column("time_s")
     steps = np.diff(times[np.isfinite(times)])
     distance = float(np.median(steps)) if len(steps) else None
     scale = capture_scale(
@@ -75,52 +76,58 @@ def read_answers(run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float 
         time_kind=time_kind(distance),
         capture_fps=capture_fps,
     )
-    return Answers(path.parent.name, np.array(labels), times * scale, values)
+    return Answers(path.parent.name, np.array(joined.labels), times * scale, values)
 
 
 def compare_with_truth(folder: Path, truth: Path) -> dict[str, Any]:
     """Frame figures of one recording, its ``reading`` for ``findings``, and its true and found events as ``spans``.
 
-    Raises ``InputError`` for a file that is absent or when the two do not have the same rows.
+    A frame to which the truth gives no time has that of the run. Raises ``InputError`` for a file that is absent or
+    does not fit, when the two do not have the same rows, and for a label of the truth that the model does not know.
     """
-    rows, marked = _joined(folder / "frames.csv", truth)
-    try:
-        study = json.loads((folder / "study.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no study.json that can be read: {error}") from None
-    if not any(row["label"] for row in rows):
-        raise InputError(f"no frame of {folder} was classified, so there is nothing to compare")
-    name = study["source"]["name"]
-    labels = [label_key(row["label"]) for row in marked]
-    # A frame that is missing from a cut recording has no time there, and its truth may have none.
-    timed = [i for i, row in enumerate(marked) if row["time_s"]]
-    times = [float(marked[i]["time_s"]) for i in timed]
+    path = folder / "frames.csv"
+    joined = _join(path, truth)
+    rows, labels = joined.rows, joined.labels
+    name, found = _study(folder)
+    joined.check_labels([column[2:] for column in rows[0] if column.startswith("p_")], truth)
+    if "p_normal" not in rows[0]:
+        raise InputError(f"{path} lacks the column 'p_normal': its model knows no normal frame")
     answered = [i for i, row in enumerate(rows) if row["label"]]
-    normal = np.array([float(rows[i]["p_normal"]) for i in answered])
-    abnormal = np.array([labels[i] != "normal" for i in answered])
-    found = [Span(name, e["label"], e["start_s"], e["end_s"], e["peak_p"]) for e in study["events"]]
+    if not answered:
+        raise InputError(f"no frame of {folder} was classified, so there is nothing to compare")
+    abnormal = 1 - joined.column("p_normal")
+    if not np.isfinite(abnormal[answered]).all():
+        raise InputError(f"{path} has a label without its probabilities")
+    abnormal[[i for i, row in enumerate(rows) if not row["label"]]] = np.nan
+    read, marked = joined.column("time_s"), joined.marked_s
+    apart = np.abs(read - marked)[np.isfinite(read) & np.isfinite(marked)]
+    times = np.where(np.isfinite(marked), marked, read)
+    # A frame that is missing from a cut recording has no time there, and its truth may have none.
+    timed = np.flatnonzero(np.isfinite(times)).tolist()
+    true = labelled_events([labels[i] for i in timed], times[timed].tolist(), name)
     return {
         "recording": name,
         "frames": len(rows),
         "answered": len(answered),
-        "largest_time_difference_s": max(
-            abs(float(rows[i]["time_s"]) - time)
-            for i, time in zip(timed, times, strict=True)
-            if rows[i]["time_s"]
-        ),
+        "largest_time_difference_s": float(apart.max()) if len(apart) else None,
         "frame_accuracy": float(np.mean([rows[i]["label"] == labels[i] for i in answered])),
         "always_normal": float(np.mean([labels[i] == "normal" for i in answered])),
-        "sensitivity_by_share_read": reading_curve(1 - normal, abnormal),
+        "sensitivity_by_share_read": reading_curve(
+            abnormal[answered], np.array([labels[i] != "normal" for i in answered])
+        ),
         "reading": Reading(
             name,
             labels,
-            np.array([1 - float(row["p_normal"]) if row["label"] else np.nan for row in rows]),
+            abnormal,
             [
                 FoundEvent(e["label"], e["start_index"], e["end_index"], e["peak_index"], e["peak_p"])
-                for e in study["events"]
+                for e in found
             ],
         ),
-        "spans": {"true": labelled_events([labels[i] for i in timed], times, name), "found": found},
+        "spans": {
+            "true": true,
+            "found": [Span(name, e["label"], e["start_s"], e["end_s"], e["peak_p"]) for e in found],
+        },
     }
 
 
@@ -129,21 +136,53 @@ def summarise(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return score_findings([document["reading"] for document in documents])
 
 
-def _joined(frames: Path, truth: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    rows, marked = _table(frames), _table(truth)
-    if not rows or [row.get("index") for row in rows] != [row.get("index") for row in marked]:
+@dataclass(frozen=True)
+class _Joined:
+    """The rows of ``frames.csv`` with what the truth says of each: keys, and seconds, NaN where it gives none."""
+
+    path: Path
+    rows: list[dict[str, str]]
+    labels: list[str]
+    marked_s: npt.NDArray[np.float64]
+
+    def column(self, name: str) -> npt.NDArray[np.float64]:
+        """A column as numbers, NaN for an empty cell. Raises ``InputError`` for what is none."""
+        return _numbers(self.path, [row[name] for row in self.rows], name)
+
+    def check_labels(self, known: Sequence[str], truth: Path) -> None:
+        if unknown := sorted(set(self.labels) - set(known)):
+            raise InputError(f"{truth} has the labels {unknown}, the model knows {list(known)}")
+
+
+def _join(frames: Path, truth: Path) -> _Joined:
+    rows = [row for _, row in read_rows(frames, ("index", "time_s", "label"), hint=_FRAMES_HINT)]
+    marked = list(read_rows(truth, ("index", "label"), hint=_TRUTH_HINT))
+    for line, row in marked:
+        if not row["label"]:
+            raise InputError(f"{truth} line {line} has no label", hint="Normal is a label too")
+    if not rows or [row["index"] for row in rows] != [row["index"] for _, row in marked]:
         raise InputError(
             f"{frames} has {len(rows)} frames and {truth} marks {len(marked)}: not the same recording"
         )
-    return rows, marked
+    times = _numbers(truth, [row.get("time_s", "") for _, row in marked], "time_s")
+    return _Joined(frames, rows, [label_key(row["label"]) for _, row in marked], times)
 
 
-def _table(path: Path) -> list[dict[str, str]]:
+def _numbers(path: Path, cells: Sequence[str], name: str) -> npt.NDArray[np.float64]:
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        return np.array([float(cell or "nan") for cell in cells])
+    except ValueError as error:
+        raise InputError(f"{path} has a {name} that is no number: {error}") from None
+
+
+def _study(folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """The recording's name and its events."""
+    try:
+        study = json.loads((folder / "study.json").read_text("utf-8"))
+        name, events = study["source"]["name"], [{key: e[key] for key in _EVENT} for e in study["events"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} holds no study.json that can be read: {error}") from None
+    return str(name), events
 
 
 def main() -> None:
@@ -152,23 +191,27 @@ def main() -> None:
     )
     parser.add_argument("pairs", nargs="+", type=Path, metavar="RUN_FOLDER TRUTH")
     parser.add_argument("--out", type=Path, help="folder for plots (PNG), one HTML page and the JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace the report that is there")
     options = parser.parse_args()
     pairs = options.pairs
     if len(pairs) % 2:
         parser.error(f"{len(pairs)} paths, needed is a run folder and a truth file for each recording")
+    if options.out is not None:
+        from .recordings_report import SIGN, write_recordings
+
+        check_free(options.out, SIGN, overwrite=options.overwrite)
     documents = [compare_with_truth(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
     summary = summarise(documents)
     if options.out is not None:
-        from .recordings_report import write_recordings
-
-        for path in write_recordings(documents, summary, options.out):
+        for path in write_recordings(documents, summary, options.out, overwrite=options.overwrite):
             print(f"wrote {path}", file=sys.stderr)
     for document in documents:
         spans = document.pop("spans")
         document.pop("reading")
+        apart = document["largest_time_difference_s"]
+        times = "the truth gives no times" if apart is None else f"times within {1000 * apart:.3f} ms"
         print(
-            f"{document['recording']}: {document['frames']} frames joined,"
-            f" times within {1000 * document['largest_time_difference_s']:.3f} ms;"
+            f"{document['recording']}: {document['frames']} frames joined, {times};"
             f" label right on {document['frame_accuracy']:.1%} (always normal {document['always_normal']:.1%});"
             f" {len(spans['true'])} findings, {len(spans['found'])} events"
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._extras import require
-from ._files import write_whole
+from ._files import write_together
 from .certificate import STYLE
 from .events import Span, reading_curve
 
@@ -25,33 +25,36 @@ if TYPE_CHECKING:
 
     from .findings import Reading
 
-__all__ = ["plots", "to_html", "write_recordings"]
+__all__ = ["SIGN", "plots", "to_html", "write_recordings"]
+
+SIGN = "recordings.json"  # where it lies, the others are whole
 
 Documents = Sequence[Mapping[str, Any]]
 _GREY = "#9a9aa0"
 _SHARES = np.r_[np.geomspace(0.001, 0.1, 60), np.linspace(0.11, 1, 90)]
 
 
-def write_recordings(documents: Documents, summary: Mapping[str, Any], folder: str | Path) -> list[Path]:
+def write_recordings(
+    documents: Documents, summary: Mapping[str, Any], folder: str | Path, *, overwrite: bool = False
+) -> list[Path]:
     """Write ``recordings.json``, ``recordings.html``, ``reading.png`` and ``events.png`` into ``folder``.
 
-    ``documents`` are of ``recordings.compare_with_truth``, ``summary`` of ``summarise``. Raises ``OutputError``
-    where the folder cannot be written.
+    ``documents`` are of ``recordings.compare_with_truth``, ``summary`` of ``summarise``. All or none are written.
+    Raises ``OutputError`` where the folder cannot be, or holds such a report and may not be overwritten.
     """
     require("matplotlib")
-    folder = Path(folder)
     figures = plots(documents)
     plain = [{k: v for k, v in d.items() if k not in ("reading", "spans")} for d in documents]
     text = json.dumps({"recordings": plain, "events": summary}, ensure_ascii=False, indent=1, allow_nan=False)
     contents: dict[str, str | bytes] = {
-        "recordings.json": text + "\n",
+        SIGN: text + "\n",
         "recordings.html": to_html(documents, summary, figures),
     }
     for name, figure in figures.items():
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
         contents[f"{name}.png"] = picture.getvalue()
-    return [write_whole(folder / name, content, "the report") for name, content in contents.items()]
+    return write_together(folder, contents, sign=SIGN, overwrite=overwrite)
 
 
 def plots(documents: Documents) -> dict[str, Figure]:

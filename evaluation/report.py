@@ -14,39 +14,39 @@ import numpy as np
 from capsule_edge.runtime.spec import INTENDED_USE
 
 from ._extras import require
-from ._files import write_whole
+from ._files import write_together
 from .certificate import STYLE
 from .curves import ABNORMAL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plots", "to_html", "write_report"]
+__all__ = ["SIGN", "plots", "to_html", "write_report"]
+
+SIGN = "evaluation.json"  # where it lies, the others are whole
 
 Document = Mapping[str, Any]
 _BLUE, _GREY = "#335c9e", "#9a9aa0"
 
 
-def write_report(document: Document, folder: str | Path) -> list[Path]:
-    """Write ``evaluation.json``, ``evaluation.html`` and one PNG a plot into ``folder``; returns their paths.
+def write_report(document: Document, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+    """Write ``evaluation.json``, ``evaluation.html`` and one PNG a plot into ``folder``, all or none.
 
     ``document`` is what ``capsule-edge evaluate --json`` prints: ``metrics.evaluate`` with ``model`` and
-    ``data``. Raises ``OutputError`` where the folder cannot be written.
+    ``data``. Returns the paths. Raises ``OutputError`` where the folder cannot be written, or holds such a report and
+    may not be overwritten.
     """
     require("matplotlib")
-    folder = Path(folder)
     figures = plots(document)
     contents: dict[str, bytes] = {
-        "evaluation.json": (
-            json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-        ).encode(),
+        SIGN: (json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode(),
         "evaluation.html": to_html(document, figures).encode(),
     }
     for name, figure in figures.items():
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
         contents[f"{name}.png"] = picture.getvalue()
-    return [write_whole(folder / name, content, "the report") for name, content in contents.items()]
+    return write_together(folder, contents, sign=SIGN, overwrite=overwrite)
 
 
 def plots(document: Document) -> dict[str, Figure]:

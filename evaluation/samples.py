@@ -81,11 +81,12 @@ def read_rows(table: Path, needed: Sequence[str], *, hint: str = "") -> Iterator
         if column not in (rows.fieldnames or ()):
             found = ", ".join(rows.fieldnames or ()) or "none"
             raise InputError(f"{table} lacks the column {column!r}, it has {found}", hint=hint)
-    for row in rows:
-        yield (
-            rows.line_num,
-            {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)},
-        )
+    try:
+        for row in rows:
+            cells = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+            yield rows.line_num, cells
+    except csv.Error as error:
+        raise InputError(f"{table} line {rows.line_num} is no CSV: {error}") from None
 
 
 def read_frame(sample: Sample | str | Path) -> npt.NDArray[np.uint8]:

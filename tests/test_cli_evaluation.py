@@ -23,7 +23,7 @@ from capsule_edge.evaluation.certificate import schema_path
 from capsule_edge.evaluation.parity import parity_summary
 from capsule_edge.evaluation.predict import load_predictions
 from capsule_edge.runtime.backends import open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, UsageError
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
 from capsule_edge.runtime.preprocess import preprocess
 
 FRAMES = 120
@@ -190,6 +190,29 @@ def test_compare_of_a_model_with_itself(model: Path, frames: Path, tmp_path: Pat
     written = json.loads((tmp_path / "out" / "a.onnx.shipping.json").read_text())
     assert written == document
     assert (tmp_path / "out" / "a.onnx.shipping.html").is_file()
+
+
+def test_a_report_that_is_there_stays_unless_told(model: Path, frames: Path, tmp_path: Path) -> None:
+    for command, models, sign in (
+        (evaluate, [model], "evaluation.json"),
+        (compare, [model, model], "a.onnx.shipping.json"),
+    ):
+        out = tmp_path / sign
+        arguments = [*models, "--data", frames, "--resamples", 0, "--out", out]
+        assert call(command, *arguments).exit_code == 0
+        (out / sign).write_text("mine")
+        line = refused(command, OutputError, *arguments)
+        assert line == f"{out} already holds {sign} (choose another --out, or pass --overwrite)"
+        assert (out / sign).read_text() == "mine"
+        assert call(command, *arguments, "--overwrite").exit_code == 0
+        assert json.loads((out / sign).read_text())["data"]["split"] == "val"
+        (tmp_path / "file").write_text("")
+        assert "a file lies in its place" in refused(command, OutputError, *arguments[:-1], tmp_path / "file")
+    # Certificates of other models and kinds lie side by side.
+    other = write_tiny_model(tmp_path / "b.onnx")
+    again = call(compare, model, other, "--data", frames, "--resamples", 0, "--out", out)
+    assert again.exit_code == 0
+    assert len(list(out.glob("*.shipping.json"))) == 2
 
 
 def test_compare_ends_in_4_when_a_gate_fails(model: Path, frames: Path, tmp_path: Path) -> None:

@@ -1,0 +1,240 @@
+"""``evaluation.recordings`` and ``event_fit`` on truth files and runs as people have them: a figure, or one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import write_tiny_model
+
+from capsule_edge.evaluation import event_fit, recordings
+from capsule_edge.evaluation.recordings import compare_with_truth, read_answers, summarise
+from capsule_edge.evaluation.recordings_report import write_recordings
+from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.errors import InputError, OutputError
+
+LABELS = ("normal", "ulcer")
+FRAMES, ULCER = 60, range(20, 30)
+EVENT = {"label": "ulcer", "start_index": 20, "end_index": 29, "peak_index": 25, "peak_p": 0.8}
+
+
+def write_run(folder: Path, labels: Sequence[str] = LABELS) -> Path:
+    """What a run leaves of a recording with an ulcer from 10 to 15 s; its last frame is missing."""
+    folder.mkdir(exist_ok=True)
+    rows = [
+        ",".join(
+            [
+                "index",
+                "pts",
+                "time_s",
+                "status",
+                "duplicate_of",
+                "detail",
+                "label",
+                *(f"p_{k}" for k in labels),
+            ]
+        )
+    ]
+    for i in range(FRAMES - 1):
+        p = 0.8 if i in ULCER else 0.1
+        rows.append(f"{i},{i},{i * 0.5},classified,,,{labels[p > 0.5]},{1 - p},{p}")
+    rows.append(f"{FRAMES - 1},,,missing,,,,,")
+    (folder / "frames.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    study = {"source": {"name": "exam.mp4"}, "events": [{"id": 1, **EVENT, "start_s": 10.0, "end_s": 15.0}]}
+    (folder / "study.json").write_text(json.dumps(study), encoding="utf-8")
+    return folder
+
+
+def write_truth(path: Path, *, header: str = "index,frame_number,time_s,label", times: bool = True) -> Path:
+    rows = []
+    for i in range(FRAMES):
+        time, label = i * 0.5 if times else "", "Ulcer" if i in ULCER else "Normal"
+        cell = {"index": i, "frame_number": i, "time_s": time, "label": label}
+        rows.append(",".join(str(cell.get(name, "")) for name in header.split(",")))
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+def call(module: Any, *arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [str(argument) for argument in arguments]
+    return subprocess.run(
+        [sys.executable, "-m", module.__name__, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "times"),
+    [("index,label", True), ("index,frame_number,label", True), ("index,frame_number,time_s,label", False)],
+)
+def test_a_truth_without_times_has_those_of_the_run(
+    run: Path, tmp_path: Path, header: str, times: bool
+) -> None:
+    truth = write_truth(tmp_path / "truth.csv", header=header, times=times)
+    document = compare_with_truth(run, truth)
+    assert document["largest_time_difference_s"] is None
+    assert [(s.label, s.start_s, s.end_s) for s in document["spans"]["true"]] == [("ulcer", 10.0, 15.0)]
+    assert summarise([document])["hit"] == 1
+    done = call(recordings, run, truth)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the truth gives no times" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["largest_time_difference_s"] is None
+    assert (
+        len(
+            read_answers(
+                run, truth, open_model(write_tiny_model(tmp_path / "m.onnx", labels=LABELS)).spec
+            ).labels
+        )
+        == FRAMES
+    )
+
+
+TRUTHS = {
+    "label": (lambda text: text.replace("time_s,label", "time_s,finding"), "lacks the column 'label'"),
+    "index": (lambda text: text.replace("index,", "row,"), "lacks the column 'index'"),
+    "empty": (lambda text: "", "lacks the column 'index'"),
+    "no label": (lambda text: text.replace("\n3,3,1.5,Normal", "\n3,3,1.5,"), "line 5 has no label"),
+    "unknown": (lambda text: text.replace("Ulcer", "Ulzer"), r"the labels \['ulzer'\], the model knows"),
+    "short": (lambda text: text[: text.index("\n40,")], "not the same recording"),
+    "bytes": (lambda text: text.replace("Ulcer", "Ulc\xe8re").encode("latin-1"), "is not UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", TRUTHS)
+def test_a_truth_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, fault: str) -> None:
+    change, said = TRUTHS[fault]
+    truth = write_truth(tmp_path / "truth.csv")
+    text = change(truth.read_text("utf-8"))
+    truth.write_bytes(text if isinstance(text, bytes) else text.encode())
+    spec = open_model(write_tiny_model(tmp_path / "m.onnx", labels=LABELS)).spec
+    for read in (lambda: compare_with_truth(run, truth), lambda: read_answers(run, truth, spec)):
+        with pytest.raises(InputError, match=said):
+            read()
+
+
+def test_times_that_are_no_numbers_are_named(run: Path, tmp_path: Path) -> None:
+    truth = write_truth(tmp_path / "truth.csv")
+    truth.write_text(truth.read_text("utf-8").replace("\n3,3,1.5,", "\n3,3,1:30,"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"truth\.csv has a time_s that is no number.*1:30"):
+        compare_with_truth(run, truth)
+    (tmp_path / "taken").write_text("")
+    done = call(recordings, run, truth)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "Traceback" not in done.stderr
+
+
+RUNS = {
+    "frames.csv": {
+        "no label": (lambda text: text.replace(",label,", ",found,"), "lacks the column 'label'"),
+        "no times": (lambda text: text.replace("time_s", "t"), "lacks the column 'time_s'"),
+        "no normal": (lambda text: text.replace("p_normal", "p_ulcer2"), "the model knows"),
+        "words": (lambda text: text.replace(",0.9,", ",high,", 1), "p_normal that is no number"),
+        "half": (lambda text: text.replace(",0.9,", ",,", 1), "a label without its probabilities"),
+    },
+    "study.json": {
+        "no source": (lambda text: text.replace("source", "file"), "holds no study.json that can be read"),
+        "no events": (lambda text: text.replace("events", "event"), "holds no study.json that can be read"),
+        "no peak": (lambda text: text.replace("peak_p", "p"), "holds no study.json that can be read"),
+        "list": (lambda text: "[]", "holds no study.json that can be read"),
+        "cut": (lambda text: text[:40], "holds no study.json that can be read"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [(name, fault) for name, faults in RUNS.items() for fault in faults]
+)
+def test_a_run_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, name: str, fault: str) -> None:
+    change, said = RUNS[name][fault]
+    truth = write_truth(tmp_path / "truth.csv")
+    (run / name).write_text(change((run / name).read_text("utf-8")), encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        compare_with_truth(run, truth)
+
+
+def test_a_report_that_is_there_stays_unless_told(run: Path, tmp_path: Path) -> None:
+    truth, out = write_truth(tmp_path / "truth.csv"), tmp_path / "out"
+    assert call(recordings, run, truth, "--out", out).returncode == 0
+    (out / "recordings.json").write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    done = call(recordings, run, truth, "--out", out)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr
+        == f"error: {out} already holds recordings.json (choose another --out, or pass --overwrite)\n"
+    )
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert call(recordings, run, truth, "--out", out, "--overwrite").returncode == 0
+    assert json.loads((out / "recordings.json").read_text())["events"]["hit"] == 1
+
+
+def test_a_report_is_written_whole_or_not_at_all(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = compare_with_truth(run, write_truth(tmp_path / "truth.csv"))
+    out, move = tmp_path / "out", os.replace
+    write_recordings([document], summarise([document]), out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).name == "reading.png" and ".earlier" not in Path(source).name:
+            raise PermissionError(13, "Permission denied")
+        move(source, target)
+
+    monkeypatch.setattr("os.replace", refuse)
+    changed = {**document, "recording": "another.mp4"}
+    with pytest.raises(OutputError, match=r"reading\.png cannot be written: permission denied"):
+        write_recordings([changed], summarise([changed]), out, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_fit_leaves_whole_files_or_none(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = dict.fromkeys(("smoothing_s", "max_gap_s", "min_frames", "release"), (1,)) | {"merge_s": (0.0,)}
+    monkeypatch.setattr("capsule_edge.evaluation.event_search.GRID", grid)
+    model, truth = write_tiny_model(tmp_path / "m.onnx", labels=LABELS), write_truth(tmp_path / "truth.csv")
+
+    def fit(*more: object) -> None:
+        words = ["event_fit", model, "--fit", run, truth, *more]
+        monkeypatch.setattr("sys.argv", [str(word) for word in words])
+        event_fit.main()
+
+    (tmp_path / "no run").mkdir()
+    with pytest.raises(InputError, match="holds no spec of a training"):
+        fit("--out", tmp_path / "events.json", "--into", tmp_path / "no run")
+    assert not (tmp_path / "events.json").exists()  # known before the search
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        fit("--out", tmp_path / "a file" / "events.json")
+    fit("--out", tmp_path / "new" / "events.json")
+    assert json.loads((tmp_path / "new" / "events.json").read_text())["measured"]["fitted"]["hit"] == 1
+    for option, value in (("--budget", "nan"), ("--budget", "-1"), ("--capture-fps", "0")):
+        with pytest.raises(SystemExit) as stopped:
+            fit("--out", tmp_path / "events.json", option, value)
+        assert stopped.value.code == 2
+    unmarked = tmp_path / "unmarked.csv"
+    unmarked.write_text(truth.read_text().replace(",label", ""))
+    with pytest.raises(InputError, match="lacks the column 'label'"):
+        fit("--out", tmp_path / "events.json", "--hold", run, unmarked)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["events.json"]
+
+
+def test_what_has_no_answer_counts_for_nothing(run: Path, tmp_path: Path) -> None:
+    document = compare_with_truth(run, write_truth(tmp_path / "truth.csv"))
+    assert (document["frames"], document["answered"]) == (FRAMES, FRAMES - 1)
+    assert np.isnan(document["reading"].abnormal).tolist() == [False] * (FRAMES - 1) + [True]
+    assert document["largest_time_difference_s"] == 0.0
