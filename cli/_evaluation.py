@@ -13,6 +13,8 @@ import click
 
 from capsule_edge.runtime.errors import UsageError
 
+from ._tables import PartedTable
+
 __all__ = [
     "NO_CERTIFICATE",
     "console",
@@ -26,7 +28,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from capsule_edge.evaluation.datasets import Dataset
 
@@ -67,15 +68,9 @@ def console() -> Console:
     return Console(soft_wrap=True, markup=False, highlight=False, width=width)
 
 
-def table(*columns: str, numbers: bool = True) -> Table:
-    """An empty table; the first column holds names, the others ``numbers``, flush right, or text."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for i, name in enumerate(columns):
-        made.add_column(name, no_wrap=i == 0 or numbers, justify="right" if i and numbers else "left")
-    return made
+def table(*columns: str, numbers: bool = True) -> PartedTable:
+    """An empty table; the first column holds names, the others ``numbers``, flush right, or text that may be folded."""
+    return PartedTable(columns, numbers=numbers)
 
 
 def warn_left_out(dataset: Dataset, skipped: Sequence[str]) -> None:

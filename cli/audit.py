@@ -66,7 +66,7 @@ def _print(document: dict[str, Any]) -> None:
         )
     sides = list(next(iter(document["classes"].values())))
     classes = table(
-        "class", *(f"{side}: {what}" for side in sides for what in ("frames", "videos", "rests on"))
+        "class", *(f"{side}:\n{what}" for side in sides for what in ("frames", "videos", "rests on"))
     )
     for label, entry in document["classes"].items():
         counts = (entry[side][what] for side in sides for what in ("frames", "videos", "rests_on"))
