@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from capsule_edge.runtime.cpu import describe_cpu
+from capsule_edge.runtime.errors import UsageError
 
-__all__ = ["describe_machine"]
+__all__ = ["describe_machine", "limit_cores", "load_now", "peak_memory"]
 
 _PACKAGES = (
     "capsule-edge",
@@ -22,27 +24,66 @@ _PACKAGES = (
     "ai-edge-litert",
 )
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+# Linux tells energy where the processor has RAPL and counts instructions where it lends its counters; virtual machines
+# mostly have neither.
+_ENERGY = Path("/sys/class/powercap")
+_COUNTERS = Path("/sys/bus/event_source/devices")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, governor, load, system and versions; None for what is not told."""
+    """Processor, cores that this process may use, governor, load, whether energy and instructions are told,
+    system and versions; None for what is not told."""
     try:
         governor = _GOVERNOR.read_text("utf-8").strip()
     except OSError:
         governor = None
-    try:
-        load: float | None = round(os.getloadavg()[0], 2)
-    except (OSError, AttributeError):  # Windows
-        load = None
     return {
         "cpu": describe_cpu().to_dict(),
         "cores_allowed": _allowed(),
         "governor": governor,
-        "load_1min": load,
+        "load_1min": load_now(),
+        "energy_counters": _has(_ENERGY, "*rapl*"),
+        "instruction_counters": _has(_COUNTERS, "cpu*"),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _installed(name) for name in _PACKAGES},
     }
+
+
+def load_now() -> float | None:
+    """Processes that wanted a core over the last minute; None where the system does not tell."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):  # Windows
+        return None
+
+
+def peak_memory() -> int | None:
+    """Bytes that this process held at most; None where the system does not tell."""
+    if sys.platform == "linux":
+        # Not getrusage, whose figure starts from what the parent held.
+        with open("/proc/self/status", encoding="utf-8") as status:
+            return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")), None)
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
+
+
+def limit_cores(cores: int) -> None:
+    """Let this process use ``cores`` cores. Raises ``UsageError`` where there are fewer, or none can be chosen."""
+    allowed = _allowed()
+    if not 1 <= cores <= allowed:
+        raise UsageError(f"cores is {cores}, allowed are 1 to {allowed}")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+    elif cores < allowed:
+        raise UsageError(f"this system cannot keep a process to {cores} of {allowed} cores")
+
+
+def _has(folder: Path, pattern: str) -> bool | None:
+    return any(folder.glob(pattern)) if sys.platform == "linux" else None
 
 
 def _allowed() -> int:

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.backends import Format, find_format, installed_backends, open_model, readers_of
+from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.errors import CapsuleEdgeError, UsageError
 from capsule_edge.runtime.reader import Reader
 
@@ -316,6 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     document = {
         "benchmark": "peers",
         "recording": options.video.name,
+        "frames": scan(options.video).present,
         "threads": options.threads,
         "machine": describe_machine(),
         "pins": {name: list(PEERS[name].pins) for name in options.peers or PEERS},

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["plot_result"]
+__all__ = ["plot_result", "plot_scaling"]
 
 
 def plot_result(
@@ -60,6 +60,41 @@ def plot_result(
         )
         written.append(_save(figure, folder / "pareto.png"))
     return written
+
+
+def plot_scaling(found: Mapping[str, Any], path: Path) -> Path:
+    """Draws what ``scaling`` found as one PNG: against length, size of frames, cores and recordings at once.
+
+    Needs matplotlib.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, ((time, memory), (size, rate)) = pyplot.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
+    rows = found["length"]
+    frames = [row["frames"] for row in rows]
+    time.plot(frames, [row["core_s"] for row in rows], "o-", label="core time")
+    time.plot(frames, [row["seconds"] for row in rows], "o--", label="wall time")
+    time.set(xlabel="frames", ylabel="seconds", title="Time against length", xlim=(0, None), ylim=(0, None))
+    time.legend(fontsize="small")
+    memory.plot(frames, [row["peak_mb"] or np.nan for row in rows], "o-")
+    memory.set(
+        xlabel="frames", ylabel="MB", title="Peak memory against length", xlim=(0, None), ylim=(0, None)
+    )
+    size.plot([row["side"] ** 2 / 1e6 for row in found["size"]],
+              [1e3 * row["core_s"] / row["frames"] for row in found["size"]], "o-")  # fmt: skip
+    size.set(
+        xlabel="megapixels of a frame", ylabel="core ms a frame", title="Size", xlim=(0, None), ylim=(0, None)
+    )
+    for name, key, label in (("cores", "cores", "cores"), ("at_once", "recordings", "recordings at once")):
+        rate.plot(
+            [row[key] for row in found[name]], [row["frames_per_s"] for row in found[name]], "o-", label=label
+        )
+    rate.set(xlabel="number", ylabel="frames a second", title="Cores, recordings at once", ylim=(0, None))
+    rate.legend(fontsize="small")
+    return _save(figure, path)
 
 
 def _name(entry: Mapping[str, Any]) -> str:

@@ -22,13 +22,13 @@ from capsule_edge.evaluation.datasets import Dataset, load_dataset
 from capsule_edge.evaluation.variants import Score, score_files
 from capsule_edge.runtime.backends import BACKENDS, installed_backends, open_model
 from capsule_edge.runtime.cpu import describe_cpu
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
 
+from .documents import update_document
 from .latency import measure, open_each, summarise
 
-__all__ = ["find_variants", "time_variants", "to_markdown", "update_document"]
+__all__ = ["find_variants", "time_variants", "to_markdown"]
 
-_BEGIN, _END = "<!-- table -->", "<!-- /table -->"
 _FIRST = "fp32.onnx"
 # What a row is called, in the order of the table; files of other names follow as they are.
 _NAMES = {
@@ -94,23 +94,6 @@ def to_markdown(scores: Sequence[Score], latencies: Latencies, note: str) -> str
             cells.append("" if row is None else f"{row['p50_ms']:.2f} ({row['ratio']:.2f})")
         lines.append(cells)
     return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", note])
-
-
-def update_document(path: Path, table: str) -> None:
-    """Put ``table`` between the markers of the document. Raises ``InputError`` where it has none."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    if text.count(_BEGIN) != 1 or text.count(_END) != 1 or text.index(_BEGIN) > text.index(_END):
-        raise InputError(f"{path} has no place for the table", hint=f"put {_BEGIN} and {_END} around it")
-    before, after = text[: text.index(_BEGIN)], text[text.index(_END) :]
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(f"{before}{_BEGIN}\n{table}\n{after}", encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _note(dataset: Dataset, size: int, rounds: int) -> str:

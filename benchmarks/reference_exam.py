@@ -28,7 +28,7 @@ from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.errors import CapsuleEdgeError, UsageError
 from capsule_edge.runtime.video import decode
 
-__all__ = ["FRAMES", "RECORDINGS", "SIDE", "write_exam"]
+__all__ = ["FRAMES", "RECORDINGS", "SIDE", "cut_recording", "find_recordings", "write_exam"]
 
 FRAMES = 57_600
 SIDE = 336
@@ -42,32 +42,34 @@ _PHANTOM_BITS = 0.7
 Frame = npt.NDArray[np.uint8]
 
 
-def write_exam(path: Path, *, frames: int = FRAMES, recordings: Sequence[Path] = ()) -> dict[str, Any]:
+def write_exam(
+    path: Path, *, frames: int = FRAMES, recordings: Sequence[Path] = (), side: int = SIDE
+) -> dict[str, Any]:
     """Write the first ``frames`` frames of the examination; the phantom's where there are no ``recordings``.
 
-    Returns what the file is: its source, frames, bits per pixel asked for and reached. Raises ``UsageError`` for
-    fewer than one frame.
+    ``side`` in pixels, even, with as many bits each. Returns what the file is: its source, frames, bits per pixel
+    asked for and reached. Raises ``UsageError`` for fewer than one frame and for such sides.
     """
-    if frames < 1:
-        raise UsageError(f"frames is {frames}, allowed is 1 or more")
+    if frames < 1 or side < 2 or side % 2:
+        raise UsageError(f"frames is {frames} and side {side}, allowed are 1 or more and an even number")
     bits = _bits_per_pixel(recordings) if recordings else _PHANTOM_BITS
-    views = _turned(recordings) if recordings else _phantom()
+    views = _turned(recordings, side) if recordings else _phantom(side)
     with av.open(str(path), "w", options={"movflags": "faststart"}) as out:
         # One slice a picture and settings close to the recordings'; "fast" looks for motion less long.
         stream = out.add_stream("libx264", rate=FPS, options={"preset": "fast", "threads": "2"})
-        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
         stream.codec_context.time_base = Fraction(1, FPS)
-        stream.bit_rate = round(bits * SIDE * SIDE * FPS)
+        stream.bit_rate = round(bits * side * side * FPS)
         for index, view in zip(range(frames), views, strict=False):
             frame = av.VideoFrame.from_ndarray(view, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    reached = 8 * sum(sample.size for sample in scan(path).samples) / frames / SIDE**2
+    reached = 8 * sum(sample.size for sample in scan(path).samples) / frames / side**2
     return {
         "source": "recordings" if recordings else "phantom",
         "frames": frames,
-        "side": SIDE,
+        "side": side,
         "bits_per_pixel": {"asked": round(bits, 3), "reached": round(reached, 3)},
         "bytes": path.stat().st_size,
     }
@@ -79,29 +81,50 @@ def _bits_per_pixel(recordings: Sequence[Path]) -> float:
     return 8 * sum(sample.size for each in containers for sample in each.samples) / pixels
 
 
-def _turned(recordings: Sequence[Path]) -> Iterator[Frame]:
+def _turned(recordings: Sequence[Path], side: int) -> Iterator[Frame]:
     """All frames of the recordings, scaled and turned about the middle, another angle each round."""
     for turn in count():
         for recording in recordings:
             for picture in decode(scan(recording)):
                 if picture.frame is not None:
-                    yield _turn(to_rgb(picture.frame), turn * _TURN)
+                    yield _turn(to_rgb(picture.frame), turn * _TURN, side)
 
 
-def _turn(rgb: Frame, degrees: float) -> Frame:
+def _turn(rgb: Frame, degrees: float, side: int) -> Frame:
     height, width = rgb.shape[:2]
-    move = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, SIDE / max(height, width))
-    move[:, 2] += (SIDE - width) / 2, (SIDE - height) / 2
-    return np.asarray(cv2.warpAffine(rgb, move, (SIDE, SIDE), flags=cv2.INTER_CUBIC), np.uint8)
+    move = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, side / max(height, width))
+    move[:, 2] += (side - width) / 2, (side - height) / 2
+    return np.asarray(cv2.warpAffine(rgb, move, (side, side), flags=cv2.INTER_CUBIC), np.uint8)
 
 
-def _phantom() -> Iterator[Frame]:
+def _phantom(side: int) -> Iterator[Frame]:
     from capsule_edge.runtime.phantom import DEMO_SEED, Phantom
 
     for turn in count():
         phantom = Phantom(DEMO_SEED + turn)
         for index in range(phantom.frames):
-            yield _turn(phantom.render(index), 0)
+            yield _turn(phantom.render(index), 0, side)
+
+
+def cut_recording(path: Path, frames: int, out: Path) -> int:
+    """Copy the pictures of a recording up to the first key frame behind ``frames``, without encoding them again.
+
+    The answer is how many there are. Raises ``InputError`` as ``scan`` does.
+    """
+    scan(path)
+    partial = out.with_name(out.name + ".partial.mp4")
+    with av.open(str(path)) as whole, av.open(str(partial), "w", options={"movflags": "faststart"}) as part:
+        source = whole.streams.video[0]
+        stream = part.add_stream_from_template(source)
+        copied = 0
+        for packet in whole.demux(source):
+            if packet.dts is None or (packet.is_keyframe and copied >= frames):
+                break
+            packet.stream = stream
+            part.mux(packet)
+            copied += 1
+    os.replace(partial, out)
+    return copied
 
 
 def find_recordings() -> list[Path]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,6 +30,8 @@ from capsule_edge.runtime.shipped import default_model
 from capsule_edge.runtime.sources import sight
 from capsule_edge.runtime.stages import Buffers, gather, locate
 from capsule_edge.runtime.video import Container, scan
+
+from .machine import limit_cores
 
 __all__ = ["measure"]
 
@@ -100,8 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--frames", type=int, help="frames of the whole pipeline's turns; all by default")
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[: options.cores]))
+    limit_cores(options.cores)
     container = scan(options.recording)
     model = options.model or default_model()
     backend = open_model(model, threads=1)

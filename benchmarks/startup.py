@@ -32,15 +32,8 @@ print(json.dumps({"open_s": opened - started}), flush=True)
 frames = np.zeros((batch, side, side, 3), np.uint8)
 for _ in range(5):
     model.run(frames)
-peak = None
-if sys.platform == "linux":
-    # Not getrusage, whose figure starts from what the parent held.
-    with open("/proc/self/status", encoding="utf-8") as status:
-        peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-elif sys.platform == "darwin":
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"peak_bytes": peak}), flush=True)
+from capsule_edge.benchmarks.machine import peak_memory
+print(json.dumps({"peak_bytes": peak_memory()}), flush=True)
 """
 
 

@@ -16,7 +16,8 @@ pytest.importorskip("ai_edge_litert", reason="needs the extra 'litert'")
 
 from quantised_models import KEYS, write_run
 
-from capsule_edge.benchmarks.quantization import find_variants, to_markdown, update_document
+from capsule_edge.benchmarks.documents import update_document
+from capsule_edge.benchmarks.quantization import find_variants, to_markdown
 from capsule_edge.benchmarks.quantization import main as tabulate
 from capsule_edge.evaluation.datasets import load_dataset
 from capsule_edge.evaluation.variants import Score, score_files
