@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ __all__ = [
     "progress",
     "table",
     "warn_left_out",
+    "warn_of_overlap",
 ]
 
 if TYPE_CHECKING:
@@ -79,6 +80,14 @@ def warn_left_out(dataset: Dataset, skipped: Sequence[str]) -> None:
         click.echo(f"warning: {file.name} is listed under two labels and is left out", err=True)
     for name in skipped:
         click.echo(f"warning: {name} cannot be read and is left out", err=True)
+
+
+def warn_of_overlap(overlap: Mapping[str, int] | None, frames: int) -> None:
+    """Says on stderr where frames are of videos that the model was trained on."""
+    if overlap is not None and overlap["frames"]:
+        from capsule_edge.evaluation.training_videos import describe_overlap
+
+        click.echo(f"warning: {describe_overlap(overlap, frames)}", err=True)
 
 
 def number(value: Any, digits: int = 3) -> str:

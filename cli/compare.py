@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from ._evaluation import console, data_folder, interval_cell, number, progress, table, warn_left_out
+from ._evaluation import (
+    console,
+    data_folder,
+    interval_cell,
+    number,
+    progress,
+    table,
+    warn_left_out,
+    warn_of_overlap,
+)
 
 
 @click.command(
@@ -102,6 +111,7 @@ def command(
                 advance=advance,
             )
     warn_left_out(dataset, certificate["data"]["skipped"])
+    warn_of_overlap(certificate["data"]["training_overlap"], certificate["data"]["frames"])
     if out is not None:
         for path in write_certificate(certificate, out, overwrite=overwrite):
             click.echo(f"wrote {path}", err=True)
@@ -114,6 +124,8 @@ def command(
 
 
 def _print(certificate: dict[str, Any]) -> None:
+    from capsule_edge.evaluation.training_videos import describe_overlap
+
     screen = console()
     data, models = certificate["data"], certificate["models"]
     screen.print(
@@ -156,4 +168,5 @@ def _print(certificate: dict[str, Any]) -> None:
     for flip in certificate["flips"][:10]:
         worst = ", ".join(frame["file"] for frame in flip["worst"][:2])
         screen.print(f"{flip['frames']} {flip['from']} became {flip['to']}: {worst}")
+    screen.print(describe_overlap(data["training_overlap"], data["frames"]))
     screen.print(f"verdict: {certificate['verdict']}")

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from ._evaluation import console, data_folder, interval_cell, number, progress, table, warn_left_out
+from ._evaluation import (
+    console,
+    data_folder,
+    interval_cell,
+    number,
+    progress,
+    table,
+    warn_left_out,
+    warn_of_overlap,
+)
 
 
 @click.command(
@@ -60,6 +69,7 @@ def command(
     from capsule_edge.evaluation.datasets import describe, load_dataset
     from capsule_edge.evaluation.metrics import evaluate
     from capsule_edge.evaluation.report import SIGN, write_report
+    from capsule_edge.evaluation.training_videos import training_overlap
     from capsule_edge.runtime.backends import open_model
 
     if out is not None:
@@ -77,7 +87,9 @@ def command(
         "model": describe_model(opened),
         "data": describe(dataset),
         **evaluate(predictions, findings=findings, resamples=resamples, seed=seed),
+        "training_overlap": training_overlap([opened.spec], predictions.video_ids),
     }
+    warn_of_overlap(document["training_overlap"], len(predictions))
     if out is not None:
         for path in write_report(document, out, overwrite=overwrite):
             click.echo(f"wrote {path}", err=True)
@@ -101,6 +113,8 @@ def _warn_of_leak(root: Path, split: str | None) -> None:
 
 
 def _print(document: dict[str, Any]) -> None:
+    from capsule_edge.evaluation.training_videos import describe_overlap
+
     screen = console()
     model, data = document["model"], document["data"]
     screen.print(
@@ -153,3 +167,4 @@ def _print(document: dict[str, Any]) -> None:
         screen.print(f"no intervals: {intervals['reason']}")
     if document["skipped"]:
         screen.print(f"{len(document['skipped'])} frames could not be read and are left out", highlight=False)
+    screen.print(describe_overlap(document["training_overlap"], document["frames"]))

@@ -17,6 +17,7 @@ from capsule_edge.runtime.errors import CapsuleEdgeError, OutputError
 from .datasets import Dataset, describe, load_dataset
 from .metrics import evaluate
 from .predict import Predictions, predict
+from .training_videos import describe_overlap, training_overlap
 
 __all__ = ["render_card"]
 
@@ -46,7 +47,6 @@ figure. Intervals, where there are enough videos for any, are 95 %, from a boots
 
 _UNSEEN = """, none of them in training (SEE-AI names no video; blocks of 1,000 consecutive file numbers stand for \
 them)"""
-_UNKNOWN = """; whether any of them was trained on is not known here"""
 
 _TERMS = """
 ## Training and its data
@@ -88,6 +88,8 @@ def render_card(fp32: Backend, int8: Backend, dataset: Dataset) -> str:
     own = data["name"] == spec.provenance.get("data") and data["split"] == "val" != spec.provenance.get(
         "split"
     )
+    overlap = training_overlap([fp32.spec, spec], answers["INT8"].video_ids)
+    unseen = own if overlap is None else not any(overlap[k] for k in ("frames", "frames_without_video"))
     # Points that were fitted on recordings name those; the others name what the temperature comes from too.
     points = sorted(
         (p for p in spec.operating_points.values() if p.measured_on), key=lambda p: not p.provisional
@@ -100,7 +102,8 @@ def render_card(fp32: Backend, int8: Backend, dataset: Dataset) -> str:
                 safe="safe on CPUs without VNNI" if spec.saturation_safe else "not safe on CPUs without VNNI",
                 temperature=spec.temperature, held_out=points[0].measured_on if points else "no held-out frames",
                 where=f"Split `{data['split']}` of {data['name']}" if data["split"] else data["name"],
-                unseen=_UNSEEN if own else _UNKNOWN, frames=first["frames"], videos=first["videos"],
+                unseen=_UNSEEN if unseen else f"; {describe_overlap(overlap, first['frames'])}",
+                frames=first["frames"], videos=first["videos"],
             ),
             _overall(whole, floors=own),
             "\n### Without Worms\n\nOne video holds all its frames.\n",

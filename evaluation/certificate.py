@@ -13,6 +13,7 @@ from capsule_edge.runtime.spec import INTENDED_USE
 
 from ._extras import require
 from ._files import write_together
+from .training_videos import describe_overlap
 
 __all__ = ["STYLE", "certificate_stem", "schema_path", "to_html", "to_markdown", "write_certificate"]
 
@@ -101,7 +102,8 @@ def _scope(certificate: Certificate) -> str:
     return (
         f"Measured on {data['frames']:,} frames of {data['videos']} videos of {data['name']}, split "
         f"{data['split'] or 'all'}{skipped}, by {tool['name']} {tool['version']}. "
-        f"A is {_model(certificate, 'a')}; B is {_model(certificate, 'b')}. Data SHA-256 {data['sha256']}."
+        f"A is {_model(certificate, 'a')}; B is {_model(certificate, 'b')}. Data SHA-256 {data['sha256']}. "
+        f"As to training: {describe_overlap(data.get('training_overlap'), data['frames'])}."
     )
 
 

@@ -54,6 +54,7 @@ def compare_models(
         kind="shipping",
         models={"a": describe_model(a), "b": describe_model(b)},
         data=describe(dataset),
+        specs=(a.spec, b.spec),
         events=agree_on_events(a, b, recordings) if recordings else None,
         resamples=resamples,
         seed=seed,
@@ -90,6 +91,7 @@ def compare_table(
         kind="conversion",
         models={"a": describe_table(table), "b": describe_model(b)},
         data=describe(dataset),
+        specs=(b.spec,),
         resamples=resamples,
         seed=seed,
     )

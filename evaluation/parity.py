@@ -9,7 +9,7 @@ resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -17,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.spec import ModelSpec
 
 from ._extras import require
 from .bootstrap import LEVEL, interval, mean_defined, rates, resample_videos, resampled_figures
 from .calibration import ece
 from .metrics import defined, one_vs_rest_auc
 from .predict import Predictions
+from .training_videos import training_overlap
 
 __all__ = ["SCHEMA", "Kind", "certify", "parity_summary", "with_sha256"]
 
@@ -48,6 +50,7 @@ def certify(
     kind: Kind,
     models: Mapping[str, Mapping[str, Any]],
     data: Mapping[str, Any],
+    specs: Sequence[ModelSpec] = (),
     events: Mapping[str, Any] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -55,10 +58,10 @@ def certify(
     """The certificate of ``b`` against ``a`` as a JSON-ready document of ``schema/certificate.schema.json``.
 
     ``models`` has ``a`` and ``b``, each with file, name, version, precision, sha256 and backend; ``data``
-    has name, sha256 and split; ``events`` is what ``events.event_agreement`` found on recordings. Gates of
-    *shipping*: agreement >= 99 %, macro-F1 loss <= .005, and of each class the interval of its sensitivity
-    loss within 1 point: beyond it fails, across it is undecided, as is every class with under 100 frames or
-    3 videos. The one gate of *conversion*: agreement >= 99.9 %.
+    has name, sha256 and split; ``specs`` say which videos the models were trained on; ``events`` is what
+    ``events.event_agreement`` found on recordings. Gates of *shipping*: agreement >= 99 %, macro-F1 loss <= .005, and
+    of each class the interval of its sensitivity loss within 1 point: beyond it fails, across it is undecided, as is
+    every class with under 100 frames or 3 videos. The one gate of *conversion*: agreement >= 99.9 %.
 
     Raises ``InputError`` when the two answer for different frames or labels.
     """
@@ -94,6 +97,7 @@ def certify(
             "frames": len(a),
             "videos": len({video for video in a.video_ids if video is not None}),
             "skipped": sorted(set(a.skipped) | set(b.skipped)),
+            "training_overlap": training_overlap(specs, a.video_ids),
         },
         "gates": gates,
         "agreement": agreement,

@@ -62,7 +62,8 @@ def read_answers(run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float 
     """
     path = run / "frames.csv" if run.is_dir() else run
     joined = _join(path, truth)
-    joined.check_labels(spec.keys, truth)
+    if unknown := joined.unknown(spec.keys):
+        raise InputError(f"{truth} has the labels {unknown}, the model knows {list(spec.keys)}")
     columns = [f"p_{key}" for key in spec.keys]
     if lacking := [name for name in columns if name not in joined.rows[0]]:
         raise InputError(f"{path} lacks the columns {lacking}: another model's labels")
@@ -82,14 +83,15 @@ def read_answers(run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float 
 def compare_with_truth(folder: Path, truth: Path) -> dict[str, Any]:
     """Frame figures of one recording, its ``reading`` for ``findings``, and its true and found events as ``spans``.
 
-    A frame to which the truth gives no time has that of the run. Raises ``InputError`` for a file that is absent or
-    does not fit, when the two do not have the same rows, and for a label of the truth that the model does not know.
+    A frame to which the truth gives no time has that of the run. ``unknown_labels`` are those of the truth that the
+    model does not have: such a finding is never hit, and may be seen under another name. Raises ``InputError`` for a
+    file that is absent or does not fit, and when the two do not have the same rows.
     """
     path = folder / "frames.csv"
     joined = _join(path, truth)
     rows, labels = joined.rows, joined.labels
     name, found = _study(folder)
-    joined.check_labels([column[2:] for column in rows[0] if column.startswith("p_")], truth)
+    known = [column[2:] for column in rows[0] if column.startswith("p_")]
     if "p_normal" not in rows[0]:
         raise InputError(f"{path} lacks the column 'p_normal': its model knows no normal frame")
     answered = [i for i, row in enumerate(rows) if row["label"]]
@@ -109,6 +111,7 @@ def compare_with_truth(folder: Path, truth: Path) -> dict[str, Any]:
         "recording": name,
         "frames": len(rows),
         "answered": len(answered),
+        "unknown_labels": joined.unknown(known),
         "largest_time_difference_s": float(apart.max()) if len(apart) else None,
         "frame_accuracy": float(np.mean([rows[i]["label"] == labels[i] for i in answered])),
         "always_normal": float(np.mean([labels[i] == "normal" for i in answered])),
@@ -149,9 +152,9 @@ class _Joined:
         """A column as numbers, NaN for an empty cell. Raises ``InputError`` for what is none."""
         return _numbers(self.path, [row[name] for row in self.rows], name)
 
-    def check_labels(self, known: Sequence[str], truth: Path) -> None:
-        if unknown := sorted(set(self.labels) - set(known)):
-            raise InputError(f"{truth} has the labels {unknown}, the model knows {list(known)}")
+    def unknown(self, known: Sequence[str]) -> list[str]:
+        """Labels of the truth that are not among those ``known``."""
+        return sorted(set(self.labels) - set(known))
 
 
 def _join(frames: Path, truth: Path) -> _Joined:
@@ -206,6 +209,12 @@ def main() -> None:
         for path in write_recordings(documents, summary, options.out, overwrite=options.overwrite):
             print(f"wrote {path}", file=sys.stderr)
     for document in documents:
+        if document["unknown_labels"]:
+            print(
+                f"warning: the model of {document['recording']} has no label {', '.join(document['unknown_labels'])}:"
+                " such findings cannot be hit, only seen under another name",
+                file=sys.stderr,
+            )
         spans = document.pop("spans")
         document.pop("reading")
         apart = document["largest_time_difference_s"]

@@ -17,6 +17,7 @@ from ._extras import require
 from ._files import write_together
 from .certificate import STYLE
 from .curves import ABNORMAL
+from .training_videos import describe_overlap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,6 +104,7 @@ def _notes(document: Document) -> list[str]:
         notes.append(f"No intervals: {intervals['reason']}.")
     if document["skipped"]:
         notes.append(f"{len(document['skipped'])} frames could not be read and are left out.")
+    notes.append(f"As to training: {describe_overlap(document.get('training_overlap'), document['frames'])}.")
     return notes
 
 

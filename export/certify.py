@@ -93,7 +93,7 @@ def certify_files(
     progress(f"Keras answers {len(dataset.samples):,} frames")
     said = predict(keras, dataset)
     save_predictions(said, table)
-    data, reference = describe(dataset), describe_table(table)
+    data, reference, specs = describe(dataset), describe_table(table), (keras.spec,)
     answers: dict[str, Predictions] = {}
     certificates = {}
     for name, twin in twins.items():
@@ -103,7 +103,12 @@ def certify_files(
                 answers[each] = predict(files[each], dataset)
         second = describe_model(files[name])
         conversion = certify(
-            said, answers[name], kind="conversion", models={"a": reference, "b": second}, data=data
+            said,
+            answers[name],
+            kind="conversion",
+            models={"a": reference, "b": second},
+            data=data,
+            specs=specs,
         )
         if conversion["verdict"] == "fail":
             raise GateError(
@@ -117,7 +122,13 @@ def certify_files(
             events = agree_on_events(files[twin], files[name], recordings)
         models = {"a": describe_model(files[twin]), "b": second}
         shipping = certify(
-            answers[twin], answers[name], kind="shipping", models=models, data=data, events=events
+            answers[twin],
+            answers[name],
+            kind="shipping",
+            models=models,
+            data=data,
+            specs=specs,
+            events=events,
         )
         certificates[name] = conversion, shipping
     return certificates

@@ -55,12 +55,14 @@ def build_int8_tflite(model: IntegerModel, spec: ModelSpec) -> bytes:
 def finish(model: Any, spec: ModelSpec) -> bytes:
     """The flatbuffer of a TFLite model with ``spec`` in its metadata, in place of any that is there."""
     key = METADATA_KEY.encode()
-    model.metadata = [entry for entry in model.metadata or [] if entry.name != key]
-    entry, buffer = schema.MetadataT(), schema.BufferT()
-    entry.name, entry.buffer = key, len(model.buffers)
-    buffer.data = np.frombuffer(spec.to_json().encode(), np.uint8)
-    model.metadata.append(entry)
-    model.buffers.append(buffer)
+    model.metadata = model.metadata or []
+    entry = next((entry for entry in model.metadata if entry.name == key), None)
+    if entry is None:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = key, len(model.buffers)
+        model.metadata.append(entry)
+        model.buffers.append(schema.BufferT())
+    model.buffers[entry.buffer].data = np.frombuffer(spec.to_json().encode(), np.uint8)
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
@@ -168,6 +169,13 @@ class ModelSpec:
         for name, value in (("provenance", self.provenance), ("parity", self.parity or {})):
             if not isinstance(value, Mapping):
                 raise ModelError(f"the model's {name} is {value!r}, a JSON object is needed")
+        videos = self.provenance.get("training_videos", [])
+        if not isinstance(videos, list) or not all(
+            isinstance(mark, str) and re.fullmatch("[0-9a-f]{8}", mark) for mark in videos
+        ):
+            raise ModelError(
+                f"the model's provenance.training_videos is {videos!r}, a list of 8 hexadecimal digits each is needed"
+            )
         events = self.events
         for name in ("assumed_capture_fps", "smoothing_s", "max_gap_s", "min_frames", "release"):
             _positive(getattr(events, name), f"events.{name}")

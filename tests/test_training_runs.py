@@ -20,6 +20,8 @@ from click.testing import CliRunner
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 from capsule_edge.cli.train import command
+from capsule_edge.evaluation.datasets import Sample
+from capsule_edge.evaluation.training_videos import training_provenance
 from capsule_edge.runtime.errors import InputError, Interrupted, OutputError, UsageError
 from capsule_edge.train import weights
 from capsule_edge.train.cache import cached_frames
@@ -209,6 +211,8 @@ def test_a_corrupt_image_is_named_skipped_and_counted(data: Path, tmp_path: Path
     assert "warning: 2 images could not be read and are left out" in result.stderr
     provenance = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["spec"]["provenance"]
     assert (provenance["frames"], provenance["unreadable"]) == (190, 2)
+    samples = [Sample(Path("x"), "polyp", video_id=f"v{i}") for i in range(12)]
+    assert provenance["training_videos"] == training_provenance(samples)["training_videos"]
 
 
 def test_tensorboard_shows_the_curve(data: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from capsule_edge.evaluation.calibration import fit_temperature, operating_points
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset
+from capsule_edge.evaluation.training_videos import training_provenance
 from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSpec, Role
@@ -166,7 +167,10 @@ def train_run(
         ranges = {k.removeprefix(_RANGE): ends for k, ends in learnt.items() if k.startswith(_RANGE)}
         _quantise(everything, config, out, saving[1], journal, ranges)
         calibration: dict[str, Any] = dict(weights.load(out / "calibration.npz"))
-        spec = _spec(name, keys, calibration["logits"], calibration["labels"], config, dataset, everything)
+        learnt_from = [open_model(path).spec for path in teachers if path.suffix != ".npz"]
+        spec = _spec(
+            name, keys, calibration["logits"], calibration["labels"], config, dataset, everything, learnt_from
+        )
         document = {
             "architecture": config.architecture,
             "size": config.size,
@@ -284,6 +288,7 @@ def _spec(
     config: TrainConfig,
     dataset: Dataset,
     everything: Frames,
+    learnt_from: Sequence[ModelSpec],
 ) -> ModelSpec:
     temperature = fit_temperature(logits, labels)
     scaled = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
@@ -312,6 +317,7 @@ def _spec(
             "frames": len(dataset.samples) - len(everything.unreadable),
             "unreadable": len(everything.unreadable),
             "videos": len({s.video_id for s in dataset.samples}),
+            **training_provenance(dataset.samples, learnt_from),
             "phantom_frames": config.phantom,
             "training": config.to_dict(),
         },
