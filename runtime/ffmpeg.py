@@ -3,8 +3,8 @@
 FFmpeg conceals what it can and stays silent. How much it admits depends on the decoder's threads and on
 ``err_detect``. Measured with 200 single-bit flips, each in another picture of a real H.264 recording of
 1,417 (FFmpeg 8.1): one thread reports 190 of them, again and again the same; slice threads 0; frame
-threads 177 to 190, differing from run to run. So pictures are decoded by one thread, always, and there is
-no option for it.
+threads 177 to 190, differing from run to run. So a decoder has one thread, always, and there is no option for
+it; several decoders may work side by side (``groups``).
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ __all__ = [
     "MOST_PIXELS",
     "Step",
     "decode_packets",
+    "drain",
     "open_decoder",
     "open_recording",
     "picture_packets",
     "quote",
+    "send",
 ]
 
 # Containers only: a play list or a script (HLS, concat, SDP) named .mp4 would make FFmpeg open other
@@ -132,36 +134,41 @@ def decode_packets(
     sent = 0
     running = False
     for packet in picture_packets(source, stream):
-        failed = None
-        pictures: list[VideoFrame] = []
         if needed is not None and not (sent < len(needed) and needed[sent]):
+            pictures = []
             if running:
-                pictures = _drain(decoder)
+                pictures = drain(decoder, waiting)
                 decoder.flush_buffers()
                 running = False
             sent += 1
-            yield Step(sent, _match(pictures, waiting))
+            yield Step(sent, pictures)
             waiting.clear()
             continue
-        waiting[sent] = packet.pts
         running = True
-        try:
-            if packet.is_discard:
-                packet = _shown(packet)
-            # A fresh object each: PyAV keeps marks by identity, and small integers are one object everywhere.
-            packet.opaque = (sent,)
-            pictures = decoder.decode(packet)
-        except av.error.FFmpegError:
-            failed = sent
+        yield send(decoder, packet, sent, waiting)
         sent += 1
-        yield Step(sent, _match(pictures, waiting), failed)
-    yield Step(sent, _match(_drain(decoder), waiting), last=True)
+    yield Step(sent, drain(decoder, waiting), last=True)
 
 
-def _drain(decoder: VideoCodecContext) -> list[VideoFrame]:
+def send(
+    decoder: VideoCodecContext, packet: Packet[VideoStream], index: int, waiting: dict[int, int | None]
+) -> Step:
+    """Hand a packet to the decoder; ``waiting`` holds those whose pictures have not come (index to pts)."""
+    waiting[index] = packet.pts
+    try:
+        if packet.is_discard:
+            packet = _shown(packet)
+        # A fresh object each: PyAV keeps marks by identity, and small integers are one object everywhere.
+        packet.opaque = (index,)
+        return Step(index + 1, _match(decoder.decode(packet), waiting))
+    except av.error.FFmpegError:
+        return Step(index + 1, [], index)
+
+
+def drain(decoder: VideoCodecContext, waiting: dict[int, int | None]) -> list[tuple[int, VideoFrame]]:
     """The pictures that the decoder had kept back."""
     try:
-        return decoder.decode(None)
+        return _match(decoder.decode(None), waiting)
     except av.error.FFmpegError:
         return []
 

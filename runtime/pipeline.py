@@ -1,11 +1,11 @@
 """A recording through the model, on all cores: decode, prepare and infer, each in threads of its own.
 
-    decode (1 thread) -> gate, prepare (1 thread) -> infer (several) -> the caller, in order
+    decode (several) -> gate, prepare (1 thread) -> infer (several) -> the caller, in order
 
-Between the stages lie a few items, so memory does not grow with the recording. A recording is decoded by one
-thread (``docs/decisions/0002-one-decoding-thread.md``). The model is run by several threads at once, each
-with a batch of its own: on the processors that capsules are read on this uses the cores better than one batch
-spread over them. No answer depends on the plan.
+Between the stages lie a few items, so memory does not grow with the recording. A decoder has one thread, and
+groups of pictures that stand apart have decoders of their own (``docs/decisions/0002-one-decoding-thread.md``).
+The model is run by several threads at once, each with a batch of its own: on the processors that capsules are
+read on this uses the cores better than one batch spread over them. No answer depends on the plan.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ T = TypeVar("T")
 # Pictures that are handed from the decoder's thread to the next at once: a hand-over costs as much as a
 # tenth of a picture.
 _CHUNK = 8
+# Groups of pictures decoded at once, each with its decoder's memory.
+_MOST_LANES = 4
 
 
 class Plan(Protocol):
@@ -119,6 +121,7 @@ def answer_frames(
     An error in any stage is raised here, behind the answers of the frames that came before it.
     """
     spec, buffers = backend.spec.input, Buffers()
+    lanes = min(plan.most_workers, _MOST_LANES)
 
     def answer(batch: Batch) -> Answered:
         if not len(batch.pixels):
@@ -130,7 +133,7 @@ def answer_frames(
         sights = candidates(found.probabilities, found.features, batch.pictures, backend.spec)
         return Answered(batch.frames, found.probabilities.copy(), colours, batch.field_of_view, sights)
 
-    pictures = prefetch(_chunks(sight(container, wanted)), depth=2, name="decode")
+    pictures = prefetch(_chunks(sight(container, wanted, lanes=lanes)), depth=2, name="decode")
     located = locate(_flat(pictures), spec, field_of_view)
     passed = located if gate is None else mark_duplicates(located, gate)
     batches = gather(passed, spec, batch=plan.batch, buffers=buffers)

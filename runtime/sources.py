@@ -36,14 +36,17 @@ def scan(path: str | Path) -> Container:
     return scan_series(path) if is_series(path) else video.scan(path)
 
 
-def sight(container: Container, wanted: Collection[int]) -> Generator[Sighted]:
-    """The wanted frames of a recording, by index; decoding ends behind the last of them."""
+def sight(container: Container, wanted: Collection[int], *, lanes: int = 1) -> Generator[Sighted]:
+    """The wanted frames of a recording, by index; decoding ends behind the last of them.
+
+    ``lanes``: how many groups of pictures are decoded at once (``video.decode``).
+    """
     if isinstance(container, Series):
         for index, rgb in read_series(container, sorted(wanted)):
             yield Sighted(index, rgb, "" if rgb is not None else "damaged")
         return
     last = max(wanted, default=-1)
-    with closing(video.decode(container)) as pictures:  # type: ignore[type-var]
+    with closing(video.decode(container, lanes=lanes)) as pictures:
         for picture in pictures:
             if picture.index in wanted:
                 yield Sighted(picture.index, picture.frame, picture.detail)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["prefetch", "spread"]
+__all__ = ["close", "prefetch", "spread", "wait"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -46,7 +46,7 @@ def prefetch(items: Iterable[T], *, depth: int, name: str = "prefetch") -> Gener
                         ready.append(item)
                         changed.notify_all()
             finally:
-                _close(iterator)
+                close(iterator)
         except BaseException as error:  # a thread has nobody else to tell
             failures.append(error)
         finally:
@@ -60,7 +60,7 @@ def prefetch(items: Iterable[T], *, depth: int, name: str = "prefetch") -> Gener
     try:
         while True:
             with changed:
-                _wait(changed, lambda: bool(ready) or ended, [thread])
+                wait(changed, lambda: bool(ready) or ended, [thread])
                 if not ready:
                     break
                 item = ready.popleft()
@@ -150,7 +150,7 @@ def spread(
     try:
         while True:
             with changed:
-                _wait(changed, has_come, threads)
+                wait(changed, has_come, threads)
                 if given in failures:
                     raise failures[given]
                 if given not in answers:
@@ -165,12 +165,10 @@ def spread(
             changed.notify_all()
         for thread in threads:
             thread.join()
-        _close(iterator)
+        close(iterator)
 
 
-def _wait(
-    changed: threading.Condition, come: Callable[[], bool], threads: Iterable[threading.Thread]
-) -> None:
+def wait(changed: threading.Condition, come: Callable[[], bool], threads: Iterable[threading.Thread]) -> None:
     """Wait until ``come()``, as long as one of the threads that bring it about is alive."""
     while not changed.wait_for(come, timeout=_WATCH_S):
         if not any(thread.is_alive() for thread in threads) and not come():
@@ -178,7 +176,7 @@ def _wait(
             raise RuntimeError(f"a thread ended without a word: {names}")
 
 
-def _close(iterator: Iterator[object]) -> None:
+def close(iterator: Iterator[object]) -> None:
     close = getattr(iterator, "close", None)
     if close is not None:
         close()

@@ -13,7 +13,8 @@ picture, is ``corrupt``. Damage that no decoder notices cannot be seen here.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +26,7 @@ from .colours import to_rgb
 from .containers import REORDER, Container, Sample, scan
 from .errors import InputError
 from .ffmpeg import decode_packets, open_recording, quote
+from .groups import decode_groups
 
 __all__ = ["Container", "Picture", "Sample", "decode", "fetch", "scan", "to_rgb"]
 
@@ -58,11 +60,12 @@ class Picture:
         return to_rgb(self.frame)
 
 
-def decode(container: Container) -> Iterator[Picture]:
+def decode(container: Container, *, lanes: int = 1) -> Generator[Picture]:
     """Every present picture of ``container``, in presentation order, decoded as it is asked for.
 
-    Holds at most some sixty pictures. The file is closed when the generator ends or is closed. There is
-    no option for threads: more than one hides damage (see ``ffmpeg``).
+    Up to ``lanes`` groups of pictures are decoded side by side, where the recording has such (``groups``);
+    what comes is the same. Holds at most some sixty pictures, and as many more or 16 MB with several lanes. The
+    file is closed when the generator ends or is closed.
 
     Raises ``InputError`` when the file is no longer the one that was scanned.
     """
@@ -75,8 +78,8 @@ def decode(container: Container) -> Iterator[Picture]:
     settled = shown = 0
     last: VideoFrame | None = None
     size = container.width, container.height
-    with open_recording(container.path) as (source, stream):
-        for step in decode_packets(container.path, source, stream):
+    with closing(decode_groups(container, lanes)) as steps:
+        for step in steps:
             if step.failed is not None:
                 refused.add(step.failed)
             # A picture that comes after it was given up stays what it was called.

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime import Reader
+from capsule_edge.runtime import Reader, groups
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.pipeline import FixedPlan
 from capsule_edge.runtime.study import STATUSES, Study
@@ -61,10 +61,13 @@ def made(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Reader]]:
-    """One thread with small batches, and several with large ones."""
+    """One thread with small batches, and several with large ones and several decoders."""
     model = write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
     opened = [Reader.open(model, plan=plan) for plan in (FixedPlan(1, 3), FixedPlan(4, 16))]
-    yield opened
+    with pytest.MonkeyPatch.context() as patch:
+        # Also these short files fall into groups.
+        patch.setattr(groups, "_SHORTEST", 1)
+        yield opened
     for reader in opened:
         reader.close()
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capsule_edge.runtime import ffmpeg, video
+from capsule_edge.runtime import ffmpeg, groups, video
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.extents import avi_is_cut, matroska_is_cut, read_boxes
 from capsule_edge.runtime.video import Container, Picture, decode, scan, to_rgb
@@ -250,7 +250,8 @@ def test_bit_flips_in_a_real_recording_are_found_again_and_again(tmp_path: Path,
             assert other == details(pictures)
 
 
-def test_pictures_are_decoded_by_one_thread(made, monkeypatch) -> None:
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_each_decoder_has_one_thread(made, monkeypatch, lanes: int) -> None:
     seen = []
     real = ffmpeg.open_decoder
 
@@ -260,8 +261,11 @@ def test_pictures_are_decoded_by_one_thread(made, monkeypatch) -> None:
         return decoder
 
     monkeypatch.setattr(ffmpeg, "open_decoder", spy)
-    next(decode(scan(made("h264.mp4"))))
-    assert seen == [("NONE", 1, True)]
+    monkeypatch.setattr(groups, "open_decoder", spy)
+    monkeypatch.setattr(groups, "_SHORTEST", 1)
+    assert len(list(decode(scan(made("h264.mp4")), lanes=lanes))) == 60
+    assert 1 <= len(seen) <= lanes
+    assert set(seen) == {("NONE", 1, True)}
 
 
 @pytest.mark.parametrize("kind", ["h264.mp4", "open_gop.mp4", "hevc.mp4"])
