@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from capsule_edge.evaluation.datasets import Dataset
-
-# As train.run holds videos out.
-_FOLDS = 6
-_FRAMES = 1500
 
 
 @click.command(epilog="\b\nExample:\n  capsule-edge export runs/mobilenet --out models/mobilenet")
@@ -40,7 +32,7 @@ _FRAMES = 1500
     multiple=True,
     metavar="LAYER|auto",
     help="Keep this layer in float32; repeatable. 'auto' keeps the fewest for which no gate of shipping fails "
-    "on held-out videos of the training split.",
+    "on the videos that the run held out.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
@@ -70,6 +62,10 @@ def command(
     require(*TRAINING, "tf2onnx", "onnx", extra="train", what="export")
     from capsule_edge.evaluation.datasets import load_dataset
     from capsule_edge.export.bundle import export_run
+    from capsule_edge.export.held_out import frames_to_choose_on
+
+    def tell(step: str) -> None:
+        click.echo(step, err=True)
 
     dataset = None if data is None else load_dataset(data, split=split)
     report = export_run(
@@ -78,8 +74,8 @@ def command(
         dataset=dataset,
         recordings=recordings,
         keep=() if automatic else keep,
-        choose_on=_held_out(load_dataset(data, split="train")) if data is not None and automatic else None,
-        progress=lambda step: click.echo(step, err=True),
+        choose_on=frames_to_choose_on(run, data, progress=tell) if data is not None and automatic else None,
+        progress=tell,
     )
     if dataset is None:
         click.echo("warning: without --data the INT8 files carry no certificate", err=True)
@@ -100,11 +96,3 @@ def command(
             f"agreement {certificate['agreement']:.3%} of {frames:,} frames, max |dp| {certificate['max_abs_dp']:.2g}, "
             f"macro-F1 {certificate['macro_f1_delta']:+.4f}"
         )
-
-
-def _held_out(dataset: Dataset) -> Dataset:
-    """The videos that training holds out to calibrate on, at most some 1,500 frames of them."""
-    from capsule_edge.evaluation.splits import folds
-
-    rows = folds(dataset, _FOLDS)[0][1]
-    return dataset.take(rows[:: max(1, len(rows) // _FRAMES)])

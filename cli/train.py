@@ -88,16 +88,14 @@ def command(
     from capsule_edge.evaluation._extras import TRAINING, require
 
     require(*TRAINING, "sklearn", extra="train", what="training")
-    from capsule_edge.evaluation.datasets import load_dataset
+    from capsule_edge.evaluation.datasets import load_training
     from capsule_edge.train.config import TrainConfig
     from capsule_edge.train.run import train_run
 
     config = TrainConfig.read(config_file) if config_file else TrainConfig()
     given = {field: value for field, value in fields.items() if value is not None}
     config = TrainConfig.of(config.to_dict() | given).override(assignments)
-    dataset = load_dataset(data, split=split or "all")
-    if not split and any(sample.split for sample in dataset.samples):
-        dataset = load_dataset(data, split="train")
+    dataset = load_training(data, split=split)
     skipped: list[str] = []
     with _watch() as show:
 

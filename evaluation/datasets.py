@@ -27,6 +27,7 @@ __all__ = [
     "label_key",
     "list_samples",
     "load_dataset",
+    "load_training",
     "name_below",
     "read_frame",
 ]
@@ -34,7 +35,7 @@ __all__ = [
 ALL = "all"
 """The split that means every row."""
 
-DEFAULT_SPLIT = "val"
+DEFAULT_SPLIT, TRAINING_SPLIT = "val", "train"
 
 _SPLITS = {"training": "train", "valid": "val", "validation": "val"}
 _SPLIT_FOLDERS = {"train", "val", "test", *_SPLITS}
@@ -88,6 +89,13 @@ def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
     if not kept:
         raise InputError(f"every frame of {table} is listed under two labels")
     return _select(Dataset(kept, labels, listing.root, doubtful=tuple(sorted(doubtful))), split)
+
+
+def load_training(path: str | Path, *, split: str | None = None) -> Dataset:
+    """As ``load_dataset``, but None is ``train``, and every row only where the data set names no splits."""
+    if split is None and any(sample.split for sample in list_samples(path).samples):
+        split = TRAINING_SPLIT
+    return load_dataset(path, split=split or ALL)
 
 
 @dataclass(frozen=True)

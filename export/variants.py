@@ -4,8 +4,7 @@
 
 writes FP32 and INT8 files (ONNX and TFLite; INT8 by QAT as in RUN, and after training with ranges by minimum and
 maximum, percentile and entropy) and TFLite with FP16 weights and with dynamic ranges. The representative frames are of
-``train`` videos; what the files are worth is measured on held-out ones, a sixth, as training parts them. Ends in one
-line of JSON.
+``train`` videos; what the files are worth is measured on those that the run held out. Ends in one line of JSON.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ import onnx
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from capsule_edge.evaluation.datasets import Dataset, load_dataset, read_frame
-from capsule_edge.evaluation.splits import folds
+from capsule_edge.evaluation.datasets import Dataset, load_training, read_frame
 from capsule_edge.evaluation.variants import Score, score_files
 from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import CapsuleEdgeError, OutputError
@@ -33,6 +31,7 @@ from capsule_edge.runtime.preprocess import preprocess
 from capsule_edge.runtime.spec import ModelSpec
 from capsule_edge.train.qat import is_saturation_safe
 
+from .held_out import part
 from .integers import read_integers
 from .keras_models import ServingModel
 from .onnx_fp32 import build_fp32_onnx
@@ -41,11 +40,10 @@ from .ptq import METHODS, quantize_after_training
 from .run_folder import Run, load_run
 from .tflite_int8 import build_int8_tflite, finish
 
-__all__ = ["held_out", "make_variants", "representative"]
+__all__ = ["make_variants", "representative"]
 
 Progress = Callable[[str], None]
-# As train.run holds videos out.
-_FOLDS, _BATCH = 6, 32
+_BATCH = 32
 
 
 def representative(dataset: Dataset, run: Run, count: int) -> list[npt.NDArray[np.float32]]:
@@ -62,12 +60,6 @@ def representative(dataset: Dataset, run: Run, count: int) -> list[npt.NDArray[n
     frames = np.stack([preprocess(read_frame(dataset.samples[row]), run.spec.input) for row in chosen])
     pixels = np.asarray((frames.astype(np.float32) - 128) / 128, np.float32)
     return [pixels[at : at + _BATCH] for at in range(0, len(pixels), _BATCH)]
-
-
-def held_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
-    """The videos to calibrate on and those to measure on."""
-    rest, out = folds(dataset, _FOLDS)[0]
-    return dataset.take(rest), dataset.take(out)
 
 
 def make_variants(
@@ -143,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--split", default="train")
+    parser.add_argument("--split", help="default: train, else all")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=512, help="representative frames")
     options = parser.parse_args(arguments)
@@ -152,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(step, file=sys.stderr)
 
     run = load_run(options.run)
-    calibrating, measuring = held_out(load_dataset(options.data, split=options.split))
+    dataset = load_training(options.data, split=options.split)
+    calibrating, measuring = part(options.run, dataset, progress=progress)
     batches = representative(calibrating, run, options.frames)
     paths = make_variants(run, batches, options.out, progress=progress)
     opened = [

@@ -14,19 +14,21 @@ from click.testing import CliRunner
 
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
-from quantised_models import calibrated, fp32_model, pixels_of, write_run
+from quantised_models import KEYS, calibrated, fp32_model, pixels_of, write_run
 
 from capsule_edge.cli.export import command
-from capsule_edge.evaluation.datasets import Dataset, Sample
+from capsule_edge.evaluation.datasets import Dataset, Sample, load_dataset
 from capsule_edge.export.bundle import FILES, export_run
 from capsule_edge.export.graph_checks import check_int8_graph
+from capsule_edge.export.held_out import frames_to_choose_on, part
 from capsule_edge.export.integers import read_integers
 from capsule_edge.export.layers import measure_layers
 from capsule_edge.export.reference import check_layers
 from capsule_edge.export.restore import restore_layers
 from capsule_edge.export.run_folder import load_run, synthetic_frames
-from capsule_edge.runtime.errors import ModelError, UsageError
+from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.tflite_metadata import read_spec
+from capsule_edge.train.held_out import HeldOut
 from capsule_edge.train.kept_layers import keep_float, kept_layers, layers_with_weights
 
 CASES = {
@@ -138,6 +140,68 @@ def test_the_automatic_mode_restores_the_layer_that_is_broken_and_no_other(tmp_p
     assert "0 layers in float: agreement" in said[0]
     # None can be given back, or it would have been.
     assert any(line.startswith(f"{len(chosen)} layers in float: no gate failing") for line in said)
+
+
+def _labelled(root: Path, columns: str, count: int = 36) -> Path:
+    """Frames of twelve videos; ``columns`` are those of labels.csv."""
+    root.mkdir()
+    rows = [columns]
+    for i, frame in enumerate(synthetic_frames(64, count=count, seed=5)):
+        cv2.imencode(".png", frame[..., ::-1])[1].tofile(root / f"{i}.png")
+        split = "train" if i < 30 else "val"
+        cells = {"file": f"{i}.png", "label": KEYS[i % 3], "video_id": f"v{i // 3}", "split": split}
+        rows.append(",".join(cells[name] for name in columns.split(",")))
+    (root / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def test_choices_are_made_on_what_the_run_held_out(tmp_path: Path) -> None:
+    data = _labelled(tmp_path / "data", "file,label,video_id,split")
+    HeldOut(("v2", "v7", "v11")).write(tmp_path)
+    said: list[str] = []
+    chosen = frames_to_choose_on(tmp_path, data, progress=said.append)
+    # v11 is of val, which the certificates are measured on.
+    assert {s.video_id for s in chosen.samples} == {"v2", "v7"}
+    assert said == []
+    rest, out = part(tmp_path, load_dataset(data, split="train"))
+    assert (len(rest.samples), len(out.samples)) == (24, 6)
+    HeldOut(("elsewhere",)).write(tmp_path)
+    with pytest.raises(InputError, match=r"none of the 1 videos that .* held out is in"):
+        frames_to_choose_on(tmp_path, data)
+    for text in ("", "[]", '{"calibration": 3, "stopping": []}'):
+        (tmp_path / "held_out.json").write_text(text)
+        with pytest.raises(InputError, match=r"held_out\.json does not name the videos held out"):
+            frames_to_choose_on(tmp_path, data)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_choices_are_made_on_data_without_splits_too(tmp_path: Path, recorded: bool) -> None:
+    data = _labelled(tmp_path / "data", "file,label,video_id")
+    if recorded:
+        HeldOut(("v2", "v11")).write(tmp_path)
+    said: list[str] = []
+    chosen = frames_to_choose_on(tmp_path, data, progress=said.append)
+    videos = {s.video_id for s in chosen.samples}
+    assert videos == {"v2", "v11"} if recorded else len(videos) == 2
+    assert len(said) == (not recorded)
+    assert all("names no videos held out" in line for line in said)
+    nameless = _labelled(tmp_path / "nameless", "file,label")
+    if recorded:
+        HeldOut(("5", "17")).write(tmp_path)  # frames without a video stand for themselves
+        assert [s.file.name for s in frames_to_choose_on(tmp_path, nameless).samples] == ["5.png", "17.png"]
+    else:
+        with pytest.raises(InputError, match="name no video_id"):
+            frames_to_choose_on(tmp_path, nameless)
+
+
+def test_the_command_chooses_on_data_without_splits(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "plain_cnn", 64)
+    data = _labelled(tmp_path / "data", "file,label,video_id")
+    words = [str(run), "--out", str(tmp_path / "out"), "--data", str(data), "--keep-float", "auto", "--json"]
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "names no videos held out" in result.stderr
+    assert "layers in float:" in result.stderr
 
 
 def test_the_command_keeps_what_it_is_told_and_refuses_to_choose_without_frames(tmp_path: Path) -> None:

@@ -202,21 +202,21 @@ def test_teachers_are_learnt_from(tf_keras: object, frames: Frames, tmp_path: Pa
     from tiny_model import write_tiny_model
 
     from capsule_edge.runtime.backends import open_model
-    from capsule_edge.train.run import _ask
+    from capsule_edge.train.teachers import ask
 
     config = TrainConfig(architecture="plain_cnn", size=SIZE)
     model = models.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
     weights.save(tmp_path / "a.npz", weights.collect(model))
     file = write_tiny_model(tmp_path / "b.onnx", labels=frames.keys, size=SIZE)
     rendered = Frames(frames.pixels[:2], frames.labels[:2], np.full(2, "phantom"), frames.keys)
-    answers = _ask([tmp_path / "a.npz", file], frames.join(rendered), config)
+    answers = ask([tmp_path / "a.npz", file], frames.join(rendered), config)
     logits = model((frames.pixels[:1].astype(np.float32) - 128) / 128).numpy()[0].astype(float)
     own = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     theirs = open_model(file).run(frames.pixels[:1]).probabilities[0]
     assert answers[0] == pytest.approx((own + theirs) / 2, abs=1e-4)
     assert answers[-2:].tolist() == np.eye(3)[frames.labels[:2]].tolist()
     with pytest.raises(InputError, match="other labels"):
-        _ask([write_tiny_model(tmp_path / "c.onnx", size=32)], frames, config)
+        ask([write_tiny_model(tmp_path / "c.onnx", size=32)], frames, config)
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,15 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(data: Path, tmp_path: Path) -
         "replay.npz",
         "run.json",
         "config.json",
+        "held_out.json",
     ):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    held = json.loads((tmp_path / "whole" / "held_out.json").read_text("utf-8"))
+    assert held["calibration"]
+    assert held["stopping"]
+    assert not set(held["calibration"]) & set(held["stopping"])
+    with np.load(tmp_path / "whole" / "calibration.npz") as answers:
+        assert len(answers["labels"]) == 16 * len(held["calibration"])  # the frames of each
     assert curve(tmp_path / "whole") == curve(tmp_path / "killed")
     assert [row["epoch"] for row in curve(tmp_path / "killed") if row["part"] == "fp32"][:2] == ["0", "1"]
     assert not (tmp_path / "killed" / "cache").exists()

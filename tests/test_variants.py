@@ -21,8 +21,9 @@ from capsule_edge.benchmarks.quantization import find_variants, to_markdown
 from capsule_edge.benchmarks.quantization import main as tabulate
 from capsule_edge.evaluation.datasets import load_dataset
 from capsule_edge.evaluation.variants import Score, score_files
+from capsule_edge.export.held_out import part
 from capsule_edge.export.run_folder import load_run, synthetic_frames
-from capsule_edge.export.variants import held_out, main, representative
+from capsule_edge.export.variants import main, representative
 from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError
 
@@ -87,7 +88,7 @@ def test_representative_frames_are_even_over_labels_and_of_other_videos(
     run_folder: Path, frames: Path
 ) -> None:
     run = load_run(run_folder)
-    calibrating, measuring = held_out(load_dataset(frames, split="train"))
+    calibrating, measuring = part(run_folder, load_dataset(frames, split="train"))
     assert not {s.video_id for s in calibrating.samples} & {s.video_id for s in measuring.samples}
     batches = representative(calibrating, run, 35)
     assert sum(map(len, batches)) == 35

@@ -21,20 +21,19 @@ import numpy.typing as npt
 from capsule_edge.evaluation.calibration import fit_temperature, operating_points
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset
 from capsule_edge.evaluation.training_videos import training_provenance
-from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSpec, Role
 
-from . import models, reparam, weights
+from . import held_out, models, reparam, weights
 from .cache import cached_frames
 from .config import TrainConfig
 from .data import PHANTOM, Frames, check_phantom, scale
-from .folds import fold_of, mask_unseen
+from .folds import mask_unseen
 from .journal import Journal
+from .teachers import ask, specs_of
 
 __all__ = ["train_run"]
 
-_HELD_OUT_FOLDS = 6
 _EVEN_BATCHES = 32
 _RANGE = "range/"  # of the ranges that gpu_qat leaves beside the weights
 _REPLAY_FRAMES = 64
@@ -135,11 +134,11 @@ def train_run(
         logits, labels = _out_of_fold(calibrate_on, keys)
         _finish_fp32(fp32, logits, labels, everything, config, out)
     elif not (out / "fp32.weights.npz").is_file():
-        fold = np.full(len(everything), -1)
-        if calibrate_on is None or config.patience:
-            fold[:real] = fold_of(frames, _HELD_OUT_FOLDS)
-        calibrating = (fold == 0) & (calibrate_on is None)
-        stopping = np.flatnonzero((fold == 1) & bool(config.patience))
+        held = held_out.choose(frames, calibrate=calibrate_on is None, stop=bool(config.patience))
+        if workers.first:
+            held.write(out)
+        calibrating = np.isin(everything.videos, held.calibration)
+        stopping = np.flatnonzero(np.isin(everything.videos, held.stopping))
         among = ~calibrating
         among[stopping] = False
         with workers.strategy.scope():
@@ -149,7 +148,7 @@ def train_run(
         judged, fp32 = _build(config, keys, branched=True), _build(config, keys)
         fit.fit_fp32(
             fitted, everything, config, saving=saving[0], note=journal.of("fp32"), among=among,
-            taught=_ask(teachers, everything, config) if teachers else None,
+            taught=ask(teachers, everything, config) if teachers else None,
             judge=fit.judge_with(judged, everything, stopping) if config.patience else None, workers=workers,
         )  # fmt: skip
         if workers.first:
@@ -167,7 +166,7 @@ def train_run(
         ranges = {k.removeprefix(_RANGE): ends for k, ends in learnt.items() if k.startswith(_RANGE)}
         _quantise(everything, config, out, saving[1], journal, ranges)
         calibration: dict[str, Any] = dict(weights.load(out / "calibration.npz"))
-        learnt_from = [open_model(path).spec for path in teachers if path.suffix != ".npz"]
+        learnt_from = specs_of(teachers)
         spec = _spec(
             name, keys, calibration["logits"], calibration["labels"], config, dataset, everything, learnt_from
         )
@@ -213,41 +212,6 @@ def _quantise(
     rng = np.random.default_rng(config.seed)
     chosen = rng.choice(len(everything), min(_REPLAY_FRAMES, len(everything)))
     weights.save(out / "replay.npz", {"frames": everything.pixels[chosen]}, compressed=True)
-
-
-def _ask(teachers: Sequence[Path], frames: Frames, config: TrainConfig) -> npt.NDArray[np.float32]:
-    """The teachers' mean probabilities (N, labels); rendered frames keep their label.
-
-    A teacher is an exported model, or the weights (``.npz``) of one of the same architecture and size.
-    """
-    answers = np.eye(len(frames.keys), dtype=np.float32)[frames.labels]
-    real = np.flatnonzero(frames.videos != PHANTOM)
-    answers[real] = 0
-    for path in teachers:
-        ask = _ask_weights(path, frames, config) if path.suffix == ".npz" else _ask_file(path, frames)
-        for at in range(0, len(real), 64):
-            rows = real[at : at + 64]
-            answers[rows] += ask(frames.pixels[rows]) / len(teachers)
-    return answers
-
-
-def _ask_file(path: Path, frames: Frames) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
-    teacher = open_model(path)
-    if teacher.spec.keys != frames.keys or teacher.spec.input.size != frames.pixels.shape[1]:
-        raise InputError(f"the teacher {path} has other labels or another input size than the model to train")
-    return lambda pixels: teacher.run(pixels).probabilities
-
-
-def _ask_weights(
-    path: Path, frames: Frames, config: TrainConfig
-) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
-    import tensorflow as tf
-    import tf_keras
-
-    model = models.build(config.architecture, size=config.size, labels=len(frames.keys), keras=tf_keras)
-    weights.assign(model, weights.load(path))
-    answer = tf.function(lambda pixels: tf.nn.softmax(model(pixels, training=False)), reduce_retracing=True)
-    return lambda pixels: np.asarray(answer(scale(pixels)))
 
 
 def _out_of_fold(path: Path, keys: Sequence[str]) -> tuple[Any, Any]:
