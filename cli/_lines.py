@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from capsule_edge.runtime import Reader
     from capsule_edge.runtime.feeds import Feed
     from capsule_edge.runtime.lines import Lines
+    from capsule_edge.runtime.live import Live
 
 __all__ = ["STDIN", "begin_lines", "check_options", "live_address", "read_live", "read_stdin", "watch_pipe"]
 
@@ -81,11 +85,35 @@ def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
 
 
 def read_live(reader: Reader, address: str, capture_fps: float | None, patience_s: float) -> int:
-    """Answer the frames of a network camera or stream until it ends; returns the exit code."""
+    """Answer the frames of a network camera or stream until it ends or is stopped; returns the exit code."""
     from capsule_edge.runtime.live import Live
 
     feed = Live(address, patience_s=patience_s)
-    return _read_feed(reader, feed, feed.shown, capture_fps)
+    with _stopped_by_signals(feed):
+        return _read_feed(reader, feed, feed.shown, capture_fps)
+
+
+@contextmanager
+def _stopped_by_signals(feed: Live) -> Iterator[None]:
+    """Ctrl-C and SIGTERM are how a camera ends: what has come is answered, and the lines are completed.
+
+    A second one interrupts.
+    """
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if feed.stopped:
+            raise KeyboardInterrupt
+        feed.stop()
+
+    earlier = {}
+    # Elsewhere than in the main thread signals are somebody else's.
+    if threading.current_thread() is threading.main_thread():
+        earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def _read_feed(reader: Reader, kind: Feed, name: str, capture_fps: float | None) -> int:
@@ -120,7 +148,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted("interrupted", hint="a pipe cannot be gone on with") from None
+        raise Interrupted("interrupted", hint="what comes only once cannot be gone on with") from None
 
 
 @contextmanager

@@ -39,9 +39,12 @@ _ALONE = {0x01, *range(0xD0, 0xD8)}
 
 
 class Feed(Protocol):
-    """How the bytes of a pipe become frames. ``truncated`` is true once it ended in the middle of one."""
+    """How the bytes of a pipe become frames."""
 
-    truncated: bool
+    @property
+    def truncated(self) -> bool | None:
+        """Whether something that was to come is not there: true once the end cut a frame off. None: nobody knows."""
+        ...
 
     def read(self, file: BinaryIO) -> Iterator[Frame | None]:
         """Frames as they come, uint8 RGB HxWx3 of one size; None for one that is damaged or cut off.

@@ -72,9 +72,7 @@ def read_pipe(
     for event in events.finish():
         on_event(event)
     if not at:
-        raise InputError(
-            "stdin held no frame", hint="send frames as --stdin says, and close the pipe at the end"
-        )
+        raise InputError("no frame came", hint="send frames as --stdin says, and close the pipe at the end")
     return Ledger(
         container=at,
         container_source="unknown",

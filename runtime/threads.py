@@ -1,24 +1,27 @@
 """The one place with threads: work on the next items while the caller is busy with the last.
 
-``prefetch`` moves a chain of generators to a thread of its own, ``spread`` applies a function with several. Both
-keep the order, hold a bounded number of items and raise what happened in a thread behind the items that came
-before it.
+``prefetch`` moves a chain of generators to a thread of its own, ``spread`` applies a function with several, and
+``follow`` is ``prefetch`` of what may be waited for in vain. All keep the order, hold a bounded number of items and
+raise what happened in a thread behind the items that came before it.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["close", "prefetch", "spread", "wait"]
+__all__ = ["close", "follow", "prefetch", "spread", "wait"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 # A thread that ended without a word (none should) is noticed within this time, s.
 _WATCH_S = 1.0
+# In what steps ``follow`` looks whether it is to stop, s.
+_LOOK_S = 0.1
 
 
 def prefetch(items: Iterable[T], *, depth: int, name: str = "prefetch") -> Generator[T]:
@@ -166,6 +169,56 @@ def spread(
         for thread in threads:
             thread.join()
         close(iterator)
+
+
+def follow(
+    items: Iterable[T], *, stopped: Callable[[], bool], depth: int, name: str = "follow"
+) -> Generator[T]:
+    """``prefetch`` of items that may never come: ends soon after ``stopped()``, behind the items that had come.
+
+    A thread that waits for the next item then is left to itself. It ends, and ``items`` with it, when that item comes
+    or its source gives up; a daemon, it keeps no program from ending.
+    """
+    ready: queue.Queue[T] = queue.Queue(depth)
+    failures: list[BaseException] = []
+    left = False
+
+    def fill() -> None:
+        iterator = iter(items)
+        try:
+            try:
+                for item in iterator:
+                    while not (left or stopped()):
+                        try:
+                            ready.put(item, timeout=_LOOK_S)
+                            break
+                        except queue.Full:
+                            continue
+                    else:
+                        break
+            finally:
+                close(iterator)
+        except BaseException as error:  # a thread has nobody else to tell
+            failures.append(error)
+
+    thread = threading.Thread(target=fill, name=name, daemon=True)
+    thread.start()
+    try:
+        while True:
+            # Asked before it is looked: what comes between the two is not lost.
+            last = stopped() or not thread.is_alive()
+            try:
+                item = ready.get(timeout=0 if last else _LOOK_S)
+            except queue.Empty:
+                if last:
+                    break
+                continue
+            yield item
+        if failures:
+            raise failures[0]
+    finally:
+        left = True
+        thread.join(_LOOK_S)
 
 
 def wait(changed: threading.Condition, come: Callable[[], bool], threads: Iterable[threading.Thread]) -> None:

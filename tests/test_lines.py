@@ -217,8 +217,8 @@ def test_damage_in_a_pipe_is_counted_and_what_follows_is_answered(model: Path) -
 @pytest.mark.parametrize(
     ("arguments", "given", "code", "says"),
     [
-        (("--stdin", "mjpeg"), b"", 1, "stdin held no frame"),
-        (("--stdin", RAW), b"", 1, "stdin held no frame"),
+        (("--stdin", "mjpeg"), b"", 1, "no frame came"),
+        (("--stdin", RAW), b"", 1, "no frame came"),
         (("--stdin", "mjpeg"), b"GIF89a...", 1, "stdin begins with 47 49"),
         (("--stdin", "mjpeg", "--capture-fps", "nan"), b"", 2, "capture_fps is nan"),
         (("--stdin", "png"), b"", 2, "frames are 'png', allowed are mjpeg and raw:WIDTHxHEIGHT"),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
 import cv2
+import damage
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -19,7 +23,7 @@ from red_model import view, write_exam, write_red_model
 
 from capsule_edge.cli.main import cli
 from capsule_edge.runtime import Reader
-from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.errors import InputError, Interrupted, UsageError
 from capsule_edge.runtime.live import Live, live_address
 from capsule_edge.runtime.pipes import read_pipe
 
@@ -27,21 +31,27 @@ Answer = Callable[[int], tuple[str, bytes] | None]
 
 
 @contextmanager
-def server(answer: Answer) -> Iterator[str]:
-    """Answers the n-th request with (content type, body), or with 404 where that is None."""
+def server(answer: Answer, *, length: bool = False, cuts: Mapping[int, int] | None = None) -> Iterator[str]:
+    """Answers the n-th request with (content type, body), or with 404 where that is None.
+
+    ``length``: says how long the body is. ``cuts``: of which request only so many bytes are sent.
+    """
     asked: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(1)
-            found = answer(len(asked) - 1)
+            turn = len(asked) - 1
+            found = answer(turn)
             if found is None:
                 self.send_error(404)
                 return
             self.send_response(200)
             self.send_header("Content-Type", found[0])
+            if length:
+                self.send_header("Content-Length", str(len(found[1])))
             self.end_headers()
-            self.wfile.write(found[1])
+            self.wfile.write(found[1][: (cuts or {}).get(turn)])
 
         def log_message(self, *_args: object) -> None:
             pass
@@ -219,3 +229,171 @@ def test_an_address_goes_with_lines_alone(more: list[str]) -> None:
     called = CliRunner().invoke(cli, ["run", "rtsp://127.0.0.1:1/exam", *more])
     assert called.exit_code != 0
     assert isinstance(called.exception, UsageError | SystemExit)
+
+
+# Recordings over HTTP: their end is an end.
+
+
+def muxed(folder: Path, kind: str) -> bytes:
+    exam = write_exam(folder / "exam.mp4", frames=40, red=range(20, 32))
+    if kind == "index first":
+        exam = damage.remux(exam, folder / "first.mp4", movflags="faststart")
+    elif kind != "mp4":
+        exam = damage.remux(exam, folder / f"exam.{kind}")
+    return exam.read_bytes()
+
+
+# An MP4's own index says how many pictures there are, whatever the server says.
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [*((kind, True) for kind in ("mp4", "index first", "mkv", "ts")), ("mp4", False), ("index first", False)],
+)
+def test_a_file_ends_when_it_ends(kind: str, length: bool, tmp_path: Path) -> None:
+    asked, clock = [], Clock()
+
+    def answer(turn: int) -> tuple[str, bytes]:
+        asked.append(turn)
+        return "video/mp4", muxed(tmp_path, kind)
+
+    with server(answer, length=length) as address:
+        feed = live(address, clock)
+        frames = list(feed.read())
+    assert len(frames) == 40
+    assert [i for i, frame in enumerate(frames) if frame is not None and frame[40, 60, 0] > 180] == list(
+        range(20, 32)
+    )
+    assert (feed.truncated, feed.connections, clock.slept) == (False, 1, [])
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("kind", ["mp4", "index first", "mkv", "ts"])
+@pytest.mark.parametrize("share", [0.35, 0.6, 0.95])
+def test_a_file_goes_on_where_its_connection_was_lost(kind: str, share: float, tmp_path: Path) -> None:
+    data = muxed(tmp_path, kind)
+    with server(lambda turn: ("video/mp4", data), length=True) as address:
+        whole = list(live(address, Clock()).read())
+    cuts = {0: int(len(data) * share), 2: int(len(data) * (share + 0.03))}
+
+    def answer(turn: int) -> tuple[str, bytes] | None:
+        return None if turn == 1 else ("video/mp4", data)
+
+    with server(answer, length=True, cuts=cuts) as address:
+        feed = live(address, Clock())
+        frames = list(feed.read())
+    assert feed.truncated is False
+    assert len(frames) == len(whole) == 40
+    for one, other in zip(frames, whole, strict=True):
+        assert one is not None
+        assert other is not None
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_file_whose_server_stays_away_is_not_whole(tmp_path: Path) -> None:
+    data = muxed(tmp_path, "index first")
+    with server(
+        lambda turn: ("video/mp4", data) if turn == 0 else None, length=True, cuts={0: len(data) // 2}
+    ) as address:
+        feed = live(address, Clock())
+        frames = list(feed.read())
+    assert frames.pop() is None
+    assert 10 < len(frames) < 40
+    assert all(frame is not None for frame in frames)
+    assert feed.truncated is True
+
+
+def test_a_file_that_is_cut_on_its_server_ends_as_such(tmp_path: Path) -> None:
+    """Every connection would bring the same."""
+    data = muxed(tmp_path, "index first")
+    clock = Clock()
+    with server(lambda turn: ("video/mp4", data[: len(data) // 2]), length=True) as address:
+        feed = live(address, clock)
+        frames = list(feed.read())
+    assert frames[-1] is None
+    assert feed.truncated is True
+    assert clock.now <= 5.0
+
+
+def test_another_file_in_its_place_is_a_loss_and_read_from_its_start(tmp_path: Path) -> None:
+    data = muxed(tmp_path, "index first")
+    (tmp_path / "b").mkdir()
+    other = write_exam(tmp_path / "b" / "exam.mp4", frames=30).read_bytes()
+
+    with server(
+        lambda turn: ("video/mp4", other if turn else data), length=True, cuts={0: len(data) // 2}
+    ) as address:
+        feed = live(address, Clock())
+        frames = list(feed.read())
+    assert feed.truncated is True
+    assert sum(frame is None for frame in frames) == 1
+    assert frames[-31] is None
+
+
+# Stopped by whoever started it.
+
+
+@contextmanager
+def camera(*, pause_s: float = 0.02, then_silent: int | None = None) -> Iterator[str]:
+    """Motion JPEG without an end; after ``then_silent`` pictures the connection stays, and nothing comes."""
+    closed = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=exam")
+            self.end_headers()
+            index = 0
+            while not closed.wait(pause_s):
+                if then_silent is None or index < then_silent:
+                    self.wfile.write(motion_jpeg([view(False, index)])[1])
+                index += 1
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # whoever read has gone
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_address[1]}/exam"
+    finally:
+        closed.set()
+        http.shutdown()
+        http.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("then_silent", [None, 45])
+def test_a_camera_that_is_stopped_has_ended(
+    number: signal.Signals, then_silent: int | None, tmp_path: Path
+) -> None:
+    model = write_red_model(tmp_path / "red.onnx")
+    code = "from capsule_edge.cli.main import main; main()"
+    with camera(then_silent=then_silent) as address:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", address, "--model", str(model), "--jsonl"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(41)]
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    lines += map(json.loads, out.splitlines())
+    assert (process.returncode, err) == (0, b"")
+    assert [lines[0]["type"], lines[-1]["type"]] == ["start", "end"]
+    frames = [line for line in lines if line["type"] == "frame"]
+    ledger = lines[-1]["ledger"]
+    assert [frame["index"] for frame in frames] == list(range(ledger["container"]))
+    assert ledger["classified"] == ledger["container"] >= 40
+    assert ledger["truncated"] is None
+    assert lines[-1]["exit_code"] == 0
+
+
+def test_a_camera_that_is_stopped_before_anything_came_was_interrupted(tmp_path: Path) -> None:
+    with camera(then_silent=0) as address:
+        feed = live(address, Clock())
+        threading.Timer(0.3, feed.stop).start()
+        with pytest.raises(Interrupted, match="before a frame came"):
+            list(feed.read())
