@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from capsule_edge.runtime.cpu import describe_cpu
 from capsule_edge.runtime.errors import UsageError
 
-__all__ = ["describe_machine", "limit_cores", "load_now", "peak_memory"]
+__all__ = ["describe_machine", "limit_cores", "limited_cores", "load_now", "peak_memory"]
 
 _PACKAGES = (
     "capsule-edge",
@@ -80,6 +82,18 @@ def limit_cores(cores: int) -> None:
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
     elif cores < allowed:
         raise UsageError(f"this system cannot keep a process to {cores} of {allowed} cores")
+
+
+@contextmanager
+def limited_cores(cores: int) -> Iterator[None]:
+    """Let this thread, and those that it starts meanwhile, use ``cores`` cores, as ``limit_cores``; then as before."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
+    limit_cores(cores)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.sched_setaffinity(0, before)
 
 
 def _has(folder: Path, pattern: str) -> bool | None:

@@ -1,8 +1,10 @@
 """Side by side with what a user would write instead, each in an environment of its own with pinned versions.
 
-    python -m capsule_edge.benchmarks.peers exam.mp4 MODEL... --envs DIR [--threads 2] [--rounds 3] [--peer NAME]...
+    python -m capsule_edge.benchmarks.peers exam.mp4 MODEL... --envs DIR [--ours MODEL]... [--threads 2] [--rounds 3]
+        [--peer NAME]...
 
-Same recording, same model files, same crop, as many threads; ours first, then the peers, in turns. What is timed is
+Same recording, same model files, same crop, as many threads and cores; ours first, then the peers, in turns. ``--ours``
+names files that only ours reads. What is timed is
 from opening the recording to the last answer (ours finds the field of view, accounts for each frame and finds events in
 that time). Labels are compared with those of our first backend, frame by frame. A peer that cannot run here is listed
 with the reason. Environments are made with pip below DIR once and kept. Ends in one line of JSON.
@@ -32,32 +34,47 @@ from capsule_edge.runtime.backends import Format, find_format, installed_backend
 from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.errors import CapsuleEdgeError, UsageError
 from capsule_edge.runtime.reader import Reader
+from capsule_edge.runtime.spec import Precision
 
-from .machine import describe_machine
+from .machine import describe_machine, limited_cores
 
 __all__ = ["PEERS", "Peer", "Row", "make_environment", "measure_peers"]
 
 _PROGRAM = Path(__file__).with_name("peer_program.py")
-_OPENCV = ("numpy==2.4.6", "opencv-python-headless==5.0.0.93")
+_REQUIREMENTS = Path(__file__).with_name("requirements")
+_KEPT = re.compile(r"^[^#\s].*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """``reads`` is the format of model that it takes, ``pins`` what its environment holds."""
+    """``reads`` is the format of model that it takes, ``precision`` the only one, where not both; ``requirements`` the
+    file of what its environment holds.
+    """
 
     name: str
     reads: Format
-    pins: tuple[str, ...]
+    precision: Precision | None = None
+    requirements: Path = Path()
+
+    @property
+    def pins(self) -> tuple[str, ...]:
+        return tuple(_KEPT.findall(self.requirements.read_text("utf-8")))
+
+
+def _peer(name: str, reads: Format, precision: Precision | None = None) -> Peer:
+    return Peer(name, reads, precision, _REQUIREMENTS / f"{name}.txt")
 
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("cv2-onnxruntime", "ONNX", (*_OPENCV, "onnxruntime==1.32.0")),
-        Peer("cv2-openvino", "ONNX", (*_OPENCV, "openvino==2026.4.1")),
-        Peer("benchmark_app", "ONNX", (*_OPENCV, "openvino==2026.4.1")),
-        # It brings its own build of OpenCV.
-        Peer("mediapipe", "TFLite", ("mediapipe==1.2.3",)),
+        _peer("cv2-onnxruntime", "ONNX"),
+        _peer("cv2-openvino", "ONNX"),
+        _peer("benchmark_app", "ONNX"),
+        _peer("mediapipe", "TFLite"),
+        _peer("ultralytics", "ONNX"),
+        # Its INT8 would be another network: that of quantisation-aware training, in float.
+        _peer("tf_keras", "ONNX", "fp32"),
     )
 }
 
@@ -99,14 +116,15 @@ def measure_peers(
     peers: Sequence[str],
     environment: Callable[[Peer], Path],
     *,
+    alone: Sequence[Path] = (),
     threads: int = 2,
     rounds: int = 3,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
     """Read ``video`` with every model: ours on every backend that reads it, then every peer that takes its format.
 
-    ``environment`` gives the Python of a peer. Raises as ``Reader`` does for what ours cannot read, and
-    ``UsageError`` for a peer that is not known.
+    ``alone`` are models that only ours reads; ``environment`` gives the Python of a peer. Raises as ``Reader`` does for
+    what ours cannot read, and ``UsageError`` for a peer that is not known.
     """
     unknown = [name for name in peers if name not in PEERS]
     if unknown:
@@ -115,14 +133,17 @@ def measure_peers(
     answers: dict[Path, npt.NDArray[np.float32]] = {}
     reasons: dict[int, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for path in models:
+        for path in (*models, *alone):
             engines = [name for name in readers_of(find_format(path)) if name in installed_backends()]
             for engine in engines or readers_of(find_format(path))[:1]:
                 runs.append((f"capsule-edge, {engine}", path, _ours(video, path, engine, threads)))
         views = {path: _view(video, path) for path in models}
+        kinds = {
+            path: open_model(path, backend=readers_of(find_format(path))[0]).spec.precision for path in models
+        }
         for name in peers:
             for path in models:
-                if find_format(path) == PEERS[name].reads:
+                if find_format(path) == PEERS[name].reads and PEERS[name].precision in (None, kinds[path]):
                     run = _theirs(PEERS[name], environment, video, path, threads, views[path], Path(folder))
                     runs.append((name, path, run))
         rates, cores = np.full((2, rounds, len(runs)), np.nan)
@@ -163,7 +184,16 @@ def make_environment(folder: Path, peer: Peer) -> Path:
     if not done.exists():
         for words in (
             [sys.executable, "-m", "venv", "--clear", str(home)],
-            [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *peer.pins],
+            [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--disable-pip-version-check",
+                "-r",
+                str(peer.requirements),
+            ],
         ):
             _call(words, limit_s=1800)
         done.write_text("\n".join(peer.pins), "utf-8")
@@ -172,7 +202,10 @@ def make_environment(folder: Path, peer: Peer) -> Path:
 
 def _ours(video: Path, model: Path, engine: str, threads: int) -> Callable[[], _Result]:
     def run() -> _Result:
-        with Reader.open(model, backend=engine, threads=threads, autotune=False) as reader:
+        with (
+            limited_cores(threads),
+            Reader.open(model, backend=engine, threads=threads, autotune=False) as reader,
+        ):
             core, started = time.process_time(), time.perf_counter()
             study = reader.read(video)
             seconds, core = time.perf_counter() - started, time.process_time() - core
@@ -203,7 +236,7 @@ def _theirs(
                 "-d",
                 "CPU",
                 "-t",
-                "5",
+                "3",
                 "-hint",
                 "none",
             ]
@@ -292,6 +325,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--peer", action="append", dest="peers", help=f"of {', '.join(PEERS)}; all where none is given"
     )
+    parser.add_argument(
+        "--ours", type=Path, action="append", default=[], metavar="MODEL", help="read by ours alone"
+    )
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.rounds < 1:
         raise UsageError(
@@ -302,6 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.models,
         options.peers or list(PEERS),
         lambda peer: make_environment(options.envs, peer),
+        alone=options.ours,
         threads=options.threads,
         rounds=options.rounds,
         tell=lambda what: print(what, file=sys.stderr),

@@ -44,15 +44,15 @@ def measure_scaling(
     model: Path | str | None = "small",
     cores: Sequence[int] = (1, 2),
     sizes: Sequence[int] = SIZES,
-    frames: int = 480,
+    frames: int = 400,
     rounds: int = 3,
     read: Read = read_afresh,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Rows of ``reading`` under ``length``, ``size``, ``cores`` and ``at_once``, and ``growth`` (``judge_growth``).
 
-    ``frames`` are those of each recording but the lengths. Raises ``InputError`` for an examination that cannot be
-    read, ``UsageError`` for one shorter than 16 x 16 frames.
+    ``frames`` are those of each size; the recordings for ``cores`` and ``at_once`` have four times as many. Raises
+    ``InputError`` for an examination that cannot be read, ``UsageError`` for one shorter than 16 x 16 frames.
     """
     present = scan(exam).present
     if present < 16 * LENGTHS[-1] or rounds < 1 or frames < 1:
@@ -74,7 +74,7 @@ def measure_scaling(
         tell(f"length, {times} of {LENGTHS[-1]}")
         lengths.append({"times": times, **read([part], model=model, cores=most)})
     short = work / "short.mp4"
-    cut_recording(exam, frames, short)
+    cut_recording(exam, 4 * frames, short)
     jobs: dict[str, list[tuple[Row, list[Path], int]]] = {"size": [], "cores": [], "at_once": []}
     for side in sizes:
         path = work / f"size-{side}-{frames}.mp4"
@@ -137,7 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="where what is read is made and kept")
     parser.add_argument("--model", default="small", help="a file, or standard or small")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=480, help="of all but the lengths")
+    parser.add_argument(
+        "--frames", type=int, default=400, help="of each size; four times as many for cores and recordings"
+    )
     parser.add_argument("--plot", type=Path, help="draw the rows as PNG (needs matplotlib)")
     options = parser.parse_args(arguments)
     most = describe_machine()["cores_allowed"]

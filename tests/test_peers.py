@@ -67,8 +67,10 @@ def test_a_peer_that_cannot_run_is_listed_with_the_reason(model: Path, exam: Pat
 
 
 def test_an_environment_that_pip_cannot_make_is_a_reason(tmp_path: Path) -> None:
+    requirements = tmp_path / "none.txt"
+    requirements.write_text("./no-such-folder-of-a-package\n", "utf-8")
     with pytest.raises(peers._UnfitError):
-        peers.make_environment(tmp_path, Peer("none", "ONNX", ("./no-such-folder-of-a-package",)))
+        peers.make_environment(tmp_path, Peer("none", "ONNX", requirements=requirements))
     assert not list(tmp_path.glob("*/made"))
 
 
@@ -100,4 +102,22 @@ def test_bad_input_is_an_error_of_ours(model: Path, exam: Path, tmp_path: Path) 
 
 
 def test_every_pin_names_one_version() -> None:
-    assert all(pin.count("==") == 1 for peer in PEERS.values() for pin in peer.pins)
+    for peer in PEERS.values():
+        assert peer.pins
+        assert all(pin.count("==") == 1 for pin in peer.pins)
+
+
+def test_a_file_for_ours_alone_goes_to_no_peer(model: Path, exam: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    other.write_bytes(model.read_bytes())
+    rows = measure_peers(exam, [model], ["cv2-onnxruntime"], here, alone=[other], threads=1, rounds=1)
+    assert [(row.name, row.file) for row in rows if row.file == "other.onnx"] == [
+        ("capsule-edge, onnxruntime", "other.onnx"),
+        ("capsule-edge, openvino", "other.onnx"),
+    ]
+    assert (rows[-1].name, rows[-1].file) == ("cv2-onnxruntime", "red.onnx")
+
+
+def test_a_network_that_a_peer_does_not_have_is_a_reason(model: Path, exam: Path) -> None:
+    (row,) = measure_peers(exam, [model], ["tf_keras"], here, threads=1, rounds=1)[2:]
+    assert "is no MobileNetV2" in (row.reason or "")

@@ -1,0 +1,137 @@
+"""Instructions that a model takes for one frame, counted by Valgrind: ``python -m
+capsule_edge.benchmarks.instructions MODEL... [--backend NAME]``.
+
+Time depends on what else a machine does, this count does not: it comes out the same to .1 %, so it can be held in
+continuous integration. Only the third call is counted, in one thread, with a fixed frame; the start of Python and the
+opening of the model run uninstrumented. Valgrind's processor has AVX2 and neither AVX-512 nor VNNI, whatever the
+machine has: counts compare versions of one model or of the runtime, not what FP32 and INT8 take on a processor with
+VNNI. Needs valgrind with its headers, and a C compiler. Ends in one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from capsule_edge.runtime.errors import BackendError, CapsuleEdgeError, UsageError
+
+from .machine import describe_machine
+
+__all__ = ["count_instructions", "find_lack"]
+
+# What only a compiled program can tell Valgrind.
+_MARKS = """
+#include <valgrind/callgrind.h>
+void begin(void) { CALLGRIND_START_INSTRUMENTATION; CALLGRIND_ZERO_STATS; }
+void end(void) { CALLGRIND_DUMP_STATS; CALLGRIND_STOP_INSTRUMENTATION; }
+"""
+# The first counted call still translates code that the warm-up had not reached, and allocates.
+_CALLS = 3
+_CODE = f"""
+import ctypes, gc, sys
+import numpy as np
+from capsule_edge.runtime.backends import open_model
+marks = ctypes.CDLL(sys.argv[1])
+model = open_model(sys.argv[2], backend=sys.argv[3], threads=1)
+side = model.spec.input.size
+frame = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+for _ in range(3):
+    model.run(frame)
+gc.disable()
+for _ in range({_CALLS}):
+    marks.begin()
+    model.run(frame)
+    marks.end()
+"""
+
+
+def find_lack() -> str | None:
+    """What is missing here for counting, in words; None where nothing is."""
+    if not sys.platform.startswith("linux") or shutil.which("valgrind") is None:
+        return "valgrind is not installed"
+    if shutil.which("cc") is None:
+        return "there is no C compiler"
+    tried = subprocess.run(
+        ["cc", "-E", "-include", "valgrind/callgrind.h", "-x", "c", os.devnull],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    return None if tried.returncode == 0 else "valgrind's headers are not installed"
+
+
+def count_instructions(model: Path, *, backend: str = "onnxruntime", limit_s: float = 300) -> int:
+    """Instructions of one frame through ``Backend.run``.
+
+    Raises ``UsageError`` where something is missing, ``BackendError`` with the complaint of a process that fails.
+    """
+    lack = find_lack()
+    if lack is not None:
+        raise UsageError(f"instructions cannot be counted: {lack}", hint="install valgrind and a C compiler")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "marks.c").write_text(_MARKS, "utf-8")
+        marks = folder / "marks.so"
+        _call(["cc", "-O1", "-shared", "-fPIC", str(folder / "marks.c"), "-o", str(marks)], limit_s)
+        words = [
+            "valgrind",
+            "--tool=callgrind",
+            "--instr-atstart=no",
+            f"--callgrind-out-file={folder / 'out'}",
+        ]
+        _call([*words, sys.executable, "-c", _CODE, str(marks), str(model), backend], limit_s)
+        # One file for each call; what follows the last mark is in the file without a number.
+        last = folder / f"out.{_CALLS}"
+        found = re.search(r"^(?:summary|totals): (\d+)", last.read_text("utf-8"), re.MULTILINE)
+        if found is None:
+            raise BackendError(f"valgrind has counted nothing for {model}")
+        return int(found.group(1))
+
+
+def _call(words: Sequence[str], limit_s: float) -> None:
+    # Hashes decide how long Python's look-ups are.
+    surroundings = {**os.environ, "PYTHONHASHSEED": "0"}
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False, env=surroundings
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise BackendError(f"{words[0]} took more than {limit_s:.0f} s") from None
+    if done.returncode != 0:
+        said = [line for line in done.stderr.strip().splitlines() if not line.startswith("==")]
+        raise BackendError(f"{words[0]} cannot run it: {said[-1] if said else done.returncode}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.instructions", description=__doc__
+    )
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument(
+        "--times", type=int, default=1, help="count so often, to see how far counts lie apart"
+    )
+    options = parser.parse_args(arguments)
+    if options.times < 1:
+        raise UsageError(f"times is {options.times}, allowed is 1 or more")
+    rows = []
+    for model in options.models:
+        counts = [count_instructions(model, backend=options.backend) for _ in range(options.times)]
+        spread = max(counts) / min(counts) - 1
+        rows.append({"file": model.name, "instructions": counts, "spread": round(spread, 6)})
+        print(f"{model.name:28} {counts[0] / 1e6:10.3f} million instructions  spread {spread:.4%}")
+    about = {"benchmark": "instructions", "backend": options.backend, "machine": describe_machine()}
+    print(json.dumps({**about, "models": rows}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CapsuleEdgeError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,172 @@
+"""Committed results: the tables of the documents are made of them, and a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capsule_edge.benchmarks import all as everything
+from capsule_edge.benchmarks.all import Step, measure_all
+from capsule_edge.benchmarks.documents import between
+from capsule_edge.benchmarks.performance import render_peers, render_performance, render_reach
+from capsule_edge.benchmarks.results import (
+    Result,
+    describe_commit,
+    hash_models,
+    read_result,
+    read_results,
+    write_result,
+)
+from capsule_edge.runtime.errors import InputError, OutputError, UsageError
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+HOW = "measure again: python -m capsule_edge.benchmarks.all; or have the table say so: the same with --render"
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Result]:
+    return read_results(RESULTS)
+
+
+# What is committed
+
+
+def test_the_tables_are_made_of_the_results(kept: dict[str, Result]) -> None:
+    shipped = hash_models(ROOT)
+    assert between(ROOT / "README.md", "performance")[1] == render_performance(kept, shipped), HOW
+    assert between(ROOT / "docs/benchmarks.md", "peers")[1] == render_peers(kept), HOW
+    assert between(ROOT / "docs/benchmarks.md", "reach")[1] == render_reach(kept), HOW
+
+
+# Files
+
+
+def sample(**other: Any) -> Result:
+    values: dict[str, Any] = {
+        "benchmark": "one",
+        "command": "python -m one",
+        "commit": "0123456789ab",
+        "measured": "2026-11-25T00:00:00+00:00",
+        "seconds": 1.5,
+        "quick": False,
+        "machine": {"cpu": {"name": "c"}, "cores_allowed": 2, "load_1min": 0.1},
+        "load_after": None,
+        "models": {"a.onnx": "0" * 64},
+        "found": {"times": [1.5, -2e-5, 3], "names": ["a", "b"], "rows": [{"x": [1, 2]}], "none": []},
+    }
+    return Result(**(values | other))
+
+
+def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = write_result(sample(), tmp_path / "results")
+    assert read_result(path) == sample()
+    assert '"times": [1.5, -2e-05, 3]' in path.read_text("utf-8")
+    assert [one.name for one in path.parent.iterdir()] == ["one.json"]
+
+
+def test_what_is_no_result_and_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    for text in ("", "[]", '{"schema": "other"}', '{"schema": "capsule-edge/result/1", "found": {}}'):
+        (tmp_path / "bad.json").write_text(text, "utf-8")
+        with pytest.raises(InputError, match="is no result"):
+            read_result(tmp_path / "bad.json")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_result(sample(), tmp_path / "bad.json" / "below")
+    with pytest.raises(InputError, match="is no checkout"):
+        describe_commit(tmp_path)
+
+
+def git(folder: Path, *words: str) -> None:
+    identity = ("-c", "user.name=n", "-c", "user.email=e")
+    subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    root = tmp_path / "checkout"
+    (root / "runtime/models").mkdir(parents=True)
+    (root / "runtime/models/a.onnx").write_bytes(b"a")
+    (root / "README.md").write_text("r", "utf-8")
+    git(tmp_path, "init", "-q", str(root))
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "m")
+    return root
+
+
+def test_the_commit_says_what_is_changed_beside_results(checkout: Path) -> None:
+    commit = describe_commit(checkout)
+    (checkout / "README.md").write_text("another table", "utf-8")
+    assert describe_commit(checkout) == commit
+    (checkout / "runtime/models/a.onnx").write_bytes(b"b")
+    assert describe_commit(checkout) == f"{commit}+"
+
+
+# Measuring
+
+
+def test_a_run_that_was_stopped_goes_on(checkout: Path, tmp_path: Path) -> None:
+    steps = [Step(name, f"python -m {name} runtime/models/a.onnx", f"python -m {name}") for name in "abc"]
+    ran: list[str] = []
+    failing = {"python -m b runtime/models/a.onnx"}
+
+    def run(command: str, _limit_s: float) -> dict[str, Any]:
+        ran.append(command.split()[2])
+        if command in failing:
+            raise InputError("stopped")
+        return {"benchmark": ran[-1], "machine": {}, "figure": len(ran)}
+
+    def measure(*, quick: bool = False, again: bool = False) -> dict[str, Result]:
+        ran.clear()
+        return measure_all(steps, checkout, tmp_path / "out", quick=quick, again=again, run=run)
+
+    with pytest.raises(InputError, match="stopped"):
+        measure()
+    assert ran == ["a", "b"]
+    assert set(read_results(tmp_path / "out")) == {"a"}
+    failing.clear()
+    results = measure()
+    assert ran == ["b", "c"]
+    assert results == read_results(tmp_path / "out")
+    assert results["c"].found == {"benchmark": "c", "figure": 2}
+    assert set(results["c"].models) == {"runtime/models/a.onnx"}
+    measure()
+    assert ran == []
+    measure(again=True)
+    assert ran == ["a", "b", "c"]
+    measure(quick=True)
+    assert ran == ["a", "b", "c"]
+    measure(quick=True)
+    assert ran == []
+    # Another model: nothing of before is of it.
+    (checkout / "runtime/models/a.onnx").write_bytes(b"b")
+    measure()
+    assert ran == ["a", "b", "c"]
+
+
+def test_a_command_is_run_and_its_last_line_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CAPSULE_EDGE_TEST", str(tmp_path / "absent.onnx"))
+    found = everything.run_command("python -c print('{\"a\":1}')", 60)
+    assert found == {"a": 1}
+    with pytest.raises(InputError, match="ended with exit code"):
+        everything.run_command("capsule-edge bench $CAPSULE_EDGE_TEST --json", 60)
+    with pytest.raises(InputError, match="took more than"):
+        everything.run_command("python -c __import__('threading').Event().wait()", 0.2)
+
+
+def test_bad_input_is_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: Path
+) -> None:
+    with pytest.raises(UsageError, match="'nonesuch' is not known"):
+        everything.main(["--only", "nonesuch"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is not the root"):
+        everything.main([])
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("CAPSULE_EDGE_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="recordings are not there"):
+        everything.main([])
+    with pytest.raises(InputError, match="no place for the table"):
+        everything.main(["--render"])
