@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from .errors import InputError
+from .orientation import orient, orientation_of
 
 __all__ = ["Planes", "split", "to_planes", "to_rgb"]
 
@@ -41,18 +42,32 @@ _local = threading.local()
 
 
 def to_rgb(frame: VideoFrame) -> Frame:
-    """A decoded picture as uint8 HxWx3 RGB, full range, by the matrix and range that it is tagged with.
+    """A decoded picture as uint8 HxWx3 RGB, full range and upright, by the matrix and range that it is tagged with.
 
     Untagged pictures are taken as BT.601 limited. Chroma is interpolated. Any size, depth and layout that
     FFmpeg knows.
 
-    Raises ``InputError`` for a matrix that is none of BT.601, BT.709, FCC, SMPTE 240M and BT.2020.
+    Raises ``InputError`` for a matrix that is none of BT.601, BT.709, FCC, SMPTE 240M and BT.2020, and for a picture
+    that is to be shown askew (``orientation``).
     """
     return np.asarray(cv2.merge(to_planes(frame)), np.uint8)
 
 
 def to_planes(frame: VideoFrame) -> Planes:
     """The same values as ``to_rgb``, channel by channel. The arrays live as long as they are used."""
+    planes = _convert(frame)
+    orientation = orientation_of(frame)
+    if orientation is None:
+        return planes
+    height, width = orient(planes[0], orientation).shape
+    upright = _views(VideoFrame(width, height, "gbrp"))
+    for plane, stored in zip(upright, planes, strict=True):
+        np.copyto(plane, orient(stored, orientation))
+    return upright
+
+
+def _convert(frame: VideoFrame) -> Planes:
+    """As it is stored."""
     layout = frame.format
     if layout.is_rgb:
         return split(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))

@@ -19,10 +19,24 @@ from pathlib import Path
 from statistics import median_low
 from typing import Literal
 
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
 from .errors import InputError
 from .events import time_kind
 from .extents import Boxes, avi_is_cut, matroska_is_cut, read_boxes
-from .ffmpeg import MOST_PIXELS, decode_packets, open_recording, picture_packets, quote
+from .ffmpeg import (
+    MOST_PIXELS,
+    decode_packets,
+    drain,
+    open_decoder,
+    open_recording,
+    picture_packets,
+    quote,
+    send,
+)
+from .orientation import orientation_of
 
 __all__ = ["REORDER", "Container", "Sample", "scan"]
 
@@ -63,7 +77,8 @@ class Container:
     ``pts`` (ticks) and ``times_s`` run along it. ``announced`` is the header's count of pictures, None
     where it has none, and ``edited_out`` how many of them the edit list discards. ``truncated`` is None
     where the container does not say how long it is. ``intra_only``: every picture of this codec stands
-    alone. ``start_pts`` belongs to the first presented picture; ``frame_distance_s`` is the median, None
+    alone. ``transposed``: the upright picture has ``height`` columns and ``width`` rows (``orientation``).
+    ``start_pts`` belongs to the first presented picture; ``frame_distance_s`` is the median, None
     for a single picture. ``colorspace`` holds a matrix code point of ITU-T H.273 (2: untagged),
     ``color_range`` is 1 for limited, 2 for full, 0 for untagged.
     """
@@ -87,6 +102,7 @@ class Container:
     order: tuple[int, ...] = field(repr=False)
     pts: tuple[int, ...] = field(repr=False)
     times_s: tuple[float, ...] = field(repr=False)
+    transposed: bool = field(default=False, kw_only=True)
 
     def digest(self) -> str:
         """SHA-256 of the file."""
@@ -143,13 +159,19 @@ def scan(path: str | Path) -> Container:
             )
         # The index as the header gives it: reading on adds entries in some containers.
         index = [(entry.timestamp, entry.pos, entry.size, entry.is_discard) for entry in stream.index_entries]
-        samples = tuple(
-            Sample(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
-            for each in picture_packets(source, stream)
-        )
+        first: list[Packet[VideoStream]] = []
+        found: list[Sample] = []
+        for each in picture_packets(source, stream):
+            found.append(
+                Sample(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
+            )
+            if len(first) < REORDER:
+                first.append(each)
+        samples = tuple(found)
         kind, header, reorders = source.format.name, stream.frames, bool(context.has_b_frames)
         colorspace, color_range = int(context.colorspace), int(context.color_range)
         time_base = stream.time_base or Fraction(1, 1)
+        transposed = _is_transposed(path, stream, first)
     if all(sample.edited_out for sample in samples):
         of = f" of the {header} it announces" if header else ""
         raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
@@ -198,11 +220,30 @@ def scan(path: str | Path) -> Container:
         start_pts=pts[0],
         duration_s=float((stamps[-1] - stamps[0]) * time_base + (distance or 0)),
         frame_distance_s=None if distance is None else float(distance),
+        transposed=transposed,
         samples=samples,
         order=tuple(order),
         pts=tuple(pts),
         times_s=tuple(float((stamp - stamps[0]) * time_base) for stamp in stamps),
     )
+
+
+def _is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> bool:
+    """Whether the upright picture has rows for columns, by the first picture that can be decoded."""
+    try:
+        decoder = open_decoder(path, stream)
+    except InputError:  # said when it is read
+        return False
+    waiting: dict[int, int | None] = {}
+    pictures: list[tuple[int, VideoFrame]] = []
+    for index, packet in enumerate(first):
+        pictures = send(decoder, packet, index, waiting).pictures
+        if pictures:
+            break
+    for _, picture in pictures or drain(decoder, waiting):
+        orientation = orientation_of(picture)
+        return orientation is not None and orientation.transposed
+    return False
 
 
 def _examine(path: Path) -> tuple[int, Boxes | None]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from .errors import UsageError
+from .orientation import orient, orientation_of
 from .preprocess import FieldOfView
 from .stages import Sighted
 
@@ -77,8 +78,11 @@ def _luma(picture: VideoFrame | npt.NDArray[np.uint8]) -> Luma:
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
     layout = picture.format
     if layout.is_rgb or layout.components[0].bits != 8 or layout.name.startswith(("pal", "mono")):
-        picture = picture.reformat(format="gray")
-    plane = picture.planes[0]
+        grey = picture.reformat(format="gray")
+    else:
+        grey = picture
+    plane = grey.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
     luma: Luma = rows[:, : plane.width]
-    return luma
+    orientation = orientation_of(picture)
+    return luma if orientation is None else np.ascontiguousarray(orient(luma, orientation))

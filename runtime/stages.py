@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 
 from .colours import Planes, split, to_planes, to_rgb
 from .errors import InputError
+from .orientation import orientation_of
 from .preprocess import FieldOfView, find_field_of_view, preprocess_planes
 from .spec import InputSpec
 
@@ -44,11 +45,13 @@ class Sighted:
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """Height and width, pixels."""
+        """Height and width of the upright picture, pixels."""
         if self.picture is None:
             return None
         if isinstance(self.picture, VideoFrame):
-            return self.picture.height, self.picture.width
+            stored = self.picture.height, self.picture.width
+            orientation = orientation_of(self.picture)
+            return stored[::-1] if orientation is not None and orientation.transposed else stored
         height, width = self.picture.shape[:2]
         return height, width
 

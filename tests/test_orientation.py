@@ -1,0 +1,135 @@
+"""Recordings that say how they are to be turned: the upright picture is the one that is looked at."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import av
+import damage
+import numpy as np
+import pytest
+from red_model import write_red_model
+
+from capsule_edge.runtime import InputError, Reader
+from capsule_edge.runtime.gate import measure
+from capsule_edge.runtime.sources import fetch, scan, sight
+from capsule_edge.runtime.stages import Sighted
+
+WIDTH, HEIGHT, FRAMES = 96, 64, 40
+# The matrix a b c d: a pixel (x, y) is shown at (a x + c y, b x + d y). And the same with numpy.
+TURNS = {
+    "90": ((0, 1, -1, 0), lambda rgb: np.rot90(rgb, -1)),
+    "180": ((-1, 0, 0, -1), lambda rgb: np.rot90(rgb, 2)),
+    "270": ((0, -1, 1, 0), lambda rgb: np.rot90(rgb, 1)),
+    "mirrored": ((-1, 0, 0, 1), np.fliplr),
+    "upside down": ((1, 0, 0, -1), np.flipud),
+    "transposed": ((0, 1, 1, 0), lambda rgb: rgb.swapaxes(0, 1)),
+    "transverse": ((0, -1, -1, 0), lambda rgb: np.rot90(rgb, 2).swapaxes(0, 1)),
+}
+
+
+def write(path: Path) -> Path:
+    """A corner of each colour, and a red disc from frame 10 to 29, none of it symmetric."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.bit_rate = 4_000_000
+        for index in range(FRAMES):
+            rgb = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+            rgb[:20, :30] = (200, 180, 60)
+            rgb[-12:, -40:] = (60, 80, 200)
+            if 10 <= index < 30:
+                rgb[10:54, 20:76] = (220, 20, 20)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def turned(source: Path, path: Path, matrix: tuple[float, float, float, float]) -> Path:
+    """The same file with another matrix in its track header (ISO/IEC 14496-12, 8.3.2)."""
+    data = bytearray(source.read_bytes())
+    tkhd = data.index(b"tkhd")
+    assert data[tkhd + 4] == 0  # its version, on which the place of the matrix depends
+    a, b, c, d = (round(65536 * value) for value in matrix)
+    struct.pack_into(">9i", data, tkhd + 4 + 4 + 20 + 16, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("plain") / "plain.mp4")
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    container = scan(path)
+    found = [one.rgb() for one in sight(container, range(container.present))]
+    assert all(rgb is not None for rgb in found)
+    return [rgb for rgb in found if rgb is not None]
+
+
+# Matroska has turns alone.
+@pytest.mark.parametrize(
+    ("turn", "container"),
+    [*((turn, "mp4") for turn in TURNS), *((turn, "mkv") for turn in ("90", "180", "270"))],
+)
+def test_pictures_are_upright(turn: str, container: str, plain: Path, tmp_path: Path) -> None:
+    matrix, as_numpy = TURNS[turn]
+    path = turned(plain, tmp_path / "turned.mp4", matrix)
+    if container == "mkv":
+        path = damage.remux(path, tmp_path / "turned.mkv")
+    expected = pictures(plain)
+    found = pictures(path)
+    assert len(found) == len(expected) == FRAMES
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, as_numpy(other))
+    assert scan(path).transposed == (found[0].shape[0] == WIDTH)
+    (again,) = fetch(scan(path), [17])
+    np.testing.assert_array_equal(again.rgb(), found[17])
+    assert again.shape == found[17].shape[:2]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_the_gate_looks_at_the_upright_picture(turn: str, plain: Path, tmp_path: Path) -> None:
+    matrix, as_numpy = TURNS[turn]
+    path = turned(plain, tmp_path / "turned.mp4", matrix)
+    stored, upright = (next(iter(sight(scan(p), range(1)))) for p in (plain, path))
+    assert stored.picture is not None
+    assert upright.picture is not None
+    one, other = measure(upright.picture, None), as_numpy(measure(stored.picture, None))
+    # Of a tall picture every other row is measured, of a wide one too: at an edge that is another row.
+    assert np.mean(np.abs(one.astype(int) - other)) < 3
+
+
+@pytest.mark.parametrize("turn", ["90", "mirrored"])
+def test_a_study_is_of_the_upright_picture(turn: str, plain: Path, tmp_path: Path) -> None:
+    matrix, as_numpy = TURNS[turn]
+    path = turned(plain, tmp_path / "turned.mp4", matrix)
+    with Reader.open(write_red_model(tmp_path / "red.onnx")) as reader:
+        study, straight = reader.read(path), reader.read(plain)
+    size = (HEIGHT, WIDTH) if turn == "90" else (WIDTH, HEIGHT)
+    assert (study.source.width, study.source.height) == size
+    assert study.source.field_of_view is not None
+    box = study.source.field_of_view
+    assert box.left + box.width <= size[0]
+    assert box.top + box.height <= size[1]
+    assert (
+        [event.label for event in study.events] == [event.label for event in straight.events] == ["bleeding"]
+    )
+    thumbnail = study.thumbnails[1]
+    np.testing.assert_array_equal(thumbnail, as_numpy(straight.thumbnails[1]))
+
+
+def test_what_is_to_be_shown_askew_is_one_clear_line(plain: Path, tmp_path: Path) -> None:
+    path = turned(plain, tmp_path / "askew.mp4", (0.707, 0.707, -0.707, 0.707))
+    with (
+        Reader.open(write_red_model(tmp_path / "red.onnx")) as reader,
+        pytest.raises(InputError, match="allowed are quarter turns and mirrors"),
+    ):
+        reader.read(path)
+
+
+def test_frames_of_ones_own_stand_as_they_are() -> None:
+    frame = np.zeros((4, 6, 3), np.uint8)
+    assert Sighted(0, frame).shape == (4, 6)
