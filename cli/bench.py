@@ -55,7 +55,9 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure MODEL..., or the installed model, on every backend, all taking turns; ratios are to the first.
+    """Measure MODEL... on every backend, all taking turns; ratios are to the first.
+
+    MODEL is a file, or standard or small: those installed; without any it is standard.
 
     With --against, exit code 4 when a figure is slower than before by more than noise.
     """

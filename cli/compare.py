@@ -159,6 +159,11 @@ def _print(certificate: dict[str, Any]) -> None:
         f"only A right {test['only_a_right']}, only B right {test['only_b_right']}, "
         f"McNemar p {number(test['p_value'])}"
     )
+    absent = [key for key, entry in certificate["per_class"].items() if not entry["support"]]
+    if absent:
+        screen.print(f"no frame of {', '.join(absent)}: averages are over the other classes")
+    if certificate["bootstrap"]["reason"]:
+        screen.print(f"no intervals: {certificate['bootstrap']['reason']}")
     found = certificate["events"]
     if found is not None:
         screen.print(

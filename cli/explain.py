@@ -32,7 +32,9 @@ _MOST = 200
 @click.option("--layer", "names", multiple=True, help="This layer instead; may be given again.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
 def command(
+    context: click.Context,
     model: Path,
     images: tuple[Path, ...],
     out: Path,
@@ -45,9 +47,10 @@ def command(
 ) -> None:
     """Show where the evidence lies that MODEL used: each IMAGE, its top labels, and a map of each.
 
-    MODEL is a model file, whose class-activation maps need no training framework, or a RUN folder of 'train':
-    then the sheet has the last layer, or with --layers one row a layer, with its Grad-CAM for the top label (or
-    --label) and its liveliest channels. An image that cannot be read is named and left out.
+    MODEL is a model file (or standard or small: those installed), whose class-activation maps need no training
+    framework, or the RUN folder that 'train' left: then the sheet has the last layer, or with --layers one row a
+    layer, with its Grad-CAM for the top label (or --label) and its liveliest channels. An image that cannot be read is
+    named and left out.
     """
     from capsule_edge.evaluation.contact_sheet import sheet, write_png
 
@@ -57,6 +60,16 @@ def command(
         raise UsageError(
             f"{model} is no RUN folder, whose layers --layers and --layer explain",
             hint="a model file is explained without them",
+        )
+    given = [
+        f"--{name}"
+        for name in ("backend", "top")
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+    ]
+    if model.is_dir() and given:
+        raise UsageError(
+            f"{model} is a folder, {' and '.join(given)} is of model files",
+            hint="a RUN is explained in Keras, for the top label or those of --label",
         )
     skipped: list[str] = []
     frames = _frames(images, skipped)

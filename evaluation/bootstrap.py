@@ -28,6 +28,7 @@ __all__ = [
     "weighted_auc",
     "weighted_average_precision",
     "weighted_sensitivity",
+    "why_no_intervals",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -61,6 +62,15 @@ def resample_videos(
     random = np.random.default_rng(seed)
     counts = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     return Resamples(video.astype(np.intp), counts.astype(np.float64))
+
+
+def why_no_intervals(video_ids: Sequence[str | None], resamples: int) -> str:
+    """Why ``resample_videos`` answered None."""
+    if resamples < 1:
+        return "no resamples were asked for"
+    if None in video_ids:
+        return f"{sum(video is None for video in video_ids):,} of {len(video_ids):,} frames name no video"
+    return "all frames are of one video"
 
 
 def confusion_by_video(labels: Indices, predicted: Indices, video: Indices, size: int) -> Array:

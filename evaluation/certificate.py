@@ -125,8 +125,7 @@ def _tables(certificate: Certificate) -> list[tuple[str, str, list[str], Rows]]:
         ),
         (
             "Overall",
-            f"Differences are B less A, intervals {boot['level']:.0%} by {boot['method']} "
-            f"({boot['resamples']} resamples, seed {boot['seed']}). "
+            f"Differences are B less A, {_intervals(boot)}. "
             f"Max |dp| {_n(certificate['max_abs_dp'])}, mean {_n(certificate['mean_abs_dp'])}. "
             f"Only A right {test['only_a_right']}, only B right {test['only_b_right']}, "
             f"McNemar p {_n(test['p_value'])} (frames taken as independent).",
@@ -159,6 +158,12 @@ def _tables(certificate: Certificate) -> list[tuple[str, str, list[str], Rows]]:
     note = "" if flips else "No answer changed."
     sections.append(("Flips", note, ["A answered", "B answers", "frames", "moved most"], flips))
     return sections
+
+
+def _intervals(boot: Mapping[str, Any]) -> str:
+    if boot.get("reason"):
+        return f"without intervals: {boot['reason']}"
+    return f"intervals {boot['level']:.0%} by {boot['method']} ({boot['resamples']} resamples, seed {boot['seed']})"
 
 
 def _plots(certificate: Certificate) -> str:

@@ -1,16 +1,16 @@
 """Fits the event parameters of a model on recordings that it has not seen, and says what they are worth.
 
-    python -m capsule_edge.evaluation.event_fit MODEL --fit RUN TRUTH --fit RUN TRUTH --hold RUN TRUTH --out events.json
+    python -m capsule_edge.evaluation.event_fit MODEL --fit RESULT TRUTH --hold RESULT TRUTH --out events.json
 
-RUN is what ``capsule-edge run`` left, or its ``frames.csv``, from a model that has not seen that video (out of
-fold); MODEL gives the labels, and the thresholds from which the search starts. ``--hold`` recordings are scored
-and never searched. Over a grid of ``smoothing_s, max_gap_s, min_frames, release, merge_s`` the thresholds of all
-labels are chosen together so that the most findings are hit (``findings`` defines that) with at most ``--budget``
-false events in 1,000 frames; among equals the fewest false events, then the highest temporal mAP@.5, then what is
-nearest to the middle of the grid. A label without a finding on the ``--fit`` recordings keeps the model's
-threshold, and is raised only where the budget cannot be met otherwise.
+``--fit`` and ``--hold`` may be given again. RESULT is what ``capsule-edge run`` left, or its ``frames.csv``, from a
+model that has not seen that video (out of fold); MODEL gives the labels, and the thresholds from which the search
+starts. ``--hold`` recordings are scored and never searched. Over a grid of ``smoothing_s, max_gap_s, min_frames,
+release, merge_s`` the thresholds of all labels are chosen together so that the most findings are hit (``findings``
+defines that) with at most ``--budget`` false events in 1,000 frames; among equals the fewest false events, then the
+highest temporal mAP@.5, then what is nearest to the middle of the grid. A label without a finding on the ``--fit``
+recordings keeps the model's threshold, and is raised only where the budget cannot be met otherwise.
 
-``--into RUN`` puts the result into the spec of a training's ``run.json``, from which ``export`` writes the model
+``--into RUN`` puts what was fitted into the spec of a training's ``run.json``, from which ``export`` writes the model
 files. OUT has ``events`` and ``operating_points`` as a ModelSpec has them, and ``measured``: on the ``--fit``
 recordings, each left out in turn (fitted on the others: the figure to quote), on those held, and for frame-by-frame
 thresholding fitted the same way. Ends in one line of JSON.
@@ -154,8 +154,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path)
-    parser.add_argument("--fit", nargs=2, action="append", type=Path, metavar=("RUN", "TRUTH"), required=True)
-    parser.add_argument("--hold", nargs=2, action="append", type=Path, metavar=("RUN", "TRUTH"), default=[])
+    parser.add_argument(
+        "--fit", nargs=2, action="append", type=Path, metavar=("RESULT", "TRUTH"), required=True
+    )
+    parser.add_argument(
+        "--hold", nargs=2, action="append", type=Path, metavar=("RESULT", "TRUTH"), default=[]
+    )
     parser.add_argument(
         "--budget", type=float, default=BUDGET, help="false events in 1,000 frames, default %(default)s"
     )

@@ -26,6 +26,7 @@ from .bootstrap import (
     weighted_auc,
     weighted_average_precision,
     weighted_sensitivity,
+    why_no_intervals,
 )
 from .calibration import ece, reliability
 from .curves import curves
@@ -204,7 +205,7 @@ def _intervals(
     each = ("precision", "recall", "specificity", "f1", "auc", "pr_auc")
     overall = ("accuracy", "macro_f1", "balanced_accuracy", "mcc", "mean_auc", "mean_pr_auc")
     if drawn is None:
-        reason = "all frames are of one video, or some name none"
+        reason = why_no_intervals(predictions.video_ids, resamples)
         nothing = dict.fromkeys((*overall, "normal_vs_abnormal_auc", "normal_vs_abnormal_pr_auc"))
         at = {f"{s:.2f}": None for s in SPECIFICITIES}
         return {**how, "reason": reason, **nothing, "sensitivity_at_specificity": at, "per_class": {}}

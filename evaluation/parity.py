@@ -20,7 +20,15 @@ from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.spec import ModelSpec
 
 from ._extras import require
-from .bootstrap import LEVEL, interval, mean_defined, rates, resample_videos, resampled_figures
+from .bootstrap import (
+    LEVEL,
+    interval,
+    mean_defined,
+    rates,
+    resample_videos,
+    resampled_figures,
+    why_no_intervals,
+)
 from .calibration import ece
 from .metrics import defined, one_vs_rest_auc
 from .predict import Predictions
@@ -118,6 +126,7 @@ def certify(
             "level": LEVEL,
             "resamples": resamples,
             "seed": seed,
+            "reason": None if drawn else why_no_intervals(a.video_ids, resamples),
         },
     }
     return {name: defined(value) for name, value in document.items()}
@@ -162,6 +171,15 @@ def _aligned(a: Predictions, b: Predictions) -> Pair:
         where = int(np.flatnonzero(a.labels != b.labels)[0])
         labels = a.keys[a.labels[where]], b.keys[b.labels[where]]
         raise InputError(f"{a.files[where]} is labelled {labels[0]} in A and {labels[1]} in B")
+    if a.video_ids != b.video_ids:
+        where = next(
+            i for i, (one, other) in enumerate(zip(a.video_ids, b.video_ids, strict=True)) if one != other
+        )
+        videos = (str(side.video_ids[where] or "no video") for side in (a, b))
+        raise InputError(
+            f"{a.files[where]} is of {' in A and of '.join(videos)} in B",
+            hint="compare on the data set, as it is now, that the table was made on",
+        )
     return a, b
 
 

@@ -1,9 +1,9 @@
 """What a run wrote against what a reader marked: every row of ``frames.csv`` joined by index to its truth.
 
-    python -m capsule_edge.evaluation.recordings RUN_FOLDER TRUTH.csv [RUN_FOLDER TRUTH.csv ...] [--out DIR]
+    python -m capsule_edge.evaluation.recordings RESULT TRUTH.csv [RESULT TRUTH.csv ...] [--out DIR]
 
-``TRUTH.csv`` has ``index,frame_number,time_s,label``, one row for each frame in presentation order. Ends in one line of
-JSON.
+RESULT is the folder that ``capsule-edge run`` left. ``TRUTH.csv`` has ``index,frame_number,time_s,label``, one row for
+each frame in presentation order; the times may be left out. Ends in one line of JSON.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pairs", nargs="+", type=Path, metavar="RUN_FOLDER TRUTH")
+    parser.add_argument("pairs", nargs="+", type=Path, metavar="RESULT TRUTH")
     parser.add_argument("--out", type=Path, help="folder for plots (PNG), one HTML page and the JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace the report that is there")
     options = parser.parse_args()

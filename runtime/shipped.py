@@ -29,7 +29,8 @@ def find_model(model: str | Path) -> Path:
     if not path.exists() and str(model) in INSTALLED:
         return default_model(str(model))
     if not path.is_file():
-        raise ModelError(
-            f"no model file at {path}", hint=f"name a file, or an installed one: {', '.join(INSTALLED)}"
-        )
+        hint = f"name a file, or an installed one: {', '.join(INSTALLED)}"
+        if (path / "run.json").is_file():
+            hint = f"it is a RUN, which 'train' left; make files of it: capsule-edge export {path} --out DIR"
+        raise ModelError(f"no model file at {path}", hint=hint)
     return path

@@ -271,6 +271,57 @@ def test_models_that_cannot_be_compared_are_named(model: Path, frames: Path, tmp
     assert "size is 32 in A and 64 in B" in against(size=64)
 
 
+def test_what_no_video_and_no_frame_can_say_is_said(model: Path, frames: Path, tmp_path: Path) -> None:
+    header, *rows = (frames / "labels.csv").read_text().splitlines()
+    cells = [row.split(",") for row in rows]
+
+    def told(videos: Sequence[str], label: str = "") -> Result:
+        root = tmp_path / "-".join(["data", *videos])
+        root.mkdir()
+        kept = [
+            ",".join([str(frames / file), name, source, videos[i // 2 % len(videos)], *rest])
+            for i, (file, name, source, _, *rest) in enumerate(cells)
+            if name != label
+        ]
+        (root / "labels.csv").write_text("\n".join([header, *kept]) + "\n")
+        result = call(compare, model, model, "--data", root, "--out", root / "out")
+        document = json.loads((root / "out" / "a.onnx.shipping.json").read_text())
+        Draft202012Validator(json.loads(schema_path().read_text())).validate(document)
+        assert document["verdict"] == "undecided"
+        reason = document["bootstrap"]["reason"]
+        if reason is None:
+            return result
+        assert document["macro_f1"]["interval"] is None
+        assert f"no intervals: {reason}" in result.stdout
+        assert f"without intervals: {reason}" in (root / "out" / "a.onnx.shipping.md").read_text()
+        return result
+
+    assert "no intervals: all frames are of one video\n" in told(["v"]).stdout
+    assert "no intervals: 30 of 60 frames name no video\n" in told(["v", ""]).stdout
+    assert "no intervals" not in told(["v", "w"]).stdout
+    absent = told(["v", "w", "x"], label="polyp").stdout
+    assert "no frame of polyp: averages are over the other classes\n" in absent
+
+
+def test_a_table_of_other_videos_is_refused(model: Path, frames: Path, tmp_path: Path) -> None:
+    table = tmp_path / "p.csv"
+    call(evaluate, model, "--data", frames, "--save-predictions", table, "--resamples", 0)
+    text = table.read_text()
+    table.write_text(text.replace("\n1.png,v0,", "\n1.png,v7,"))
+    assert "1.png is of v7 in A and of v0 in B" in refused(
+        compare, InputError, table, model, "--data", frames
+    )
+    table.write_text(text.replace("\n1.png,v0,", "\n1.png,,"))
+    assert "of no video in A and of v0 in B" in refused(compare, InputError, table, model, "--data", frames)
+
+
+def test_a_run_is_no_model_file(model: Path, frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    line = refused(evaluate, ModelError, tmp_path, "--data", frames)
+    assert f"capsule-edge export {tmp_path} --out DIR" in line
+    assert "installed one" in refused(evaluate, ModelError, frames, "--data", frames)
+
+
 def test_info_says_what_the_file_is_and_that_nothing_proves_it(model: Path) -> None:
     document = documents(call(info, model, "--json"))
     assert document["certificate"] is None
