@@ -19,6 +19,7 @@ __all__ = [
     "NO_CERTIFICATE",
     "console",
     "data_folder",
+    "evaluation_options",
     "interval_cell",
     "number",
     "progress",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from capsule_edge.evaluation.datasets import Dataset
 
+Callback = Callable[..., Any]
 NO_CERTIFICATE = "nothing proves that this file answers as the model it was made from"
 _VARIABLE = "CAPSULE_EDGE_DATA"
 
@@ -44,6 +46,22 @@ def data_folder(given: Path | None) -> Path:
     if not root:
         raise UsageError("no data set was given", hint=f"use --data DIR or set {_VARIABLE}")
     return Path(root) / "capsule-vision"
+
+
+def evaluation_options(command: Callback) -> Callback:
+    """What ``evaluate`` and ``compare`` have in common: the data, its split, and the bootstrap."""
+    for option in (
+        click.option(
+            "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the bootstrap."
+        ),
+        click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True,
+                     help="Of the bootstrap over videos; 0 is none."),
+        click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice."),
+        click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]"),
+        click.option("--data", type=click.Path(path_type=Path), help="Folder with labels.csv or class folders."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import click
 from ._evaluation import (
     console,
     data_folder,
+    evaluation_options,
     interval_cell,
     number,
     progress,
@@ -25,8 +26,7 @@ from ._evaluation import (
 )
 @click.argument("a", metavar="FP32", type=click.Path(path_type=Path))
 @click.argument("b", metavar="INT8", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with labels.csv or class folders.")
-@click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]")
+@evaluation_options
 @click.option(
     "--recording",
     "recordings",
@@ -40,17 +40,6 @@ from ._evaluation import (
 @click.option("--overwrite", is_flag=True, help="Replace the certificate of that name that --out holds.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine of both.")
 @click.option("--int8-backend", help="Inference engine of INT8, where it is another one.")
-@click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice.")
-@click.option(
-    "--resamples",
-    type=click.IntRange(0),
-    default=1000,
-    show_default=True,
-    help="Of the bootstrap over videos.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the bootstrap."
-)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(

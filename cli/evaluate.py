@@ -11,6 +11,7 @@ import click
 from ._evaluation import (
     console,
     data_folder,
+    evaluation_options,
     interval_cell,
     number,
     progress,
@@ -24,23 +25,11 @@ from ._evaluation import (
     epilog="\b\nExample:\n  capsule-edge evaluate model.int8.onnx --data frames --save-predictions p.csv"
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with labels.csv or class folders.")
-@click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]")
+@evaluation_options
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
-@click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice.")
 @click.option("--save-predictions", type=click.Path(path_type=Path), help="Write the probabilities as CSV.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report there (JSON, HTML, PNG).")
 @click.option("--overwrite", is_flag=True, help="Replace the report that --out holds.")
-@click.option(
-    "--resamples",
-    type=click.IntRange(0),
-    default=1000,
-    show_default=True,
-    help="Of the bootstrap over videos; 0 is none.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the bootstrap."
-)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
     model: Path,

@@ -11,7 +11,7 @@ from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.figures import jpeg
 
 from ._files import write_whole
-from .certificate import STYLE
+from ._pages import STYLE, page
 from .samples import read_frame
 
 __all__ = ["MEANING", "to_html", "write_audit"]
@@ -60,11 +60,7 @@ def to_html(document: Document, root: Path) -> str:
             _copies(document["images"], root),
         ]
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>{body}</body></html>\n"
-    )
+    return page(title, body, style=_STYLE)
 
 
 def _images(images: Mapping[str, Any] | None) -> str:

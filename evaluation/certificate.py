@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,21 +12,15 @@ from capsule_edge.runtime.spec import INTENDED_USE
 
 from ._extras import require
 from ._files import write_together
+from ._pages import inline_svg, page, table
 from .training_videos import describe_overlap
 
-__all__ = ["STYLE", "certificate_stem", "schema_path", "to_html", "to_markdown", "write_certificate"]
+__all__ = ["certificate_stem", "schema_path", "to_html", "to_markdown", "write_certificate"]
 
 Certificate = Mapping[str, Any]
 Rows = Sequence[Sequence[str]]
 
 _COLOURS = {"pass": "#2a7f3f", "fail": "#b3261e", "undecided": "#8a6d00"}
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1d1d1f}
-table{border-collapse:collapse;margin:.5em 0 1.5em;display:block;overflow-x:auto}
-th,td{border:1px solid #ccc;padding:.25em .6em;text-align:right}th{background:#f4f4f6}
-td:first-child,th:first-child{text-align:left}.verdict{font-size:1.3em;font-weight:600}
-svg{max-width:100%;height:auto}code{word-break:break-all}
-"""
 
 
 def schema_path() -> Path:
@@ -77,16 +70,10 @@ def to_html(certificate: Certificate) -> str:
         _plots(certificate),
     ]
     for heading, note, head, rows in _tables(certificate):
-        cells = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
         parts.append(f"<h2>{html.escape(heading)}</h2>" + (f"<p>{html.escape(note)}</p>" if note else ""))
-        parts.append(f"<table><tr>{top}</tr>{cells}</table>")
+        parts.append(table(head, rows))
     body = "\n".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"])
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(_title(certificate))}</title><style>{STYLE}</style></head>\n<body>{body}</body></html>\n"
-    )
+    return page(_title(certificate), body)
 
 
 def _title(certificate: Certificate) -> str:
@@ -169,7 +156,6 @@ def _intervals(boot: Mapping[str, Any]) -> str:
 def _plots(certificate: Certificate) -> str:
     """Sensitivity differences with their intervals, and how far the probabilities moved."""
     require("matplotlib")
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     classes = list(certificate["per_class"].items())[::-1]
@@ -194,12 +180,7 @@ def _plots(certificate: Certificate) -> str:
     right.set_xticks(range(len(names)), names, rotation=60, ha="right")
     right.set_xlabel("largest |dp| of a frame")
     right.set_ylabel("frames")
-    target = io.StringIO()
-    # A fixed salt and no date: the same certificate is the same page, byte for byte.
-    with rc_context({"svg.hashsalt": "capsule-edge", "svg.fonttype": "none"}):
-        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
-    picture = target.getvalue()
-    return picture[picture.index("<svg") :]
+    return inline_svg(figure)
 
 
 def _figure(figure: Mapping[str, Any]) -> list[str]:

@@ -6,8 +6,6 @@ frames most likely to be abnormal are read, beside reading in the order of time 
 
 from __future__ import annotations
 
-import html
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 
 from ._extras import require
 from ._files import write_together
-from .certificate import STYLE
+from ._pages import inline_svg, page, png, table
 from .events import Span, reading_curve
 
 if TYPE_CHECKING:
@@ -51,9 +49,7 @@ def write_recordings(
         "recordings.html": to_html(documents, summary, figures),
     }
     for name, figure in figures.items():
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
-        contents[f"{name}.png"] = picture.getvalue()
+        contents[f"{name}.png"] = png(figure)
     return write_together(folder, contents, sign=SIGN, overwrite=overwrite)
 
 
@@ -64,8 +60,6 @@ def plots(documents: Documents) -> dict[str, Figure]:
 
 def to_html(documents: Documents, summary: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     """The page, which needs nothing else."""
-    from matplotlib import rc_context
-
     matched = summary["matched"]
     overall = [
         ("findings", summary["findings"]),
@@ -91,27 +85,13 @@ def to_html(documents: Documents, summary: Mapping[str, Any], figures: Mapping[s
     ]
     parts = [
         "<h1>Recordings</h1><h2>Events</h2>",
-        _table(["figure", "value"], [[name, _n(value)] for name, value in overall]),
+        table(["figure", "value"], [[name, _n(value)] for name, value in overall]),
         "<h2>Sensitivity to abnormal frames by the share of all frames that is read</h2>",
-        _table(heads, rows),
+        table(heads, rows),
     ]
-    with rc_context({"svg.hashsalt": "capsule-edge", "svg.fonttype": "none"}):
-        for name, figure in figures.items():
-            target = io.StringIO()
-            figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
-            picture = target.getvalue()
-            parts.append(f"<h2>{name.capitalize()}</h2>{picture[picture.index('<svg') :]}")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Recordings</title><style>{STYLE}</style></head>\n<body>{''.join(parts)}</body></html>\n"
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>"
+    for name, figure in figures.items():
+        parts.append(f"<h2>{name.capitalize()}</h2>{inline_svg(figure)}")
+    return page("Recordings", "".join(parts))
 
 
 def _reading(documents: Documents) -> Figure:

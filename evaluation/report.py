@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from capsule_edge.runtime.spec import INTENDED_USE
 
 from ._extras import require
 from ._files import write_together
-from .certificate import STYLE
+from ._pages import inline_svg, page, png, table
 from .curves import ABNORMAL
 from .training_videos import describe_overlap
 
@@ -44,9 +43,7 @@ def write_report(document: Document, folder: str | Path, *, overwrite: bool = Fa
         "evaluation.html": to_html(document, figures).encode(),
     }
     for name, figure in figures.items():
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
-        contents[f"{name}.png"] = picture.getvalue()
+        contents[f"{name}.png"] = png(figure)
     return write_together(folder, contents, sign=SIGN, overwrite=overwrite)
 
 
@@ -64,8 +61,6 @@ def plots(document: Document) -> dict[str, Figure]:
 
 def to_html(document: Document, figures: Mapping[str, Figure] | None = None) -> str:
     """The page, which needs nothing else: tables, and the plots as inline SVG."""
-    from matplotlib import rc_context
-
     model, data = document["model"], document["data"]
     title = f"{model['name']} {model['version']} ({model['precision']}) on {data['name']}"
     parts = [
@@ -76,22 +71,10 @@ def to_html(document: Document, figures: Mapping[str, Figure] | None = None) -> 
     ]
     parts += [f"<p>{html.escape(note)}</p>" for note in _notes(document)]
     for heading, head, rows in _tables(document):
-        top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        parts.append(f"<h2>{html.escape(heading)}</h2><table><tr>{top}</tr>{body}</table>")
-    # A fixed salt and no date: the same figures are the same page, byte for byte.
-    with rc_context({"svg.hashsalt": "capsule-edge", "svg.fonttype": "none"}):
-        for name, figure in (figures or plots(document)).items():
-            target = io.StringIO()
-            figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
-            picture = target.getvalue()
-            parts.append(f"<h2>{name.replace('_', ' ').capitalize()}</h2>{picture[picture.index('<svg') :]}")
-    body = "\n".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"])
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>{body}</body></html>\n"
-    )
+        parts.append(f"<h2>{html.escape(heading)}</h2>{table(head, rows)}")
+    for name, figure in (figures or plots(document)).items():
+        parts.append(f"<h2>{name.replace('_', ' ').capitalize()}</h2>{inline_svg(figure)}")
+    return page(title, "\n".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"]))
 
 
 def _notes(document: Document) -> list[str]:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import onnx
 import tf_keras
 
+from capsule_edge.evaluation._pages import svg
 from capsule_edge.runtime.errors import CapsuleEdgeError, OutputError, UsageError
 from capsule_edge.train.kept_layers import keep_float
 from capsule_edge.train.qat import observed_ranges
@@ -126,7 +127,6 @@ def double_scales(model: IntegerModel, layer: str) -> IntegerModel:
 
 def plot_layers(noises: Sequence[LayerNoise], order: Sequence[str], path: Path) -> None:
     """Both ratios of each layer in the model's ``order``, as SVG."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     found = {noise.layer: noise for noise in noises}
@@ -144,8 +144,7 @@ def plot_layers(noises: Sequence[LayerNoise], order: Sequence[str], path: Path) 
     axes.grid(axis="x", linewidth=0.4)
     axes.set_xlabel("signal to quantisation noise, dB (6 dB are one bit)")
     axes.legend()
-    with rc_context({"svg.hashsalt": "capsule-edge", "svg.fonttype": "none"}):
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    path.write_text(svg(figure), encoding="utf-8")
 
 
 def _write(folder: Path, run: Run, model: IntegerModel, noises: Sequence[LayerNoise]) -> None:

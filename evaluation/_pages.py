@@ -1,0 +1,60 @@
+"""What the reports share: a page that stands alone, its tables, and figures that are the same every time."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["STYLE", "inline_svg", "page", "png", "svg", "table"]
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#1d1d1f}
+table{border-collapse:collapse;margin:.5em 0 1.5em;display:block;overflow-x:auto}
+th,td{border:1px solid #ccc;padding:.25em .6em;text-align:right}th{background:#f4f4f6}
+td:first-child,th:first-child{text-align:left}.verdict{font-size:1.3em;font-weight:600}
+svg{max-width:100%;height:auto}code{word-break:break-all}
+"""
+
+
+def page(title: str, body: str, *, style: str = STYLE) -> str:
+    """A whole HTML document; ``title`` is text, ``body`` markup."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{style}</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markup of a table of texts."""
+    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
+    return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file that names no version of what drew it."""
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=110, metadata={"Software": None})
+    return target.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG file: a fixed salt and no date, so the same figure is the same file, byte for byte."""
+    from matplotlib import rc_context
+
+    target = io.StringIO()
+    with rc_context({"svg.hashsalt": "capsule-edge", "svg.fonttype": "none"}):
+        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    return target.getvalue()
+
+
+def inline_svg(figure: Figure) -> str:
+    """The same as markup within a page."""
+    picture = svg(figure)
+    return picture[picture.index("<svg") :]
