@@ -65,7 +65,7 @@ def write_exam(
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    reached = 8 * sum(sample.size for sample in scan(path).samples) / frames / side**2
+    reached = 8 * int(scan(path).samples.sizes.sum()) / frames / side**2
     return {
         "source": "recordings" if recordings else "phantom",
         "frames": frames,
@@ -78,7 +78,7 @@ def write_exam(
 def _bits_per_pixel(recordings: Sequence[Path]) -> float:
     containers = [scan(recording) for recording in recordings]
     pixels = sum(each.present * each.width * each.height for each in containers)
-    return 8 * sum(sample.size for each in containers for sample in each.samples) / pixels
+    return 8 * int(sum(each.samples.sizes.sum() for each in containers)) / pixels
 
 
 def _turned(recordings: Sequence[Path], side: int) -> Iterator[Frame]:

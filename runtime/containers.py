@@ -1,72 +1,40 @@
 """What a recording's container holds, listed before a picture is decoded.
 
-``scan`` walks the packets once and accounts for each: what the header announces, what is there, in which
-order and when it is shown. The pictures are not decoded, so the pass costs little more than reading the
-file.
+``scan`` accounts for each packet: what the header announces, what is there, in which order and when it is shown. The
+pictures are not decoded. Of a plain MP4 the sample tables alone are read (``sample_tables``); in all other files
+the packets are walked through once, which costs little more than reading the file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
 import stat
-from collections import deque
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import accumulate, pairwise
+from itertools import chain, islice
 from pathlib import Path
-from statistics import median_low
 from typing import Literal
 
-from av.packet import Packet
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from .errors import InputError
 from .events import time_kind
 from .extents import Boxes, avi_is_cut, matroska_is_cut, read_boxes
-from .ffmpeg import (
-    MOST_PIXELS,
-    decode_packets,
-    drain,
-    open_decoder,
-    open_recording,
-    picture_packets,
-    quote,
-    send,
-)
-from .orientation import orientation_of
+from .ffmpeg import MOST_PIXELS, open_recording, picture_packets, quote
+from .glimpses import is_transposed, order_shown
+from .listing import REORDER, Sample, Samples, list_times, present
+from .sample_tables import read_tables
 
-__all__ = ["REORDER", "Container", "Sample", "scan"]
+__all__ = ["Container", "Sample", "Samples", "scan"]
 
-# No codec shows a picture more than 16 places away from where it is stored (H.264, HEVC); twice that
-# leaves room for paired fields. Time stamps wilder than this keep the file's order, which bounds the
-# pictures held while decoding.
-REORDER = 32
 # 38 hours at 30 frames a second. A header that announces more is damaged, and would fill the ledger with
 # nothing.
 _MOST_FRAMES = 1 << 22
 
 _AGAIN = "copy it again from the recorder"
 _REBUILD = f"{_AGAIN}, or rebuild the index with a repair tool and an intact recording of the same device"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One packet that carries a picture.
-
-    ``pts`` and ``dts`` are the file's, in ticks of the time base; ``size`` is in bytes. ``flagged``: the
-    demuxer got only a part of it or met errors in it. ``edited_out``: the edit list discards it; it is
-    decoded, never shown.
-    """
-
-    pts: int | None
-    dts: int | None
-    size: int
-    key: bool
-    flagged: bool
-    edited_out: bool
 
 
 @dataclass(frozen=True)
@@ -98,10 +66,10 @@ class Container:
     start_pts: int
     duration_s: float
     frame_distance_s: float | None
-    samples: tuple[Sample, ...] = field(repr=False)
-    order: tuple[int, ...] = field(repr=False)
-    pts: tuple[int, ...] = field(repr=False)
-    times_s: tuple[float, ...] = field(repr=False)
+    samples: Samples = field(repr=False)
+    order: array[int] = field(repr=False)
+    pts: array[int] = field(repr=False)
+    times_s: array[float] = field(repr=False)
     transposed: bool = field(default=False, kw_only=True)
 
     def digest(self) -> str:
@@ -157,31 +125,33 @@ def scan(path: str | Path) -> Container:
                 f"{quote(path)} announces {width} x {height} pixels, allowed are 1 to {MOST_PIXELS} in all",
                 hint=f"its header is damaged: {_AGAIN}",
             )
+        tables = None
+        if boxes is not None and not boxes.fragmented and codec in ("h264", "hevc"):
+            tables = read_tables(path, stream, size)
         # The index as the header gives it: reading on adds entries in some containers.
-        index = [(entry.timestamp, entry.pos, entry.size, entry.is_discard) for entry in stream.index_entries]
-        first: list[Packet[VideoStream]] = []
-        found: list[Sample] = []
-        for each in picture_packets(source, stream):
-            found.append(
-                Sample(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
-            )
-            if len(first) < REORDER:
-                first.append(each)
-        samples = tuple(found)
+        index = [] if tables is not None else _index(stream)
+        packets = picture_packets(source, stream)
+        first = list(islice(packets, REORDER))
+        samples = tables or Samples.of(
+            Sample(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
+            for each in chain(first, packets)
+        )
         kind, header, reorders = source.format.name, stream.frames, bool(context.has_b_frames)
         colorspace, color_range = int(context.colorspace), int(context.color_range)
         time_base = stream.time_base or Fraction(1, 1)
-        transposed = _is_transposed(path, stream, first)
-    if all(sample.edited_out for sample in samples):
+        transposed = is_transposed(path, stream, first)
+    if samples.edited_out.all():
         of = f" of the {header} it announces" if header else ""
         raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
 
     announced = header if 0 < header <= _MOST_FRAMES else None
     truncated: bool | None = None
-    edited_out = sum(sample.edited_out for sample in samples)
+    edited_out = int(samples.edited_out.sum())
     if boxes is not None and boxes.fragmented:
         announced = None
         truncated = boxes.overrun or (False if boxes.closed else None)
+    elif tables is not None:
+        truncated = False
     elif boxes is not None:
         truncated = any(pos + length > size for _, pos, length, _ in index)
         if announced is not None:
@@ -199,11 +169,12 @@ def scan(path: str | Path) -> Container:
             truncated = matroska_is_cut(file, size)
 
     # AVI has no presentation times, and what FFmpeg makes up for H.264 in it is the decoding order.
-    ascending = all(a.pts is not None and b.pts is not None and a.pts < b.pts for a, b in pairwise(samples))
-    shown = _shown_order(path, len(samples)) if kind == "avi" and reorders and ascending else None
-    order, pts, stamps = _present(samples, shown)
-    distances = [later - earlier for earlier, later in pairwise(stamps)]
-    distance = median_low(distances) * time_base if distances else None
+    shown = None
+    if kind == "avi" and reorders and samples.ascending:
+        shown = order_shown(path, len(samples))
+    order, pts, line = present(samples, shown)
+    times_s, ticks = list_times(line, time_base)
+    distance = None if ticks is None else ticks * time_base
     return Container(
         path=path,
         format=kind,
@@ -218,32 +189,18 @@ def scan(path: str | Path) -> Container:
         truncated=truncated,
         edited_out=edited_out,
         start_pts=pts[0],
-        duration_s=float((stamps[-1] - stamps[0]) * time_base + (distance or 0)),
+        duration_s=float((line[-1] - line[0]) * time_base + (distance or 0)),
         frame_distance_s=None if distance is None else float(distance),
         transposed=transposed,
         samples=samples,
-        order=tuple(order),
-        pts=tuple(pts),
-        times_s=tuple(float((stamp - stamps[0]) * time_base) for stamp in stamps),
+        order=order,
+        pts=pts,
+        times_s=times_s,
     )
 
 
-def _is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> bool:
-    """Whether the upright picture has rows for columns, by the first picture that can be decoded."""
-    try:
-        decoder = open_decoder(path, stream)
-    except InputError:  # said when it is read
-        return False
-    waiting: dict[int, int | None] = {}
-    pictures: list[tuple[int, VideoFrame]] = []
-    for index, packet in enumerate(first):
-        pictures = send(decoder, packet, index, waiting).pictures
-        if pictures:
-            break
-    for _, picture in pictures or drain(decoder, waiting):
-        orientation = orientation_of(picture)
-        return orientation is not None and orientation.transposed
-    return False
+def _index(stream: VideoStream) -> list[tuple[int, int, int, bool]]:
+    return [(entry.timestamp, entry.pos, entry.size, entry.is_discard) for entry in stream.index_entries]
 
 
 def _examine(path: Path) -> tuple[int, Boxes | None]:
@@ -282,61 +239,3 @@ def _empty_slots(ticks: Sequence[int]) -> int:
     picture.
     """
     return max(0, ticks[-1] + 1 - len(ticks))
-
-
-def _shown_order(path: Path, count: int) -> list[int]:
-    """Decoding indices in the order in which the decoder shows them, for a container that cannot tell.
-
-    A picture that the decoder never shows stays behind the one stored before it.
-    """
-    place: dict[int, int] = {}
-    with open_recording(path) as (source, stream):
-        for step in decode_packets(path, source, stream):
-            for index, _ in step.pictures:
-                place[index] = len(place)
-    places = accumulate(range(count), lambda last, index: place.get(index, last), initial=-1)
-    return [index for _, index in sorted(zip(list(places)[1:], range(count), strict=True))]
-
-
-def _present(
-    samples: Sequence[Sample], shown: Sequence[int] | None
-) -> tuple[list[int], list[int], list[int]]:
-    """(indices into ``samples``, pts, ticks on one ascending time line) of the presented samples.
-
-    The order is that of the time stamps, within ``REORDER`` places of the stored order; ``shown``
-    overrides it. Where the stamps start anew (recordings joined end to end) the time line goes on.
-    """
-    stamps = _unwrap(samples)
-    presented = [index for index, sample in enumerate(samples) if not sample.edited_out]
-    if shown is not None:
-        line = sorted(stamps[index] for index in presented)
-        return [index for index in shown if not samples[index].edited_out], line, line
-    order: list[int] = []
-    heap: list[tuple[int, int]] = []
-    for index in presented:
-        heapq.heappush(heap, (stamps[index], index))
-        if len(heap) > REORDER:
-            order.append(heapq.heappop(heap)[1])
-    order += [heapq.heappop(heap)[1] for _ in range(len(heap))]
-    pts = [stamps[index] if (own := samples[index].pts) is None else own for index in order]
-    return order, pts, list(accumulate((stamps[index] for index in order), max))
-
-
-def _unwrap(samples: Sequence[Sample]) -> list[int]:
-    """A time stamp in ticks for each sample: its pts, else its dts, else that of the sample before."""
-    own: list[int] = []
-    for sample in samples:
-        stamp = sample.dts if sample.pts is None else sample.pts
-        own.append((own[-1] if own else 0) if stamp is None else stamp)
-    stamps: list[int] = []
-    recent: deque[int] = deque(maxlen=REORDER)
-    offset = 0
-    for index, stamp in enumerate(own):
-        # A new start, not one damaged stamp: several pictures lie before everything that is still being
-        # reordered.
-        if len(recent) == REORDER and max(own[index : index + 4]) + offset < min(recent):
-            step = (max(recent) - min(recent)) // (REORDER - 1)
-            offset = max(recent) + step - stamp
-        stamps.append(stamp + offset)
-        recent.append(stamp + offset)
-    return stamps

@@ -57,12 +57,13 @@ def find_groups(container: Container) -> list[range]:
     if container.codec not in _NAL_UNITS or not container.format.startswith(("mov", "matroska")):
         return [range(count)]
     rank = np.full(count, -1, np.int64)
-    rank[list(container.order)] = np.arange(container.present)
+    rank[np.asarray(container.order)] = np.arange(container.present)
     before = np.maximum.accumulate(np.concatenate([[-1], rank[:-1]]))
     behind = np.minimum.accumulate(np.where(rank < 0, count, rank)[::-1])[::-1]
-    keys = np.fromiter((sample.key for sample in container.samples), bool, count)
     starts = [0]
-    for start in np.flatnonzero(keys & (rank >= 0) & (before < rank) & (behind >= rank)).tolist():
+    for start in np.flatnonzero(
+        container.samples.keys & (rank >= 0) & (before < rank) & (behind >= rank)
+    ).tolist():
         if start - starts[-1] >= _SHORTEST:
             starts.append(start)
     return [range(first, end) for first, end in zip(starts, [*starts[1:], count], strict=True)]
@@ -166,7 +167,7 @@ def _parts(
 ) -> Iterator[Generator[list[Step]]]:
     """The steps of each group, the last of all behind the last group."""
     for group in groups:
-        if len(group) <= _LONGEST and sum(container.samples[at].size for at in group) <= _MOST_BYTES:
+        if len(group) <= _LONGEST and container.samples.sizes[group.start : group.stop].sum() <= _MOST_BYTES:
             yield _decode(container, group, list(islice(packets, len(group))), decoders, units)
             continue
         done = threading.Event()
@@ -208,7 +209,7 @@ def _decode(
     sent = group.start
     try:
         for packet in packets:
-            fits = units.fit(bytes(packet), first=sent == group.start) and not samples[sent].flagged
+            fits = units.fit(bytes(packet), first=sent == group.start) and not samples.flagged[sent]
             step = send(decoder, packet, sent, waiting) if fits else None
             if step is None or step.failed is not None or not _sound(step, size, group.start):
                 break

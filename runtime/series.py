@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .containers import Container, Sample
+from .containers import Container, Sample, Samples
 from .endings import picture_is_cut
 from .errors import InputError, PackageError
 from .ffmpeg import MOST_PIXELS, quote
@@ -160,10 +161,10 @@ def _series(
         start_pts=0,
         duration_s=float(count * distance),
         frame_distance_s=float(distance) if count > 1 else None,
-        samples=tuple(Sample(at, at, 0, True, False, False) for at in range(count)),
-        order=tuple(range(count)),
-        pts=tuple(range(count)),
-        times_s=tuple(float(at * distance) for at in range(count)),
+        samples=Samples.of(Sample(at, at, 0, True, False, False) for at in range(count)),
+        order=array("q", range(count)),
+        pts=array("q", range(count)),
+        times_s=array("d", (float(at * distance) for at in range(count))),
         places=tuple(places),
     )
     # The size is that of the first picture that can be decoded.

@@ -12,8 +12,9 @@ picture, is ``corrupt``. Damage that no decoder notices cannot be seen here.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,10 +24,11 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from .colours import to_rgb
-from .containers import REORDER, Container, Sample, scan
+from .containers import Container, Sample, scan
 from .errors import InputError
 from .ffmpeg import decode_packets, open_recording, quote
 from .groups import decode_groups
+from .listing import REORDER
 
 __all__ = ["Container", "Picture", "Sample", "decode", "fetch", "scan", "to_rgb"]
 
@@ -70,7 +72,7 @@ def decode(container: Container, *, lanes: int = 1) -> Generator[Picture]:
     Raises ``InputError`` when the file is no longer the one that was scanned.
     """
     samples = container.samples
-    rank = {sample: place for place, sample in enumerate(container.order)}
+    rank = _ranks(container)
     chain = _Chain(container, rank)
     came: dict[int, VideoFrame] = {}
     refused: set[int] = set()
@@ -92,7 +94,11 @@ def decode(container: Container, *, lanes: int = 1) -> Generator[Picture]:
                 settled in came or settled in refused or step.last or step.sent - settled > _PATIENCE
             ):
                 frame = came.pop(settled, None)
-                if frame is None and settled not in refused and _repeats(container, samples[settled]):
+                if (
+                    frame is None
+                    and settled not in refused
+                    and _repeats(container, int(samples.sizes[settled]))
+                ):
                     frame = last
                 sound = frame is not None and settled not in refused and not frame.is_corrupt
                 if frame is not None and (frame.width, frame.height) != size:
@@ -100,8 +106,8 @@ def decode(container: Container, *, lanes: int = 1) -> Generator[Picture]:
                     sound = False
                 detail = chain.judge(settled, sound, frame is not None and frame.key_frame)
                 last = frame
-                place = rank.get(settled)
-                if place is not None:
+                place = rank[settled]
+                if place >= 0:
                     ready[place] = Picture(
                         place,
                         container.pts[place],
@@ -124,12 +130,12 @@ def fetch(container: Container, wanted: Collection[int]) -> Iterator[tuple[int, 
     """
     samples = container.samples
     place_of = {container.order[index]: index for index in wanted}
-    rank = {sample: place for place, sample in enumerate(container.order)}
-    starts = [index for index, sample in enumerate(samples) if sample.key] or [0]
+    rank = _ranks(container)
+    starts = np.flatnonzero(samples.keys).tolist() or [0]
     needed = bytearray(len(samples))
     for sample in place_of:
         at = max(bisect_right(starts, sample) - 1, 0)
-        if at and rank.get(sample, -1) < rank.get(starts[at], -1):
+        if at and rank[sample] < rank[starts[at]]:
             # Shown before the key frame behind which it is stored: it builds on the group before, too.
             at -= 1
         first = starts[at] if starts[at] <= sample else 0
@@ -143,13 +149,20 @@ def fetch(container: Container, wanted: Collection[int]) -> Iterator[tuple[int, 
                     yield place_of[sample], frame
 
 
-def _repeats(container: Container, sample: Sample) -> bool:
+def _ranks(container: Container) -> array[int]:
+    """The place of each sample among the shown, -1 for one that is not."""
+    ranks = np.full(len(container.samples), -1, np.int64)
+    ranks[np.asarray(container.order)] = np.arange(container.present)
+    return array("q", ranks.tobytes())
+
+
+def _repeats(container: Container, size: int) -> bool:
     """A packet of MPEG-4 Part 2 that says "the last picture again", for which the decoder returns nothing.
 
     Encoders write it for a repeated frame. A coded picture takes at least one bit for each macroblock.
     """
     macroblocks = -(-container.width // 16) * -(-container.height // 16)
-    return container.codec == "mpeg4" and 8 * sample.size < macroblocks
+    return container.codec == "mpeg4" and 8 * size < macroblocks
 
 
 class _Chain:
@@ -157,10 +170,10 @@ class _Chain:
     and of those behind it the leading ones, shown before it, which may build on what came before.
     """
 
-    def __init__(self, container: Container, rank: dict[int, int]) -> None:
+    def __init__(self, container: Container, rank: Sequence[int]) -> None:
         self._rank = rank
-        self._keys = [sample.key for sample in container.samples]
-        self._flagged = [sample.flagged for sample in container.samples]
+        self._keys = container.samples.keys.tobytes()
+        self._flagged = container.samples.flagged.tobytes()
         # Where the container marks no key frame at all its marks are missing, and the decoder's word
         # counts alone.
         self._unmarked = not any(self._keys)
@@ -178,7 +191,7 @@ class _Chain:
         if not sound or self._flagged[index]:
             self._broken = True
             return "damaged"
-        place = self._rank.get(index, -1)
+        place = self._rank[index]
         # Container and decoder must both say so: an index can be wrong, and containers also mark where a
         # stream that refreshes its pictures in strips begins a round, many pictures before it is whole.
         if self._intra_only or (decoded_as_key and (self._unmarked or self._keys[index])):

@@ -1,0 +1,175 @@
+"""The packets of a recording as arrays, and the order and times in which their pictures are shown."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import accumulate
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["NO_STAMP", "REORDER", "Sample", "Samples", "list_times", "present"]
+
+# No codec shows a picture more than 16 places away from where it is stored (H.264, HEVC); twice that
+# leaves room for paired fields. Time stamps wilder than this keep the file's order, which bounds the
+# pictures held while decoding.
+REORDER = 32
+# What a missing time stamp is in the arrays; FFmpeg's own value for it.
+NO_STAMP = -(1 << 63)
+
+Stamps = npt.NDArray[np.int64]
+Marks = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One packet that carries a picture.
+
+    ``pts`` and ``dts`` are the file's, in ticks of the time base; ``size`` is in bytes. ``flagged``: the
+    demuxer got only a part of it or met errors in it. ``edited_out``: the edit list discards it; it is
+    decoded, never shown.
+    """
+
+    pts: int | None
+    dts: int | None
+    size: int
+    key: bool
+    flagged: bool
+    edited_out: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Sequence[Sample]):
+    """All ``Sample`` of a recording, in decoding order; an array for each of their fields.
+
+    ``pts`` and ``dts`` are ``NO_STAMP`` where there is none.
+    """
+
+    pts: Stamps = field(repr=False)
+    dts: Stamps = field(repr=False)
+    sizes: Stamps = field(repr=False)
+    keys: Marks = field(repr=False)
+    flagged: Marks = field(repr=False)
+    edited_out: Marks = field(repr=False)
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> Samples:
+        stamps, marks = array("q"), array("b")
+        for each in samples:
+            stamps.append(NO_STAMP if each.pts is None else each.pts)
+            stamps.append(NO_STAMP if each.dts is None else each.dts)
+            stamps.append(each.size)
+            marks.append(each.key | each.flagged << 1 | each.edited_out << 2)
+        rows = np.array(stamps, np.int64).reshape(-1, 3)
+        bits = np.array(marks, np.int8)
+        pts, dts, sizes = (np.ascontiguousarray(rows[:, column]) for column in range(3))
+        keys, flagged, edited_out = ((bits & 1 << bit) > 0 for bit in range(3))
+        return cls(pts, dts, sizes, keys, flagged, edited_out)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, at: int) -> Sample: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Sample]: ...
+    def __getitem__(self, at: int | slice) -> Sample | list[Sample]:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        pts, dts = int(self.pts[at]), int(self.dts[at])
+        return Sample(
+            None if pts == NO_STAMP else pts,
+            None if dts == NO_STAMP else dts,
+            int(self.sizes[at]),
+            bool(self.keys[at]),
+            bool(self.flagged[at]),
+            bool(self.edited_out[at]),
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[at] for at in range(len(self)))
+
+    @property
+    def ascending(self) -> bool:
+        """Whether every packet has a pts, each above the one before."""
+        return bool((self.pts != NO_STAMP).all() and (np.diff(self.pts) > 0).all())
+
+
+def present(samples: Samples, shown: Sequence[int] | None) -> tuple[array[int], array[int], array[int]]:
+    """(indices into ``samples``, pts, ticks on one ascending time line) of the presented samples.
+
+    The order is that of the time stamps, within ``REORDER`` places of the stored order; ``shown``
+    overrides it. Where the stamps start anew (recordings joined end to end) the time line goes on.
+    """
+    if shown is None and (plain := _present_plainly(samples)) is not None:
+        return plain
+    stamps = _unwrap(samples)
+    presented = np.flatnonzero(~samples.edited_out).tolist()
+    if shown is not None:
+        line = array("q", sorted(stamps[index] for index in presented))
+        return array("q", (index for index in shown if not samples.edited_out[index])), line, line
+    order: list[int] = []
+    heap: list[tuple[int, int]] = []
+    for index in presented:
+        heapq.heappush(heap, (stamps[index], index))
+        if len(heap) > REORDER:
+            order.append(heapq.heappop(heap)[1])
+    order += [heapq.heappop(heap)[1] for _ in range(len(heap))]
+    pts = (stamps[index] if (own := int(samples.pts[index])) == NO_STAMP else own for index in order)
+    line = array("q", accumulate((stamps[index] for index in order), max))
+    return array("q", order), array("q", pts), line
+
+
+def list_times(line: array[int], time_base: Fraction) -> tuple[array[float], int | None]:
+    """Seconds from the first of the ascending ticks, and the median distance in ticks; None for a single one."""
+    ticks = np.asarray(line) - line[0]
+    if int(ticks[-1]) * time_base.numerator < 1 << 53 and time_base.denominator < 1 << 53:
+        # Both are whole in float64, so the quotient is the nearest there is.
+        times = array("d", (ticks * time_base.numerator / time_base.denominator).tobytes())
+    else:
+        times = array("d", (float(int(tick) * time_base) for tick in ticks))
+    if len(ticks) == 1:
+        return times, None
+    middle = (len(ticks) - 2) // 2
+    return times, int(np.partition(np.diff(ticks), middle)[middle])
+
+
+def _present_plainly(samples: Samples) -> tuple[array[int], array[int], array[int]] | None:
+    """The same where every packet has a pts and is shown within ``REORDER / 2`` places of where it is stored.
+
+    Then a picture is shown behind fewer than ``REORDER`` that are stored behind it, and none of the stamps starts anew.
+    """
+    if (samples.pts == NO_STAMP).any():
+        return None
+    places = np.argsort(samples.pts, kind="stable")
+    if (np.abs(places - np.arange(len(places))) >= REORDER // 2).any():
+        return None
+    places = places[~samples.edited_out[places]]
+    pts = array("q", samples.pts[places].tobytes())
+    return array("q", places.astype(np.int64).tobytes()), pts, pts
+
+
+def _unwrap(samples: Samples) -> list[int]:
+    """A time stamp in ticks for each sample: its pts, else its dts, else that of the sample before."""
+    own: list[int] = []
+    for pts, dts in zip(samples.pts.tolist(), samples.dts.tolist(), strict=True):
+        stamp = dts if pts == NO_STAMP else pts
+        own.append((own[-1] if own else 0) if stamp == NO_STAMP else stamp)
+    stamps: list[int] = []
+    recent: deque[int] = deque(maxlen=REORDER)
+    offset = 0
+    for index, stamp in enumerate(own):
+        # A new start, not one damaged stamp: several pictures lie before everything that is still being
+        # reordered.
+        if len(recent) == REORDER and max(own[index : index + 4]) + offset < min(recent):
+            step = (max(recent) - min(recent)) // (REORDER - 1)
+            offset = max(recent) + step - stamp
+        stamps.append(stamp + offset)
+        recent.append(stamp + offset)
+    return stamps

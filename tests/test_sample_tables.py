@@ -1,0 +1,174 @@
+"""What the tables of an MP4 say is what walking through its packets says, or the tables are not relied on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import damage
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from capsule_edge.runtime import containers
+from capsule_edge.runtime.containers import scan
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.ffmpeg import open_recording, picture_packets
+from capsule_edge.runtime.listing import NO_STAMP, REORDER, Sample, Samples, present
+from capsule_edge.runtime.sample_tables import read_tables
+from capsule_edge.runtime.video import decode
+
+DATA = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings"
+PLAIN: dict[str, dict[str, Any]] = {
+    "h264.mp4": {"options": {"bf": "3"}},
+    "no_reordering.mp4": {"options": {"bf": "0"}},
+    "front.mp4": {"options": {"bf": "3"}, "muxer": {"movflags": "faststart"}},
+    "open_gop.mp4": {"options": {"bf": "3", "x264-params": "open-gop=1"}},
+    "interlaced.mp4": {"options": {"bf": "2", "x264-params": "interlaced=1:tff=1"}},
+    "hevc.mov": {"codec": "libx265", "options": {"x265-params": "log-level=none:pools=none"}},
+    "uneven.mp4": {"options": {"bf": "2"}, "shown_at": [i + i * i // 9 for i in range(60)]},
+}
+OTHERS: dict[str, dict[str, Any]] = {
+    "fragmented.mp4": {"muxer": {"movflags": "frag_keyframe+empty_moov"}},
+    "late.mp4": {"shown_at": [40 + i for i in range(60)]},  # an edit that begins with nothing
+    "mpeg4.mp4": {"codec": "mpeg4"},
+    "mjpeg.mov": {"codec": "mjpeg", "pixels": "yuvj420p"},
+    "negative.mp4": {"options": {"bf": "3"}, "muxer": {"movflags": "negative_cts_offsets"}},
+}
+
+
+def by_tables(path: Path) -> Samples | None:
+    with open_recording(path) as (_, stream):
+        return read_tables(path, stream, path.stat().st_size)
+
+
+def by_packets(path: Path) -> list[Sample]:
+    with open_recording(path) as (source, stream):
+        return [
+            Sample(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
+            for each in picture_packets(source, stream)
+        ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("made")
+
+    def make(kind: str) -> Path:
+        path = folder / kind
+        if not path.exists():
+            damage.encode(path, **(PLAIN | OTHERS)[kind])
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_plain_tables_say_what_the_packets_say(kind: str, made) -> None:
+    found = by_tables(made(kind))
+    assert found is not None
+    assert list(found) == by_packets(made(kind))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_tables_that_are_not_plain_are_left_to_the_walk(kind: str, made) -> None:
+    found = by_tables(made(kind))
+    assert found is None or list(found) == by_packets(made(kind))
+    assert found is None or kind == "negative.mp4"
+
+
+@pytest.mark.parametrize("name", ["64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644"])
+def test_real_recordings(name: str) -> None:
+    path = DATA / f"{name}.mp4"
+    if not path.exists():
+        pytest.skip("CAPSULE_EDGE_DATA does not name the shared data")
+    found = by_tables(path)
+    assert found is not None
+    assert list(found) == by_packets(path)
+
+
+def spans(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where the index lies."""
+    at = 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] == b"moov":
+            yield at, length
+        at += length
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.data())
+def test_a_damaged_index_says_the_same_either_way(made, tmp_path: Path, data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(PLAIN)))
+    spoilt = bytearray(made(kind).read_bytes())
+    ((at, length),) = spans(bytes(spoilt))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = at + data.draw(st.integers(8, length - 1))
+        if data.draw(st.booleans()):
+            spoilt[place] ^= 1 << data.draw(st.integers(0, 7))
+        else:
+            spoilt[place] = data.draw(st.integers(0, 255))
+    path = tmp_path / kind
+    path.write_bytes(spoilt)
+    found: list[Any] = []
+    sound: list[set[int]] = []
+    for read in (read_tables, lambda *_: None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(containers, "read_tables", read)
+            try:
+                one = scan(path)
+                sound.append({picture.index for picture in decode(one) if picture.status == "ok"})
+            except InputError as error:
+                found.append(str(error))
+                continue
+        values = {name: getattr(one, name) for name in one.__dataclass_fields__ if name != "samples"}
+        # On the walk FFmpeg also looks into the packets for what is a key frame. A start needs the decoder's word too.
+        found.append((values, [replace(sample, key=False) for sample in one.samples]))
+    assert found[0] == found[1]
+    assert not sound or sound[0] <= sound[1]
+
+
+def test_the_order_of_plain_stamps_is_that_of_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(3)
+    compared = 0
+    for width in (1, 3, 8, 15, 16, 40):
+        for _ in range(20):
+            pts = (np.arange(150) * 10 + draw.integers(0, 10 * width, 150)) // 7
+            out = draw.random(150) < 0.1
+            rows = [
+                Sample(int(at), None, 1, True, False, bool(gone)) for at, gone in zip(pts, out, strict=True)
+            ]
+            samples = Samples.of(rows)
+            quick = present(samples, None)
+            with monkeypatch.context() as patch:
+                patch.setattr("capsule_edge.runtime.listing._present_plainly", lambda _: None)
+                assert present(samples, None) == quick
+            moved = np.abs(np.argsort(pts, kind="stable") - np.arange(150)).max()
+            compared += moved < REORDER // 2
+    assert compared > 40
+
+
+def test_samples_give_back_what_they_are_made_of() -> None:
+    rows = [
+        Sample(None, None, 1, True, False, False),
+        Sample(5, None, 2, False, True, False),
+        Sample(-3, -7, 1 << 40, False, False, True),
+    ]
+    samples = Samples.of(rows)
+    assert list(samples) == rows
+    assert samples[-1] == rows[-1]
+    assert samples[:2] == rows[:2]
+    assert samples.pts[0] == NO_STAMP
+    assert len(Samples.of([])) == 0
+    with pytest.raises(IndexError):
+        samples[3]
