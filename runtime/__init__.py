@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .feeds import Feed, parse_feed
+    from .live import Live
     from .outputs import prepare_folder, study_document, write_study
     from .pipes import read_pipe
     from .preprocess import FieldOfView
@@ -55,6 +56,7 @@ __all__ = [
     "Journal",
     "Label",
     "Ledger",
+    "Live",
     "ModelError",
     "ModelSpec",
     "OperatingPoint",
@@ -93,6 +95,7 @@ _HOMES = {
         "UsageError",
     ),
     "feeds": ("Feed", "parse_feed"),
+    "live": ("Live",),
     "outputs": ("prepare_folder", "study_document", "write_study"),
     "pipes": ("read_pipe",),
     "preprocess": ("FieldOfView",),

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
 from pathlib import Path
 
 import av
@@ -22,7 +23,7 @@ from click.testing import CliRunner
 from red_model import view, write_exam, write_red_model
 
 from capsule_edge.cli.main import cli
-from capsule_edge.runtime import Reader
+from capsule_edge.runtime import FrameRecord, Reader
 from capsule_edge.runtime.errors import InputError, Interrupted, UsageError
 from capsule_edge.runtime.live import Live, live_address
 from capsule_edge.runtime.pipes import read_pipe
@@ -332,7 +333,7 @@ def test_another_file_in_its_place_is_a_loss_and_read_from_its_start(tmp_path: P
 
 
 @contextmanager
-def camera(*, pause_s: float = 0.02, then_silent: int | None = None) -> Iterator[str]:
+def camera(*, pause_s: float = 0.02, then_silent: int | None = None, port: int = 0) -> Iterator[str]:
     """Motion JPEG without an end; after ``then_silent`` pictures the connection stays, and nothing comes."""
     closed = threading.Event()
 
@@ -350,7 +351,7 @@ def camera(*, pause_s: float = 0.02, then_silent: int | None = None) -> Iterator
         def log_message(self, *_args: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     http.handle_error = lambda *_: None  # type: ignore[method-assign]  # whoever read has gone
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
@@ -397,3 +398,31 @@ def test_a_camera_that_is_stopped_before_anything_came_was_interrupted(tmp_path:
         threading.Timer(0.3, feed.stop).start()
         with pytest.raises(Interrupted, match="before a frame came"):
             list(feed.read())
+
+
+def test_a_camera_whose_server_is_started_again_is_read_on(tmp_path: Path) -> None:
+    """Its port refuses connections meanwhile. Then it is stopped by whoever reads, from a callback."""
+    told: list[str] = []
+    with (
+        ExitStack() as second,
+        Reader.open(write_red_model(tmp_path / "red.onnx")) as reader,
+        ExitStack() as first,
+    ):
+        address = first.enter_context(camera())
+        feed = Live(address, patience_s=30)
+
+        def follow(frame: FrameRecord) -> None:
+            told.append(frame.status)
+            if len(told) == 40:
+                first.close()
+                second.enter_context(camera(port=int(address.split(":")[-1].removesuffix("/exam"))))
+            if "corrupt" in told and told[-10:] == ["classified"] * 10:
+                feed.stop()
+
+        ledger = read_pipe(reader, io.BytesIO(), feed, on_frame=follow, on_event=lambda _event: None)
+    assert feed.connections == 2
+    # What came in part is a picture cut off, besides the loss itself.
+    assert 1 <= ledger.corrupt == told.count("corrupt") <= 2
+    assert [status for status, _ in groupby(told)] == ["classified", "corrupt", "classified"]
+    assert ledger.container == len(told) == ledger.classified + ledger.corrupt
+    assert ledger.truncated is True
