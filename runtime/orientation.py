@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 
 from .errors import InputError
@@ -33,7 +34,9 @@ def orientation_of(picture: VideoFrame) -> Orientation | None:
 
     Raises ``InputError`` for anything but quarter turns and mirrors.
     """
-    data: Any = picture.side_data.get("DISPLAYMATRIX")
+    # Not ``picture.side_data``: the picture keeps it and it keeps the picture, and such a circle stays in memory until
+    # Python looks for circles, hundreds of pictures later.
+    data: Any = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if data is None:
         return None
     # 16.16 fixed point: a pixel (x, y) is shown at (a x + c y, b x + d y).

@@ -1,0 +1,59 @@
+"""Memory over a run: pictures are let go at once, and the benchmark that shows it runs."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+
+import damage
+import pytest
+from av.video.frame import VideoFrame
+from tiny_model import write_tiny_model
+
+from capsule_edge.benchmarks.memory import main, measure_memory
+from capsule_edge.runtime import Reader
+from capsule_edge.runtime.errors import BackendError
+
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+def pictures_held() -> int:
+    return sum(isinstance(each, VideoFrame) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("gate", [None, 0.5])
+def test_pictures_are_let_go_without_the_garbage_collector(gate: float | None, tmp_path: Path) -> None:
+    recording = damage.encode(tmp_path / "exam.mp4", frames=60)
+    model = write_tiny_model(tmp_path / "tiny.onnx")
+    gc.collect()
+    before = pictures_held()
+    gc.disable()
+    try:
+        with Reader.open(model, autotune=False) as reader:
+            study = reader.read(recording, gate=gate)
+        assert len(study.frames) == 60
+        # A circle of references would keep all sixty.
+        assert pictures_held() - before <= 4
+    finally:
+        gc.enable()
+
+
+@on_linux
+def test_the_benchmark_traces_a_run_and_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recording = damage.encode(tmp_path / "exam.mp4", frames=60)
+    plot = tmp_path / "memory.png"
+    main([str(recording), "--model", str(write_tiny_model(tmp_path / "tiny.onnx")), "--plot", str(plot)])
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["frames"] == 60
+    assert 0 < result["own_mib"] <= result["peak_mib"]
+    assert len(result["trace"]) >= 1
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+
+
+@on_linux
+def test_a_run_that_fails_is_told(tmp_path: Path) -> None:
+    recording = damage.encode(tmp_path / "exam.mp4", frames=20)
+    with pytest.raises(BackendError, match=r"failed: .*no model file"):
+        measure_memory(recording, model=str(tmp_path / "absent.onnx"))
