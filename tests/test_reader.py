@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import damage
 import numpy as np
 import pytest
 from red_model import RADIUS, view, write_exam, write_red_model
+from thread_checks import no_thread_left
 from tiny_model import write_tiny_model
 
 from capsule_edge.runtime import Reader, shipped, stages, video
@@ -24,7 +24,6 @@ from capsule_edge.runtime.pipeline import FixedPlan
 from capsule_edge.runtime.preprocess import FieldOfView, preprocess
 from capsule_edge.runtime.stages import FIELD_FRAMES
 from capsule_edge.runtime.study import STATUSES, Study
-from capsule_edge.runtime.threads import prefetch, spread
 from capsule_edge.runtime.video import decode, scan
 
 RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
@@ -34,12 +33,6 @@ RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
 def red(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     with Reader.open(write_red_model(tmp_path_factory.mktemp("model") / "red.onnx")) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def exam(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 frames at 2 a second in key frame groups of 12; frames 20 to 31 are red."""
-    return write_exam(tmp_path_factory.mktemp("exam") / "exam.mp4")
 
 
 def statuses(study: Study) -> list[str]:
@@ -332,13 +325,6 @@ def test_threads_below_nothing_are_refused(tmp_path: Path) -> None:
         Reader.open(tmp_path / "any.onnx", threads=-1)
 
 
-def no_thread_left() -> bool:
-    return not any(
-        thread.name in ("decode", "prepare", "infer", "prefetch", "worker")
-        for thread in threading.enumerate()
-    )
-
-
 def test_an_error_while_decoding_reaches_the_caller(
     red: Reader, exam: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,56 +349,6 @@ def test_an_error_while_inferring_ends_the_decoding(
     assert no_thread_left()
 
 
-def test_prefetch_keeps_order_and_raises_behind_the_items() -> None:
-    def items() -> Iterator[int]:
-        yield from range(100)
-        raise InputError("at the end")
-
-    got: list[int] = []
-    with pytest.raises(InputError, match="at the end"):
-        got.extend(prefetch(items(), depth=3))
-    assert got == list(range(100))
-    assert no_thread_left()
-
-
-def test_prefetch_runs_no_further_ahead_than_it_may() -> None:
-    leads: list[int] = []
-    reached = threading.Semaphore(0)
-    taken = 0
-
-    def items() -> Iterator[int]:
-        for item in range(1000):
-            leads.append(item - taken)
-            reached.release()
-            yield item
-
-    for _ in prefetch(items(), depth=2):
-        if taken == 0:
-            # One was taken, two wait and one is in the maker's hand: it comes to the fourth and stands still.
-            for _ in range(4):
-                assert reached.acquire(timeout=10)
-            assert not reached.acquire(timeout=0.1)
-        taken += 1
-    # Counted when an item is made, before the one being handed over is counted as taken.
-    assert max(leads) == 3
-    assert no_thread_left()
-
-
-def test_prefetch_closes_its_source_in_its_own_thread() -> None:
-    closed_by = []
-
-    def items() -> Iterator[int]:
-        try:
-            yield from range(1000)
-        finally:
-            closed_by.append(threading.current_thread().name)
-
-    ahead = prefetch(items(), depth=1)
-    next(ahead)
-    ahead.close()
-    assert closed_by == ["prefetch"]
-
-
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_real_recordings_join_their_truth(name: str, tmp_path: Path) -> None:
     """Each row of frames.csv has its truth row by index, at the same time to the millisecond."""
@@ -431,74 +367,3 @@ def test_real_recordings_join_their_truth(name: str, tmp_path: Path) -> None:
     # The truth is written to four decimals, so a millisecond leaves room for its rounding and no other.
     for row, true in zip(rows, truth, strict=True):
         assert abs(float(row["time_s"]) - float(true["time_s"])) < 1e-3
-
-
-def test_spread_keeps_the_order_whatever_each_item_takes() -> None:
-    turn = threading.Barrier(3)
-
-    def answer(item: int) -> int:
-        if item < 3:
-            # All three are at work before any is done, and the first is done last.
-            turn.wait(timeout=10)
-            if item == 0:
-                assert later.acquire(timeout=10)
-        if item == 2:
-            later.release()
-        return item * item
-
-    later = threading.Semaphore(0)
-    assert list(spread(answer, range(50), workers=3)) == [item * item for item in range(50)]
-    assert no_thread_left()
-
-
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_spread_raises_behind_the_answers_before_and_takes_no_more(workers: int) -> None:
-    taken: list[int] = []
-    closed: list[bool] = []
-
-    def items() -> Iterator[int]:
-        try:
-            for item in range(1000):
-                taken.append(item)
-                yield item
-        finally:
-            closed.append(True)
-
-    def answer(item: int) -> int:
-        if item == 20:
-            raise InputError("twenty is strange")
-        return item
-
-    got: list[int] = []
-    with pytest.raises(InputError, match="twenty"):
-        got.extend(spread(answer, items(), workers=workers))
-    assert got == list(range(20))
-    # Each worker has at most two items that nobody was given yet.
-    assert len(taken) <= 21 + 2 * workers
-    assert closed == [True]
-    assert no_thread_left()
-
-
-def test_spread_lets_no_more_work_than_it_may() -> None:
-    at_work, most, lock = 0, 0, threading.Lock()
-
-    def answer(item: int) -> int:
-        nonlocal at_work, most
-        with lock:
-            at_work += 1
-            most = max(most, at_work)
-        threading.Event().wait(0.002)
-        with lock:
-            at_work -= 1
-        return item
-
-    assert list(spread(answer, range(40), workers=4, allowed=lambda: 2)) == list(range(40))
-    assert most <= 2
-
-
-@pytest.mark.parametrize("stage", ["prefetch", "spread"])
-def test_a_thread_that_ends_without_a_word_is_no_hang(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading.Thread, "run", lambda _self: None)
-    waiting = prefetch(range(3), depth=1) if stage == "prefetch" else spread(str, range(3), workers=2)
-    with pytest.raises(RuntimeError, match="ended without a word"):
-        list(waiting)

@@ -1,0 +1,74 @@
+"""The command line called from a test, and what is true of every call."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from capsule_edge.runtime.outputs import FILES
+from capsule_edge.runtime.study import STATUSES
+
+FAST_START = {"movflags": "faststart"}
+
+
+LABELS = (
+    *("normal", "angioectasia", "bleeding", "erosion", "erythema"),
+    *("foreign_body", "lymphangiectasia", "polyp", "ulcer", "worms"),
+)
+
+
+@dataclass(frozen=True)
+class Called:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.out)
+        return document
+
+
+def check_files(folder: Path) -> dict[str, Any]:
+    """The four files and nothing else, and that they agree; returns study.json."""
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    study: dict[str, Any] = json.loads((folder / "study.json").read_text("utf-8"))
+    schema = json.loads(
+        (resources.files("capsule_edge.runtime") / "schema" / "study.schema.json").read_text("utf-8")
+    )
+    jsonschema.validate(study, schema)
+    with (folder / "frames.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    ledger = study["ledger"]
+    assert [int(row["index"]) for row in rows] == list(range(ledger["container"]))
+    assert {status: ledger[status] for status in STATUSES} == {
+        status: sum(row["status"] == status for row in rows) for status in STATUSES
+    }
+    assert json.loads((folder / "timing.json").read_text("utf-8"))["read_s"] > 0
+    return study
+
+
+def check_refused(called: Called, code: int, says: str) -> None:
+    """One line on stderr, none on stdout, nothing left in the working folder."""
+    assert called.code == code
+    assert called.out == ""
+    assert called.err.count("\n") == 1
+    assert called.err.startswith("error: ")
+    assert says in called.err
+    assert "Traceback" not in called.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def process(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "from capsule_edge.cli.main import main; main()"]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )

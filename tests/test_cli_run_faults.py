@@ -1,0 +1,256 @@
+"""What ``capsule-edge run`` does with faults: one line each, nothing half-written, exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import damage
+import numpy as np
+import pytest
+from cli_calls import check_files, check_refused
+from tiny_model import write_tiny_model
+
+from capsule_edge.runtime.locks import lock_folder
+from capsule_edge.runtime.outputs import FILES
+from capsule_edge.runtime.reader import Reader
+from capsule_edge.runtime.resume import JOURNAL
+
+
+def no_video(folder: Path) -> Path:
+    import av
+
+    path = folder / "sound.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def unreadable(kind: str, folder: Path, plain: Path) -> Path:
+    path = folder / "recording.mp4"
+    if kind == "text":
+        path.write_text("Dear colleague, please find attached", encoding="utf-8")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "no video":
+        return no_video(folder)
+    elif kind == "index cut off":
+        whole = damage.encode(folder / "last.mp4")  # without faststart its index comes last
+        return damage.cut(whole, path, 0.9)
+    return path
+
+
+BAD = {
+    "missing": "cannot be opened: no such file or directory",
+    "folder": "is a folder without images",
+    "text": "cannot be read as a recording",
+    "empty": "is empty (0 bytes)",
+    "no video": "holds no video, only audio",
+    "index cut off": "because the file was cut before its end (copy it again",
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_cannot_be_read_is_one_line(call, kind: str, plain: Path, model: Path, tmp_path: Path) -> None:
+    path = unreadable(kind, tmp_path, plain)
+    check_refused(call("run", path, "--model", model), 1, BAD[kind])
+    check_refused(call("run", path, "--model", model, "--out", "a/b/c"), 1, BAD[kind])
+    called = call("run", path, "--model", model, "--json")
+    assert (called.code, called.err) == (1, "")
+    assert set(called.json) == {"error"}
+    assert called.json["error"]["code"] == "input"
+    assert BAD[kind].split(" (copy")[0] in called.json["error"]["message"]
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_cut_mp4_with_its_index_in_front_is_read_as_far_as_it_goes(
+    call, share: float, plain: Path, model: Path, tmp_path: Path
+) -> None:
+    cut = damage.cut(plain, tmp_path / "cut.mp4", share)
+    called = call("run", cut, "--model", model, "--out", "out")
+    assert called.code == 3
+    assert called.err == ""
+    ledger = check_files(Path("out"))["ledger"]
+    # Announced less present: a picture is present when its first byte is in the file.
+    size = cut.stat().st_size
+    present = sum(place < size for place, _ in damage.places(plain))
+    assert (ledger["container"], ledger["missing"]) == (60, 60 - present)
+    assert ledger["truncated"] is True
+    assert ledger["classified"] > 0
+    assert f"{60 - present} missing, the file is cut" in called.out
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_cut_mkv_is_read_as_far_as_it_goes(
+    call, share: float, plain: Path, model: Path, tmp_path: Path
+) -> None:
+    whole = damage.remux(plain, tmp_path / "whole.mkv")
+    data = whole.read_bytes()
+    cut = tmp_path / "cut.mkv"
+    start = data.index(b"\x1f\x43\xb6\x75")  # the first Cluster, behind the headers
+    cut.write_bytes(data[: start + int((len(data) - start) * share)])
+    assert call("run", cut, "--model", model, "--out", "out").code == 3
+    ledger = check_files(Path("out"))["ledger"]
+    assert ledger["truncated"] is True
+    assert 0 < ledger["classified"] < 60
+
+
+def test_bit_flips_are_counted_alike_for_every_thread_setting(
+    call, plain: Path, model: Path, tmp_path: Path
+) -> None:
+    flipped = damage.flip(plain, tmp_path / "flipped.mp4", list(range(5, 55)), seed=4, bits=4)
+    assert flipped.read_bytes() != plain.read_bytes()
+    files = []
+    for threads in (0, 1, 2, 4):
+        assert call("run", flipped, "--model", model, "--out", f"t{threads}", "--threads", threads).code == 3
+        ledger = check_files(Path(f"t{threads}"))["ledger"]
+        assert ledger["corrupt"] > 0
+        assert ledger["classified"] + ledger["corrupt"] == ledger["container"] == 60
+        files.append(
+            {name: Path(f"t{threads}", name).read_bytes() for name in FILES if name != "timing.json"}
+        )
+    assert all(other == files[0] for other in files)
+
+
+def test_a_folder_in_which_another_run_writes_is_refused(call, exam: Path, red_model: Path) -> None:
+    arguments = ("run", exam, "--model", red_model, "--out", "out", "--overwrite")
+    assert call(*arguments).code == 0
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    with lock_folder("out"):
+        called = call(*arguments)
+    assert (called.code, called.out) == (1, "")
+    assert "another run is writing to out" in called.err
+    assert called.err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_is_one_line(call, plain: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here first")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        check_refused(call("run", plain, "--model", model, "--out", out), 1, "cannot be a folder")
+    assert (tmp_path / "file").read_text() == "here first"
+
+
+def test_a_folder_without_rights_is_one_line(
+    call, plain: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The tests may run as a user to whom nothing is forbidden.
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    check_refused(
+        call("run", plain, "--model", model, "--out", "a/b"), 1, "cannot be written: permission denied"
+    )
+
+
+def test_models_that_are_none(call, plain: Path, tmp_path: Path) -> None:
+    bare = write_tiny_model(tmp_path / "bare.onnx", metadata=False)
+    check_refused(call("run", plain, "--model", bare), 1, "carries no capsule_edge metadata")
+    (tmp_path / "text.onnx").write_text("no model")
+    check_refused(call("run", plain, "--model", tmp_path / "text.onnx"), 1, "is no model that onnxruntime")
+    check_refused(call("run", plain, "--model", tmp_path / "none.onnx"), 1, "no model file at")
+    called = call("run", plain, "--model", bare, "--json")
+    assert called.json["error"]["code"] == "model"
+
+
+def test_an_engine_that_is_none(call, plain: Path, model: Path) -> None:
+    check_refused(call("run", plain, "--model", model, "--backend", "abacus"), 1, "'abacus' is not known")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "no VIDEO was given"),
+        (("--demo", "a.mp4"), "--demo makes its own recording"),
+        (("a.mp4", "--threads", "-1"), "'--threads'"),
+        (("a.mp4", "--bogus"), "--bogus"),
+    ],
+)
+def test_usage_errors(call, arguments: tuple[str, ...], says: str) -> None:
+    check_refused(call("run", *arguments), 2, says)
+    called = call("run", *arguments, "--json")
+    assert (called.code, called.json["error"]["code"]) == (2, "usage")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--start", "99"),
+        ("--start", "1:60"),
+        ("--end", "-1"),
+        ("--every", "0"),
+        ("--capture-fps", "nan"),
+    ],
+)
+def test_impossible_values_are_usage_errors(call, option: tuple[str, str], plain: Path, model: Path) -> None:
+    check_refused(call("run", plain, "--model", model, *option), 2, option[1])
+
+
+def test_control_c_leaves_nothing(call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Reader._record
+    batches = []
+
+    def interrupted(self: Reader, *arguments: Any) -> None:
+        record(self, *arguments)
+        batches.append(1)
+        if len(batches) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Reader, "_record", interrupted)
+    called = call("run", exam, exam.with_name("other.mp4"), "--model", red_model, "--out", "all")
+    assert called.code == 130
+    assert "interrupted" in called.err
+    assert "Traceback" not in called.err
+    assert "--resume" in called.err
+    assert len(batches) == 2
+    assert [path.name for path in Path("all").iterdir()] == ["exam"]
+    assert [path.name for path in Path("all/exam").iterdir()] == [JOURNAL]
+    assert not any(thread.name in ("decode", "prepare", "infer") for thread in threading.enumerate())
+
+
+def test_a_full_disk_leaves_what_is_answered(
+    call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    arguments = ("run", exam, "--model", red_model, "--out", "a/b")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        called = call(*arguments)
+    assert (called.code, called.out, called.err.count("\n")) == (1, "", 1)
+    assert "no space left on device" in called.err
+    assert [path.name for path in Path("a/b").iterdir()] == [JOURNAL]
+    assert call(*arguments, "--resume").code == 0
+    check_files(Path("a/b"))
+
+
+def test_a_fault_of_ours_is_one_line_and_a_traceback_only_on_request(
+    call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise ZeroDivisionError("of two\nlines")
+
+    monkeypatch.setattr(Reader, "_record", fail)
+    check_refused(call("run", exam, "--model", red_model), 1, "ZeroDivisionError: of two lines")
+    called = call("run", exam, "--model", red_model, "--json")
+    assert called.json["error"]["code"] == "internal"
+    for recordings in ((exam,), (exam, exam.with_name("other.mp4"))):
+        called = call("run", *recordings, "--model", red_model)
+        assert called.code == 1
+        assert "Traceback" not in called.err
+        called = call("--debug", "run", *recordings, "--model", red_model)
+        assert called.code == 1
+        assert "Traceback" in called.err
+        assert "in fail" in called.err  # where it happened

@@ -1,0 +1,176 @@
+"""The journal by itself: what was entered comes back, wherever it ends."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capsule_edge.runtime.errors import OutputError, UsageError
+from capsule_edge.runtime.locks import LOCK
+from capsule_edge.runtime.preprocess import FieldOfView
+from capsule_edge.runtime.resume import JOURNAL, Answers, Journal
+from capsule_edge.runtime.runs import open_run
+from capsule_edge.runtime.study import FrameRecord
+
+LABELS = 3
+
+
+RECORDS = [FrameRecord(index, "unread", pts=index * 5, time_s=index / 2) for index in range(64)]
+
+
+IDENTITY = {"recording": "a" * 64, "options": {"every": 1, "end_s": None}}
+
+
+BOX = FieldOfView(3, 4, 120, 118)
+
+
+def answers(first: int, after: int) -> Answers:
+    """Frames ``[first, after)`` of a made-up run, each always the same."""
+    records, colours = [], []
+    for record in RECORDS[first:after]:
+        rng = np.random.default_rng(record.index)
+        colours.append(rng.random(3) * 255)
+        if record.index % 7 == 3:
+            records.append(replace(record, status="corrupt", detail="depends_on_damaged"))
+            continue
+        values = rng.random(LABELS).astype(np.float32)
+        twin = record.index - 1 if record.index % 7 == 5 else None
+        status = "classified" if twin is None else "duplicate"
+        records.append(replace(record, status=status, duplicate_of=twin, probabilities=values))  # type: ignore[arg-type]
+    return Answers(records, np.array(colours), BOX)
+
+
+def begin(folder: Path, identity: dict = IDENTITY) -> tuple[Journal, Answers | None]:
+    journal = Journal(folder)
+    return journal, journal.begin(identity, labels=LABELS, records=RECORDS)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    journal, nothing = begin(tmp_path)
+    assert nothing is None
+    assert not journal.is_there
+    for first in range(0, 64, 16):
+        journal.enter(answers(first, first + 16))
+        assert journal.is_there
+    journal.close()
+    return tmp_path / JOURNAL
+
+
+def check(found: Answers | None, *, after: int) -> None:
+    """All before the last classified frame of ``after``, to the bit."""
+    all_of_it = [answers(first, first + 16) for first in range(0, 64, 16)]
+    records = [record for part in all_of_it for record in part.records][:after]
+    last = max((record.index for record in records if record.status == "classified"), default=0)
+    if last == 0:
+        assert found is None
+        return
+    assert found is not None
+    assert found.field_of_view == BOX
+    assert len(found.records) == len(found.colours) == last
+    np.testing.assert_array_equal(found.colours, np.concatenate([part.colours for part in all_of_it])[:last])
+    for one, other in zip(found.records, records[:last], strict=True):
+        assert replace(one, probabilities=None) == replace(other, probabilities=None)
+        if other.probabilities is None:
+            assert one.probabilities is None
+        else:
+            np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
+def test_a_journal_gives_back_what_was_entered(written: Path) -> None:
+    journal, found = begin(written.parent)
+    check(found, after=64)
+    assert journal.resumed == 63  # frame 63 is classified, and its picture may be needed
+    journal.enter(answers(48, 64))  # what is answered again counts as it was answered last
+    journal.close()
+    check(begin(written.parent)[1], after=64)
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped", "zeros"])
+def test_a_journal_that_ends_anywhere_gives_back_what_is_whole(kind: str, written: Path) -> None:
+    data = written.read_bytes()
+    rng = random.Random(5)
+    journal = Journal(written.parent)
+    ends = [end for end, _ in journal._blocks()]
+    for place in [0, 1, *ends[:-1], *rng.sample(range(len(data)), 60)]:
+        damaged = bytearray(data[:place] if kind == "cut" else data)
+        if kind == "zeros":  # as a power cut may leave it
+            damaged[place:] = bytes(len(data) - place)
+        elif kind == "flipped":
+            damaged[place] ^= 1 << rng.randrange(8)
+        written.write_bytes(damaged)
+        whole_blocks = sum(end <= place for end in ends)
+        taken, found = begin(written.parent)
+        check(found, after=16 * max(0, whole_blocks - 1))
+        # And it can be gone on with: what is entered now is there next time.
+        taken.enter(answers(16 * max(0, whole_blocks - 1), 64))
+        taken.close()
+        check(begin(written.parent)[1], after=64)
+
+
+def test_a_journal_of_another_run_is_refused_and_stays(written: Path) -> None:
+    before = written.read_bytes()
+    for identity in (IDENTITY | {"recording": "b" * 64}, IDENTITY | {"options": {"every": 2, "end_s": None}}):
+        with pytest.raises(UsageError, match=r"has another (recording|options)") as caught:
+            begin(written.parent, identity)
+        assert "--overwrite" in caught.value.hint
+    assert written.read_bytes() == before
+
+
+def test_a_journal_in_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).mkdir()
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        begin(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "a" / "b"
+    shutil.rmtree(tmp_path / "a", ignore_errors=True)
+
+
+def test_a_run_without_answers_leaves_nothing(folder: Path) -> None:
+    def stopped() -> None:
+        with open_run(folder) as run_:
+            run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS)
+            assert (folder / LOCK).exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not folder.parent.exists()
+
+
+def test_a_run_with_answers_is_kept_until_it_is_whole_or_overwritten(folder: Path) -> None:
+    def stopped() -> None:
+        with open_run(folder) as run_:
+            run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS)
+            run_.journal.enter(answers(0, 16))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    with pytest.raises(OutputError, match="holds an interrupted run"), open_run(folder):
+        pass
+    with open_run(folder, resume=True) as run_:
+        check(run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS), after=16)
+        assert run_.finished is None
+    with open_run(folder, overwrite=True) as run_:
+        assert run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS) is None
+    assert list(folder.iterdir()) == []
+    with pytest.raises(UsageError, match="starts over"), open_run(folder, overwrite=True, resume=True):
+        pass
+
+
+def test_a_study_that_is_no_json_is_not_taken_for_whole(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text("{", "utf-8")
+    with pytest.raises(OutputError, match=r"study\.json cannot be read"), open_run(folder, resume=True):
+        pass

@@ -1,0 +1,12 @@
+"""Whether a thread of ours outlives what it was for."""
+
+from __future__ import annotations
+
+import threading
+
+
+def no_thread_left() -> bool:
+    return not any(
+        thread.name in ("decode", "prepare", "infer", "prefetch", "worker")
+        for thread in threading.enumerate()
+    )
