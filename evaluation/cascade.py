@@ -237,8 +237,8 @@ def pair_out_of_fold(small: Path, standard: Path, *, column: int) -> Frames:
         if not same or not a.any():
             raise InputError(f"{small} and {standard} do not hold the same frames")
         return Frames(
-            _margin(one["logits"][a], column),
-            other["logits"][b].argmax(axis=1) != column,
+            _margin(_seen(one)[a], column),
+            _seen(other)[b].argmax(axis=1) != column,
             other["labels"][b] != column,
             one["videos"][a].astype(np.str_),
         )
@@ -246,6 +246,11 @@ def pair_out_of_fold(small: Path, standard: Path, *, column: int) -> Frames:
         raise InputError(
             f"{small} or {standard} is no out_of_fold.npz: {error}", hint="train.folds leaves it with keep"
         ) from None
+
+
+def _seen(kept: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Logits (N, labels) without the labels that the model of a fold was never shown, where that is known."""
+    return np.where(kept["seen"], kept["logits"], -30.0) if "seen" in kept else kept["logits"]
 
 
 def render(name: str, found: dict[str, Any], times: Sequence[Times]) -> str:

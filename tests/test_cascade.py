@@ -125,6 +125,20 @@ def test_out_of_fold_answers_are_paired_in_their_common_folds(tmp_path: Path) ->
     assert (frames.abnormal == (np.arange(20, 40) % 3 != 0)).all()
 
 
+def test_a_label_that_a_fold_never_saw_marks_nothing(tmp_path: Path) -> None:
+    logits = np.tile(np.float32([1.0, 0.0, 5.0]), (20, 1))
+    one = keep(tmp_path / "a.npz", [0])
+    seen = np.ones((20, 3), bool)
+    marked = [
+        pair_out_of_fold(
+            one, keep(tmp_path / "b.npz", [0], logits=logits, seen=seen & which), column=0
+        ).marked
+        for which in ([True, True, True], [True, True, False])
+    ]
+    assert marked[0].all()
+    assert not marked[1].any()
+
+
 @pytest.mark.parametrize("fault", ["folds", "videos", "lacks", "text"])
 def test_answers_that_do_not_belong_together_are_refused(fault: str, tmp_path: Path) -> None:
     one, other = keep(tmp_path / "a.npz", [0]), tmp_path / "b.npz"

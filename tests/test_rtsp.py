@@ -113,6 +113,7 @@ def test_a_camera_that_comes_back_is_read_on_and_one_that_does_not_has_ended(
     start: Start, address: str, tmp_path: Path
 ) -> None:
     servers = [start("--camera")]
+    feed = Live(address, patience_s=30)
     told: list[str] = []
 
     def follow(status: str) -> None:
@@ -123,9 +124,10 @@ def test_a_camera_that_comes_back_is_read_on_and_one_that_does_not_has_ended(
             servers.append(start("--camera"))
         if "corrupt" in told and told[-2:] == ["classified"] * 2:
             kill(servers[-1])
+            # Ample while a server starts on a busy machine; nobody need wait so long for one that does not.
+            feed._patience_s = 1
 
     with Reader.open(write_red_model(tmp_path / "red.onnx")) as reader:
-        feed = Live(address, patience_s=2)
         ledger = read_pipe(
             reader,
             io.BytesIO(),
