@@ -106,9 +106,12 @@ def _stopped_by_signals(feed: Live) -> Iterator[None]:
         feed.stop()
 
     earlier = {}
-    # Elsewhere than in the main thread signals are somebody else's.
+    # Elsewhere than in the main thread signals are somebody else's; one that is ignored (a shell does so for what it
+    # runs in the background) stays so.
     if threading.current_thread() is threading.main_thread():
-        earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                earlier[number] = signal.signal(number, stop)
     try:
         yield
     finally:

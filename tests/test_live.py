@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 from red_model import view, write_exam, write_red_model
 
+from capsule_edge.cli._lines import _stopped_by_signals
 from capsule_edge.cli.main import cli
 from capsule_edge.runtime import FrameRecord, Reader
 from capsule_edge.runtime.errors import InputError, Interrupted, UsageError
@@ -426,3 +427,19 @@ def test_a_camera_whose_server_is_started_again_is_read_on(tmp_path: Path) -> No
     assert [status for status, _ in groupby(told)] == ["classified", "corrupt", "classified"]
     assert ledger.container == len(told) == ledger.classified + ledger.corrupt
     assert ledger.truncated is True
+
+
+def test_signals_that_are_ignored_stay_so_and_others_are_given_back() -> None:
+    feed = Live("http://127.0.0.1:1/exam")
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with _stopped_by_signals(feed):
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGTERM)
+            assert feed.stopped
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGINT, earlier)
