@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from capsule_edge.runtime.backends import Backend, open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, OutputError
+from capsule_edge.runtime.errors import OutputError
 
+from ._module import run_module
 from .datasets import Dataset, describe, load_dataset
 from .metrics import evaluate
 from .predict import Predictions, predict
@@ -217,7 +218,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_module(main)

@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from capsule_edge.runtime.backends import open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError
+from capsule_edge.runtime.errors import InputError, ModelError
 from capsule_edge.runtime.spec import EventParameters, ModelSpec, OperatingPoint
 
 from ._files import write_whole
+from ._module import run_module
 from .event_search import BUDGET, Fit, fit_events, read_with
 from .findings import score_findings
 from .recordings import Answers, read_answers
@@ -203,7 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_module(main)

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
+from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import capture_scale, time_kind
 from capsule_edge.runtime.spec import ModelSpec
 
 from ._files import check_free
+from ._module import run_module
 from .events import Span, labelled_events, reading_curve
 from .findings import FoundEvent, Reading, score_findings
 from .samples import label_key, read_rows
@@ -237,7 +238,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_module(main)

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from capsule_edge.evaluation._module import run_module
 from capsule_edge.runtime.backends import find_format, open_model, readers_of
-from capsule_edge.runtime.errors import CapsuleEdgeError, ModelError
+from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.golden import GOLDEN_FILE, SCHEMA, Golden, entry_of, golden_frames, replay, work_out
 
 __all__ = ["write_golden"]
@@ -74,7 +75,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_module(main)

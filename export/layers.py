@@ -27,8 +27,9 @@ import numpy.typing as npt
 import onnx
 import tf_keras
 
+from capsule_edge.evaluation._module import run_module
 from capsule_edge.evaluation._pages import svg
-from capsule_edge.runtime.errors import CapsuleEdgeError, OutputError, UsageError
+from capsule_edge.runtime.errors import OutputError, UsageError
 from capsule_edge.train.kept_layers import keep_float
 from capsule_edge.train.qat import observed_ranges
 
@@ -189,7 +190,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_module(main)

@@ -25,10 +25,11 @@ import numpy as np
 import onnx
 
 from capsule_edge.evaluation._files import write_whole
+from capsule_edge.evaluation._module import run_module
 from capsule_edge.evaluation.datasets import ALL, Dataset, hash_dataset, load_dataset
 from capsule_edge.evaluation.training_videos import training_provenance
 from capsule_edge.runtime.backends import Backend, find_format, open_model, readers_of
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError
+from capsule_edge.runtime.errors import InputError, ModelError
 from capsule_edge.runtime.spec import METADATA_KEY, ModelSpec
 
 __all__ = ["add_training_videos"]
@@ -137,7 +138,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_module(main)

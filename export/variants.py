@@ -23,10 +23,11 @@ import onnx
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
+from capsule_edge.evaluation._module import run_module
 from capsule_edge.evaluation.datasets import Dataset, load_training, read_frame
 from capsule_edge.evaluation.variants import Score, score_files
 from capsule_edge.runtime.backends import open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, OutputError
+from capsule_edge.runtime.errors import OutputError
 from capsule_edge.runtime.preprocess import preprocess
 from capsule_edge.runtime.spec import ModelSpec
 from capsule_edge.train.qat import is_saturation_safe
@@ -162,7 +163,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_module(main)

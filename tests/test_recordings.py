@@ -15,6 +15,7 @@ import pytest
 from tiny_model import write_tiny_model
 
 from capsule_edge.evaluation import event_fit, recordings
+from capsule_edge.evaluation._module import run_module
 from capsule_edge.evaluation.recordings import compare_with_truth, read_answers, summarise
 from capsule_edge.evaluation.recordings_report import write_recordings
 from capsule_edge.runtime.backends import open_model
@@ -172,6 +173,23 @@ def test_a_run_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, name: st
     (run / name).write_text(change((run / name).read_text("utf-8")), encoding="utf-8")
     with pytest.raises(InputError, match=said):
         compare_with_truth(run, truth)
+
+
+def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_path: Path) -> None:
+    truth = write_truth(tmp_path / "truth.csv")
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-m", recordings.__name__, str(run), str(truth)]
+    done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_module(stopped)
+    assert ended.value.code == 130
 
 
 def test_a_report_that_is_there_stays_unless_told(run: Path, tmp_path: Path) -> None:
