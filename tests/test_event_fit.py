@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_samples import write_run, write_truth
 from tiny_model import write_tiny_model
 
 from capsule_edge.evaluation import event_search
@@ -176,35 +176,10 @@ def test_the_document_goes_into_a_training(tmp_path: Path) -> None:
         put_into_run(tmp_path / "none", document)
 
 
-def write_run(folder: Path, labels: tuple[str, ...], count: int = 60) -> tuple[Path, Path]:
-    folder.mkdir()
-    with (folder / "frames.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                "index",
-                "pts",
-                "time_s",
-                "status",
-                "duplicate_of",
-                "detail",
-                "label",
-                *(f"p_{k}" for k in labels),
-            ]
-        )
-        for i in range(count):
-            ulcer = 0.8 if 20 <= i < 30 else 0.1
-            writer.writerow([i, i, i * 0.5, "classified", "", "", "normal", 1 - ulcer, ulcer])
-    truth = folder / "truth.csv"
-    rows = [f"{i},{i},{i * 0.5},{'Ulcer' if 20 <= i < 30 else 'Normal'}" for i in range(count)]
-    truth.write_text("\n".join(["index,frame_number,time_s,label", *rows]) + "\n", encoding="utf-8")
-    return folder, truth
-
-
 def test_the_command(tmp_path: Path) -> None:
     labels = ("normal", "ulcer")
     model = write_tiny_model(tmp_path / "m.onnx", labels=labels)
-    folder, truth = write_run(tmp_path / "run", labels)
+    folder, truth = write_run(tmp_path / "run", labels), write_truth(tmp_path / "truth.csv")
     code = (
         "from capsule_edge.evaluation import event_fit, event_search\n"
         "event_search.GRID = {'smoothing_s': (1.0,), 'max_gap_s': (5.0,), 'min_frames': (1,), 'release': (0.5,), "
@@ -221,7 +196,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    folder, truth = write_run(tmp_path / "run", ("normal", "ulcer"))
+    folder, truth = write_run(tmp_path / "run"), write_truth(tmp_path / "truth.csv")
     spec = replace(SPEC, labels=SPEC.labels[:2], operating_points={"ulcer": SPEC.operating_points["ulcer"]})
     assert len(read_answers(folder, truth, spec).labels) == 60
     with pytest.raises(InputError, match=r"lacks the columns \['p_blood_fresh'\]"):

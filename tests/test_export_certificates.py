@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from pathlib import Path
@@ -16,6 +15,7 @@ from click.testing import CliRunner
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 from jsonschema import Draft202012Validator
+from labelled_frames import write_frames
 from quantised_models import KEYS, write_run
 
 from capsule_edge.cli.compare import command as compare
@@ -42,14 +42,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 colour fields of five videos, every label in each."""
-    root = tmp_path_factory.mktemp("labelled")
-    rows = []
-    for i, frame in enumerate(synthetic_frames(64, count=60, seed=8)):
-        cv2.imencode(".png", frame[..., ::-1])[1].tofile(root / f"{i}.png")
-        rows.append([f"{i}.png", KEYS[i % 5], f"v{i // 5 % 5}", "val"])
-    with (root / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file", "label", "video_id", "split"], *rows])
-    return root
+    rows = [(f"{i}.png", KEYS[i % 5], f"v{i // 5 % 5}", "val") for i in range(60)]
+    pictures = synthetic_frames(64, count=60, seed=8)
+    return write_frames(tmp_path_factory.mktemp("labelled"), "file,label,video_id,split", rows, pictures)
 
 
 @pytest.fixture(scope="module")

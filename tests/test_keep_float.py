@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
+from labelled_frames import write_frames
 from quantised_models import KEYS, calibrated, fp32_model, pixels_of, write_run
 
 from capsule_edge.cli.export import command
@@ -144,15 +145,18 @@ def test_the_automatic_mode_restores_the_layer_that_is_broken_and_no_other(tmp_p
 
 def _labelled(root: Path, columns: str, count: int = 36) -> Path:
     """Frames of twelve videos; ``columns`` are those of labels.csv."""
-    root.mkdir()
-    rows = [columns]
-    for i, frame in enumerate(synthetic_frames(64, count=count, seed=5)):
-        cv2.imencode(".png", frame[..., ::-1])[1].tofile(root / f"{i}.png")
-        split = "train" if i < 30 else "val"
-        cells = {"file": f"{i}.png", "label": KEYS[i % 3], "video_id": f"v{i // 3}", "split": split}
-        rows.append(",".join(cells[name] for name in columns.split(",")))
-    (root / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return root
+    names = columns.split(",")
+    cells = [
+        {
+            "file": f"{i}.png",
+            "label": KEYS[i % 3],
+            "video_id": f"v{i // 3}",
+            "split": "train" if i < 30 else "val",
+        }
+        for i in range(count)
+    ]
+    rows = [[cell[name] for name in names] for cell in cells]
+    return write_frames(root, columns, rows, synthetic_frames(64, count=count, seed=5))
 
 
 def test_choices_are_made_on_what_the_run_held_out(tmp_path: Path) -> None:

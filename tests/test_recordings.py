@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from run_samples import FRAMES, LABELS, write_run, write_truth
 from tiny_model import write_tiny_model
 
 from capsule_edge.evaluation import event_fit, recordings
@@ -20,47 +20,6 @@ from capsule_edge.evaluation.recordings import compare_with_truth, read_answers,
 from capsule_edge.evaluation.recordings_report import write_recordings
 from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError, OutputError
-
-LABELS = ("normal", "ulcer")
-FRAMES, ULCER = 60, range(20, 30)
-EVENT = {"label": "ulcer", "start_index": 20, "end_index": 29, "peak_index": 25, "peak_p": 0.8}
-
-
-def write_run(folder: Path, labels: Sequence[str] = LABELS) -> Path:
-    """What a run leaves of a recording with an ulcer from 10 to 15 s; its last frame is missing."""
-    folder.mkdir(exist_ok=True)
-    rows = [
-        ",".join(
-            [
-                "index",
-                "pts",
-                "time_s",
-                "status",
-                "duplicate_of",
-                "detail",
-                "label",
-                *(f"p_{k}" for k in labels),
-            ]
-        )
-    ]
-    for i in range(FRAMES - 1):
-        p = 0.8 if i in ULCER else 0.1
-        rows.append(f"{i},{i},{i * 0.5},classified,,,{labels[p > 0.5]},{1 - p},{p}")
-    rows.append(f"{FRAMES - 1},,,missing,,,,,")
-    (folder / "frames.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    study = {"source": {"name": "exam.mp4"}, "events": [{"id": 1, **EVENT, "start_s": 10.0, "end_s": 15.0}]}
-    (folder / "study.json").write_text(json.dumps(study), encoding="utf-8")
-    return folder
-
-
-def write_truth(path: Path, *, header: str = "index,frame_number,time_s,label", times: bool = True) -> Path:
-    rows = []
-    for i in range(FRAMES):
-        time, label = i * 0.5 if times else "", "Ulcer" if i in ULCER else "Normal"
-        cell = {"index": i, "frame_number": i, "time_s": time, "label": label}
-        rows.append(",".join(str(cell.get(name, "")) for name in header.split(",")))
-    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    return path
 
 
 @pytest.fixture

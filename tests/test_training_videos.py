@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
+from labelled_frames import write_frames
 from tiny_model import LABELS, tiny_spec, write_tiny_model
 
 from capsule_edge.cli.compare import command as compare
@@ -29,16 +29,14 @@ SEEN = ("a", "b", "\u80c3")  # of "train"; "val" has the videos c and d
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("frames")
     random = np.random.default_rng(0)
-    rows = ["file,label,video_id,split"]
-    for i in range(60):
-        frame = np.full((32, 32, 3), random.integers(40, 255, 3), np.uint8)
-        cv2.imencode(".png", frame)[1].tofile(root / f"{i}.png")
-        video, split = (SEEN[i % 3], "train") if i < 36 else ("cd"[i % 2], "val")
-        rows.append(f"{i}.png,{LABELS[i % 3]},{video},{split}")
-    (root / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return root
+    places = [(SEEN[i % 3], "train") if i < 36 else ("cd"[i % 2], "val") for i in range(60)]
+    return write_frames(
+        tmp_path_factory.mktemp("frames"),
+        "file,label,video_id,split",
+        [(f"{i}.png", LABELS[i % 3], *place) for i, place in enumerate(places)],
+        [np.full((32, 32, 3), random.integers(40, 255, 3), np.uint8) for _ in places],
+    )
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 pytest.importorskip("ai_edge_litert", reason="needs the extra 'litert'")
 
+from labelled_frames import write_frames
 from quantised_models import KEYS, write_run
 
 from capsule_edge.benchmarks.documents import update_document
@@ -42,14 +41,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 colour fields of 12 videos, all ``train``."""
-    root = tmp_path_factory.mktemp("frames")
-    rows = []
-    for i, frame in enumerate(synthetic_frames(64, count=60, seed=8)):
-        cv2.imencode(".png", frame[..., ::-1])[1].tofile(root / f"{i}.png")
-        rows.append([f"{i}.png", KEYS[i % 5], f"v{i // 5}", "train"])
-    with (root / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file", "label", "video_id", "split"], *rows])
-    return root
+    rows = [(f"{i}.png", KEYS[i % 5], f"v{i // 5}", "train") for i in range(60)]
+    pictures = synthetic_frames(64, count=60, seed=8)
+    return write_frames(tmp_path_factory.mktemp("frames"), "file,label,video_id,split", rows, pictures)
 
 
 @pytest.fixture(scope="module")
