@@ -3,7 +3,8 @@
     python .ci/check_counts.py [--write]
 
 Operators in the graph that onnxruntime runs for each model that ships (more float convolutions or more quantising
-between layers is how an INT8 model gets slow), and bytes written for a fixed recording. Times are not looked at.
+between layers is how an INT8 model gets slow), bytes written for a fixed recording, and, where Valgrind and a C
+compiler are installed, instructions for one frame with each INT8 model. Times are not looked at.
 ``--write`` takes the present counts as the new ones; do that with a new model, or with a
 reason.
 """
@@ -17,6 +18,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import onnxruntime
+
+from capsule_edge.benchmarks.instructions import count_instructions, find_lack
 from capsule_edge.export.graph_checks import count_operators
 from capsule_edge.runtime import Reader, write_study
 from capsule_edge.runtime.outputs import FILES, prepare_folder
@@ -25,8 +29,8 @@ from capsule_edge.runtime.reader import default_model
 
 BASELINE = Path(__file__).with_name("counts.json")
 FRAMES = 120
-# Counts of operators are exact. Bytes move with the version of an encoder.
-MOST_GROWTH = {"operators": 0.0, "bytes_written": 0.1}
+# Counts of operators are exact. Bytes move with the version of an encoder; instructions come out the same to .1 %.
+MOST_GROWTH = {"operators": 0.0, "bytes_written": 0.1, "instructions": 0.01}
 GROUPS = {
     "integer convolutions": ("QLinearConv", "ConvInteger"),
     "float convolutions": ("Conv", "FusedConv", "NhwcFusedConv"),
@@ -34,8 +38,8 @@ GROUPS = {
 }
 
 
-def count() -> dict[str, dict[str, float]]:
-    """By kind, then by name."""
+def count(*, instructions: bool = True) -> dict[str, dict[str, float]]:
+    """By kind, then by name; without ``instructions`` where they are not asked for or cannot be counted here."""
     operators = {}
     for path in sorted(default_model().parent.glob("*.onnx")):
         found = count_operators(path)
@@ -46,7 +50,11 @@ def count() -> dict[str, dict[str, float]]:
             operators[f"{path.name}: all"] = sum(found.values())
     with tempfile.TemporaryDirectory() as folder:
         written = _write_study(Path(folder))
-    return {"operators": operators, "bytes_written": written}
+    counts = {"operators": operators, "bytes_written": written}
+    if instructions and find_lack() is None:
+        files = sorted(default_model().parent.glob("*.int8.onnx"))
+        counts["instructions"] = {path.name: float(count_instructions(path)) for path in files}
+    return counts
 
 
 def models() -> dict[str, str]:
@@ -69,6 +77,8 @@ def judge(before: Mapping[str, Mapping[str, float]], now: Mapping[str, Mapping[s
     """What grew by more than is allowed, or is counted no more, in words."""
     faults = []
     for kind, counts in before.items():
+        if kind == "instructions" and kind not in now:
+            continue
         for name, was in counts.items():
             found = now.get(kind, {}).get(name)
             if found is None:
@@ -86,14 +96,21 @@ def judge(before: Mapping[str, Mapping[str, float]], now: Mapping[str, Mapping[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="take the present counts as the new ones")
-    now = {"models": models(), "counts": count()}
+    now = {"models": models(), "onnxruntime": onnxruntime.__version__, "counts": count()}
     if parser.parse_args().write:
+        if "instructions" not in now["counts"]:
+            raise SystemExit(f"error: instructions cannot be counted here: {find_lack()}")
         BASELINE.write_text(json.dumps(now, indent=1) + "\n", "utf-8")
         print(f"wrote {BASELINE}")
         return
     before = json.loads(BASELINE.read_text("utf-8"))
     if before["models"] != now["models"]:
         raise SystemExit("error: the counts are of other models (python .ci/check_counts.py --write)")
+    if "instructions" not in now["counts"]:
+        print(f"instructions are not counted: {find_lack()}")
+    elif before["onnxruntime"] != now["onnxruntime"]:
+        print(f"instructions are not compared: they were of onnxruntime {before['onnxruntime']}")
+        del now["counts"]["instructions"]
     for kind, counts in now["counts"].items():
         for name, value in counts.items():
             was = before["counts"].get(kind, {}).get(name)

@@ -252,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             steps, root, out, quick=options.quick, again=options.again, run=run_command, tell=tell
         )
         if "models" in results:
-            plot_result(results["models"].found, out, read_accuracy(root))
+            for name, picture in plot_result(results["models"].found, read_accuracy(root)).items():
+                (out / name).write_bytes(picture)
     if not options.quick and out == RESULTS:
         update_documents(root, results, hash_models(root))
     print(json.dumps({"benchmark": "all", "results": {name: one.seconds for name, one in results.items()}}))

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.backends import BACKENDS, Backend, find_format, open_model
-from capsule_edge.runtime.cpu import describe_cpu
 from capsule_edge.runtime.errors import CapsuleEdgeError
+
+from .machine import describe_machine
 
 __all__ = ["find_steady", "measure", "measure_both", "open_each", "summarise"]
 
@@ -158,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "benchmark": "latency",
         "threads": options.threads,
         "rounds": options.rounds,
-        "machine": {"cpu": describe_cpu().name, "cores": os.cpu_count(), "system": platform.system()},
+        "machine": describe_machine(),
         "models": [
             {
                 "file": backend.path.name,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 
-__all__ = ["plot_result", "plot_scaling"]
+__all__ = ["PLOTS", "plot_result", "plot_scaling"]
 
 
-def plot_result(
-    document: Mapping[str, Any], folder: Path, accuracy: Mapping[str, float] | None = None
-) -> list[Path]:
-    """Writes ``latency.png``, ``throughput.png`` and, where macro-F1 by SHA-256 is given, ``pareto.png``.
+PLOTS = ("latency.png", "throughput.png", "pareto.png")
+
+
+def plot_result(document: Mapping[str, Any], accuracy: Mapping[str, float] | None = None) -> dict[str, bytes]:
+    """The PNG files ``latency.png``, ``throughput.png`` and, where macro-F1 by SHA-256 is given, ``pareto.png``.
 
     Needs matplotlib.
     """
@@ -23,7 +24,7 @@ def plot_result(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    written = []
+    made = {}
     entries = document["entries"]
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for entry in entries:
@@ -34,7 +35,7 @@ def plot_result(
         )
     axes.set(xscale="log", xlabel="latency of one frame, ms", ylabel="share of rounds", title="Latency")
     axes.legend(fontsize="small")
-    written.append(_save(figure, folder / "latency.png"))
+    made["latency.png"] = _png(figure)
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for entry in entries:
@@ -46,7 +47,7 @@ def plot_result(
             )
     axes.set(xlabel="streams", ylabel="frames a second", title="Throughput", ylim=(0, None))
     axes.legend(fontsize="small")
-    written.append(_save(figure, folder / "throughput.png"))
+    made["throughput.png"] = _png(figure)
 
     known = [entry for entry in entries if entry["sha256"] in (accuracy or {})]
     if known and accuracy:
@@ -58,12 +59,12 @@ def plot_result(
         axes.set(
             xlabel="p50 of one frame, ms", ylabel="macro-F1", title="Accuracy against latency", xlim=(0, None)
         )
-        written.append(_save(figure, folder / "pareto.png"))
-    return written
+        made["pareto.png"] = _png(figure)
+    return made
 
 
-def plot_scaling(found: Mapping[str, Any], path: Path) -> Path:
-    """Draws what ``scaling`` found as one PNG: against length, size of frames, cores and recordings at once.
+def plot_scaling(found: Mapping[str, Any]) -> bytes:
+    """What ``scaling`` found as a PNG: against length, size of frames, cores and recordings at once.
 
     Needs matplotlib.
     """
@@ -94,16 +95,18 @@ def plot_scaling(found: Mapping[str, Any], path: Path) -> Path:
         )
     rate.set(xlabel="number", ylabel="frames a second", title="Cores, recordings at once", ylim=(0, None))
     rate.legend(fontsize="small")
-    return _save(figure, path)
+    return _png(figure)
 
 
 def _name(entry: Mapping[str, Any]) -> str:
     return f"{entry['file']} ({entry['backend']})"
 
 
-def _save(figure: Any, path: Path) -> Path:
+def _png(figure: Any) -> bytes:
     from matplotlib import pyplot
 
-    figure.savefig(path, dpi=110)
+    made = BytesIO()
+    # Without the version of matplotlib, so that the same figures give the same bytes.
+    figure.savefig(made, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)
-    return path
+    return made.getvalue()

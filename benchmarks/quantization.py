@@ -24,7 +24,7 @@ from capsule_edge.runtime.backends import BACKENDS, installed_backends, open_mod
 from capsule_edge.runtime.cpu import describe_cpu
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
 
-from .documents import update_document
+from .documents import to_table, update_document
 from .latency import measure, open_each, summarise
 
 __all__ = ["find_variants", "time_variants", "to_markdown"]
@@ -79,7 +79,7 @@ def to_markdown(scores: Sequence[Score], latencies: Latencies, note: str) -> str
     # A file that another engine reads has no figure in this one's column.
     head = ["variant", "file", "size, MB", "macro-F1", "mean AUC", "same label as FP32"]
     head += [f"{engine}, {threads} thread{'s' * (threads > 1)}" for engine, threads in timed]
-    lines = [head, ["---"] * 3 + ["---:"] * (len(head) - 3)]
+    rows = []
     for score in scores:
         path = Path(score.file)
         cells = [
@@ -92,8 +92,8 @@ def to_markdown(scores: Sequence[Score], latencies: Latencies, note: str) -> str
         for engine, threads in timed:
             row = latencies.get((score.file, engine, threads))
             cells.append("" if row is None else f"{row['p50_ms']:.2f} ({row['ratio']:.2f})")
-        lines.append(cells)
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", note])
+        rows.append(cells)
+    return f"{to_table(head, rows, right=len(head) - 3)}\n\n{note}"
 
 
 def _note(dataset: Dataset, size: int, rounds: int) -> str:

@@ -27,7 +27,8 @@ _KEYS = ("file", "backend", "threads", "p50_ms", "p50_95_ms", "ratio", "ratio_95
 class Change:
     """One file on one backend with one number of threads: ``figure`` before and after, and what to make of it.
 
-    ``figure`` is ``p50_ms`` or, the first entry's apart, ``ratio``; ``change`` is after / before - 1.
+    ``figure`` is ``p50_ms`` or, the first entry's apart, ``ratio``, or ``frames_per_s, batch N``, where ``threads`` are
+    the streams; ``change`` is after / before - 1.
     """
 
     file: str
@@ -91,11 +92,40 @@ def compare_results(
                     tolerance,
                 )
             )
+    if same:
+        changes += _compare_throughput(before, after, tolerance)
     if not changes:
         raise InputError(
             "the two results have no figure in common", hint="measure the same files, backends and threads"
         )
     return changes, same
+
+
+def _compare_throughput(
+    before: Mapping[str, Any], after: Mapping[str, Any], tolerance: float
+) -> list[Change]:
+    """Results of earlier versions have no intervals of it, and nothing to compare."""
+    old, new = _rates(before), _rates(after)
+    changes = []
+    for (file, backend, batch, streams), row in old.items():
+        other = new.get((file, backend, batch, streams))
+        if other is not None:
+            figures = (row["frames_per_s"], other["frames_per_s"])
+            intervals = (row["frames_per_s_95"], other["frames_per_s_95"])
+            name = f"frames_per_s, batch {batch}"
+            changes.append(
+                _judge((file, backend, streams), name, *figures, *intervals, tolerance, more_is_slower=False)
+            )
+    return changes
+
+
+def _rates(document: Mapping[str, Any]) -> dict[tuple[str, str, int, int], dict[str, Any]]:
+    return {
+        (entry["file"], entry["backend"], row["batch"], row["streams"]): row
+        for entry in document["entries"]
+        for row in entry["throughput"]
+        if "frames_per_s_95" in row
+    }
 
 
 def _judge(
@@ -106,13 +136,15 @@ def _judge(
     was: list[float],
     now: list[float],
     tolerance: float,
+    *,
+    more_is_slower: bool = True,
 ) -> Change:
     change = after / before - 1
     verdict: Verdict = "noise"
     if now[0] > was[1] and change > tolerance:
-        verdict = "slower"
+        verdict = "slower" if more_is_slower else "faster"
     elif now[1] < was[0] and change < -tolerance:
-        verdict = "faster"
+        verdict = "faster" if more_is_slower else "slower"
     return Change(*key, figure, before, after, round(change, 4), verdict)
 
 

@@ -155,7 +155,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.plot:
         from .plots import plot_scaling
 
-        plot_scaling(found, options.plot)
+        try:
+            options.plot.parent.mkdir(parents=True, exist_ok=True)
+            options.plot.write_bytes(plot_scaling(found))
+        except OSError as error:
+            raise OutputError(f"{options.plot} cannot be written: {error.strerror or error}") from None
     about = {"benchmark": "scaling", "recording": options.exam.name, "model": str(options.model)}
     print(json.dumps({**about, "machine": describe_machine(), **found}))
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from capsule_edge.runtime.autotune import describe_processor
 from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.errors import CapsuleEdgeError
 from capsule_edge.runtime.groups import find_groups
@@ -33,7 +32,7 @@ from capsule_edge.runtime.sources import sight
 from capsule_edge.runtime.stages import Buffers, gather, locate
 from capsule_edge.runtime.video import Container, scan
 
-from .machine import limit_cores
+from .machine import describe_machine, limit_cores
 
 __all__ = ["measure"]
 
@@ -115,8 +114,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rounds=options.rounds,
         frames=min(options.frames or container.present, container.present),
     )
-    machine = {"cpu": describe_processor(), "cores": options.cores}
-    about = {"benchmark": "stages", "model": model.name, "size": backend.spec.input.size, "machine": machine}
+    about = {
+        "benchmark": "stages",
+        "model": model.name,
+        "size": backend.spec.input.size,
+        "cores": options.cores,
+        "machine": describe_machine(),
+    }
     print(json.dumps({**about, **document}))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .documents import to_table
+
 __all__ = [
     "LATENCY",
     "STARTUP",
@@ -94,15 +96,10 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         f"Latency of one frame over {options['rounds']} rounds in which all take turns; ratios are to the first row of"
         " the same number of threads, with 95 % bootstrap intervals. `core` is the processor's time, which other"
         " programs hardly touch. `~`: the times did not settle.",
-        _table(LATENCY, latency_rows(document)),
+        to_table(LATENCY, latency_rows(document)),
         "Frames a second:",
-        _table(head, throughput),
+        to_table(head, throughput),
         "A fresh process, from its start to the first answer, and the most memory it held:",
-        _table(STARTUP, startup_rows(document)),
+        to_table(STARTUP, startup_rows(document)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _table(head: Sequence[str], rows: Rows) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

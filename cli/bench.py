@@ -118,26 +118,29 @@ def _read_accuracy(evaluations: tuple[Path, ...]) -> dict[str, float]:
 
 
 def _write(document: Mapping[str, Any], out: Path, accuracy: Mapping[str, float]) -> None:
+    """All the files or none; ``bench.json``, the last, is the sign that they belong together."""
     from importlib.util import find_spec
 
-    from capsule_edge.benchmarks.plots import plot_result
+    from capsule_edge.benchmarks.plots import PLOTS, plot_result
     from capsule_edge.benchmarks.tables import render_markdown
+    from capsule_edge.runtime.commit import commit_files
     from capsule_edge.runtime.errors import OutputError
 
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+    files = {"bench.json": text.encode(), "bench.md": render_markdown(document).encode()}
+    if find_spec("matplotlib") is None:
+        click.echo("no plots: matplotlib is not installed (pip install 'capsule-edge[eval]')", err=True)
+    else:
+        files |= plot_result(document, accuracy)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "bench.json").write_text(
-            json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-        )
-        (out / "bench.md").write_text(render_markdown(document), "utf-8")
-        written = [out / "bench.json", out / "bench.md"]
-        if find_spec("matplotlib") is None:
-            click.echo("no plots: matplotlib is not installed (pip install 'capsule-edge[eval]')", err=True)
-        else:
-            written += plot_result(document, out, accuracy)
     except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from None
-    for path in written:
+        raise OutputError(f"{out} cannot be made: {error.strerror or error}") from None
+    written = commit_files(out, files, sign="bench.json")
+    # A picture of an earlier result beside this one would be taken for its own.
+    for name in set(PLOTS) - set(files):
+        (out / name).unlink(missing_ok=True)
+    for path in written.values():
         click.echo(f"wrote {path}", err=True)
 
 

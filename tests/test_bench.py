@@ -20,6 +20,7 @@ from capsule_edge.benchmarks.plots import plot_result
 from capsule_edge.benchmarks.regression import compare_results, read_result
 from capsule_edge.benchmarks.tables import render_markdown
 from capsule_edge.cli.main import main
+from capsule_edge.runtime import commit
 from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import BackendError, InputError, ModelError, UsageError
 
@@ -107,7 +108,9 @@ def test_every_file_runs_on_every_backend_that_reads_it(files: list[Path], resul
             (16, 1),
             (16, 2),
         ]
-        assert all(cell["frames_per_s"] > 0 for cell in entry["throughput"])
+        for cell in entry["throughput"]:
+            low, high = cell["frames_per_s_95"]
+            assert 0 < low <= cell["frames_per_s"] <= high
         # A process cannot answer before it has opened the model, nor hold less than an interpreter does.
         assert entry["startup"]["cold_start_s"] > entry["startup"]["open_s"] > 0
         assert entry["startup"]["peak_mb"] is None or entry["startup"]["peak_mb"] > 10
@@ -207,6 +210,32 @@ def test_a_change_counts_beyond_noise(
     assert ("a.onnx", "onnxruntime", "ratio") not in told
 
 
+@pytest.mark.parametrize(
+    ("factor", "width", "verdict"),
+    [(0.8, 0.01, "slower"), (1.2, 0.01, "faster"), (0.8, 0.2, "noise"), (0.97, 0.001, "noise")],
+)
+def test_fewer_frames_a_second_are_slower(
+    result: dict[str, Any], factor: float, width: float, verdict: str
+) -> None:
+    def rate(value: float) -> dict[str, Any]:
+        made = changed(result, 1)
+        for row in made["entries"][0]["throughput"]:
+            row |= {"frames_per_s": value, "frames_per_s_95": [value * (1 - width), value * (1 + width)]}
+        return made
+
+    changes, _ = compare_results(rate(100), rate(100 * factor))
+    told = {(one.file, one.backend, one.figure, one.threads): one for one in changes}
+    found = told["a.onnx", "onnxruntime", "frames_per_s, batch 16", 2]
+    assert found.verdict == verdict
+    assert found.change == pytest.approx(factor - 1)
+    # A result of an earlier version has none.
+    bare = rate(100)
+    for entry in bare["entries"]:
+        for row in entry["throughput"]:
+            del row["frames_per_s_95"]
+    assert {change.figure for change in compare_results(bare, rate(1))[0]} == {"p50_ms", "ratio"}
+
+
 def test_between_machines_only_ratios_are_compared(result: dict[str, Any]) -> None:
     other = changed(result, 1.5)
     other["machine"]["cpu"]["name"] = "another"
@@ -242,12 +271,48 @@ def test_markdown_has_a_row_for_every_figure(result: dict[str, Any]) -> None:
     assert describe_machine()["versions"]["onnxruntime"] in text
 
 
-def test_plots_are_pictures(result: dict[str, Any], tmp_path: Path) -> None:
+def test_plots_are_pictures(result: dict[str, Any]) -> None:
     accuracy = {result["entries"][0]["sha256"]: 0.5}
-    written = plot_result(result, tmp_path, accuracy)
-    assert [path.name for path in written] == ["latency.png", "throughput.png", "pareto.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
-    assert [path.name for path in plot_result(result, tmp_path)] == ["latency.png", "throughput.png"]
+    made = plot_result(result, accuracy)
+    assert list(made) == ["latency.png", "throughput.png", "pareto.png"]
+    assert all(picture.startswith(b"\x89PNG") for picture in made.values())
+    assert list(plot_result(result)) == ["latency.png", "throughput.png"]
+    assert plot_result(result, accuracy) == made
+
+
+def test_the_files_are_written_all_or_none(
+    result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any
+) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(result), "utf-8")
+    accuracy = {"model": {"sha256": result["entries"][0]["sha256"]}, "macro_f1": 0.4}
+    (tmp_path / "evaluation.json").write_text(json.dumps(accuracy), "utf-8")
+    words = ("bench", "--result", tmp_path / "result.json", "--against", tmp_path / "result.json")
+    out = tmp_path / "out"
+    assert call(*words, "--out", out, "--evaluation", tmp_path / "evaluation.json").code == 0
+    assert (out / "pareto.png").exists()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    replaced = commit.os.replace
+
+    def fail(source: Any, target: Any) -> None:
+        if Path(target).name == "bench.md" and Path(source).name.endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        replaced(source, target)
+
+    monkeypatch.setattr(commit.os, "replace", fail)
+    told = call(*words, "--out", out)
+    assert told.code == 1
+    assert "bench.md cannot be written" in told.err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    monkeypatch.undo()
+    # Without what an earlier run drew and this one does not.
+    assert call(*words, "--out", out).code == 0
+    assert {path.name for path in out.iterdir()} == {
+        "bench.json",
+        "bench.md",
+        "latency.png",
+        "throughput.png",
+    }
 
 
 def test_the_command_measures_writes_and_compares(files: list[Path], tmp_path: Path, call: Any) -> None:

@@ -38,12 +38,15 @@ def test_the_counts_are_of_the_models_that_ship(counts: Any) -> None:
         ("bytes_written", "frames.csv", 1101, "1101, was 1000, allowed is 10 % more"),
         ("bytes_written", "frames.csv", 1100, ""),
         ("bytes_written", "frames.csv", None, "is not counted any more"),
+        ("instructions", "m.int8.onnx", 10_101, "10101, was 10000, allowed is 1 % more"),
+        ("instructions", "m.int8.onnx", 10_099, ""),
     ],
 )
 def test_what_grew_is_a_fault(counts: Any, kind: str, name: str, now: float | None, fault: str) -> None:
     before = {
         "operators": {"m.onnx: float convolutions": 1, "m.onnx: integer convolutions": 53},
         "bytes_written": {"frames.csv": 1000},
+        "instructions": {"m.int8.onnx": 10_000},
     }
     after = {key: dict(values) for key, values in before.items()}
     del after[kind][name]
@@ -54,9 +57,13 @@ def test_what_grew_is_a_fault(counts: Any, kind: str, name: str, now: float | No
     assert not fault or fault in found[0]
 
 
+def test_where_instructions_are_not_counted_they_are_no_fault(counts: Any) -> None:
+    assert counts.judge({"instructions": {"m.int8.onnx": 10_000}}, {}) == []
+
+
 def test_the_present_counts_hold(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = json.loads(counts.BASELINE.read_text("utf-8"))
-    now = counts.count()
+    now = counts.count(instructions=False)
     assert counts.judge(kept["counts"], now) == []
     assert all(value > 0 for value in now["bytes_written"].values())
     monkeypatch.setattr("sys.argv", ["check_counts.py"])
