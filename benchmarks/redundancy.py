@@ -16,7 +16,6 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +87,9 @@ def _small(container: Container, backend: Backend) -> Iterator[Sighted]:
 
 
 def _events(container: Container, backend: Backend, answers: Floats) -> list[tuple[Any, ...]]:
-    records = [
-        replace(record, status="classified", probabilities=values)
-        for record, values in zip(list_frames(container, range(container.present)), answers, strict=True)
-    ]
+    records = list_frames(container, range(container.present), labels=answers.shape[1])
+    for index, values in enumerate(answers):
+        records.settle(index, "classified", probabilities=values)
     events = find_events(
         records,
         backend.spec,

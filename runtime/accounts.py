@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from .errors import UsageError
+from .frames import FrameTable, columns
 from .preprocess import FieldOfView
 from .study import STATUSES, FrameRecord, Ledger, Source
 from .video import Container
@@ -38,25 +40,29 @@ def choose_frames(container: Container, start_s: float | None, end_s: float | No
     return range(first, after, every)
 
 
-def list_frames(container: Container, wanted: range) -> list[FrameRecord]:
-    """A record for each container frame before any is read: ``unread``, ``skipped`` or ``missing``."""
-    records = [
-        FrameRecord(index, "unread" if index in wanted else "skipped", pts, time_s)
-        for index, (pts, time_s) in enumerate(zip(container.pts, container.times_s, strict=True))
-    ]
-    records += [FrameRecord(index, "missing") for index in range(container.present, container.frames)]
-    return records
+def list_frames(container: Container, wanted: range, *, labels: int) -> FrameTable:
+    """A row for each container frame before any is read: ``unread``, ``skipped`` or ``missing``."""
+    statuses = np.full(container.frames, STATUSES.index("missing"), np.int8)
+    statuses[: container.present] = STATUSES.index("skipped")
+    statuses[wanted.start : wanted.stop : wanted.step] = STATUSES.index("unread")
+    return FrameTable(
+        count=container.frames,
+        labels=labels,
+        pts=container.pts,
+        times_s=container.times_s,
+        statuses=statuses,
+    )
 
 
 def count_frames(container: Container, records: Sequence[FrameRecord]) -> Ledger:
     """The ledger of the records, which are all of the container's frames."""
-    counts = Counter(record.status for record in records)
+    counts = np.bincount(columns(records).status, minlength=len(STATUSES)).tolist()
     return Ledger(
         container=container.frames,
         container_source=container.container_source,
         truncated=container.truncated,
         edited_out=container.edited_out,
-        **{status: counts[status] for status in STATUSES},
+        **dict(zip(STATUSES, counts, strict=True)),
     )
 
 

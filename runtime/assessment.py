@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .events import median_frame_distance
+from .frames import columns
 from .landmarks import locate_events
 from .rounding import rounded
 from .spec import Role
@@ -103,18 +104,13 @@ def reduced_view(study: Study) -> tuple[int, int] | None:
 
 def _answers(study: Study) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Times (n,) and probabilities (n, labels) of the frames that have an answer."""
-    used = [
-        (frame.time_s, frame.probabilities)
-        for frame in study.frames
-        if frame.probabilities is not None
-        and frame.time_s is not None
-        and np.isfinite(frame.probabilities).all()
-    ]
-    if not used:
+    every = columns(study.frames)
+    used = every.answered
+    if not used.any():
         return np.empty(0), np.empty((0, len(study.model.labels)))
     # As they are written, with six decimals: float32 holds 0.7 as 0.69999999.
-    stacked = np.stack([values for _, values in used]).astype(np.float64)
-    return np.array([time_s for time_s, _ in used], np.float64), np.round(stacked, 6)
+    values = every.probabilities[used].astype(np.float64)
+    return every.times_s[used], np.round(values, 6, out=values)
 
 
 def _labels(study: Study, role: Role) -> list[dict[str, Any]]:

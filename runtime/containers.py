@@ -73,9 +73,14 @@ class Container:
     transposed: bool = field(default=False, kw_only=True)
 
     def digest(self) -> str:
-        """SHA-256 of the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """SHA-256 of the file. Raises ``InputError`` where it is no longer there."""
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(
+                f"{quote(self.path)} went away while it was read: {error.strerror or error}"
+            ) from error
 
     @property
     def present(self) -> int:

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from .frames import columns
 from .spec import EventParameters, Label, ModelSpec, Role
 from .study import Event, FrameRecord
 
@@ -52,7 +53,8 @@ _ALIKE = 0.8
 
 def median_frame_distance(frames: Sequence[FrameRecord]) -> float | None:
     """Median distance between frames, seconds of container time; None with fewer than two times."""
-    times = np.array([frame.time_s for frame in frames if frame.time_s is not None], np.float64)
+    every = columns(frames)
+    times = every.times_s[every.timed]
     return float(np.median(np.diff(times))) if len(times) > 1 else None
 
 
@@ -102,16 +104,16 @@ def find_events(
         capture_fps: frames a second at which the capsule recorded, None where unknown.
         role: of the labels that are looked at; ``landmark`` serves ``landmarks``.
     """
-    timed = [frame for frame in frames if frame.time_s is not None]
-    used = [frame for frame in timed if is_answered(frame)]
-    if not used:
+    every = columns(frames)
+    used = every.answered
+    if not used.any():
         return []
     rule = spec.events
     timeline = Timeline(
-        indices=np.array([frame.index for frame in used], np.int64),
-        times_s=np.array([frame.time_s for frame in used], np.float64),
-        probabilities=np.stack([frame.probabilities for frame in used]).astype(np.float64),  # type: ignore[misc]
-        every_s=np.array([frame.time_s for frame in timed], np.float64),
+        indices=every.indices[used],
+        times_s=every.times_s[used],
+        probabilities=every.probabilities[used].astype(np.float64),
+        every_s=every.times_s[every.timed],
         scale=capture_scale(
             rule, median_distance_s=median_distance_s, time_kind=time_kind, capture_fps=capture_fps
         ),

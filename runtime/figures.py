@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .study import FrameRecord
+from .frames import columns
+from .study import STATUSES, FrameRecord
 
 __all__ = [
     "axis_ticks",
@@ -117,9 +118,10 @@ def unread_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[t
     """
     marks = np.zeros(_STRETCHES, np.uint8)
     worth = {"skipped": 1, "unread": 2, "classified": 3, "duplicate": 3, "corrupt": 4}
-    timed = [(frame.time_s, worth[frame.status]) for frame in frames if frame.time_s is not None]
-    if timed:
-        times, ranks = (np.array(column) for column in zip(*timed, strict=True))
+    every = columns(frames)
+    if every.timed.any():
+        times = every.times_s[every.timed]
+        ranks = np.array([worth.get(status, 0) for status in STATUSES])[every.status[every.timed]]
         bins = np.minimum((times / total_s * _STRETCHES).astype(np.intp), _STRETCHES - 1)
         np.maximum.at(marks, bins, ranks.astype(np.uint8))
         # A bin between two frames that holds none is part of what precedes it.

@@ -32,6 +32,8 @@ class Follower:
 
     def settle(self, after: int) -> None:
         """The frames before index ``after`` are what they will be."""
+        if self._on_frame is None and self._on_event is None:
+            return
         for frame in self._records[self._told : after]:
             if self._on_frame is not None:
                 self._on_frame(frame)

@@ -13,7 +13,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -92,14 +92,15 @@ def write_study(
 
     Raises ``OutputError`` when a file cannot be written. Nothing has changed then.
     """
-    texts = {
-        "frames.csv": frames_csv(study.frames, study.model),
-        "report.html": render_report(study, tool_version=tool_version(), colours=colours),
-        "timing.json": _json(timing),
-        "study.json": _json(study_document(study)),
+    writers: dict[str, Callable[[], str]] = {
+        "frames.csv": lambda: frames_csv(study.frames, study.model),
+        "report.html": lambda: render_report(study, tool_version=tool_version(), colours=colours),
+        "timing.json": lambda: _json(timing),
+        "study.json": lambda: _json(study_document(study)),
     }
+    # One after the other: as text and as bytes an examination's take 15 MB each.
     # A file name that is not valid Unicode (Linux allows it) must not stop the run: it is shown with "?".
-    contents = {name: texts[name].encode("utf-8", "replace") for name in FILES}
+    contents = {name: writers[name]().encode("utf-8", "replace") for name in FILES}
     return commit_files(Path(folder), contents, sign="study.json")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
 from contextlib import aclosing, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ from .errors import BackendError, InputError, UsageError
 from .event_stream import EventStream
 from .events import find_events, median_frame_distance
 from .following import Follower
+from .frames import FrameTable
 from .gallery import Gallery
 from .illustration import ColourBar, illustrate
 from .pipeline import Answered, FixedPlan, Plan, answer_frames, count_cores
@@ -205,13 +206,13 @@ class Reader:
             landmarks=landmarks,
         )
         container, wanted = survey.container, survey.wanted
-        records = list_frames(container, wanted)
+        records = list_frames(container, wanted, labels=len(self.spec.labels))
         colours = ColourBar(frames=container.present, duration_s=container.duration_s)
         distance_s = median_frame_distance(records)
         known = None
         if journal is not None:
             known = journal.begin(
-                survey.identify(self._backend), labels=len(self.spec.labels), records=records
+                partial(survey.identify, self._backend), labels=len(self.spec.labels), records=records
             )
         follower = Follower(
             records,
@@ -229,7 +230,13 @@ class Reader:
         done = 0
         if known is not None:
             for record, colour in zip(known.records, known.colours, strict=True):
-                records[record.index] = record
+                records.settle(
+                    record.index,
+                    record.status,
+                    detail=record.detail,
+                    duplicate_of=record.duplicate_of,
+                    probabilities=record.probabilities,
+                )
                 if np.isfinite(colour).all():
                     colours.add(record.time_s or 0.0, colour)
                 elif record.status == "duplicate":
@@ -350,25 +357,21 @@ class Reader:
                 )
             return self._engines[threads]
 
-    def _record(
-        self, answered: Answered, records: list[FrameRecord], colours: ColourBar, gallery: Gallery
-    ) -> None:
+    def _record(self, answered: Answered, records: FrameTable, colours: ColourBar, gallery: Gallery) -> None:
         """What became of each frame of a batch."""
         for frame in answered.frames:
-            record = records[frame.index]
+            time_s = records.time_s(frame.index)
             if frame.duplicate_of is not None:
                 same = records[frame.duplicate_of].probabilities
-                records[frame.index] = replace(
-                    record, status="duplicate", duplicate_of=frame.duplicate_of, probabilities=same
-                )
-                colours.again(record.time_s or 0.0)
+                records.settle(frame.index, "duplicate", duplicate_of=frame.duplicate_of, probabilities=same)
+                colours.again(time_s)
                 continue
             if frame.row is None:
-                records[frame.index] = replace(record, status="corrupt", detail=frame.detail)
+                records.settle(frame.index, "corrupt", detail=frame.detail)
                 continue
             values = answered.probabilities[frame.row]
-            records[frame.index] = replace(record, status="classified", probabilities=values)
-            colours.add(record.time_s or 0.0, answered.colours[frame.row])
+            records.settle(frame.index, "classified", probabilities=values)
+            colours.add(time_s, answered.colours[frame.row])
             if (sight := answered.sights.get(frame.row)) is not None:
                 gallery.add(frame.index, values, sight, answered.field_of_view)
 

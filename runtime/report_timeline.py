@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .clocks import clock
 from .figures import axis_ticks, base64_text, colour_bar, curve_paths, unread_stretches
+from .frames import columns
 from .report_gut import SEGMENTS, unsure
 from .report_view import View
 from .spec import Label
@@ -38,8 +39,8 @@ def render_timeline(view: View, colours: npt.NDArray[Any] | None) -> str:
     rows += [_segments(view), _unread(view), _row("", _axis(view))]
     rows += [_lane(view, label) for label in view.labels]
     rows.append(_curves(view))
-    times = [frame.time_s for frame in view.study.frames if frame.time_s is not None]
-    ticks = base64_text(np.round(np.array(times) * 1000).astype("<u4"))
+    every = columns(view.study.frames)
+    ticks = base64_text(np.round(every.times_s[every.timed] * 1000).astype("<u4"))
     return (
         f'{_controls(view)}<div class="timeline" id="timeline" data-total="{view.total_s:.6f}" '
         f'data-gap="{view.gap_s:.6f}" data-tenths="{int(view.tenths)}" data-times="{ticks}">{"".join(rows)}'
@@ -156,18 +157,19 @@ def _rest(view: View, label: Label) -> str:
 
 def _curves(view: View) -> str:
     """Probability over time of every finding, one shown at a time: first that of the highest peak."""
-    timed = [frame for frame in view.study.frames if frame.time_s is not None]
-    used = [frame for frame in timed if frame.probabilities is not None]
-    if not used or not view.labels:
+    every = columns(view.study.frames)
+    used = every.timed & every.given
+    if not used.any() or not view.labels:
         return ""
-    columns = list(view.study.model.index_of("finding"))
-    probabilities = np.stack([frame.probabilities for frame in used])[:, columns]  # type: ignore[misc]
-    times_s = np.array([frame.time_s for frame in used], np.float64)
+    findings = list(view.study.model.index_of("finding"))
+    probabilities = every.probabilities[used][:, findings]
+    times_s = every.times_s[used]
     paths = curve_paths(times_s, probabilities, total_s=view.total_s, max_gap_s=view.gap_s)
     # One byte a frame and finding is finer than a screen shows; the script draws parts of the recording from it.
-    levels = np.full((len(timed), len(columns)), _NO_ANSWER, np.uint8)
-    rows = [at for at, frame in enumerate(timed) if frame.probabilities is not None]
-    levels[rows] = np.round(254 * np.clip(np.nan_to_num(probabilities), 0, 1)).astype(np.uint8)
+    levels = np.full((int(every.timed.sum()), len(findings)), _NO_ANSWER, np.uint8)
+    levels[every.given[every.timed]] = np.round(254 * np.clip(np.nan_to_num(probabilities), 0, 1)).astype(
+        np.uint8
+    )
     best = max(view.study.events, key=lambda event: (event.peak_p, -event.id), default=None)
     shown = best.label if best is not None else view.labels[0].key
     groups = []

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
 
+import numpy as np
+
 from .clocks import clock
 from .events import capture_scale, median_frame_distance
+from .frames import columns
 from .landmarks import Landmarks, Position, locate_events
 from .ranking import FIRST, rank_events
 from .report_gut import place
@@ -33,7 +36,7 @@ class View:
         self.events = sorted(rank_events(study.events, most=CARDS), key=lambda event: event.id)
         self.counts = Counter(event.label for event in self.events)
         self.distance_s = median_frame_distance(study.frames)
-        last = max((frame.time_s for frame in study.frames if frame.time_s is not None), default=0.0)
+        last = float(np.nanmax(columns(study.frames).times_s, initial=0.0))
         self.total_s = max(study.source.duration_s or 0.0, last + (self.distance_s or 0.0)) or 1.0
         self.tenths = study.source.time_kind == "playback"
         scale = capture_scale(

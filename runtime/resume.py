@@ -13,8 +13,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +23,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .commit import reason
-from .errors import OutputError, UsageError
+from .blocks import BlockFile
+from .errors import CapsuleEdgeError, UsageError
+from .pending import Pending
 from .pipeline import Answered
 from .preprocess import FieldOfView
 from .study import STATUSES, FrameRecord
@@ -35,10 +35,7 @@ __all__ = ["JOURNAL", "Answers", "Journal", "entries"]
 JOURNAL = ".capsule-edge.journal"
 
 _SCHEMA = "capsule-edge/journal/1"
-_HEAD = struct.Struct("<II")  # bytes of the block, their CRC-32
 _BOX = struct.Struct("<?4i")
-# A damaged length must not make anyone read gigabytes; a batch has kilobytes.
-_MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,11 @@ class Journal:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / JOURNAL
-        self._end = 0
-        self._file: int | None = None
+        self._file = BlockFile(self.path)
         self._entry: np.dtype[np.void] | None = None
+        # The block that identifies the run, until it is written, and those behind it.
+        self._head: Pending[bytes] | None = None
+        self._behind: list[bytes] = []
         self.resumed = 0
 
     def __enter__(self) -> Self:
@@ -86,16 +85,25 @@ class Journal:
 
     @property
     def is_there(self) -> bool:
-        """Whether an earlier run left at least one answered frame here."""
-        return len(list(self._blocks(2))) == 2
+        """Whether there is at least one answered frame, of this run or an earlier one."""
+        try:
+            self._write()
+        except CapsuleEdgeError:  # said where it was entered; asked is what is there
+            self._behind.clear()
+        return len(list(self._file.read(2))) == 2
 
     def begin(
-        self, identity: Mapping[str, Any], *, labels: int, records: Sequence[FrameRecord]
+        self,
+        identity: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+        *,
+        labels: int,
+        records: Sequence[FrameRecord],
     ) -> Answers | None:
         """Take up the run that the file holds, or start one where it holds none.
 
         Args:
-            identity: all that an answer depends on; JSON values.
+            identity: all that an answer depends on, JSON values; or what finds that out, which is done in a thread
+                where nothing needs to be compared with it. Until it is known what is entered is held in memory.
             labels: of the model.
             records: of every container frame; those that are answered come back with their answer.
 
@@ -104,24 +112,24 @@ class Journal:
 
         Raises ``UsageError`` where the file is of another run and ``OutputError`` where it cannot be written.
         """
-        wanted = json.loads(json.dumps({"schema": _SCHEMA, **identity, "labels": labels}))
+
+        def head() -> bytes:
+            found = identity() if callable(identity) else identity
+            return json.dumps({"schema": _SCHEMA, **found, "labels": labels}, ensure_ascii=False).encode()
+
         self._entry = _entry_type(labels)
-        blocks = list(self._blocks())
+        blocks = list(self._file.read())
         if len(blocks) > 1:
-            self._compare(json.loads(blocks[0][1]), wanted)
+            self._compare(json.loads(blocks[0][1]), json.loads(head()))
             kept, answers = self._take_up(blocks[1:], records)
+            self._file.open(kept)
+            return answers
+        self._file.open(0)
+        if callable(identity):
+            self._head = Pending(head, name="identity")
         else:
-            kept, answers = 0, None
-        try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-            os.ftruncate(self._file, kept)
-            os.lseek(self._file, kept, os.SEEK_SET)
-        except OSError as error:
-            raise self._refusal(error) from error
-        self._end = kept
-        if not kept:
-            self._append(json.dumps(wanted, ensure_ascii=False).encode())
-        return answers
+            self._file.append(head())
+        return None
 
     def enter(self, answers: Answers) -> None:
         """Append what became of a batch. Raises ``OutputError``; what was entered before stays whole."""
@@ -139,62 +147,35 @@ class Journal:
         rows["colour"] = answers.colours
         box = answers.field_of_view
         sides = (0, 0, 0, 0) if box is None else (box.left, box.top, box.width, box.height)
-        self._append(_BOX.pack(box is not None, *sides) + rows.tobytes())
+        self._behind.append(_BOX.pack(box is not None, *sides) + rows.tobytes())
+        if self._head is None or self._head.ready:
+            self._write()
 
     def close(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):
-                os.close(self._file)
-            self._file = None
+        """Write what is held in memory and end. Raises ``OutputError`` where it cannot be written."""
+        try:
+            self._write()
+        finally:
+            self._end()
 
     def discard(self) -> None:
         """Remove the file: the study is written, or is not to be gone on with."""
-        self.close()
+        self._end()
         with suppress(FileNotFoundError):
             self.path.unlink()
 
-    def _append(self, payload: bytes) -> None:
-        if self._file is None:
-            raise RuntimeError("begin the journal first")
-        block = memoryview(_HEAD.pack(len(payload), zlib.crc32(payload)) + payload)
-        size = len(block)
-        try:
-            while block:
-                block = block[os.write(self._file, block) :]
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file, self._end)
-                os.lseek(self._file, self._end, os.SEEK_SET)
-            raise self._refusal(error) from error
-        self._end += size
+    def _end(self) -> None:
+        self._head, self._behind = None, []
+        self._file.close()
 
-    def _refusal(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"{self.path.parent} cannot be written: {reason(error)}",
-            hint="free some space or choose another --out",
-        )
-
-    def _blocks(self, most: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Where each whole block ends, and what it holds; the first is the identity."""
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self._refusal(error) from error
-        with file:
-            count = 0
-            while most is None or count < most:
-                head = file.read(_HEAD.size)
-                if len(head) < _HEAD.size:
-                    return
-                size, checksum = _HEAD.unpack(head)
-                payload = file.read(size) if size <= _MOST_BYTES else b""
-                # Of none is the checksum 0: what a power cut may leave is a file that ends in zeros.
-                if not payload or len(payload) != size or zlib.crc32(payload) != checksum:
-                    return
-                yield file.tell(), payload
-                count += 1
+    def _write(self) -> None:
+        """Append the batches that are held, behind what identifies the run, which is waited for."""
+        if self._head is not None and self._behind:
+            self._file.append(self._head.value)
+            self._head = None
+        while self._behind:
+            self._file.append(self._behind[0])
+            del self._behind[0]
 
     def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         other = [name for name in wanted if found.get(name) != wanted[name]]

@@ -16,6 +16,7 @@ from .containers import Container
 from .errors import UsageError
 from .gate import check_threshold
 from .landmarks import check_landmarks
+from .pending import Pending
 from .sources import scan
 
 __all__ = ["SURVEY_OPTIONS", "Survey", "survey_recording"]
@@ -35,12 +36,17 @@ class Survey:
 
     container: Container
     wanted: range
-    sha256: str
+    digest: Pending[str]
     landmarks: dict[str, float]
     options: dict[str, Any]
 
+    @property
+    def sha256(self) -> str:
+        """Of the recording; waits until it is worked out. Raises ``InputError`` where a file is gone."""
+        return self.digest.value
+
     def identify(self, backend: Backend) -> dict[str, Any]:
-        """All that the answers of a run depend on, JSON values."""
+        """All that the answers of a run depend on, JSON values; waits for ``sha256``."""
         return {
             "recording": self.sha256,
             "model": backend.sha256,
@@ -82,7 +88,8 @@ def survey_recording(
     container = scan(path)
     wanted = choose_frames(container, start_s, end_s, every)
     marks = check_landmarks(landmarks or {}, last_s=max(container.times_s[-1], container.duration_s or 0.0))
-    sha256 = container.digest()
+    # The whole file is read for it, so nothing waits; of a short one it is there before the first frame.
+    digest = Pending(container.digest, name="digest")
     options = {
         "capture_fps": capture_fps,
         "end_s": end_s,
@@ -91,7 +98,7 @@ def survey_recording(
         "landmarks": marks,
         "start_s": start_s,
     }
-    return Survey(container, wanted, sha256, marks, options)
+    return Survey(container, wanted, digest, marks, options)
 
 
 def _at(document: Mapping[str, Any], part: str, name: str) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from capsule_edge.runtime.errors import OutputError, UsageError
+from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.locks import LOCK
 from capsule_edge.runtime.preprocess import FieldOfView
 from capsule_edge.runtime.resume import JOURNAL, Answers, Journal
@@ -83,6 +85,40 @@ def check(found: Answers | None, *, after: int) -> None:
             np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
+def test_what_is_entered_before_the_run_is_identified_is_held(tmp_path: Path) -> None:
+    known = threading.Event()
+
+    def identity() -> dict:
+        assert known.wait(10)
+        return IDENTITY
+
+    with Journal(tmp_path) as journal:
+        assert journal.begin(identity, labels=LABELS, records=RECORDS) is None
+        journal.enter(answers(0, 16))
+        journal.enter(answers(16, 32))
+        assert journal.path.stat().st_size == 0
+        known.set()
+        assert journal.is_there
+        journal.enter(answers(32, 64))
+    journal, found = begin(tmp_path)
+    check(found, after=64)
+    journal.close()
+
+
+def test_what_cannot_be_identified_is_no_journal(tmp_path: Path) -> None:
+    def identity() -> dict:
+        raise InputError("the recording is gone")
+
+    journal = Journal(tmp_path)
+    journal.begin(identity, labels=LABELS, records=RECORDS)
+    with suppress(InputError):  # found out by now, or not yet
+        journal.enter(answers(0, 16))
+    with pytest.raises(InputError, match="gone"):
+        journal.close()
+    journal.discard()
+    assert not journal.is_there
+
+
 def test_a_journal_gives_back_what_was_entered(written: Path) -> None:
     journal, found = begin(written.parent)
     check(found, after=64)
@@ -97,7 +133,7 @@ def test_a_journal_that_ends_anywhere_gives_back_what_is_whole(kind: str, writte
     data = written.read_bytes()
     rng = random.Random(5)
     journal = Journal(written.parent)
-    ends = [end for end, _ in journal._blocks()]
+    ends = [end for end, _ in journal._file.read()]
     for place in [0, 1, *ends[:-1], *rng.sample(range(len(data)), 60)]:
         damaged = bytearray(data[:place] if kind == "cut" else data)
         if kind == "zeros":  # as a power cut may leave it
