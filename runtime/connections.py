@@ -63,6 +63,10 @@ class Connection:
         rtsp = address.startswith("rtsp")
         if rtsp:
             options["rtsp_transport"] = "tcp"
+        else:
+            # FFmpeg 8.1 asks for "Connection: close" and then sends its next range down the same connection, so that
+            # the first picture behind an index at the end is lost. Asking for more than one it does as it says.
+            options["multiple_requests"] = "1"
         self._address = address
         self._source = av.open(
             address,

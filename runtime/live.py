@@ -127,7 +127,8 @@ class Live:
                 if not self.connections:
                     raise InputError(
                         f"{self.shown} cannot be read: {reason}",
-                        hint="check the address, and that this machine reaches it",
+                        hint="check the address, and that this machine reaches it; an MP4 whose index lies at its end "
+                        "needs a server that sends ranges",
                     )
                 break
             self._sleep(min(wait_s, left_s))

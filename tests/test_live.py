@@ -28,6 +28,7 @@ from capsule_edge.runtime import FrameRecord, Reader
 from capsule_edge.runtime.errors import InputError, Interrupted, UsageError
 from capsule_edge.runtime.live import Live, live_address
 from capsule_edge.runtime.pipes import read_pipe
+from capsule_edge.runtime.video import decode, scan
 
 Answer = Callable[[int], tuple[str, bytes] | None]
 
@@ -328,6 +329,69 @@ def test_another_file_in_its_place_is_a_loss_and_read_from_its_start(tmp_path: P
     assert feed.truncated is True
     assert sum(frame is None for frame in frames) == 1
     assert frames[-31] is None
+
+
+@contextmanager
+def range_server(data: bytes, cuts: Mapping[int, int]) -> Iterator[tuple[str, list[str | None]]]:
+    """As web servers have it: HTTP/1.1, connections that stay open, and the ranges that are asked for."""
+    asked: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            turn, wanted = len(asked), self.headers.get("Range")
+            asked.append(wanted)
+            begin = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
+            self.send_response(206 if wanted else 200)
+            if wanted:
+                self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(len(data) - begin))
+            self.end_headers()
+            if turn in cuts:
+                self.close_connection = True
+            self.wfile.write(data[begin:][: cuts.get(turn)])
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # whoever seeks reads no further
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_address[1]}/exam", asked
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("cuts", [{}, {0: 100_000}, {1: 0}, {2: 300_000}, {2: 300_000, 5: 400_000}], ids=str)
+def test_an_index_at_the_end_is_fetched_first(cuts: dict[int, int], tmp_path: Path) -> None:
+    """And the first picture is not lost on the way back, wherever a connection breaks."""
+    exam, generator = tmp_path / "exam.mp4", np.random.default_rng(0)
+    with av.open(str(exam), "w") as out:
+        stream = out.add_stream(
+            "libx264", rate=25, options={"threads": "1", "preset": "ultrafast", "qp": "10"}
+        )
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        for _ in range(60):
+            noise = generator.integers(0, 256, (128, 160, 3), np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        out.mux(stream.encode(None))
+    data = exam.read_bytes()
+    assert len(data) > 500_000  # more than FFmpeg reads ahead and would skip rather than seek
+    assert data.index(b"moov") > data.index(b"mdat")
+    with range_server(data, cuts) as (address, asked):
+        feed = live(address, Clock())
+        frames = list(feed.read())
+    assert (len(frames), feed.truncated) == (60, False)
+    for frame, picture in zip(frames, decode(scan(exam)), strict=True):
+        assert frame is not None
+        np.testing.assert_array_equal(frame, picture.rgb())
+    assert len(set(asked)) > 1
 
 
 # Stopped by whoever started it.
