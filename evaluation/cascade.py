@@ -29,9 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.backends import open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, UsageError
+from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.spec import ModelSpec
 
+from ._module import run_module
 from .datasets import load_dataset
 from .predict import Predictions, predict
 
@@ -291,24 +292,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reading-ms", type=float, nargs="+", default=[0.8, 1.5])
     parser.add_argument("--added-ms", type=float, default=0.0, help="a second size, a second batch")
     options = parser.parse_args(arguments)
-    try:
-        if options.data is None and options.out_of_fold is None:
-            raise UsageError(
-                "no frames were given", hint="use --data DIR or --out-of-fold SMALL.npz STANDARD.npz"
-            )
-        times = [
-            Times(reading, options.small_ms, options.standard_ms, options.added_ms)
-            for reading in options.reading_ms
-        ]
-        document: dict[str, Any] = {
-            "times_ms": [vars(each) for each in times],
-            "least_share": times[0].least_share,
-        }
-        for name, frames in _load(options):
-            document[name] = assess(frames)
-            print(render(name, document[name], times) + "\n")
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    if options.data is None and options.out_of_fold is None:
+        raise UsageError(
+            "no frames were given", hint="use --data DIR or --out-of-fold SMALL.npz STANDARD.npz"
+        )
+    times = [
+        Times(reading, options.small_ms, options.standard_ms, options.added_ms)
+        for reading in options.reading_ms
+    ]
+    document: dict[str, Any] = {
+        "times_ms": [vars(each) for each in times],
+        "least_share": times[0].least_share,
+    }
+    for name, frames in _load(options):
+        document[name] = assess(frames)
+        print(render(name, document[name], times) + "\n")
     print(json.dumps(document, allow_nan=False))
 
 
@@ -331,4 +329,4 @@ def _load(options: argparse.Namespace) -> list[tuple[str, Frames]]:
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny_model import write_tiny_model
 
+from capsule_edge.evaluation._module import run_module
 from capsule_edge.evaluation.cascade import (
     Frames,
     Times,
@@ -173,9 +174,13 @@ def test_the_command_ends_in_one_line_of_json(tmp_path: Path, capsys: pytest.Cap
     assert found["thresholds"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["none.onnx", "--data", "nowhere"], ["--data", "nowhere"]])
-def test_bad_input_is_one_line(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code"), [([], 2), (["none.onnx", "--data", "nowhere"], 1), (["--data", "nowhere"], 1)]
+)
+def test_bad_input_is_one_line(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert str(ended.value).startswith("error: ")
-    assert "\n" not in str(ended.value)
+        run_module(lambda: main(arguments))
+    assert ended.value.code == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
