@@ -38,7 +38,7 @@ from capsule_edge.runtime.spec import Precision
 
 from .machine import describe_machine, limited_cores
 
-__all__ = ["PEERS", "Peer", "Row", "make_environment", "measure_peers"]
+__all__ = ["PEERS", "Peer", "Row", "find_view", "make_environment", "measure_peers"]
 
 _PROGRAM = Path(__file__).with_name("peer_program.py")
 _REQUIREMENTS = Path(__file__).with_name("requirements")
@@ -137,7 +137,7 @@ def measure_peers(
             engines = [name for name in readers_of(find_format(path)) if name in installed_backends()]
             for engine in engines or readers_of(find_format(path))[:1]:
                 runs.append((f"capsule-edge, {engine}", path, _ours(video, path, engine, threads)))
-        views = {path: _view(video, path) for path in models}
+        views = {path: find_view(video, path) for path in models}
         kinds = {
             path: open_model(path, backend=readers_of(find_format(path))[0]).spec.precision for path in models
         }
@@ -273,7 +273,7 @@ def _theirs(
     return run
 
 
-def _view(video: Path, model: Path) -> dict[str, Any]:
+def find_view(video: Path, model: Path) -> dict[str, Any]:
     """The model's input size and the field of view that ours finds in the recording."""
     opened = open_model(model, backend=readers_of(find_format(model))[0], threads=1)
     with Reader(opened, autotune=False) as reader:

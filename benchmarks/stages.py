@@ -52,7 +52,9 @@ def measure(
         for name, value in _stages(container, backend, plan.size).items():
             stages[name].append(value)
         began, busy = time.perf_counter(), time.process_time()
-        with closing(answer_frames(container, range(frames), backend, plan)) as answers:
+        with closing(
+            answer_frames(container, range(frames), backend, plan, cores=plan.most_workers)
+        ) as answers:
             done = sum(len(answered.frames) for answered in answers)
         seconds, busy = time.perf_counter() - began, time.process_time() - busy
         whole.append(busy / done * 1e3)

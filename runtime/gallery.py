@@ -18,12 +18,14 @@ from .preprocess import FieldOfView, preprocess_planes
 from .spec import InputSpec, ModelSpec
 from .stages import Sighted
 
-__all__ = ["MOST", "Gallery", "Pictures", "Sight", "candidates", "pack", "unpack"]
+__all__ = ["KEPT", "MOST", "Gallery", "Pictures", "Sight", "candidates", "pack", "unpack"]
 
 # Side of an event's picture, pixels: what the report shows.
 _SIDE = 288
-# Pictures held in memory, packed some 0.1 MB each; the report has room for some 500.
+# Pictures of events, packed some 0.08 MB each; the report has room for some 500.
 MOST = 400
+# Of those that may become one, held while a recording is read; what is not among them is decoded again.
+KEPT = 200
 _DECIMALS = 6
 
 Picture = npt.NDArray[np.uint8]
@@ -137,14 +139,19 @@ class Gallery:
 
     def _close(self, column: int) -> None:
         best = self._open.pop(column)
+        kept = self._kept[column]
+        if best.index not in kept and sum(map(len, self._kept.values())) >= KEPT:
+            # Labels share the places, as they do where events are ranked.
+            counts = {other: len(rows) + (other == column) for other, rows in self._kept.items()}
+            fullest = self._kept[max(counts, key=counts.__getitem__)]
+            weakest = min(fullest, key=lambda index: fullest[index][0], default=best.index)
+            if fullest is kept and (weakest == best.index or best.p <= kept[weakest][0]):
+                return
+            del fullest[weakest]
         planes = best.sight.picture.planes()
         assert planes is not None  # what was classified has a picture
         picture = preprocess_planes(planes, self._large, best.field_of_view)
-        self._kept[column][best.index] = (best.p, pack(picture), best.sight.features[..., column].copy())
-        if sum(map(len, self._kept.values())) > MOST:
-            # Labels share the places, as they do where events are ranked.
-            fullest = max(self._kept.values(), key=len)
-            del fullest[min(fullest, key=lambda index: fullest[index][0])]
+        kept[best.index] = (best.p, pack(picture), best.sight.features[..., column].copy())
 
 
 def _thresholds(spec: ModelSpec) -> tuple[list[int], npt.NDArray[np.float64]]:

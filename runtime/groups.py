@@ -33,7 +33,7 @@ _LONGEST = 512
 _MOST_BYTES = 1 << 24
 # Pictures handed over at once; how many such, and how many bytes of them, may wait for those of a group before.
 _CHUNK = 8
-_AHEAD_CHUNKS = 8
+_AHEAD_CHUNKS = 4
 _AHEAD_BYTES = 1 << 24
 
 # NAL units by codec (ITU-T H.264 table 7-1, H.265 table 7-1): slices that reset the decoder, other slices, and what
@@ -84,6 +84,7 @@ def decode_groups(container: Container, lanes: int) -> Generator[Step]:
             if (units := _Units.of(container.codec, stream)) is not None:
                 # A stack of its own: decoders are opened by the threads, and must outlive them.
                 decoders = _Decoders(container, stack.enter_context(ExitStack()))
+                decoders.give(open_decoder(path, stream))
                 parts = _parts(container, groups, picture_packets(source, stream), decoders, units)
                 size = _CHUNK * container.width * container.height * 3 // 2
                 depth = max(1, min(_AHEAD_CHUNKS, _AHEAD_BYTES // size))

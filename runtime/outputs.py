@@ -14,7 +14,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from .assessment import landmarks_document, quality_document, rules_document
 from .commit import commit_files, reason
 from .decision import most_probable
 from .errors import OutputError
-from .report import render_report
 from .rounding import rounded
 from .spec import ModelSpec
 from .study import SCHEMA, Event, FrameRecord, Ledger, Study
@@ -92,6 +90,9 @@ def write_study(
 
     Raises ``OutputError`` when a file cannot be written. Nothing has changed then.
     """
+    # What only the end of a run needs is not waited for at its start.
+    from .report import render_report
+
     writers: dict[str, Callable[[], str]] = {
         "frames.csv": lambda: frames_csv(study.frames, study.model),
         "report.html": lambda: render_report(study, tool_version=tool_version(), colours=colours),
@@ -106,6 +107,8 @@ def write_study(
 
 def tool_version() -> str:
     """Version of the installed capsule-edge, ``unknown`` when it runs from loose files."""
+    from importlib import metadata
+
     try:
         return metadata.version("capsule-edge")
     except metadata.PackageNotFoundError:

@@ -110,6 +110,7 @@ def answer_frames(
     *,
     gate: float | None = None,
     field_of_view: FieldOfView | None = None,
+    cores: int = 1,
 ) -> Generator[Answered]:
     """What the model says of the wanted frames of a recording, in order, a batch at a time. Close it.
 
@@ -117,11 +118,12 @@ def answer_frames(
         backend: run by ``plan.workers()`` threads at once.
         gate: frames nearer than this to the last that passed are not prepared (``gate``); None: every one is.
         field_of_view: of the recording, where it is known; else it is found in the first wanted frames.
+        cores: that decoding may use.
 
     An error in any stage is raised here, behind the answers of the frames that came before it.
     """
     spec, buffers = backend.spec.input, Buffers()
-    lanes = min(plan.most_workers, _MOST_LANES)
+    lanes = min(cores, _MOST_LANES)
 
     def answer(batch: Batch) -> Answered:
         if not len(batch.pixels):

@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .accounts import count_frames, describe_source, list_frames
-from .asynchronous import iterate, run
 from .autotune import PlanKey, choose_plan
 from .backends import Backend, open_model
 from .decision import most_probable
@@ -34,6 +33,7 @@ from .events import find_events, median_frame_distance
 from .following import Follower
 from .frames import FrameTable
 from .gallery import Gallery
+from .heap import give_back
 from .illustration import ColourBar, illustrate
 from .pipeline import Answered, FixedPlan, Plan, answer_frames, count_cores
 from .preprocess import FieldOfView
@@ -49,6 +49,9 @@ __all__ = ["Prediction", "ReadOptions", "Reader"]
 
 
 Progress = Callable[[int, int], None]
+
+# Frames after which free memory is given back: some ms in more than a second of reading.
+_HEAP_FRAMES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,19 +249,30 @@ class Reader:
         # Several recordings may be read at once, so what this one uses is its own.
         key = PlanKey(self._backend.sha256, self._backend.name, self._threads or count_cores())
         self.plan = plan = self._given or choose_plan(key, frames=len(wanted) - done, search=self._autotune)
-        answers = answer_frames(container, wanted[done:], self._engine(1), plan, gate=gate, field_of_view=box)
+        answers = answer_frames(
+            container,
+            wanted[done:],
+            self._engine(1),
+            plan,
+            gate=gate,
+            field_of_view=box,
+            cores=self._threads or count_cores(),
+        )
         with closing(answers):
             for answered in answers:
                 if cancel is not None and cancel():
                     break
                 self._record(answered, records, colours, gallery)
                 box = answered.field_of_view
+                if done // _HEAP_FRAMES != (done + len(answered.frames)) // _HEAP_FRAMES:
+                    give_back()
                 done += len(answered.frames)
                 if journal is not None:
                     journal.enter(entries(answered, records))
                 follower.settle(answered.frames[-1].index + 1)
                 if progress is not None:
                     progress(done, len(wanted))
+        give_back()
         follower.finish()
         events = find_events(
             records,
@@ -289,6 +303,8 @@ class Reader:
         The callbacks are called in that thread. When the task is cancelled, reading stops at the next batch,
         and the task ends when it has; what a ``journal`` holds is kept.
         """
+        from .asynchronous import run
+
         asked = options.get("cancel")
 
         def work(stopped: Callable[[], bool]) -> Study:
@@ -341,6 +357,8 @@ class Reader:
 
         ``frames`` may be asynchronous. When the task is cancelled, it ends when the frame at work is answered.
         """
+        from .asynchronous import iterate
+
         answers = iterate(frames, partial(self.stream, field_of_view=field_of_view, batch=batch))
         async with aclosing(answers):
             async for prediction in answers:

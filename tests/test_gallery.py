@@ -72,7 +72,7 @@ def test_peaks_are_not_decoded_again(red: Reader, tmp_path: Path, monkeypatch) -
 def test_what_does_not_fit_is_decoded_again(red: Reader, tmp_path: Path, monkeypatch) -> None:
     exam = write_exam(tmp_path / "exam.mp4", red=[*range(4, 10), *range(30, 40)])
     whole = red.read(exam)
-    monkeypatch.setattr(gallery, "MOST", 1)
+    monkeypatch.setattr(gallery, "KEPT", 1)
     tight = red.read(exam)
     for event in whole.events:
         np.testing.assert_array_equal(whole.thumbnails[event.id], tight.thumbnails[event.id])

@@ -63,7 +63,8 @@ def made(tmp_path_factory: pytest.TempPathFactory):
 def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Reader]]:
     """One thread with small batches, and several with large ones and several decoders."""
     model = write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-    opened = [Reader.open(model, plan=plan) for plan in (FixedPlan(1, 3), FixedPlan(4, 16))]
+    plans = (FixedPlan(1, 3), FixedPlan(4, 16))
+    opened = [Reader.open(model, plan=plan, threads=plan.most_workers) for plan in plans]
     with pytest.MonkeyPatch.context() as patch:
         # Also these short files fall into groups.
         patch.setattr(groups, "_SHORTEST", 1)

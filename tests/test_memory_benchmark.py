@@ -15,6 +15,7 @@ from tiny_model import write_tiny_model
 from capsule_edge.benchmarks.memory import main, measure_memory
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import BackendError
+from capsule_edge.runtime.heap import give_back
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -38,6 +39,22 @@ def test_pictures_are_let_go_without_the_garbage_collector(gate: float | None, t
         assert pictures_held() - before <= 4
     finally:
         gc.enable()
+
+
+@on_linux
+def test_free_memory_between_what_is_used_is_given_back() -> None:
+    def held() -> int:
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+    # Below the size from which each has pages of its own; every tenth stays.
+    blocks = [b"x" * 60_000 for _ in range(2000)]
+    full = held()
+    kept = blocks[::10]
+    del blocks
+    give_back()
+    assert full - held() > 80_000_000
+    assert len(kept) == 200
 
 
 @on_linux
