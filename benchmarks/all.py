@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, UsageError
+from capsule_edge.runtime.errors import InputError, UsageError
 
 from .machine import describe_machine, load_now
 from .performance import update_documents
@@ -260,9 +260,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
-    except OSError as error:
-        raise SystemExit(f"error: {OutputError(str(error))}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from capsule_edge.runtime.errors import BackendError, CapsuleEdgeError, UsageError
+from capsule_edge.runtime.errors import BackendError, UsageError
 
 from .machine import describe_machine
 
@@ -133,7 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.backends import BACKENDS, Backend, find_format, open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError
 
 from .machine import describe_machine
 
@@ -173,7 +172,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from capsule_edge.evaluation.datasets import Dataset, load_dataset
 from capsule_edge.evaluation.predict import check_labels, load_frames
 from capsule_edge.runtime.backends import Backend, open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, PackageError, UsageError
+from capsule_edge.runtime.errors import InputError, OutputError, PackageError, UsageError
 
 from .machine import describe_machine
 
@@ -261,7 +261,6 @@ def _headline(entry: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

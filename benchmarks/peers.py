@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from capsule_edge.runtime.backends import Format, find_format, installed_backends, open_model, readers_of
 from capsule_edge.runtime.containers import scan
-from capsule_edge.runtime.errors import CapsuleEdgeError, UsageError
+from capsule_edge.runtime.errors import UsageError
 from capsule_edge.runtime.reader import Reader
 from capsule_edge.runtime.spec import Precision
 
@@ -364,7 +364,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

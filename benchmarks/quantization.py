@@ -22,7 +22,7 @@ from capsule_edge.evaluation.datasets import Dataset, load_dataset
 from capsule_edge.evaluation.variants import Score, score_files
 from capsule_edge.runtime.backends import BACKENDS, installed_backends, open_model
 from capsule_edge.runtime.cpu import describe_cpu
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
+from capsule_edge.runtime.errors import InputError
 
 from .documents import to_table, update_document
 from .latency import measure, open_each, summarise
@@ -144,7 +144,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

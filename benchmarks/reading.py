@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import BackendError, CapsuleEdgeError
+from capsule_edge.runtime.errors import BackendError
 from capsule_edge.runtime.reader import Reader
 
 from .machine import limit_cores, peak_memory
@@ -95,7 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from capsule_edge.runtime.accounts import list_frames
 from capsule_edge.runtime.backends import Backend, open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
+from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_events, median_frame_distance
 from capsule_edge.runtime.gate import mark_duplicates, measure
 from capsule_edge.runtime.pipeline import FixedPlan, answer_frames, count_cores
@@ -140,7 +140,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

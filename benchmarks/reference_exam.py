@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from capsule_edge.runtime.colours import to_rgb
 from capsule_edge.runtime.containers import scan
-from capsule_edge.runtime.errors import CapsuleEdgeError, UsageError
+from capsule_edge.runtime.errors import UsageError
 from capsule_edge.runtime.video import decode
 
 __all__ = ["FRAMES", "RECORDINGS", "SIDE", "cut_recording", "find_recordings", "write_exam"]
@@ -152,7 +152,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

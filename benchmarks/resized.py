@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from capsule_edge.runtime.backends import open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError, ModelError, OutputError, UsageError
+from capsule_edge.runtime.errors import ModelError, OutputError, UsageError
 from capsule_edge.runtime.spec import METADATA_KEY
 
 __all__ = ["resize_input"]
@@ -85,7 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from capsule_edge.runtime.containers import scan
-from capsule_edge.runtime.errors import CapsuleEdgeError, OutputError, UsageError
+from capsule_edge.runtime.errors import OutputError, UsageError
 
 from .machine import describe_machine
 from .reading import read_afresh
@@ -165,7 +165,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)

@@ -24,7 +24,6 @@ from statistics import median
 from typing import Any
 
 from capsule_edge.runtime.backends import Backend, open_model
-from capsule_edge.runtime.errors import CapsuleEdgeError
 from capsule_edge.runtime.groups import find_groups
 from capsule_edge.runtime.pipeline import FixedPlan, answer_frames
 from capsule_edge.runtime.shipped import default_model
@@ -127,7 +126,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CapsuleEdgeError as error:
-        raise SystemExit(f"error: {error}") from None
+    from capsule_edge.evaluation._module import run_module
+
+    run_module(main)
