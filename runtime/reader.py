@@ -27,7 +27,7 @@ from .accounts import count_frames, describe_source, list_frames
 from .autotune import PlanKey, choose_plan
 from .backends import Backend, open_model
 from .decision import most_probable
-from .errors import BackendError, InputError, UsageError
+from .errors import BackendError, UsageError
 from .event_stream import EventStream
 from .events import find_events, median_frame_distance
 from .following import Follower
@@ -41,7 +41,7 @@ from .resume import Journal, entries
 from .saturation import refuse_saturation
 from .shipped import default_model
 from .spec import ModelSpec
-from .stages import Buffers, Sighted, gather, locate
+from .stages import Buffers, Sighted, check_frame, gather, locate
 from .study import Event, FrameRecord, Study
 from .survey import SURVEY_OPTIONS, survey_recording
 
@@ -333,7 +333,7 @@ class Reader:
         if batch < 1:
             raise UsageError(f"batch is {batch}, allowed is 1 or more")
         spec, keys = self.spec.input, self.spec.keys
-        sighted = (Sighted(index, _checked(index, frame)) for index, frame in enumerate(frames))
+        sighted = (Sighted(index, check_frame(index, frame)) for index, frame in enumerate(frames))
         engine, buffers = self._engine(self._threads), Buffers()
         located = locate(sighted, spec, field_of_view)
         for group in gather(located, spec, batch=lambda: batch, buffers=buffers):
@@ -392,10 +392,3 @@ class Reader:
             colours.add(time_s, answered.colours[frame.row])
             if (sight := answered.sights.get(frame.row)) is not None:
                 gallery.add(frame.index, values, sight, answered.field_of_view)
-
-
-def _checked(index: int, frame: Any) -> npt.NDArray[np.uint8]:
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise InputError(f"frame {index} is {found}, needed is a uint8 RGB array of shape (height, width, 3)")
-    return frame

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from .orientation import orientation_of
 from .preprocess import FieldOfView, find_field_of_view, preprocess_planes
 from .spec import InputSpec
 
-__all__ = ["Batch", "Buffers", "Prepared", "Sighted", "gather", "locate"]
+__all__ = ["Batch", "Buffers", "Prepared", "Sighted", "check_frame", "gather", "locate"]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -175,3 +176,11 @@ def gather(
             frames, pictures, pixels = [], {}, None
     if pixels is not None:
         yield Batch(frames, pixels[:row], box, pictures)
+
+
+def check_frame(index: int, frame: Any) -> Frame:
+    """The frame of a stream. Raises ``InputError`` for anything but uint8 RGB HxWx3."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise InputError(f"frame {index} is {found}, needed is a uint8 RGB array of shape (height, width, 3)")
+    return frame
