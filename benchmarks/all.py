@@ -26,7 +26,7 @@ from typing import Any
 
 from capsule_edge.runtime.errors import InputError, UsageError
 
-from .machine import describe_machine, load_now
+from .machine import cores_in_use, describe_machine, load_now
 from .performance import update_documents
 from .plots import plot_result
 from .reference_exam import FRAMES, cut_recording, find_recordings, write_exam
@@ -156,10 +156,16 @@ def measure_all(
             tell(f"{step.name}: there already")
             continue
         tell(f"{step.name}: {command}")
+        others = cores_in_use()
         found = run(command, step.limit_s)
         # The card is one place for each result: here.
         found.pop("machine", None)
-        done = {"seconds": round(time.monotonic() - began, 1), "load_after": load_now(), "found": found}
+        done: dict[str, Any] = {
+            "seconds": round(time.monotonic() - began, 1),
+            "load_after": load_now(),
+            "found": found,
+            "others": others,
+        }
         kept[step.name] = Result(**{**vars(about), **done})
         write_result(kept[step.name], out)
         tell(f"{step.name}: {done['seconds']} s")

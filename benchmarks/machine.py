@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +15,7 @@ from typing import Any
 from capsule_edge.runtime.cpu import describe_cpu
 from capsule_edge.runtime.errors import UsageError
 
-__all__ = ["describe_machine", "limit_cores", "limited_cores", "load_now", "peak_memory"]
+__all__ = ["cores_in_use", "describe_machine", "limit_cores", "limited_cores", "load_now", "peak_memory"]
 
 _PACKAGES = (
     "capsule-edge",
@@ -58,6 +59,23 @@ def load_now() -> float | None:
         return round(os.getloadavg()[0], 2)
     except (OSError, AttributeError):  # Windows
         return None
+
+
+def cores_in_use(seconds: float = 1.0) -> float | None:
+    """Cores that were busy on the whole machine while this process waited; None where the system does not tell."""
+    before = _busy_s()
+    time.sleep(seconds)
+    after = _busy_s()
+    return None if before is None or after is None else round((after - before) / seconds, 2)
+
+
+def _busy_s() -> float | None:
+    """Seconds that all cores together were busy since the start of the system."""
+    if not sys.platform.startswith("linux"):
+        return None
+    with open("/proc/stat", encoding="utf-8") as stat:
+        user, nice, system, _idle, _wait, irq, soft = map(int, stat.readline().split()[1:8])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory() -> int | None:

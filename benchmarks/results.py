@@ -40,7 +40,7 @@ class Result:
     ``command`` is run in the root of the repository at ``commit`` (``+`` behind it: with changes that are not
     committed); ``models`` are SHA-256 by the file's path there; ``machine`` is the machine card, its load that before
     the command began, ``load_after`` that of the minute in which it ended (None where the system does not tell);
-    ``found`` is the benchmark's own last line.
+    ``found`` is the benchmark's own last line; ``others`` are the cores that other programs used just before.
     """
 
     benchmark: str
@@ -53,6 +53,15 @@ class Result:
     load_after: float | None
     models: Mapping[str, str]
     found: Mapping[str, Any]
+    others: float | None = None
+
+    @property
+    def was_disturbed(self) -> bool:
+        """Whether others used more than a quarter of a core when it began; by the load where that is not known."""
+        if self.others is not None:
+            return self.others > 0.25
+        load, cores = self.machine["load_1min"], self.machine["cores_allowed"]
+        return load is not None and load > 1.5 * float(cores)
 
     def is_of(self, other: Result) -> bool:
         """Whether measuring again would measure the same: command, commit, models, processor and cores."""

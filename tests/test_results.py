@@ -79,6 +79,19 @@ def test_what_is_no_result_and_a_folder_that_cannot_be_made(tmp_path: Path) -> N
         describe_commit(tmp_path)
 
 
+def test_load_stands_in_where_others_are_not_known() -> None:
+    card = {"cpu": {"name": "c"}, "cores_allowed": 2}
+    for others, load, disturbed in (
+        (0.2, 9.0, False),
+        (0.3, 0.0, True),
+        (None, 3.1, True),
+        (None, 2.9, False),
+    ):
+        result = sample(others=others, machine={**card, "load_1min": load})
+        assert result.was_disturbed == disturbed
+    assert not sample(machine={**card, "load_1min": None}).was_disturbed
+
+
 def git(folder: Path, *words: str) -> None:
     identity = ("-c", "user.name=n", "-c", "user.email=e")
     subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True)
