@@ -38,6 +38,8 @@ __all__ = ["STEPS", "Step", "measure_all"]
 RESULTS = Path("benchmarks/results")
 WORK = Path("out/benchmarks")
 EXAM, PART = WORK / "exam.mp4", WORK / "exam-part.mp4"
+# Frames of the part: enough for the stages, and little enough for the slowest peer.
+_PART = 700
 _SIZE = 224
 _MODELS = {
     "standard-fp32": "runtime/models/capsule-edge.fp32.onnx",
@@ -112,7 +114,7 @@ STEPS = (
     ),
     Step(
         "peers-recording",
-        _with("peers", f"{_VAL} {_PEERS} --rounds 2"),
+        _with("peers", f"{_VAL} {_PEERS} --rounds 1"),
         _with("peers", f"{_VAL} {_PEERS} --rounds 1"),
         limit_s=7200,
     ),
@@ -207,10 +209,10 @@ def _prepare(root: Path, *, quick: bool, tell: Callable[[str], None]) -> None:
         partial.replace(exam)
     if not part.exists():
         if exam.exists():
-            cut_recording(exam, 1_500, part)
+            cut_recording(exam, _PART, part)
         else:
             partial = part.with_name("partial.mp4")
-            write_exam(partial, frames=1_500, recordings=find_recordings())
+            write_exam(partial, frames=_PART, recordings=find_recordings())
             partial.replace(part)
 
 
