@@ -12,9 +12,10 @@ import pytest
 from av.video.frame import VideoFrame
 from tiny_model import write_tiny_model
 
+from capsule_edge.benchmarks import first_answer
 from capsule_edge.benchmarks.memory import main, measure_memory
 from capsule_edge.runtime import Reader
-from capsule_edge.runtime.errors import BackendError
+from capsule_edge.runtime.errors import BackendError, UsageError
 from capsule_edge.runtime.heap import give_back
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -74,3 +75,16 @@ def test_a_run_that_fails_is_told(tmp_path: Path) -> None:
     recording = damage.encode(tmp_path / "exam.mp4", frames=20)
     with pytest.raises(BackendError, match=r"failed: .*no model file"):
         measure_memory(recording, model=str(tmp_path / "absent.onnx"))
+
+
+def test_the_time_to_the_first_answer_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recording = damage.encode(tmp_path / "exam.mp4", frames=60)
+    model = str(write_tiny_model(tmp_path / "tiny.onnx"))
+    first_answer.main([str(recording), "--model", model, "--rounds", "1"])
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert 0 < result["seconds"] < 60
+    assert result["core_s"] is None or result["core_s"] > 0
+    with pytest.raises(BackendError, match="without an answer"):
+        first_answer.measure_first_answer([tmp_path / "absent.mp4"], model=model, rounds=1)
+    with pytest.raises(UsageError, match="rounds is 0"):
+        first_answer.measure_first_answer([recording], rounds=0)
