@@ -108,7 +108,7 @@ STEPS = (
     ),
     Step(
         "peers-exam",
-        _with("peers", f"{PART} {_PEERS}"),
+        _with("peers", f"{PART} {_PEERS} --rounds 2"),
         _with("peers", f"{PART} {_PEERS} --rounds 1"),
         limit_s=7200,
     ),

@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -70,18 +71,27 @@ def with_openvino(model: str, threads: int, video: str, view: dict[str, Any]) ->
         core.read_model(model), "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads}
     )
 
+    count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    requests = [compiled.create_infer_request() for _ in range(count)]
+
     def run() -> Answers:
-        answers: dict[int, Any] = {}
+        answers: Answers = []
+        waiting: deque[Any] = deque()
 
-        def take(request: Any, index: int) -> None:
-            answers[index] = request.get_tensor("probabilities").data[0].copy()
+        def take() -> None:
+            request = waiting.popleft()
+            request.wait()
+            answers.append(request.get_tensor("probabilities").data[0].copy())
 
-        queue = ov.AsyncInferQueue(compiled)
-        queue.set_callback(take)
+        # Not AsyncInferQueue, whose callbacks were seen to wait for ever on a busy machine.
         for index, frame in enumerate(read_frames(video, view)):
-            queue.start_async({0: frame[None]}, index)
-        queue.wait_all()
-        return [answers[index] for index in range(len(answers))]
+            if len(waiting) == len(requests):
+                take()
+            requests[index % len(requests)].start_async({0: frame[None]})
+            waiting.append(requests[index % len(requests)])
+        while waiting:
+            take()
+        return answers
 
     return run
 
