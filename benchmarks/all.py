@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 
 from .machine import cores_in_use, describe_machine, load_now
 from .performance import update_documents
@@ -259,9 +259,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = measure_all(
             steps, root, out, quick=options.quick, again=options.again, run=run_command, tell=tell
         )
-        if "models" in results:
-            for name, picture in plot_result(results["models"].found, read_accuracy(root)).items():
+    if "models" in results:
+        for name, picture in plot_result(results["models"].found, read_accuracy(root)).items():
+            try:
                 (out / name).write_bytes(picture)
+            except OSError as error:
+                raise OutputError(f"{out / name} cannot be written: {error.strerror or error}") from None
     if not options.quick and out == RESULTS:
         update_documents(root, results, hash_models(root))
     print(json.dumps({"benchmark": "all", "results": {name: one.seconds for name, one in results.items()}}))

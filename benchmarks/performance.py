@@ -128,6 +128,7 @@ def render_peers(results: Results) -> str:
     parts = []
     for name, what in named.items():
         if name not in results:
+            parts.append(f"On {what}: not measured yet.")
             continue
         result = results[name]
         rates = _rates(result)
@@ -151,7 +152,7 @@ def render_peers(results: Results) -> str:
         ]
         text = f"On {what} ({result.found['frames']:,} frames), {result.found['threads']} threads:\n\n"
         parts.append(text + to_table(head, rows, right=4) + "".join(f"\n\n{line}." for line in missing))
-    return "\n\n".join(parts) or "Not measured yet."
+    return "\n\n".join(parts)
 
 
 def render_reach(results: Results) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from capsule_edge.benchmarks import all as everything
-from capsule_edge.benchmarks.all import Step, measure_all
+from capsule_edge.benchmarks.all import STEPS, Step, measure_all
 from capsule_edge.benchmarks.documents import between
 from capsule_edge.benchmarks.performance import render_peers, render_performance, render_reach
 from capsule_edge.benchmarks.results import (
@@ -40,6 +42,78 @@ def test_the_tables_are_made_of_the_results(kept: dict[str, Result]) -> None:
     assert between(ROOT / "README.md", "performance")[1] == render_performance(kept, shipped), HOW
     assert between(ROOT / "docs/benchmarks.md", "peers")[1] == render_peers(kept), HOW
     assert between(ROOT / "docs/benchmarks.md", "reach")[1] == render_reach(kept), HOW
+
+
+def test_a_result_is_of_its_benchmarks_command(kept: dict[str, Result]) -> None:
+    assert {"models", "scaling"} <= set(kept) <= {step.name for step in STEPS}
+    for step in (step for step in STEPS if step.name in kept):
+        result = kept[step.name]
+        assert result.command == step.command, HOW
+        assert not result.quick
+        assert len(result.commit.rstrip("+")) == 12
+        assert result.models
+        assert result.machine["versions"]["onnxruntime"]
+
+
+def test_results_hold_no_path_of_the_machine_they_are_from() -> None:
+    for path in RESULTS.glob("*.json"):
+        text = path.read_text("utf-8")
+        assert not [word for word in ("/home/", "/tmp/", "/root/", "/work/") if word in text], path.name
+
+
+# The tables
+
+
+def changed(result: Result, **found: Any) -> Result:
+    return replace(result, found={**json.loads(json.dumps(result.found)), **found})
+
+
+def test_a_model_that_was_replaced_is_named_in_the_table(kept: dict[str, Result]) -> None:
+    shipped = hash_models(ROOT) | {path: sha for one in kept.values() for path, sha in one.models.items()}
+    assert "earlier files" not in render_performance(kept, shipped)
+    path = "runtime/models/capsule-edge.int8.onnx"
+    text = render_performance(kept, {**shipped, path: "0" * 64})
+    assert f"**Measured with earlier files** of `{path}`" in text
+    del shipped[path]
+    assert f"`{path}`" in render_performance(kept, shipped)
+
+
+def test_the_reach_is_judged_on_the_results(kept: dict[str, Result]) -> None:
+    def verdicts(results: dict[str, Result]) -> list[str]:
+        return [line.split("|")[3].strip() for line in render_reach(results).splitlines()[2:]]
+
+    assert set(verdicts({})) == {"not measured"}
+    scaling = json.loads(json.dumps(kept["scaling"].found))
+    for seconds, verdict in ((30.0, "reached"), (30.1, "**not reached**")):
+        scaling["length"][-1]["seconds"] = seconds
+        result = replace(changed(kept["scaling"], **scaling), others=0.0)
+        assert verdicts({"scaling": result}).count(verdict) == 1
+
+
+def test_a_peer_that_cannot_run_is_named_with_its_reason(kept: dict[str, Result]) -> None:
+    row = {
+        "name": "ours",
+        "file": "a",
+        "frames_per_s": [9.0],
+        "core_ms": 1.0,
+        "agreement": 1.0,
+        "reason": None,
+    }
+    found = {"rows": [row, {**row, "name": "theirs", "frames_per_s": [], "reason": "no such instruction"}]}
+    result = changed(kept["models"], **found, frames=9, threads=1)
+    text = render_peers({"peers-exam": result})
+    assert "| ours | a | 9 |" in text
+    assert "theirs cannot run here: no such instruction." in text
+    assert "On a real recording: not measured yet." in text
+
+
+def test_what_was_disturbed_is_said(kept: dict[str, Result]) -> None:
+    for others, disturbed in ((0.1, False), (0.9, True)):
+        results = {name: replace(result, others=others) for name, result in kept.items()}
+        assert ("Other programs ran" in render_performance(results, hash_models(ROOT))) == disturbed
+        assert ("other programs ran" in render_reach(results)) == disturbed
+        # Two times of a busy machine say nothing of one that is idle.
+        assert ("not judged" in render_reach(results).splitlines()[-1]) == disturbed
 
 
 # Files
