@@ -124,3 +124,162 @@ def test_what_is_learnt_on_the_grid_is_what_qat_emulates(tmp_path: Path) -> None
         low, high = ranges["logits"]
         found = np.asarray(quantised(pixels_of(FRAMES), training=False))
         assert np.abs(found - answers["rounded"]).max() < 3 * (high - low) / 255
+
+
+# A pupil of 32 px and two teachers, one of them larger; the second pupil has no teacher but what was kept.
+TAUGHT = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from capsule_edge.train.config import TrainConfig
+from capsule_edge.train.gpu_feed import Feed, Frozen, answers_file
+from capsule_edge.train.gpu_fit import build_graph
+
+folder = Path(sys.argv[1])
+config = TrainConfig(architecture="plain_cnn", size=32, batch=4, views=2, mixup=0.5, epochs=4)
+rng = np.random.default_rng(0)
+small, large = (rng.integers(0, 256, (8, size, size, 3), dtype=np.uint8) for size in (32, 48))
+labels, chances = np.arange(8) % 5, np.full(8, 1 / 8)
+graphs = [build_graph("plain_cnn", size=size, labels=5, branched=False) for size in (32, 48)]
+teachers = [Frozen(graph, pixels) for graph, pixels in zip(graphs, (small, large))]
+kept = answers_file(folder, "all", ["ta", "tb"], config)
+assert answers_file(folder, "all", ["ta"], config) != kept
+
+def seen(feed, epoch):
+    return [[t.clone().numpy() for t in (feed.x, feed.target, feed.soft)] for _ in feed.steps(chances, epoch, 3)]
+
+first = Feed(config, small, labels, 5, "cpu", teachers)
+first.begin(kept)
+new = [seen(first, epoch) for epoch in range(2)]
+again = [seen(first, epoch) for epoch in range(2, 4)]
+second = Feed(config, small, labels, 5, "cpu")
+second.begin(kept)
+assert second.taught and not Feed(config, small, labels, 5, "cpu").taught
+alone = [seen(second, epoch) for epoch in range(4)]
+np.savez(folder / "taught.npz", **{
+    f"{name}{part}": np.array([[step[at] for step in epoch] for epoch in epochs])
+    for name, epochs in (("new", new), ("again", again), ("alone", alone))
+    for at, part in enumerate(("x", "target", "soft"))
+})
+"""
+
+
+def test_a_view_is_answered_once_for_all_pupils_and_comes_back_turned(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs PyTorch, which no extra brings")
+    done = subprocess.run(
+        [sys.executable, "-c", TAUGHT, str(tmp_path)], env={**os.environ, "KERAS_BACKEND": "torch"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "taught.npz")
+    for part in ("target", "soft"):
+        assert np.array_equal(found[f"again{part}"], found[f"new{part}"])
+        assert np.array_equal(
+            found[f"alone{part}"], np.concatenate([found[f"new{part}"], found[f"again{part}"]])
+        )
+    assert np.allclose(found["newsoft"].sum(-1), 1, atol=1e-5)
+    assert np.ptp(found["newsoft"], axis=(0, 1, 2)).max() > 1e-4
+    new, again = found["newx"], found["againx"]
+    assert np.array_equal(found["alonex"], np.concatenate([new, again]))
+    turned = 0
+    for before, after in zip(new.reshape(-1, *new.shape[2:]), again.reshape(-1, *new.shape[2:]), strict=True):
+        same = [np.array_equal(v, after) for v in _orientations(before)]
+        assert sum(same) == 1
+        turned += not same[0]
+    assert turned
+
+
+def _orientations(batch: Any) -> list[Any]:
+    quarters = [np.rot90(batch, quarter, (1, 2)) for quarter in range(4)]
+    return [*quarters, *(np.flip(turned, 2) for turned in quarters)]
+
+
+ROUNDED = """
+import torch
+from capsule_edge.train.gpu_qat import _rounding, _straight
+
+torch.manual_seed(0)
+values = (torch.randn(2, 3, 5, 5) * 2).double().requires_grad_()
+ends = torch.tensor([-1.7, 3.1]).double().requires_grad_()
+weigh = torch.randn(2, 3, 5, 5).double()
+
+def gradients(rounded):
+    return torch.autograd.grad((rounded * weigh).sum(), (values, ends))
+
+step = (ends[1] - ends[0]) / 255
+zero = _straight(-ends[0] / step)
+plain = (_straight(values / step + zero).clamp(0, 255) - zero) * step
+wanted = gradients(plain)
+step = (ends[1] - ends[0]) / 255
+short = _rounding()(values, step, _straight(-ends[0] / step))
+assert torch.allclose(short, plain), "values"
+assert len(short.unique()) > 50 and short.min() > -1.71 and short.max() < 3.11
+for found, expected in zip(gradients(short), wanted):
+    assert torch.allclose(found, expected), (found, expected)
+"""
+
+
+def test_rounding_has_the_gradients_of_what_it_stands_for() -> None:
+    pytest.importorskip("torch", reason="needs PyTorch, which no extra brings")
+    done = subprocess.run(
+        [sys.executable, "-c", ROUNDED], env={**os.environ, "KERAS_BACKEND": "torch"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+PRETRAINED = """
+import sys
+import numpy as np
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.train.gpu_fit import build_graph
+from capsule_edge.train.pretrained import from_efficientnet_lite
+
+graph = build_graph("efficientnet_lite2", size=64, labels=3, branched=False)
+theirs = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+parts = {"expand_conv": "_expand_conv", "expand_bn": "_bn0", "dwconv": "_depthwise_conv", "bn": "_bn1",
+         "project_conv": "_project_conv", "project_bn": "_bn2"}
+outside = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head", "top_bn": "_bn1"}
+blocks, state = [], {"_fc.weight": np.zeros((1000, 1280)), "_bn0.num_batches_tracked": np.int64(0)}
+mine = {name: array for name, array in graph.arrays().items() if not name.startswith("logits")}
+for name, tensor in graph.tensors().items():
+    layer, variable = name.split("/")
+    if layer == "logits":
+        continue
+    if layer in outside:
+        key = outside[layer]
+    else:
+        block, part = layer.split("_", 1)
+        blocks = blocks if block in blocks else [*blocks, block]
+        key = f"_blocks.{blocks.index(block)}.{parts[part]}"
+    state[f"{key}.{theirs.get(variable, 'weight')}"] = tensor.detach().numpy()
+assert len(blocks) == 21
+found = from_efficientnet_lite(state, "efficientnet_lite2")
+assert found.keys() == mine.keys()
+assert all(np.array_equal(found[name], mine[name]) for name in mine)
+for change in ("short", "odd", "missing"):
+    wrong = dict(state)
+    if change == "short":
+        wrong["_bn0.bias"] = np.zeros(31)
+    elif change == "odd":
+        wrong["_blocks.40._bn1.bias"] = np.zeros(32)
+    else:
+        del wrong["_bn1.bias"]
+    try:
+        from_efficientnet_lite(wrong, "efficientnet_lite2")
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_weights_of_efficientnet_lite_in_pytorch_find_their_layers() -> None:
+    pytest.importorskip("torch", reason="needs PyTorch, which no extra brings")
+    done = subprocess.run(
+        [sys.executable, "-c", PRETRAINED], env={**os.environ, "KERAS_BACKEND": "torch"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    short, odd, missing = done.stdout.strip().splitlines()
+    assert "_bn0.bias is (31,)" in short
+    assert "_blocks.40._bn1.bias" in odd
+    assert "1 tensors of efficientnet_lite2 are missing, first top_bn/beta" in missing

@@ -71,10 +71,17 @@ def test_keras_3_builds_the_same_weights_by_name(architecture: str) -> None:
     assert here == there
 
 
-def test_efficientnet_lite0_is_the_published_one() -> None:
-    """The size that its authors give (4.65 M with 1,000 classes), under the names of keras.applications."""
+@pytest.mark.parametrize(
+    ("architecture", "parameters"), [("efficientnet_lite0", 4_652_008), ("efficientnet_lite2", 6_092_072)]
+)
+def test_efficientnet_lite_is_the_published_one(architecture: str, parameters: int) -> None:
+    """The size that its authors give (with 1,000 classes)."""
+    model = models.build(architecture, size=SIZE, labels=1000, keras=tf_keras)
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == parameters
+
+
+def test_efficientnet_lite0_has_the_names_of_keras_applications() -> None:
     model = models.build("efficientnet_lite0", size=SIZE, labels=1000, keras=tf_keras)
-    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == 4_652_008
     known = {layer.name for layer in tf_keras.applications.EfficientNetB0(weights=None).layers}
     assert {layer.name for layer in model.layers if layer.weights} - known == {"logits"}
 

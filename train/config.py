@@ -23,7 +23,7 @@ _LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("size", "epochs", "batch", "learning_rate", "qat_learning_rate", "qat_batch"),
      lambda value: value > 0, "a number above 0"),
     (("warmup_epochs", "weight_decay", "adjustment", "augmentation", "focal", "mixup", "closeness", "patience",
-      "phantom", "seed", "qat_epochs"),
+      "phantom", "views", "seed", "qat_epochs"),
      lambda value: value >= 0, "0 or more"),
     (_SHARES, lambda value: 0 <= value <= 1, "0 to 1"),
 )  # fmt: skip
@@ -38,8 +38,9 @@ class TrainConfig:
     ``prior`` the share of the data's own class prior that is given back at the end, folded into the last bias.
     ``distillation`` is the share of the loss that teachers have, where there are any, ``closeness`` the weight of the
     distance between the logits of the float and the integer form (``gpu_qat``), and ``phantom`` the number of rendered
-    frames added. With ``qat_epochs`` 0 the INT8 twin keeps the FP32 weights, rounded;
-    ``equalise`` evens channels and rounds the FP32 weights themselves before (``equalise``).
+    frames added. With ``views`` above 0 the draws of as many epochs are gone through again and again, and
+    teachers answer each of them once (``gpu_feed``). With ``qat_epochs`` 0 the INT8 twin keeps the FP32 weights,
+    rounded; ``equalise`` evens channels and rounds the FP32 weights themselves before (``equalise``).
 
     ``augmentation``, ``debris`` and ``compression`` are strengths (``augment.draw``). ``focal`` is the gamma of the
     focal loss, 0 for cross-entropy; ``mixup`` the alpha of mixup's beta distribution, 0 for none. With a ``patience``
@@ -68,6 +69,7 @@ class TrainConfig:
     mixup: float = 0.0
     closeness: float = 1.0
     phantom: int = 1200
+    views: int = 0
     seed: int = 20261123
     qat_epochs: int = 1
     qat_learning_rate: float = 3e-5
@@ -101,6 +103,20 @@ class TrainConfig:
             self, epochs=self.qat_epochs, learning_rate=self.qat_learning_rate, batch=self.qat_batch,
             weight_decay=0.0, seed=self.seed + 1,
         )  # fmt: skip
+
+    def drawing(self) -> dict[str, Any]:
+        """What the draws of a fit depend on, beside the frames' own size."""
+        names = (
+            "batch",
+            "sampling",
+            "video_sampling",
+            "augmentation",
+            "debris",
+            "compression",
+            "mixup",
+            "phantom",
+        )
+        return {name: getattr(self, name) for name in (*names, "views", "seed")}
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

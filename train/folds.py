@@ -6,7 +6,8 @@
 line of JSON. With ``"keep": true`` it also leaves its folder: ``config.json``, ``out_of_fold.npz``, the weights of
 each fold and, as ``all.npz``, those of a fit on all of ``train``; ``"folds": [0, 1]`` fits these folds alone.
 ``"teachers": [NAME...]`` are kept recipes, learnt from: each fold by their models that have not seen its held-out
-videos either. Needs PyTorch and Keras 3, and a GPU for all but a trial.
+videos either; ``"start": NAME`` begins with the weights of one. ``--pretrained ARCHITECTURE=FILE`` are backbones to
+begin with. Needs PyTorch and Keras 3, and a GPU for all but a trial.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from capsule_edge.runtime.spec import InputSpec
 from . import weights
 from .config import TrainConfig
 from .data import PHANTOM, Frames, draw_weights, load_frames, phantom_frames
-from .gpu_fit import Frozen, GpuTrainer, build_graph
+from .gpu_feed import Frozen, answers_file
+from .gpu_fit import GpuTrainer, build_graph
 
 FOLD_SEED = 0
 
@@ -96,47 +98,74 @@ def run_recipe(
     data: DataSet,
     *,
     folds: int,
-    initial: weights.Arrays,
+    initial: weights.Arrays | Path,
     teachers: Sequence[Path] = (),
     keep: Path | None = None,
     only: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Fit all of ``train`` (with ``keep``) and every fold, or ``only`` those, and score the out-of-fold answers."""
-    parts = [*([None] if keep else []), *(range(folds) if only is None else only)]
+    """Fit every fold, or ``only`` those of which -1 is all of ``train``, and score the out-of-fold answers.
+
+    ``initial`` are the weights to begin with, or the folder of a kept recipe that begins where this one goes on.
+    """
+    parts = [*([-1] if keep else []), *range(folds)] if only is None else list(only)
     own = data.of(config.size, config)
-    taught = [data.teacher(folder, "all", config) for folder in teachers]
+    names = [folder.name for folder in teachers]
+    kept = {n: answers_file(keep.parent, name_part(n), names, config) for n in parts} if keep else {}
+    # Where all that the teachers say is known already, they need not be there.
+    silent = bool(kept) and all(path and path.exists() for path in kept.values())
+    taught = [] if silent else [data.teacher(folder, name_part(parts[0]), config) for folder in teachers]
     trainer = GpuTrainer(config, own, taught)
     real = own.videos != PHANTOM
     fold = np.full(len(own), -1)
     fold[real] = fold_of(own.take(np.flatnonzero(real)), folds)
-    logits = np.zeros((len(own), len(own.keys)), np.float32)
-    seen = np.ones(logits.shape, bool)
+    answers: list[dict[str, npt.NDArray[Any]]] = []
     started, curves = time.monotonic(), []
     for number in parts:
-        part = "all" if number is None else f"fold{number}"
-        for folder, teacher in zip(teachers, taught, strict=True):
+        part = name_part(number)
+        for folder, teacher in zip(teachers, taught, strict=False):
             teacher.assign(weights.load(folder / f"{part}.npz"))
+        trainer.feed.begin(kept.get(number))
         curve: list[dict[str, Any]] = []
-        among = None if number is None else fold != number
-        fitted = trainer.fit(initial, draw_weights(own, config, among), _note(part, curve))
+        among = None if number < 0 else fold != number
+        begin = weights.load(initial / f"{part}.npz") if isinstance(initial, Path) else initial
+        fitted = trainer.fit(begin, draw_weights(own, config, among), _note(part, curve))
         curves.append(curve)
-        if number is not None:
-            held_out = np.flatnonzero(fold == number)
-            logits[held_out] = trainer.predict(held_out)
-            seen[held_out] = np.isin(np.arange(len(own.keys)), own.labels[real & (fold != number)])
         if keep:
+            (keep / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
             weights.save(keep / f"{part}.npz", fitted)
-    answered = real & np.isin(fold, [part for part in parts if part is not None])
-    if keep:
-        np.savez_compressed(
-            keep / "out_of_fold.npz",
-            logits=logits[answered], labels=own.labels[answered], videos=own.videos[answered],
-            fold=fold[answered], seen=seen[answered],
+        if number < 0:
+            continue
+        held_out = np.flatnonzero(fold == number)
+        seen = np.isin(np.arange(len(own.keys)), own.labels[real & (fold != number)])
+        answers.append(
+            {
+                "logits": trainer.predict(held_out), "labels": own.labels[held_out], "videos": own.videos[held_out],
+                "fold": fold[held_out], "seen": np.tile(seen, (len(held_out), 1)),
+            }
         )  # fmt: skip
-        (keep / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
-    masked, known = mask_unseen(logits[answered], own.labels[answered], seen[answered])
-    figures = score(masked[known], own.labels[answered][known]) if known.any() else {}
+        if keep:
+            np.savez_compressed(keep / f"{part}.answers.npz", **answers[-1])  # type: ignore[arg-type]
+            gather(keep)
+    figures = {}
+    if answers:
+        logits, labels, seen = (np.concatenate([a[k] for a in answers]) for k in ("logits", "labels", "seen"))
+        masked, known = mask_unseen(logits, labels, seen)
+        figures = score(masked[known], labels[known])
     return {**figures, "seconds": round(time.monotonic() - started, 1), "curves": curves}
+
+
+def gather(folder: Path) -> None:
+    """Put the answers of all folds that lie in a recipe's folder into its ``out_of_fold.npz``."""
+    parts = [
+        dict(np.load(path)) for path in sorted(folder.glob("fold*.answers.npz")) if path.name.count(".") == 2
+    ]
+    whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    np.savez_compressed(folder / "out_of_fold.npz", **whole)  # type: ignore[arg-type]
+
+
+def name_part(number: int) -> str:
+    """What the weights of a fold are called; of -1, which is all of ``train``."""
+    return f"fold{number}" if number >= 0 else "all"
 
 
 def _note(part: str, curve: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
@@ -154,22 +183,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--pretrained", action="append", default=[], help="ARCHITECTURE=FILE, a backbone")
     parser.add_argument("--configs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--only", type=int, action="append", help="fit these folds alone; -1 is all of train")
     options = parser.parse_args()
     cv2.setNumThreads(1)  # frames are loaded on threads of our own
-    backbone = weights.load(options.weights)
+    backbones = {
+        name: weights.load(Path(file)) for name, file in (p.split("=", 1) for p in options.pretrained)
+    }
     data = DataSet(options.data)
     for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
         folder = options.out / name
         folder.mkdir(parents=True, exist_ok=True)
         teachers = [options.out / teacher for teacher in fields.pop("teachers", ())]
-        only = fields.pop("folds", None)
+        only = options.only or fields.pop("folds", None)
+        fields.pop("folds", None)
+        start = fields.pop("start", None)
         keep = folder if fields.pop("keep", False) else None
         config = TrainConfig(**fields)
-        initial = backbone if config.architecture == "mobilenet_v2" else {}
+        initial = options.out / start if start else backbones.get(config.architecture, {})
         line = run_recipe(
             config, data, folds=options.folds, initial=initial, teachers=teachers, keep=keep, only=only
         )

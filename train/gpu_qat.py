@@ -28,11 +28,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from . import augment, reparam, weights
+from . import reparam, weights
 from .config import TrainConfig
-from .data import PHANTOM, draw_epoch, draw_weights
+from .data import PHANTOM, draw_weights
 from .folds import DataSet, fold_of, score
-from .gpu_fit import Frozen, build_graph, move, record
+from .gpu_feed import Feed, answers_file
+from .gpu_fit import build_graph, record
 from .limits import Pairs, weight_limits
 from .models import BRANCHED
 from .torch_graph import Node, TorchGraph
@@ -56,6 +57,7 @@ class GridTrainer:
         import keras
         import torch
 
+        self._round = _rounding()
         self.graph, self._config, self._torch, self._ops = graph, config, torch, keras.ops
         outputs = quantised_outputs(graph.nodes)
         self.ranges = {
@@ -87,13 +89,19 @@ class GridTrainer:
         low, high = self.ranges[node.name]
         low = low * 0 if node.name in self._relus else low.clamp(max=0.0)
         step = (high.clamp(1e-3, self._ceilings.get(node.name)) - low) / 255
-        zero = _straight(-low / step)
-        return (_straight(values / step + zero).clamp(0, 255) - zero) * step
+        return self._round(values, step, _straight(-low / step))
 
     def answers(self, x: Any) -> tuple[Any, Any]:
         """Logits of the float and of the integer form."""
-        whole = self.graph.run(x, kernel=self.kernel)
-        return whole, self.graph.run(x, kernel=self.kernel, output=self.output)
+        rounded: dict[str, Any] = {}
+
+        def once(name: str, kernel: Any) -> Any:
+            if name not in rounded:
+                rounded[name] = self.kernel(name, kernel)
+            return rounded[name]
+
+        whole = self.graph.run(x, kernel=once)
+        return whole, self.graph.run(x, kernel=once, output=self.output)
 
     def observe(self, x: Any) -> None:
         """Move the ranges to what the float form produces on ``x``, averaged over calls."""
@@ -129,28 +137,15 @@ class GridTrainer:
         return arrays
 
     def fit(
-        self,
-        pixels: npt.NDArray[np.uint8],
-        labels: npt.NDArray[np.int64],
-        chances: npt.NDArray[np.float64],
-        teachers: list[Frozen],
-        log: Callable[[dict[str, Any]], None],
+        self, feed: Feed, chances: npt.NDArray[np.float64], log: Callable[[dict[str, Any]], None]
     ) -> None:
-        """Train both forms on frames drawn by ``chances`` (N,); ``teachers`` and labels share the first form's loss."""
-        import keras
-
+        """Train both forms on frames drawn by ``chances`` (N,); teachers and labels share the first form's loss."""
         torch, config = self._torch, self._config
-        device, size, batch = self.graph.device, pixels.shape[1], config.batch
+        device = self.graph.device
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.benchmark_limit = 4
-        at = torch.from_numpy(pixels).to(device)
-        truth = torch.from_numpy(labels).to(device)
-        x = torch.zeros((batch, size, size, 3), device=device)
-        target = torch.zeros((batch, int(labels.max()) + 1), device=device)
-        for teacher in teachers:
-            teacher.static = torch.zeros((batch, teacher.size, teacher.size, 3), device=device)
-        rate, shown = (torch.zeros(n, device=device) for n in ((), 3))
-        swift = torch.zeros((), device=device)
+        rate, swift = (torch.zeros((), device=device) for _ in range(2))
+        shown = torch.zeros(4, device=device)
         on_gpu = device == "cuda"
         optimizer = torch.optim.Adam(
             [{"params": list(self.graph.trained.values()), "lr": rate},
@@ -159,12 +154,10 @@ class GridTrainer:
         )  # fmt: skip
 
         def step() -> None:
-            whole, rounded = self.answers(x)
-            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=on_gpu):
-                answers = [t.graph.run(t.static).softmax(1) for t in teachers]
-            aim = target
-            if answers:
-                aim = torch.lerp(target, torch.stack(answers).mean(0), config.distillation)
+            whole, rounded = self.answers(feed.x)
+            aim = feed.target
+            if feed.taught:
+                aim = torch.lerp(feed.target, feed.soft, config.distillation)
             first = -(aim * whole.log_softmax(1)).sum(1).mean()
             second = -(aim * rounded.log_softmax(1)).sum(1).mean()
             gap = (rounded - whole) - (rounded - whole).mean(1, keepdim=True)
@@ -173,28 +166,17 @@ class GridTrainer:
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                shown.copy_(torch.stack([first, second, apart]))
+                other = (whole.argmax(1) != rounded.argmax(1)).float().mean()
+                shown.copy_(torch.stack([first, second, apart, other]))
 
-        steps = int((chances > 0).sum()) // batch
+        steps = int((chances > 0).sum()) // config.batch
         replay: Callable[[], None] | None = None
         count = 0
         for epoch in range(config.epochs):
             started, losses = time.monotonic(), []
-            draws = draw_epoch(chances, size, config, epoch, steps)
-            others = [draw_epoch(chances, t.size, config, epoch, steps).variation for t in teachers]
-            rows = torch.from_numpy(draws.rows.astype(np.int64)).to(device)
-            places = [(at, x), *((t.pixels, t.static) for t in teachers)]
-            variations = [
-                [torch.from_numpy(v).to(device) for v in each] for each in (draws.variation, *others)
-            ]
-            for index in range(steps):
-                with torch.no_grad():
-                    target.copy_(torch.nn.functional.one_hot(truth[rows[index]], target.shape[1]))
-                    for (source, static), each in zip(places, variations, strict=True):
-                        now = augment.Variation(*(v[index] for v in each))
-                        static.copy_(augment.apply(source[rows[index]], now, keras.ops, move))
-                if epoch == 0 and self._seen < min(_OBSERVED_STEPS, steps - 1):
-                    self.observe(x)
+            for index, _ in enumerate(feed.steps(chances, epoch, steps)):
+                if epoch == 0 and index < min(_OBSERVED_STEPS, steps - 1):
+                    self.observe(feed.x)
                     continue
                 rate.fill_(config.rate(count, config.epochs * steps))
                 swift.copy_(rate * _RANGE_RATE)
@@ -232,6 +214,31 @@ def carry_over(
     return np.asarray(factor * out_of_fold + shift, np.float32)
 
 
+def _rounding() -> Callable[[Any, Any, Any], Any]:
+    """Values rounded half up to 256 steps, with gradients for values, step and zero point in few passes over memory."""
+    import torch
+
+    class Rounding(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, values: Any, step: Any, zero: Any) -> Any:
+            rounded = (
+                torch.addcmul(zero + 0.5, values, 1 / step).floor_().clamp_(0, 255).sub_(zero).mul_(step)
+            )
+            ctx.save_for_backward(values, rounded, step, zero)
+            return rounded
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> tuple[Any, Any, Any]:
+            (gradient,) = gradients
+            values, rounded, step, zero = ctx.saved_tensors
+            inside = (values >= -zero * step) & (values <= (255 - zero) * step)
+            passed = gradient * inside
+            total = (gradient * rounded).sum() - (passed * values).sum()
+            return passed, total / step, step * (passed.sum() - gradient.sum())
+
+    return Rounding.apply  # type: ignore[no-any-return]
+
+
 def _straight(x: Any) -> Any:
     """Rounded half up as TensorFlow does, with the gradient of what it was."""
     return x + ((x + 0.5).floor() - x).detach()
@@ -254,13 +261,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--closeness", type=float, default=1.0)
+    parser.add_argument("--distillation", type=float, default=0.7, help="the teachers' share of the loss")
+    parser.add_argument("--name", default="grid", help="what the result is called: PART.NAME.npz")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     folder = options.folds / options.recipe
     fitted = TrainConfig.read(folder / "config.json")
     config = dataclasses.replace(
         fitted, epochs=options.epochs, learning_rate=options.rate, closeness=options.closeness,
-        distillation=0.7, mixup=0.0, augmentation=min(1.0, fitted.augmentation),
+        distillation=options.distillation,
     )  # fmt: skip
     data = DataSet(options.data)
     frames = data.of(config.size, config)
@@ -269,23 +278,29 @@ def main() -> None:
     plain.assign(reparam.merge(arrays) if config.architecture in BRANCHED else arrays)
     some = np.random.default_rng(0).choice(len(frames), min(3000, len(frames)), replace=False)
     before = GridTrainer(plain.folded(), config).predict(frames.pixels[some])[0]
-    teachers = [data.teacher(options.folds / name, options.part, config) for name in options.teacher]
+    kept = answers_file(options.folds, options.part, options.teacher, config)
+    named = [] if kept and kept.exists() else options.teacher
+    teachers = [data.teacher(options.folds / name, options.part, config) for name in named]
     held_out = np.zeros(len(frames), bool)
     if options.part != "all":
         real = np.flatnonzero(frames.videos != PHANTOM)
         held_out[real] = fold_of(frames.take(real), options.of) == int(options.part.removeprefix("fold"))
     trainer = GridTrainer(plain.folded(), config)
     chances = draw_weights(frames, config, ~held_out)
-    trainer.fit(frames.pixels, frames.labels, chances, teachers, _log)
+    feed = Feed(config, frames.pixels, frames.labels, len(data.keys), plain.device, teachers)
+    feed.begin(kept)
+    trainer.fit(feed, chances, _log)
     found = trainer.arrays()
     ranges = {name: found.pop(name) for name in list(found) if name.startswith("range/")}
-    weights.save(folder / f"{options.part}.grid.npz", {**trainer.graph.unfolded(plain, found), **ranges})
+    weights.save(
+        folder / f"{options.part}.{options.name}.npz", {**trainer.graph.unfolded(plain, found), **ranges}
+    )
     if options.part == "all":
         with np.load(folder / "out_of_fold.npz") as archive:
             answers = dict(archive)
         after = trainer.predict(frames.pixels[some])[0]
         answers["logits"] = carry_over(before, after, answers["logits"])
-        np.savez_compressed(folder / "grid.out_of_fold.npz", **answers)
+        np.savez_compressed(folder / f"{options.name}.out_of_fold.npz", **answers)
     if held_out.any():
         whole, rounded = trainer.predict(frames.pixels[held_out])
         same = float((whole.argmax(1) == rounded.argmax(1)).mean())
@@ -293,7 +308,7 @@ def main() -> None:
         line = {"agreement": round(same, 4), "apart": float(np.abs(whole - rounded).mean())}
         print(json.dumps({**line, "fp32": score(whole, labels), "int8": score(rounded, labels)}), flush=True)
         np.savez_compressed(
-            folder / f"{options.part}.grid.answers.npz", fp32=whole, int8=rounded, labels=labels,
+            folder / f"{options.part}.{options.name}.answers.npz", fp32=whole, int8=rounded, labels=labels,
             videos=frames.videos[held_out],
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from capsule_edge.runtime.errors import UsageError
 
-from .efficientnet import efficientnet_lite0
+from .efficientnet import efficientnet_lite
 
 __all__ = ["ARCHITECTURES", "BRANCHED", "build"]
 
@@ -133,7 +133,8 @@ ARCHITECTURES: dict[str, Callable[[Any, Any], Any]] = {
     "mobilenet_v2": lambda x, layers: _mobilenet_v2(x, layers, 1.0),
     "mobilenet_v2_050": lambda x, layers: _mobilenet_v2(x, layers, 0.5),
     "mobilenet_v2_035": lambda x, layers: _mobilenet_v2(x, layers, 0.35),
-    "efficientnet_lite0": lambda x, layers: efficientnet_lite0(x, layers, _normalise),
+    "efficientnet_lite0": lambda x, layers: efficientnet_lite(x, layers, _normalise),
+    "efficientnet_lite2": lambda x, layers: efficientnet_lite(x, layers, _normalise, width=1.1, depth=1.2),
     "plain_cnn": _plain_cnn,
     "rep_cnn": lambda x, layers: _rep_cnn(x, layers, branched=False),
 }
