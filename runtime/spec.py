@@ -11,10 +11,10 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
-from .errors import ModelError
+from .errors import ModelError, UsageError
 
 __all__ = ["EventParameters", "InputSpec", "Label", "ModelSpec", "OperatingPoint", "Role"]
 
@@ -104,6 +104,23 @@ class ModelSpec:
     def certificates(self) -> Mapping[str, Mapping[str, Any]]:
         """The summaries of the parity certificates that the file carries, by kind; empty where there is none."""
         return {kind: entry for kind, entry in (self.parity or {}).items() if isinstance(entry, Mapping)}
+
+    def with_rules(self, thresholds: Mapping[str, float], *, min_frames: int | None = None) -> ModelSpec:
+        """The same model with operating points (and the fewest frames of an event) set by hand: nothing is measured.
+
+        Raises ``UsageError`` for a label that is not the model's, a threshold outside (0, 1] and no frame.
+        """
+        if min_frames is not None and min_frames < 1:
+            raise UsageError(f"min_frames is {min_frames}, allowed is 1 or more")
+        points = dict(self.operating_points)
+        for key, threshold in thresholds.items():
+            if key not in self.keys:
+                raise UsageError(f"the model has no label {key!r}, allowed is one of {', '.join(self.keys)}")
+            if not 0 < threshold <= 1:
+                raise UsageError(f"the threshold of {key} is {threshold}, allowed is above 0 and up to 1")
+            points[key] = OperatingPoint(float(threshold), measured_on="set by hand")
+        events = self.events if min_frames is None else replace(self.events, min_frames=min_frames)
+        return replace(self, operating_points=points, events=events)
 
     def index_of(self, role: Role) -> tuple[int, ...]:
         """Output columns of the labels with that role."""

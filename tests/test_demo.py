@@ -12,13 +12,14 @@ from click.testing import CliRunner
 from red_model import write_red_model
 from study_samples import make_study
 
-from capsule_edge.cli._demo import match_planted
+from capsule_edge.cli._demo import DEMO_FRAMES, DEMO_THRESHOLD, match_planted
 from capsule_edge.cli.run import command
 from capsule_edge.runtime import CapsuleEdgeError, Reader, phantom
 from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.outputs import FILES
 from capsule_edge.runtime.phantom import (
     DEMO_SEED,
+    LESION_LABELS,
     Phantom,
     PlantedLesion,
     write_recording,
@@ -52,6 +53,28 @@ def test_the_demo_says_what_it_does_not_show(demo: tuple[Path, dict], reader: Re
     assert demo[1]["planted_note"].startswith(
         f"{trained_on:,} frames of such phantoms are in this model's training"
     )
+
+
+def test_the_demo_states_the_threshold_that_it_used(demo: tuple[Path, dict]) -> None:
+    document = demo[1]
+    thresholds = document["recordings"][0]["study"]["rules"]["thresholds"]
+    assert {thresholds[label] for label in LESION_LABELS} == {DEMO_THRESHOLD}
+    assert document["recordings"][0]["study"]["rules"]["min_frames"] == DEMO_FRAMES
+    assert f"from a probability of {DEMO_THRESHOLD} on {DEMO_FRAMES} frames here" in document["planted_note"]
+
+
+def test_thresholds_can_be_set_and_wrong_ones_are_refused(tmp_path: Path) -> None:
+    write_recording(tmp_path / "short.mp4", Phantom(DEMO_SEED, size=96, frames=6))
+    with Reader.open() as reader:
+        reader.use_thresholds({"polyp": 0.125})
+        with pytest.raises(CapsuleEdgeError, match="no label 'pylorus', allowed is one of angioectasia"):
+            reader.use_thresholds({"pylorus": 0.5})
+        with pytest.raises(CapsuleEdgeError, match=r"polyp is 1\.5, allowed is above 0 and up to 1"):
+            reader.use_thresholds({"polyp": 1.5})
+        with pytest.raises(CapsuleEdgeError, match="min_frames is 0, allowed is 1 or more"):
+            reader.use_thresholds({}, min_frames=0)
+        point = reader.read(tmp_path / "short.mp4").model.operating_points["polyp"]
+    assert (point.threshold, point.sensitivity, point.measured_on) == (0.125, None, "set by hand")
 
 
 def test_nothing_else_is_found(demo: tuple[Path, dict]) -> None:

@@ -28,11 +28,12 @@ from capsule_edge.evaluation import splits
 from capsule_edge.evaluation.datasets import load_dataset
 from capsule_edge.runtime.spec import InputSpec
 
-from . import weights
+from . import reparam, weights
 from .config import TrainConfig
 from .data import PHANTOM, Frames, draw_weights, load_frames, phantom_frames
 from .gpu_feed import Frozen, answers_file
 from .gpu_fit import GpuTrainer, build_graph
+from .models import BRANCHED
 
 FOLD_SEED = 0
 
@@ -88,9 +89,10 @@ class DataSet:
     def teacher(self, folder: Path, part: str, config: TrainConfig) -> Frozen:
         """What the recipe kept in ``folder`` learnt on ``part``, with the frames that ``config`` trains on."""
         own = TrainConfig.read(folder / "config.json")
-        graph = build_graph(own.architecture, size=own.size, labels=len(self.keys), branched=True)
-        graph.assign(weights.load(folder / f"{part}.npz"))
-        return Frozen(graph, self.of(own.size, config).pixels)
+        graph = build_graph(own.architecture, size=own.size, labels=len(self.keys), branched=False)
+        teacher = Frozen(graph, self.of(own.size, config).pixels)
+        teacher.assign(read_plain(folder, part))
+        return teacher
 
 
 def run_recipe(
@@ -123,7 +125,7 @@ def run_recipe(
     for number in parts:
         part = name_part(number)
         for folder, teacher in zip(teachers, taught, strict=False):
-            teacher.assign(weights.load(folder / f"{part}.npz"))
+            teacher.assign(read_plain(folder, part))
         trainer.feed.begin(kept.get(number))
         curve: list[dict[str, Any]] = []
         among = None if number < 0 else fold != number
@@ -161,6 +163,13 @@ def gather(folder: Path) -> None:
     ]
     whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     np.savez_compressed(folder / "out_of_fold.npz", **whole)  # type: ignore[arg-type]
+
+
+def read_plain(folder: Path, part: str) -> weights.Arrays:
+    """What a recipe learnt on ``part``, of branches that are merged into the convolutions that they add up to."""
+    arrays = weights.load(folder / f"{part}.npz")
+    branched = TrainConfig.read(folder / "config.json").architecture in BRANCHED
+    return reparam.merge(arrays) if branched else arrays
 
 
 def name_part(number: int) -> str:

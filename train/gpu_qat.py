@@ -28,14 +28,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from . import reparam, weights
+from . import weights
 from .config import TrainConfig
 from .data import PHANTOM, draw_weights
-from .folds import DataSet, fold_of, score
+from .folds import DataSet, fold_of, read_plain, score
 from .gpu_feed import Feed, answers_file
 from .gpu_fit import build_graph, record
 from .limits import Pairs, weight_limits
-from .models import BRANCHED
 from .torch_graph import Node, TorchGraph
 
 __all__ = ["GridTrainer", "quantised_outputs"]
@@ -118,6 +117,13 @@ class GridTrainer:
             self.graph.run(x, kernel=self.kernel, output=note)
         self._seen += 1
 
+    def take_ranges(self, ranges: weights.Arrays) -> None:
+        """Begin with the ranges that ``arrays`` gave, instead of observing them."""
+        with self._torch.no_grad():
+            for name, ends in self.ranges.items():
+                ends.copy_(self._torch.from_numpy(ranges[f"range/{name}"]))
+        self._seen = _OBSERVED_STEPS
+
     def arrays(self) -> weights.Arrays:
         """The rounded weights of the folded graph, in Keras's shapes, and ``range/LAYER`` of each rounded output."""
         kept = {name: tensor.detach().clone() for name, tensor in self.graph.trained.items()}
@@ -174,8 +180,8 @@ class GridTrainer:
         count = 0
         for epoch in range(config.epochs):
             started, losses = time.monotonic(), []
-            for index, _ in enumerate(feed.steps(chances, epoch, steps)):
-                if epoch == 0 and index < min(_OBSERVED_STEPS, steps - 1):
+            for _ in feed.steps(chances, epoch, steps):
+                if self._seen < min(_OBSERVED_STEPS, steps - 1):
                     self.observe(feed.x)
                     continue
                 rate.fill_(config.rate(count, config.epochs * steps))
@@ -262,6 +268,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--closeness", type=float, default=1.0)
     parser.add_argument("--distillation", type=float, default=0.7, help="the teachers' share of the loss")
+    parser.add_argument("--start", default="", help="go on from PART.START.npz, with its ranges")
     parser.add_argument("--name", default="grid", help="what the result is called: PART.NAME.npz")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -273,9 +280,8 @@ def main() -> None:
     )  # fmt: skip
     data = DataSet(options.data)
     frames = data.of(config.size, config)
-    arrays = weights.load(folder / f"{options.part}.npz")
     plain = build_graph(config.architecture, size=config.size, labels=len(data.keys), branched=False)
-    plain.assign(reparam.merge(arrays) if config.architecture in BRANCHED else arrays)
+    plain.assign(read_plain(folder, options.part))
     some = np.random.default_rng(0).choice(len(frames), min(3000, len(frames)), replace=False)
     before = GridTrainer(plain.folded(), config).predict(frames.pixels[some])[0]
     kept = answers_file(options.folds, options.part, options.teacher, config)
@@ -286,6 +292,11 @@ def main() -> None:
         real = np.flatnonzero(frames.videos != PHANTOM)
         held_out[real] = fold_of(frames.take(real), options.of) == int(options.part.removeprefix("fold"))
     trainer = GridTrainer(plain.folded(), config)
+    if options.start:
+        begun = weights.load(folder / f"{options.part}.{options.start}.npz")
+        trainer.take_ranges({n: begun.pop(n) for n in list(begun) if n.startswith("range/")})
+        plain.assign(begun)
+        trainer.graph.assign(plain.folded().arrays())
     chances = draw_weights(frames, config, ~held_out)
     feed = Feed(config, frames.pixels, frames.labels, len(data.keys), plain.device, teachers)
     feed.begin(kept)
