@@ -24,9 +24,10 @@ from capsule_edge.runtime.preprocess import preprocess
 MODELS = Path(str(files("capsule_edge.runtime") / "models"))
 REAL = Path(os.environ.get("CAPSULE_EDGE_DATA", "/nowhere")) / "capsule-vision"
 FRAMES = 1000
-# Measured on all 3,018 frames of `val`: agreement .959, macro-F1 .0061 lower. On a third of them agreement spreads by
-# sqrt(.959 * .041 / 1006) = .006 and macro-F1, which rests on classes of ten frames, by about .01: three of each.
-AGREEMENT = 0.94
+# Measured on all 3,018 frames of `val`: agreement .990, macro-F1 .0013 higher. On a third of them agreement spreads by
+# sqrt(.99 * .01 / 1006) = .003 and macro-F1, which rests on classes of ten frames, by about .01: three of each, and
+# as much again for rendered frames, of which there are 200.
+AGREEMENT = 0.97
 MACRO_F1_DELTA = 0.035
 
 
@@ -61,7 +62,9 @@ def test_int8_agrees_with_fp32(answers: dict[str, Predictions]) -> None:
     agreement = (fp32.predicted == int8.predicted).mean()
     assert agreement >= AGREEMENT
     # Where FP32 is sure, there is no such excuse.
-    sure = np.sort(fp32.probabilities, axis=1)[:, -1] >= 0.9
+    second, first = np.sort(fp32.probabilities, axis=1)[:, -2:].T
+    sure = first - second >= 0.2
+    assert sure.sum() >= 50
     assert (fp32.predicted == int8.predicted)[sure].mean() >= 0.99
     assert np.abs(fp32.probabilities - int8.probabilities).mean() < 0.02
 
