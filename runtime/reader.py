@@ -93,7 +93,7 @@ class Reader:
         self, backend: Backend, *, threads: int = 0, autotune: bool = True, plan: Plan | None = None
     ) -> None:
         self._backend = backend
-        self._spec = backend.spec
+        self.spec: ModelSpec = backend.spec
         self._threads = threads
         # Recordings are read by several threads with an engine of one thread, streams by one that may use all.
         self._engines = {1: backend}
@@ -133,18 +133,12 @@ class Reader:
             refuse_saturation(opened)
         return cls(opened, threads=threads, autotune=autotune, plan=plan)
 
-    @property
-    def spec(self) -> ModelSpec:
-        return self._spec
-
     def use_thresholds(self, thresholds: Mapping[str, float], *, min_frames: int | None = None) -> None:
-        """Count labels as seen from these probabilities on, in place of the model's operating points.
+        """Go by these probabilities instead of the model's operating points from now on; ``study.json`` states them.
 
-        With ``min_frames`` events of fewer frames are none. For what is read afterwards; ``study.json`` states the
-        rules that were used. Raises ``UsageError`` for a threshold that is no probability or of a label that the model
-        does not have, and for fewer than one frame.
+        Raises what ``ModelSpec.with_rules`` does.
         """
-        self._spec = self._spec.with_rules(thresholds, min_frames=min_frames)
+        self.spec = self.spec.with_rules(thresholds, min_frames=min_frames)
 
     @property
     def model_path(self) -> Path:
