@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import damage
@@ -14,6 +15,11 @@ from video_samples import KINDS
 
 from capsule_edge.cli.main import main
 from capsule_edge.runtime.backends import BACKENDS
+
+
+def pytest_configure() -> None:
+    # A shell that starts this in the background ignores SIGINT, and what a test interrupts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
