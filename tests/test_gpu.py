@@ -50,16 +50,22 @@ if not branched:
 """
 
 
-def in_torch(folder: Path, architecture: str, arrays: weights.Arrays, *, branched: bool) -> None:
+def run_elsewhere(program: str, *arguments: object) -> str:
+    """What a program prints in a process of its own, with PyTorch under Keras 3."""
     pytest.importorskip("torch", reason="needs PyTorch, which no extra brings")
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], env={**os.environ, "KERAS_BACKEND": "torch"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def in_torch(folder: Path, architecture: str, arrays: weights.Arrays, *, branched: bool) -> None:
     folder.mkdir(exist_ok=True)
     np.save(folder / "frames.npy", FRAMES)
     weights.save(folder / "weights.npz", arrays)
-    command = [sys.executable, "-c", ELSEWHERE, str(folder), architecture, str(int(branched))]
-    done = subprocess.run(
-        command, env={**os.environ, "KERAS_BACKEND": "torch"}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    run_elsewhere(ELSEWHERE, folder, architecture, int(branched))
 
 
 def branched_model() -> Any:
@@ -165,12 +171,7 @@ np.savez(folder / "taught.npz", **{
 
 
 def test_a_view_is_answered_once_for_all_pupils_and_comes_back_turned(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="needs PyTorch, which no extra brings")
-    done = subprocess.run(
-        [sys.executable, "-c", TAUGHT, str(tmp_path)], env={**os.environ, "KERAS_BACKEND": "torch"},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_elsewhere(TAUGHT, tmp_path)
     found = np.load(tmp_path / "taught.npz")
     for part in ("target", "soft"):
         assert np.array_equal(found[f"again{part}"], found[f"new{part}"])
@@ -220,12 +221,7 @@ for found, expected in zip(gradients(short), wanted):
 
 
 def test_rounding_has_the_gradients_of_what_it_stands_for() -> None:
-    pytest.importorskip("torch", reason="needs PyTorch, which no extra brings")
-    done = subprocess.run(
-        [sys.executable, "-c", ROUNDED], env={**os.environ, "KERAS_BACKEND": "torch"},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_elsewhere(ROUNDED)
 
 
 PRETRAINED = """
@@ -273,13 +269,8 @@ for change in ("short", "odd", "missing"):
 
 
 def test_weights_of_efficientnet_lite_in_pytorch_find_their_layers() -> None:
-    pytest.importorskip("torch", reason="needs PyTorch, which no extra brings")
-    done = subprocess.run(
-        [sys.executable, "-c", PRETRAINED], env={**os.environ, "KERAS_BACKEND": "torch"},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    short, odd, missing = done.stdout.strip().splitlines()
+    printed = run_elsewhere(PRETRAINED)
+    short, odd, missing = printed.strip().splitlines()
     assert "_bn0.bias is (31,)" in short
     assert "_blocks.40._bn1.bias" in odd
     assert "1 tensors of efficientnet_lite2 are missing, first top_bn/beta" in missing

@@ -207,8 +207,8 @@ def main() -> None:
         folder = options.out / name
         folder.mkdir(parents=True, exist_ok=True)
         teachers = [options.out / teacher for teacher in fields.pop("teachers", ())]
-        only = options.only or fields.pop("folds", None)
-        fields.pop("folds", None)
+        named = fields.pop("folds", None)
+        only = options.only or named
         start = fields.pop("start", None)
         keep = folder if fields.pop("keep", False) else None
         config = TrainConfig(**fields)

@@ -1,0 +1,155 @@
+"""Servers on this machine, for network sources, and a clock that passes in sleeping alone."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from red_model import view, write_exam
+
+from capsule_edge.runtime.live import Live
+
+Answer = Callable[[int], tuple[str, bytes] | None]
+
+
+class Quiet(BaseHTTPRequestHandler):
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], *, port: int = 0) -> Iterator[str]:
+    """The address at which ``handler`` answers while the block lasts."""
+    http = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # whoever read has gone
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_address[1]}/exam"
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
+
+
+@contextmanager
+def server(answer: Answer, *, length: bool = False, cuts: Mapping[int, int] | None = None) -> Iterator[str]:
+    """Answers the n-th request with (content type, body), or with 404 where that is None.
+
+    ``length``: says how long the body is. ``cuts``: of which request only so many bytes are sent.
+    """
+    asked: list[int] = []
+
+    class Handler(Quiet):
+        def do_GET(self) -> None:
+            asked.append(1)
+            turn = len(asked) - 1
+            found = answer(turn)
+            if found is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", found[0])
+            if length:
+                self.send_header("Content-Length", str(len(found[1])))
+            self.end_headers()
+            self.wfile.write(found[1][: (cuts or {}).get(turn)])
+
+    with serving(Handler) as address:
+        yield address
+
+
+def motion_jpeg(frames: list[np.ndarray]) -> tuple[str, bytes]:
+    parts = []
+    for frame in frames:
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))[1].tobytes()
+        head = f"--exam\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+        parts.append(head + jpeg + b"\r\n")
+    return "multipart/x-mixed-replace;boundary=exam", b"".join(parts)
+
+
+def transport_stream(path: Path, red: range) -> bytes:
+    exam = write_exam(path / "exam.mp4", frames=40, red=red)
+    buffer = io.BytesIO()
+    with av.open(str(exam)) as source, av.open(buffer, "w", format="mpegts") as out:
+        copy = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    return buffer.getvalue()
+
+
+class Clock:
+    """Time that passes in sleeping alone."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def live(address: str, clock: Clock, patience_s: float = 5.0) -> Live:
+    return Live(address, patience_s=patience_s, sleep=clock.sleep, clock=clock)
+
+
+@contextmanager
+def range_server(data: bytes, cuts: Mapping[int, int]) -> Iterator[tuple[str, list[str | None]]]:
+    """As web servers have it: HTTP/1.1, connections that stay open, and the ranges that are asked for."""
+    asked: list[str | None] = []
+
+    class Handler(Quiet):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            turn, wanted = len(asked), self.headers.get("Range")
+            asked.append(wanted)
+            begin = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
+            self.send_response(206 if wanted else 200)
+            if wanted:
+                self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(len(data) - begin))
+            self.end_headers()
+            if turn in cuts:
+                self.close_connection = True
+            self.wfile.write(data[begin:][: cuts.get(turn)])
+
+    with serving(Handler) as address:
+        yield address, asked
+
+
+@contextmanager
+def camera(*, pause_s: float = 0.02, then_silent: int | None = None, port: int = 0) -> Iterator[str]:
+    """Motion JPEG without an end; after ``then_silent`` pictures the connection stays, and nothing comes."""
+    closed = threading.Event()
+
+    class Handler(Quiet):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=exam")
+            self.end_headers()
+            index = 0
+            while not closed.wait(pause_s):
+                if then_silent is None or index < then_silent:
+                    self.wfile.write(motion_jpeg([view(False, index)])[1])
+                index += 1
+
+    with serving(Handler, port=port) as address:
+        try:
+            yield address
+        finally:
+            closed.set()

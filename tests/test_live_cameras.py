@@ -1,0 +1,103 @@
+"""Cameras: stopped, interrupted, and read on when their server is started again."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+from live_servers import Clock, camera, live
+from red_model import write_red_model
+
+from capsule_edge.cli._lines import _stopped_by_signals
+from capsule_edge.runtime import FrameRecord, Reader
+from capsule_edge.runtime.errors import Interrupted
+from capsule_edge.runtime.live import Live
+from capsule_edge.runtime.pipes import read_pipe
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("then_silent", [None, 45])
+def test_a_camera_that_is_stopped_has_ended(
+    number: signal.Signals, then_silent: int | None, tmp_path: Path
+) -> None:
+    model = write_red_model(tmp_path / "red.onnx")
+    code = "from capsule_edge.cli.main import main; main()"
+    with camera(then_silent=then_silent) as address:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", address, "--model", str(model), "--jsonl"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(41)]
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    lines += map(json.loads, out.splitlines())
+    assert (process.returncode, err) == (0, b"")
+    assert [lines[0]["type"], lines[-1]["type"]] == ["start", "end"]
+    frames = [line for line in lines if line["type"] == "frame"]
+    ledger = lines[-1]["ledger"]
+    assert [frame["index"] for frame in frames] == list(range(ledger["container"]))
+    assert ledger["classified"] == ledger["container"] >= 40
+    assert ledger["truncated"] is None
+    assert lines[-1]["exit_code"] == 0
+
+
+def test_a_camera_that_is_stopped_before_anything_came_was_interrupted(tmp_path: Path) -> None:
+    with camera(then_silent=0) as address:
+        feed = live(address, Clock())
+        threading.Timer(0.3, feed.stop).start()
+        with pytest.raises(Interrupted, match="before a frame came"):
+            list(feed.read())
+
+
+def test_a_camera_whose_server_is_started_again_is_read_on(tmp_path: Path) -> None:
+    """Its port refuses connections meanwhile. Then it is stopped by whoever reads, from a callback."""
+    told: list[str] = []
+    with (
+        ExitStack() as second,
+        Reader.open(write_red_model(tmp_path / "red.onnx")) as reader,
+        ExitStack() as first,
+    ):
+        address = first.enter_context(camera())
+        feed = Live(address, patience_s=30)
+
+        def follow(frame: FrameRecord) -> None:
+            told.append(frame.status)
+            if len(told) == 40:
+                first.close()
+                second.enter_context(camera(port=int(address.split(":")[-1].removesuffix("/exam"))))
+            if "corrupt" in told and told[-10:] == ["classified"] * 10:
+                feed.stop()
+
+        ledger = read_pipe(reader, io.BytesIO(), feed, on_frame=follow, on_event=lambda _event: None)
+    assert feed.connections == 2
+    # What came in part is a picture cut off, besides the loss itself.
+    assert 1 <= ledger.corrupt == told.count("corrupt") <= 2
+    assert [status for status, _ in groupby(told)] == ["classified", "corrupt", "classified"]
+    assert ledger.container == len(told) == ledger.classified + ledger.corrupt
+    assert ledger.truncated is True
+
+
+def test_signals_that_are_ignored_stay_so_and_others_are_given_back() -> None:
+    feed = Live("http://127.0.0.1:1/exam")
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with _stopped_by_signals(feed):
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGTERM)
+            assert feed.stopped
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGINT, earlier)
