@@ -23,6 +23,7 @@ __all__ = [
     "interval_cell",
     "number",
     "progress",
+    "recordings_option",
     "table",
     "warn_left_out",
     "warn_of_overlap",
@@ -62,6 +63,15 @@ def evaluation_options(command: Callback) -> Callback:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+recordings_option = click.option(
+    "--recording",
+    "recordings",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Compare the events found in this recording too; repeatable.",
+)
 
 
 @contextmanager

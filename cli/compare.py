@@ -15,6 +15,7 @@ from ._evaluation import (
     interval_cell,
     number,
     progress,
+    recordings_option,
     table,
     warn_left_out,
     warn_of_overlap,
@@ -27,13 +28,7 @@ from ._evaluation import (
 @click.argument("a", metavar="FP32", type=click.Path(path_type=Path))
 @click.argument("b", metavar="INT8", type=click.Path(path_type=Path))
 @evaluation_options
-@click.option(
-    "--recording",
-    "recordings",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Compare the events found in this recording too; repeatable.",
-)
+@recordings_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write the certificate there (JSON, Markdown, HTML)."
 )

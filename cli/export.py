@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ._evaluation import recordings_option
+
 
 @click.command(epilog="\b\nExample:\n  capsule-edge export runs/mobilenet --out models/mobilenet")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
@@ -19,13 +21,7 @@ import click
     help="Labelled frames to certify the INT8 files on, as for compare.",
 )
 @click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]")
-@click.option(
-    "--recording",
-    "recordings",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Compare the events found in this recording too; repeatable.",
-)
+@recordings_option
 @click.option(
     "--keep-float",
     "keep",

@@ -23,7 +23,7 @@ from capsule_edge.runtime.spec import ModelSpec
 from capsule_edge.train.kept_layers import keep_float
 from capsule_edge.train.qat import check_ranges
 
-from .certify import TABLE, Certificate, FileBackend, KerasBackend, certify_files
+from .certify import TABLE, Certificate, KerasBackend, certify_files
 from .graph_checks import GraphReport, check_int8_graph
 from .integers import IntegerModel, read_integers
 from .keras_models import ServingModel
@@ -32,7 +32,7 @@ from .onnx_int8 import build_int8_onnx
 from .reference import check_layers, reference_runner
 from .restore import restore_layers
 from .run_folder import Run, load_run
-from .runners import Runner, keras_runner, onnx_runner, tflite_runner
+from .runners import Runner, file_runner, keras_runner, open_file
 from .tflite_fp32 import build_fp32_tflite
 from .tflite_int8 import build_int8_tflite
 from .verify import Edge, check_outputs, compare_edges, draw_tree, replay
@@ -151,8 +151,8 @@ def _write_and_verify(
     progress("checking the INT8 graph")
     graph = check_int8_graph(paths["ONNX INT8"], kept=integers.kept_float)
     runners: dict[str, Runner] = {"Keras FP32": keras_runner(run.fp32), "Keras QAT": keras_runner(run.qat)}
-    for name, path in paths.items():
-        runners[name] = (onnx_runner if path.suffix == ".onnx" else tflite_runner)(path)
+    opened = {name: open_file(path) for name, path in paths.items()}
+    runners |= {name: file_runner(backend) for name, backend in opened.items()}
     runners["exact integers"] = reference_runner(integers, run.spec.temperature)
     check_layers(integers, run.qat, run.frames[:_LAYER_FRAMES])
     progress(f"replaying {len(run.frames)} frames ({run.frames_are})")
@@ -171,12 +171,6 @@ def _write_and_verify(
         check_outputs(name, answers[name], specs[name], bias, integers if is_int8 else None)
     certificates = []
     if dataset is not None:
-        opened = {
-            name: FileBackend(
-                path, specs[name], runners[name], "onnxruntime" if path.suffix == ".onnx" else "tflite"
-            )
-            for name, path in paths.items()
-        }
         found = certify_files(
             KerasBackend(run.qat, run.spec, folder / TABLE), opened, _TWINS, dataset, folder / TABLE,
             recordings=recordings, progress=progress,

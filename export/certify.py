@@ -7,9 +7,7 @@ is written into the file and shown, it does not stop the export.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +18,16 @@ from capsule_edge.evaluation.compare import agree_on_events, describe_model, des
 from capsule_edge.evaluation.datasets import Dataset, describe
 from capsule_edge.evaluation.parity import certify
 from capsule_edge.evaluation.predict import Predictions, predict, save_predictions
-from capsule_edge.runtime.backends import Answer
+from capsule_edge.runtime.backends import Answer, Backend
 from capsule_edge.runtime.errors import GateError
 from capsule_edge.runtime.spec import ModelSpec
 
-from .runners import Frames, Runner
+from .runners import Frames
 
-__all__ = ["TABLE", "Certificate", "FileBackend", "KerasBackend", "certify_files"]
+__all__ = ["TABLE", "Certificate", "KerasBackend", "certify_files"]
 
 TABLE = "keras-qat.csv"
 Certificate = dict[str, Any]
-
-
-@dataclass
-class FileBackend:
-    """A model file behind a ``Runner`` as the evaluation's ``Backend``."""
-
-    path: Path
-    spec: ModelSpec
-    runner: Runner
-    name: str
-    sha256: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
-
-    def run(self, frames: Frames) -> Answer:
-        outputs = self.runner(frames)
-        return Answer(outputs["probabilities"], outputs["logits"], outputs["features"])
-
-    def close(self) -> None:
-        return None
 
 
 class KerasBackend:
@@ -76,7 +53,7 @@ class KerasBackend:
 
 def certify_files(
     keras: KerasBackend,
-    files: Mapping[str, FileBackend],
+    files: Mapping[str, Backend],
     twins: Mapping[str, str],
     dataset: Dataset,
     table: Path,
@@ -86,9 +63,9 @@ def certify_files(
 ) -> dict[str, tuple[Certificate, Certificate]]:
     """The conversion and the shipping certificate of each INT8 file; ``table`` is written.
 
-    ``files`` are all files by name, ``twins`` gives the name of the FP32 file for that of each INT8 one. Events are
-    compared on ``recordings`` for the files that the runtime opens. Raises ``GateError`` when a file does not
-    answer as Keras does.
+    ``files`` are all files by name, ``twins`` gives the name of the FP32 file for that of each INT8 one. The shipping
+    certificate compares the events found in ``recordings`` too. Raises ``GateError`` when a file does not answer as
+    Keras does.
     """
     progress(f"Keras answers {len(dataset.samples):,} frames")
     said = predict(keras, dataset)
@@ -117,8 +94,8 @@ def certify_files(
                 hint=_where(conversion),
             )
         events = None
-        if recordings and files[name].path.suffix == ".onnx":
-            progress(f"{name} reads {len(recordings)} recordings")
+        if recordings:
+            progress(f"{twin} and {name} read {len(recordings)} recordings")
             events = agree_on_events(files[twin], files[name], recordings)
         models = {"a": describe_model(files[twin]), "b": second}
         shipping = certify(

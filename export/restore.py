@@ -27,7 +27,7 @@ from .certify import KerasBackend
 from .integers import read_integers
 from .onnx_int8 import build_int8_onnx
 from .run_folder import Run
-from .runners import Frames, in_batches, onnx_runner
+from .runners import Frames, file_runner, in_batches, open_file
 
 __all__ = ["failing_gates", "rank_layers", "restore_layers"]
 
@@ -100,7 +100,7 @@ def _answers(run: Run, names: Sequence[str], frames: Frames) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(build_int8_onnx(read_integers(run.qat), spec), path)
-        return in_batches(onnx_runner(path), frames)
+        return in_batches(file_runner(open_file(path)), frames)
 
 
 def _spread(frames: Frames) -> npt.NDArray[np.uint8]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.backends import Backend, open_model
 
 from .keras_models import OUTPUTS
 
-__all__ = ["Frames", "Outputs", "Runner", "in_batches", "keras_runner", "onnx_runner", "tflite_runner"]
+__all__ = ["Frames", "Outputs", "Runner", "file_runner", "in_batches", "keras_runner", "open_file"]
 
 Frames = npt.NDArray[np.uint8]
 Outputs = Mapping[str, npt.NDArray[np.float32]]
@@ -30,18 +30,16 @@ def keras_runner(model: Any) -> Runner:
     return run
 
 
-def onnx_runner(path: Path) -> Runner:
-    """The three outputs of an ONNX file, through the backend that users run; ``ModelError`` as there."""
-    return _file_runner(path, "onnxruntime")
+def open_file(path: Path) -> Backend:
+    """An exported file in the engine that users run; ``ModelError`` as there.
+
+    A TFLite file runs in LiteRT: TensorFlow's own interpreter rounds the last layer otherwise.
+    """
+    return open_model(path, backend="litert" if path.suffix == ".tflite" else "onnxruntime")
 
 
-def tflite_runner(path: Path) -> Runner:
-    """The same of a TFLite file, in LiteRT: TensorFlow's own interpreter rounds the last layer otherwise."""
-    return _file_runner(path, "litert")
-
-
-def _file_runner(path: Path, engine: str) -> Runner:
-    backend = open_model(path, backend=engine)
+def file_runner(backend: Backend) -> Runner:
+    """The three outputs of an opened file."""
 
     def run(frames: Frames) -> Outputs:
         answer = backend.run(frames)

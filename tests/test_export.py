@@ -27,7 +27,7 @@ from capsule_edge.export.integers import read_integers
 from capsule_edge.export.onnx_int8 import build_int8_onnx
 from capsule_edge.export.reference import check_layers, compute, reference_runner
 from capsule_edge.export.run_folder import load_run, synthetic_frames
-from capsule_edge.export.runners import in_batches, keras_runner, onnx_runner, tflite_runner
+from capsule_edge.export.runners import file_runner, in_batches, keras_runner, open_file
 from capsule_edge.export.saturation import compute_saturating, saturations
 from capsule_edge.export.verify import check_outputs, compare_edges, replay
 from capsule_edge.runtime.backends import open_model
@@ -59,7 +59,7 @@ def plain_out(plain_run: Path) -> Path:
 
 
 def _runner(path: Path) -> Any:
-    return onnx_runner(path) if path.suffix == ".onnx" else tflite_runner(path)
+    return file_runner(open_file(path))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -146,8 +146,8 @@ def test_the_int8_files_agree(exported: tuple[Path, ExportReport]) -> None:
     folder = exported[1].folder
     size = open_model(folder / FILES["ONNX INT8"]).spec.input.size
     frames = synthetic_frames(size, count=200, seed=9)
-    first = in_batches(onnx_runner(folder / FILES["ONNX INT8"]), frames)["logits"]
-    second = in_batches(tflite_runner(folder / FILES["TFLite INT8"]), frames)["logits"]
+    first = in_batches(_runner(folder / FILES["ONNX INT8"]), frames)["logits"]
+    second = in_batches(_runner(folder / FILES["TFLite INT8"]), frames)["logits"]
     # Every engine and the QAT model itself sum exactly and round alike; scales of sums are aligned so that none
     # comes near a middle (train/alignment).
     run = load_run(exported[0])
@@ -214,7 +214,7 @@ def test_a_doubled_scale_with_matching_biases_breaks_its_edge(
     run = load_run(plain_run)
     runners = {"Keras FP32": keras_runner(run.fp32), "Keras QAT": keras_runner(run.qat)}
     runners |= {name: _runner(plain_out / file) for name, file in FILES.items()}
-    runners["ONNX INT8"] = onnx_runner(broken)
+    runners["ONNX INT8"] = _runner(broken)
     integers = read_integers(run.qat)
     runners["exact integers"] = reference_runner(integers, run.spec.temperature)
     step = float(integers.logits.scale)

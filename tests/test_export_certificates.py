@@ -48,9 +48,9 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def out(run_folder: Path, frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(run_folder: Path, frames: Path, exam: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certified") / "out"
-    report = export_run(run_folder, folder, dataset=load_dataset(frames))
+    report = export_run(run_folder, folder, dataset=load_dataset(frames), recordings=[exam, exam])
     assert len(report.certificates) == 4
     return folder
 
@@ -84,6 +84,15 @@ def test_the_file_says_what_keras_says(out: Path) -> None:
         assert (document["verdict"], document["agreement"]) == ("pass", 1.0)
         # The files' softmax is float32, the table's float64.
         assert document["max_abs_dp"] < 1e-5
+
+
+def test_the_events_on_recordings_are_certified_of_both_files(out: Path) -> None:
+    events = [document["events"] for document in certificates(out, "shipping").values()]
+    assert [found["recordings"] for found in events] == [2, 2]
+    # Both INT8 files give the same labels, and so do their FP32 twins.
+    assert events[0] == events[1]
+    assert events[0]["a"] > 0
+    assert all(document["events"] is None for document in certificates(out, "conversion").values())
 
 
 def test_the_summary_is_in_the_file_and_info_shows_it(out: Path) -> None:
