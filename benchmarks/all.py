@@ -26,6 +26,7 @@ from typing import Any
 
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 
+from .architectures import read_certified
 from .machine import cores_in_use, describe_machine, load_now
 from .performance import update_documents
 from .plots import plot_result
@@ -51,6 +52,8 @@ _MODELS = {
     "224-fp32": f"{WORK}/capsule-edge-{_SIZE}.fp32.onnx",
     "224-int8": f"{WORK}/capsule-edge-{_SIZE}.int8.onnx",
 }
+# What is made for the commands that read it.
+_MADE = (EXAM, PART, _MODELS["224-fp32"])
 _VAL = "$CAPSULE_EDGE_DATA/recordings/bca26705313a4644.mp4"
 
 
@@ -105,6 +108,11 @@ STEPS = (
         "instructions",
         _with("instructions", f"{_MODELS['standard-int8']} {_MODELS['small-int8']} --times 2"),
         _with("instructions", _MODELS["small-int8"]),
+    ),
+    Step(
+        "architectures",
+        _with("architectures", f"--work {WORK}/architectures"),
+        _with("architectures", f"rep_cnn:128 plain_cnn:128 --work {WORK}/architectures --rounds 20"),
     ),
     Step(
         "peers-exam",
@@ -216,16 +224,6 @@ def _prepare(root: Path, *, quick: bool, tell: Callable[[str], None]) -> None:
             partial.replace(part)
 
 
-def read_accuracy(root: Path) -> dict[str, float]:
-    """Macro-F1 by SHA-256 of each model that a certificate beside the models speaks of."""
-    found = {}
-    for path in sorted((root / "models/certificates").glob("*.shipping.json")):
-        document = json.loads(path.read_text("utf-8"))
-        for side in ("a", "b"):
-            found[document["models"][side]["sha256"]] = float(document["macro_f1"][side])
-    return found
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m capsule_edge.benchmarks.all",
@@ -254,13 +252,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.render:
         results = read_results(out)
     else:
-        _prepare(root, quick=options.quick, tell=tell)
         steps = [step for step in STEPS if not options.only or step.name in options.only]
+        if any(str(made) in step.command for step in steps for made in _MADE):
+            _prepare(root, quick=options.quick, tell=tell)
         results = measure_all(
             steps, root, out, quick=options.quick, again=options.again, run=run_command, tell=tell
         )
     if "models" in results:
-        for name, picture in plot_result(results["models"].found, read_accuracy(root)).items():
+        macro_f1 = {digest: figures[0] for digest, figures in read_certified(root).items()}
+        for name, picture in plot_result(results["models"].found, macro_f1).items():
             try:
                 (out / name).write_bytes(picture)
             except OSError as error:

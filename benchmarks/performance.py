@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from .architectures import read_accuracy, render_architectures
 from .documents import to_table, update_document
 from .results import Result
 
@@ -33,6 +34,8 @@ def update_documents(root: Path, results: Results, shipped: Mapping[str, str]) -
     document = root / "docs/benchmarks.md"
     update_document(document, render_peers(results), mark="peers")
     update_document(document, render_reach(results), mark="reach")
+    architectures = render_architectures(results.get("architectures"), read_accuracy(root))
+    update_document(root / "docs/models.md", architectures, mark="architectures")
 
 
 def find_stale(results: Results, shipped: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from capsule_edge.benchmarks import all as everything
 from capsule_edge.benchmarks.all import STEPS, Step, measure_all
+from capsule_edge.benchmarks.architectures import read_accuracy, render_architectures
 from capsule_edge.benchmarks.documents import between
 from capsule_edge.benchmarks.performance import render_peers, render_performance, render_reach
 from capsule_edge.benchmarks.results import (
@@ -43,6 +44,9 @@ def test_the_tables_are_made_of_the_results(kept: dict[str, Result]) -> None:
     assert between(ROOT / "README.md", "performance")[1] == render_performance(kept, shipped), HOW
     assert between(ROOT / "docs/benchmarks.md", "peers")[1] == render_peers(kept), HOW
     assert between(ROOT / "docs/benchmarks.md", "reach")[1] == render_reach(kept), HOW
+    known = read_accuracy(ROOT)
+    table = render_architectures(kept.get("architectures"), known)
+    assert between(ROOT / "docs/models.md", "architectures")[1] == table, HOW
 
 
 def test_a_result_is_of_its_benchmarks_command(kept: dict[str, Result]) -> None:
@@ -52,7 +56,8 @@ def test_a_result_is_of_its_benchmarks_command(kept: dict[str, Result]) -> None:
         assert result.command == step.command, HOW
         assert not result.quick
         assert len(result.commit.rstrip("+")) == 12
-        assert result.models
+        reads_models = any(word.endswith((".onnx", ".tflite")) for word in step.command.split())
+        assert bool(result.models) == reads_models
         assert result.machine["versions"]["onnxruntime"]
 
 
