@@ -109,16 +109,18 @@ def _sentences(results: Results, shipped: Mapping[str, str]) -> str:
         parts.append(
             f"**Measured with earlier files** of {', '.join(f'`{path}`' for path in stale)}: due to be measured again."
         )
-    commits = sorted({one.commit for one in results.values()})
-    loads = [one.machine["load_1min"] for one in results.values() if one.machine["load_1min"] is not None]
+    # What reads no file that ships has a table of its own.
+    told = [one for one in results.values() if one.models]
+    commits = sorted({one.commit for one in told})
+    loads = [one.machine["load_1min"] for one in told if one.machine["load_1min"] is not None]
     load = f", load up to {max(loads):.1f}" if loads else ""
-    if any(one.was_disturbed for one in results.values()):
+    if any(one.was_disturbed for one in told):
         parts.append(
             "**Other programs ran meanwhile**: core times, and what is made of them, are to be relied on; frames a"
             " second and seconds are worse than on an idle machine, and not alike for all."
         )
     parts.append(
-        f"Measured {max(one.measured for one in results.values())[:10]} on {model.machine['cpu']['name']},"
+        f"Measured {max(one.measured for one in told)[:10]} on {model.machine['cpu']['name']},"
         f" {model.machine['cores_allowed']} cores{load}, at {', '.join(f'`{commit}`' for commit in commits)} by"
         " `python -m capsule_edge.benchmarks.all`; [results](benchmarks/results), [how](docs/benchmarks.md)."
     )
