@@ -1,7 +1,9 @@
 """Everything that ``capsule-edge bench`` measures of model files, as one document, schema ``capsule-edge/bench/1``.
 
-Every file runs on every backend named that reads it. All of them take turns throughout (A B A B), so that what else
-the machine does falls on all alike; what the document is for are the ratios to its first entry.
+Every file runs on every backend named that reads it. Latency is measured in pairs that take turns (A B A B), two models
+open at a time, as a workstation calls one model again and again: among more of them each call finds its weights out of
+the processor's cache. An INT8 file is paired with its FP32 twin on the same backend, all else with the first entry;
+what the document is for are the ratios within pairs, on which what else the machine does falls alike.
 """
 
 from __future__ import annotations
@@ -59,14 +61,18 @@ def run_bench(
 ) -> dict[str, Any]:
     """Latency at each number of threads, throughput, cold start and memory of every model on every backend.
 
-    ``tell`` is called with what is being measured. Raises as ``open_model`` does.
+    ``ratio`` of a latency is to its ``reference``, which is an entry too. ``tell`` is called with what is being
+    measured. Raises as ``open_model`` does.
     """
     opened = open_each(models, backends, threads=1)
     entries = [_describe(model) for model in opened]
+    references = [_find_reference(opened, index) for index in range(len(opened))]
     for threads in options.threads:
         tell(f"latency, {threads} thread{'s' * (threads > 1)}")
-        for entry, row in zip(entries, _latency(opened, threads, options.rounds), strict=True):
-            entry["latency"].append({"threads": threads, **row})
+        rows = _latency(opened, references, threads, options.rounds)
+        for entry, reference, row in zip(entries, references, rows, strict=True):
+            named = {name: entries[reference][name] for name in ("file", "backend")}
+            entry["latency"].append({"threads": threads, "reference": named, **row})
     tell("throughput")
     found = measure_throughput(
         opened, batches=options.batches, streams=options.streams, rounds=options.throughput_rounds
@@ -83,9 +89,34 @@ def run_bench(
     return {"schema": SCHEMA, "machine": describe_machine(), "options": _told(options), "entries": entries}
 
 
-def _latency(opened: Sequence[Backend], threads: int, rounds: int) -> list[dict[str, Any]]:
-    """Of one frame; rounds before the times have settled are left out."""
-    again = [open_model(model.path, backend=model.name, threads=threads) for model in opened]
+def _find_reference(models: Sequence[Backend], index: int) -> int:
+    """The entry that one is paired with: its FP32 twin, else the first."""
+    mine = models[index]
+    if index and mine.spec.precision == "int8":
+        for at, other in enumerate(models):
+            same = (other.name, other.spec.name, other.spec.input.size)
+            if other.spec.precision == "fp32" and same == (mine.name, mine.spec.name, mine.spec.input.size):
+                return at
+    return 0
+
+
+def _latency(
+    models: Sequence[Backend], references: Sequence[int], threads: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Of one frame, from the turns of each model with its reference; of the first, from the first such turns."""
+    if len(models) == 1:
+        return _measure_turns(models, threads, rounds)
+    rows: dict[int, dict[str, Any]] = {}
+    for index, reference in list(enumerate(references))[1:]:
+        other, rows[index] = _measure_turns([models[reference], models[index]], threads, rounds)
+        if reference == 0:
+            rows.setdefault(0, other)
+    return [rows[index] for index in range(len(models))]
+
+
+def _measure_turns(models: Sequence[Backend], threads: int, rounds: int) -> list[dict[str, Any]]:
+    """Rounds before the times have settled are left out."""
+    again = [open_model(model.path, backend=model.name, threads=threads) for model in models]
     wall, work = measure_both(again, rounds=rounds)
     start, steady = find_steady(wall)
     for model in again:

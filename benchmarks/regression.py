@@ -2,7 +2,7 @@
 
 Figures of two runs are not paired, and a machine is never in the same mood twice. So a change counts only when the
 95 % intervals lie apart and the middle has moved by more than ``tolerance``; between different machines only the
-ratios within each run are compared.
+ratios within each run are compared, and ratios only where they are to the same file and backend.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def compare_results(
             continue
         figures = ["p50_ms"] if same else []
         # The first entry's ratio is to itself.
-        if old[key]["ratio_95"] != [1, 1] and new[key]["ratio_95"] != [1, 1]:
+        itself = [1, 1] in (old[key]["ratio_95"], new[key]["ratio_95"])
+        if not itself and old[key]["reference"] == new[key]["reference"]:
             figures.append("ratio")
         for figure in figures:
             interval = figure.replace("_ms", "") + ("_95_ms" if figure.endswith("_ms") else "_95")
@@ -149,8 +150,12 @@ def _judge(
 
 
 def _rows(document: Mapping[str, Any]) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """In results of earlier versions ratios are to the first entry, and do not say so."""
+    first = (
+        {name: document["entries"][0][name] for name in ("file", "backend")} if document["entries"] else {}
+    )
     return {
-        (entry["file"], entry["backend"], row["threads"]): {**entry, **row}
+        (entry["file"], entry["backend"], row["threads"]): {"reference": first, **entry, **row}
         for entry in document["entries"]
         for row in entry["latency"]
     }

@@ -32,6 +32,7 @@ LATENCY = (
     "ratio",
     "95 %",
     "core ratio",
+    "to",
 )
 STARTUP = ("file", "backend", "MB", "cold start s", "opening s", "peak memory MB")
 
@@ -45,8 +46,19 @@ def latency_rows(document: Mapping[str, Any]) -> Rows:
             times = [f"{row[f'{name}_ms']:.2f}" for name in ("p50", "p90", "p95", "p99", "jitter", "core")]
             times[0] += "" if row["steady"] else "~"
             ratios = [f"{row['ratio']:.3f}", f"{low:.3f} .. {high:.3f}", f"{row['core_ratio']:.3f}"]
-            rows.append([entry["file"], entry["backend"], str(row["threads"]), *times, *ratios])
+            about = [entry["file"], entry["backend"], str(row["threads"])]
+            rows.append([*about, *times, *ratios, _name_reference(entry, row)])
     return rows
+
+
+def _name_reference(entry: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What the ratio is to; results of earlier versions do not say it: the first row."""
+    other = row.get("reference")
+    if other is None:
+        return "the first"
+    if other["backend"] == entry["backend"]:
+        return "itself" if other["file"] == entry["file"] else str(other["file"])
+    return f"{other['file']}, {other['backend']}"
 
 
 def throughput_rows(document: Mapping[str, Any]) -> tuple[tuple[str, ...], Rows]:
@@ -93,9 +105,9 @@ def render_markdown(document: Mapping[str, Any]) -> str:
     parts = [
         "# Benchmark",
         machine_line(document),
-        f"Latency of one frame over {options['rounds']} rounds in which all take turns; ratios are to the first row of"
-        " the same number of threads, with 95 % bootstrap intervals. `core` is the processor's time, which other"
-        " programs hardly touch. `~`: the times did not settle.",
+        f"Latency of one frame over {options['rounds']} rounds in which two take turns: each file and the one that its"
+        " ratio is to, with 95 % bootstrap intervals. `core` is the processor's time, which other programs hardly"
+        " touch. `~`: the times did not settle.",
         to_table(LATENCY, latency_rows(document)),
         "Frames a second:",
         to_table(head, throughput),

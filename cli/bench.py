@@ -55,7 +55,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure MODEL... on every backend, all taking turns; ratios are to the first.
+    """Measure MODEL... on every backend, in pairs that take turns: INT8 with its FP32, all else with the first.
 
     MODEL is a file, or standard or small: those installed; without any it is standard.
 

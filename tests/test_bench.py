@@ -118,6 +118,48 @@ def test_every_file_runs_on_every_backend_that_reads_it(files: list[Path], resul
     json.dumps(result, allow_nan=False)
 
 
+def test_int8_is_timed_in_turns_with_its_own_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all else with the first; the machine, three times slower with every pair, shows in no ratio."""
+    files = [
+        write_tiny_model(tmp_path / "other.onnx", name="other"),
+        write_tiny_model(tmp_path / "int8.onnx", precision="int8"),
+        write_tiny_model(tmp_path / "fp32.onnx"),
+        write_tiny_model(tmp_path / "large-int8.onnx", precision="int8", size=64),
+    ]
+    cost = {"other": 0.004, "fp32": 0.008, "int8": 0.002, "large-int8": 0.016}
+    pairs: list[list[tuple[str, str]]] = []
+
+    def measure(models: list[Any], *, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+        pairs.append([(model.path.stem, model.name) for model in models])
+        times = np.array([cost[name] for name, _ in pairs[-1]]) * 3.0 ** len(pairs)
+        return np.tile(times, (rounds, 1)), np.tile(times, (rounds, 1))
+
+    monkeypatch.setattr(bench, "measure_both", measure)
+    backends = ["onnxruntime", "openvino"]
+    options = BenchOptions(rounds=40, throughput_rounds=1, starts=0, batches=(1,), streams=(1,))
+    entries = run_bench(files, backends, options)["entries"]
+    assert len(pairs) == len(entries) - 1
+    told = {}
+    for entry in entries:
+        (row,) = entry["latency"]
+        told[Path(entry["file"]).stem, entry["backend"]] = row
+        other = (Path(row["reference"]["file"]).stem, row["reference"]["backend"])
+        assert row["ratio"] == pytest.approx(cost[Path(entry["file"]).stem] / cost[other[0]])
+        assert row["steady"]
+    for backend in backends:
+        assert told["int8", backend]["reference"] == {"file": "fp32.onnx", "backend": backend}
+        # Of another size it is another network.
+        for name in ("other", "fp32", "large-int8"):
+            assert told[name, backend]["reference"] == {"file": "other.onnx", "backend": "onnxruntime"}
+
+
+def test_one_file_alone_is_its_own_reference(files: list[Path]) -> None:
+    options = BenchOptions(rounds=40, throughput_rounds=1, starts=0, batches=(1,), streams=(1,))
+    (entry,) = run_bench(files[:1], ["onnxruntime"], options)["entries"]
+    assert entry["latency"][0]["ratio"] == 1
+    assert entry["latency"][0]["reference"] == {"file": "a.onnx", "backend": "onnxruntime"}
+
+
 def test_the_machine_card() -> None:
     card = describe_machine()
     assert card["cores_allowed"] >= 1
@@ -243,6 +285,21 @@ def test_between_machines_only_ratios_are_compared(result: dict[str, Any]) -> No
     assert not same
     assert {change.figure for change in changes} == {"ratio"}
     assert [change.verdict for change in changes] == ["slower", "noise", "noise"]
+
+
+def test_ratios_to_different_files_are_not_compared(result: dict[str, Any]) -> None:
+    """A result of an earlier version does not say what its ratios are to: the first entry."""
+    bare, other = changed(result, 1), changed(result, 1.5)
+    for entry in bare["entries"]:
+        del entry["latency"][0]["reference"]
+    told = {(one.file, one.backend, one.figure) for one in compare_results(bare, other)[0]}
+    assert ("b.onnx", "openvino", "ratio") in told
+    other["entries"][3]["latency"][0]["reference"] = {"file": "a.onnx", "backend": "openvino"}
+    told = {(one.file, one.backend, one.figure) for one in compare_results(bare, other)[0]}
+    assert ("b.onnx", "openvino", "ratio") not in told
+    assert ("b.onnx", "openvino", "p50_ms") in told
+    assert "a.onnx, onnxruntime" in render_markdown(result)
+    assert "the first" in render_markdown(bare)
 
 
 def test_results_without_a_common_figure_and_what_is_no_result(
