@@ -6,8 +6,6 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from capsule_edge.runtime.cpu import describe_cpu
 from capsule_edge.runtime.errors import UsageError
 
-__all__ = ["cores_in_use", "describe_machine", "limit_cores", "limited_cores", "load_now", "peak_memory"]
+__all__ = ["cores_in_use", "describe_machine", "limit_cores", "load_now", "memory_now", "peak_memory"]
 
 _PACKAGES = (
     "capsule-edge",
@@ -82,13 +80,25 @@ def peak_memory() -> int | None:
     """Bytes that this process held at most; None where the system does not tell."""
     if sys.platform == "linux":
         # Not getrusage, whose figure starts from what the parent held.
-        with open("/proc/self/status", encoding="utf-8") as status:
-            return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")), None)
+        return _status("VmHWM")
     if sys.platform == "darwin":
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return None
+
+
+def memory_now() -> tuple[int, int] | None:
+    """Bytes that this process holds in all, and without pages of libraries and files; None where it is not told."""
+    if sys.platform != "linux":
+        return None
+    whole, own = _status("VmRSS"), _status("RssAnon")
+    return None if whole is None or own is None else (whole, own)
+
+
+def _status(name: str) -> int | None:
+    with open("/proc/self/status", encoding="utf-8") as status:
+        return next((int(line.split()[1]) * 1024 for line in status if line.startswith(f"{name}:")), None)
 
 
 def limit_cores(cores: int) -> None:
@@ -100,18 +110,6 @@ def limit_cores(cores: int) -> None:
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
     elif cores < allowed:
         raise UsageError(f"this system cannot keep a process to {cores} of {allowed} cores")
-
-
-@contextmanager
-def limited_cores(cores: int) -> Iterator[None]:
-    """Let this thread, and those that it starts meanwhile, use ``cores`` cores, as ``limit_cores``; then as before."""
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
-    limit_cores(cores)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.sched_setaffinity(0, before)
 
 
 def _has(folder: Path, pattern: str) -> bool | None:

@@ -3,11 +3,12 @@
     python -m capsule_edge.benchmarks.peers exam.mp4 MODEL... --envs DIR [--ours MODEL]... [--threads 2] [--rounds 3]
         [--peer NAME]...
 
-Same recording, same model files, same crop, as many threads and cores; ours first, then the peers, in turns. ``--ours``
-names files that only ours reads. What is timed is
-from opening the recording to the last answer (ours finds the field of view, accounts for each frame and finds events in
-that time). Labels are compared with those of our first backend, frame by frame. A peer that cannot run here is listed
-with the reason. Environments are made with pip below DIR once and kept. Ends in one line of JSON.
+Same recording, same model files, same crop, as many threads and cores; ours first, then the peers, in turns, each time
+in a fresh process. ``--ours`` names files that only ours reads. What is timed is from opening the recording to the last
+answer (ours finds the field of view, accounts for each frame and finds events in that time). First each reads the
+recording's beginning alone: what a run takes whatever its length is told apart from what each frame takes. Labels are
+compared with those of our first backend, frame by frame. A peer that cannot run here is listed with the reason.
+Environments are made with pip below DIR once and kept. Ends in one line of JSON.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,9 +36,16 @@ from capsule_edge.runtime.errors import UsageError
 from capsule_edge.runtime.reader import Reader
 from capsule_edge.runtime.spec import Precision
 
-from .machine import describe_machine, limited_cores
+from .machine import describe_machine
+from .reading import read_afresh
+from .reference_exam import cut_recording
 
-__all__ = ["PEERS", "Peer", "Row", "find_view", "make_environment", "measure_peers"]
+__all__ = ["OURS", "PEERS", "Peer", "Row", "find_view", "make_environment", "measure_peers"]
+
+# Before the name of the backend.
+OURS = "capsule-edge, "
+# Frames of the beginning that is read alone.
+_BEGINNING = 64
 
 _PROGRAM = Path(__file__).with_name("peer_program.py")
 _REQUIREMENTS = Path(__file__).with_name("requirements")
@@ -83,16 +90,20 @@ PEERS = {
 class Row:
     """One way to read the recording with one file, or the ``reason`` why it cannot run here.
 
-    Frames a second in each round; ``agreement``, the share of frames of which the label is ours; ``core_ms``, the
-    processor's time for a frame, which other programs hardly touch (median). ``benchmark_app`` reads no recording and
-    tells neither.
+    ``frames_per_s`` of the whole recording in each round. ``start_s`` is what a run takes beside its frames, worked out
+    from one of the recording's beginning, and ``after_start`` the frames a second of the rest, in each round; None and
+    the same where there is no such beginning. ``agreement``, the share of frames of which the label is ours;
+    ``core_ms``, the processor's time for a frame of the whole, which other programs hardly touch (median).
+    ``benchmark_app`` reads no recording and tells neither.
 
-    ``ratio`` is of frames a second to the first row of all that ran, paired by rounds.
+    ``ratio`` is of ``after_start`` to the first row of all that ran, paired by rounds.
     """
 
     name: str
     file: str
     frames_per_s: list[float]
+    start_s: float | None = None
+    after_start: list[float] = field(default_factory=list)
     agreement: float | None = None
     ratio: float | None = None
     core_ms: float | None = None
@@ -101,9 +112,13 @@ class Row:
 
 @dataclass(frozen=True)
 class _Result:
-    frames_per_s: float
+    frames: int
+    seconds: float
+    core_s: float | None = None
     probabilities: npt.NDArray[np.float32] | None = None
-    core_ms: float = float("nan")
+
+
+Run = Callable[[Path], _Result]
 
 
 class _UnfitError(Exception):
@@ -129,14 +144,14 @@ def measure_peers(
     unknown = [name for name in peers if name not in PEERS]
     if unknown:
         raise UsageError(f"peer {unknown[0]!r} is not known, allowed is one of {', '.join(PEERS)}")
-    runs: list[tuple[str, Path, Callable[[], _Result]]] = []
+    runs: list[tuple[str, Path, Run]] = []
     answers: dict[Path, npt.NDArray[np.float32]] = {}
-    reasons: dict[int, str] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for path in (*models, *alone):
             engines = [name for name in readers_of(find_format(path)) if name in installed_backends()]
             for engine in engines or readers_of(find_format(path))[:1]:
-                runs.append((f"capsule-edge, {engine}", path, _ours(video, path, engine, threads)))
+                runs.append((f"{OURS}{engine}", path, _ours(path, engine, threads, folder)))
         views = {path: find_view(video, path) for path in models}
         kinds = {
             path: open_model(path, backend=readers_of(find_format(path))[0]).spec.precision for path in models
@@ -144,32 +159,72 @@ def measure_peers(
         for name in peers:
             for path in models:
                 if find_format(path) == PEERS[name].reads and PEERS[name].precision in (None, kinds[path]):
-                    run = _theirs(PEERS[name], environment, video, path, threads, views[path], Path(folder))
+                    run = _theirs(PEERS[name], environment, path, threads, views[path], folder)
                     runs.append((name, path, run))
-        rates, cores = np.full((2, rounds, len(runs)), np.nan)
-        shares: list[float | None] = [None] * len(runs)
-        for turn in range(rounds):
+        beginning = folder / "beginning.mp4"
+        is_part = 2 * cut_recording(video, _BEGINNING, beginning) < scan(video).present
+        found: list[list[_Result]] = [[] for _ in runs]
+        begun: list[_Result | None] = [None] * len(runs)
+        reasons: dict[int, str] = {}
+        for turn in range(rounds + 1):
+            tell(f"round {turn} of {rounds}" if turn else "the beginning alone")
             for at, (name, path, run) in enumerate(runs):
-                if at in reasons:
+                if at in reasons or not (turn or (is_part and name != "benchmark_app")):
                     continue
-                tell(f"round {turn + 1} of {rounds}: {name}, {path.name}")
+                tell(f"  {name}, {path.name}")
                 try:
-                    result = run()
+                    result = run(video if turn else beginning)
                 except _UnfitError as error:
                     reasons[at] = str(error)
                     continue
-                rates[turn, at], cores[turn, at] = result.frames_per_s, result.core_ms
-                found = result.probabilities
-                if found is not None:
-                    shares[at] = _agreement(found, answers.setdefault(path, found))
-    rows = []
-    for at, (name, path, _) in enumerate(runs):
-        told = [] if at in reasons else [round(float(rate), 1) for rate in rates[:, at]]
-        ratio = round(float(np.median(rates[:, at] / rates[:, 0])), 3) if told and 0 not in reasons else None
-        core = float(np.median(cores[:, at]))
-        core_ms = round(core, 3) if np.isfinite(core) else None
-        rows.append(Row(name, path.name, told, shares[at], ratio, core_ms, reasons.get(at)))
-    return rows
+                if not turn:
+                    begun[at] = result
+                    continue
+                found[at].append(result)
+                if result.probabilities is not None:
+                    answers.setdefault(path, result.probabilities)
+    rows = [
+        Row(name, path.name, [], reason=reasons[at])
+        if at in reasons
+        else _judge(name, path, found[at], begun[at], answers.get(path))
+        for at, (name, path, _) in enumerate(runs)
+    ]
+    first = rows[0].after_start
+    return [
+        replace(row, ratio=round(median(a / b for a, b in zip(row.after_start, first, strict=True)), 3))
+        if row.reason is None and first
+        else row
+        for row in rows
+    ]
+
+
+def _judge(
+    name: str,
+    model: Path,
+    rounds: Sequence[_Result],
+    begun: _Result | None,
+    ours: npt.NDArray[np.float32] | None,
+) -> Row:
+    """A row without its ratio; ``begun`` is of the beginning alone."""
+    rates = [one.frames / one.seconds for one in rounds]
+    start, after = None, rates
+    if begun is not None:
+        each = [(one.seconds - begun.seconds) / (one.frames - begun.frames) for one in rounds]
+        # Where a disturbed beginning took longer than the whole, it tells nothing.
+        if min(each) > 0:
+            start = begun.seconds - begun.frames * median(each)
+            after = [1 / seconds for seconds in each]
+    last = rounds[-1].probabilities
+    core = [1000 * one.core_s / one.frames for one in rounds if one.core_s is not None]
+    return Row(
+        name,
+        model.name,
+        [round(rate, 1) for rate in rates],
+        None if start is None else round(start, 3),
+        [round(rate, 1) for rate in after],
+        None if last is None or ours is None else _agreement(last, ours),
+        core_ms=round(median(core), 3) if core else None,
+    )
 
 
 def make_environment(folder: Path, peer: Peer) -> Path:
@@ -200,18 +255,14 @@ def make_environment(folder: Path, peer: Peer) -> Path:
     return python
 
 
-def _ours(video: Path, model: Path, engine: str, threads: int) -> Callable[[], _Result]:
-    def run() -> _Result:
-        with (
-            limited_cores(threads),
-            Reader.open(model, backend=engine, threads=threads, autotune=False) as reader,
-        ):
-            core, started = time.process_time(), time.perf_counter()
-            study = reader.read(video)
-            seconds, core = time.perf_counter() - started, time.process_time() - core
-        found = [frame.probabilities for frame in study.frames if frame.probabilities is not None]
-        whole = len(found) == len(study.frames)
-        return _Result(len(found) / seconds, np.stack(found) if whole else None, 1000 * core / len(found))
+def _ours(model: Path, engine: str, threads: int, folder: Path) -> Run:
+    def run(video: Path) -> _Result:
+        out = folder / "answers.npy"
+        out.unlink(missing_ok=True)
+        told = read_afresh([video], model=model, backend=engine, cores=threads, answers=out)
+        return _Result(
+            told["frames"], told["seconds"], told["core_s"], np.load(out) if out.exists() else None
+        )
 
     return run
 
@@ -219,58 +270,32 @@ def _ours(video: Path, model: Path, engine: str, threads: int) -> Callable[[], _
 def _theirs(
     peer: Peer,
     environment: Callable[[Peer], Path],
-    video: Path,
     model: Path,
     threads: int,
     view: dict[str, Any],
     folder: Path,
-) -> Callable[[], _Result]:
-    def run() -> _Result:
-        python = environment(peer)
+) -> Run:
+    def run(video: Path) -> _Result:
         if peer.name == "benchmark_app":
-            size = view["size"]
-            words = [
-                str(python.with_name("benchmark_app")),
-                "-m",
-                str(model),
-                "-d",
-                "CPU",
-                "-t",
-                "3",
-                "-hint",
-                "none",
-            ]
-            words += [
-                "-nstreams",
-                str(threads),
-                "-nthreads",
-                str(threads),
-                "-data_shape",
-                f"[1,{size},{size},3]",
-            ]
-            found = re.search(r"Throughput: *([\d.]+)", _call(words))
-            if found is None:
-                raise _UnfitError("it tells no throughput")
-            return _Result(float(found.group(1)))
+            return _alone(environment(peer), model, threads, view["size"])
         out = folder / "answers.npy"
         out.unlink(missing_ok=True)
-        told = _call(
-            [
-                str(python),
-                str(_PROGRAM),
-                peer.name,
-                str(video),
-                str(model),
-                str(threads),
-                json.dumps(view),
-                str(out),
-            ]
-        )
-        result = json.loads(told.splitlines()[-1])
-        frames = result["frames"]
-        return _Result(frames / result["seconds"], np.load(out), 1000 * result["core_s"] / frames)
+        words = [str(environment(peer)), str(_PROGRAM), peer.name, str(video), str(model), str(threads)]
+        result = json.loads(_call([*words, json.dumps(view), str(out)]).splitlines()[-1])
+        return _Result(result["frames"], result["seconds"], result["core_s"], np.load(out))
 
     return run
+
+
+def _alone(environment: Path, model: Path, threads: int, size: int) -> _Result:
+    """OpenVINO's own benchmark, a stream for each thread."""
+    words = [str(environment.with_name("benchmark_app")), "-m", str(model), "-d", "CPU"]
+    words += ["-t", "5", "-hint", "none", "-nstreams", str(threads), "-nthreads", str(threads)]
+    told = _call([*words, "-data_shape", f"[1,{size},{size},3]"])
+    found = re.search(r"Count: *(\d+).*Duration: *([\d.]+) ms", told, re.DOTALL)
+    if found is None:
+        raise _UnfitError("it tells no count and time")
+    return _Result(int(found.group(1)), float(found.group(2)) / 1000)
 
 
 def find_view(video: Path, model: Path) -> dict[str, Any]:
@@ -349,7 +374,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         share = "" if row.agreement is None else f"  labels as ours {row.agreement:.2%}"
         core = "" if row.core_ms is None else f"  core {row.core_ms:.2f} ms"
-        rate = f"{median(row.frames_per_s):8.1f} frames/s  ratio {row.ratio}"
+        start = (
+            ""
+            if row.start_s is None
+            else f"  start {row.start_s:.2f} s, behind it {median(row.after_start):.1f}"
+        )
+        rate = f"{median(row.frames_per_s):8.1f} frames/s{start}  ratio {row.ratio}"
         print(f"{row.name:26} {row.file:26} {rate}{core}{share}")
     document = {
         "benchmark": "peers",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
-__all__ = ["PLOTS", "plot_result", "plot_scaling"]
+__all__ = ["PLOTS", "plot_memory", "plot_result", "plot_scaling"]
 
 
 PLOTS = ("latency.png", "throughput.png", "pareto.png")
@@ -104,6 +104,31 @@ def plot_scaling(found: Mapping[str, Any]) -> bytes:
         )
     rate.set(xlabel="number", ylabel="frames a second", title="Cores, recordings at once", ylim=(0, None))
     rate.legend(fontsize="small")
+    return _png(figure)
+
+
+def plot_memory(trace: Sequence[tuple[float, float, float]], found: Mapping[str, Any]) -> bytes:
+    """What a reading (``reading``) held over its time, as a PNG. Needs matplotlib."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    seconds = [second for second, *_ in trace]
+    axes.plot(seconds, [whole for _, whole, _ in trace], label="in all")
+    axes.plot(
+        seconds, [own for *_, own in trace], ":", color="C0", label="without pages of libraries and files"
+    )
+    axes.axhline(250, color="grey", linewidth=0.8)
+    axes.set(
+        xlabel="seconds",
+        ylabel="memory, MB",
+        title=f"{found['frames']:,} frames read on {found['cores']} cores",
+        xlim=(0, None),
+        ylim=(0, None),
+    )
+    axes.legend(fontsize="small", loc="lower right")
     return _png(figure)
 
 

@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import damage
+import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 from tiny_model import write_tiny_model
 
-from capsule_edge.benchmarks import first_answer
-from capsule_edge.benchmarks.memory import main, measure_memory
+from capsule_edge.benchmarks import first_answer, reading
+from capsule_edge.benchmarks.reading import main, trace_memory
 from capsule_edge.runtime import Reader
-from capsule_edge.runtime.errors import BackendError, UsageError
+from capsule_edge.runtime.errors import BackendError, OutputError, UsageError
 from capsule_edge.runtime.heap import give_back
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -61,20 +62,30 @@ def test_free_memory_between_what_is_used_is_given_back() -> None:
 @on_linux
 def test_the_benchmark_traces_a_run_and_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recording = damage.encode(tmp_path / "exam.mp4", frames=60)
-    plot = tmp_path / "memory.png"
-    main([str(recording), "--model", str(write_tiny_model(tmp_path / "tiny.onnx")), "--plot", str(plot)])
-    (result,) = json.loads(capsys.readouterr().out)["results"]
-    assert result["frames"] == 60
-    assert 0 < result["own_mib"] <= result["peak_mib"]
-    assert len(result["trace"]) >= 1
+    plot, model = tmp_path / "memory.png", str(write_tiny_model(tmp_path / "tiny.onnx"))
+    main([str(recording), "--model", model, "--cores", "1", "--written", "--plot", str(plot)])
+    result = json.loads(capsys.readouterr().out)
+    assert (result["frames"], result["duplicates"]) == (60, 0)
+    assert 0 < result["own_mb"] <= result["peak_mb"]
     assert plot.read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(OutputError, match="cannot be written"):
+        main([str(recording), "--model", model, "--cores", "1", "--plot", str(tmp_path / "absent" / "a.png")])
 
 
 @on_linux
-def test_a_run_that_fails_is_told(tmp_path: Path) -> None:
-    recording = damage.encode(tmp_path / "exam.mp4", frames=20)
-    with pytest.raises(BackendError, match=r"failed: .*no model file"):
-        measure_memory(recording, model=str(tmp_path / "absent.onnx"))
+def test_memory_that_is_held_for_a_while_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_INTERVAL_S", 0.001)
+    with trace_memory() as trace:
+        held = np.ones(20_000_000)
+        before = len(trace)
+        while len(trace) < before + 2:
+            gc.isenabled()
+    assert held.sum() == 20_000_000
+    seconds, whole, own = zip(*trace, strict=True)
+    assert list(seconds) == sorted(seconds)
+    assert all(0 < mine <= all_of_it for mine, all_of_it in zip(own, whole, strict=True))
+    # 160 MB, whatever else the process holds.
+    assert max(own) - own[0] > 120
 
 
 def test_the_time_to_the_first_answer_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,45 @@ def test_peers_read_the_same_recording_with_the_same_labels(model: Path, exam: P
         assert row.ratio is not None
         assert row.core_ms is not None
         assert row.core_ms > 0
+        # The recording is too short for its beginning to be another.
+        assert row.start_s is None
+        assert row.after_start == row.frames_per_s
     assert rows[0].ratio == 1
+
+
+def test_the_beginning_is_read_alone_first(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, int | None] = {}
+    judge = peers._judge
+
+    def spy(name: str, path: Path, rounds: list[peers._Result], begun: peers._Result | None, ours: object):
+        seen[name] = None if begun is None else begun.frames
+        assert [one.frames for one in rounds] == [150]
+        return judge(name, path, rounds, begun, None)
+
+    monkeypatch.setattr(peers, "_judge", spy)
+    exam = write_exam(tmp_path / "long.mp4", frames=150)
+    measure_peers(exam, [model], ["cv2-onnxruntime"], here, threads=1, rounds=1)
+    assert set(seen) == {"capsule-edge, onnxruntime", "capsule-edge, openvino", "cv2-onnxruntime"}
+    # Up to the first key frame behind 64, twelve frames apart.
+    assert set(seen.values()) == {72}
+
+
+def test_time_is_parted_into_the_start_and_the_frames() -> None:
+    """2 s and 10 ms a frame; a second round that took .5 s longer."""
+
+    def result(frames: int, late_s: float = 0) -> peers._Result:
+        return peers._Result(frames, 2 + 0.01 * frames + late_s, 0.02 * frames)
+
+    row = peers._judge("one", Path("a.onnx"), [result(1000), result(1000)], result(50), None)
+    assert (row.start_s, row.after_start, row.core_ms) == (2, [100, 100], 20)
+    assert row.frames_per_s == [83.3, 83.3]
+    row = peers._judge("one", Path("a.onnx"), [result(1000), result(1000, 0.5)], None, None)
+    assert row.start_s is None
+    assert row.after_start == row.frames_per_s == [83.3, 80.0]
+    row = peers._judge("one", Path("a.onnx"), [result(1000)], result(50, 60), None)
+    assert row.start_s is None
 
 
 def test_a_peer_that_cannot_run_is_listed_with_the_reason(model: Path, exam: Path, tmp_path: Path) -> None:
