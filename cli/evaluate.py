@@ -111,20 +111,20 @@ def _print(document: dict[str, Any]) -> None:
         f"split {data['split'] or 'all'}: {document['frames']:,} frames of {document['videos']} videos"
     )
     intervals = document["confidence_intervals"] or {}
+    majority = document["majority_baseline"]
     overall = table("", "value", "95 % interval", "majority")
     for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mean_pr_auc", "mcc"):
-        baseline = document["majority_baseline"][name]
-        overall.add_row(name, number(document[name]), interval_cell(intervals.get(name)), number(baseline))
+        span = interval_cell(intervals.get(name))
+        overall.add_row(name, number(document[name]), span, number(majority[name]))
     overall.add_row("ece", number(document["ece"]), "-", "-")
-    binary = document["normal_vs_abnormal"]
-    overall.add_row(
-        "abnormal: auc", number(binary["auc"]), interval_cell(intervals.get("normal_vs_abnormal_auc")), ""
-    )
+    binary, constant = document["normal_vs_abnormal"], majority["normal_vs_abnormal"]
+    span = interval_cell(intervals.get("normal_vs_abnormal_auc"))
+    overall.add_row("abnormal: auc", number(binary["auc"]), span, number(constant["auc"]))
     for specificity, sensitivity in binary["sensitivity_at_specificity"].items():
-        span = intervals.get("sensitivity_at_specificity", {}).get(specificity)
-        overall.add_row(
-            f"abnormal: sens. at spec. {specificity}", number(sensitivity), interval_cell(span), ""
-        )
+        span = interval_cell(intervals.get("sensitivity_at_specificity", {}).get(specificity))
+        without = number(constant["sensitivity_at_specificity"][specificity])
+        what = f"abnormal: sens. at spec. {specificity}"
+        overall.add_row(what, number(sensitivity), span, without)
     screen.print(overall)
     names = ("precision", "recall", "specificity", "f1", "auc", "pr_auc")
     classes = table(

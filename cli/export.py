@@ -86,9 +86,10 @@ def command(
     if report.kept_float:
         click.echo(f"kept in float: {', '.join(report.kept_float)}")
     for certificate in report.certificates:
-        models, frames = certificate["models"], certificate["data"]["frames"]
+        models, frames, events = certificate["models"], certificate["data"]["frames"], certificate["events"]
         click.echo(
             f"{certificate['kind']} of {models['b']['file']} against {models['a']['file']}: {certificate['verdict']}, "
             f"agreement {certificate['agreement']:.3%} of {frames:,} frames, max |dp| {certificate['max_abs_dp']:.2g}, "
             f"macro-F1 {certificate['macro_f1_delta']:+.4f}"
+            + (f", {events['matched']} events of {events['a']} and {events['b']} in common" if events else "")
         )

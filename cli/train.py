@@ -56,7 +56,7 @@ _STEPS_A_LINE = 50
 @click.option("--config", "config_file", type=_PATH,
               help="JSON of TrainConfig's fields, such as a run's config.json; what follows overrides it.")  # fmt: skip
 @click.option("--architecture", help="Of the model, such as mobilenet_v2.")
-@click.option("--size", type=int, help="Width and height of the frames, a multiple of 32.")
+@click.option("--size", type=int, help="Width and height of the frames, a multiple of 16; of 32 for rep_cnn.")
 @click.option("--epochs", type=int, help="Of the FP32 fit.")
 @click.option("--batch", type=int, help="Frames a step, over all workers.")
 @click.option("--learning-rate", type=float, help="At its peak.")

@@ -8,6 +8,7 @@ present and for which the figure is defined; those present are listed in ``avera
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -64,7 +65,7 @@ def evaluate(
         "normal_vs_abnormal": _normal_vs_abnormal(predictions, np.array(abnormal)),
         "ece": ece(predictions.probabilities, predictions.labels),
         "reliability": reliability(predictions.probabilities, predictions.labels),
-        "majority_baseline": _majority_baseline(predictions),
+        "majority_baseline": _majority_baseline(predictions, np.array(abnormal)),
         "confidence_intervals": _intervals(predictions, np.array(abnormal), resamples, seed),
         "confusion": {"rows": "true", "columns": "predicted", "matrix": _confusion(predictions).tolist()},
         "curves": curves(predictions, np.array(abnormal)),
@@ -174,23 +175,20 @@ def _normal_vs_abnormal(predictions: Predictions, abnormal: npt.NDArray[np.bool_
     }
 
 
-def _majority_baseline(predictions: Predictions) -> dict[str, Any]:
+def _majority_baseline(predictions: Predictions, abnormal: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """Always the most frequent label of these very frames: what an answer without a model is worth."""
-    support = np.bincount(predictions.labels, minlength=len(predictions.keys))
-    column = int(support.argmax())
-    confusion = np.zeros((len(support), len(support)))
-    confusion[:, column] = support
-    figures = rates(confusion)
-    names = ("accuracy", "macro_f1", "balanced_accuracy")
+    column = int(np.bincount(predictions.labels, minlength=len(predictions.keys)).argmax())
+    always = np.zeros_like(predictions.probabilities)
+    always[:, column] = 1
+    constant = dataclasses.replace(predictions, probabilities=always)
+    binary = _normal_vs_abnormal(constant, abnormal)
     return {
         "label": predictions.keys[column],
-        **{name: float(figures[name]) for name in names},
-        "mean_auc": 0.5 if np.count_nonzero(support) > 1 else None,
-        # Of an answer that never changes, the precision at every recall is the share of the class.
-        "mean_pr_auc": float((support[support > 0] / support.sum()).mean())
-        if np.count_nonzero(support) > 1
-        else None,
-        "mcc": None,
+        **_summary(constant, one_vs_rest_auc(constant)),
+        "mean_pr_auc": float(mean_defined(_one_vs_rest_pr_auc(constant))),
+        "normal_vs_abnormal": {
+            name: binary[name] for name in ("auc", "pr_auc", "sensitivity_at_specificity")
+        },
     }
 
 

@@ -126,7 +126,7 @@ def check_labels(dataset: Dataset, keys: Sequence[str]) -> None:
         near = {label: get_close_matches(label, keys, n=1, cutoff=0.75) for label in unknown}
         named = [f"{label} (is it {near[label][0]}?)" if near[label] else label for label in unknown]
         raise InputError(
-            f"{count} frames of {dataset.root} are labelled {', '.join(named)}, "
+            f"{dataset.root} has {count} frame{'s' * (count > 1)} labelled {', '.join(named)}, "
             f"the model's labels are {', '.join(keys)}",
             hint="leave those frames out, rename their label, or train a model that has it",
         )

@@ -223,7 +223,7 @@ def main() -> None:
         print(
             f"{document['recording']}: {document['frames']} frames joined, {times};"
             f" label right on {document['frame_accuracy']:.1%} (always normal {document['always_normal']:.1%});"
-            f" {len(spans['true'])} findings, {len(spans['found'])} events"
+            f" findings: {len(spans['true'])}, events: {len(spans['found'])}"
         )
         for span in spans["true"]:
             print(f"  finding {span.label:18} {span.start_s:9.3f} - {span.end_s:9.3f} s")

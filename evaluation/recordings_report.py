@@ -6,12 +6,15 @@ frames most likely to be abnormal are read, beside reading in the order of time 
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from capsule_edge.runtime.spec import INTENDED_USE
 
 from ._extras import require
 from ._files import write_together
@@ -28,6 +31,10 @@ __all__ = ["SIGN", "plots", "to_html", "write_recordings"]
 SIGN = "recordings.json"  # where it lies, the others are whole
 
 Documents = Sequence[Mapping[str, Any]]
+_HEADINGS = {
+    "reading": "What reading a part of the frames shows",
+    "events": "What was there and what was found",
+}
 _GREY = "#9a9aa0"
 _SHARES = np.r_[np.geomspace(0.001, 0.1, 60), np.linspace(0.11, 1, 90)]
 
@@ -90,8 +97,8 @@ def to_html(documents: Documents, summary: Mapping[str, Any], figures: Mapping[s
         table(heads, rows),
     ]
     for name, figure in figures.items():
-        parts.append(f"<h2>{name.capitalize()}</h2>{inline_svg(figure)}")
-    return page("Recordings", "".join(parts))
+        parts.append(f"<h2>{_HEADINGS[name]}</h2>{inline_svg(figure)}")
+    return page("Recordings", "".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"]))
 
 
 def _reading(documents: Documents) -> Figure:
@@ -133,9 +140,9 @@ def _events(documents: Documents) -> Figure:
         for row, side in enumerate(("true", "found")):
             drawn: Sequence[Span] = document["spans"][side]
             for span in drawn:
-                # Never thinner than can be seen: an event of one frame is an event.
-                width = max(span.end_s - span.start_s, 0.05)
-                axes.barh(1 - row, width, left=span.start_s, height=0.7, color=colours[span.label])
+                # The edge shows also what is thinner than a pixel: an event of one frame is an event.
+                width, colour = span.end_s - span.start_s, colours[span.label]
+                axes.barh(1 - row, width, left=span.start_s, height=0.7, color=colour, edgecolor=colour)
         axes.set_yticks([1, 0], ["there", "found"])
         axes.set_ylim(-0.6, 1.6)
         axes.set_xlim(left=0)

@@ -26,6 +26,13 @@ __all__ = ["SIGN", "plots", "to_html", "write_report"]
 SIGN = "evaluation.json"  # where it lies, the others are whole
 
 Document = Mapping[str, Any]
+_HEADINGS = {
+    "confusion": "Confusion",
+    "classes": "Sensitivity and AUC of each class, with 95 % intervals",
+    "roc": "Sensitivity against specificity (ROC)",
+    "precision_recall": "Precision against recall",
+    "reliability": "Accuracy against confidence",
+}
 _BLUE, _GREY = "#335c9e", "#9a9aa0"
 
 
@@ -73,7 +80,7 @@ def to_html(document: Document, figures: Mapping[str, Figure] | None = None) -> 
     for heading, head, rows in _tables(document):
         parts.append(f"<h2>{html.escape(heading)}</h2>{table(head, rows)}")
     for name, figure in (figures or plots(document)).items():
-        parts.append(f"<h2>{name.replace('_', ' ').capitalize()}</h2>{inline_svg(figure)}")
+        parts.append(f"<h2>{_HEADINGS[name]}</h2>{inline_svg(figure)}")
     return page(title, "\n".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"]))
 
 
@@ -93,23 +100,25 @@ def _notes(document: Document) -> list[str]:
 
 def _tables(document: Document) -> list[tuple[str, Sequence[str], list[list[str]]]]:
     intervals = document["confidence_intervals"] or {}
-    binary = document["normal_vs_abnormal"]
+    binary, majority = document["normal_vs_abnormal"], document["majority_baseline"]
+    constant = majority["normal_vs_abnormal"]
     overall = [
-        [name, _n(document[name]), _span(intervals.get(name)), _n(document["majority_baseline"][name])]
+        [name, _n(document[name]), _span(intervals.get(name)), _n(majority[name])]
         for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mean_pr_auc", "mcc")
     ]
     for name in ("precision", "recall", "f1"):
         overall += [
-            [f"{name}, {how}", _n(document[name][how]), "-", "-"] for how in ("macro", "micro", "weighted")
+            [f"{name}, {how}", _n(document[name][how]), "-", _n(majority[name][how])]
+            for how in ("macro", "micro", "weighted")
         ]
     overall.append(["ece", _n(document["ece"]), "-", "-"])
-    abnormal_auc = _span(intervals.get("normal_vs_abnormal_auc"))
-    overall.append(["normal against abnormal, AUC", _n(binary["auc"]), abnormal_auc, "-"])
-    abnormal_pr_auc = _span(intervals.get("normal_vs_abnormal_pr_auc"))
-    overall.append(["normal against abnormal, PR-AUC", _n(binary["pr_auc"]), abnormal_pr_auc, "-"])
+    for name, told in (("auc", "AUC"), ("pr_auc", "PR-AUC")):
+        span = _span(intervals.get(f"normal_vs_abnormal_{name}"))
+        overall.append([f"normal against abnormal, {told}", _n(binary[name]), span, _n(constant[name])])
     at_specificity = intervals.get("sensitivity_at_specificity", {})
+    without = constant["sensitivity_at_specificity"]
     overall += [
-        [f"sensitivity at specificity {at}", _n(value), _span(at_specificity.get(at)), "-"]
+        [f"sensitivity at specificity {at}", _n(value), _span(at_specificity.get(at)), _n(without[at])]
         for at, value in binary["sensitivity_at_specificity"].items()
     ]
     names = ("support", "videos", "precision", "recall", "specificity", "f1", "auc", "pr_auc")
@@ -119,9 +128,8 @@ def _tables(document: Document) -> list[tuple[str, Sequence[str], list[list[str]
         for key, entry in document["per_class"].items()
     ]
     short = ("frames", "accuracy", "majority_accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mcc")
-    majority = f"always {document['majority_baseline']['label']}"
     return [
-        ("Overall", ("figure", "value", "95 % interval over videos", majority), overall),
+        ("Overall", ("figure", "value", "95 % interval over videos", f"always {majority['label']}"), overall),
         ("Classes", ("class", *names, "95 % of recall"), classes),
         *(
             (heading, ("name", *short), [[n, *(_n(e[s]) for s in short)] for n, e in document[key].items()])

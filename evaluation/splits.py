@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,12 +51,15 @@ def fold_of(
     if groups < count or most < count:
         raise InputError(
             f"{len(labels)} frames of {groups} videos cannot be parted into {count} folds by video",
-            hint="use fewer folds or more videos; training can do without, see --calibrate-on",
+            hint="use fewer folds or more videos",
         )
     fold = np.empty(len(labels), np.int64)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    for number, (_, held_out) in enumerate(splitter.split(labels, labels, videos)):
-        fold[held_out] = number
+    with warnings.catch_warnings():
+        # Of a class with fewer frames than folds: whoever parts the data sees the counts.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for number, (_, held_out) in enumerate(splitter.split(labels, labels, videos)):
+            fold[held_out] = number
     return fold
 
 

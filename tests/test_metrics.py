@@ -65,7 +65,16 @@ def test_a_confusion_of_three_classes_by_hand() -> None:
     assert document["majority_baseline"]["label"] == "normal"
     assert document["majority_baseline"]["accuracy"] == 0.5
     # F1 of "always normal": 2 * 4 / (8 + 4) for normal, 0 for the other two.
-    assert document["majority_baseline"]["macro_f1"] == pytest.approx(2 / 9)
+    baseline = document["majority_baseline"]
+    assert baseline["macro_f1"] == baseline["f1"]["macro"] == pytest.approx(2 / 9)
+    # Only normal is ever answered, so only its precision is defined.
+    assert baseline["precision"] == {"macro": 0.5, "micro": 0.5, "weighted": 0.5}
+    assert baseline["recall"] == pytest.approx({"macro": 1 / 3, "micro": 0.5, "weighted": 0.5})
+    assert baseline["mcc"] is None
+    # A constant score tells nothing apart: half of the area, the share of the abnormal, no sensitivity at all.
+    assert baseline["normal_vs_abnormal"] == {
+        "auc": 0.5, "pr_auc": 0.5, "sensitivity_at_specificity": {"0.90": 0.0, "0.95": 0.0}
+    }  # fmt: skip
     assert document["confidence_intervals"] is None
 
 

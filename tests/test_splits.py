@@ -55,6 +55,7 @@ def test_folds_that_cannot_be_made_are_refused() -> None:
     with pytest.raises(InputError) as error:
         folds(Dataset(samples, ("a",)), 2, 0)
     one_line(error, "1 videos", "2 folds")
+    assert "--" not in str(error.value)
     with pytest.raises(InputError) as error:
         folds(Dataset((Sample(Path("x.png"), "a"), *samples), ("a",)), 2, 0)
     one_line(error, "1 of 5", "video_id")
@@ -67,6 +68,13 @@ def frames(count: int = 60, videos: int = 12) -> list[Sample]:
         Sample(Path(f"{i}.png"), "ab"[i % 2], "S", f"v{i * videos // count}", i, "train")
         for i in range(count)
     ]
+
+
+def test_a_class_with_fewer_frames_than_folds_is_parted_in_silence(recwarn: pytest.WarningsRecorder) -> None:
+    labels = np.array(["a"] * 20 + ["b"])
+    videos = np.array([f"v{i // 3}" for i in range(21)])
+    assert set(fold_of(labels, videos, 5)) == set(range(5))
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_folds_are_stratified_by_label() -> None:

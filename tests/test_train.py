@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from capsule_edge.cli.train import command
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, UsageError
-from capsule_edge.train import augment, models, weights
+from capsule_edge.train import augment, held_out, models, weights
 from capsule_edge.train.config import TrainConfig
 from capsule_edge.train.data import Frames, class_prior, draw_epoch, draw_weights, load_frames
 from capsule_edge.train.folds import fold_of, mask_unseen
@@ -103,6 +103,14 @@ def test_folds_share_no_video_and_unseen_classes_do_not_count(frames: Frames) ->
     assert known.tolist() == [True, True, False]
     assert logits[~seen].max() < -20
     assert logits[seen].min() == 1
+
+
+def test_too_few_videos_to_hold_any_out_are_told_the_way_out(frames: Frames) -> None:
+    few = frames.take(np.flatnonzero(frames.videos == frames.videos[0]))
+    for stop, way_out in ((False, True), (True, False)):
+        with pytest.raises(InputError, match="cannot be parted into 6 folds") as error:
+            held_out.choose(few, calibrate=True, stop=stop)
+        assert ("--calibrate-on" in str(error.value)) == way_out
 
 
 def test_frames_are_moved_as_opencv_moves_them(tf_keras: object) -> None:

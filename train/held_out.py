@@ -46,7 +46,14 @@ def choose(frames: Frames, *, calibrate: bool, stop: bool) -> HeldOut:
     """
     if not calibrate and not stop:
         return HeldOut()
-    fold = fold_of(frames, FOLDS)
+    try:
+        fold = fold_of(frames, FOLDS)
+    except InputError as error:
+        if stop:
+            raise
+        raise InputError(
+            error.message, hint="more videos, or answers from elsewhere: --calibrate-on"
+        ) from None
     groups = [tuple(sorted(set(frames.videos[fold == number].tolist()))) for number in (0, 1)]
     return HeldOut(groups[0] if calibrate else (), groups[1] if stop else ())
 

@@ -136,7 +136,7 @@ class Fit:
                 loss = self.step(item, tf.constant(config.rate(done, total), tf.float32))
                 at.losses.append(float(loss))
                 at.step += 1
-                note({"step": done, "of": total, "loss": round(float(np.mean(at.losses[-50:])), 4)})
+                note({"step": done, "of": total, "loss": _short(np.mean(at.losses[-50:]))})
                 if time.monotonic() - saved >= saving.every_s and at.step < steps:
                     at.seconds = time.monotonic() - began
                     self._save(saving.path, at)
@@ -144,7 +144,7 @@ class Fit:
                     saved = time.monotonic()
             line = self._finish(at, judge)
             line |= {
-                "rate": float(f"{config.rate((at.epoch + 1) * steps - 1, total):.4g}"),
+                "rate": _short(config.rate((at.epoch + 1) * steps - 1, total)),
                 "seconds": round(time.monotonic() - began, 1),
             }
             # The line first: if the process dies in between, the epoch is done and told again.
@@ -196,7 +196,7 @@ class Fit:
 
     def _finish(self, at: _Progress, judge: Judge | None) -> dict[str, Any]:
         """The line of an epoch; the weights are kept where they are the best yet on what they have not seen."""
-        line = {"epoch": at.epoch, "loss": round(float(np.mean(at.losses)), 4)}
+        line = {"epoch": at.epoch, "loss": _short(np.mean(at.losses))}
         if judge is not None:
             kind = "average" if self._average else "weight"
             weights_now = [self._now(f"{kind}/{i}") for i, _ in enumerate(self._model.weights)]
@@ -230,6 +230,11 @@ class Fit:
             variable.assign(arrays[name])
         self._best = [arrays[f"best/{i}"] for i in range(sum(name.startswith("best/") for name in arrays))]
         return _Progress(**json.loads(str(arrays["progress"])))
+
+
+def _short(value: Any) -> float:
+    """Four digits, of a loss that may be small."""
+    return float(f"{float(value):.4g}")
 
 
 def keras_ops() -> Any:
