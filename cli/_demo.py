@@ -10,8 +10,8 @@ import click
 
 from capsule_edge.runtime.errors import OutputError
 
-from ._evaluation import console, number, table
 from ._outcomes import Outcome, print_json, print_outcome
+from ._printing import console, number, table
 
 if TYPE_CHECKING:
     from capsule_edge.runtime import Reader, Study

@@ -1,4 +1,4 @@
-"""What ``evaluate`` and ``compare`` share: finding the data, progress on stderr, cells of a table."""
+"""What ``evaluate`` and ``compare`` share: options, finding the data, progress and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -13,25 +13,17 @@ import click
 
 from capsule_edge.runtime.errors import UsageError
 
-from ._tables import PartedTable
-
 __all__ = [
     "NO_CERTIFICATE",
-    "console",
     "data_folder",
     "evaluation_options",
-    "interval_cell",
-    "number",
     "progress",
     "recordings_option",
-    "table",
     "warn_left_out",
     "warn_of_overlap",
 ]
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from capsule_edge.evaluation.datasets import Dataset
 
 Callback = Callable[..., Any]
@@ -89,19 +81,6 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None] | None]:
         yield lambda done: bar.advance(task, done)
 
 
-def console() -> Console:
-    """Where results go; in a pipe or file no table is squeezed into the 80 columns that are assumed there."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-    return Console(soft_wrap=True, markup=False, highlight=False, width=width)
-
-
-def table(*columns: str, numbers: bool = True) -> PartedTable:
-    """An empty table; the first column holds names, the others ``numbers``, flush right, or text that may be folded."""
-    return PartedTable(columns, numbers=numbers)
-
-
 def warn_left_out(dataset: Dataset, skipped: Sequence[str]) -> None:
     """Names on stderr the frames that are not measured: claimed by two labels, or not readable."""
     for file in dataset.doubtful:
@@ -116,14 +95,3 @@ def warn_of_overlap(overlap: Mapping[str, int] | None, frames: int) -> None:
         from capsule_edge.evaluation.training_videos import describe_overlap
 
         click.echo(f"warning: {describe_overlap(overlap, frames)}", err=True)
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A figure for people; what is undefined is a dash."""
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
-
-
-def interval_cell(value: list[float] | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value[0]:.{digits}f} .. {value[1]:.{digits}f}"

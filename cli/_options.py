@@ -1,10 +1,12 @@
-"""Options whose values click cannot read by itself."""
+"""Options that several commands have, and those whose values click cannot read by itself."""
 
 from __future__ import annotations
 
 import click
 
-__all__ = ["read_clock"]
+__all__ = ["json_option", "read_clock"]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 def read_clock(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._evaluation import console, number, table
+from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
     from capsule_edge.runtime import Study
@@ -67,7 +66,7 @@ def print_json(outcomes: Sequence[Outcome], exit_code: int, **more: Any) -> None
     first = next((entry["error"] for entry in recordings if "error" in entry), None)
     if first is not None:
         document["error"] = first
-    click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+    echo_json(document)
 
 
 def print_outcome(outcome: Outcome) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ._evaluation import console, number, progress, table
+from ._evaluation import progress
+from ._options import json_option
+from ._printing import console, echo_json, number, table
 
 # Examples of a finding on the terminal; the page and the JSON have more.
 _SHOWN = 10
@@ -20,7 +21,7 @@ _SHOWN = 10
     "--split", help="The split to be evaluated.  [default: val; without one, each against the others]"
 )
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write the report there, one page.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context, folder: Path, split: str | None, page: Path | None, as_json: bool
@@ -44,7 +45,7 @@ def command(
 
         click.echo(f"wrote {write_audit(document, listing.root, page)}", err=True)
     if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+        echo_json(document)
     else:
         _print(document)
     if document["verdict"] == "misleading":

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from ._evaluation import console, number, table
+from ._options import json_option
+from ._printing import console, number, table
 
 _REGRESSED = 4
 
@@ -41,7 +42,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option("--out", type=click.Path(path_type=Path), help="Write bench.json, bench.md and plots there.")
 @click.option("--against", type=click.Path(path_type=Path), help="An earlier result to compare with.")
 @click.option("--result", type=click.Path(path_type=Path), help="Compare this result instead of measuring.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,

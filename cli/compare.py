@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ._evaluation import (
-    console,
     data_folder,
     evaluation_options,
-    interval_cell,
-    number,
     progress,
     recordings_option,
-    table,
     warn_left_out,
     warn_of_overlap,
 )
+from ._options import json_option
+from ._printing import console, echo_json, interval_cell, number, table
 
 
 @click.command(
@@ -35,7 +32,7 @@ from ._evaluation import (
 @click.option("--overwrite", is_flag=True, help="Replace the certificate of that name that --out holds.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine of both.")
 @click.option("--int8-backend", help="Inference engine of INT8, where it is another one.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -100,7 +97,7 @@ def command(
         for path in write_certificate(certificate, out, overwrite=overwrite):
             click.echo(f"wrote {path}", err=True)
     if as_json:
-        click.echo(json.dumps(certificate, ensure_ascii=False, indent=1, allow_nan=False))
+        echo_json(certificate)
     else:
         _print(certificate)
     if certificate["verdict"] == "fail":

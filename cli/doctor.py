@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._evaluation import console, number, table
+from ._options import json_option
+from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
     from capsule_edge.runtime.contract import Backend
@@ -23,7 +23,7 @@ _BATCH = 16
 )
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Of the timing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @click.pass_context
 def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_json: bool) -> None:
     """Replay golden frames with known answers on every backend installed; say which is fastest and correct.
@@ -48,7 +48,7 @@ def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_js
     for model in opened:
         model.close()
     if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+        echo_json(document)
     else:
         _print(document)
     context.exit(0 if document["correct"] else _WRONG)

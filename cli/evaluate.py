@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ._evaluation import (
-    console,
-    data_folder,
-    evaluation_options,
-    interval_cell,
-    number,
-    progress,
-    table,
-    warn_left_out,
-    warn_of_overlap,
-)
+from ._evaluation import data_folder, evaluation_options, progress, warn_left_out, warn_of_overlap
+from ._options import json_option
+from ._printing import console, echo_json, interval_cell, number, table
 
 
 @click.command(
@@ -30,7 +21,7 @@ from ._evaluation import (
 @click.option("--save-predictions", type=click.Path(path_type=Path), help="Write the probabilities as CSV.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report there (JSON, HTML, PNG).")
 @click.option("--overwrite", is_flag=True, help="Replace the report that --out holds.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 def command(
     model: Path,
     data: Path | None,
@@ -83,7 +74,7 @@ def command(
         for path in write_report(document, out, overwrite=overwrite):
             click.echo(f"wrote {path}", err=True)
     if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+        echo_json(document)
     else:
         _print(document)
 

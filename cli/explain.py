@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capsule_edge.runtime.errors import InputError, UsageError
+
+from ._options import json_option
+from ._printing import echo_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +33,7 @@ _MOST = 200
 @click.option("--layers", is_flag=True, help="Of a RUN folder: feature maps and Grad-CAM of each stage.")
 @click.option("--layer", "names", multiple=True, help="This layer instead; may be given again.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -84,7 +86,7 @@ def command(
         click.echo(f"warning: {line}; it is left out", err=True)
     if as_json:
         document = {"model": str(model), "sheet": str(out), "images": found, "skipped": skipped}
-        click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+        echo_json(document)
         return
     for entry in found:
         answers = ", ".join(f"{one['label']} {one['probability']:.3f}" for one in entry["labels"])

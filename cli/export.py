@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from ._evaluation import recordings_option
+from ._options import json_option
+from ._printing import echo_json
 
 
 @click.command(epilog="\b\nExample:\n  capsule-edge export runs/mobilenet --out models/mobilenet")
@@ -30,7 +31,7 @@ from ._evaluation import recordings_option
     help="Keep this layer in float32; repeatable. 'auto' keeps the fewest for which no gate of shipping fails "
     "on the videos that the run held out.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 def command(
     run: Path,
     out: Path,
@@ -76,7 +77,7 @@ def command(
     if dataset is None:
         click.echo("warning: without --data the INT8 files carry no certificate", err=True)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), ensure_ascii=False, indent=1, allow_nan=False))
+        echo_json(report.to_dict())
         return
     click.echo(report.tree)
     operators = ", ".join(f"{count} {kind}" for kind, count in report.graph.operators.items())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._evaluation import NO_CERTIFICATE, console, number, table
+from ._evaluation import NO_CERTIFICATE
+from ._options import json_option
+from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(epilog="\b\nExample:\n  capsule-edge info model.int8.onnx")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine to open it with.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 def command(model: Path, backend: str, as_json: bool) -> None:
     """Print the ModelSpec that MODEL carries and the summary of its parity certificates."""
     from capsule_edge.runtime.backends import open_model
@@ -32,7 +33,7 @@ def command(model: Path, backend: str, as_json: bool) -> None:
     }
     opened.close()
     if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+        echo_json(document)
     else:
         _print(document)
 

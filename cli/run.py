@@ -17,7 +17,7 @@ from capsule_edge.runtime.errors import Interrupted, OutputError
 from ._demo import run_demo
 from ._evaluation import NO_CERTIFICATE
 from ._lines import begin_lines, check_options, live_address, read_live, read_stdin, watch_pipe
-from ._options import read_clock
+from ._options import json_option, read_clock
 from ._outcomes import Outcome, failure, print_json, tell_outcome, worst_code
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ _GO_ON = "the same command with --resume goes on"
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run; what is read whole stays.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @click.option("--jsonl", is_flag=True, help="A JSON line for each frame and event on stdout, as they come.")
 @click.option(
     "--stdin", "feed", metavar="KIND", help="What VIDEO - brings: mjpeg, or raw:WIDTHxHEIGHT (RGB)."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +9,8 @@ import click
 
 from capsule_edge.runtime.errors import InputError, UsageError
 
-from ._evaluation import console, number, table
+from ._options import json_option
+from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
     from capsule_edge.evaluation.samples import Sample
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
               help="Part frames, not videos: copies on both sides. For showing what a leak does.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The labels.csv to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 def command(
     folder: Path,
     folds: int | None,
@@ -83,7 +83,7 @@ def command(
         )
     document = _describe(parted, leak)
     if as_json:
-        click.echo(json.dumps({"file": str(out), **document}, ensure_ascii=False, indent=1))
+        echo_json({"file": str(out), **document})
     else:
         _print(document)
         console().print(f"wrote {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from typing import Any
 import click
 
 from ._groups import GroupedCommand
+from ._options import json_option
+from ._printing import echo_json
 
 _PATH = click.Path(path_type=Path)
 _GROUPS = (
@@ -44,7 +45,7 @@ _STEPS_A_LINE = 50
 @click.option("--name", default="capsule-edge", show_default=True, help="The model's name.")
 @click.option("--checkpoint-every", type=click.FloatRange(0), default=120.0, show_default=True, metavar="S",
               help="Seconds between checkpoints within an epoch; one comes behind each epoch.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @click.option(
     "--weights", type=_PATH, help="Pretrained backbone: .npz of the architecture, or MobileNetV2 1.0 as .h5."
 )
@@ -120,7 +121,7 @@ def command(
     if skipped:
         click.echo(f"warning: {len(skipped)} images could not be read and are left out", err=True)
     if as_json:
-        click.echo(json.dumps({"run": str(out), "skipped": skipped, "config": config.to_dict()}))
+        echo_json({"run": str(out), "skipped": skipped, "config": config.to_dict()})
     else:
         click.echo(f"{out} is ready: capsule-edge export {out} --out DIR")
 

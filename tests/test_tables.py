@@ -12,7 +12,7 @@ from rich.console import Console
 from tiny_model import write_tiny_model
 
 from capsule_edge.cli import audit, info
-from capsule_edge.cli._evaluation import table
+from capsule_edge.cli._printing import table
 
 CLASSES = ("ampulla_of_vater", "reduced_mucosal_view")
 
