@@ -28,7 +28,7 @@ from capsule_edge.runtime.groups import find_groups
 from capsule_edge.runtime.pipeline import FixedPlan, answer_frames
 from capsule_edge.runtime.shipped import default_model
 from capsule_edge.runtime.sources import sight
-from capsule_edge.runtime.stages import Buffers, gather, locate
+from capsule_edge.runtime.stages import Buffers, collect, locate, prepare
 from capsule_edge.runtime.video import Container, scan
 
 from .machine import describe_machine, limit_cores
@@ -89,10 +89,10 @@ def _stages(container: Container, backend: Backend, size: int) -> dict[str, floa
 
     with closing(sight(container, range(count))) as pictures:
         decode, held = timed(lambda: list(islice(pictures, count)))
-    chain = gather(locate(iter(held), spec), spec, batch=lambda: size, buffers=Buffers())
-    prepare, batches = timed(lambda: list(chain))
+    chain, buffers = collect(locate(iter(held), spec), batch=lambda: size), Buffers()
+    prepared, batches = timed(lambda: [prepare(each, spec, buffers) for each in chain])
     infer, _ = timed(lambda: deque((backend.run(batch.pixels) for batch in batches), maxlen=1))
-    return {"decode": decode, "prepare": prepare, "infer": infer}
+    return {"decode": decode, "prepare": prepared, "infer": infer}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

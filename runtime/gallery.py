@@ -7,7 +7,7 @@ is kept. Where an event begins inside such a run another frame can be the peak; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -78,18 +78,14 @@ class _Best:
 
 
 def candidates(
-    probabilities: npt.NDArray[np.float32], features: Map, pictures: Mapping[int, Sighted], spec: ModelSpec
+    probabilities: npt.NDArray[np.float32], features: Map, pictures: Sequence[Sighted], spec: ModelSpec
 ) -> dict[int, Sight]:
     """The rows of a batch that may be a peak of some label; ``pictures`` by row are let go otherwise."""
     columns, thresholds = _thresholds(spec)
     if not columns or not pictures:
         return {}
     hot = (np.round(probabilities[:, columns].astype(np.float64), _DECIMALS) >= thresholds).any(axis=1)
-    return {
-        row: Sight(pictures[row], features[row].copy())
-        for row in np.flatnonzero(hot).tolist()
-        if row in pictures
-    }
+    return {row: Sight(pictures[row], features[row].copy()) for row in np.flatnonzero(hot).tolist()}
 
 
 def enlarge(spec: InputSpec) -> InputSpec:

@@ -31,9 +31,10 @@ _SHORTEST = 32
 # Packets of longer groups are not held in memory: such a group is decoded as it is read, with none beside it.
 _LONGEST = 512
 _MOST_BYTES = 1 << 24
-# Pictures handed over at once; how many such, and how many bytes of them, may wait for those of a group before.
-_CHUNK = 8
-_AHEAD_CHUNKS = 4
+# Pictures handed over at once; how many such may wait of the group whose turn it is, and how many bytes of pictures of
+# those behind it: a third of a long group, or its decoder soon works alone.
+_CHUNK = 4
+_DEPTH = 4
 _AHEAD_BYTES = 1 << 24
 
 # NAL units by codec (ITU-T H.264 table 7-1, H.265 table 7-1): slices that reset the decoder, other slices, and what
@@ -87,8 +88,12 @@ def decode_groups(container: Container, lanes: int) -> Generator[Step]:
                 decoders.give(open_decoder(path, stream))
                 parts = _parts(container, groups, picture_packets(source, stream), decoders, units)
                 size = _CHUNK * container.width * container.height * 3 // 2
-                depth = max(1, min(_AHEAD_CHUNKS, _AHEAD_BYTES // size))
-                steps = side_by_side(parts, lanes=lanes, depth=depth) if lanes > 1 else _in_turn(parts)
+                ahead = max(1, _AHEAD_BYTES // size)
+                steps = (
+                    side_by_side(parts, lanes=lanes, depth=min(_DEPTH, ahead), ahead=ahead)
+                    if lanes > 1
+                    else _in_turn(parts)
+                )
                 stack.enter_context(closing(steps))
                 try:
                     for some in steps:

@@ -16,15 +16,15 @@ T = TypeVar("T")
 
 
 def side_by_side(
-    streams: Iterable[Iterable[T]], *, lanes: int, depth: int, name: str = "lane"
+    streams: Iterable[Iterable[T]], *, lanes: int, depth: int, ahead: int, name: str = "lane"
 ) -> Generator[T]:
     """The items of the first stream, then those of the second and so on, made by several threads, a stream each.
 
-    The stream whose turn it is is at most ``depth`` items ahead, and so are all behind it together. What a stream
+    The stream whose turn it is is at most ``depth`` items ahead, all behind it together ``ahead``. What a stream
     raises is raised here, behind the items that came before it, and ends all. When this generator ends or is
     closed, the threads have ended and every stream that was begun is closed.
     """
-    shared = _Lanes(iter(streams), depth)
+    shared = _Lanes(iter(streams), depth, ahead)
     threads = [threading.Thread(target=shared.work, name=name, daemon=True) for _ in range(lanes)]
     for thread in threads:
         thread.start()
@@ -47,9 +47,9 @@ class _Lane(Generic[T]):
 class _Lanes(Generic[T]):
     """What the threads share. ``lanes`` are those of the streams that were begun and not yet handed on whole."""
 
-    def __init__(self, streams: Iterator[Iterable[T]], depth: int) -> None:
+    def __init__(self, streams: Iterator[Iterable[T]], depth: int, ahead: int) -> None:
         self.streams = streams
-        self._depth = depth
+        self._depth, self._ahead = depth, ahead
         self._lanes: deque[_Lane[T]] = deque()
         self._changed, self._taking = threading.Condition(), threading.Lock()
         self._stopped = self._ended = False
@@ -122,7 +122,7 @@ class _Lanes(Generic[T]):
     def _has_room(self, own: _Lane[T]) -> bool:
         if own is self._lanes[0]:
             return len(own.ready) < self._depth
-        return sum(len(lane.ready) for lane in self._lanes) - len(self._lanes[0].ready) < self._depth
+        return sum(len(lane.ready) for lane in self._lanes) - len(self._lanes[0].ready) < self._ahead
 
     def _has_come(self) -> bool:
         if not self._lanes:

@@ -1,6 +1,6 @@
-"""A recording through the model, on all cores: decode, prepare and infer, each in threads of its own.
+"""A recording through the model, on all cores: threads that decode, and threads that prepare and infer.
 
-    decode (several) -> gate, prepare (1 thread) -> infer (several) -> the caller, in order
+    decode (several) -> gate -> prepare, infer (several) -> the caller, in order
 
 Between the stages lie a few items, so memory does not grow with the recording. A decoder has one thread, and
 groups of pictures that stand apart have decoders of their own (``docs/decisions/0002-one-decoding-thread.md``).
@@ -27,7 +27,7 @@ from .gate import mark_duplicates
 from .illustration import mean_colours
 from .preprocess import FieldOfView
 from .sources import sight
-from .stages import Batch, Buffers, Prepared, gather, locate
+from .stages import Buffers, Collected, Prepared, collect, locate, prepare
 from .threads import prefetch, spread
 
 __all__ = ["Answered", "FixedPlan", "Plan", "answer_frames", "count_cores"]
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 # Pictures that are handed from the decoder's thread to the next at once: a hand-over costs as much as a
 # tenth of a picture.
-_CHUNK = 8
+_CHUNK = 4
 # Groups of pictures decoded at once, each with its decoder's memory.
 _MOST_LANES = 4
 
@@ -125,7 +125,8 @@ def answer_frames(
     spec, buffers = backend.spec.input, Buffers()
     lanes = min(cores, _MOST_LANES)
 
-    def answer(batch: Batch) -> Answered:
+    def answer(collected: Collected) -> Answered:
+        batch = prepare(collected, spec, buffers)
         if not len(batch.pixels):
             nothing = np.empty((0, len(backend.spec.labels)), np.float32)
             return Answered(batch.frames, nothing, np.empty((0, 3)), batch.field_of_view, {})
@@ -138,11 +139,10 @@ def answer_frames(
     pictures = prefetch(_chunks(sight(container, wanted, lanes=lanes)), depth=2, name="decode")
     located = locate(_flat(pictures), spec, field_of_view)
     passed = located if gate is None else mark_duplicates(located, gate)
-    batches = gather(passed, spec, batch=plan.batch, buffers=buffers)
-    ahead = prefetch(batches, depth=1, name="prepare")
-    answers = spread(answer, ahead, workers=plan.most_workers, allowed=plan.workers, name="infer")
+    batches = collect(passed, batch=plan.batch)
+    answers = spread(answer, batches, workers=plan.most_workers, allowed=plan.workers, name="infer")
     # Each by name: an error holds the generators that it went through, and with them their threads.
-    with closing(pictures), closing(ahead), closing(answers):
+    with closing(pictures), closing(answers):
         for answered in answers:
             yield answered
             plan.answered(len(answered.frames))

@@ -41,7 +41,7 @@ from .resume import Journal, entries
 from .saturation import refuse_saturation
 from .shipped import default_model
 from .spec import ModelSpec
-from .stages import Buffers, Sighted, check_frame, gather, locate
+from .stages import Buffers, Sighted, check_frame, collect, locate, prepare
 from .study import Event, FrameRecord, Study
 from .survey import SURVEY_OPTIONS, survey_recording
 
@@ -340,7 +340,8 @@ class Reader:
         sighted = (Sighted(index, check_frame(index, frame)) for index, frame in enumerate(frames))
         engine, buffers = self._engine(self._threads), Buffers()
         located = locate(sighted, spec, field_of_view)
-        for group in gather(located, spec, batch=lambda: batch, buffers=buffers):
+        for collected in collect(located, batch=lambda: batch):
+            group = prepare(collected, spec, buffers)
             answer = engine.run(group.pixels)
             buffers.give(group.pixels)
             for at, frame in enumerate(group.frames):

@@ -1,6 +1,6 @@
 """The steps from pictures to the model's input, each a small generator that keeps the order.
 
-    sight -> locate -> gather
+    sight -> locate -> collect -> prepare
 
 ``Reader.read`` and ``Reader.stream`` are made of the same ones, so a frame gets the same answer in either.
 """
@@ -22,7 +22,17 @@ from .orientation import orientation_of
 from .preprocess import FieldOfView, find_field_of_view, preprocess_planes
 from .spec import InputSpec
 
-__all__ = ["Batch", "Buffers", "Prepared", "Sighted", "check_frame", "gather", "locate"]
+__all__ = [
+    "Batch",
+    "Buffers",
+    "Collected",
+    "Prepared",
+    "Sighted",
+    "check_frame",
+    "collect",
+    "locate",
+    "prepare",
+]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -78,6 +88,16 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Collected:
+    """Frames in order, and the ``pictures`` of those that have one; ``size`` is how many there may be."""
+
+    frames: list[Prepared]
+    pictures: list[Sighted]
+    field_of_view: FieldOfView | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Frames in order; ``pixels`` uint8 RGB (n, size, size, 3) holds those that have a picture, in the same order.
 
@@ -87,7 +107,7 @@ class Batch:
     frames: list[Prepared]
     pixels: Frame
     field_of_view: FieldOfView | None
-    pictures: dict[int, Sighted]
+    pictures: list[Sighted]
 
 
 class Buffers:
@@ -144,38 +164,37 @@ def locate(
     yield from ((held, field_of_view) for held in waiting)
 
 
-def gather(
-    located: Iterable[tuple[Sighted, FieldOfView | None]],
-    spec: InputSpec,
-    *,
-    batch: Callable[[], int],
-    buffers: Buffers,
-) -> Iterator[Batch]:
-    """The model's input of ``batch()`` pictures at a time, the last time of what is left.
-
-    ``batch`` is asked as a batch begins.
-    """
+def collect(
+    located: Iterable[tuple[Sighted, FieldOfView | None]], *, batch: Callable[[], int]
+) -> Iterator[Collected]:
+    """The frames of ``batch()`` pictures at a time, the last time of what is left. It is asked as a batch begins."""
     frames: list[Prepared] = []
-    pictures: dict[int, Sighted] = {}
-    pixels: Frame | None = None
-    size, row = 0, 0
+    pictures: list[Sighted] = []
+    size = 0
     box: FieldOfView | None = None
     for one, box in located:
-        if pixels is None:
-            size, row = batch(), 0
-            pixels = buffers.take((size, spec.size, spec.size, 3))
-        if one.picture is None or (planes := one.planes()) is None:
+        size = size or batch()
+        if one.picture is None:
             frames.append(Prepared(one.index, None, one.detail, one.duplicate_of))
         else:
-            pictures[row] = one
-            preprocess_planes(planes, spec, box, out=pixels[row])
-            frames.append(Prepared(one.index, row))
-            row += 1
-        if row == size or len(frames) >= _MOST_EMPTY * size:
-            yield Batch(frames, pixels[:row], box, pictures)
-            frames, pictures, pixels = [], {}, None
-    if pixels is not None:
-        yield Batch(frames, pixels[:row], box, pictures)
+            frames.append(Prepared(one.index, len(pictures)))
+            pictures.append(one)
+        if len(pictures) == size or len(frames) >= _MOST_EMPTY * size:
+            yield Collected(frames, pictures, box, size)
+            frames, pictures, size = [], [], 0
+    if frames:
+        yield Collected(frames, pictures, box, size)
+
+
+def prepare(collected: Collected, spec: InputSpec, buffers: Buffers) -> Batch:
+    """Their pixels as the model takes them. Serves several threads at once."""
+    pixels = buffers.take((collected.size, spec.size, spec.size, 3))
+    for one, out in zip(collected.pictures, pixels, strict=False):
+        planes = one.planes()
+        assert planes is not None  # it has a picture
+        preprocess_planes(planes, spec, collected.field_of_view, out=out)
+    pictures = collected.pictures
+    return Batch(collected.frames, pixels[: len(pictures)], collected.field_of_view, pictures)
 
 
 def check_frame(index: int, frame: Any) -> Frame:

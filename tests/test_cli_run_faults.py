@@ -216,7 +216,7 @@ def test_control_c_leaves_nothing(call, exam: Path, red_model: Path, monkeypatch
     assert len(batches) == 2
     assert [path.name for path in Path("all").iterdir()] == ["exam"]
     assert [path.name for path in Path("all/exam").iterdir()] == [JOURNAL]
-    assert not any(thread.name in ("decode", "prepare", "infer") for thread in threading.enumerate())
+    assert not any(thread.name in ("decode", "lane", "infer") for thread in threading.enumerate())
 
 
 def test_a_full_disk_leaves_what_is_answered(

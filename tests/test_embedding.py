@@ -42,7 +42,7 @@ def result(study: Study) -> tuple[dict[str, Any], str]:
 
 
 def reading_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name in ("decode", "prepare", "infer")]
+    return [thread.name for thread in threading.enumerate() if thread.name in ("decode", "lane", "infer")]
 
 
 def test_several_threads_read_at_once(red: Reader, exam: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_order_is_that_of_the_streams(lanes: int, depth: int) -> None:
             yield number, item
 
     streams = (stream(number, length) for number, length in enumerate(lengths))
-    got = list(side_by_side(streams, lanes=lanes, depth=depth))
+    got = list(side_by_side(streams, lanes=lanes, depth=depth, ahead=depth))
     assert got == [(number, item) for number, length in enumerate(lengths) for item in range(length)]
     assert no_lane_left()
 
@@ -47,7 +47,7 @@ def test_streams_are_at_work_at_once_and_hold_no_more_than_they_may() -> None:
                 assert release.wait(10)
             yield item
 
-    items = side_by_side(map(stream, range(3)), lanes=3, depth=4)
+    items = side_by_side(map(stream, range(3)), lanes=3, depth=4, ahead=4)
     got: list[int] = []
     taker = threading.Thread(target=lambda: got.extend(items))
     taker.start()
@@ -80,7 +80,7 @@ def test_an_error_comes_behind_the_items_before_it(lanes: int) -> None:
 
     got: list[int] = []
     with pytest.raises(ValueError, match="stream 2"):
-        got.extend(side_by_side(map(stream, range(100)), lanes=lanes, depth=2))
+        got.extend(side_by_side(map(stream, range(100)), lanes=lanes, depth=2, ahead=2))
     assert got == list(range(30))
     assert closed[:1] == [0]
     assert {0, 1, 2} <= set(closed) <= set(range(6))
@@ -94,7 +94,7 @@ def test_an_error_in_the_source_of_streams_is_raised() -> None:
 
     got: list[int] = []
     with pytest.raises(OSError, match="source"):
-        got.extend(side_by_side(streams(), lanes=2, depth=1))
+        got.extend(side_by_side(streams(), lanes=2, depth=1, ahead=1))
     assert got == [1, 2]
 
 
@@ -107,7 +107,7 @@ def test_closing_early_ends_all() -> None:
         finally:
             closed.append(number)
 
-    items = side_by_side(map(stream, range(10)), lanes=3, depth=2)
+    items = side_by_side(map(stream, range(10)), lanes=3, depth=2, ahead=2)
     assert next(items) == 0
     items.close()
     assert 0 in closed
