@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from .colours import to_rgb
-from .ffmpeg import MOST_PIXELS, open_decoder
+from .ffmpeg import MOST_PIXELS, decode_heard, open_decoder
 
 __all__ = ["Connection", "Length"]
 
@@ -109,8 +109,14 @@ class Connection:
         for packet in self._packets():
             failed = packet is not None and packet.is_corrupt
             pictures: list[VideoFrame] = []
+            # The decoder keeps pictures back: what it complains of is told by the packet's mark.
+            spoilt: list[bool] = []
+            if packet is not None:
+                packet.opaque = spoilt
             try:
-                pictures = decoder.decode(packet)
+                pictures, complained = decode_heard(decoder, packet)
+                if complained:
+                    spoilt.append(True)
             except av.error.FFmpegError:
                 failed = packet is not None
             if failed and not pictures:
@@ -118,7 +124,7 @@ class Connection:
                 yield None
             for picture in pictures:
                 self.answered = True
-                sound = not (failed or picture.is_corrupt)
+                sound = not (failed or picture.opaque or picture.is_corrupt)
                 broken = not sound or (broken and not (picture.key_frame or decoder.codec.intra_only))
                 yield None if broken else to_rgb(picture)
 

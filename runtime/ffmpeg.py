@@ -5,10 +5,14 @@ FFmpeg conceals what it can and stays silent. How much it admits depends on the 
 1,417 (FFmpeg 8.1): one thread reports 190 of them, again and again the same; slice threads 0; frame
 threads 177 to 190, differing from run to run. So a decoder has one thread, always, and there is no option for
 it; several decoders may work side by side (``groups``).
+
+A slice with a damaged header it may leave out and say so in its log alone: the picture shows what lay in its memory.
+So its log is listened to, in the thread that decodes.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +20,7 @@ from pathlib import Path
 
 import av
 import av.error
+import av.logging
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.packet import Packet
@@ -28,6 +33,7 @@ from .errors import InputError
 __all__ = [
     "MOST_PIXELS",
     "Step",
+    "decode_heard",
     "decode_packets",
     "drain",
     "open_decoder",
@@ -45,6 +51,12 @@ MOST_PIXELS = 1 << 26
 # Read errors in a row after which a source is taken as ended: a broken index can point nowhere for every
 # sample.
 _MOST_ERRORS = 1000
+# Decoders that log errors which they report in no other way, and nothing while all is well.
+_HEARD = frozenset({"h264", "hevc"})
+# Supplemental information has no part in the picture, and some recorders write too little of it.
+_HARMLESS = "SEI type"
+# Lines from elsewhere go to Python's log, where nobody asked for them.
+logging.getLogger("libav").addHandler(logging.NullHandler())
 
 
 def quote(path: Path) -> str:
@@ -111,7 +123,7 @@ def picture_packets(source: InputContainer, stream: VideoStream) -> Iterator[Pac
 class Step:
     """What came of sending one packet: the number sent so far, and pictures with the index of their packet.
 
-    ``failed`` is the index of a packet that the decoder refused; ``last``: nothing more will come.
+    ``failed`` is the index of a packet that the decoder refused or complained of; ``last``: nothing more will come.
     """
 
     sent: int
@@ -160,9 +172,28 @@ def send(
             packet = _shown(packet)
         # A fresh object each: PyAV keeps marks by identity, and small integers are one object everywhere.
         packet.opaque = (index,)
-        return Step(index + 1, _match(decoder.decode(packet), waiting))
+        pictures, complained = decode_heard(decoder, packet)
+        return Step(index + 1, _match(pictures, waiting), index if complained else None)
     except av.error.FFmpegError:
         return Step(index + 1, [], index)
+
+
+def decode_heard(
+    decoder: VideoCodecContext, packet: Packet[VideoStream] | None
+) -> tuple[list[VideoFrame], bool]:
+    """What a decoder of ``open_decoder`` makes of a packet, and whether its log complains of it.
+
+    Raises ``av.error.FFmpegError`` for one that it refuses.
+    """
+    if decoder.name not in _HEARD:
+        return decoder.decode(packet), False
+    # Of this thread alone. A program that reads with PyAV itself may listen to more, or to nothing.
+    with av.logging.Capture() as said:
+        pictures = decoder.decode(packet)
+    complained = any(
+        level <= av.logging.ERROR and not message.startswith(_HARMLESS) for level, _, message in said
+    )
+    return pictures, complained
 
 
 def drain(decoder: VideoCodecContext, waiting: dict[int, int | None]) -> list[tuple[int, VideoFrame]]:
@@ -189,6 +220,10 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
     decoder.thread_count = 1
     decoder.options = {"err_detect": detect, "max_pixels": str(MOST_PIXELS)}
     decoder.copy_opaque = True
+    if (av.logging.get_level() or 0) < av.logging.ERROR:
+        av.logging.set_level(av.logging.ERROR)
+    # Or of two decoders that say the same one after the other, the second would not be heard.
+    av.logging.set_skip_repeated(False)
     try:
         decoder.open(strict=False)
     except av.error.FFmpegError as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
+import av.logging
 import damage
 import numpy as np
 import pytest
@@ -37,6 +38,56 @@ def test_bit_flips_in_a_real_recording_are_found_again_and_again(tmp_path: Path,
     with ThreadPoolExecutor(2) as pool:
         for other in pool.map(lambda _: details(list(decode(container))), range(2)):
             assert other == details(pictures)
+
+
+def heard(path: Path) -> tuple[set[int], set[int]]:
+    """Packets that FFmpeg logs an error of, and those that it reports in another way, by a decoder of our own."""
+    lines, reported = set(), set()
+    with ffmpeg.open_recording(path) as (source, stream):
+        decoder = ffmpeg.open_decoder(path, stream)
+        packets = list(ffmpeg.picture_packets(source, stream))
+        at = {packet.pts: index for index, packet in enumerate(packets)}
+        absent = set(at.values())
+        for index, packet in enumerate([*packets, None]):
+            with av.logging.Capture() as said:
+                try:
+                    pictures = decoder.decode(packet)
+                except av.error.FFmpegError:
+                    pictures = []
+                    reported.add(index)
+            if any(level <= av.logging.ERROR for level, *_ in said):
+                lines.add(index)
+            absent -= {at[picture.pts] for picture in pictures}
+            reported |= {at[picture.pts] for picture in pictures if picture.is_corrupt}
+    return lines, reported | absent
+
+
+@pytest.mark.parametrize("kind", ["h264.mp4", "slices.mp4"])
+def test_a_slice_that_only_the_log_tells_of_is_damage(kind: str, tmp_path: Path, monkeypatch) -> None:
+    """A flip in a slice's header that FFmpeg neither flags nor refuses, and leaves the slice out."""
+    monkeypatch.setattr(groups, "_SHORTEST", 1)
+    options = {"bf": "3"} | ({"x264-params": "slices=3"} if kind == "slices.mp4" else {})
+    source = damage.encode(tmp_path / kind, options=options)
+    assert heard(source) == (set(), set())
+    where, whole = damage.places(source), source.read_bytes()
+    rng = np.random.default_rng(4)
+    path = tmp_path / f"flipped_{kind}"
+    told = 0
+    for picture in rng.integers(1, 59, 60).tolist():
+        data = bytearray(whole)
+        # Behind a length of four bytes; the header of a slice takes some ten.
+        data[where[picture][0] + 4 + int(rng.integers(12))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        lines, reported = heard(path)
+        if not lines - reported:
+            continue
+        told += 1
+        container, pictures = read(path)
+        damaged = {container.order[each.index] for each in pictures if each.detail == "damaged"}
+        assert damaged == lines | reported
+        assert details(pictures) == expected_details(container, damaged)
+        assert details(list(decode(container, lanes=3))) == details(pictures)
+    assert told >= 3
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
