@@ -119,7 +119,8 @@ def command(
             note=note,
         )
     if skipped:
-        click.echo(f"warning: {len(skipped)} images could not be read and are left out", err=True)
+        what = f"{len(skipped)} image{'s' * (len(skipped) > 1)}"
+        click.echo(f"warning: {what} could not be read and left out", err=True)
     if as_json:
         echo_json({"run": str(out), "skipped": skipped, "config": config.to_dict()})
     else:

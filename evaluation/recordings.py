@@ -3,7 +3,8 @@
     python -m capsule_edge.evaluation.recordings RESULT TRUTH.csv [RESULT TRUTH.csv ...] [--out DIR]
 
 RESULT is the folder that ``capsule-edge run`` left. ``TRUTH.csv`` has ``index,frame_number,time_s,label``, one row for
-each frame in presentation order; the times may be left out. Ends in one line of JSON.
+each frame in presentation order; the times may be left out. Whether a model was trained on a recording's video, which
+the recording's name names, is told of the installed models and of those of ``--model``. Ends in one line of JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import capture_scale, time_kind
+from capsule_edge.runtime.shipped import INSTALLED, default_model
 from capsule_edge.runtime.spec import ModelSpec
 
 from ._files import check_free
@@ -28,8 +31,9 @@ from ._module import run_module
 from .events import Span, labelled_events, reading_curve
 from .findings import FoundEvent, Reading, score_findings
 from .samples import label_key, read_rows
+from .training_videos import video_mark
 
-__all__ = ["Answers", "compare_with_truth", "read_answers", "summarise"]
+__all__ = ["Answers", "compare_with_truth", "describe_training", "read_answers", "summarise"]
 
 _EVENT = ("label", "start_index", "end_index", "peak_index", "peak_p", "start_s", "end_s")
 _FRAMES_HINT = "name the folder that 'capsule-edge run' left"
@@ -81,8 +85,13 @@ def read_answers(run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float 
     return Answers(path.parent.name, np.array(joined.labels), times * scale, values)
 
 
-def compare_with_truth(folder: Path, truth: Path) -> dict[str, Any]:
+def compare_with_truth(
+    folder: Path, truth: Path, specs: Mapping[str, ModelSpec] | None = None
+) -> dict[str, Any]:
     """Frame figures of one recording, its ``reading`` for ``findings``, and its true and found events as ``spans``.
+
+    ``seen_in_training`` is whether the model was trained on a video of the recording's name, by that of ``specs`` (by
+    SHA-256 of their files) which read it; None where none did, or does not say.
 
     A frame to which the truth gives no time has that of the run. ``unknown_labels`` are those of the truth that the
     model does not have: such a finding is never hit, and may be seen under another name. Raises ``InputError`` for a
@@ -91,7 +100,7 @@ def compare_with_truth(folder: Path, truth: Path) -> dict[str, Any]:
     path = folder / "frames.csv"
     joined = _join(path, truth)
     rows, labels = joined.rows, joined.labels
-    name, found = _study(folder)
+    name, model, found = _study(folder)
     known = [column[2:] for column in rows[0] if column.startswith("p_")]
     if "p_normal" not in rows[0]:
         raise InputError(f"{path} lacks the column 'p_normal': its model knows no normal frame")
@@ -113,6 +122,7 @@ def compare_with_truth(folder: Path, truth: Path) -> dict[str, Any]:
         "frames": len(rows),
         "answered": len(answered),
         "unknown_labels": joined.unknown(known),
+        "seen_in_training": _was_seen(name, (specs or {}).get(model)),
         "largest_time_difference_s": float(apart.max()) if len(apart) else None,
         "frame_accuracy": float(np.mean([rows[i]["label"] == labels[i] for i in answered])),
         "always_normal": float(np.mean([labels[i] == "normal" for i in answered])),
@@ -138,6 +148,16 @@ def compare_with_truth(folder: Path, truth: Path) -> dict[str, Any]:
 def summarise(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Event figures over recordings, as ``findings`` defines them."""
     return score_findings([document["reading"] for document in documents])
+
+
+def describe_training(document: Mapping[str, Any]) -> str:
+    """What is known of the recording's part in the model's training, in one line."""
+    told = {
+        True: "was in the training of the model that read it: its figures say nothing about others",
+        False: "was not in the training of the model that read it",
+        None: "may have been in the training of the model that read it: that is not known (--model names a file)",
+    }
+    return f"{document['recording']} {told[document['seen_in_training']]}"
 
 
 @dataclass(frozen=True)
@@ -179,14 +199,20 @@ def _numbers(path: Path, cells: Sequence[str], name: str) -> npt.NDArray[np.floa
         raise InputError(f"{path} has a {name} that is no number: {error}") from None
 
 
-def _study(folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The recording's name and its events."""
+def _was_seen(recording: str, spec: ModelSpec | None) -> bool | None:
+    videos = None if spec is None else spec.provenance.get("training_videos")
+    return None if videos is None else video_mark(Path(recording).stem) in videos
+
+
+def _study(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
+    """The recording's name, the SHA-256 of the model that read it, and its events."""
     try:
         study = json.loads((folder / "study.json").read_text("utf-8"))
-        name, events = study["source"]["name"], [{key: e[key] for key in _EVENT} for e in study["events"]]
+        name, model = study["source"]["name"], study["model"]["sha256"]
+        events = [{key: e[key] for key in _EVENT} for e in study["events"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} holds no study.json that can be read: {error}") from None
-    return str(name), events
+    return str(name), str(model), events
 
 
 def main() -> None:
@@ -194,6 +220,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", nargs="+", type=Path, metavar="RESULT TRUTH")
+    parser.add_argument("--model", action="append", default=[], help="a model that read some; repeatable")
     parser.add_argument("--out", type=Path, help="folder for plots (PNG), one HTML page and the JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace the report that is there")
     options = parser.parse_args()
@@ -204,7 +231,10 @@ def main() -> None:
         from .recordings_report import SIGN, write_recordings
 
         check_free(options.out, SIGN, overwrite=options.overwrite)
-    documents = [compare_with_truth(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
+    installed = [default_model(name) for name in INSTALLED]
+    models = [open_model(model, threads=1) for model in (*installed, *options.model)]
+    specs = {model.sha256: model.spec for model in models}
+    documents = [compare_with_truth(*pair, specs) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
     summary = summarise(documents)
     if options.out is not None:
         for path in write_recordings(documents, summary, options.out, overwrite=options.overwrite):
@@ -216,6 +246,8 @@ def main() -> None:
                 " such findings cannot be hit, only seen under another name",
                 file=sys.stderr,
             )
+        if document["seen_in_training"]:
+            print(f"warning: {describe_training(document)}", file=sys.stderr)
         spans = document.pop("spans")
         document.pop("reading")
         apart = document["largest_time_difference_s"]
@@ -225,6 +257,7 @@ def main() -> None:
             f" label right on {document['frame_accuracy']:.1%} (always normal {document['always_normal']:.1%});"
             f" findings: {len(spans['true'])}, events: {len(spans['found'])}"
         )
+        print(f"  {describe_training(document)}")
         for span in spans["true"]:
             print(f"  finding {span.label:18} {span.start_s:9.3f} - {span.end_s:9.3f} s")
         for span in spans["found"]:

@@ -20,6 +20,7 @@ from ._extras import require
 from ._files import write_together
 from ._pages import inline_svg, page, png, table
 from .events import Span, reading_curve
+from .recordings import describe_training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,6 +94,7 @@ def to_html(documents: Documents, summary: Mapping[str, Any], figures: Mapping[s
     parts = [
         "<h1>Recordings</h1><h2>Events</h2>",
         table(["figure", "value"], [[name, _n(value)] for name, value in overall]),
+        *(f"<p>{html.escape(describe_training(document))}.</p>" for document in documents),
         "<h2>Sensitivity to abnormal frames by the share of all frames that is read</h2>",
         table(heads, rows),
     ]

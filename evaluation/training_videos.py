@@ -65,5 +65,5 @@ def describe_overlap(overlap: Mapping[str, int] | None, frames: int) -> str:
     seen, videos, nameless = (overlap[name] for name in ("frames", "videos", "frames_without_video"))
     line = f"{seen:,} of the {frames:,} frames are of videos that the model was trained on"
     if videos:
-        line += f" ({videos:,} videos): it has seen them"
+        line += f" ({videos:,} video{'s' * (videos > 1)}): it has seen them"
     return line + (f"; {nameless:,} name no video" if nameless else "")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 LABELS = ("normal", "ulcer")
+MODEL = "5" * 64
 FRAMES, ULCER = 60, range(20, 30)
 _COLUMNS = "index,pts,time_s,status,duplicate_of,detail,label"
 _EVENT = {"label": "ulcer", "start_index": 20, "end_index": 29, "peak_index": 25, "peak_p": 0.8}
@@ -22,7 +23,7 @@ def write_run(folder: Path, labels: Sequence[str] = LABELS) -> Path:
     rows.append(f"{FRAMES - 1},,,missing,,,,,")
     (folder / "frames.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     event = {"id": 1, **_EVENT, "start_s": 10.0, "end_s": 15.0}
-    study = {"source": {"name": "exam.mp4"}, "events": [event]}
+    study = {"source": {"name": "exam.mp4"}, "model": {"sha256": MODEL}, "events": [event]}
     (folder / "study.json").write_text(json.dumps(study), encoding="utf-8")
     return folder
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_samples import FRAMES, LABELS, write_run, write_truth
+from run_samples import FRAMES, LABELS, MODEL, write_run, write_truth
 from tiny_model import write_tiny_model
 
 from capsule_edge.evaluation import event_fit, recordings
 from capsule_edge.evaluation._module import run_module
 from capsule_edge.evaluation.recordings import compare_with_truth, read_answers, summarise
 from capsule_edge.evaluation.recordings_report import write_recordings
+from capsule_edge.evaluation.training_videos import video_mark
 from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError, OutputError
 
@@ -132,6 +133,24 @@ def test_a_run_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, name: st
     (run / name).write_text(change((run / name).read_text("utf-8")), encoding="utf-8")
     with pytest.raises(InputError, match=said):
         compare_with_truth(run, truth)
+
+
+@pytest.mark.parametrize(("video", "seen"), [("exam", True), ("exam2", False), (None, None)])
+def test_a_recording_of_a_training_video_is_told(
+    run: Path, tmp_path: Path, video: str | None, seen: bool | None
+) -> None:
+    provenance = {} if video is None else {"training_videos": [video_mark(video)]}
+    model = write_tiny_model(tmp_path / "m.onnx", labels=LABELS, provenance=provenance)
+    opened = open_model(model)
+    study = run / "study.json"
+    study.write_text(study.read_text("utf-8").replace(MODEL, opened.sha256), encoding="utf-8")
+    truth = write_truth(tmp_path / "truth.csv")
+    assert compare_with_truth(run, truth, {opened.sha256: opened.spec})["seen_in_training"] is seen
+    assert compare_with_truth(run, truth)["seen_in_training"] is None
+    done = call(recordings, run, truth, "--model", model)
+    assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
+    assert ("warning: exam.mp4 was in the training" in done.stderr) == (seen is True)
+    assert ("may have been" in done.stdout) == (seen is None)
 
 
 def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def document(name: str, *, abnormal: bool = True) -> dict[str, Any]:
         "answered": 99,
         "frame_accuracy": 0.5,
         "always_normal": 0.8,
+        "seen_in_training": None,
         "sensitivity_by_share_read": [{"share": 0.1, "sensitivity": 0.25 if abnormal else None}],
         "reading": Reading(name, labels, scores, [FoundEvent("polyp", 61, 78, 70, 0.9)]),
         "spans": {
@@ -71,6 +72,7 @@ def test_the_page_stands_alone_and_escapes_names(documents: list[dict[str, Any]]
     assert page.count("<svg") == 2
     assert "<b>a" not in page
     assert "temporal mAP at IoU 0.5" in page
+    assert page.count("may have been in the training of the model") == 2
     # One of two recordings has a finding, which is hit; the event of the other is false.
     assert "<td>of them hit</td><td>1</td>" in page
     assert "<td>event precision at IoU 0.5</td><td>0.500</td>" in page

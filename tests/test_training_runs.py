@@ -216,7 +216,7 @@ def test_a_corrupt_image_is_named_skipped_and_counted(data: Path, tmp_path: Path
         command, [*arguments(folder, tmp_path / "run", "epochs=1"), "--json"], catch_exceptions=False
     )
     assert [Path(file).name for file in json.loads(result.stdout)["skipped"]] == ["7.png", "8.png"]
-    assert "warning: 2 images could not be read and are left out" in result.stderr
+    assert "warning: 2 images could not be read and left out" in result.stderr
     provenance = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["spec"]["provenance"]
     assert (provenance["frames"], provenance["unreadable"]) == (190, 2)
     samples = [Sample(Path("x"), "polyp", video_id=f"v{i}") for i in range(12)]
