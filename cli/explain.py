@@ -51,7 +51,8 @@ def command(
 
     MODEL is a model file (or standard or small: those installed), whose class-activation maps need no training
     framework, or the RUN folder that 'train' left: then the sheet has the last layer, or with --layers one row a
-    layer, with its Grad-CAM for the top label (or --label) and its liveliest channels. An image that cannot be read is
+    layer, with its Grad-CAM for the top label (or --label) and its liveliest channels. Each map has a scale of its
+    own: red is where most of the evidence for its label lies, however little that is. An image that cannot be read is
     named and left out.
     """
     from capsule_edge.evaluation.contact_sheet import sheet, write_png
