@@ -32,10 +32,10 @@ _SHORTEST = 32
 _LONGEST = 512
 _MOST_BYTES = 1 << 24
 # Pictures handed over at once; how many such may wait of the group whose turn it is, and how many bytes of pictures of
-# those behind it: a third of a long group, or its decoder soon works alone.
+# those behind it: enough that the decoder whose turn it is seldom works alone.
 _CHUNK = 4
 _DEPTH = 4
-_AHEAD_BYTES = 1 << 24
+_AHEAD_BYTES = 10 << 20
 
 # NAL units by codec (ITU-T H.264 table 7-1, H.265 table 7-1): slices that reset the decoder, other slices, and what
 # says nothing about how slices are decoded (delimiters, supplemental information, filler).

@@ -66,7 +66,7 @@ def decode(container: Container, *, lanes: int = 1) -> Generator[Picture]:
     """Every present picture of ``container``, in presentation order, decoded as it is asked for.
 
     Up to ``lanes`` groups of pictures are decoded side by side, where the recording has such (``groups``);
-    what comes is the same. Holds at most some sixty pictures, and as many more or 16 MB with several lanes. The
+    what comes is the same. Holds at most some sixty pictures, and as many more or 10 MiB with several lanes. The
     file is closed when the generator ends or is closed.
 
     Raises ``InputError`` when the file is no longer the one that was scanned.
