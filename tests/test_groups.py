@@ -50,7 +50,7 @@ def told(container: Container, lanes: int) -> list[tuple[Any, ...]]:
 
 
 def account(container: Container, lanes: int) -> list[tuple[int, str, str]]:
-    """Without the pictures: where a slice is lost and FFmpeg does not say so, it shows what lay in the memory."""
+    """Without the pictures, which may differ where damage goes unnoticed."""
     return [(p.index, p.status, p.detail) for p in decode(container, lanes=lanes)]
 
 
