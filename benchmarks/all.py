@@ -1,13 +1,15 @@
 """Every benchmark whose results are committed, and the README's table of them, in one command.
 
     python -m capsule_edge.benchmarks.all [--quick] [--only NAME]... [--again] [--out benchmarks/results]
+        [--work out/benchmarks]
 
-Run it in the root of the repository, on an idle machine, with ``CAPSULE_EDGE_DATA`` set; some 12 minutes on two cores,
-once the reference examination and the peers' environments are made (below ``out/benchmarks``, kept). Each benchmark is
-a process of its own and leaves one JSON file as soon as it ends, so a run that was stopped goes on where it was: what
-is there of the same command, commit, models and processor is not measured again unless ``--again``. Last the table in
-README.md is written. ``--quick`` tries everything in some 3 minutes, by default into ``out/benchmarks/quick``, and
-leaves README.md alone. ``--render`` measures nothing and writes the table: after models were replaced it says so there.
+Run it in the root of the repository, on an idle machine, with ``CAPSULE_EDGE_DATA`` set; some 30 minutes on two cores,
+once the reference examination and the peers' environments are made (below ``--work``, kept). Each benchmark is a
+process of its own and leaves one JSON file as soon as it ends. What is there of the same command, code, models and
+processor is not measured again unless ``--again``, so a run that was stopped goes on where it was; of a benchmark that
+fails the others are measured all the same, and the run ends with an error. Last the tables are written. ``--quick``
+tries everything in some 5 minutes, by default into ``out/benchmarks/quick``, and leaves the documents alone.
+``--render`` measures nothing and writes the tables: after models were replaced they say so.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +41,11 @@ __all__ = ["STEPS", "Step", "measure_all"]
 
 RESULTS = Path("benchmarks/results")
 WORK = Path("out/benchmarks")
-EXAM, PART = WORK / "exam.mp4", WORK / "exam-part.mp4"
-# Frames of the part: enough for the stages, and little enough for the slowest peer.
-_PART = 700
+EXAM = WORK / "exam.mp4"
+# Frames of the parts: a sixteenth of the examination, of which the start of a run is little and which the slowest peer
+# reads in half a minute; and enough to see that it runs.
+PARTS = {frames: WORK / f"exam-{frames}.mp4" for frames in (FRAMES // 16, 300)}
+PART, SHORT = PARTS.values()
 _SIZE = 224
 _MODELS = {
     "standard-fp32": "runtime/models/capsule-edge.fp32.onnx",
@@ -53,7 +58,7 @@ _MODELS = {
     "224-int8": f"{WORK}/capsule-edge-{_SIZE}.int8.onnx",
 }
 # What is made for the commands that read it.
-_MADE = (EXAM, PART, _MODELS["224-fp32"])
+_MADE = (EXAM, *PARTS.values(), _MODELS["224-fp32"])
 _VAL = "$CAPSULE_EDGE_DATA/recordings/bca26705313a4644.mp4"
 
 
@@ -85,17 +90,17 @@ STEPS = (
     Step(
         "stages",
         _with("stages", f"{PART} {_MODELS['standard-int8']}"),
-        _with("stages", f"{PART} {_MODELS['standard-int8']} --rounds 1"),
+        _with("stages", f"{SHORT} {_MODELS['standard-int8']} --rounds 1"),
     ),
     Step(
         "stages-small",
         _with("stages", f"{PART} {_MODELS['small-int8']}"),
-        _with("stages", f"{PART} {_MODELS['small-int8']} --rounds 1"),
+        _with("stages", f"{SHORT} {_MODELS['small-int8']} --rounds 1"),
     ),
     Step(
         "scaling",
         _with("scaling", f"{EXAM} --model {_MODELS['small-int8']} --work {WORK}/scaling --plot {RESULTS}/scaling.png"),
-        _with("scaling", f"{PART} --model {_MODELS['small-int8']} --work {WORK}/scaling-quick --rounds 1 --frames 60"),
+        _with("scaling", f"{SHORT} --model {_MODELS['small-int8']} --work {WORK}/scaling-quick --rounds 1 --frames 60"),
     ),
     Step(
         "mlperf",
@@ -117,13 +122,13 @@ STEPS = (
     Step(
         "peers-exam",
         _with("peers", f"{PART} {_PEERS} --rounds 2"),
-        _with("peers", f"{PART} {_PEERS} --rounds 1"),
+        _with("peers", f"{SHORT} {_PEERS} --rounds 1"),
         limit_s=7200,
     ),
     Step(
         "peers-recording",
-        _with("peers", f"{_VAL} {_PEERS} --rounds 1"),
-        _with("peers", f"{_VAL} {_PEERS} --rounds 1"),
+        _with("peers", f"{_VAL} {_PEERS} --rounds 2"),
+        _with("peers", f"{SHORT} {_PEERS} --rounds 1"),
         limit_s=7200,
     ),
 )  # fmt: skip
@@ -138,13 +143,13 @@ def measure_all(
     again: bool,
     run: Callable[[str, float], dict[str, Any]],
     tell: Callable[[str], None] = lambda _: None,
-) -> dict[str, Result]:
+) -> tuple[dict[str, Result], list[str]]:
     """Measure the ``steps`` that ``out`` does not have yet, each written as soon as it is there.
 
-    ``run`` takes a command and a limit in seconds and gives the JSON of its last line. The answer is all that ``out``
-    then has. Raises what ``run`` raises.
+    ``run`` takes a command and a limit in seconds and gives the JSON of its last line, or raises ``InputError``. The
+    answer is all that ``out`` then has, and the names of the steps that failed.
     """
-    kept = read_results(out)
+    kept, failed = read_results(out), []
     commit, models = describe_commit(root), hash_models(root)
     for step in steps:
         command = step.quick if quick else step.command
@@ -167,7 +172,12 @@ def measure_all(
             continue
         tell(f"{step.name}: {command}")
         others = cores_in_use()
-        found = run(command, step.limit_s)
+        try:
+            found = run(command, step.limit_s)
+        except InputError as error:
+            tell(f"{step.name}: {error}")
+            failed.append(step.name)
+            continue
         # The card is one place for each result: here.
         found.pop("machine", None)
         done: dict[str, Any] = {
@@ -179,12 +189,18 @@ def measure_all(
         kept[step.name] = Result(**{**vars(about), **done})
         write_result(kept[step.name], out)
         tell(f"{step.name}: {done['seconds']} s")
-    return kept
+    return kept, failed
 
 
-def run_command(command: str, limit_s: float) -> dict[str, Any]:
-    """The JSON of the last line of what a command of ours says. Raises ``InputError`` with its last complaint."""
+def run_command(command: str, limit_s: float, places: Mapping[Path, Path] | None = None) -> dict[str, Any]:
+    """The JSON of the last line of what a command of ours says. Raises ``InputError`` with its last complaint.
+
+    What it names below a folder of ``places`` is read and written below the other.
+    """
     words = [os.path.expandvars(word) for word in command.split()]
+    for named, meant in (places or {}).items():
+        below = f"{named.as_posix()}/"
+        words = [str(meant / word.removeprefix(below)) if word.startswith(below) else word for word in words]
     if words[0] == "python":
         words[0] = sys.executable
     elif words[0] == "capsule-edge":
@@ -202,26 +218,30 @@ def run_command(command: str, limit_s: float) -> dict[str, Any]:
     return answer
 
 
-def _prepare(root: Path, *, quick: bool, tell: Callable[[str], None]) -> None:
-    """Make what the commands read: the examination or its first part, and the standard network at 224 pixels."""
+def _prepare(root: Path, work: Path, *, quick: bool, tell: Callable[[str], None]) -> None:
+    """Make what the commands read: the examination, its parts, and the standard network at 224 pixels."""
     if not find_recordings():
         raise InputError("the shared recordings are not there", hint="name their folder in CAPSULE_EDGE_DATA")
-    (root / WORK).mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     for precision in ("fp32", "int8"):
-        resize_input(root / _MODELS[f"standard-{precision}"], _SIZE, root / _MODELS[f"{_SIZE}-{precision}"])
-    exam, part = root / EXAM, root / PART
+        made = work / Path(_MODELS[f"{_SIZE}-{precision}"]).name
+        resize_input(root / _MODELS[f"standard-{precision}"], _SIZE, made)
+    exam = work / EXAM.name
     if not quick and not exam.exists():
         tell(f"writing the reference examination, {FRAMES} frames: some minutes")
-        partial = exam.with_name("partial.mp4")
-        write_exam(partial, recordings=find_recordings())
-        partial.replace(exam)
-    if not part.exists():
+        unfinished = exam.with_name("partial.mp4")
+        write_exam(unfinished, recordings=find_recordings())
+        unfinished.replace(exam)
+    for frames, named in PARTS.items():
+        part = work / named.name
+        if part.exists() or (quick and named == PART):
+            continue
         if exam.exists():
-            cut_recording(exam, _PART, part)
+            cut_recording(exam, frames, part)
         else:
-            partial = part.with_name("partial.mp4")
-            write_exam(partial, frames=_PART, recordings=find_recordings())
-            partial.replace(part)
+            unfinished = part.with_name("partial.mp4")
+            write_exam(unfinished, frames=frames, recordings=find_recordings())
+            unfinished.replace(part)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -236,6 +256,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--again", action="store_true", help="measure also what is there already")
     parser.add_argument("--render", action="store_true", help="measure nothing, write the table in README.md")
     parser.add_argument("--out", type=Path, help=f"folder of the results, {RESULTS} in full")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=WORK,
+        help="where what is read is made and kept: exam.mp4, envs, models, logs",
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.only or () if name not in names]
     if unknown:
@@ -249,14 +275,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(what, file=sys.stderr, flush=True)
 
     results: Mapping[str, Result]
+    failed: list[str] = []
     if options.render:
         results = read_results(out)
     else:
         steps = [step for step in STEPS if not options.only or step.name in options.only]
         if any(str(made) in step.command for step in steps for made in _MADE):
-            _prepare(root, quick=options.quick, tell=tell)
-        results = measure_all(
-            steps, root, out, quick=options.quick, again=options.again, run=run_command, tell=tell
+            _prepare(root, options.work, quick=options.quick, tell=tell)
+        run = partial(run_command, places={WORK: options.work, RESULTS: out})
+        results, failed = measure_all(
+            steps, root, out, quick=options.quick, again=options.again, run=run, tell=tell
         )
     if "models" in results:
         macro_f1 = {digest: figures[0] for digest, figures in read_certified(root).items()}
@@ -267,6 +295,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise OutputError(f"{out / name} cannot be written: {error.strerror or error}") from None
     if not options.quick and out == RESULTS:
         update_documents(root, results, hash_models(root))
+    if failed:
+        raise InputError(
+            f"not measured: {', '.join(failed)}", hint="see above why; the same command goes on there"
+        )
     print(json.dumps({"benchmark": "all", "results": {name: one.seconds for name, one in results.items()}}))
 
 

@@ -29,18 +29,18 @@ __all__ = [
 ]
 
 SCHEMA = "capsule-edge/result/1"
-# What measuring itself changes in the working tree.
-_OWN = (":!benchmarks/results", ":!README.md")
+# What changes no figure: results themselves, documents, tests.
+_BESIDE = tuple(f":!{path}" for path in ("benchmarks/results", "docs", "tests", "README.md", "CHANGELOG.md"))
 
 
 @dataclass(frozen=True)
 class Result:
     """What one benchmark found.
 
-    ``command`` is run in the root of the repository at ``commit`` (``+`` behind it: with changes that are not
-    committed); ``models`` are SHA-256 by the file's path there; ``machine`` is the machine card, its load that before
-    the command began, ``load_after`` that of the minute in which it ended (None where the system does not tell);
-    ``found`` is the benchmark's own last line; ``others`` are the cores that other programs used just before.
+    ``command`` is run in the root of the repository at ``commit`` (``describe_commit``); ``models`` are SHA-256 by the
+    file's path there; ``machine`` is the machine card, its load that before the command began, ``load_after`` that of
+    the minute in which it ended (None where the system does not tell); ``found`` is the benchmark's own last line;
+    ``others`` are the cores that other programs used just before.
     """
 
     benchmark: str
@@ -84,13 +84,14 @@ def hash_models(root: Path, files: Mapping[str, Path] | None = None) -> dict[str
 
 
 def describe_commit(root: Path) -> str:
-    """The commit of the checkout at ``root``, with a ``+`` where something else than results has changed since.
+    """The last commit of the checkout at ``root`` that changed what is measured: code or models, not results,
+    documents or tests; with a ``+`` where such have changed since.
 
     Raises ``InputError`` where there is no checkout.
     """
     try:
-        commit = _git(root, "rev-parse", "--short=12", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_OWN)
+        commit = _git(root, "log", "-1", "--format=%h", "--abbrev=12", "--", ".", *_BESIDE)
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_BESIDE)
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(
             f"{root} is no checkout of the repository: {error}", hint="run it where .git is"

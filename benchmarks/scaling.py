@@ -3,9 +3,9 @@
     python -m capsule_edge.benchmarks.scaling exam.mp4 --work DIR [--model small] [--rounds 3] [--plot scaling.png]
 
 Each reading is a fresh process (``reading``). Lengths are 1, 2, 4, 8 and 16 sixteenths of the examination, cut without
-encoding again; sizes are 224 to 1024 pixels of the reference examination's pictures, encoded with the same bits per
-pixel and kept in DIR. All but the lengths take turns over the rounds, medians count. Where other programs run too,
-compare core time. Ends in one line of JSON.
+encoding again, and read as ``run`` does it, with files and report; sizes are 224 to 1024 pixels of the reference
+examination's pictures, encoded with the same bits per pixel and kept in DIR. All but the lengths take turns over the
+rounds, medians count. Where other programs run too, compare core time. Ends in one line of JSON.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def measure_scaling(
         if part != exam:
             cut_recording(exam, wanted, part)
         tell(f"length, {times} of {LENGTHS[-1]}")
-        lengths.append({"times": times, **read([part], model=model, cores=most)})
+        lengths.append({"times": times, **read([part], model=model, cores=most, written=True)})
     short = work / "short.mp4"
     cut_recording(exam, 4 * frames, short)
     jobs: dict[str, list[tuple[Row, list[Path], int]]] = {"size": [], "cores": [], "at_once": []}

@@ -6,7 +6,8 @@ Core time of each stage on its own (the processor's time of one thread, so other
 caches they share) and of the whole pipeline, in turns. ``allowed`` is the frames a second that all stages together
 allow on all cores; where the recording is one group of pictures (``runtime/groups.py``), no more than its one decoder
 allows. ``cores_used`` says how many cores the machine gave, and ``reached_of_cores_given`` is the share of what
-those allow.
+those allow. ``beside_ms_per_frame`` is what other steps take: the gate, which is off by default, finding the events of
+the whole recording, and writing its files and report.
 Ends in one line of JSON.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,8 +26,12 @@ from statistics import median
 from typing import Any
 
 from capsule_edge.runtime.backends import Backend, open_model
+from capsule_edge.runtime.events import find_events, median_frame_distance
+from capsule_edge.runtime.gate import THRESHOLD, mark_duplicates
 from capsule_edge.runtime.groups import find_groups
+from capsule_edge.runtime.outputs import write_study
 from capsule_edge.runtime.pipeline import FixedPlan, answer_frames
+from capsule_edge.runtime.reader import Reader
 from capsule_edge.runtime.shipped import default_model
 from capsule_edge.runtime.sources import sight
 from capsule_edge.runtime.stages import Buffers, collect, locate, prepare
@@ -95,6 +101,36 @@ def _stages(container: Container, backend: Backend, size: int) -> dict[str, floa
     return {"decode": decode, "prepare": prepared, "infer": infer}
 
 
+def _beside(recording: Path, container: Container, model: Path) -> dict[str, float]:
+    """Core milliseconds a frame of what does not stand between a picture and its answer."""
+    count = min(_SAMPLE, container.present)
+    with tempfile.TemporaryDirectory() as folder, Reader.open(model, threads=1, autotune=False) as reader:
+        with closing(sight(container, range(count))) as pictures:
+            located = list(locate(islice(pictures, count), reader.spec.input))
+        study = reader.read(recording)
+        spec, frames = reader.spec, study.frames
+        distance_s = median_frame_distance(frames)
+        work: dict[str, tuple[int, Callable[[], Any]]] = {
+            "gate": (count, lambda: deque(mark_duplicates(located, THRESHOLD), maxlen=1)),
+            "events": (
+                len(frames),
+                lambda: find_events(
+                    frames, spec, median_distance_s=distance_s, time_kind=container.time_kind
+                ),
+            ),
+            "write": (
+                len(frames),
+                lambda: write_study(study, Path(folder), timing={}, colours=study.colours),
+            ),
+        }
+        found = {}
+        for name, (of, step) in work.items():
+            began = time.thread_time()
+            step()
+            found[name] = round((time.thread_time() - began) / of * 1e3, 4)
+        return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m capsule_edge.benchmarks.stages", description=__doc__)
     parser.add_argument("recording", type=Path)
@@ -122,7 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "cores": options.cores,
         "machine": describe_machine(),
     }
-    print(json.dumps({**about, **document}))
+    beside = _beside(options.recording, container, model)
+    print(json.dumps({**about, **document, "beside_ms_per_frame": beside}))
 
 
 if __name__ == "__main__":

@@ -193,10 +193,20 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_the_commit_says_what_is_changed_beside_results(checkout: Path) -> None:
     commit = describe_commit(checkout)
+    assert re.fullmatch("[0-9a-f]{12}", commit)
     (checkout / "README.md").write_text("another table", "utf-8")
+    assert describe_commit(checkout) == commit
+    # Committed results and documents are no other code either.
+    (checkout / "docs").mkdir()
+    (checkout / "docs/a.md").write_text("a", "utf-8")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "tables")
     assert describe_commit(checkout) == commit
     (checkout / "runtime/models/a.onnx").write_bytes(b"b")
     assert describe_commit(checkout) == f"{commit}+"
+    git(checkout, "commit", "-q", "-a", "-m", "a model")
+    assert re.fullmatch("[0-9a-f]{12}", describe_commit(checkout))
+    assert describe_commit(checkout) != commit
 
 
 # Measuring
@@ -205,6 +215,7 @@ def test_the_commit_says_what_is_changed_beside_results(checkout: Path) -> None:
 def test_a_run_that_was_stopped_goes_on(checkout: Path, tmp_path: Path) -> None:
     steps = [Step(name, f"python -m {name} runtime/models/a.onnx", f"python -m {name}") for name in "abc"]
     ran: list[str] = []
+    failed: list[str] = []
     failing = {"python -m b runtime/models/a.onnx"}
 
     def run(command: str, _limit_s: float) -> dict[str, Any]:
@@ -215,18 +226,19 @@ def test_a_run_that_was_stopped_goes_on(checkout: Path, tmp_path: Path) -> None:
 
     def measure(*, quick: bool = False, again: bool = False) -> dict[str, Result]:
         ran.clear()
-        return measure_all(steps, checkout, tmp_path / "out", quick=quick, again=again, run=run)
+        results, failed[:] = measure_all(steps, checkout, tmp_path / "out", quick=quick, again=again, run=run)
+        return results
 
-    with pytest.raises(InputError, match="stopped"):
-        measure()
-    assert ran == ["a", "b"]
-    assert set(read_results(tmp_path / "out")) == {"a"}
+    measure()
+    # One that fails does not keep the others from being measured.
+    assert (ran, failed) == (["a", "b", "c"], ["b"])
+    assert set(read_results(tmp_path / "out")) == {"a", "c"}
     failing.clear()
     results = measure()
-    assert ran == ["b", "c"]
+    assert (ran, failed) == (["b"], [])
     assert results == read_results(tmp_path / "out")
-    assert results["c"].found == {"benchmark": "c", "figure": 2}
-    assert set(results["c"].models) == {"runtime/models/a.onnx"}
+    assert results["b"].found == {"benchmark": "b", "figure": 1}
+    assert set(results["b"].models) == {"runtime/models/a.onnx"}
     measure()
     assert ran == []
     measure(again=True)
@@ -247,6 +259,10 @@ def test_a_command_is_run_and_its_last_line_read(monkeypatch: pytest.MonkeyPatch
     assert found == {"a": 1}
     with pytest.raises(InputError, match="ended with exit code"):
         everything.run_command("capsule-edge bench $CAPSULE_EDGE_TEST --json", 60)
+    # What is named below one folder may lie below another.
+    command = "python -c __import__('json').dump({'a':__import__('sys').argv[1]},__import__('sys').stdout) out/a.mp4"
+    assert everything.run_command(command, 60, {Path("out"): tmp_path}) == {"a": str(tmp_path / "a.mp4")}
+    assert everything.run_command(command, 60) == {"a": "out/a.mp4"}
     with pytest.raises(InputError, match="took more than"):
         everything.run_command("python -c __import__('threading').Event().wait()", 0.2)
 
@@ -260,6 +276,18 @@ def test_bad_input_is_an_error_of_ours(
     with pytest.raises(InputError, match="is not the root"):
         everything.main([])
     monkeypatch.chdir(checkout)
+
+
+def test_a_benchmark_that_fails_is_named_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: Path
+) -> None:
+    def fail(command: str, *_: object, **__: object) -> dict[str, Any]:
+        raise InputError("no such thing")
+
+    monkeypatch.chdir(checkout)
+    monkeypatch.setattr(everything, "run_command", fail)
+    with pytest.raises(InputError, match="not measured: instructions"):
+        everything.main(["--only", "instructions", "--out", str(tmp_path / "results")])
     monkeypatch.setenv("CAPSULE_EDGE_DATA", str(tmp_path))
     with pytest.raises(InputError, match="recordings are not there"):
         everything.main([])

@@ -56,7 +56,7 @@ def test_what_a_fresh_process_cannot_read_is_one_line(exam: Path, model: Path, t
 # Growth
 
 
-def fake(paths: list[Path], *, model: Any, cores: int) -> dict[str, Any]:
+def fake(paths: list[Path], *, model: Any, cores: int, written: bool = False) -> dict[str, Any]:
     """A machine of 1 ms a frame on one core, 50 MB and 1 kB a frame."""
     frames = sum(scan(path).present for path in paths)
     return {

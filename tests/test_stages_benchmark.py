@@ -24,6 +24,10 @@ def test_the_stages_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert all(value > 0 for value in parts.values())
     # Rounded to three places each.
     assert sum(parts.values()) == pytest.approx(document["sum_of_stages_ms"], abs=0.002)
+    assert set(document["beside_ms_per_frame"]) == {"gate", "events", "write"}
+    assert all(value >= 0 for value in document["beside_ms_per_frame"].values())
+    # A report takes more than .001 ms a frame of 200.
+    assert document["beside_ms_per_frame"]["write"] > 0
     # On one core the stages follow one another.
     assert document["allowed_frames_per_s"] == pytest.approx(1e3 / document["sum_of_stages_ms"], rel=0.05)
 
