@@ -26,38 +26,49 @@ def plot_result(document: Mapping[str, Any], accuracy: Mapping[str, float] | Non
 
     made = {}
     entries = document["entries"]
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    for entry in entries:
-        row = entry["latency"][0]
-        times = np.sort(row["times_ms"])
+    looks = _find_looks(entries)
+    figure, axes = pyplot.subplots(figsize=(10, 4.5), layout="constrained")
+    for entry, look in zip(entries, looks, strict=True):
+        times = np.sort(entry["latency"][0]["times_ms"])
         axes.plot(
-            times, np.arange(1, len(times) + 1) / len(times), label=f"{_name(entry)}, {row['threads']} thr."
+            times, np.arange(1, len(times) + 1) / len(times), **look | {"marker": ""}, label=_name(entry)
         )
-    axes.set(xscale="log", xlabel="latency of one frame, ms", ylabel="share of rounds", title="Latency")
-    axes.legend(fontsize="small")
+    threads = entries[0]["latency"][0]["threads"]
+    axes.set(xscale="log", xlabel="latency of one frame, ms", ylabel="share of rounds",
+             title=f"Latency, {threads} thread{'s' * (threads > 1)}")  # fmt: skip
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(_label_halves)
+    axes.grid(visible=True, which="both", linewidth=0.3)
+    figure.legend(loc="outside right center", fontsize="small")
     made["latency.png"] = _png(figure)
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    for entry in entries:
-        for batch in sorted({row["batch"] for row in entry["throughput"]}):
+    batches = sorted({row["batch"] for row in entries[0]["throughput"]})
+    figure, panels = pyplot.subplots(
+        1, len(batches), figsize=(4 + 3 * len(batches), 4.5), layout="constrained", sharey=True, squeeze=False
+    )
+    for axes, batch in zip(panels[0], batches, strict=True):
+        for entry, look in zip(entries, looks, strict=True):
             rows = [row for row in entry["throughput"] if row["batch"] == batch]
-            label = f"{_name(entry)}, batch {batch}"
-            axes.plot(
-                [row["streams"] for row in rows], [row["frames_per_s"] for row in rows], "o-", label=label
-            )
-    axes.set(xlabel="streams", ylabel="frames a second", title="Throughput", ylim=(0, None))
-    axes.legend(fontsize="small")
+            counts = [row["streams"] for row in rows]
+            axes.plot(counts, [row["frames_per_s"] for row in rows], **look, label=_name(entry))
+        axes.set(yscale="log", xticks=counts, xlabel="threads, each with calls of its own",
+                 title=f"batches of {batch}" if batch > 1 else "one frame a call")  # fmt: skip
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(_label_halves)
+        axes.grid(visible=True, which="both", linewidth=0.3)
+    panels[0][0].set(ylabel="frames a second")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
     made["throughput.png"] = _png(figure)
 
-    known = [entry for entry in entries if entry["sha256"] in (accuracy or {})]
+    known = [at for at, entry in enumerate(entries) if entry["sha256"] in (accuracy or {})]
     if known and accuracy:
         # Medians by the clock say nothing where the times never settled.
-        settled = all(entry["latency"][0]["steady"] for entry in known)
+        settled = all(entries[at]["latency"][0]["steady"] for at in known)
         field, told = ("p50_ms", "p50") if settled else ("core_ms", "core time")
-        figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-        points = [(entry["latency"][0][field], accuracy[entry["sha256"]]) for entry in known]
-        for entry, point in zip(known, points, strict=True):
-            axes.plot(*point, "o", label=_name(entry))
+        figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
+        points = [(entries[at]["latency"][0][field], accuracy[entries[at]["sha256"]]) for at in known]
+        for at, point in zip(known, points, strict=True):
+            axes.plot(*point, **looks[at] | {"linestyle": ""}, label=_name(entries[at]))
         # What no other is both faster and better than.
         front = sorted(one for one in points if not any(o[0] < one[0] and o[1] >= one[1] for o in points))
         axes.plot(*zip(*front, strict=True), drawstyle="steps-post", color="grey", linewidth=1, zorder=0)
@@ -67,9 +78,27 @@ def plot_result(document: Mapping[str, Any], accuracy: Mapping[str, float] | Non
             title="Accuracy against latency",
             xlim=(0, None),
         )
+        axes.grid(visible=True, linewidth=0.3)
         figure.legend(loc="outside right center", fontsize="small")
         made["pareto.png"] = _png(figure)
     return made
+
+
+def _find_looks(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A colour for each file, a line and a mark for each backend."""
+    files, backends = (list(dict.fromkeys(entry[of] for entry in entries)) for of in ("file", "backend"))
+    lines, marks = ("-", "--", ":", "-."), "os^D"
+    looks = []
+    for entry in entries:
+        at = backends.index(entry["backend"]) % len(lines)
+        colour = f"C{files.index(entry['file']) % 10}"
+        looks.append({"color": colour, "linestyle": lines[at], "marker": marks[at], "markersize": 5})
+    return looks
+
+
+def _label_halves(value: float, _position: int | None = None) -> str:
+    """Of the ticks between powers of ten those at 2 and 5."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def plot_scaling(found: Mapping[str, Any]) -> bytes:

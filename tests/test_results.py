@@ -99,20 +99,50 @@ def test_the_reach_is_judged_on_the_results(kept: dict[str, Result]) -> None:
 
 
 def test_a_peer_that_cannot_run_is_named_with_its_reason(kept: dict[str, Result]) -> None:
-    row = {
-        "name": "ours",
-        "file": "a",
-        "frames_per_s": [9.0],
-        "core_ms": 1.0,
-        "agreement": 1.0,
-        "reason": None,
-    }
-    found = {"rows": [row, {**row, "name": "theirs", "frames_per_s": [], "reason": "no such instruction"}]}
-    result = changed(kept["models"], **found, frames=9, threads=1)
-    text = render_peers({"peers-exam": result})
-    assert "| ours | a | 9 |" in text
+    found = {"rows": [peer("ours", "a", 8.0), peer("theirs", "a", None)], "frames": 9, "threads": 1}
+    text = render_peers({"peers-exam": changed(kept["models"], **found)})
+    # 9 frames at 8 a second and half a second before them.
+    assert "| ours | a | 6 | 0.50 | 8 |" in text
     assert "theirs cannot run here: no such instruction." in text
     assert "On a real recording: not measured yet." in text
+
+
+def peer(name: str, file: str, after_start: float | None) -> dict[str, Any]:
+    """A row of ``peers``, with half a second before the first of 9 frames; without ``after_start`` it cannot run."""
+    can = after_start is not None
+    return {
+        "name": name,
+        "file": file,
+        "frames_per_s": [round(9 / (0.5 + 9 / after_start), 1)] if can else [],
+        "start_s": 0.5 if can else None,
+        "after_start": [after_start] if can else [],
+        "core_ms": 1.0 if can else None,
+        "agreement": 1.0 if can else None,
+        "reason": None if can else "no such instruction",
+    }
+
+
+def test_what_decoding_and_the_model_allow_stands_beside_what_was_found(kept: dict[str, Result]) -> None:
+    """Decoding takes 1 ms, the small model .25: 1,600 frames a second on two cores; the network alone makes 1,000."""
+    fp32, int8 = (f"capsule-edge-224.{precision}.onnx" for precision in ("fp32", "int8"))
+    rows = [
+        peer("capsule-edge, openvino", int8, 500.0),
+        peer("capsule-edge, onnxruntime", "capsule-edge-small.int8.onnx", 1200.0),
+        peer("cv2-onnxruntime", fp32, 200.0),
+        peer("benchmark_app", int8, 1000.0),
+    ]
+    stages = {"core_ms_per_frame": {"decode": 1.0, "prepare": 9.0, "infer": 0.25}, "cores": 2}
+    results = {
+        "peers-exam": replace(changed(kept["models"], rows=rows), others=0.0),
+        "stages-small": changed(kept["models"], **stages),
+    }
+    cells = [
+        [cell.strip() for cell in line.split("|")[2:5]] for line in render_reach(results).splitlines()[2:]
+    ]
+    assert cells[0] == ["2.50", "**not reached**", "3.33"]
+    assert cells[1] == ["0.50", "**not reached**", "0.67"]
+    assert cells[2] == ["-", "not measured", "36 s"]
+    assert cells[3] == ["6.00", "**not reached**", "8.00"]
 
 
 def test_what_was_disturbed_is_said(kept: dict[str, Result]) -> None:
