@@ -1,11 +1,12 @@
-"""Instructions that a model takes for one frame, counted by Valgrind: ``python -m
+"""Instructions and allocations that a model takes for one frame, counted by Valgrind: ``python -m
 capsule_edge.benchmarks.instructions MODEL... [--backend NAME]``.
 
 Time depends on what else a machine does, this count does not: it comes out the same to .1 %, so it can be held in
 continuous integration. Calls with a fixed frame in one thread are counted, after three that are not, and the least is
 taken; the start of Python and the opening of the model run uninstrumented. Valgrind's processor has AVX2 and neither
 AVX-512 nor VNNI, whatever the machine has: counts compare versions of one model or of the runtime, not what FP32 and
-INT8 take on a processor with VNNI. Needs valgrind with its headers, and a C compiler. Ends in one line of JSON.
+INT8 take on a processor with VNNI. Allocations are calls of malloc and its kin, Python's own objects included. Needs
+valgrind with its headers, and a C compiler. Ends in one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from capsule_edge.runtime.errors import BackendError, UsageError
 
 from .machine import describe_machine
 
-__all__ = ["count_instructions", "find_lack"]
+__all__ = ["Counts", "count_frame", "find_lack"]
+
+_ALLOCATING = ("malloc", "calloc", "realloc", "memalign", "posix_memalign", "aligned_alloc")
 
 # What only a compiled program can tell Valgrind.
 _MARKS = """
@@ -66,8 +70,16 @@ def find_lack() -> str | None:
     return None if tried.returncode == 0 else "valgrind's headers are not installed"
 
 
-def count_instructions(model: Path, *, backend: str = "onnxruntime", limit_s: float = 300) -> int:
-    """Instructions of one frame through ``Backend.run``.
+@dataclass(frozen=True)
+class Counts:
+    """Of one frame."""
+
+    instructions: int
+    allocations: int
+
+
+def count_frame(model: Path, *, backend: str = "onnxruntime", limit_s: float = 300) -> Counts:
+    """What one frame takes through ``Backend.run``.
 
     Raises ``UsageError`` where something is missing, ``BackendError`` with the complaint of a process that fails.
     """
@@ -93,12 +105,29 @@ def count_instructions(model: Path, *, backend: str = "onnxruntime", limit_s: fl
         counts = [int(one.group(1)) for one in found if one is not None]
         if len(counts) != _CALLS:
             raise BackendError(f"valgrind counted {counts} for {model}, needed are {_CALLS} counts")
-        return min(counts)
+        return Counts(min(counts), min(map(_count_allocations, dumps)))
+
+
+def _count_allocations(dump: str) -> int:
+    """Callgrind writes ``cfn=(7) malloc`` for a function that is called, later ``cfn=(7)``, and below it ``calls=3``."""
+    names: dict[str, str] = {}
+    called, total = "", 0
+    for kind, number, name, calls in re.findall(
+        r"^(?:(c?fn)=\((\d+)\)(?: (.+))?|calls=(\d+).*)$", dump, re.MULTILINE
+    ):
+        if calls:
+            total += int(calls) * (names.get(called) in _ALLOCATING)
+            continue
+        if name:
+            names[number] = name
+        if kind == "cfn":
+            called = number
+    return total
 
 
 def _call(words: Sequence[str], limit_s: float) -> None:
-    # Hashes decide how long Python's look-ups are.
-    surroundings = {**os.environ, "PYTHONHASHSEED": "0"}
+    # Hashes decide how long Python's look-ups are, and its own allocator asks for pools of objects.
+    surroundings = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONMALLOC": "malloc"}
     try:
         done = subprocess.run(
             words, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False, env=surroundings
@@ -124,10 +153,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UsageError(f"times is {options.times}, allowed is 1 or more")
     rows = []
     for model in options.models:
-        counts = [count_instructions(model, backend=options.backend) for _ in range(options.times)]
-        spread = max(counts) / min(counts) - 1
-        rows.append({"file": model.name, "instructions": counts, "spread": round(spread, 6)})
-        print(f"{model.name:28} {counts[0] / 1e6:10.3f} million instructions  spread {spread:.4%}")
+        counts = [count_frame(model, backend=options.backend) for _ in range(options.times)]
+        instructions = [one.instructions for one in counts]
+        allocations = [one.allocations for one in counts]
+        spread = max(instructions) / min(instructions) - 1
+        rows.append(
+            {
+                "file": model.name,
+                "instructions": instructions,
+                "spread": round(spread, 6),
+                "allocations": allocations,
+            }
+        )
+        print(
+            f"{model.name:28} {instructions[0] / 1e6:10.3f} million instructions  spread {spread:.4%}"
+            f"  {min(allocations)} allocations"
+        )
     about = {"benchmark": "instructions", "backend": options.backend, "machine": describe_machine()}
     print(json.dumps({**about, "models": rows}))
 

@@ -40,6 +40,8 @@ def test_the_counts_are_of_the_models_that_ship(counts: Any) -> None:
         ("bytes_written", "frames.csv", None, "is not counted any more"),
         ("instructions", "m.int8.onnx", 10_101, "10101, was 10000, allowed is 1 % more"),
         ("instructions", "m.int8.onnx", 10_099, ""),
+        ("allocations", "m.int8.onnx", 207, "207, was 202, allowed is 2 % more"),
+        ("allocations", "m.int8.onnx", 203, ""),
     ],
 )
 def test_what_grew_is_a_fault(counts: Any, kind: str, name: str, now: float | None, fault: str) -> None:
@@ -47,6 +49,7 @@ def test_what_grew_is_a_fault(counts: Any, kind: str, name: str, now: float | No
         "operators": {"m.onnx: float convolutions": 1, "m.onnx: integer convolutions": 53},
         "bytes_written": {"frames.csv": 1000},
         "instructions": {"m.int8.onnx": 10_000},
+        "allocations": {"m.int8.onnx": 202},
     }
     after = {key: dict(values) for key, values in before.items()}
     del after[kind][name]
@@ -58,7 +61,7 @@ def test_what_grew_is_a_fault(counts: Any, kind: str, name: str, now: float | No
 
 
 def test_where_instructions_are_not_counted_they_are_no_fault(counts: Any) -> None:
-    assert counts.judge({"instructions": {"m.int8.onnx": 10_000}}, {}) == []
+    assert counts.judge({kind: {"m.int8.onnx": 10_000} for kind in ("instructions", "allocations")}, {}) == []
 
 
 def test_the_present_counts_hold(counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
