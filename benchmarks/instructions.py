@@ -109,7 +109,7 @@ def count_frame(model: Path, *, backend: str = "onnxruntime", limit_s: float = 3
 
 
 def _count_allocations(dump: str) -> int:
-    """Callgrind writes ``cfn=(7) malloc`` for a function that is called, later ``cfn=(7)``, and below it ``calls=3``."""
+    """Callgrind writes ``cfn=(7) malloc`` for a function that is called, later ``cfn=(7)``, then ``calls=3``."""
     names: dict[str, str] = {}
     called, total = "", 0
     for kind, number, name, calls in re.findall(
