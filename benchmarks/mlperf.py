@@ -31,11 +31,11 @@ from capsule_edge.runtime.errors import InputError, OutputError, PackageError, U
 
 from .machine import describe_machine
 
-__all__ = ["SCENARIOS", "read_accuracy", "read_summary", "run_scenario"]
+__all__ = ["FIGURES", "SCENARIOS", "read_accuracy", "read_summary", "run_scenario"]
 
 SCENARIOS = ("SingleStream", "MultiStream", "Offline")
 # What loadgen calls each scenario's figure.
-_FIGURES = {
+FIGURES = {
     "SingleStream": "90.0th percentile latency (ns)",
     "MultiStream": "99.0th percentile latency (ns)",
     "Offline": "Samples per second",
@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _headline(entry: dict[str, Any]) -> str:
     summary = entry["summary"]
-    name = _FIGURES[entry["scenario"]]
+    name = FIGURES[entry["scenario"]]
     verdict = "valid" if entry["valid"] else "not valid (too short, or the log says why)"
     scores = f"accuracy {entry['accuracy']:.4f}, macro-F1 {entry['macro_f1']:.4f}"
     return f"{name} {summary.get(name, 'not told')}, {verdict}; {scores}"

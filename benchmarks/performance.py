@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from .architectures import read_accuracy, render_architectures
+from .details import render_details
 from .documents import to_table, update_document
 from .peers import OURS
 from .reference_exam import FRAMES
@@ -35,6 +36,7 @@ def update_documents(root: Path, results: Results, shipped: Mapping[str, str]) -
     document = root / "docs/benchmarks.md"
     update_document(document, render_peers(results), mark="peers")
     update_document(document, render_reach(results), mark="reach")
+    update_document(document, render_details(results), mark="details")
     architectures = render_architectures(results.get("architectures"), read_accuracy(root))
     update_document(root / "docs/models.md", architectures, mark="architectures")
 

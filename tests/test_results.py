@@ -14,6 +14,7 @@ import pytest
 from capsule_edge.benchmarks import all as everything
 from capsule_edge.benchmarks.all import STEPS, Step, measure_all
 from capsule_edge.benchmarks.architectures import read_accuracy, render_architectures
+from capsule_edge.benchmarks.details import render_details
 from capsule_edge.benchmarks.documents import between
 from capsule_edge.benchmarks.performance import render_peers, render_performance, render_reach
 from capsule_edge.benchmarks.results import (
@@ -44,6 +45,7 @@ def test_the_tables_are_made_of_the_results(kept: dict[str, Result]) -> None:
     assert between(ROOT / "README.md", "performance")[1] == render_performance(kept, shipped), HOW
     assert between(ROOT / "docs/benchmarks.md", "peers")[1] == render_peers(kept), HOW
     assert between(ROOT / "docs/benchmarks.md", "reach")[1] == render_reach(kept), HOW
+    assert between(ROOT / "docs/benchmarks.md", "details")[1] == render_details(kept), HOW
     known = read_accuracy(ROOT)
     table = render_architectures(kept.get("architectures"), known)
     assert between(ROOT / "docs/models.md", "architectures")[1] == table, HOW
@@ -105,6 +107,19 @@ def test_a_peer_that_cannot_run_is_named_with_its_reason(kept: dict[str, Result]
     assert "| ours | a | 6 | 0.50 | 8 |" in text
     assert "theirs cannot run here: no such instruction." in text
     assert "On a real recording: not measured yet." in text
+
+
+def test_each_result_is_told_with_its_command_and_mood(kept: dict[str, Result]) -> None:
+    text = render_details(kept)
+    for name in set(kept) & {"models", "stages", "stages-small", "mlperf", "scaling", "instructions"}:
+        result = kept[name]
+        assert f"`{result.command}`, {result.measured[:10]} at `{result.commit}`" in text
+    assert kept["models"].machine["versions"]["onnxruntime"] in text
+    # Every file on every backend, in three tables and at one and two threads.
+    assert text.count("| capsule-edge.int8.onnx | openvino |") == 4
+    busy = render_details({"models": replace(kept["models"], others=0.9)})
+    assert busy.count("**other programs ran meanwhile**") == 1
+    assert busy.count("Not measured yet.") == 5
 
 
 def peer(name: str, file: str, after_start: float | None) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""The tables of ``docs/benchmarks.md`` that tell a committed result whole: each with its command, commit and mood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .documents import to_table
+from .mlperf import FIGURES
+from .results import Result
+from .tables import LATENCY, STARTUP, latency_rows, machine_line, startup_rows, throughput_rows
+
+__all__ = ["render_details"]
+
+Found = Mapping[str, Any]
+
+
+def render_details(results: Mapping[str, Result]) -> str:
+    """The machines, and a section for each benchmark; of one that is not measured, that it is not."""
+    cards = [{**one.machine, "load_1min": "as told below"} for one in results.values()]
+    parts = ["  \n".join(dict.fromkeys(machine_line({"machine": card}) for card in cards))]
+    for name, (title, render) in _SECTIONS.items():
+        if name not in results:
+            parts.append(f"### {title}\n\nNot measured yet.")
+            continue
+        result = results[name]
+        parts.append(f"### {title}\n\n{_about(result)}\n\n{render(result.found)}")
+    return "\n\n".join(parts)
+
+
+def _about(result: Result) -> str:
+    card = result.machine
+    loads = [f"{load:.1f}" for load in (card["load_1min"], result.load_after) if load is not None]
+    mood = f"load {' to '.join(loads)}, " if loads else ""
+    disturbed = ", **other programs ran meanwhile**" if result.was_disturbed else ""
+    return f"`{result.command}`, {result.measured[:10]} at `{result.commit}`, {mood}{result.seconds:.0f} s{disturbed}."
+
+
+def _render_models(found: Found) -> str:
+    head, throughput = throughput_rows(found)
+    return "\n\n".join(
+        (
+            "Latency of one frame; `~`: the times did not settle.",
+            to_table(LATENCY, latency_rows(found)),
+            "Frames a second:",
+            to_table(head, throughput),
+            "A fresh process, from its start to the first answer, and the most memory it held with batches of 16:",
+            to_table(STARTUP, startup_rows(found)),
+        )
+    )
+
+
+def _render_stages(found: Found) -> str:
+    each, beside = found["core_ms_per_frame"], found["beside_ms_per_frame"]
+    rows = [
+        *([name, f"{value:.3f}"] for name, value in each.items()),
+        ["sum of these", f"{found['sum_of_stages_ms']:.3f}"],
+        ["the whole pipeline", f"{found['whole_ms']:.3f}"],
+        *([f"beside it: {name}", f"{value:.4f}"] for name, value in beside.items()),
+    ]
+    told = (
+        f"`{found['model']}`, {found['cores']} cores: {found['frames_per_s']:,.0f} frames a second, where all cores"
+        f" without a pause would make {found['allowed_frames_per_s']:,.0f}: {found['reached']:.2f} of that, and"
+        f" {found['reached_of_cores_given']:.2f} of what the {found['cores_used']:.2f} cores allow that were at work."
+    )
+    return f"{told}\n\n{to_table(['stage', 'core ms a frame'], rows, right=1)}"
+
+
+def _render_scaling(found: Found) -> str:
+    def row(what: str, one: Found) -> list[str]:
+        memory = "" if one["peak_mb"] is None else f"{one['peak_mb']:.0f}"
+        core = 1e3 * one["core_s"] / one["frames"]
+        return [
+            what,
+            f"{one['frames']:,}",
+            f"{one['seconds']:.1f}",
+            f"{core:.2f}",
+            f"{one['frames_per_s']:.0f}",
+            memory,
+        ]
+
+    rows = [
+        *(row(f"{one['times']}/{found['length'][-1]['times']} of the examination", one) for one in found["length"]),
+        *(row(f"frames of {one['side']} x {one['side']}", one) for one in found["size"]),
+        *(row(f"{one['cores']} core{'s' * (one['cores'] > 1)}", one) for one in found["cores"]),
+        *(row(f"{one['recordings']} at once", one) for one in found["at_once"]),
+    ]  # fmt: skip
+    head = ["what is read", "frames", "s", "core ms a frame", "frames a second", "memory, MB"]
+    growth = found["growth"]
+    memory = growth["bytes_per_frame"]
+    told = f"Core time grows with the length to the power of {growth['time_exponent']:.2f}"
+    told += "." if memory is None else f", memory by {memory:,.0f} bytes a frame."
+    return f"{told}\n\n{to_table(head, rows, right=5)}"
+
+
+def _render_mlperf(found: Found) -> str:
+    rows = []
+    for one in found["results"]:
+        name = FIGURES[one["scenario"]]
+        value = float(one["summary"][name])
+        told = f"{value / 1e6:.3f} ms" if name.endswith("(ns)") else f"{value:.0f}"
+        valid = "yes" if one["valid"] else "no"
+        rows.append([one["scenario"], name.removesuffix(" (ns)"), told, valid, f"{one['accuracy']:.4f}",
+                     f"{one['macro_f1']:.4f}"])  # fmt: skip
+    head = ["scenario", "its figure", "found", "valid for loadgen", "accuracy", "macro-F1"]
+    about = (
+        f"`{found['model']}` in {found['backend']}, {found['threads']} threads, {found['seconds']:.0f} s each"
+    )
+    return f"{about}:\n\n{to_table(head, rows)}"
+
+
+def _render_instructions(found: Found) -> str:
+    rows = [
+        [
+            one["file"],
+            f"{min(one['instructions']) / 1e6:.3f}",
+            f"{one['spread']:.3%}",
+            str(min(one["allocations"])),
+        ]
+        for one in found["models"]
+    ]
+    return to_table(["file", "million instructions", "between two counts", "allocations"], rows, right=3)
+
+
+_SECTIONS: Mapping[str, tuple[str, Callable[[Found], str]]] = {
+    "models": ("Latency, throughput, start and memory of each file", _render_models),
+    "stages": ("Stage by stage, the standard model", _render_stages),
+    "stages-small": ("Stage by stage, the small model", _render_stages),
+    "mlperf": ("MLPerf's scenarios", _render_mlperf),
+    "scaling": ("How reading grows", _render_scaling),
+    "instructions": ("Instructions and allocations of one frame", _render_instructions),
+}
