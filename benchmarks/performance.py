@@ -243,14 +243,15 @@ def _find_bounds(results: Results) -> dict[str, float]:
     """What there would be if all cores did nothing but decode and run the model, as fast as each goes by itself.
 
     Decoding and the small model are core time of ``stages-small``; the network at 224 pixels is ``benchmark_app``'s
-    with INT8.
+    with INT8. Only the examination's is told where other programs ran: core time is not slowed by them as rates are.
     """
-    if "stages-small" not in results or "peers-exam" not in results:
+    if "stages-small" not in results:
         return {}
     each, cores = (results["stages-small"].found[name] for name in ("core_ms_per_frame", "cores"))
     decode_s, small_s = (1e-3 * each[name] / cores for name in ("decode", "infer"))
-    rates = _rates(results["peers-exam"])
     bounds = {"examination": FRAMES * (decode_s + small_s)}
+    peers = results.get("peers-exam")
+    rates = {} if peers is None or peers.was_disturbed else _rates(peers)
     plain, app = rates.get((_PLAIN, _BIG["fp32"])), rates.get(("benchmark_app", _BIG["int8"]))
     if plain:
         bounds["to plain, small"] = 1 / median(plain) / (decode_s + small_s)

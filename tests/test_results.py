@@ -158,6 +158,9 @@ def test_what_decoding_and_the_model_allow_stands_beside_what_was_found(kept: di
     assert cells[1] == ["0.50", "**not reached**", "0.67"]
     assert cells[2] == ["-", "not measured", "36 s"]
     assert cells[3] == ["6.00", "**not reached**", "8.00"]
+    busy = render_reach(results | {"peers-exam": replace(results["peers-exam"], others=0.9)})
+    bounds = [line.split("|")[4].strip() for line in busy.splitlines()[2:]]
+    assert [bound for bound in bounds if bound] == ["36 s"]
 
 
 def test_what_was_disturbed_is_said(kept: dict[str, Result]) -> None:
