@@ -30,7 +30,7 @@ from typing import Any
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 
 from .architectures import read_certified
-from .machine import cores_in_use, describe_machine, load_now
+from .machine import describe_machine, load_now, time_of_others
 from .performance import update_documents
 from .plots import plot_result
 from .reference_exam import FRAMES, cut_recording, find_recordings, write_exam
@@ -171,7 +171,7 @@ def measure_all(
             tell(f"{step.name}: there already")
             continue
         tell(f"{step.name}: {command}")
-        others = cores_in_use()
+        others = time_of_others()
         try:
             found = run(command, step.limit_s)
         except InputError as error:
@@ -180,11 +180,14 @@ def measure_all(
             continue
         # The card is one place for each result: here.
         found.pop("machine", None)
+        seconds, meanwhile = time.monotonic() - began, time_of_others()
         done: dict[str, Any] = {
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(seconds, 1),
             "load_after": load_now(),
             "found": found,
-            "others": others,
+            "others": None
+            if others is None or meanwhile is None
+            else round((meanwhile - others) / seconds, 2),
         }
         kept[step.name] = Result(**{**vars(about), **done})
         write_result(kept[step.name], out)

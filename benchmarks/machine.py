@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from capsule_edge.runtime.cpu import describe_cpu
 from capsule_edge.runtime.errors import UsageError
 
-__all__ = ["cores_in_use", "describe_machine", "limit_cores", "load_now", "memory_now", "peak_memory"]
+__all__ = ["describe_machine", "limit_cores", "load_now", "memory_now", "peak_memory", "time_of_others"]
 
 _PACKAGES = (
     "capsule-edge",
@@ -59,12 +58,12 @@ def load_now() -> float | None:
         return None
 
 
-def cores_in_use(seconds: float = 1.0) -> float | None:
-    """Cores that were busy on the whole machine while this process waited; None where the system does not tell."""
-    before = _busy_s()
-    time.sleep(seconds)
-    after = _busy_s()
-    return None if before is None or after is None else round((after - before) / seconds, 2)
+def time_of_others() -> float | None:
+    """Seconds since its start that the machine's cores were busy with anything but this process and the children that
+    it has waited for; None where the system does not tell.
+    """
+    busy, mine = _busy_s(), os.times()
+    return None if busy is None else busy - sum(mine[:4])
 
 
 def _busy_s() -> float | None:

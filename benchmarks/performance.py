@@ -88,7 +88,7 @@ def render_performance(results: Results, shipped: Mapping[str, str]) -> str:
         plain = rates.get((_PLAIN, _BIG["fp32"]))
         ours = [rates.get((f"{OURS}onnxruntime", name)) for name in wide]
         told = [f"{median(one):.0f}" if one else "" for one in ours]
-        rows.append(["an examination read on two cores, frames a second", *told])
+        rows.append(["an examination read on two cores, frames a second behind its start", *told])
         if plain:
             gain = [f"{_paired(one, plain):.1f}" if one else "" for one in ours]
             rows.append(["to a plain loop of cv2 and onnxruntime (MobileNetV2, 224 px, FP32)", *gain])

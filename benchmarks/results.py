@@ -40,7 +40,7 @@ class Result:
     ``command`` is run in the root of the repository at ``commit`` (``describe_commit``); ``models`` are SHA-256 by the
     file's path there; ``machine`` is the machine card, its load that before the command began, ``load_after`` that of
     the minute in which it ended (None where the system does not tell); ``found`` is the benchmark's own last line;
-    ``others`` are the cores that other programs used just before.
+    ``others`` are the cores that other programs used meanwhile (the system itself is among them).
     """
 
     benchmark: str
@@ -57,7 +57,7 @@ class Result:
 
     @property
     def was_disturbed(self) -> bool:
-        """Whether others used more than a quarter of a core when it began; by the load where that is not known."""
+        """Whether others used more than a quarter of a core; by the load where that is not known."""
         if self.others is not None:
             return self.others > 0.25
         load, cores = self.machine["load_1min"], self.machine["cores_allowed"]

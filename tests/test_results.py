@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from capsule_edge.benchmarks import all as everything
+from capsule_edge.benchmarks import machine
 from capsule_edge.benchmarks.all import STEPS, Step, measure_all
 from capsule_edge.benchmarks.architectures import read_accuracy, render_architectures
 from capsule_edge.benchmarks.details import render_details
@@ -207,6 +209,20 @@ def test_what_is_no_result_and_a_folder_that_cannot_be_made(tmp_path: Path) -> N
         write_result(sample(), tmp_path / "bad.json" / "below")
     with pytest.raises(InputError, match="is no checkout"):
         describe_commit(tmp_path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_others_used_is_told_apart_from_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = iter((100.0, 103.0))
+    monkeypatch.setattr(machine, "_busy_s", lambda: next(busy))
+    before = machine.time_of_others()
+    code = "import time\nwhile time.process_time() < 1: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    after = machine.time_of_others()
+    assert before is not None
+    assert after is not None
+    # Of three seconds one was our child's, and the little that this test took; os.times rounds four times to .01 s.
+    assert 1.5 < after - before < 2.05
 
 
 def test_load_stands_in_where_others_are_not_known() -> None:
