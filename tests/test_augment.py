@@ -105,17 +105,41 @@ def test_debris_covers_and_a_bubble_is_a_rim(grey: np.ndarray) -> None:
     assert np.array_equal(-rim[:, 0, 3], rim[:, 1, 3])
 
 
+def test_a_recoloured_frame_has_the_colours_of_the_other(grey: np.ndarray) -> None:
+    palette = np.float32([150, 90, 60, 40, 30, 20])
+    whole = np.tile(np.append(palette, 1).astype(np.float32), (4, 1))
+    got = augment.palettes(np.clip(np.rint(varied(grey, plain(4, palette=whole))), 0, 255).astype(np.uint8))
+    # Palettes look at every eighth pixel, and what leaves [0, 255] is cut off.
+    assert got == pytest.approx(np.tile(palette, (4, 1)), abs=12)
+    none = whole * np.float32([1, 1, 1, 1, 1, 1, 0])
+    assert np.abs(varied(grey, plain(4, palette=none)) - grey)[:, inside()].max() < 0.01
+
+
+def test_palettes_are_those_of_frames_that_may_be_drawn() -> None:
+    colours = np.arange(24, dtype=np.float32).reshape(4, 6)
+    config = TrainConfig(batch=64, recolour=1.0)
+    drawn = draw_epoch(np.float64([0.5, 0.5, 0, 0]), SIZE, config, 0, 3, colours).variation
+    assert drawn.palette.shape == (3, 64, 7)
+    assert {tuple(row) for row in drawn.palette[..., :6].reshape(-1, 6)} == {
+        tuple(row) for row in colours[:2]
+    }
+    assert draw_epoch(np.full(4, 0.25), SIZE, TrainConfig(batch=2), 0, 3).variation.palette.shape == (3, 2, 0)
+
+
 def test_strengths_outside_0_to_1_are_named() -> None:
     from capsule_edge.runtime.errors import UsageError
 
-    for name in ("debris", "compression"):
+    for name in ("debris", "compression", "recolour"):
         with pytest.raises(UsageError, match=f"{name} is 2"):
             TrainConfig(**{name: 2})
 
 
 def test_pytorch_gives_the_same_frames(grey: np.ndarray, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    variation = augment.draw(np.random.default_rng(5), 4, SIZE, debris=1.0, compression=1.0)
+    others = np.tile(np.float32([150, 90, 60, 40, 30, 20]), (4, 1))
+    variation = augment.draw(
+        np.random.default_rng(5), 4, SIZE, debris=1.0, compression=1.0, recolour=1.0, others=others
+    )
     np.savez(tmp_path / "given.npz", grey=grey, **variation._asdict())
     code = (
         "import sys, numpy as np, torch, keras\n"

@@ -12,14 +12,13 @@ from click.testing import CliRunner
 from red_model import write_red_model
 from study_samples import make_study
 
-from capsule_edge.cli._demo import DEMO_FRAMES, DEMO_THRESHOLD, match_planted
+from capsule_edge.cli._demo import match_planted
 from capsule_edge.cli.run import command
 from capsule_edge.runtime import CapsuleEdgeError, Reader, phantom
 from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.outputs import FILES
 from capsule_edge.runtime.phantom import (
     DEMO_SEED,
-    LESION_LABELS,
     Phantom,
     PlantedLesion,
     write_recording,
@@ -55,12 +54,13 @@ def test_the_demo_says_what_it_does_not_show(demo: tuple[Path, dict], reader: Re
     )
 
 
-def test_the_demo_states_the_threshold_that_it_used(demo: tuple[Path, dict]) -> None:
-    document = demo[1]
-    thresholds = document["recordings"][0]["study"]["rules"]["thresholds"]
-    assert {thresholds[label] for label in LESION_LABELS} == {DEMO_THRESHOLD}
-    assert document["recordings"][0]["study"]["rules"]["min_frames"] == DEMO_FRAMES
-    assert f"from a probability of {DEMO_THRESHOLD} on {DEMO_FRAMES} frames here" in document["planted_note"]
+def test_the_demo_goes_by_the_operating_points_of_the_model(demo: tuple[Path, dict], reader: Reader) -> None:
+    rules = demo[1]["recordings"][0]["study"]["rules"]
+    points = {
+        label: pytest.approx(p.threshold, abs=1e-6) for label, p in reader.spec.operating_points.items()
+    }
+    assert {label: t for label, t in rules["thresholds"].items() if t is not None} == points
+    assert rules["min_frames"] == reader.spec.events.min_frames
 
 
 def test_thresholds_can_be_set_and_wrong_ones_are_refused(tmp_path: Path) -> None:

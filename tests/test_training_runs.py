@@ -28,6 +28,7 @@ from capsule_edge.train.config import TrainConfig
 from capsule_edge.train.data import Frames
 
 SIZE, KEYS = 64, ("bleeding", "normal", "polyp")
+MADE = TrainConfig(phantom=3)
 
 
 SETTINGS = ("architecture=plain_cnn", f"size={SIZE}", "epochs=3", "batch=16", "phantom=0", "qat_batch=8")
@@ -157,24 +158,25 @@ def spec() -> Any:
 
 def test_the_cache_holds_what_loading_gives_and_is_made_anew_when_it_must(data: Path, tmp_path: Path) -> None:
     from capsule_edge.train.data import load_frames, phantom_frames
+    from capsule_edge.train.transplants import MADE_SEED
 
     dataset = load(data).take(range(20))
-    wanted = load_frames(dataset, KEYS, spec()).join(phantom_frames(3, KEYS, spec(), 7))
+    wanted = load_frames(dataset, KEYS, spec()).join(phantom_frames(3, KEYS, spec(), MADE_SEED))
     for _ in range(2):
-        got = cached_frames(dataset, KEYS, spec(), tmp_path, phantom=3, seed=7)
+        got = cached_frames(dataset, KEYS, spec(), tmp_path, config=MADE)
         assert isinstance(got.pixels, np.memmap)
         assert np.array_equal(got.pixels, wanted.pixels)
         assert np.array_equal(got.labels, wanted.labels)
         assert np.array_equal(got.videos, wanted.videos)
     (file,) = tmp_path.glob("*.frames")
     made = file.stat().st_mtime_ns
-    cached_frames(dataset, KEYS, spec(), tmp_path, phantom=3, seed=7)
+    cached_frames(dataset, KEYS, spec(), tmp_path, config=MADE)
     assert file.stat().st_mtime_ns == made
     with file.open("r+b") as stream:
         stream.truncate(100)
-    again = cached_frames(dataset, KEYS, spec(), tmp_path, phantom=3, seed=7)
+    again = cached_frames(dataset, KEYS, spec(), tmp_path, config=MADE)
     assert np.array_equal(again.pixels, wanted.pixels)
-    cached_frames(dataset.take(range(19)), KEYS, spec(), tmp_path, phantom=3, seed=7)
+    cached_frames(dataset.take(range(19)), KEYS, spec(), tmp_path, config=MADE)
     assert len(list(tmp_path.glob("*.frames"))) == 2
     with pytest.raises(InputError, match="has label"):
         cached_frames(dataset, ("normal",), spec(), tmp_path)

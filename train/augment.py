@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Variation", "apply", "draw"]
+__all__ = ["Variation", "apply", "draw", "palettes"]
 
 Floats = npt.NDArray[np.float32]
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -42,7 +42,8 @@ class Variation(NamedTuple):
     ``move`` (N, 8) maps output to input pixels, ``blur`` (N,) is the share of a Gaussian of one pixel, ``gain`` and
     ``gamma`` (N,) the exposure, ``mix`` (N, 3, 3) the colour matrix. ``spots`` (N, K, 4) are Gaussians (x, y, radius
     in parts of the frame, opacity) of colour ``tone`` (N, 3), in levels, that lie over the frame; ``coarse`` (N, 1)
-    scales JPEG's table of quality 50. Where they were not asked for K is 0 and ``coarse`` (N, 0): nothing is computed.
+    scales JPEG's table of quality 50. ``palette`` (N, 7) is another frame's (``palettes``) and the share of the way to
+    it. Where they were not asked for K is 0, ``coarse`` and ``palette`` (N, 0): nothing is computed.
     """
 
     move: Any
@@ -53,6 +54,7 @@ class Variation(NamedTuple):
     spots: Any
     tone: Any
     coarse: Any
+    palette: Any
 
 
 def draw(
@@ -63,11 +65,13 @@ def draw(
     *,
     debris: float = 0.0,
     compression: float = 0.0,
+    recolour: float = 0.0,
+    others: Floats | None = None,
 ) -> Variation:
     """Variations of ``count`` frames of ``size`` pixels; ``strength`` 0 only turns and mirrors.
 
     Half of the frames times ``debris`` get bubbles or debris, half times ``compression`` the artefacts of JPEG at a
-    quality of about 15 to 90.
+    quality of about 15 to 90. The share ``recolour`` goes some of the way to the palettes ``others`` (count, 6).
     """
     angle = rng.uniform(0, 2 * np.pi, count)
     zoom = np.exp(rng.uniform(-0.18, 0.08, count) * strength)
@@ -95,7 +99,11 @@ def draw(
     if compression:
         table = np.exp(rng.uniform(np.log(0.2), np.log(3.3), (count, 1)))
         coarse = np.where(rng.random((count, 1)) < 0.5 * compression, table, _FINEST)
-    drawn = (move, blur, gain, gamma, mix, spots, tone, coarse)
+    palette = np.zeros((count, 0))
+    if recolour and others is not None:
+        way = np.where(rng.random(count) < recolour, rng.random(count), 0.0)
+        palette = np.column_stack([others, way])
+    drawn = (move, blur, gain, gamma, mix, spots, tone, coarse, palette)
     return Variation(*(np.asarray(v, np.float32) for v in drawn))
 
 
@@ -127,6 +135,8 @@ def apply(pixels: Any, variation: Variation, ops: Any, move: Callable[[Any, Any]
     x = move(ops.cast(pixels, "float32"), variation.move)
     share = ops.reshape(variation.blur, (-1, 1, 1, 1))
     x = (1 - share) * x + share * ops.depthwise_conv(x, ops.convert_to_tensor(_gaussian()), padding="same")
+    if variation.palette.shape[-1]:
+        x = _recolour(x, variation.palette, ops)
     if variation.spots.shape[-2]:
         x = _cover(x, variation.spots, variation.tone, ops)
     x = ops.power(x / 255, ops.reshape(variation.gamma, (-1, 1, 1, 1))) * ops.reshape(
@@ -137,6 +147,26 @@ def apply(pixels: Any, variation: Variation, ops: Any, move: Callable[[Any, Any]
     if variation.coarse.shape[-1]:
         x = _compress(x, variation.coarse, ops)
     return (x * ops.convert_to_tensor(_inside(size)) * 255 - 128) / 128
+
+
+def palettes(pixels: npt.NDArray[np.uint8]) -> Floats:
+    """Mean and standard deviation of each colour within the inscribed circle, in levels: (N, S, S, 3) to (N, 6)."""
+    coarse = pixels[:, ::8, ::8]
+    inside = _inside(pixels.shape[1])[::8, ::8, 0] > 0
+    values = [frame[inside].astype(np.float32) for frame in coarse]
+    return np.array([np.concatenate([v.mean(0), v.std(0)]) for v in values], np.float32).reshape(-1, 6)
+
+
+def _recolour(x: Any, palette: Any, ops: Any) -> Any:
+    """Frames (N, S, S, 3) in levels, some of the way to another's colours (Reinhard et al., CG&A 2001, in RGB)."""
+    inside = ops.convert_to_tensor(_inside(int(x.shape[1]))[None])
+    area = ops.sum(inside)
+    mean = ops.sum(x * inside, axis=(1, 2), keepdims=True) / area
+    spread = ops.sqrt(ops.sum(ops.square(x - mean) * inside, axis=(1, 2), keepdims=True) / area)
+    palette = palette[:, None, None, :]
+    factor = ops.clip(palette[..., 3:6] / (spread + 1.0), 0.5, 2.0)
+    changed = (x - mean) * factor + palette[..., :3]
+    return ops.clip(x + palette[..., 6:] * (changed - x), 0.0, 255.0)
 
 
 def _cover(x: Any, spots: Any, tone: Any, ops: Any) -> Any:

@@ -25,21 +25,30 @@ from capsule_edge.runtime import preprocess
 from capsule_edge.runtime.errors import InputError, OutputError
 from capsule_edge.runtime.spec import InputSpec
 
-from .data import Frames, check_labels, decode, phantom_frames, videos_of
+from . import transplants
+from .config import TrainConfig
+from .data import Frames, check_labels, decode, videos_of
+from .transplants import made_frames
 
 __all__ = ["cached_frames"]
 
 
 def cached_frames(
-    dataset: Dataset, keys: Sequence[str], spec: InputSpec, folder: Path, *, phantom: int = 0, seed: int = 0
+    dataset: Dataset,
+    keys: Sequence[str],
+    spec: InputSpec,
+    folder: Path,
+    *,
+    config: TrainConfig | None = None,
+    boxes: Path | None = None,
 ) -> Frames:
-    """``load_frames`` with ``phantom`` rendered frames behind, from the cache in ``folder``, which is filled first.
+    """``load_frames`` with what ``config`` wants made behind, from the cache in ``folder``, which is filled first.
 
-    ``pixels`` is mapped, not loaded. Raises what ``load_frames`` raises, and ``OutputError`` for a folder that cannot
-    be written or has no room; nothing is left there then.
+    ``pixels`` is mapped, not loaded. Raises what ``load_frames`` and ``made_frames`` raise, and ``OutputError`` for a
+    folder that cannot be written or has no room; nothing is left there then.
     """
     labels = check_labels(dataset, keys)
-    frames_file = folder / f"{_key(dataset, keys, spec, phantom, seed)}.frames"
+    frames_file = folder / f"{_key(dataset, keys, spec, config, boxes)}.frames"
     facts_file = frames_file.with_suffix(".json")
     each = spec.size * spec.size * 3
     facts = _facts(facts_file)
@@ -48,15 +57,15 @@ def cached_frames(
         or not frames_file.is_file()
         or frames_file.stat().st_size != len(facts["labels"]) * each
     ):
-        rendered = phantom_frames(phantom, keys, spec, seed) if phantom else None
+        made = made_frames(dataset, keys, spec, config, boxes) if config else None
         facts_file.unlink(missing_ok=True)
-        needed = (len(labels) + phantom) * each
-        lost = _write(frames_file, decode(dataset, spec), rendered, needed)
+        needed = (len(labels) + (len(made) if made else 0)) * each
+        lost = _write(frames_file, decode(dataset, spec), made, needed)
         if len(lost) == len(labels):
             frames_file.unlink()
             raise InputError(f"none of the {len(labels)} images can be read")
         kept = np.setdiff1d(np.arange(len(labels)), lost)
-        extra = (rendered.labels.tolist(), rendered.videos.tolist()) if rendered else ([], [])
+        extra = (made.labels.tolist(), made.videos.tolist()) if made else ([], [])
         facts = {
             "labels": labels[kept].tolist() + extra[0],
             "videos": videos_of(dataset)[kept].tolist() + extra[1],
@@ -73,15 +82,19 @@ def cached_frames(
     )
 
 
-def _key(dataset: Dataset, keys: Sequence[str], spec: InputSpec, phantom: int, seed: int) -> str:
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (preprocess, samples))
+def _key(
+    dataset: Dataset, keys: Sequence[str], spec: InputSpec, config: TrainConfig | None, boxes: Path | None
+) -> str:
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (preprocess, samples, transplants))
+    made = (config.phantom, config.transplants) if config else (0, 0)
+    table = hashlib.sha256(boxes.read_bytes()).hexdigest() if boxes and made[1] else ""
     settings = [
         hash_dataset(dataset),
         list(keys),
         dataclasses.asdict(spec),
         cv2.__version__,
-        phantom,
-        phantom and seed,
+        made,
+        table,
     ]
     names = [dataset.name_of(sample) for sample in dataset.samples]
     return hashlib.sha256(code + json.dumps([settings, names]).encode()).hexdigest()[:20]
@@ -96,7 +109,7 @@ def _facts(path: Path) -> dict[str, Any] | None:
 
 
 def _write(
-    path: Path, frames: Iterator[npt.NDArray[np.uint8] | None], rendered: Frames | None, needed: int
+    path: Path, frames: Iterator[npt.NDArray[np.uint8] | None], made: Frames | None, needed: int
 ) -> list[int]:
     """Write the frames that could be read; the answer is the rows of the others."""
     lost = []
@@ -112,8 +125,8 @@ def _write(
                     lost.append(row)
                 else:
                     stream.write(frame.tobytes())
-            if rendered is not None:
-                stream.write(rendered.pixels.tobytes())
+            if made is not None:
+                stream.write(made.pixels.tobytes())
         os.replace(partial, path)
     except OSError as error:
         raise _unwritable(path, error) from None

@@ -18,12 +18,13 @@ _KINDS: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 _SAID = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _SHARES = (
     "sampling", "video_sampling", "prior", "label_smoothing", "ema", "distillation", "debris", "compression",
+    "recolour",
 )  # fmt: skip
 _LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("size", "epochs", "batch", "learning_rate", "qat_learning_rate", "qat_batch"),
      lambda value: value > 0, "a number above 0"),
     (("warmup_epochs", "weight_decay", "adjustment", "augmentation", "focal", "mixup", "closeness", "patience",
-      "phantom", "views", "seed", "qat_epochs"),
+      "phantom", "transplants", "views", "seed", "qat_epochs"),
      lambda value: value >= 0, "0 or more"),
     (_SHARES, lambda value: 0 <= value <= 1, "0 to 1"),
 )  # fmt: skip
@@ -37,14 +38,16 @@ class TrainConfig:
     ``adjustment`` is the tau of logit adjustment (Menon et al., ICLR 2021) against the distribution that is drawn,
     ``prior`` the share of the data's own class prior that is given back at the end, folded into the last bias.
     ``distillation`` is the share of the loss that teachers have, where there are any, ``closeness`` the weight of the
-    distance between the logits of the float and the integer form (``gpu_qat``), and ``phantom`` the number of rendered
-    frames added. With ``views`` above 0 the draws of as many epochs are gone through again and again, and
-    teachers answer each of them once (``gpu_feed``). With ``qat_epochs`` 0 the INT8 twin keeps the FP32 weights,
-    rounded; ``equalise`` evens channels and rounds the FP32 weights themselves before (``equalise``).
+    distance between the logits of the float and the integer form (``gpu_qat``). ``phantom`` is the number of rendered
+    frames added, ``transplants`` that of frames with a lesion set in or taken out (``transplants``). With ``views``
+    above 0 the draws of as many epochs are gone through again and again, and teachers answer each of them once
+    (``gpu_feed``). With ``qat_epochs`` 0 the INT8 twin keeps the FP32 weights, rounded; ``equalise`` evens channels
+    and rounds the FP32 weights themselves before (``equalise``).
 
-    ``augmentation``, ``debris`` and ``compression`` are strengths (``augment.draw``). ``focal`` is the gamma of the
-    focal loss, 0 for cross-entropy; ``mixup`` the alpha of mixup's beta distribution, 0 for none. With a ``patience``
-    above 0 a fit ends when macro-F1 on held-out videos has not risen for as many epochs, with the best epoch's weights.
+    ``augmentation``, ``debris`` and ``compression`` are strengths and ``recolour`` a share (``augment.draw``).
+    ``focal`` is the gamma of the focal loss, 0 for cross-entropy; ``mixup`` the alpha of mixup's beta distribution, 0
+    for none. With a ``patience`` above 0 a fit ends when macro-F1 on held-out videos has not risen for as many epochs,
+    with the best epoch's weights.
     """
 
     architecture: str = "mobilenet_v2"
@@ -62,6 +65,7 @@ class TrainConfig:
     augmentation: float = 1.0
     debris: float = 0.0
     compression: float = 0.0
+    recolour: float = 0.0
     focal: float = 0.0
     ema: float = 0.995
     patience: int = 0
@@ -69,6 +73,7 @@ class TrainConfig:
     mixup: float = 0.0
     closeness: float = 1.0
     phantom: int = 1200
+    transplants: int = 0
     views: int = 0
     seed: int = 20261123
     qat_epochs: int = 1
@@ -113,8 +118,10 @@ class TrainConfig:
             "augmentation",
             "debris",
             "compression",
+            "recolour",
             "mixup",
             "phantom",
+            "transplants",
         )
         return {name: getattr(self, name) for name in (*names, "views", "seed")}
 

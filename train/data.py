@@ -21,7 +21,7 @@ from capsule_edge.runtime.phantom import LESION_LABELS, NORMAL, training_frame
 from capsule_edge.runtime.preprocess import preprocess
 from capsule_edge.runtime.spec import InputSpec
 
-from .augment import Variation, draw
+from .augment import Variation, draw, palettes
 from .config import TrainConfig
 
 __all__ = [
@@ -30,10 +30,12 @@ __all__ = [
     "check_labels",
     "check_phantom",
     "class_prior",
+    "colours_of",
     "decode",
     "draw_epoch",
     "draw_mixing",
     "draw_weights",
+    "is_real",
     "load_frames",
     "phantom_frames",
     "scale",
@@ -43,6 +45,7 @@ __all__ = [
 _WORKERS = 8
 _CHUNK = 512  # frames decoded ahead of whoever takes them
 PHANTOM = "phantom"  # the video that rendered frames are said to be of
+TRANSPLANT = "transplant"  # the one that made frames are said to be of: transplant/DONOR/HOST
 
 
 @dataclass(frozen=True)
@@ -178,13 +181,24 @@ def draw_weights(
         weight = np.zeros(len(frames))
         weight[among] = draw_weights(frames.take(np.flatnonzero(among)), config)
         return weight
-    _, group = np.unique(np.char.add(frames.labels.astype(str), frames.videos), return_inverse=True)
+    # Made frames of many pairs of videos are one video here: they are not to outweigh the real ones.
+    videos = np.where(is_transplant(frames.videos), TRANSPLANT, frames.videos)
+    _, group = np.unique(np.char.add(frames.labels.astype(str), videos), return_inverse=True)
     weight = np.bincount(group)[group].astype(np.float64) ** -config.video_sampling
     totals = np.bincount(frames.labels, weight, len(frames.keys))
     counts = np.bincount(frames.labels, minlength=len(frames.keys))
     wanted = np.where(counts > 0, counts, 0).astype(np.float64) ** (1 - config.sampling) * (counts > 0)
     weight *= (wanted / np.maximum(totals, 1e-12))[frames.labels]
     return np.asarray(weight / weight.sum())
+
+
+def is_transplant(videos: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
+    return np.char.startswith(videos, TRANSPLANT + "/")
+
+
+def is_real(videos: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
+    """Which frames a camera saw: neither rendered nor made of two others."""
+    return np.asarray((videos != PHANTOM) & ~is_transplant(videos))
 
 
 def class_prior(frames: Frames, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -204,18 +218,36 @@ class Draw(NamedTuple):
 
 
 def draw_epoch(
-    weights: npt.NDArray[np.float64], size: int, config: TrainConfig, epoch: int, steps: int
+    weights: npt.NDArray[np.float64],
+    size: int,
+    config: TrainConfig,
+    epoch: int,
+    steps: int,
+    colours: npt.NDArray[np.float32] | None = None,
 ) -> Draw:
-    """The frames of one epoch: ``steps`` batches drawn by ``weights`` (N,), one probability a frame."""
+    """The frames of one epoch: ``steps`` batches drawn by ``weights`` (N,), one probability a frame.
+
+    ``colours`` (N, 6) are the frames' own palettes (``colours_of``), for what ``config.recolour`` says.
+    """
     rng = np.random.default_rng((config.seed, epoch))
     rows = rng.choice(len(weights), (steps, config.batch), p=weights)
+    others = None
+    if colours is not None:
+        others = colours[
+            np.random.default_rng((config.seed, epoch, 3)).choice(len(weights), rows.size, p=weights)
+        ]
     flat = draw(
-        rng, steps * config.batch, size, config.augmentation,
-        debris=config.debris, compression=config.compression,
+        rng, rows.size, size, config.augmentation,
+        debris=config.debris, compression=config.compression, recolour=config.recolour, others=others,
     )  # fmt: skip
     return Draw(
         rows.astype(np.int32), Variation(*(v.reshape(steps, config.batch, *v.shape[1:]) for v in flat))
     )
+
+
+def colours_of(frames: Frames, config: TrainConfig) -> npt.NDArray[np.float32] | None:
+    """The palettes that frames may be given, None where none is."""
+    return palettes(frames.pixels) if config.recolour else None
 
 
 def draw_mixing(config: TrainConfig, epoch: int, steps: int) -> npt.NDArray[np.float32]:

@@ -30,10 +30,11 @@ from capsule_edge.runtime.spec import InputSpec
 
 from . import reparam, weights
 from .config import TrainConfig
-from .data import PHANTOM, Frames, draw_weights, load_frames, phantom_frames
+from .data import Frames, draw_weights, is_real, load_frames
 from .gpu_feed import Frozen, answers_file
 from .gpu_fit import GpuTrainer, build_graph
 from .models import BRANCHED
+from .transplants import made_frames, made_of
 
 FOLD_SEED = 0
 
@@ -41,6 +42,20 @@ FOLD_SEED = 0
 def fold_of(frames: Frames, folds: int) -> npt.NDArray[np.int64]:
     """The fold of each frame: stratified by label, no video in two folds."""
     return splits.fold_of(frames.labels, frames.videos, folds, seed=FOLD_SEED)
+
+
+def folds_of(frames: Frames, folds: int) -> npt.NDArray[np.int64]:
+    """``fold_of`` the real frames; -1 for the others."""
+    fold = np.full(len(frames), -1)
+    real = np.flatnonzero(is_real(frames.videos))
+    fold[real] = fold_of(frames.take(real), folds)
+    return fold
+
+
+def kept_from(frames: Frames, fold: npt.NDArray[np.int64], number: int) -> npt.NDArray[np.bool_]:
+    """What a model may not learn from that is asked about fold ``number``: its frames, and those made of them."""
+    held_out = fold == number
+    return np.asarray(held_out | made_of(frames.videos, set(frames.videos[held_out])))
 
 
 def mask_unseen(
@@ -72,19 +87,22 @@ def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dic
 class DataSet:
     """The data set and its rendered frames in each size that a recipe asks for, loaded once."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, boxes: Path | None = None) -> None:
         self._train = load_dataset(data, split="train")
         self.keys = tuple(self._train.labels)
-        self._loaded: dict[tuple[int, int], Frames] = {}
+        self._boxes = boxes
+        self._loaded: dict[tuple[int, int, int], Frames] = {}
 
     def of(self, size: int, config: TrainConfig) -> Frames:
-        if (size, config.phantom) not in self._loaded:
-            frames = load_frames(self._train, self.keys, InputSpec(size))
-            if config.phantom:
-                rendered = phantom_frames(config.phantom, self.keys, InputSpec(size), config.seed)
-                frames = frames.join(rendered)
-            self._loaded[size, config.phantom] = frames
-        return self._loaded[size, config.phantom]
+        """The frames of ``train`` at ``size``, behind them those that are rendered and made (``made_frames``)."""
+        wanted = (size, config.phantom, config.transplants)
+        if wanted not in self._loaded:
+            spec = InputSpec(size)
+            frames = load_frames(self._train, self.keys, spec)
+            made = made_frames(self._train, self.keys, spec, config, self._boxes)
+            frames = frames.join(made) if made else frames
+            self._loaded[wanted] = frames
+        return self._loaded[wanted]
 
     def teacher(self, folder: Path, part: str, config: TrainConfig) -> Frozen:
         """What the recipe kept in ``folder`` learnt on ``part``, with the frames that ``config`` trains on."""
@@ -117,9 +135,7 @@ def run_recipe(
     silent = bool(kept) and all(path and path.exists() for path in kept.values())
     taught = [] if silent else [data.teacher(folder, name_part(parts[0]), config) for folder in teachers]
     trainer = GpuTrainer(config, own, taught)
-    real = own.videos != PHANTOM
-    fold = np.full(len(own), -1)
-    fold[real] = fold_of(own.take(np.flatnonzero(real)), folds)
+    real, fold = is_real(own.videos), folds_of(own, folds)
     answers: list[dict[str, npt.NDArray[Any]]] = []
     started, curves = time.monotonic(), []
     for number in parts:
@@ -128,7 +144,7 @@ def run_recipe(
             teacher.assign(read_plain(folder, part))
         trainer.feed.begin(kept.get(number))
         curve: list[dict[str, Any]] = []
-        among = None if number < 0 else fold != number
+        among = None if number < 0 else ~kept_from(own, fold, number)
         begin = weights.load(initial / f"{part}.npz") if isinstance(initial, Path) else initial
         fitted = trainer.fit(begin, draw_weights(own, config, among), _note(part, curve))
         curves.append(curve)
@@ -148,11 +164,12 @@ def run_recipe(
         if keep:
             np.savez_compressed(keep / f"{part}.answers.npz", **answers[-1])  # type: ignore[arg-type]
             gather(keep)
-    figures = {}
+    figures: dict[str, Any] = {}
     if answers:
         logits, labels, seen = (np.concatenate([a[k] for a in answers]) for k in ("logits", "labels", "seen"))
         masked, known = mask_unseen(logits, labels, seen)
         figures = score(masked[known], labels[known])
+    figures["parts"] = [name_part(number) for number in parts]
     return {**figures, "seconds": round(time.monotonic() - started, 1), "curves": curves}
 
 
@@ -193,6 +210,9 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pretrained", action="append", default=[], help="ARCHITECTURE=FILE, a backbone")
+    parser.add_argument(
+        "--boxes", type=Path, help="Kvasir-Capsule's metadata.csv, for recipes with transplants"
+    )
     parser.add_argument("--configs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folds", type=int, default=5)
@@ -202,7 +222,7 @@ def main() -> None:
     backbones = {
         name: weights.load(Path(file)) for name, file in (p.split("=", 1) for p in options.pretrained)
     }
-    data = DataSet(options.data)
+    data = DataSet(options.data, options.boxes)
     for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
         folder = options.out / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -60,6 +60,7 @@ class Feed:
         self._config, self._device, self._size = config, device, pixels.shape[1]
         self.pixels = torch.from_numpy(pixels).to(device)
         self._labels = torch.from_numpy(labels).to(device)
+        self._colours = augment.palettes(pixels) if config.recolour else None
         self.x = torch.zeros((config.batch, self._size, self._size, 3), device=device)
         self.target, self.soft = (torch.zeros((config.batch, classes), device=device) for _ in range(2))
         self.teachers = tuple(teachers)
@@ -88,11 +89,14 @@ class Feed:
         view = epoch % config.views if config.views else epoch
         known = self._answers.get(view)
         asked = self.teachers if known is None else ()
-        draws = draw_epoch(chances, self._size, config, view, count)
+        draws = draw_epoch(chances, self._size, config, view, count, self._colours)
         rows = torch.from_numpy(draws.rows.astype(np.int64)).to(self._device)
         share = self._to_device(draw_mixing(config, view, count))
         own = self._varied(draws.variation)
-        others = [self._varied(draw_epoch(chances, t.size, config, view, count).variation) for t in asked]
+        others = [
+            self._varied(draw_epoch(chances, t.size, config, view, count, self._colours).variation)
+            for t in asked
+        ]
         turns = np.random.default_rng((config.seed, epoch, 2)).integers(0, 8, count) * again
         answers = []
         for step in range(count):

@@ -21,6 +21,7 @@ from . import models, weights
 from .config import TrainConfig
 from .data import Frames, class_prior
 from .gpu_feed import Feed, Frozen
+from .objective import label_loss
 from .torch_graph import TorchGraph
 
 __all__ = ["GpuTrainer", "build_graph", "record"]
@@ -42,10 +43,9 @@ class GpuTrainer:
     def __init__(self, config: TrainConfig, frames: Frames, teachers: Sequence[Frozen] = ()) -> None:
         import torch
 
-        if config.focal or config.patience:
+        if config.patience:
             raise UsageError(
-                "focal loss and early stopping are not known here",
-                hint="use capsule-edge train, or leave them 0",
+                "early stopping is not known here", hint="use capsule-edge train, or leave patience 0"
             )
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.benchmark_limit = 4
@@ -123,6 +123,7 @@ class GpuTrainer:
         return np.concatenate(parts)
 
     def _step(self) -> None:
+        import keras
         import torch
 
         config = self._config
@@ -130,7 +131,7 @@ class GpuTrainer:
             logits = self.graph.run(self.feed.x, training=True)
         target = self.feed.target
         smooth = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
-        loss = -(smooth * (logits + self._offset).log_softmax(1)).sum(1).mean()
+        loss = label_loss(logits.float(), smooth, self._offset, config, keras.ops)
         if self.feed.taught:
             # The teachers' answers are adjusted already: what they say is learnt without the offset.
             soft = -(self.feed.soft * logits.log_softmax(1)).sum(1).mean()

@@ -30,8 +30,8 @@ import numpy.typing as npt
 
 from . import weights
 from .config import TrainConfig
-from .data import PHANTOM, draw_weights
-from .folds import DataSet, fold_of, read_plain, score
+from .data import draw_weights
+from .folds import DataSet, folds_of, kept_from, read_plain, score
 from .gpu_feed import Feed, answers_file
 from .gpu_fit import build_graph, record
 from .limits import Pairs, weight_limits
@@ -259,6 +259,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--boxes", type=Path, help="Kvasir-Capsule's metadata.csv, for recipes with transplants"
+    )
     parser.add_argument("--folds", type=Path, required=True, help="what train.folds left")
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--part", default="all", help="all, or fold0, fold1...")
@@ -278,7 +281,7 @@ def main() -> None:
         fitted, epochs=options.epochs, learning_rate=options.rate, closeness=options.closeness,
         distillation=options.distillation,
     )  # fmt: skip
-    data = DataSet(options.data)
+    data = DataSet(options.data, options.boxes)
     frames = data.of(config.size, config)
     plain = build_graph(config.architecture, size=config.size, labels=len(data.keys), branched=False)
     plain.assign(read_plain(folder, options.part))
@@ -287,17 +290,17 @@ def main() -> None:
     kept = answers_file(options.folds, options.part, options.teacher, config)
     named = [] if kept and kept.exists() else options.teacher
     teachers = [data.teacher(options.folds / name, options.part, config) for name in named]
-    held_out = np.zeros(len(frames), bool)
+    held_out = unused = np.zeros(len(frames), bool)
     if options.part != "all":
-        real = np.flatnonzero(frames.videos != PHANTOM)
-        held_out[real] = fold_of(frames.take(real), options.of) == int(options.part.removeprefix("fold"))
+        fold, number = folds_of(frames, options.of), int(options.part.removeprefix("fold"))
+        held_out, unused = fold == number, kept_from(frames, fold, number)
     trainer = GridTrainer(plain.folded(), config)
     if options.start:
         begun = weights.load(folder / f"{options.part}.{options.start}.npz")
         trainer.take_ranges({n: begun.pop(n) for n in list(begun) if n.startswith("range/")})
         plain.assign(begun)
         trainer.graph.assign(plain.folded().arrays())
-    chances = draw_weights(frames, config, ~held_out)
+    chances = draw_weights(frames, config, ~unused)
     feed = Feed(config, frames.pixels, frames.labels, len(data.keys), plain.device, teachers)
     feed.begin(kept)
     trainer.fit(feed, chances, _log)

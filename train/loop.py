@@ -23,7 +23,7 @@ from capsule_edge.runtime.errors import InputError
 
 from . import augment, weights
 from .config import TrainConfig
-from .data import Frames, draw_epoch, draw_mixing
+from .data import Frames, colours_of, draw_epoch, draw_mixing
 from .pipeline import Item, batches, unpack
 from .workers import Workers
 
@@ -120,9 +120,10 @@ class Fit:
                 hint="--out must be a folder they share",
             )
         part, saved = self._workers.part(config), time.monotonic()
+        colours = colours_of(frames, config)
         while at.epoch < config.epochs and not at.stopped(config.patience if judge else 0):
             began = time.monotonic() - at.seconds
-            drawn = draw_epoch(chances, frames.pixels.shape[1], config, at.epoch, steps)
+            drawn = draw_epoch(chances, frames.pixels.shape[1], config, at.epoch, steps, colours)
             share = draw_mixing(config, at.epoch, steps)
             data = self._workers.strategy.distribute_datasets_from_function(
                 lambda _, drawn=drawn, share=share, first=at.step: batches(

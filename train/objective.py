@@ -32,8 +32,9 @@ def label_loss(logits: Any, target: Any, offset: Any, config: TrainConfig, ops: 
     """
     log_p = ops.log_softmax(logits + offset, axis=-1)
     if config.focal:
-        # Where p is 1 the power's slope would be 0 * inf for g below 1.
-        log_p = log_p * ops.power(ops.maximum(1 - ops.exp(log_p), 1e-6), config.focal)
+        # Where p is 1 the power's slope would be 0 * inf for g below 1. Python's operators, not ops.power: a constant
+        # copied to the GPU cannot be part of a step that is recorded there.
+        log_p = log_p * (ops.relu(1 - ops.exp(log_p)) + 1e-6) ** config.focal
     return -ops.mean(ops.sum(target * log_p, axis=-1))
 
 

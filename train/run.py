@@ -27,10 +27,11 @@ from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSp
 from . import held_out, models, reparam, weights
 from .cache import cached_frames
 from .config import TrainConfig
-from .data import PHANTOM, Frames, check_phantom, scale
+from .data import Frames, check_phantom, is_real, scale
 from .folds import mask_unseen
 from .journal import Journal
 from .teachers import ask, specs_of
+from .transplants import check_boxes, made_of
 
 __all__ = ["train_run"]
 
@@ -59,6 +60,7 @@ def train_run(
     calibrate_on: Path | None = None,
     fp32_weights: Path | None = None,
     cache: Path | None = None,
+    boxes: Path | None = None,
     checkpoint_every_s: float = 120.0,
     note: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> None:
@@ -71,8 +73,9 @@ def train_run(
     ``out_of_fold.npz`` that ``folds`` left: the temperature and the operating points come from it. Without it a sixth
     of the videos is held out of the fit, to calibrate on; another sixth where ``config.patience`` asks for early
     stopping. ``fp32_weights`` from elsewhere (``folds``, ``gpu_qat``) stand for the fit and need ``calibrate_on``;
-    where they come with ranges learnt, QAT keeps these. Preprocessed frames are kept in ``cache``; without one they
-    lie in ``out`` while the run lasts.
+    where they come with ranges learnt, QAT keeps these. ``boxes`` is the table of lesions that transplants are taken
+    from (``transplants.read_boxes``), needed where ``config.transplants`` are wanted. Preprocessed frames are kept in
+    ``cache``; without one they lie in ``out`` while the run lasts.
 
     Under a TF_CONFIG of several workers (``workers``) the FP32 fit is shared; the rest is the first one's alone.
 
@@ -91,6 +94,7 @@ def train_run(
         raise UsageError(f"the data set has the class {', '.join(keys)} alone, at least two are needed")
     if config.phantom:
         check_phantom(keys)  # before the folder is claimed for these settings
+    check_boxes(config, boxes)
     tf.config.experimental.enable_op_determinism()
     workers = Workers.from_environment()
     workers.part(config)
@@ -103,7 +107,7 @@ def train_run(
     if workers.first:
         _claim(
             out, config, dataset, name=name, backbone=backbone, teachers=teachers, calibrate_on=calibrate_on,
-            fp32_weights=fp32_weights,
+            fp32_weights=fp32_weights, boxes=boxes,
         )  # fmt: skip
         ready = _finished(out)
     with workers.together():
@@ -113,14 +117,14 @@ def train_run(
     if not workers.first:
         workers.wait()
     everything = cached_frames(
-        dataset, keys, InputSpec(config.size), cache or out / _CACHE, phantom=config.phantom, seed=config.seed
+        dataset, keys, InputSpec(config.size), cache or out / _CACHE, config=config, boxes=boxes
     )
     if workers.first:
         workers.wait()
     for file in everything.unreadable:
         note({"skipped": file})
     note({"frames": len(everything), "skipped": len(everything.unreadable)})
-    real = int((everything.videos != PHANTOM).sum())
+    real = int(is_real(everything.videos).sum())
     frames = everything.first(real)
     journal = Journal(out if workers.first else None, note)
     saving = [Saving(out / f"{part}.checkpoint.npz", checkpoint_every_s) for part in ("fp32", "qat")]
@@ -141,6 +145,7 @@ def train_run(
         stopping = np.flatnonzero(np.isin(everything.videos, held.stopping))
         among = ~calibrating
         among[stopping] = False
+        among &= ~made_of(everything.videos, {*held.calibration, *held.stopping})
         with workers.strategy.scope():
             fitted = _build(config, keys, branched=True)
             if backbone is not None:
@@ -229,7 +234,7 @@ def _out_of_fold(path: Path, keys: Sequence[str]) -> tuple[Any, Any]:
 
 def _finish_fp32(fp32: Any, logits: Any, labels: Any, frames: Frames, config: TrainConfig, out: Path) -> None:
     """Fold the share of the class prior into the last bias, and keep the calibration answers with it."""
-    real = frames.labels[frames.videos != PHANTOM]
+    real = frames.labels[is_real(frames.videos)]
     prior = np.log(np.maximum(np.bincount(real, minlength=len(frames.keys)), 1) / len(real))
     shift = (config.prior * prior).astype(np.float32)
     bias = fp32.get_layer("logits").weights[1]
@@ -283,6 +288,7 @@ def _spec(
             "videos": len({s.video_id for s in dataset.samples}),
             **training_provenance(dataset.samples, learnt_from),
             "phantom_frames": config.phantom,
+            "transplants": config.transplants,
             "training": config.to_dict(),
         },
     )
@@ -304,6 +310,7 @@ def _claim(
     teachers: Sequence[Path],
     calibrate_on: Path | None,
     fp32_weights: Path | None,
+    boxes: Path | None,
 ) -> None:
     """Write what the run is made of, or refuse to go on with other than the folder was begun with.
 
@@ -324,6 +331,7 @@ def _claim(
         "teachers": [_identity(teacher) for teacher in teachers],
         "calibrate_on": _identity(calibrate_on),
         "fp32_weights": _identity(fp32_weights),
+        "boxes": _identity(boxes),
     }
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
     if given.is_file() and given.read_text("utf-8") != text:

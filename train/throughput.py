@@ -29,7 +29,7 @@ from capsule_edge.runtime.spec import InputSpec
 from . import models
 from .cache import cached_frames
 from .config import TrainConfig
-from .data import draw_epoch, draw_mixing, draw_weights
+from .data import colours_of, draw_epoch, draw_mixing, draw_weights
 from .fit import label_fit
 from .pipeline import batches
 
@@ -48,12 +48,13 @@ def measure(dataset: Dataset, config: TrainConfig, *, steps: int, rounds: int) -
             config.architecture, size=config.size, labels=len(dataset.labels), keras=tf_keras
         )
         chances, rate = draw_weights(frames, config), tf.constant(1e-5)
+        colours = colours_of(frames, config)
         fit = label_fit(model, frames, config, chances)
         numbers = itertools.count()
 
         def fresh(count: int) -> Any:
             epoch = next(numbers)
-            drawn = draw_epoch(chances, config.size, config, epoch, count)
+            drawn = draw_epoch(chances, config.size, config, epoch, count, colours)
             return batches(frames, drawn, draw_mixing(config, epoch, count))
 
         item = next(iter(fresh(1)))

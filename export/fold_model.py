@@ -1,0 +1,81 @@
+"""The FP32 file of a fold's model: what reads a recording that the shipped model was trained on.
+
+    python -m capsule_edge.export.fold_model RUN FOLDS/NAME/fold0.npz fold0.onnx --before OOF --after GRID_OOF
+
+RUN is the run folder of the model that ships, its spec goes into the file. ``--before`` and ``--after`` are the
+out-of-fold answers to the same frames as ``train.folds`` and ``train.gpu_qat`` left them: the factor and the shift
+between the two, which stand for what the second step did to the shipped model, go into the last layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from capsule_edge.evaluation._module import run_module
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.train import weights
+from capsule_edge.train.config import TrainConfig
+from capsule_edge.train.models import BRANCHED
+from capsule_edge.train.reparam import merge
+
+from .keras_models import ServingModel
+from .onnx_fp32 import build_fp32_onnx
+from .run_folder import load_fp32
+
+__all__ = ["carried", "write_fold_model"]
+
+
+def carried(before: Path, after: Path) -> tuple[float, npt.NDArray[np.float64]]:
+    """Factor and shift (labels,) that make the logits of ``after`` of those of ``before``.
+
+    Raises ``InputError`` where the two are not of the same frames, or where no factor and shift does that.
+    """
+    old, new = (np.load(path)["logits"].astype(np.float64) for path in (before, after))
+    if old.shape != new.shape:
+        raise InputError(f"{before} has answers {old.shape}, {after} {new.shape}: they are of other frames")
+    spread = old - old.mean(0)
+    factor = float((spread * (new - new.mean(0))).sum() / (spread * spread).sum())
+    shift = (new - factor * old).mean(0)
+    if np.abs(factor * old + shift - new).max() > 1e-3:
+        raise InputError(
+            f"{after} is not {before} with a factor and a shift", hint="train.gpu_qat makes it so"
+        )
+    return factor, shift
+
+
+def write_fold_model(
+    run: Path, fold: Path, out: Path, *, before: Path | None = None, after: Path | None = None
+) -> None:
+    """Write ``out``. Raises ``InputError`` for files that do not fit each other."""
+    fp32, spec = load_fp32(run)
+    arrays = weights.load(fold)
+    branched = TrainConfig.read(fold.parent / "config.json").architecture in BRANCHED
+    weights.assign(fp32, merge(arrays) if branched else arrays)
+    if before and after:
+        factor, shift = carried(before, after)
+        kernel, bias = fp32.get_layer("logits").weights
+        kernel.assign(kernel * factor)
+        bias.assign(bias * factor + shift)
+    onnx.save(build_fp32_onnx(ServingModel(fp32, spec), spec), out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("fold", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--before", type=Path)
+    parser.add_argument("--after", type=Path)
+    options = parser.parse_args()
+    write_fold_model(options.run, options.fold, options.out, before=options.before, after=options.after)
+
+
+if __name__ == "__main__":
+    run_module(main)
