@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from capsule_edge.runtime.phantom import Phantom
     from capsule_edge.runtime.runs import Run
 
-__all__ = ["DEMO_THRESHOLD", "match_planted", "run_demo"]
-
-DEMO_THRESHOLD, DEMO_FRAMES = 0.3, 8
-"""From which probability, and on how many frames, a rendered lesion counts: models are less sure of drawings."""
+__all__ = ["match_planted", "run_demo"]
 
 
 def run_demo(
@@ -33,11 +30,9 @@ def run_demo(
     """
     import os
 
-    from capsule_edge.runtime.phantom import DEMO_SEED, LESION_LABELS, Phantom, write_recording
+    from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
     from capsule_edge.runtime.runs import open_run
 
-    known = [label for label in LESION_LABELS if label in reader.spec.keys]
-    reader.use_thresholds(dict.fromkeys(known, DEMO_THRESHOLD), min_frames=DEMO_FRAMES)
     phantom = Phantom(DEMO_SEED)
     recording, earlier = folder / "phantom.mp4", folder / ".phantom.mp4.earlier"
     if recording.exists() and not overwrite:
@@ -90,16 +85,12 @@ def match_planted(phantom: Phantom, study: Study | None) -> list[dict[str, Any]]
 def _seen(reader: Reader) -> str:
     """What the table of planted lesions is worth with this model."""
     count = reader.spec.provenance.get("phantom_frames")
-    told = (
-        f" Lesions count from a probability of {DEMO_THRESHOLD} on {DEMO_FRAMES} frames here, "
-        "not from the model's operating points."
-    )
     if isinstance(count, int) and count > 0:
         return (
             f"{count:,} frames of such phantoms are in this model's training: the demo shows how a run works, "
-            f"not how well lesions are found.{told}"
+            "not how well lesions are found."
         )
-    return f"A phantom is no patient: the demo shows how a run works, not how well lesions are found.{told}"
+    return "A phantom is no patient: the demo shows how a run works, not how well lesions are found."
 
 
 def _print_planted(found: Sequence[dict[str, Any]]) -> None:
