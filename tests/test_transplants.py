@@ -83,9 +83,76 @@ def test_frames_made_of_a_held_out_video_are_left_out_too(data: Path) -> None:
     _, frames = made(data)
     assert not is_real(frames.videos).any()
     assert made_of(frames.videos, {"sick"}).all()
+    # Only a held-out video's own frames are held out: another of the same name but for its ending is not.
+    assert not made_of(frames.videos, {"well"}).any()
     of_one = made_of(frames.videos, {"well0"})
     assert 0 < of_one.sum() < len(frames)
     assert not made_of(np.array(["sick", "well0"]), {"sick"}).any()
+
+
+def test_a_frame_of_no_named_video_stands_for_itself(data: Path) -> None:
+    table = data / "labels.csv"
+    table.write_text(table.read_text("utf-8").replace("well0", "").replace("well1", "a/b"), encoding="utf-8")
+    _, frames = made(data)
+    assert made_of(frames.videos, {"2"}).any()  # the stem of 2.png, as folds and held-out videos know it
+    assert made_of(frames.videos, {"a/b"}).any()
+    assert not made_of(frames.videos, {"None", "a", "b"}).any()
+
+
+def test_a_fold_is_kept_from_its_frames_and_from_what_is_made_of_them(data: Path) -> None:
+    from capsule_edge.train.data import PHANTOM, load_frames
+    from capsule_edge.train.folds import folds_of, kept_from
+
+    dataset, frames = made(data)
+    rendered = Frames(frames.pixels[:2], frames.labels[:2], np.full(2, PHANTOM), KEYS)
+    everything = load_frames(dataset, KEYS, SPEC).join(rendered).join(frames)
+    fold = folds_of(everything, 2)
+    assert (fold[:8] >= 0).all()
+    assert (fold[8:] == -1).all()
+    for number in (0, 1):
+        kept = kept_from(everything, fold, number)
+        held_out = set(everything.videos[fold == number])
+        assert kept[fold == number].all()
+        for row in range(8, len(everything)):
+            assert kept[row] == bool(held_out & set(everything.videos[row].split("\t")[1:]))
+    assert not kept_from(everything, fold, 0)[8:10].any()  # what is rendered is of nobody
+
+
+def test_training_holds_out_what_is_made_of_the_videos_that_calibrate(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tf_keras", reason="needs the extra 'train'")
+    from capsule_edge.train import fit, held_out, run
+
+    held = held_out.HeldOut(calibration=("well0",), stopping=())
+    monkeypatch.setattr(held_out, "choose", lambda *_, **__: held)
+    seen = {}
+
+    class SeenError(Exception):
+        pass
+
+    def spy(_model: object, frames: Frames, _config: TrainConfig, *, among: np.ndarray, **_: object) -> None:
+        seen.update(videos=frames.videos, among=among)
+        raise SeenError
+
+    monkeypatch.setattr(fit, "fit_fp32", spy)
+    config = TrainConfig(architecture="plain_cnn", size=SIZE, epochs=1, batch=4, phantom=0, transplants=20)
+    with pytest.raises(SeenError):
+        run.train_run(
+            load_dataset(data, split="train"), tmp_path / "run", config, name="x", boxes=data / "metadata.csv"
+        )
+    shown = [video for video, among in zip(seen["videos"], seen["among"], strict=True) if among]
+    assert any(video.endswith("well1") for video in shown)
+    assert not any("well0" in video for video in shown)
+
+
+def test_a_picture_that_cannot_be_read_is_passed_over(data: Path) -> None:
+    (data / "3.png").write_bytes(b"no picture")
+    assert len(made(data)[1]) == 40
+    for name in ("2", "4", "5", "6", "7"):
+        (data / f"{name}.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="can be read"):
+        made(data, 1)
 
 
 def test_made_frames_are_drawn_as_one_video(data: Path) -> None:

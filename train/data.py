@@ -45,7 +45,8 @@ __all__ = [
 _WORKERS = 8
 _CHUNK = 512  # frames decoded ahead of whoever takes them
 PHANTOM = "phantom"  # the video that rendered frames are said to be of
-TRANSPLANT = "transplant"  # the one that made frames are said to be of: transplant/DONOR/HOST
+# A made frame's video is called TRANSPLANT, the donor's and the host's, with BETWEEN between: a sign that no name has.
+TRANSPLANT, BETWEEN = "transplant", "\t"
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def draw_weights(
 
 
 def is_transplant(videos: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
-    return np.char.startswith(videos, TRANSPLANT + "/")
+    return np.char.startswith(videos, TRANSPLANT + BETWEEN)
 
 
 def is_real(videos: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """Choose a recipe by k-fold over the videos of ``train``; the out-of-fold answers also calibrate what ships.
 
-    python -m capsule_edge.train.folds --data DIR --weights backbone.npz --configs recipes.json --out DIR
+    python -m capsule_edge.train.folds --data DIR --configs recipes.json --pretrained mobilenet_v2=a.npz --out DIR
 
 ``recipes.json`` maps a name to the fields of ``TrainConfig`` that differ from the defaults. Each recipe leaves one
 line of JSON. With ``"keep": true`` it also leaves its folder: ``config.json``, ``out_of_fold.npz``, the weights of

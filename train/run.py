@@ -331,12 +331,14 @@ def _claim(
         "teachers": [_identity(teacher) for teacher in teachers],
         "calibrate_on": _identity(calibrate_on),
         "fp32_weights": _identity(fp32_weights),
-        "boxes": _identity(boxes),
     }
+    if boxes is not None:
+        document["boxes"] = _identity(boxes)
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
     if given.is_file() and given.read_text("utf-8") != text:
         raise OutputError(
-            f"{out} holds a run of another name, or begun with other weights, teachers or calibration: see {given}",
+            f"{out} holds a run of another name, or begun with other weights, teachers, calibration or boxes:"
+            f" see {given}",
             hint="choose another --out or the same options",
         )
     if not _finished(out):

@@ -26,16 +26,18 @@ from capsule_edge.runtime.preprocess import preprocess
 from capsule_edge.runtime.spec import InputSpec
 
 from .config import TrainConfig
-from .data import TRANSPLANT, Frames, check_labels, phantom_frames
+from .data import BETWEEN, TRANSPLANT, Frames, check_labels, is_transplant, phantom_frames, videos_of
 
 __all__ = ["Box", "check_boxes", "made_frames", "made_of", "read_boxes", "transplant_frames"]
 
 Picture = npt.NDArray[np.uint8]
 MADE_SEED = 1
+_ATTEMPTS = 100  # to draw two pictures that can be read
 _CORNERS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 _BOXED_SIZE = 336  # side of the frames in whose pixels Kvasir-Capsule gives its boxes
 # A box of more than this share of the frame outlines a view (blood, a lumen) and not a lesion in it.
 _LARGEST = 0.2
+_NARROWEST = 0.01  # half axis: what is narrower has no ring around it to take the colour of
 _TAKEN_OUT = 0.3  # share of made frames that show where a lesion was
 _MARGIN = 1.15  # of the piece's ellipse to the one in the box: a lesion's rim belongs to it
 _PLACES = 6  # looked at in a host, to find one as bright as where the lesion comes from
@@ -81,11 +83,12 @@ def transplant_frames(
     spec: InputSpec,
     seed: int,
 ) -> Frames:
-    """``count`` made frames of the classes that have boxes of lesions, each class and video alike often.
+    """``count`` made frames: classes that have boxes of lesions alike often, their videos by the root of their size.
 
-    Raises ``InputError`` where no frame has a box, or none is normal.
+    Pictures that cannot be read are passed over, as ``load_frames`` does. Raises ``InputError`` where no frame has a
+    box, or none is normal.
     """
-    labels = check_labels(dataset, keys)
+    labels, video_of = check_labels(dataset, keys), videos_of(dataset)
     normal = list(keys).index(NORMAL) if NORMAL in keys else -1
     hosts = np.flatnonzero(labels == normal)
     donors = [
@@ -98,28 +101,34 @@ def transplant_frames(
         raise InputError("no frame has a box around a lesion, or none is normal: nothing can be transplanted")
     groups: dict[tuple[int, str], list[int]] = {}
     for at, (row, _) in enumerate(donors):
-        groups.setdefault((int(labels[row]), str(dataset.samples[row].video_id)), []).append(at)
+        groups.setdefault((int(labels[row]), str(video_of[row])), []).append(at)
     by_video: dict[str, list[int]] = {}
     for row in hosts.tolist():
-        by_video.setdefault(str(dataset.samples[row].video_id), []).append(row)
-    classes = sorted({label for label, _ in groups})
+        by_video.setdefault(str(video_of[row]), []).append(row)
+    classes, hosts_of = sorted({label for label, _ in groups}), list(by_video)
 
     def make(number: int) -> tuple[Picture, int, str]:
         rng = np.random.default_rng((seed, number))
-        label = classes[int(rng.integers(len(classes)))]
-        of_class = [group for group in groups if group[0] == label]
-        # By the root of the size of a video: one of eleven frames is not to be seen as often as one of 650.
-        share = np.sqrt([len(groups[group]) for group in of_class])
-        chosen = groups[of_class[int(rng.choice(len(of_class), p=share / share.sum()))]]
-        row, box = donors[chosen[rng.integers(len(chosen))]]
-        videos = list(by_video)
-        host = by_video[videos[rng.integers(len(videos))]]
-        other = host[rng.integers(len(host))]
-        donor, normal_frame = read_frame(dataset.samples[row]), read_frame(dataset.samples[other])
-        video = f"{TRANSPLANT}/{dataset.samples[row].video_id}/{dataset.samples[other].video_id}"
-        if rng.random() < _TAKEN_OUT:
-            return preprocess(_take_out(donor, box, normal_frame, rng), spec), normal, video
-        return preprocess(_set_in(normal_frame, donor, box, rng), spec), label, video
+        for _ in range(_ATTEMPTS):
+            label = classes[int(rng.integers(len(classes)))]
+            of_class = [group for group in groups if group[0] == label]
+            # By the root of the size of a video: one of eleven frames is not to be seen as often as one of 650.
+            share = np.sqrt([len(groups[group]) for group in of_class])
+            chosen = groups[of_class[int(rng.choice(len(of_class), p=share / share.sum()))]]
+            row, box = donors[chosen[rng.integers(len(chosen))]]
+            host = by_video[hosts_of[rng.integers(len(hosts_of))]]
+            other = host[rng.integers(len(host))]
+            try:
+                donor, plain = read_frame(dataset.samples[row]), read_frame(dataset.samples[other])
+            except InputError:
+                continue
+            video = BETWEEN.join((TRANSPLANT, str(video_of[row]), str(video_of[other])))
+            if rng.random() < _TAKEN_OUT:
+                return preprocess(_take_out(donor, box, plain, rng), spec), normal, video
+            return preprocess(_set_in(plain, donor, box, rng), spec), label, video
+        raise InputError(
+            "hardly a frame with a box, or a normal one, can be read: nothing can be transplanted"
+        )
 
     with ThreadPoolExecutor() as pool:
         made = list(pool.map(make, range(count)))
@@ -160,8 +169,8 @@ def check_boxes(config: TrainConfig, boxes: Path | None) -> None:
 def made_of(videos: npt.NDArray[np.str_], these: Collection[str]) -> npt.NDArray[np.bool_]:
     """Which frames have a lesion or mucosa of one of the videos ``these`` in them; none of the real ones."""
     wanted = set(these)
-    made = [v.startswith(TRANSPLANT + "/") and not wanted.isdisjoint(v.split("/")[1:]) for v in videos]
-    return np.array(made, bool)
+    behind = [str(video).split(BETWEEN)[1:] for video in videos]
+    return is_transplant(videos) & np.array([not wanted.isdisjoint(pair) for pair in behind], bool)
 
 
 def _lesions(sample: Sample, boxes: dict[tuple[str, int], list[Box]]) -> list[Box]:
@@ -176,7 +185,7 @@ def _lesions(sample: Sample, boxes: dict[tuple[str, int], list[Box]]) -> list[Bo
 
 def _is_whole(box: Box) -> bool:
     inside = np.hypot(box.x - 0.5, box.y - 0.5) + max(box.a, box.b) < 0.5
-    return bool(inside and 4 * box.a * box.b <= _LARGEST)
+    return bool(inside and min(box.a, box.b) >= _NARROWEST and 4 * box.a * box.b <= _LARGEST)
 
 
 def _set_in(host: Picture, donor: Picture, box: Box, rng: np.random.Generator) -> Picture:
@@ -190,7 +199,7 @@ def _set_in(host: Picture, donor: Picture, box: Box, rng: np.random.Generator) -
 
 
 def _take_out(frame: Picture, box: Box, normal: Picture, rng: np.random.Generator) -> Picture:
-    """``frame`` with a piece of the normal frame where its lesion is."""
+    """``frame`` with a piece of the normal frame where its lesion is, and a little more: none of it may be left."""
     wide = Box(box.x, box.y, box.a * _MARGIN, box.b * _MARGIN)
     turn = np.eye(2) * min(frame.shape[:2]) / min(normal.shape[:2])
     pieces = [_piece(frame, normal, wide, _place(rng), (box.x, box.y), turn) for _ in range(_PLACES)]
