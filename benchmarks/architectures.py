@@ -130,7 +130,9 @@ def read_accuracy(root: Path) -> dict[Key, Accuracy]:
     """Accuracy by architecture and size: out of fold from ``train.folds``' journal, on ``val`` of what ships in INT8.
 
     Out of fold it is that of the recipe with the most fits, the best of those; fits that were run one by one are
-    averaged. On ``val`` it is what the shipping certificates say. Raises ``InputError``.
+    averaged. Fits are those that the score is of: the ``parts`` of a line but for that on all of ``train``; earlier
+    lines without ``parts`` fitted folds alone, a curve for each. On ``val`` it is what the shipping certificates say.
+    Raises ``InputError``.
     """
     answer: dict[Key, Accuracy] = {}
     for key, fits, figures in _read_recipes(root / "models/training/folds.jsonl"):
@@ -148,7 +150,7 @@ def read_accuracy(root: Path) -> dict[Key, Accuracy]:
 
 
 def _read_recipes(journal: Path) -> list[tuple[Key, int, Pair]]:
-    """Of each recipe its network, how many models were fitted, and macro-F1 and mean AUC."""
+    """Of each recipe its network, how many of its models were scored, and macro-F1 and mean AUC."""
     recipes: dict[str, list[Figures]] = {}
     try:
         for line in map(json.loads, journal.read_text("utf-8").splitlines()):
@@ -158,7 +160,10 @@ def _read_recipes(journal: Path) -> list[tuple[Key, int, Pair]]:
         answer = []
         for entries in recipes.values():
             config = RECIPE | entries[0]["config"]
-            counts = [len(entry["curves"]) for entry in entries]
+            counts = [
+                len([part for part in entry.get("parts", entry["curves"]) if part != "all"])
+                for entry in entries
+            ]
             f1, auc = (
                 float(np.average([entry[name] for entry in entries], weights=counts)) for name in _FIGURES
             )

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.backends import Backend, find_format, open_model, readers_of
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import capture_scale, time_kind
-from capsule_edge.runtime.shipped import INSTALLED, default_model
+from capsule_edge.runtime.shipped import INSTALLED, default_model, find_model
 from capsule_edge.runtime.spec import ModelSpec
 
 from ._files import check_free
@@ -215,6 +215,12 @@ def _study(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
     return str(name), str(model), events
 
 
+def _open(model: str | Path) -> Backend:
+    """The file on the first backend that reads its format."""
+    path = find_model(model)
+    return open_model(path, backend=readers_of(find_format(path))[0], threads=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -232,7 +238,7 @@ def main() -> None:
 
         check_free(options.out, SIGN, overwrite=options.overwrite)
     installed = [default_model(name) for name in INSTALLED]
-    models = [open_model(model, threads=1) for model in (*installed, *options.model)]
+    models = [_open(model) for model in (*installed, *options.model)]
     specs = {model.sha256: model.spec for model in models}
     documents = [compare_with_truth(*pair, specs) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
     summary = summarise(documents)

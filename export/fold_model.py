@@ -5,11 +5,15 @@
 RUN is the run folder of the model that ships, its spec goes into the file. ``--before`` and ``--after`` are the
 out-of-fold answers to the same frames as ``train.folds`` and ``train.gpu_qat`` left them: the factor and the shift
 between the two, which stand for what the second step did to the shipped model, go into the last layer.
+
+The videos that the fold held out, which ``fold0.answers.npz`` beside its weights names, are not among those that the
+file says it was trained on. Without that table the file does not say which those were.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,9 @@ import numpy.typing as npt
 import onnx
 
 from capsule_edge.evaluation._module import run_module
-from capsule_edge.runtime.errors import InputError
+from capsule_edge.evaluation.training_videos import video_mark
+from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.spec import ModelSpec
 from capsule_edge.train import weights
 from capsule_edge.train.config import TrainConfig
 from capsule_edge.train.models import BRANCHED
@@ -27,7 +33,7 @@ from .keras_models import ServingModel
 from .onnx_fp32 import build_fp32_onnx
 from .run_folder import load_fp32
 
-__all__ = ["carried", "write_fold_model"]
+__all__ = ["carried", "without_held_out", "write_fold_model"]
 
 
 def carried(before: Path, after: Path) -> tuple[float, npt.NDArray[np.float64]]:
@@ -48,11 +54,30 @@ def carried(before: Path, after: Path) -> tuple[float, npt.NDArray[np.float64]]:
     return factor, shift
 
 
+def without_held_out(spec: ModelSpec, fold: Path) -> ModelSpec:
+    """``spec`` of a run on all of ``train``, for the weights ``fold``: of all but what the fold held out."""
+    part = fold.name.split(".")[0]
+    if part == "all":
+        return spec
+    said = dict(spec.provenance)
+    marks = said.pop("training_videos", None)
+    said.pop("training_frames_without_video", None)
+    answers = fold.with_name(f"{part}.answers.npz")
+    if marks is not None and answers.exists():
+        with np.load(answers) as archive:
+            held_out = {video_mark(str(video)) for video in archive["videos"]}
+        said["training_videos"] = sorted(set(marks) - held_out)
+    return replace(spec, provenance=said)
+
+
 def write_fold_model(
     run: Path, fold: Path, out: Path, *, before: Path | None = None, after: Path | None = None
 ) -> None:
-    """Write ``out``. Raises ``InputError`` for files that do not fit each other."""
+    """Write ``out``. Raises ``InputError`` for files that do not fit each other, ``UsageError`` for half a pair."""
+    if (before is None) != (after is None):
+        raise UsageError("--before and --after go together: what is carried is from one to the other")
     fp32, spec = load_fp32(run)
+    spec = without_held_out(spec, fold)
     arrays = weights.load(fold)
     branched = TrainConfig.read(fold.parent / "config.json").architecture in BRANCHED
     weights.assign(fp32, merge(arrays) if branched else arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -26,9 +27,12 @@ from capsule_edge.train import models
 from capsule_edge.train.config import TrainConfig
 
 
-def recipe(name: str, fits: int, macro_f1: float | None, **config: Any) -> str:
-    figures = {} if macro_f1 is None else {"macro_f1": macro_f1, "mean_auc": macro_f1 + 0.3}
-    return json.dumps({"name": name, **figures, "config": config, "curves": [[]] * fits})
+def recipe(
+    name: str, fits: int, macro_f1: float | None, parts: Sequence[str] | None = None, **config: Any
+) -> str:
+    figures: dict[str, Any] = {} if macro_f1 is None else {"macro_f1": macro_f1, "mean_auc": macro_f1 + 0.3}
+    told = {} if parts is None else {"parts": parts}
+    return json.dumps({"name": name, **figures, **told, "config": config, "curves": [[]] * fits})
 
 
 @pytest.fixture
@@ -61,6 +65,20 @@ def test_accuracy_is_that_of_the_best_recipe_with_most_fits(root: Path) -> None:
     assert set(found) == {("mobilenet_v2", 160), ("rep_cnn", 128)}
     assert found["mobilenet_v2", 160] == Accuracy(pytest.approx((0.5, 0.8)), 5)
     # Three fits, of which two were scored together.
+    assert found["rep_cnn", 128] == Accuracy(pytest.approx((0.4, 0.7)), 3)
+
+
+def test_a_fit_on_all_videos_is_none_of_those_that_the_score_is_of(root: Path) -> None:
+    rep = {"architecture": "rep_cnn", "size": 128}
+    write_journal(
+        root,
+        recipe("of four", 4, 0.9, ["all", "fold0", "fold1", "fold3"]),
+        recipe("of folds alone", 4, 0.5, ["fold0", "fold1", "fold2", "fold3"]),
+        recipe("parted", 2, 0.2, ["all", "fold0"], **rep),
+        recipe("parted", 2, 0.5, ["fold1", "fold3"], **rep),
+    )
+    found = read_accuracy(root)
+    assert found["mobilenet_v2", 160] == Accuracy(pytest.approx((0.5, 0.8)), 4)
     assert found["rep_cnn", 128] == Accuracy(pytest.approx((0.4, 0.7)), 3)
 
 

@@ -19,7 +19,7 @@ from capsule_edge.evaluation._module import run_module
 from capsule_edge.evaluation.recordings import compare_with_truth, read_answers, summarise
 from capsule_edge.evaluation.recordings_report import write_recordings
 from capsule_edge.evaluation.training_videos import video_mark
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.backends import BACKENDS, open_model
 from capsule_edge.runtime.errors import InputError, OutputError
 
 
@@ -151,6 +151,20 @@ def test_a_recording_of_a_training_video_is_told(
     assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
     assert ("warning: exam.mp4 was in the training" in done.stderr) == (seen is True)
     assert ("may have been" in done.stdout) == (seen is None)
+
+
+@pytest.mark.skipif(not BACKENDS["litert"].installed, reason="reads a TFLite file")
+def test_a_model_of_any_format_tells_what_it_was_trained_on(run: Path, tmp_path: Path) -> None:
+    model = Path(__file__).parents[1] / "models/capsule-edge-small.int8.tflite"
+    study = run / "study.json"
+    text = study.read_text("utf-8").replace(MODEL, open_model(model, backend="litert").sha256)
+    truth = write_truth(tmp_path / "truth.csv")
+    # The first is of `train`, the other of `val`.
+    for video, seen in (("64440803f87b4843", True), ("bca26705313a4644", False)):
+        study.write_text(text.replace("exam.mp4", f"{video}.mp4"), encoding="utf-8")
+        done = call(recordings, run, truth, "--model", model)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
 
 
 def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_path: Path) -> None:

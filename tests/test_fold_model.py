@@ -1,0 +1,134 @@
+"""The file of a fold's model: the answers of its weights, carried over, and the videos that it was trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+pytest.importorskip("tf_keras", reason="needs the extra 'train'")
+
+from quantised_models import KEYS, fp32_model, write_run
+from tiny_model import tiny_spec
+
+from capsule_edge.evaluation.training_videos import video_mark
+from capsule_edge.export.fold_model import carried, main, without_held_out, write_fold_model
+from capsule_edge.export.run_folder import synthetic_frames
+from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.spec import ModelSpec
+from capsule_edge.train import weights
+from capsule_edge.train.config import TrainConfig
+
+SIZE = 32
+FACTOR, SHIFT = 1.5, np.array([0.5, -1.0, 0.0, 2.0, -0.25])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the videos a, b and c, and on two frames that name none."""
+    folder = write_run(tmp_path_factory.mktemp("fold") / "run", "plain_cnn", SIZE)
+    document = json.loads((folder / "run.json").read_text("utf-8"))
+    document["spec"]["provenance"] = provenance()
+    (folder / "run.json").write_text(json.dumps(document), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def fold(tmp_path: Path) -> Path:
+    """Weights that are not the run's, in the folder of a recipe."""
+    model = fp32_model("plain_cnn", SIZE)
+    kernel, _ = model.get_layer("logits").weights
+    kernel.assign(kernel[::-1])
+    (tmp_path / "config.json").write_text(
+        json.dumps(TrainConfig(architecture="plain_cnn", size=SIZE).to_dict()), "utf-8"
+    )
+    weights.save(tmp_path / "fold0.npz", weights.collect(model))
+    return tmp_path / "fold0.npz"
+
+
+def provenance() -> dict[str, Any]:
+    return {
+        "training_videos": sorted(video_mark(video) for video in "abc"),
+        "training_frames_without_video": 2,
+        "split": "train",
+    }
+
+
+def write_logits(path: Path, logits: npt.NDArray[Any]) -> Path:
+    np.savez(path, logits=logits.astype(np.float32))
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Out-of-fold answers, and those that the second step made of them."""
+    logits = np.random.default_rng(0).normal(0, 3, (50, len(KEYS)))
+    before = write_logits(tmp_path / "before.npz", logits)
+    return before, write_logits(tmp_path / "after.npz", FACTOR * logits + SHIFT)
+
+
+def test_factor_and_shift_between_two_answers(pair: tuple[Path, Path]) -> None:
+    factor, shift = carried(*pair)
+    assert factor == pytest.approx(FACTOR, abs=1e-5)
+    assert shift == pytest.approx(SHIFT, abs=1e-5)
+
+
+def test_answers_that_do_not_fit_each_other(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    before, after = pair
+    logits = np.load(after)["logits"]
+    with pytest.raises(InputError, match="of other frames"):
+        carried(before, write_logits(tmp_path / "fewer.npz", logits[1:]))
+    logits[3, 1] += 0.1
+    with pytest.raises(InputError, match="with a factor and a shift"):
+        carried(before, write_logits(tmp_path / "moved.npz", logits))
+
+
+def test_the_file_answers_as_the_fold_carried_over(
+    run: Path, fold: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    before, after = pair
+    write_fold_model(run, fold, tmp_path / "plain.onnx")
+    write_fold_model(run, fold, tmp_path / "carried.onnx", before=before, after=after)
+    frames = synthetic_frames(SIZE, seed=4)[:8]
+    plain, moved = (
+        open_model(tmp_path / name, threads=1).run(frames).logits for name in ("plain.onnx", "carried.onnx")
+    )
+    assert np.ptp(plain) > 1
+    np.testing.assert_allclose(moved, FACTOR * plain + SHIFT, atol=1e-3)
+
+
+def test_one_of_two_answers_is_refused(
+    run: Path, fold: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.onnx"
+    for option, path in zip(("--before", "--after"), pair, strict=True):
+        monkeypatch.setattr("sys.argv", ["fold_model", *map(str, (run, fold, out)), option, str(path)])
+        with pytest.raises(UsageError, match="go together"):
+            main()
+    assert not out.exists()
+
+
+def test_the_file_names_the_videos_that_its_fold_learnt_from(run: Path, fold: Path, tmp_path: Path) -> None:
+    np.savez(fold.with_name("fold0.answers.npz"), videos=np.array(["b", "b", "frame_7"]))
+    out = tmp_path / "out.onnx"
+    write_fold_model(run, fold, out)
+    assert open_model(out, threads=1).spec.provenance == {
+        "training_videos": sorted(video_mark(video) for video in "ac"),
+        "split": "train",
+    }
+
+
+def test_what_is_not_known_of_the_videos_is_not_said(fold: Path) -> None:
+    spec: ModelSpec = tiny_spec(provenance=provenance())
+    assert without_held_out(spec, fold).provenance == {"split": "train"}
+    np.savez(fold.with_name("fold0.answers.npz"), videos=np.array(["b"]))
+    # The weights that a further step left are of the same fold.
+    grid = without_held_out(spec, fold.with_name("fold0.grid.npz")).provenance
+    assert grid["training_videos"] == sorted(video_mark(video) for video in "ac")
+    assert without_held_out(tiny_spec(provenance={}), fold).provenance == {}
+    assert without_held_out(spec, fold.with_name("all.grid.npz")) == spec
