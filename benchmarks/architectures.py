@@ -161,8 +161,7 @@ def _read_recipes(journal: Path) -> list[tuple[Key, int, Pair]]:
         for entries in recipes.values():
             config = RECIPE | entries[0]["config"]
             counts = [
-                len([part for part in entry.get("parts", entry["curves"]) if part != "all"])
-                for entry in entries
+                len(set(entry.get("parts", range(len(entry["curves"])))) - {"all"}) for entry in entries
             ]
             f1, auc = (
                 float(np.average([entry[name] for entry in entries], weights=counts)) for name in _FIGURES
