@@ -47,7 +47,7 @@ def test_streams_are_at_work_at_once_and_hold_no_more_than_they_may() -> None:
                 assert release.wait(10)
             yield item
 
-    items = side_by_side(map(stream, range(3)), lanes=3, depth=4, ahead=4)
+    items = side_by_side(map(stream, range(3)), lanes=3, depth=1, ahead=4)
     got: list[int] = []
     taker = threading.Thread(target=lambda: got.extend(items))
     taker.start()
@@ -57,7 +57,7 @@ def test_streams_are_at_work_at_once_and_hold_no_more_than_they_may() -> None:
     while sum(made[1:]) < 5 and time.monotonic() < deadline:
         time.sleep(0.001)
     # Four wait, and each of the two has one more in hand.
-    assert sum(made[1:]) <= 6
+    assert 5 <= sum(made[1:]) <= 6
     release.set()
     taker.join()
     assert got == [*range(50)] * 3
