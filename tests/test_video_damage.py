@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from live_servers import Clock, live, server
 from video_samples import KINDS, details, expected_details, read, recording
 
 from capsule_edge.runtime import ffmpeg, groups, video
@@ -62,25 +65,32 @@ def heard(path: Path) -> tuple[set[int], set[int]]:
     return lines, reported | absent
 
 
-@pytest.mark.parametrize("kind", ["h264.mp4", "slices.mp4"])
-def test_a_slice_that_only_the_log_tells_of_is_damage(kind: str, tmp_path: Path, monkeypatch) -> None:
-    """A flip in a slice's header that FFmpeg neither flags nor refuses, and leaves the slice out."""
-    monkeypatch.setattr(groups, "_SHORTEST", 1)
+def only_logged(kind: str, folder: Path) -> Iterator[tuple[Path, set[int], set[int]]]:
+    """Files of which FFmpeg's log tells more than its flags and errors do, with what ``heard`` says of each.
+
+    A bit is flipped in a slice's header, which FFmpeg may neither flag nor refuse, and leave the slice out.
+    """
     options = {"bf": "3"} | ({"x264-params": "slices=3"} if kind == "slices.mp4" else {})
-    source = damage.encode(tmp_path / kind, options=options)
+    source = damage.encode(folder / kind, options=options)
     assert heard(source) == (set(), set())
     where, whole = damage.places(source), source.read_bytes()
     rng = np.random.default_rng(4)
-    path = tmp_path / f"flipped_{kind}"
-    told = 0
+    path = folder / f"flipped_{kind}"
     for picture in rng.integers(1, 59, 60).tolist():
         data = bytearray(whole)
         # Behind a length of four bytes; the header of a slice takes some ten.
         data[where[picture][0] + 4 + int(rng.integers(12))] ^= 1 << int(rng.integers(8))
         path.write_bytes(data)
         lines, reported = heard(path)
-        if not lines - reported:
-            continue
+        if lines - reported:
+            yield path, lines, reported
+
+
+@pytest.mark.parametrize("kind", ["h264.mp4", "slices.mp4"])
+def test_a_slice_that_only_the_log_tells_of_is_damage(kind: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(groups, "_SHORTEST", 1)
+    told = 0
+    for path, lines, reported in only_logged(kind, tmp_path):
         told += 1
         container, pictures = read(path)
         damaged = {container.order[each.index] for each in pictures if each.detail == "damaged"}
@@ -88,6 +98,25 @@ def test_a_slice_that_only_the_log_tells_of_is_damage(kind: str, tmp_path: Path,
         assert details(pictures) == expected_details(container, damaged)
         assert details(list(decode(container, lanes=3))) == details(pictures)
     assert told >= 3
+
+
+@pytest.mark.parametrize("kind", ["h264.mp4", "slices.mp4"])
+def test_a_network_source_is_listened_to_as_a_file_is(kind: str, tmp_path: Path) -> None:
+    """It goes by the order in which pictures are shown, so what is shown behind damage falls with it."""
+    silent = (path for path, _, reported in only_logged(kind, tmp_path) if not reported)
+    told = 0
+    for path in islice(silent, 2):
+        told += 1
+        container, pictures = read(path)
+        lacking, broken = [], False
+        for picture, index in zip(pictures, container.order, strict=True):
+            broken = picture.detail == "damaged" or (broken and not container.samples[index].key)
+            lacking.append(broken)
+        data = damage.remux(path, tmp_path / "first.mp4", movflags="faststart").read_bytes()
+        with server(lambda _turn, data=data: ("video/mp4", data), length=True) as address:
+            assert [frame is None for frame in live(address, Clock()).read()] == lacking
+        assert True in lacking
+    assert told
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
