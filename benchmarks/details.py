@@ -15,8 +15,11 @@ __all__ = ["render_details"]
 Found = Mapping[str, Any]
 
 
-def render_details(results: Mapping[str, Result]) -> str:
-    """The machines, and a section for each benchmark; of one that is not measured, that it is not."""
+def render_details(results: Mapping[str, Result], shipped: Mapping[str, str]) -> str:
+    """The machines, and a section for each benchmark; of one that is not measured, that it is not.
+
+    ``shipped`` are the models of now, SHA-256 by path: a result of others says so.
+    """
     cards = [{**one.machine, "load_1min": "as told below"} for one in results.values()]
     parts = ["  \n".join(dict.fromkeys(machine_line({"machine": card}) for card in cards))]
     for name, (title, render) in _SECTIONS.items():
@@ -24,16 +27,18 @@ def render_details(results: Mapping[str, Result]) -> str:
             parts.append(f"### {title}\n\nNot measured yet.")
             continue
         result = results[name]
-        parts.append(f"### {title}\n\n{_about(result)}\n\n{render(result.found)}")
+        parts.append(f"### {title}\n\n{_about(result, shipped)}\n\n{render(result.found)}")
     return "\n\n".join(parts)
 
 
-def _about(result: Result) -> str:
+def _about(result: Result, shipped: Mapping[str, str]) -> str:
     card = result.machine
     loads = [f"{load:.1f}" for load in (card["load_1min"], result.load_after) if load is not None]
     mood = f"load {' to '.join(loads)}, " if loads else ""
     disturbed = ", **other programs ran meanwhile**" if result.was_disturbed else ""
-    return f"`{result.command}`, {result.measured[:10]} at `{result.commit}`, {mood}{result.seconds:.0f} s{disturbed}."
+    earlier = ", **of earlier files**" if result.replaced(shipped) else ""
+    when = f"{result.measured[:10]} at `{result.commit}`"
+    return f"`{result.command}`, {when}, {mood}{result.seconds:.0f} s{earlier}{disturbed}."
 
 
 def _render_models(found: Found) -> str:

@@ -34,23 +34,11 @@ def update_documents(root: Path, results: Results, shipped: Mapping[str, str]) -
     """Put the tables between their markers. Raises ``InputError`` where a document has none."""
     update_document(root / "README.md", render_performance(results, shipped), mark="performance")
     document = root / "docs/benchmarks.md"
-    update_document(document, render_peers(results), mark="peers")
+    update_document(document, render_peers(results, shipped), mark="peers")
     update_document(document, render_reach(results), mark="reach")
-    update_document(document, render_details(results), mark="details")
+    update_document(document, render_details(results, shipped), mark="details")
     architectures = render_architectures(results.get("architectures"), read_accuracy(root))
     update_document(root / "docs/models.md", architectures, mark="architectures")
-
-
-def find_stale(results: Results, shipped: Mapping[str, str]) -> list[str]:
-    """The files that a result was measured with and that ship no more as they were; made ones do not ship."""
-    return sorted(
-        {
-            path
-            for result in results.values()
-            for path, digest in result.models.items()
-            if shipped.get(path) != digest
-        }
-    )
 
 
 def render_performance(results: Results, shipped: Mapping[str, str]) -> str:
@@ -107,7 +95,7 @@ def _sentences(results: Results, shipped: Mapping[str, str]) -> str:
             f"{whole['frames']:,} frames with the small model on {whole['cores']} cores: {whole['seconds']:.0f} s"
             f"{memory}; core time grows with the length to the power of {growth['time_exponent']:.2f}."
         )
-    stale = find_stale(results, shipped)
+    stale = sorted({path for result in results.values() for path in result.replaced(shipped)})
     if stale:
         parts.append(
             f"**Measured with earlier files** of {', '.join(f'`{path}`' for path in stale)}: due to be measured again."
@@ -130,7 +118,7 @@ def _sentences(results: Results, shipped: Mapping[str, str]) -> str:
     return "\n".join(parts)
 
 
-def render_peers(results: Results) -> str:
+def render_peers(results: Results, shipped: Mapping[str, str]) -> str:
     """Each way to read the two recordings: its speed to the plain loop, core time and labels."""
     named = {"peers-exam": "the reference examination", "peers-recording": "a real recording"}
     parts = []
@@ -161,8 +149,10 @@ def render_peers(results: Results) -> str:
             "core ms a frame",
             "labels as ours",
         ]
+        earlier = ", **of earlier files**" if result.replaced(shipped) else ""
         disturbed = "; **other programs ran meanwhile**" * result.was_disturbed
-        text = f"On {what} ({result.found['frames']:,} frames), {result.found['threads']} threads{disturbed}:\n\n"
+        mood = f"{result.found['threads']} threads{earlier}{disturbed}"
+        text = f"On {what} ({result.found['frames']:,} frames), {mood}:\n\n"
         parts.append(text + to_table(head, rows, right=6) + "".join(f"\n\n{line}." for line in missing))
     return "\n\n".join(parts)
 

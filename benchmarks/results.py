@@ -63,6 +63,10 @@ class Result:
         load, cores = self.machine["load_1min"], self.machine["cores_allowed"]
         return load is not None and load > 1.5 * float(cores)
 
+    def replaced(self, shipped: Mapping[str, str]) -> set[str]:
+        """The files that it was measured with and that ship no more as they were."""
+        return {path for path, digest in self.models.items() if shipped.get(path) != digest}
+
     def is_of(self, other: Result) -> bool:
         """Whether measuring again would measure the same: command, commit, models, processor and cores."""
         same = ("benchmark", "command", "commit", "quick", "models")

@@ -86,14 +86,15 @@ def startup_rows(document: Mapping[str, Any]) -> Rows:
 
 
 def machine_line(document: Mapping[str, Any]) -> str:
-    """The machine card in a line."""
+    """The machine card in a line; of the system its name alone, which stands first in what the card has."""
     machine = document["machine"]
     cpu = machine["cpu"]
+    system = machine["system"].partition("-")[0]
     has = ", ".join(name for name, value in cpu["features"].items() if value) or "no known features"
     versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
     return (
         f"{cpu['name']}, {machine['cores_allowed']} of {cpu['cores']} cores ({has}), governor"
-        f" {machine['governor'] or 'unknown'}, load {machine['load_1min']}, {machine['system']}, Python"
+        f" {machine['governor'] or 'unknown'}, load {machine['load_1min']}, {system}, Python"
         f" {machine['python']}, {versions}"
     )
 

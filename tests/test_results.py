@@ -45,9 +45,9 @@ def kept() -> dict[str, Result]:
 def test_the_tables_are_made_of_the_results(kept: dict[str, Result]) -> None:
     shipped = hash_models(ROOT)
     assert between(ROOT / "README.md", "performance")[1] == render_performance(kept, shipped), HOW
-    assert between(ROOT / "docs/benchmarks.md", "peers")[1] == render_peers(kept), HOW
+    assert between(ROOT / "docs/benchmarks.md", "peers")[1] == render_peers(kept, shipped), HOW
     assert between(ROOT / "docs/benchmarks.md", "reach")[1] == render_reach(kept), HOW
-    assert between(ROOT / "docs/benchmarks.md", "details")[1] == render_details(kept), HOW
+    assert between(ROOT / "docs/benchmarks.md", "details")[1] == render_details(kept, shipped), HOW
     known = read_accuracy(ROOT)
     table = render_architectures(kept.get("architectures"), known)
     assert between(ROOT / "docs/models.md", "architectures")[1] == table, HOW
@@ -82,10 +82,14 @@ def test_a_model_that_was_replaced_is_named_in_the_table(kept: dict[str, Result]
     # Results of several runs may be of several models; one has one.
     only = {"models": kept["models"]}
     shipped = hash_models(ROOT) | dict(kept["models"].models)
-    assert "earlier files" not in render_performance(only, shipped)
+    assert "earlier files" not in render_performance(only, shipped) + render_details(only, shipped)
     path = "runtime/models/capsule-edge.int8.onnx"
-    text = render_performance(only, {**shipped, path: "0" * 64})
-    assert f"**Measured with earlier files** of `{path}`" in text
+    other = {**shipped, path: "0" * 64}
+    assert f"**Measured with earlier files** of `{path}`" in render_performance(only, other)
+    assert render_details(only, other).count(", **of earlier files**") == 1
+    peers = {"peers-exam": replace(changed(kept["models"], rows=[], frames=9, threads=1), others=0.0)}
+    assert "earlier files" not in render_peers(peers, shipped)
+    assert "1 threads, **of earlier files**:" in render_peers(peers, other)
     del shipped[path]
     assert f"`{path}`" in render_performance(only, shipped)
 
@@ -104,7 +108,7 @@ def test_the_reach_is_judged_on_the_results(kept: dict[str, Result]) -> None:
 
 def test_a_peer_that_cannot_run_is_named_with_its_reason(kept: dict[str, Result]) -> None:
     found = {"rows": [peer("ours", "a", 8.0), peer("theirs", "a", None)], "frames": 9, "threads": 1}
-    text = render_peers({"peers-exam": changed(kept["models"], **found)})
+    text = render_peers({"peers-exam": changed(kept["models"], **found)}, hash_models(ROOT))
     # 9 frames at 8 a second and half a second before them.
     assert "| ours | a | 6 | 0.50 | 8 |" in text
     assert "theirs cannot run here: no such instruction." in text
@@ -112,14 +116,19 @@ def test_a_peer_that_cannot_run_is_named_with_its_reason(kept: dict[str, Result]
 
 
 def test_each_result_is_told_with_its_command_and_mood(kept: dict[str, Result]) -> None:
-    text = render_details(kept)
+    shipped = hash_models(ROOT)
+    text = render_details(kept, shipped)
     for name in set(kept) & {"models", "stages", "stages-small", "mlperf", "scaling", "instructions"}:
         result = kept[name]
         assert f"`{result.command}`, {result.measured[:10]} at `{result.commit}`" in text
-    assert kept["models"].machine["versions"]["onnxruntime"] in text
+    card = kept["models"].machine
+    assert card["versions"]["onnxruntime"] in text
+    # Of the system its name, not the kernel that a machine happens to have.
+    assert f", {card['system'].partition('-')[0]}, Python {card['python']}," in text
+    assert card["system"] not in text
     # Every file on every backend, in three tables and at one and two threads.
     assert text.count("| capsule-edge.int8.onnx | openvino |") == 4
-    busy = render_details({"models": replace(kept["models"], others=0.9)})
+    busy = render_details({"models": replace(kept["models"], others=0.9)}, shipped)
     assert busy.count("**other programs ran meanwhile**") == 1
     assert busy.count("Not measured yet.") == 5
 
