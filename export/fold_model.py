@@ -39,9 +39,10 @@ __all__ = ["carried", "without_held_out", "write_fold_model"]
 def carried(before: Path, after: Path) -> tuple[float, npt.NDArray[np.float64]]:
     """Factor and shift (labels,) that make the logits of ``after`` of those of ``before``.
 
-    Raises ``InputError`` where the two are not of the same frames, or where no factor and shift does that.
+    Raises ``InputError`` where one holds no answers, the two are not of the same frames, or no factor and shift does
+    that.
     """
-    old, new = (np.load(path)["logits"].astype(np.float64) for path in (before, after))
+    old, new = _logits(before), _logits(after)
     if old.shape != new.shape:
         raise InputError(f"{before} has answers {old.shape}, {after} {new.shape}: they are of other frames")
     spread = old - old.mean(0)
@@ -52,6 +53,14 @@ def carried(before: Path, after: Path) -> tuple[float, npt.NDArray[np.float64]]:
             f"{after} is not {before} with a factor and a shift", hint="train.gpu_qat makes it so"
         )
     return factor, shift
+
+
+def _logits(path: Path) -> npt.NDArray[np.float64]:
+    try:
+        with np.load(path) as archive:
+            return np.asarray(archive["logits"], np.float64)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} holds no out-of-fold answers: {error}") from None
 
 
 def without_held_out(spec: ModelSpec, fold: Path) -> ModelSpec:

@@ -88,6 +88,11 @@ def test_answers_that_do_not_fit_each_other(pair: tuple[Path, Path], tmp_path: P
         carried(before, write_logits(tmp_path / "moved.npz", logits))
 
 
+def test_a_file_without_answers_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.npz holds no out-of-fold answers"):
+        carried(pair[0], tmp_path / "none.npz")
+
+
 def test_the_file_answers_as_the_fold_carried_over(
     run: Path, fold: Path, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:

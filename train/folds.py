@@ -4,7 +4,7 @@
 
 ``recipes.json`` maps a name to the fields of ``TrainConfig`` that differ from the defaults. Each recipe leaves one
 line of JSON. With ``"keep": true`` it also leaves its folder: ``config.json``, ``out_of_fold.npz``, the weights of
-each fold and, as ``all.npz``, those of a fit on all of ``train``; ``"folds": [0, 1]`` fits these folds alone.
+each fold and, as ``all.npz``, those of a fit on all of ``train``; ``"folds": [-1, 0, 1]`` fits these alone, -1 on all.
 ``"teachers": [NAME...]`` are kept recipes, learnt from: each fold by their models that have not seen its held-out
 videos either; ``"start": NAME`` begins with the weights of one. ``--pretrained ARCHITECTURE=FILE`` are backbones to
 begin with. Needs PyTorch and Keras 3, and a GPU for all but a trial.

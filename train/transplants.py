@@ -170,7 +170,8 @@ def made_of(videos: npt.NDArray[np.str_], these: Collection[str]) -> npt.NDArray
     """Which frames have a lesion or mucosa of one of the videos ``these`` in them; none of the real ones."""
     wanted = set(these)
     behind = [str(video).split(BETWEEN)[1:] for video in videos]
-    return is_transplant(videos) & np.array([not wanted.isdisjoint(pair) for pair in behind], bool)
+    shared = np.array([not wanted.isdisjoint(pair) for pair in behind], bool)
+    return np.asarray(is_transplant(videos) & shared)
 
 
 def _lesions(sample: Sample, boxes: dict[tuple[str, int], list[Box]]) -> list[Box]:
