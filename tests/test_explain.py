@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from red_model import LABELS, view, write_red_model
+from sklearn.metrics import roc_auc_score
 from tiny_model import write_tiny_model
 
 from capsule_edge.cli.explain import command
@@ -90,22 +91,21 @@ def test_a_label_can_be_asked_for_and_a_map_of_nothing_has_no_peak(red: Path) ->
 
 @pytest.mark.parametrize("label", ["bleeding", "polyp", "ulcer", "foreign_body"])
 def test_the_map_of_a_planted_lesion_covers_it(label: str) -> None:
-    """The model that is shipped, on phantoms. Where maps are blind to the lesion the peak lies on it as often as
-    its share of the frame, .04 to .4, and the map is as strong beside it as on it (ratio 1).
+    """The model that is shipped, on phantoms: a pixel of the lesion against one beside it, in the field of view.
+
+    A blind map tells them apart as a coin does (.5), and is as strong beside the lesion as on it (ratio 1).
     """
     model = open_model(SHIPPED)
-    hits, ratios = [], []
+    areas, ratios = [], []
     for frame, mask in planted(label):
         (found,) = explain(model, frame, labels=[label]).labels
         whole = in_frame(found, frame)
         ratios.append(whole[mask].mean() / whole[~mask].mean())
-        # The peak is the centre of a cell, which may reach beyond the lesion by half its width.
-        cell = find_field_of_view([frame]).width // found.map.shape[1]
-        near = cv2.dilate(mask.astype(np.uint8), np.ones((cell, cell), np.uint8))
-        hits.append(found.peak is not None and bool(near[found.peak[1], found.peak[0]]))
+        seen = frame.max(axis=2) > 0
+        areas.append(roc_auc_score(mask[seen], whole[seen]))
     assert np.median(ratios) > 1.5
-    # 6 of 8 where a blind map hits .4 each time at best: a chance of 5 %, of 1e-4 for the smaller lesions.
-    assert sum(hits) >= 6
+    assert np.median(areas) > 0.8
+    assert min(areas) > 0.65
 
 
 def randomised(path: Path, seed: int) -> Path:

@@ -136,7 +136,9 @@ def test_a_run_on_other_data_is_refused(tmp_path: Path) -> None:
             cv2.imwrite(str(tmp_path / name / label / "0.png"), FRAME + (name == "b"))
     out = tmp_path / "run"
     out.mkdir()
-    given = {"name": "m", "backbone": None, "teachers": (), "calibrate_on": None, "fp32_weights": None}
+    given = {
+        "name": "m", "backbone": None, "teachers": (), "calibrate_on": None, "fp32_weights": None, "boxes": None
+    }  # fmt: skip
     _claim(out, TrainConfig(), load_dataset(tmp_path / "a"), **given)
     _claim(out, TrainConfig(), load_dataset(tmp_path / "a"), **given)
     with pytest.raises(OutputError, match="other data"):
