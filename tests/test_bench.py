@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from bench_samples import QUICK, changed, measure, write_models
 from tiny_model import write_tiny_model
 
 from capsule_edge.benchmarks import bench, startup, throughput
@@ -17,25 +17,22 @@ from capsule_edge.benchmarks.bench import BenchOptions, run_bench
 from capsule_edge.benchmarks.latency import find_steady, summarise
 from capsule_edge.benchmarks.machine import describe_machine
 from capsule_edge.benchmarks.plots import plot_result
-from capsule_edge.benchmarks.regression import compare_results, read_result
+from capsule_edge.benchmarks.regression import read_result
 from capsule_edge.benchmarks.tables import render_markdown
 from capsule_edge.cli.main import main
 from capsule_edge.runtime import commit
 from capsule_edge.runtime.backends import open_model
-from capsule_edge.runtime.errors import BackendError, InputError, ModelError, UsageError
-
-QUICK = BenchOptions(rounds=40, throughput_rounds=1, starts=1)
+from capsule_edge.runtime.errors import BackendError, ModelError, UsageError
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return [write_tiny_model(folder / name) for name in ("a.onnx", "b.onnx")]
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
 def result(files: list[Path]) -> dict[str, Any]:
-    return run_bench(files, ["onnxruntime", "openvino"], QUICK)
+    return measure(files)
 
 
 @pytest.fixture
@@ -211,111 +208,6 @@ def test_models_that_cannot_be_opened(files: list[Path], tmp_path: Path) -> None
         run_bench(files, ["nonesuch"], QUICK)
     with pytest.raises(BackendError, match="reads TFLite"):
         run_bench(files, ["litert"], QUICK)
-
-
-# Two results
-
-
-def changed(result: dict[str, Any], factor: float, *, entry: int = 1, width: float = 0.01) -> dict[str, Any]:
-    """The result with one entry's times, and so its ratio, multiplied; intervals of +-``width``."""
-    made = deepcopy(result)
-    for at, one in enumerate(made["entries"]):
-        for row in one["latency"]:
-            times = factor if at == entry else 1
-            row["p50_ms"], row["ratio"] = 4 * times, (1 if at == 0 else times)
-            row["p50_95_ms"] = [row["p50_ms"] * (1 - width), row["p50_ms"] * (1 + width)]
-            row["ratio_95"] = [1, 1] if at == 0 else [row["ratio"] * (1 - width), row["ratio"] * (1 + width)]
-    return made
-
-
-@pytest.mark.parametrize(
-    ("factor", "width", "verdict"),
-    [
-        (1.2, 0.01, "slower"),
-        (0.8, 0.01, "faster"),
-        (1.0, 0.01, "noise"),
-        (1.2, 0.15, "noise"),  # the intervals touch
-        (1.04, 0.001, "noise"),  # apart, but less than 5 %
-    ],
-)
-def test_a_change_counts_beyond_noise(
-    result: dict[str, Any], factor: float, width: float, verdict: str
-) -> None:
-    changes, same = compare_results(changed(result, 1, width=width), changed(result, factor, width=width))
-    assert same
-    told = {(change.file, change.backend, change.figure): change for change in changes}
-    assert {change.verdict for key, change in told.items() if key[:2] != ("a.onnx", "openvino")} == {"noise"}
-    for figure in ("p50_ms", "ratio"):
-        found = told["a.onnx", "openvino", figure]
-        assert found.verdict == verdict
-        assert found.change == pytest.approx(factor - 1)
-    assert ("a.onnx", "onnxruntime", "ratio") not in told
-
-
-@pytest.mark.parametrize(
-    ("factor", "width", "verdict"),
-    [(0.8, 0.01, "slower"), (1.2, 0.01, "faster"), (0.8, 0.2, "noise"), (0.97, 0.001, "noise")],
-)
-def test_fewer_frames_a_second_are_slower(
-    result: dict[str, Any], factor: float, width: float, verdict: str
-) -> None:
-    def rate(value: float) -> dict[str, Any]:
-        made = changed(result, 1)
-        for row in made["entries"][0]["throughput"]:
-            row |= {"frames_per_s": value, "frames_per_s_95": [value * (1 - width), value * (1 + width)]}
-        return made
-
-    changes, _ = compare_results(rate(100), rate(100 * factor))
-    told = {(one.file, one.backend, one.figure, one.threads): one for one in changes}
-    found = told["a.onnx", "onnxruntime", "frames_per_s, batch 16", 2]
-    assert found.verdict == verdict
-    assert found.change == pytest.approx(factor - 1)
-    # A result of an earlier version has none.
-    bare = rate(100)
-    for entry in bare["entries"]:
-        for row in entry["throughput"]:
-            del row["frames_per_s_95"]
-    assert {change.figure for change in compare_results(bare, rate(1))[0]} == {"p50_ms", "ratio"}
-
-
-def test_between_machines_only_ratios_are_compared(result: dict[str, Any]) -> None:
-    other = changed(result, 1.5)
-    other["machine"]["cpu"]["name"] = "another"
-    changes, same = compare_results(changed(result, 1), other)
-    assert not same
-    assert {change.figure for change in changes} == {"ratio"}
-    assert [change.verdict for change in changes] == ["slower", "noise", "noise"]
-
-
-def test_ratios_to_different_files_are_not_compared(result: dict[str, Any]) -> None:
-    """A result of an earlier version does not say what its ratios are to: the first entry."""
-    bare, other = changed(result, 1), changed(result, 1.5)
-    for entry in bare["entries"]:
-        del entry["latency"][0]["reference"]
-    told = {(one.file, one.backend, one.figure) for one in compare_results(bare, other)[0]}
-    assert ("b.onnx", "openvino", "ratio") in told
-    other["entries"][3]["latency"][0]["reference"] = {"file": "a.onnx", "backend": "openvino"}
-    told = {(one.file, one.backend, one.figure) for one in compare_results(bare, other)[0]}
-    assert ("b.onnx", "openvino", "ratio") not in told
-    assert ("b.onnx", "openvino", "p50_ms") in told
-    assert "a.onnx, onnxruntime" in render_markdown(result)
-    assert "the first" in render_markdown(bare)
-
-
-def test_results_without_a_common_figure_and_what_is_no_result(
-    result: dict[str, Any], tmp_path: Path
-) -> None:
-    other = deepcopy(result)
-    for entry in other["entries"]:
-        entry["file"] = "c.onnx"
-    with pytest.raises(InputError, match="no figure in common"):
-        compare_results(result, other)
-    for text in ("", "[]", '{"schema": "other"}', json.dumps({**result, "entries": [{"file": "a"}]})):
-        (tmp_path / "bad.json").write_text(text, "utf-8")
-        with pytest.raises(InputError, match="is no result of bench"):
-            read_result(tmp_path / "bad.json")
-    with pytest.raises(InputError, match="is no result of bench"):
-        read_result(tmp_path / "absent.json")
 
 
 # For people

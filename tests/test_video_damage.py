@@ -115,7 +115,7 @@ def test_a_network_source_is_listened_to_as_a_file_is(kind: str, tmp_path: Path)
         data = damage.remux(path, tmp_path / "first.mp4", movflags="faststart").read_bytes()
         with server(lambda _turn, data=data: ("video/mp4", data), length=True) as address:
             assert [frame is None for frame in live(address, Clock()).read()] == lacking
-        assert True in lacking
+        assert any(lacking)  # else there was nothing to hear
     assert told
 
 

@@ -1,0 +1,33 @@
+"""Two small models and what ``bench`` says of them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from tiny_model import write_tiny_model
+
+from capsule_edge.benchmarks.bench import BenchOptions, run_bench
+
+QUICK = BenchOptions(rounds=40, throughput_rounds=1, starts=1)
+
+
+def write_models(folder: Path) -> list[Path]:
+    return [write_tiny_model(folder / name) for name in ("a.onnx", "b.onnx")]
+
+
+def measure(files: list[Path]) -> dict[str, Any]:
+    return run_bench(files, ["onnxruntime", "openvino"], QUICK)
+
+
+def changed(result: dict[str, Any], factor: float, *, entry: int = 1, width: float = 0.01) -> dict[str, Any]:
+    """The result with one entry's times, and so its ratio, multiplied; intervals of +-``width``."""
+    made = deepcopy(result)
+    for at, one in enumerate(made["entries"]):
+        for row in one["latency"]:
+            times = factor if at == entry else 1
+            row["p50_ms"], row["ratio"] = 4 * times, (1 if at == 0 else times)
+            row["p50_95_ms"] = [row["p50_ms"] * (1 - width), row["p50_ms"] * (1 + width)]
+            row["ratio_95"] = [1, 1] if at == 0 else [row["ratio"] * (1 - width), row["ratio"] * (1 + width)]
+    return made
