@@ -8,7 +8,7 @@ from typing import Any
 from .documents import to_table
 from .mlperf import FIGURES
 from .results import Result
-from .tables import LATENCY, STARTUP, latency_rows, machine_line, startup_rows, throughput_rows
+from .tables import figure_tables, machine_line
 
 __all__ = ["render_details"]
 
@@ -42,17 +42,7 @@ def _about(result: Result, shipped: Mapping[str, str]) -> str:
 
 
 def _render_models(found: Found) -> str:
-    head, throughput = throughput_rows(found)
-    return "\n\n".join(
-        (
-            "Latency of one frame; `~`: the times did not settle.",
-            to_table(LATENCY, latency_rows(found)),
-            "Frames a second:",
-            to_table(head, throughput),
-            "A fresh process, from its start to the first answer, and the most memory it held with batches of 16:",
-            to_table(STARTUP, startup_rows(found)),
-        )
-    )
+    return "\n\n".join(["Latency of one frame; `~`: the times did not settle.", *figure_tables(found)])
 
 
 def _render_stages(found: Found) -> str:

@@ -10,6 +10,7 @@ from .documents import to_table
 __all__ = [
     "LATENCY",
     "STARTUP",
+    "figure_tables",
     "latency_rows",
     "machine_line",
     "render_markdown",
@@ -101,7 +102,6 @@ def machine_line(document: Mapping[str, Any]) -> str:
 
 def render_markdown(document: Mapping[str, Any]) -> str:
     """The tables under headings, with what was measured and on what."""
-    head, throughput = throughput_rows(document)
     options = document["options"]
     parts = [
         "# Benchmark",
@@ -109,10 +109,18 @@ def render_markdown(document: Mapping[str, Any]) -> str:
         f"Latency of one frame over {options['rounds']} rounds in which two take turns: each file and the one that its"
         " ratio is to, with 95 % bootstrap intervals. `core` is the processor's time, which other programs hardly"
         " touch. `~`: the times did not settle.",
+        *figure_tables(document),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def figure_tables(document: Mapping[str, Any]) -> list[str]:
+    """Latency, throughput and start, each after the first under a line that says what it is."""
+    head, throughput = throughput_rows(document)
+    return [
         to_table(LATENCY, latency_rows(document)),
         "Frames a second:",
         to_table(head, throughput),
-        "A fresh process, from its start to the first answer, and the most memory it held:",
+        "A fresh process, from its start to the first answer, and the most memory it held with batches of 16:",
         to_table(STARTUP, startup_rows(document)),
     ]
-    return "\n\n".join(parts) + "\n"
