@@ -28,6 +28,8 @@ __all__ = [
     "is_answered",
     "mean_over",
     "median_frame_distance",
+    "merge_alike",
+    "merge_near",
     "smooth",
     "time_kind",
     "vote_reach_s",
@@ -220,13 +222,13 @@ def find_runs(
         smoothed: (n,) what ``smooth`` made of the label's probability.
         probabilities: (n, labels), by which two stretches look alike. capture_s: (n,), rising.
     """
-    yield from _merge_alike(_runs(smoothed, capture_s, threshold, rule), probabilities, capture_s, rule)
+    yield from merge_alike(merge_near(smoothed, capture_s, threshold, rule), probabilities, capture_s, rule)
 
 
-def _runs(
+def merge_near(
     smoothed: Floats, capture_s: Floats, threshold: float, rule: EventParameters
 ) -> Iterator[tuple[int, int]]:
-    """First and last position, inclusive, of each event of one label."""
+    """The runs of enough frames of one label, first and last position, joined over gaps of ``max_gap_s``."""
     stretch = _stretches(capture_s, rule)
     held = np.flatnonzero(smoothed >= round(rule.release * threshold, _DECIMALS))
     if not len(held):
@@ -257,7 +259,7 @@ def _runs(
         yield pending
 
 
-def _merge_alike(
+def merge_alike(
     runs: Iterable[tuple[int, int]], probabilities: Floats, capture_s: Floats, rule: EventParameters
 ) -> Iterator[tuple[int, int]]:
     """Runs of one label joined where they are near each other and the model's mean answers agree.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .event_stream import EventStream
+from .frames import FrameTable
+from .gallery import Gallery
 from .study import Event, FrameRecord
 
 __all__ = ["Follower"]
@@ -15,30 +17,34 @@ _STEP = 16
 
 
 class Follower:
-    """Hands on the frames of ``records``, which are settled from the first on; called by the reading thread."""
+    """Hands on the frames of ``records``, which are settled from the first on; called by the reading thread.
+
+    ``gallery`` is told of each event, and then what it need not keep for those that are to come.
+    """
 
     def __init__(
         self,
-        records: Sequence[FrameRecord],
+        records: FrameTable,
         *,
         on_frame: Callable[[FrameRecord], None] | None,
         on_event: Callable[[Event], None] | None,
         events: EventStream,
+        gallery: Gallery,
     ) -> None:
         self._records = records
         self._on_frame, self._on_event = on_frame, on_event
-        self._events = events
+        self._events, self._gallery = events, gallery
         self._told = self._looked_at = 0
 
     def settle(self, after: int) -> None:
         """The frames before index ``after`` are what they will be."""
-        if self._on_frame is None and self._on_event is None:
-            return
-        for frame in self._records[self._told : after]:
+        while self._told < after:
+            span = slice(self._told, min(after, self._looked_at + _STEP))
             if self._on_frame is not None:
-                self._on_frame(frame)
-            self._told = frame.index + 1
-            if self._told % _STEP == 0:
+                for frame in self._records[span]:
+                    self._on_frame(frame)
+            self._told = span.stop
+            if self._told == self._looked_at + _STEP:
                 self._look_for_events()
 
     def finish(self) -> None:
@@ -48,11 +54,12 @@ class Follower:
         self._tell(self._events.finish())
 
     def _look_for_events(self) -> None:
-        if self._on_event is not None:
-            self._tell(self._events.add(self._records[self._looked_at : self._told]))
-            self._looked_at = self._told
+        self._tell(self._events.take(self._records.columns(slice(self._looked_at, self._told))))
+        self._looked_at = self._told
+        self._gallery.release(self._events)
 
     def _tell(self, events: Sequence[Event]) -> None:
-        if self._on_event is not None:
-            for event in events:
+        for event in events:
+            self._gallery.keep(event)
+            if self._on_event is not None:
                 self._on_event(event)

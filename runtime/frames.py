@@ -116,11 +116,19 @@ class FrameTable(Sequence[FrameRecord]):
         """Of a frame that is there."""
         return self._times_s[index]
 
-    def columns(self) -> Columns:
-        times_s = np.full(len(self), np.nan)
-        times_s[: len(self._times_s)] = self._times_s
-        indices = np.arange(len(self), dtype=np.int64)
-        return Columns(indices, times_s, self._probabilities, self._given, self._status)
+    def columns(self, span: slice = slice(None)) -> Columns:
+        """Of the frames from ``span.start`` up to ``span.stop``; not to be written to."""
+        begin, after, _ = span.indices(len(self))
+        times_s = np.full(after - begin, np.nan)
+        shown = self._times_s[begin:after]
+        times_s[: len(shown)] = shown
+        return Columns(
+            np.arange(begin, after, dtype=np.int64),
+            times_s,
+            self._probabilities[begin:after],
+            self._given[begin:after],
+            self._status[begin:after],
+        )
 
 
 def columns(frames: Sequence[FrameRecord]) -> Columns:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .study import Event
 
-__all__ = ["FIRST", "rank_events"]
+__all__ = ["FIRST", "rank_events", "strength"]
 
 # Events shown before the reader asks for the others: two rows of a wide screen, one page of print.
 FIRST = 24
@@ -21,12 +21,13 @@ def rank_events(events: Sequence[Event], *, most: int | None = None) -> list[Eve
     label does not use goes to the others. Nothing is dropped but by ``most``, and the caller says how many.
     """
     by_label: defaultdict[str, list[Event]] = defaultdict(list)
-    for event in sorted(events, key=_strength):
+    for event in sorted(events, key=strength):
         by_label[event.label].append(event)
     rounds = [(place, event) for mine in by_label.values() for place, event in enumerate(mine)]
-    rounds.sort(key=lambda item: (item[0], _strength(item[1])))
+    rounds.sort(key=lambda item: (item[0], strength(item[1])))
     return [event for _, event in rounds][:most]
 
 
-def _strength(event: Event) -> tuple[float, int, float, int]:
+def strength(event: Event) -> tuple[float, int, float, int]:
+    """What the events of one label are sorted by, the strongest first."""
     return (-event.peak_p, -event.frames, event.start_s, event.id)

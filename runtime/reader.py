@@ -221,6 +221,7 @@ class Reader:
             known = journal.begin(
                 partial(survey.identify, self._backend), labels=len(self.spec.labels), records=records
             )
+        gallery = Gallery(self.spec)
         follower = Follower(
             records,
             on_frame=on_frame,
@@ -231,8 +232,8 @@ class Reader:
                 time_kind=container.time_kind,
                 capture_fps=capture_fps,
             ),
+            gallery=gallery,
         )
-        gallery = Gallery(self.spec)
         box: FieldOfView | None = None
         done = 0
         if known is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import tiny_spec
 
+from capsule_edge.runtime import event_stream
 from capsule_edge.runtime.event_stream import EventStream
 from capsule_edge.runtime.events import find_events, median_frame_distance
 from capsule_edge.runtime.spec import ModelSpec, OperatingPoint
@@ -68,6 +70,7 @@ step = st.tuples(
     smoothing_s=st.sampled_from([0.0, 2.0, 9.0, 30.0]),
     merge_s=st.sampled_from([0.0, 20.0]),
     min_frames=st.integers(1, 5),
+    kept_rows=st.sampled_from([1, 8, 1024]),
 )
 def test_the_events_are_those_of_the_whole(
     steps: list[tuple[float, float, float, bool]],
@@ -75,13 +78,15 @@ def test_the_events_are_those_of_the_whole(
     smoothing_s: float,
     merge_s: float,
     min_frames: int,
+    kept_rows: int,
 ) -> None:
     rule = dataclasses.replace(
         SPEC.events, smoothing_s=smoothing_s, merge_s=merge_s, min_frames=min_frames, max_gap_s=5.0
     )
     spec = dataclasses.replace(SPEC, events=rule)
     frames = make_frames(steps)
-    assert by_start(streamed(frames, spec, sizes)) == whole(frames, spec)
+    with mock.patch.object(event_stream, "_ROWS", kept_rows):
+        assert by_start(streamed(frames, spec, sizes)) == whole(frames, spec)
 
 
 def test_an_event_comes_when_it_has_closed_and_not_at_the_end() -> None:
@@ -104,6 +109,18 @@ def test_an_event_closes_though_another_of_its_label_is_open() -> None:
     assert [event.start_index for event in stream.add(frames[:150])] == [20]
     assert stream.add(frames[150:]) == []
     assert [event.start_index for event in stream.finish()] == [90]
+
+
+def test_frames_that_no_event_can_reach_are_let_go() -> None:
+    """An event of 50 frames in every 500, and one that never ends."""
+    frames = make_frames([(0.5, 1.0 * (i % 500 < 50 or i > 9000), 0.0, True) for i in range(12000)])
+    stream = EventStream(SPEC, median_distance_s=0.5, time_kind="capture")
+    held = []
+    for begin in range(0, len(frames), 16):
+        stream.add(frames[begin : begin + 16])
+        held.append(len(stream._indices.filled))
+    assert max(held[: 9000 // 16]) < 2 * event_stream._ROWS
+    assert held[-1] > 2900
 
 
 @pytest.mark.parametrize("frames", [[], make_frames([(0.5, 1.0, 0.0, False)] * 5)])

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import damage
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from red_model import write_exam, write_red_model
+from tiny_model import tiny_spec
 
 from capsule_edge.runtime import Reader, ffmpeg, gallery, illustration
+from capsule_edge.runtime.colours import split
+from capsule_edge.runtime.event_stream import EventStream
+from capsule_edge.runtime.events import find_events
+from capsule_edge.runtime.following import Follower
+from capsule_edge.runtime.frames import FrameTable
+from capsule_edge.runtime.gallery import Gallery, candidates, unpack
 from capsule_edge.runtime.illustration import illustrate
+from capsule_edge.runtime.pipeline import FixedPlan
+from capsule_edge.runtime.preprocess import preprocess_planes
+from capsule_edge.runtime.spec import ModelSpec, OperatingPoint
+from capsule_edge.runtime.stages import Sighted
+from capsule_edge.runtime.study import STATUSES, Event
 from capsule_edge.runtime.video import decode, fetch, scan
+
+SPEC = tiny_spec(
+    ("normal", "ulcer", "polyp"),
+    operating_points={"ulcer": OperatingPoint(0.5), "polyp": OperatingPoint(0.3)},
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,28 +73,242 @@ def test_pictures_fetched_again_are_the_same(kind: str, tmp_path: Path, monkeypa
         assert len(sent) <= 2 * 12 * len(wanted) or kind == "vp9.webm"
 
 
-def test_peaks_are_not_decoded_again(red: Reader, tmp_path: Path, monkeypatch) -> None:
+def refuse(*_args: object) -> None:
+    raise AssertionError("decoded again")
+
+
+def test_peaks_are_the_same_when_decoded_again(red: Reader, tmp_path: Path) -> None:
     exam = write_exam(tmp_path / "exam.mp4", red=[*range(4, 10), *range(30, 40)])
     kept = red.read(exam)
     assert len(kept.events) == 2
-    container = scan(exam)
-    again = illustrate(container, kept.events, red._engine(1), kept.source.field_of_view)
+    again = illustrate(scan(exam), kept.events, red._engine(1), kept.source.field_of_view)
     for event in kept.events:
         np.testing.assert_array_equal(kept.thumbnails[event.id], again[0][event.id])
         # The map is of the batch's own inference, which has the same answer for a frame in any batch.
         np.testing.assert_array_equal(kept.activations[event.id], again[1][event.id])
 
-    def fail(*_args: object) -> None:
-        raise AssertionError("decoded again")
 
-    monkeypatch.setattr(illustration, "fetch", fail)
-    assert sorted(red.read(exam).thumbnails) == [1, 2]
+SIGHTS = {
+    "two events": ([*range(4, 10), *range(30, 40)], 2),
+    "one to the end": (range(5, 60), 1),
+    "merged over a gap": ([*range(10, 20), *range(26, 36)], 1),
+    "too short to be one": ([*range(10, 20), 40], 1),
+}
 
 
-def test_what_does_not_fit_is_decoded_again(red: Reader, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("batch", [1, 5, 16])
+@pytest.mark.parametrize("case", SIGHTS)
+def test_peaks_are_packed_once_and_not_decoded_again(
+    case: str, batch: int, tmp_path: Path, monkeypatch
+) -> None:
+    shown, events = SIGHTS[case]
+    exam = write_exam(tmp_path / "exam.mp4", red=shown)
+    packed = mock.Mock(side_effect=gallery.pack)
+    monkeypatch.setattr(gallery, "pack", packed)
+    monkeypatch.setattr(illustration, "fetch", refuse)
+    plan = FixedPlan(2, size=batch)
+    with Reader.open(write_red_model(tmp_path / "red.onnx"), plan=plan) as reader:
+        study = reader.read(exam)
+    assert len(study.events) == len(study.thumbnails) == packed.call_count == events
+
+
+@pytest.mark.parametrize("options", [{"every": 3}, {"gate": 0.5}, {"start_s": 2.5, "every": 2}])
+def test_frames_that_were_passed_over_change_no_picture(
+    options: dict, red: Reader, tmp_path: Path, monkeypatch
+) -> None:
+    exam = write_exam(tmp_path / "exam.mp4", red=[*range(4, 16), *range(36, 60)])
+    study = red.read(exam, **options)
+    assert len(study.events) == 2
+    monkeypatch.setattr(gallery, "WAITING", 0)
+    again = red.read(exam, **options)
+    for event in study.events:
+        np.testing.assert_array_equal(study.thumbnails[event.id], again.thumbnails[event.id])
+        np.testing.assert_array_equal(study.activations[event.id], again.activations[event.id])
+
+
+@pytest.mark.parametrize(("name", "most", "absent"), [("WAITING", 0, 2), ("MOST", 1, 1)])
+def test_what_does_not_fit_is_decoded_again(
+    name: str, most: int, absent: int, red: Reader, tmp_path: Path, monkeypatch
+) -> None:
     exam = write_exam(tmp_path / "exam.mp4", red=[*range(4, 10), *range(30, 40)])
     whole = red.read(exam)
-    monkeypatch.setattr(gallery, "KEPT", 1)
+    monkeypatch.setattr(gallery, name, most)
+    fetched = mock.Mock(side_effect=illustration.fetch)
+    monkeypatch.setattr(illustration, "fetch", fetched)
     tight = red.read(exam)
+    assert [len(call.args[1]) for call in fetched.call_args_list] == [absent]
     for event in whole.events:
         np.testing.assert_array_equal(whole.thumbnails[event.id], tight.thumbnails[event.id])
+
+
+# On probabilities alone: a picture is 2 x 2 pixels that tell its index, a map its index and its label.
+
+
+def picture_of(index: int) -> Sighted:
+    return Sighted(index, np.full((2, 2, 3), (index % 256, index // 256, 7), np.uint8))
+
+
+def features_of(index: int) -> np.ndarray:
+    return np.float32([[[index, index + 0.25, index + 0.5]]])
+
+
+class Held(Gallery):
+    """Notes the bytes that waited, at most."""
+
+    most = 0
+
+    def add(self, *frame) -> None:
+        super().add(*frame)
+        self.most = max(self.most, self.waiting_bytes)
+
+
+def follow(
+    answers: np.ndarray, spec: ModelSpec, *, batch: int, sound: Sequence[bool] = (), gap_s: float = 0.5
+) -> tuple[Held, list[Event]]:
+    """Read frames of these probabilities of the findings; those that are not ``sound`` have no picture."""
+    count = len(answers)
+    probabilities = np.column_stack((1 - answers.max(axis=1), answers)).astype(np.float32)
+    times_s = array("d", (gap_s * index for index in range(count)))
+    unread = np.full(count, STATUSES.index("unread"), np.int8)
+    table = FrameTable(count=count, labels=3, pts=array("q", range(count)), times_s=times_s, statuses=unread)
+    timing = {"median_distance_s": gap_s, "time_kind": "capture"}
+    held, told = Held(spec), []
+    events = EventStream(spec, **timing)
+    follower = Follower(table, on_frame=None, on_event=told.append, events=events, gallery=held)
+    there = [index for index in range(count) if not len(sound) or sound[index]]
+    for begin in range(0, len(there), batch):
+        indices = there[begin : begin + batch]
+        for index in range(there[begin - 1] + 1 if begin else 0, indices[-1] + 1):
+            if index in indices:
+                table.settle(index, "classified", probabilities=probabilities[index])
+            else:
+                table.settle(index, "corrupt", detail="damaged")
+        maps = np.stack([features_of(index) for index in indices])
+        pictures = [picture_of(index) for index in indices]
+        for row, sight in candidates(probabilities[indices], maps, pictures, spec).items():
+            held.add(indices[row], probabilities[indices[row]], sight, None)
+        follower.settle(indices[-1] + 1)
+    follower.finish()
+    events = find_events(table, spec, **timing)
+    assert sorted(told, key=lambda e: (e.start_s, e.label, e.start_index)) == [
+        dataclasses.replace(event, id=0) for event in events
+    ]
+    return held, events
+
+
+def kept_of(held: Gallery, event: Event, spec: ModelSpec) -> bool:
+    """Whether the peak's picture and map are there; they are then the right ones."""
+    column = spec.keys.index(event.label)
+    found = held.find(column, event.peak_index)
+    if found is None:
+        return False
+    large = gallery.enlarge(spec.input)
+    expected = preprocess_planes(split(picture_of(event.peak_index).picture), large, None)
+    np.testing.assert_array_equal(unpack(found[0]), expected)
+    np.testing.assert_array_equal(found[1], features_of(event.peak_index)[..., column])
+    return True
+
+
+# Few values, so that thresholds, ties and several runs of an event are met often.
+row = st.tuples(
+    st.sampled_from([0.0, 0.0, 0.0, 0.29, 0.31, 0.5, 0.6, 0.7, 1.0]),
+    st.sampled_from([0.0, 0.0, 0.18, 0.3, 0.4, 0.9]),
+)
+rules = st.builds(
+    lambda smoothing_s, merge_s, min_frames, max_gap_s: dataclasses.replace(
+        SPEC,
+        events=dataclasses.replace(
+            SPEC.events,
+            smoothing_s=smoothing_s,
+            merge_s=merge_s,
+            min_frames=min_frames,
+            max_gap_s=max_gap_s,
+        ),
+    ),
+    st.sampled_from([0.0, 2.0, 6.0]),
+    st.sampled_from([0.0, 12.0]),
+    st.integers(1, 5),
+    st.sampled_from([1.0, 5.0]),
+)
+
+
+TINY = mock.patch.object(gallery, "_SIDE", 8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.lists(row, min_size=1, max_size=100),
+    sound=st.lists(st.sampled_from([True, True, True, False]), min_size=100, max_size=100),
+    spec=rules,
+)
+def test_of_single_frames_every_peak_at_its_threshold_is_kept(
+    rows: list[tuple[float, float]], sound: list[bool], spec: ModelSpec
+) -> None:
+    sound = [True, *sound[1:]]
+    with TINY:
+        held, events = follow(np.array(rows), spec, batch=1, sound=sound)
+        for event in events:
+            threshold = spec.operating_points[event.label].threshold
+            assert kept_of(held, event, spec) == (round(event.peak_p, 6) >= threshold)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(row, min_size=1, max_size=100), batch=st.integers(2, 40), spec=rules)
+def test_of_batches_what_is_kept_is_the_peak_and_nothing_else(
+    rows: list[tuple[float, float]], batch: int, spec: ModelSpec
+) -> None:
+    with TINY:
+        held, events = follow(np.array(rows), spec, batch=batch)
+        kept = sum(kept_of(held, event, spec) for event in events)
+    assert kept == sum(map(len, held._kept.values()))
+
+
+def test_of_frames_that_follow_one_another_few_are_held() -> None:
+    """A window reaches 2 frames on, so an event may begin with any of the first three."""
+    answers = np.zeros((12, 3), np.float32)
+    answers[2:10, 1] = 0.9, 0.6, 0.7, 0.5, 0.8, 0.8, 0.6, 0.5
+    answers[4, 2] = 0.3
+    maps = np.zeros((12, 1, 1, 3), np.float32)
+    pictures = [picture_of(index) for index in range(12)]
+    # The first, the highest of those behind it (the first of two), and the other label's.
+    assert list(candidates(answers, maps, pictures, SPEC)) == [2, 4, 6]
+    apart = [picture_of(2 * index) for index in range(12)]
+    assert list(candidates(answers, maps, apart, SPEC)) == list(range(2, 10))
+    answers[6] = np.nan
+    assert list(candidates(answers, maps, pictures, SPEC)) == [2, 4, 7, 8, 9]
+
+
+def test_a_long_event_holds_few_frames() -> None:
+    """It rises to its middle, so that each frame of the first half is its highest so far."""
+    size = picture_of(0).picture.nbytes + features_of(0).nbytes
+    up = np.linspace(0.5, 1, 300)
+    values = np.concatenate((up, up[::-1]))
+    with TINY:
+        held, events = follow(np.column_stack((values, 0 * values)), SPEC, batch=16)
+        assert [kept_of(held, event, SPEC) for event in events] == [True]
+    # The highest so far, that of each of the last two batches, whose votes are not all in, and two at their edge.
+    assert held.most <= 5 * size
+
+
+def test_what_waits_is_bounded(monkeypatch) -> None:
+    size = picture_of(0).picture.nbytes + features_of(0).nbytes
+    monkeypatch.setattr(gallery, "WAITING", 3 * size)
+    rng = np.random.default_rng(0)
+    with TINY:
+        held, events = follow(rng.choice([0, 0.5, 0.9], (2000, 2)), SPEC, batch=16)
+        kept = sum(kept_of(held, event, SPEC) for event in events)
+    assert held.most == 3 * size
+    assert 0 < kept < len(events)
+
+
+def test_the_places_are_shared_among_labels(monkeypatch) -> None:
+    """Twelve events of one label do not take the place of the other's two."""
+    answers = np.zeros((600, 2))
+    for place in range(12):
+        answers[40 * place : 40 * place + 5, 0] = 0.6 + place / 100
+    answers[20:25, 1] = answers[300:305, 1] = 0.4
+    monkeypatch.setattr(gallery, "MOST", 5)
+    with TINY:
+        held, events = follow(answers, SPEC, batch=16)
+        kept = [(event.label, round(event.peak_p, 2)) for event in events if kept_of(held, event, SPEC)]
+    assert sorted(kept) == [("polyp", 0.4), ("polyp", 0.4), ("ulcer", 0.69), ("ulcer", 0.7), ("ulcer", 0.71)]
