@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -70,7 +69,6 @@ step = st.tuples(
     smoothing_s=st.sampled_from([0.0, 2.0, 9.0, 30.0]),
     merge_s=st.sampled_from([0.0, 20.0]),
     min_frames=st.integers(1, 5),
-    kept_rows=st.sampled_from([1, 8, 1024]),
 )
 def test_the_events_are_those_of_the_whole(
     steps: list[tuple[float, float, float, bool]],
@@ -78,15 +76,13 @@ def test_the_events_are_those_of_the_whole(
     smoothing_s: float,
     merge_s: float,
     min_frames: int,
-    kept_rows: int,
 ) -> None:
     rule = dataclasses.replace(
         SPEC.events, smoothing_s=smoothing_s, merge_s=merge_s, min_frames=min_frames, max_gap_s=5.0
     )
     spec = dataclasses.replace(SPEC, events=rule)
     frames = make_frames(steps)
-    with mock.patch.object(event_stream, "_ROWS", kept_rows):
-        assert by_start(streamed(frames, spec, sizes)) == whole(frames, spec)
+    assert by_start(streamed(frames, spec, sizes)) == whole(frames, spec)
 
 
 def test_an_event_comes_when_it_has_closed_and_not_at_the_end() -> None:
@@ -111,8 +107,23 @@ def test_an_event_closes_though_another_of_its_label_is_open() -> None:
     assert [event.start_index for event in stream.finish()] == [90]
 
 
-def test_frames_that_no_event_can_reach_are_let_go() -> None:
-    """An event of 50 frames in every 500, and one that never ends."""
+@pytest.mark.parametrize("seed", range(10))
+def test_frames_that_are_let_go_change_no_event(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretches of like frames, now and then a gap; a frame is let go as soon as nothing needs it."""
+    monkeypatch.setattr(event_stream, "_ROWS", 1)
+    rng = np.random.default_rng(seed)
+    steps = []
+    for _ in range(150):
+        values = rng.choice([0, 0, 0, 0.31, 0.5, 1]), rng.choice([0, 0, 0, 0.18, 0.3, 0.7])
+        for _ in range(rng.integers(1, 12)):
+            steps.append((rng.choice([0.5, 0.5, 0.5, 0.25, 5.1]), *values, rng.random() < 0.9))
+    frames = make_frames(steps)
+    spec = dataclasses.replace(SPEC, events=dataclasses.replace(SPEC.events, merge_s=20 * (seed % 2)))
+    assert by_start(streamed(frames, spec, [1])) == whole(frames, spec)
+
+
+def test_only_frames_that_an_event_can_reach_are_held() -> None:
+    """An event of 50 frames in every 500, and then one that never ends."""
     frames = make_frames([(0.5, 1.0 * (i % 500 < 50 or i > 9000), 0.0, True) for i in range(12000)])
     stream = EventStream(SPEC, median_distance_s=0.5, time_kind="capture")
     held = []
