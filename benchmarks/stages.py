@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from capsule_edge.runtime.autotune import plans
 from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.events import find_events, median_frame_distance
 from capsule_edge.runtime.gate import THRESHOLD, mark_duplicates
@@ -57,9 +58,7 @@ def measure(
         for name, value in _stages(container, backend, plan.size).items():
             stages[name].append(value)
         began, busy = time.perf_counter(), time.process_time()
-        with closing(
-            answer_frames(container, range(frames), backend, plan, cores=plan.most_workers)
-        ) as answers:
+        with closing(answer_frames(container, range(frames), backend, plan)) as answers:
             done = sum(len(answered.frames) for answered in answers)
         seconds, busy = time.perf_counter() - began, time.process_time() - busy
         whole.append(busy / done * 1e3)
@@ -136,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("recording", type=Path)
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, help="pictures; by default what a run begins with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--frames", type=int, help="frames of the whole pipeline's turns; all by default")
     options = parser.parse_args(arguments)
@@ -147,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     document = measure(
         container,
         backend,
-        plan=FixedPlan(options.cores, options.batch),
+        plan=FixedPlan(options.cores, options.batch or plans(options.cores, backend.spec.input.size)[0].size),
         rounds=options.rounds,
         frames=min(options.frames or container.present, container.present),
     )

@@ -32,15 +32,18 @@ __all__ = [
     "save_plan",
 ]
 
-_SCHEMA = "capsule-edge/plan/1"
+_SCHEMA = "capsule-edge/plan/2"
 # Frames of one stretch: at least this many batches a worker, and this many seconds, so that what is in the
 # pipeline from the plan before does not count for much.
 _BATCHES = 4
-_SECONDS = 0.25
+_SECONDS = 0.5
 # Times that each plan has its turn; other programs come and go within one.
 _ROUNDS = 3
 # A plan must be faster than the first by more than what two measurements of the same differ by.
 _MARGIN = 1.03
+# Pixels of a batch: 8 pictures of 128 x 128, 4 of 176 x 176, 2 of 224 x 224 (measured, ``docs/log.md``).
+_BATCH_PIXELS = 1 << 17
+_MOST_BATCH = 16
 # Recordings of fewer frames end before the search does.
 SHORTEST = 4_000
 
@@ -54,12 +57,16 @@ class PlanKey:
     cores: int
 
 
-def plans(cores: int) -> list[FixedPlan]:
-    """What is tried, the usual first: a worker on each core or one fewer, batches of 16, 8 and 32."""
-    workers = [cores, cores - 1] if cores > 2 else [cores] if cores == 1 else [2, 1]
-    return [FixedPlan(workers[0], size) for size in (16, 8, 32)] + [
-        FixedPlan(number, 16) for number in workers[1:]
-    ]
+def plans(cores: int, side: int) -> list[FixedPlan]:
+    """What is tried with a model that takes ``side`` x ``side`` pixels, the usual first.
+
+    A worker on each core, or of many one fewer; and batches of as many pixels as keep their activations in the
+    caches, or fewer. A larger one is slower, and holds more memory to the end.
+    """
+    fitting = max(2, _BATCH_PIXELS // side**2)
+    most = min(_MOST_BATCH, 1 << (fitting.bit_length() - 1))
+    found = [FixedPlan(cores, size) for size in (most, most // 2)]
+    return [*found, FixedPlan(cores - 1, most)] if cores > 2 else found
 
 
 class Tuner:
@@ -136,14 +143,18 @@ class Tuner:
         self._settled(self._chosen)
 
 
-def choose_plan(key: PlanKey, *, frames: int, search: bool) -> Plan:
-    """The plan found earlier; where there is none and ``search``, one to look for while so many frames are read."""
+def choose_plan(key: PlanKey, *, side: int, frames: int, search: bool) -> Plan:
+    """The plan found earlier; where there is none and ``search``, one to look for while so many frames are read.
+
+    ``side`` in pixels is that of the model's input.
+    """
+    offered = plans(key.cores, side)
     if not search:
-        return FixedPlan(key.cores)
+        return offered[0]
     known = load_plan(key)
     if known is None and frames >= SHORTEST:
-        return Tuner(plans(key.cores), settled=lambda plan: save_plan(plan, key))
-    return known or FixedPlan(key.cores)
+        return Tuner(offered, settled=lambda plan: save_plan(plan, key))
+    return known or offered[0]
 
 
 def cache_folder() -> Path:

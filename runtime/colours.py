@@ -17,7 +17,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from .errors import InputError
 from .orientation import orient, orientation_of
 
-__all__ = ["Planes", "split", "to_planes", "to_rgb"]
+__all__ = ["Planes", "split", "to_planes", "to_rgb", "views"]
 
 Frame = npt.NDArray[np.uint8]
 # Red, green and blue, uint8 HxW each; rows may be further apart than they are long.
@@ -105,9 +105,15 @@ def split(rgb: Frame) -> Planes:
     return planes
 
 
-def _views(frame: VideoFrame) -> Planes:
-    green, blue, red = (
-        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]  # type: ignore[call-overload]
+def views(frame: VideoFrame) -> Planes:
+    """The three planes of a picture of 8 bits as arrays, which live as long as they are used."""
+    first, second, third = (
+        np.ndarray((plane.height, plane.width), np.uint8, plane, strides=(plane.line_size, 1))  # type: ignore[arg-type]
         for plane in frame.planes
     )
+    return first, second, third
+
+
+def _views(frame: VideoFrame) -> Planes:
+    green, blue, red = views(frame)
     return red, green, blue

@@ -106,9 +106,9 @@ def check_contract(
 
 def check_frames(frames: npt.NDArray[np.uint8], size: int) -> None:
     """Raises ``InputError`` for anything but uint8 (N, size, size, 3) with N >= 1."""
-    found = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
     fits = isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.shape[1:] == (size, size, 3)
     if not fits or not len(frames):
+        found = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
         raise InputError(f"frames are {found}, the model needs uint8 (N, {size}, {size}, 3), N >= 1")
 
 

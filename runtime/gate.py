@@ -7,7 +7,7 @@ view, as decoded: cheap, and blind to what is smaller than a place, so a thresho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import cv2
@@ -43,9 +43,15 @@ def check_threshold(threshold: float) -> float:
 
 
 def mark_duplicates(
-    located: Iterable[tuple[Sighted, FieldOfView | None]], threshold: float
+    located: Iterable[tuple[Sighted, FieldOfView | None]],
+    threshold: float,
+    *,
+    stretch: Callable[[int], int] = lambda index: 0,
 ) -> Iterator[tuple[Sighted, FieldOfView | None]]:
-    """The same frames; one nearer than ``threshold`` to the last that passed has no picture and ``duplicate_of``."""
+    """The same frames; one nearer than ``threshold`` to the last that passed has no picture and ``duplicate_of``.
+
+    ``stretch`` of an index is a number; only frames of one are compared.
+    """
     last: tuple[int, Luma] | None = None
     for one, box in located:
         if one.picture is None:
@@ -55,6 +61,7 @@ def mark_duplicates(
         if (
             last is not None
             and one.index // EVERY == last[0] // EVERY
+            and stretch(one.index) == stretch(last[0])
             and cv2.norm(seen, last[1], cv2.NORM_L1) < threshold * seen.size
         ):
             yield replace(one, picture=None, duplicate_of=last[0]), box

@@ -1,4 +1,4 @@
-"""Groups of pictures that stand apart from all others, decoded side by side, each by a decoder of one thread.
+"""Groups of pictures that stand apart from all others: each can be decoded by itself, by a decoder of one thread.
 
 Several threads within a decoder hide damage (``ffmpeg``); several decoders do not. A group begins with a picture
 that resets the decoder (IDR), and no picture of another group is shown among its own, so it decodes to the
@@ -10,9 +10,11 @@ same for any number of decoders.
 from __future__ import annotations
 
 import threading
+from array import array
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 
 import numpy as np
@@ -21,21 +23,17 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from .containers import Container
-from .ffmpeg import Step, decode_packets, drain, open_decoder, open_recording, picture_packets, send
-from .lanes import side_by_side
+from .errors import InputError
+from .ffmpeg import Step, drain, open_decoder, open_recording, picture_packets, quote, send
 
-__all__ = ["decode_groups", "find_groups"]
+__all__ = ["NotApartError", "decode_apart", "find_groups", "group_of", "ranks"]
 
 # A group is not ended before it has so many pictures: emptying a decoder costs a fraction of a picture.
 _SHORTEST = 32
-# Packets of longer groups are not held in memory: such a group is decoded as it is read, with none beside it.
+# Packets of longer groups are not held in memory, and one thread would be at them for long: from such a group on a
+# recording is decoded in order.
 _LONGEST = 512
 _MOST_BYTES = 1 << 24
-# Pictures handed over at once; how many such may wait of the group whose turn it is, and how many bytes of pictures of
-# those behind it: enough that the decoder whose turn it is seldom works alone.
-_CHUNK = 4
-_DEPTH = 4
-_AHEAD_BYTES = 10 << 20
 
 # NAL units by codec (ITU-T H.264 table 7-1, H.265 table 7-1): slices that reset the decoder, other slices, and what
 # says nothing about how slices are decoded (delimiters, supplemental information, filler).
@@ -45,8 +43,12 @@ _NAL_UNITS = {
 }
 
 
-class _DoubtError(Exception):
-    """A group that cannot be judged by itself."""
+class NotApartError(Exception):
+    """Groups end here: from the sample ``begin`` on a recording is to be decoded in order, by one decoder."""
+
+    def __init__(self, begin: int) -> None:
+        super().__init__(begin)
+        self.begin = begin
 
 
 def find_groups(container: Container) -> list[range]:
@@ -57,8 +59,7 @@ def find_groups(container: Container) -> list[range]:
     count = len(container.samples)
     if container.codec not in _NAL_UNITS or not container.format.startswith(("mov", "matroska")):
         return [range(count)]
-    rank = np.full(count, -1, np.int64)
-    rank[np.asarray(container.order)] = np.arange(container.present)
+    rank = np.asarray(ranks(container))
     before = np.maximum.accumulate(np.concatenate([[-1], rank[:-1]]))
     behind = np.minimum.accumulate(np.where(rank < 0, count, rank)[::-1])[::-1]
     starts = [0]
@@ -70,45 +71,61 @@ def find_groups(container: Container) -> list[range]:
     return [range(first, end) for first, end in zip(starts, [*starts[1:], count], strict=True)]
 
 
-def decode_groups(container: Container, lanes: int) -> Generator[Step]:
-    """All packets of a recording decoded by up to ``lanes`` decoders, in steps as ``ffmpeg.decode_packets`` makes them.
+def ranks(container: Container) -> array[int]:
+    """The place of each sample among the shown, -1 for one that is not."""
+    found = np.full(len(container.samples), -1, np.int64)
+    found[np.asarray(container.order)] = np.arange(container.present)
+    return array("q", found.tobytes())
 
-    After a group that is not whole the steps begin again some groups earlier, with the pictures that are already
-    there among them. Close it.
+
+def group_of(groups: Sequence[range], sample: int) -> int:
+    """The place of the group that a sample belongs to."""
+    return bisect_right(groups, sample, key=lambda group: group.start) - 1
+
+
+@contextmanager
+def decode_apart(container: Container, since: int = 0) -> Iterator[Iterator[tuple[int, Generator[Step]]]]:
+    """The groups from that on which begins with sample ``since``: their first sample, and their steps.
+
+    The steps of a group, as ``ffmpeg.send`` makes them, may be taken by any thread, those of several groups at once;
+    each is closed before this context is left. A group in which something is wrong raises ``NotApartError`` behind what
+    was sound in it, and so does the iterator where the next group is none that could be decoded by itself. It raises
+    ``InputError`` where the file is no longer the one that was scanned.
     """
     groups = find_groups(container)
-    path = container.path
-    whole = 0
-    if len(groups) > 1:
-        with ExitStack() as stack:
-            source, stream = stack.enter_context(open_recording(path))
-            if (units := _Units.of(container.codec, stream)) is not None:
-                # A stack of its own: decoders are opened by the threads, and must outlive them.
-                decoders = _Decoders(container, stack.enter_context(ExitStack()))
-                decoders.give(open_decoder(path, stream))
-                parts = _parts(container, groups, picture_packets(source, stream), decoders, units)
-                size = _CHUNK * container.width * container.height * 3 // 2
-                ahead = max(1, _AHEAD_BYTES // size)
-                steps = (
-                    side_by_side(parts, lanes=lanes, depth=min(_DEPTH, ahead), ahead=ahead)
-                    if lanes > 1
-                    else _in_turn(parts)
-                )
-                stack.enter_context(closing(steps))
-                try:
-                    for some in steps:
-                        yield from some
-                        if some[-1].last:
-                            return
-                        whole = some[-1].sent
-                except _DoubtError:
-                    pass
-    # The group before it prepares the decoder: it has what a decoder that read all would have.
-    at = next((number for number, group in enumerate(groups) if whole < group.stop), 0)
-    first = groups[max(at - 1, 0)].start
-    needed = None if first == 0 else bytes(first) + b"\1" * (len(container.samples) - first)
-    with open_recording(path) as (source, stream):
-        yield from decode_packets(path, source, stream, needed=needed)
+    with ExitStack() as stack:
+        source, stream = stack.enter_context(open_recording(container.path))
+        units = _Units.of(container.codec, stream) if len(groups) > 1 else None
+        # A stack of its own: decoders are opened by the threads, and must outlive them.
+        decoders = _Decoders(container, stack.enter_context(ExitStack()))
+        if units is not None:
+            decoders.give(open_decoder(container.path, stream))
+        yield _apart(container, groups, since, picture_packets(source, stream), decoders, units)
+
+
+def _apart(
+    container: Container,
+    groups: Sequence[range],
+    since: int,
+    packets: Iterator[Packet[VideoStream]],
+    decoders: _Decoders,
+    units: _Units | None,
+) -> Iterator[tuple[int, Generator[Step]]]:
+    sizes = container.samples.sizes
+    # The group before it prepares the decoder that reads on: it has what one that read all would have.
+    before = since
+    for group in groups[group_of(groups, since) :]:
+        if units is None or len(group) > _LONGEST or int(sizes[group.start : group.stop].sum()) > _MOST_BYTES:
+            raise NotApartError(before)
+        if group.start == since:
+            deque(islice(packets, since), maxlen=0)
+        yield (
+            group.start,
+            _decode(container, group, before, list(islice(packets, len(group))), decoders, units),
+        )
+        before = group.start
+    if next(packets, None) is not None:
+        raise InputError(f"{quote(container.path)} changed while it was read", hint="read it again")
 
 
 class _Units:
@@ -128,7 +145,7 @@ class _Units:
             return None
         return cls(codec, (header[at] & 3) + 1)
 
-    def fit(self, packet: bytes, *, first: bool) -> bool:
+    def fit(self, packet: memoryview, *, first: bool) -> bool:
         """Whether it is slices and nothing else that changes the decoder; of the ``first``, such as reset it."""
         wanted, at, end, found = (self._reset if first else self._others | self._reset), 0, len(packet), False
         while at + self._length_bytes < end:
@@ -164,74 +181,34 @@ class _Decoders:
         self._free.append(decoder)
 
 
-def _parts(
-    container: Container,
-    groups: Sequence[range],
-    packets: Iterator[Packet[VideoStream]],
-    decoders: _Decoders,
-    units: _Units,
-) -> Iterator[Generator[list[Step]]]:
-    """The steps of each group, the last of all behind the last group."""
-    for group in groups:
-        if len(group) <= _LONGEST and container.samples.sizes[group.start : group.stop].sum() <= _MOST_BYTES:
-            yield _decode(container, group, list(islice(packets, len(group))), decoders, units)
-            continue
-        done = threading.Event()
-        yield _alone(_decode(container, group, islice(packets, len(group)), decoders, units), done)
-        done.wait()
-    yield _end(len(container.samples) + sum(1 for _ in islice(packets, 1)))
-
-
-def _end(sent: int) -> Generator[list[Step]]:
-    yield [Step(sent, [], last=True)]
-
-
-def _in_turn(parts: Iterator[Generator[list[Step]]]) -> Generator[list[Step]]:
-    for part in parts:
-        with closing(part):
-            yield from part
-
-
-def _alone(steps: Generator[list[Step]], done: threading.Event) -> Generator[list[Step]]:
-    try:
-        with closing(steps):
-            yield from steps
-    finally:
-        done.set()
-
-
 def _decode(
     container: Container,
     group: range,
-    packets: Sequence[Packet[VideoStream]] | Iterator[Packet[VideoStream]],
+    before: int,
+    packets: Sequence[Packet[VideoStream]],
     decoders: _Decoders,
     units: _Units,
-) -> Generator[list[Step]]:
-    """A group by itself, ``_CHUNK`` steps at a time. Raises ``_DoubtError`` behind what was sound."""
+) -> Generator[Step]:
+    """A group by itself. Raises ``NotApartError(before)`` behind what was sound."""
     samples, size = container.samples, (container.width, container.height)
     decoder = decoders.take()
     waiting: dict[int, int | None] = {}
-    steps: list[Step] = []
     sent = group.start
     try:
         for packet in packets:
-            fits = units.fit(bytes(packet), first=sent == group.start) and not samples.flagged[sent]
-            step = send(decoder, packet, sent, waiting) if fits else None
-            if step is None or step.failed is not None or not _sound(step, size, group.start):
+            if samples.flagged[sent] or not units.fit(memoryview(packet), first=sent == group.start):
+                break
+            step = send(decoder, packet, sent, waiting)
+            if step.failed is not None or not _sound(step, size, group.start):
                 break
             sent += 1
-            steps.append(step)
-            if len(steps) == _CHUNK:
-                yield steps
-                steps = []
+            yield step
         else:
             step = Step(sent, drain(decoder, waiting))
             if sent == group.stop and not waiting and _sound(step, size, group.start):
-                yield [*steps, step]
+                yield step
                 return
-        if steps:
-            yield steps
-        raise _DoubtError
+        raise NotApartError(before)
     finally:
         decoders.give(decoder)
 

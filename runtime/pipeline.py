@@ -1,20 +1,25 @@
-"""A recording through the model, on all cores: threads that decode, and threads that prepare and infer.
+"""A recording through the model, on all cores: each thread decodes, prepares and infers a group of pictures.
 
-    decode (several) -> gate -> prepare, infer (several) -> the caller, in order
+    groups -> (decode -> gate -> prepare -> infer) (several threads) -> the caller, in order
+    else: decode (one thread) -> gate -> prepare, infer (several threads) -> the caller, in order
 
-Between the stages lie a few items, so memory does not grow with the recording. A decoder has one thread, and
-groups of pictures that stand apart have decoders of their own (``docs/decisions/0002-one-decoding-thread.md``).
-The model is run by several threads at once, each with a batch of its own: on the processors that capsules are
-read on this uses the cores better than one batch spread over them. No answer depends on the plan.
+A decoder has one thread (``docs/decisions/0002-one-decoding-thread.md``), but groups of pictures that stand apart have
+decoders of their own. So a picture stays with the thread that decoded it, no thread waits for another's, and
+there are as many as there are cores. Only the answers wait for their turn, which takes no memory to speak of. What
+cannot be parted so, or holds damage, is decoded by one thread while others infer. The model is run by several threads
+at once, each with a batch of its own: on the processors that capsules are read on this uses the cores better than one
+batch spread over them. No answer depends on the plan.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from bisect import bisect_right
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -24,21 +29,26 @@ from .backends import Backend
 from .containers import Container
 from .gallery import Sight, candidates
 from .gate import mark_duplicates
+from .groups import NotApartError, find_groups, group_of, ranks
 from .illustration import mean_colours
-from .preprocess import FieldOfView
-from .sources import sight
-from .stages import Buffers, Collected, Prepared, collect, locate, prepare
+from .lanes import side_by_side
+from .preprocess import FieldOfView, find_field_of_view
+from .sources import sight, sight_apart
+from .stages import FIELD_FRAMES, Buffers, Collected, Prepared, Sighted, collect, locate, prepare
 from .threads import prefetch, spread
 
 __all__ = ["Answered", "FixedPlan", "Plan", "answer_frames", "count_cores"]
 
 T = TypeVar("T")
 
-# Pictures that are handed from the decoder's thread to the next at once: a hand-over costs as much as a
+# Pictures that are handed from a decoder's own thread to the next at once: a hand-over costs as much as a
 # tenth of a picture.
 _CHUNK = 4
-# Groups of pictures decoded at once, each with its decoder's memory.
-_MOST_LANES = 4
+# Batches of the group whose turn it is that may wait, and what those of the groups behind it may weigh: the pictures
+# in them, and something for each batch.
+_DEPTH = 4
+_AHEAD_BYTES = 12 << 20
+_BATCH_BYTES = 1 << 16
 
 
 class Plan(Protocol):
@@ -93,6 +103,11 @@ class Answered:
     field_of_view: FieldOfView | None
     sights: dict[int, Sight]
 
+    @property
+    def weight(self) -> int:
+        """Bytes, roughly."""
+        return _BATCH_BYTES + sum(one.picture.weight for one in self.sights.values())
+
 
 def count_cores() -> int:
     """Cores that this process may use."""
@@ -108,50 +123,147 @@ def answer_frames(
     backend: Backend,
     plan: Plan,
     *,
+    done: int = 0,
     gate: float | None = None,
     field_of_view: FieldOfView | None = None,
-    cores: int = 1,
 ) -> Generator[Answered]:
     """What the model says of the wanted frames of a recording, in order, a batch at a time. Close it.
 
     Args:
         backend: run by ``plan.workers()`` threads at once.
+        done: so many of the wanted frames, the first, are passed over; they are decoded, since damage in them may
+            reach others.
         gate: frames nearer than this to the last that passed are not prepared (``gate``); None: every one is.
-        field_of_view: of the recording, where it is known; else it is found in the first wanted frames.
-        cores: that decoding may use.
+        field_of_view: of the recording, where it is known; else it is found in the first wanted pictures.
 
     An error in any stage is raised here, behind the answers of the frames that came before it.
     """
-    spec, buffers = backend.spec.input, Buffers()
-    lanes = min(cores, _MOST_LANES)
-
-    def answer(collected: Collected) -> Answered:
-        batch = prepare(collected, spec, buffers)
-        if not len(batch.pixels):
-            nothing = np.empty((0, len(backend.spec.labels)), np.float32)
-            return Answered(batch.frames, nothing, np.empty((0, 3)), batch.field_of_view, {})
-        found = backend.run(batch.pixels)
-        colours = mean_colours(batch.pixels, spec)
-        buffers.give(batch.pixels)
-        sights = candidates(found.probabilities, found.features, batch.pictures, backend.spec)
-        return Answered(batch.frames, found.probabilities.copy(), colours, batch.field_of_view, sights)
-
-    pictures = prefetch(_chunks(sight(container, wanted, lanes=lanes)), depth=2, name="decode")
-    located = locate(_flat(pictures), spec, field_of_view)
-    passed = located if gate is None else mark_duplicates(located, gate)
-    batches = collect(passed, batch=plan.batch)
-    answers = spread(answer, batches, workers=plan.most_workers, allowed=plan.workers, name="infer")
-    # Each by name: an error holds the generators that it went through, and with them their threads.
-    with closing(pictures), closing(answers):
+    if not wanted:
+        return
+    groups = find_groups(container)
+    since = groups[group_of(groups, container.order[wanted.start])].start
+    work = _Work(container, backend, plan, gate, field_of_view)
+    answers = work.answers(wanted[done:], since)
+    # Each generator by name: an error holds those that it went through, and with them their threads.
+    with closing(answers):
         for answered in answers:
             yield answered
             plan.answered(len(answered.frames))
+
+
+class _Work:
+    """What is done with the frames of one recording, by whichever threads."""
+
+    def __init__(
+        self,
+        container: Container,
+        backend: Backend,
+        plan: Plan,
+        gate: float | None,
+        field_of_view: FieldOfView | None,
+    ) -> None:
+        self._container, self._backend, self._plan = container, backend, plan
+        self._gate, self._field_of_view = gate, field_of_view
+        self._buffers = Buffers()
+        rank = ranks(container)
+        self._starts = [rank[group.start] for group in find_groups(container)]
+
+    def answers(self, wanted: range, since: int) -> Generator[Answered]:
+        """Of the wanted frames, in order; decoding begins with the sample ``since``."""
+        left = wanted
+        try:
+            with sight_apart(self._container, wanted, since=since) as stretches:
+                answers = self._apart(self._settle_field(stretches))
+                with closing(answers):
+                    for answered in answers:
+                        left = left[len(answered.frames) :]
+                        yield answered
+                return
+        except NotApartError as end:
+            if left is not wanted or self._knows_field:
+                since = end.begin
+        answers = self._in_order(left, since)
+        with closing(answers):
+            yield from answers
+
+    @property
+    def _knows_field(self) -> bool:
+        return self._field_of_view is not None or self._backend.spec.input.crop == "none"
+
+    def _settle_field(self, stretches: Iterator[Generator[Sighted]]) -> Iterator[Generator[Sighted]]:
+        """The same stretches; the field of view is known then. The first of them have begun."""
+        begun: list[Generator[Sighted]] = []
+        pictures: list[npt.NDArray[np.uint8]] = []
+        while not self._knows_field and len(pictures) < FIELD_FRAMES:
+            stretch = next(stretches, None)
+            if stretch is None:
+                break
+            first = list(islice(stretch, FIELD_FRAMES - len(pictures)))
+            pictures.extend(rgb for one in first if (rgb := one.rgb()) is not None)
+            begun.append(_go_on(first, stretch))
+        if pictures:
+            self._field_of_view = find_field_of_view(pictures)
+        return chain(begun, stretches)
+
+    def _apart(self, stretches: Iterator[Generator[Sighted]]) -> Generator[Answered]:
+        """Each stretch decoded, prepared and answered by one thread, several stretches at once."""
+        return side_by_side(
+            map(self._answers, stretches),
+            lanes=self._plan.most_workers,
+            depth=_DEPTH,
+            ahead=_AHEAD_BYTES,
+            weigh=lambda answered: answered.weight,
+            allowed=self._plan.workers,
+            name="read",
+        )
+
+    def _in_order(self, wanted: range, since: int) -> Generator[Answered]:
+        """Decoded by one thread, from the sample ``since`` on, and answered by several."""
+        frames = prefetch(_chunks(sight(self._container, wanted, since=since)), depth=2, name="decode")
+        answers = spread(
+            self._answer,
+            self._collect(_flat(frames)),
+            workers=self._plan.most_workers,
+            allowed=self._plan.workers,
+            name="infer",
+        )
+        with closing(frames), closing(answers):
+            yield from answers
+
+    def _answers(self, frames: Generator[Sighted]) -> Generator[Answered]:
+        with closing(frames):
+            yield from map(self._answer, self._collect(frames))
+
+    def _collect(self, frames: Iterable[Sighted]) -> Iterator[Collected]:
+        located = locate(frames, self._backend.spec.input, self._field_of_view)
+        if self._gate is not None:
+            # A stretch knows nothing of the one before it.
+            located = mark_duplicates(located, self._gate, stretch=partial(bisect_right, self._starts))
+        return collect(located, batch=self._plan.batch)
+
+    def _answer(self, collected: Collected) -> Answered:
+        spec = self._backend.spec
+        batch = prepare(collected, spec.input, self._buffers)
+        if not len(batch.pixels):
+            nothing = np.empty((0, len(spec.labels)), np.float32)
+            return Answered(batch.frames, nothing, np.empty((0, 3)), batch.field_of_view, {})
+        found = self._backend.run(batch.pixels)
+        colours = mean_colours(batch.pixels, spec.input)
+        self._buffers.give(batch.pixels)
+        sights = candidates(found.probabilities, found.features, batch.pictures, spec)
+        return Answered(batch.frames, found.probabilities.copy(), colours, batch.field_of_view, sights)
 
 
 def _chunks(items: Generator[T]) -> Iterator[list[T]]:
     with closing(items):
         while chunk := list(islice(items, _CHUNK)):
             yield chunk
+
+
+def _go_on(first: list[Sighted], stretch: Generator[Sighted]) -> Generator[Sighted]:
+    with closing(stretch):
+        yield from first
+        yield from stretch
 
 
 def _flat(chunks: Generator[list[T]]) -> Iterator[T]:

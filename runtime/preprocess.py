@@ -18,7 +18,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from .colours import Planes, split
+from .colours import Planes, split, views
 from .errors import InputError
 from .spec import InputSpec
 
@@ -152,23 +152,30 @@ def resize(planes: Planes, size: int) -> Planes:
             for plane in planes
         )
         return red, green, blue
-    scaler: VideoReformatter | None = getattr(_local, "scaler", None)
-    if scaler is None:
-        scaler = _local.scaler = VideoReformatter()
-    picture = VideoFrame(width, height, "yuv444p")
-    for own, plane in zip(_views(picture), planes, strict=True):
+    scaler = _scaler(width, height)
+    for own, plane in zip(scaler.planes, planes, strict=True):
         np.copyto(own, plane)
-    return _views(
-        scaler.reformat(picture, width=size, height=size, format="yuv444p", interpolation=_AREA, threads=1)
+    scaled = scaler.reformatter.reformat(
+        scaler.picture, width=size, height=size, format="yuv444p", interpolation=_AREA, threads=1
     )
+    return views(scaled)
 
 
-def _views(picture: VideoFrame) -> Planes:
-    first, second, third = (
-        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]  # type: ignore[call-overload]
-        for plane in picture.planes
-    )
-    return first, second, third
+class _Scaler:
+    """A reformatter, and a picture of one size for what it is to scale. Serves one thread."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.reformatter = VideoReformatter()
+        self.picture = VideoFrame(width, height, "yuv444p")
+        self.planes = views(self.picture)
+
+
+def _scaler(width: int, height: int) -> _Scaler:
+    """That of this thread; only the last size is kept."""
+    found: _Scaler | None = getattr(_local, "scaler", None)
+    if found is None or (found.picture.width, found.picture.height) != (width, height):
+        found = _local.scaler = _Scaler(width, height)
+    return found
 
 
 @lru_cache(maxsize=8)

@@ -253,15 +253,11 @@ class Reader:
             follower.settle(known.records[-1].index + 1)
         # Several recordings may be read at once, so what this one uses is its own.
         key = PlanKey(self._backend.sha256, self._backend.name, self._threads or count_cores())
-        self.plan = plan = self._given or choose_plan(key, frames=len(wanted) - done, search=self._autotune)
+        self.plan = plan = self._given or choose_plan(
+            key, side=self.spec.input.size, frames=len(wanted) - done, search=self._autotune
+        )
         answers = answer_frames(
-            container,
-            wanted[done:],
-            self._engine(1),
-            plan,
-            gate=gate,
-            field_of_view=box,
-            cores=self._threads or count_cores(),
+            container, wanted, self._engine(1), plan, done=done, gate=gate, field_of_view=box
         )
         with closing(answers):
             for answered in answers:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from . import video
 from .containers import Container
+from .groups import NotApartError
 from .series import Series, is_series, read_series, scan_series
 from .stages import Sighted
 
-__all__ = ["fetch", "scan", "sight", "study_name"]
+__all__ = ["fetch", "scan", "sight", "sight_apart", "study_name"]
 
 # What a name may end in and still be that of the same recording. Anything else behind a dot is part of the name:
 # folders, and files named by a number, as DICOM objects are.
@@ -36,17 +38,36 @@ def scan(path: str | Path) -> Container:
     return scan_series(path) if is_series(path) else video.scan(path)
 
 
-def sight(container: Container, wanted: Collection[int], *, lanes: int = 1) -> Generator[Sighted]:
-    """The wanted frames of a recording, by index; decoding ends behind the last of them.
+def sight(container: Container, wanted: Collection[int], *, since: int = 0) -> Generator[Sighted]:
+    """The wanted frames of a recording, by index, in order; decoding ends behind the last of them.
 
-    ``lanes``: how many groups of pictures are decoded at once (``video.decode``).
+    ``since``: the sample that decoding begins with (``video.decode``).
     """
     if isinstance(container, Series):
         for index, rgb in read_series(container, sorted(wanted)):
             yield Sighted(index, rgb, "" if rgb is not None else "damaged")
         return
+    yield from _sighted(video.decode(container, since=since), wanted, max(wanted, default=-1))
+
+
+@contextmanager
+def sight_apart(
+    container: Container, wanted: Collection[int], *, since: int = 0
+) -> Iterator[Iterator[Generator[Sighted]]]:
+    """The same in stretches that any threads may decode, several at once (``groups.decode_apart``).
+
+    Both the stretches and the frames of one may end in ``NotApartError``.
+    """
+    if isinstance(container, Series):
+        raise NotApartError(0)
     last = max(wanted, default=-1)
-    with closing(video.decode(container, lanes=lanes)) as pictures:
+    with video.apart(container, since) as groups:
+        needed = takewhile(lambda group: group[0] <= last, groups)
+        yield (_sighted(pictures, wanted, last) for _, pictures in needed)
+
+
+def _sighted(pictures: Generator[video.Picture], wanted: Collection[int], last: int) -> Generator[Sighted]:
+    with closing(pictures):
         for picture in pictures:
             if picture.index in wanted:
                 yield Sighted(picture.index, picture.frame, picture.detail)

@@ -23,6 +23,7 @@ from .preprocess import FieldOfView, find_field_of_view, preprocess_planes
 from .spec import InputSpec
 
 __all__ = [
+    "FIELD_FRAMES",
     "Batch",
     "Buffers",
     "Collected",
@@ -65,6 +66,15 @@ class Sighted:
             return stored[::-1] if orientation is not None and orientation.transposed else stored
         height, width = self.picture.shape[:2]
         return height, width
+
+    @property
+    def weight(self) -> int:
+        """Bytes of the picture, roughly: what its planes take without subsampling is half as much again, or twice."""
+        if self.picture is None:
+            return 0
+        if isinstance(self.picture, VideoFrame):
+            return self.picture.height * self.picture.width * 3 // 2
+        return self.picture.nbytes
 
     def planes(self) -> Planes | None:
         """Its red, green and blue apart."""

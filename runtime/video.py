@@ -12,10 +12,9 @@ picture, is ``corrupt``. Damage that no decoder notices cannot be seen here.
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
-from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,11 +25,11 @@ from av.video.frame import VideoFrame
 from .colours import to_rgb
 from .containers import Container, Sample, scan
 from .errors import InputError
-from .ffmpeg import decode_packets, open_recording, quote
-from .groups import decode_groups
+from .ffmpeg import Step, decode_packets, open_recording, quote
+from .groups import decode_apart, ranks
 from .listing import REORDER
 
-__all__ = ["Container", "Picture", "Sample", "decode", "fetch", "scan", "to_rgb"]
+__all__ = ["Container", "Picture", "Sample", "apart", "decode", "fetch", "scan", "to_rgb"]
 
 # Packets after which a picture that has not come out will not come. A decoder keeps back at most what it
 # reorders.
@@ -62,25 +61,81 @@ class Picture:
         return to_rgb(self.frame)
 
 
-def decode(container: Container, *, lanes: int = 1) -> Generator[Picture]:
+def decode(container: Container, *, since: int = 0) -> Generator[Picture]:
     """Every present picture of ``container``, in presentation order, decoded as it is asked for.
 
-    Up to ``lanes`` groups of pictures are decoded side by side, where the recording has such (``groups``);
-    what comes is the same. Holds at most some sixty pictures, and as many more or 10 MiB with several lanes. The
-    file is closed when the generator ends or is closed.
+    From the sample ``since`` on, which is 0 or begins a group (``groups``). Holds at most some sixty pictures. The file
+    is closed when the generator ends or is closed.
 
     Raises ``InputError`` when the file is no longer the one that was scanned.
     """
+    needed = bytes(since) + b"\1" * (len(container.samples) - since) if since else None
+    with open_recording(container.path) as (source, stream):
+        steps = decode_packets(container.path, source, stream, needed=needed)
+        yield from _Account(container).pictures(steps, since)
+
+
+@contextmanager
+def apart(container: Container, since: int = 0) -> Iterator[Iterator[tuple[int, Generator[Picture]]]]:
+    """The same in groups, for as long as they can be decoded by themselves: first index and pictures of each.
+
+    They are those of ``groups.decode_apart``, and raise what is said there.
+    """
+    account = _Account(container)
+    with decode_apart(container, since) as found:
+        yield ((account.place(first), account.pictures(steps, first)) for first, steps in found)
+
+
+def fetch(container: Container, wanted: Collection[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """Some sound pictures again, by index, in decoding order; only what they build on is decoded with them.
+
+    For pictures that ``decode`` called ``ok``: nothing is judged here. Raises ``InputError`` when the file is no
+    longer the one that was scanned.
+    """
     samples = container.samples
-    rank = _ranks(container)
-    chain = _Chain(container, rank)
-    came: dict[int, VideoFrame] = {}
-    refused: set[int] = set()
-    ready: dict[int, Picture] = {}
-    settled = shown = 0
-    last: VideoFrame | None = None
-    size = container.width, container.height
-    with closing(decode_groups(container, lanes)) as steps:
+    place_of = {container.order[index]: index for index in wanted}
+    rank = ranks(container)
+    starts = np.flatnonzero(samples.keys).tolist() or [0]
+    needed = bytearray(len(samples))
+    for sample in place_of:
+        at = max(bisect_right(starts, sample) - 1, 0)
+        if at and rank[sample] < rank[starts[at]]:
+            # Shown before the key frame behind which it is stored: it builds on the group before, too.
+            at -= 1
+        first = starts[at] if starts[at] <= sample else 0
+        needed[first : sample + 1] = b"\1" * (sample + 1 - first)
+    with open_recording(container.path) as (source, stream):
+        for step in decode_packets(container.path, source, stream, needed=needed):
+            if step.sent > len(samples) or (step.last and step.sent != len(samples)):
+                raise InputError(f"{quote(container.path)} changed while it was read", hint="read it again")
+            for sample, frame in step.pictures:
+                if sample in place_of:
+                    yield place_of[sample], frame
+
+
+class _Account:
+    """What the container says of its samples, as each picture is judged by it. Serves several threads at once."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._rank = ranks(container)
+        self._marks = _Marks(container)
+
+    def place(self, sample: int) -> int:
+        """The index of the picture that a group's first sample is."""
+        return self._rank[sample] if sample else 0
+
+    def pictures(self, steps: Iterable[Step], since: int) -> Generator[Picture]:
+        """The pictures of the samples from ``since`` on, in presentation order."""
+        container, rank = self._container, self._rank
+        samples = container.samples
+        chain = _Chain(self._marks, rank)
+        came: dict[int, VideoFrame] = {}
+        refused: set[int] = set()
+        ready: dict[int, Picture] = {}
+        settled, shown = since, self.place(since)
+        last: VideoFrame | None = None
+        size = container.width, container.height
         for step in steps:
             if step.failed is not None:
                 refused.add(step.failed)
@@ -122,40 +177,6 @@ def decode(container: Container, *, lanes: int = 1) -> Generator[Picture]:
                 shown += 1
 
 
-def fetch(container: Container, wanted: Collection[int]) -> Iterator[tuple[int, VideoFrame]]:
-    """Some sound pictures again, by index, in decoding order; only what they build on is decoded with them.
-
-    For pictures that ``decode`` called ``ok``: nothing is judged here. Raises ``InputError`` when the file is no
-    longer the one that was scanned.
-    """
-    samples = container.samples
-    place_of = {container.order[index]: index for index in wanted}
-    rank = _ranks(container)
-    starts = np.flatnonzero(samples.keys).tolist() or [0]
-    needed = bytearray(len(samples))
-    for sample in place_of:
-        at = max(bisect_right(starts, sample) - 1, 0)
-        if at and rank[sample] < rank[starts[at]]:
-            # Shown before the key frame behind which it is stored: it builds on the group before, too.
-            at -= 1
-        first = starts[at] if starts[at] <= sample else 0
-        needed[first : sample + 1] = b"\1" * (sample + 1 - first)
-    with open_recording(container.path) as (source, stream):
-        for step in decode_packets(container.path, source, stream, needed=needed):
-            if step.sent > len(samples) or (step.last and step.sent != len(samples)):
-                raise InputError(f"{quote(container.path)} changed while it was read", hint="read it again")
-            for sample, frame in step.pictures:
-                if sample in place_of:
-                    yield place_of[sample], frame
-
-
-def _ranks(container: Container) -> array[int]:
-    """The place of each sample among the shown, -1 for one that is not."""
-    ranks = np.full(len(container.samples), -1, np.int64)
-    ranks[np.asarray(container.order)] = np.arange(container.present)
-    return array("q", ranks.tobytes())
-
-
 def _repeats(container: Container, size: int) -> bool:
     """A packet of MPEG-4 Part 2 that says "the last picture again", for which the decoder returns nothing.
 
@@ -165,19 +186,25 @@ def _repeats(container: Container, size: int) -> bool:
     return container.codec == "mpeg4" and 8 * size < macroblocks
 
 
+class _Marks:
+    """What the container marks its samples as."""
+
+    def __init__(self, container: Container) -> None:
+        self.keys = container.samples.keys.tobytes()
+        self.flagged = container.samples.flagged.tobytes()
+        # Where the container marks no key frame at all its marks are missing, and the decoder's word
+        # counts alone.
+        self.unmarked = not any(self.keys)
+        self.intra_only = container.intra_only
+
+
 class _Chain:
     """Which pictures damage reaches: all that follow in decoding order up to the next sound key frame,
     and of those behind it the leading ones, shown before it, which may build on what came before.
     """
 
-    def __init__(self, container: Container, rank: Sequence[int]) -> None:
-        self._rank = rank
-        self._keys = container.samples.keys.tobytes()
-        self._flagged = container.samples.flagged.tobytes()
-        # Where the container marks no key frame at all its marks are missing, and the decoder's word
-        # counts alone.
-        self._unmarked = not any(self._keys)
-        self._intra_only = container.intra_only
+    def __init__(self, marks: _Marks, rank: Sequence[int]) -> None:
+        self._rank, self._marks = rank, marks
         # Without a key frame to begin with there is nothing to build on.
         self._broken = True
         self._leading_before = -1
@@ -188,15 +215,16 @@ class _Chain:
         """The detail of the next sample in decoding order; empty when it is sound and builds on sound
         ones.
         """
-        if not sound or self._flagged[index]:
+        marks = self._marks
+        if not sound or marks.flagged[index]:
             self._broken = True
             return "damaged"
         place = self._rank[index]
         # Container and decoder must both say so: an index can be wrong, and containers also mark where a
         # stream that refreshes its pictures in strips begins a round, many pictures before it is whole.
-        if self._intra_only or (decoded_as_key and (self._unmarked or self._keys[index])):
+        if marks.intra_only or (decoded_as_key and (marks.unmarked or marks.keys[index])):
             if self._broken:
-                self._leading_before = -1 if self._intra_only else place
+                self._leading_before = -1 if marks.intra_only else place
             self._broken = False
             return ""
         if self._broken or place < self._leading_before:

@@ -35,9 +35,9 @@ def drive(tuner: Tuner, speed: Callable[[FixedPlan, float], float], now: list[fl
     raise AssertionError("never chosen")
 
 
-@pytest.mark.parametrize("best", range(4))
+@pytest.mark.parametrize("best", range(3))
 def test_the_fastest_plan_is_chosen(best: int) -> None:
-    now, candidates, found = [0.0], plans(4), []
+    now, candidates, found = [0.0], plans(4, 128), []
     tuner = Tuner(candidates, clock=lambda: now[0], settled=found.append)
     drive(tuner, lambda plan, _: 1200 if plan == candidates[best] else 1000, now)
     assert tuner.chosen == candidates[best]
@@ -49,7 +49,7 @@ def test_the_fastest_plan_is_chosen(best: int) -> None:
 
 
 def test_a_machine_that_slows_down_does_not_decide() -> None:
-    now, candidates = [0.0], plans(4)
+    now, candidates = [0.0], plans(4, 128)
     tuner = Tuner(candidates, clock=lambda: now[0])
     # All plans are alike, and another program takes ever more of the machine.
     drive(tuner, lambda _plan, time: 1000 / (1 + time / 40), now)
@@ -59,7 +59,7 @@ def test_a_machine_that_slows_down_does_not_decide() -> None:
 def test_it_ends_before_the_shortest_recording_does() -> None:
     now, frames = [0.0], 0
     for cores in (1, 2, 4):
-        tuner, frames = Tuner(plans(cores), clock=lambda: now[0]), 0
+        tuner, frames = Tuner(plans(cores, 128), clock=lambda: now[0]), 0
         while tuner.chosen is None:
             now[0] += tuner.batch() / 500
             frames += tuner.batch()
@@ -68,10 +68,14 @@ def test_it_ends_before_the_shortest_recording_does() -> None:
         assert frames <= autotune.SHORTEST * cores
 
 
+def test_a_larger_picture_makes_a_smaller_batch() -> None:
+    assert [plans(2, side)[0].size for side in (32, 128, 176, 224, 256, 4096)] == [16, 8, 4, 2, 2, 2]
+
+
 @pytest.mark.parametrize("cores", [1, 2, 3, 16])
 def test_plans_use_no_more_than_the_cores(cores: int) -> None:
-    assert all(1 <= plan.most_workers <= cores for plan in plans(cores))
-    assert len(set(plans(cores))) == len(plans(cores)) >= 3
+    assert all(1 <= plan.most_workers <= cores for plan in plans(cores, 128))
+    assert len(set(plans(cores, 128))) == len(plans(cores, 128)) >= 2
 
 
 def test_a_plan_is_remembered_for_its_model_engine_and_cores() -> None:
@@ -91,13 +95,13 @@ def test_a_plan_is_remembered_for_its_model_engine_and_cores() -> None:
         "",
         "[]",
         "null",
-        '{"schema": "capsule-edge/plan/1"}',
-        '{"schema": "capsule-edge/plan/1", "workers": 5, "batch": 8}',
-        '{"schema": "capsule-edge/plan/1", "workers": 0, "batch": 8}',
-        '{"schema": "capsule-edge/plan/1", "workers": 2, "batch": 100000}',
-        '{"schema": "capsule-edge/plan/1", "workers": 2, "batch": true}',
-        '{"schema": "capsule-edge/plan/1", "workers": "2", "batch": 8}',
-        '{"schema": "capsule-edge/plan/2", "workers": 2, "batch": 8}',
+        '{"schema": "capsule-edge/plan/2"}',
+        '{"schema": "capsule-edge/plan/2", "workers": 5, "batch": 8}',
+        '{"schema": "capsule-edge/plan/2", "workers": 0, "batch": 8}',
+        '{"schema": "capsule-edge/plan/2", "workers": 2, "batch": 100000}',
+        '{"schema": "capsule-edge/plan/2", "workers": 2, "batch": true}',
+        '{"schema": "capsule-edge/plan/2", "workers": "2", "batch": 8}',
+        '{"schema": "capsule-edge/plan/0", "workers": 2, "batch": 8}',
     ],
 )
 def test_a_spoilt_cache_is_as_none(text: str, cache: Path) -> None:
@@ -151,7 +155,7 @@ def test_a_search_changes_no_byte_and_goes_to_timing_alone(
     monkeypatch.setattr(autotune, "_BATCHES", 1)
     monkeypatch.setattr(autotune, "_ROUNDS", 1)
     searching = True
-    monkeypatch.setattr(autotune, "plans", lambda cores: [FixedPlan(cores, 2), FixedPlan(1, 1)])
+    monkeypatch.setattr(autotune, "plans", lambda cores, side: [FixedPlan(cores, 2), FixedPlan(1, 1)])
     assert files() == expected
     (kept,) = cache.rglob("*.json")
     assert json.loads(kept.read_text())["workers"] in (1, 2)

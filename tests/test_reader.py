@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import damage
 import numpy as np
@@ -16,7 +17,7 @@ from red_model import RADIUS, view, write_exam, write_red_model
 from thread_checks import no_thread_left
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime import Reader, shipped, stages, video
+from capsule_edge.runtime import Reader, ffmpeg, groups, shipped, stages
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.illustration import illustrate
 from capsule_edge.runtime.outputs import prepare_folder, write_study
@@ -181,25 +182,32 @@ def test_batch_and_threads_change_no_byte(exam: Path, tmp_path: Path, size: int)
         assert files(threads, size) == expected
 
 
-def test_each_picture_is_decoded_once(red: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    healthy = write_exam(tmp_path / "healthy.mp4", frames=50, red=())
+@pytest.mark.parametrize("apart", [True, False])
+def test_each_picture_is_decoded_once(
+    red: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    healthy = write_exam(tmp_path / "healthy.mp4", frames=90, red=())
     taken: list[int] = []
+    real = ffmpeg.send
 
-    def counted(container, **options):
-        for picture in decode(container, **options):
-            taken.append(picture.index)
-            yield picture
+    def counted(*args: Any) -> ffmpeg.Step:
+        taken.append(args[2])
+        return real(*args)
 
-    monkeypatch.setattr(video, "decode", counted)
+    monkeypatch.setattr(ffmpeg, "send", counted)
+    monkeypatch.setattr(groups, "send", counted)
+    if not apart:
+        monkeypatch.setattr(groups, "find_groups", lambda container: [range(len(container.samples))])
     assert red.read(healthy).events == []
-    assert taken == list(range(50))
+    assert sorted(taken) == list(range(90))
     taken.clear()
     # Nor are the peaks of events decoded again.
-    assert len(red.read(write_exam(tmp_path / "bleeding.mp4", frames=50)).events) == 1
-    assert taken == list(range(50))
+    assert len(red.read(write_exam(tmp_path / "bleeding.mp4", frames=90)).events) == 1
+    assert sorted(taken) == list(range(90))
     taken.clear()
     assert red.read(healthy, end_s=10.0).ledger.classified == 20
-    assert taken == list(range(20))  # nothing behind what is wanted
+    assert taken[:20] == list(range(20))  # and nothing behind what is wanted but what a decoder keeps back
+    assert len(taken) <= 20 + 4
 
 
 def test_pictures_of_events_are_cut_to_the_field_of_view_of_the_recording(red: Reader, exam: Path) -> None:
@@ -269,6 +277,7 @@ def test_cancelling_leaves_the_rest_unread(red: Reader, exam: Path) -> None:
     study = red.read(exam, progress=lambda *at: calls.append(at), cancel=lambda: len(calls) == 2)
     check_account(study)
     done = 2 * red.plan.batch()
+    assert done < 36  # the groups that are read apart have 36 frames and 24
     assert calls == [(done // 2, 60), (done, 60)]
     assert statuses(study) == ["classified"] * done + ["unread"] * (60 - done)
     assert not study.ledger.whole
@@ -279,7 +288,7 @@ def test_cancelling_leaves_the_rest_unread(red: Reader, exam: Path) -> None:
 def test_progress_counts_to_the_end(red: Reader, exam: Path) -> None:
     calls: list[tuple[int, int]] = []
     red.read(exam, every=2, progress=lambda *at: calls.append(at))
-    assert calls == [(16, 30), (30, 30)]
+    assert calls == [(16, 30), (18, 30), (30, 30)]  # groups of 36 frames and 24
 
 
 def test_damaged_frames_are_not_answered(red: Reader, exam: Path, tmp_path: Path) -> None:

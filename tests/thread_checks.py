@@ -7,5 +7,6 @@ import threading
 
 def no_thread_left() -> bool:
     return not any(
-        thread.name in ("decode", "lane", "infer", "prefetch", "worker") for thread in threading.enumerate()
+        thread.name in ("decode", "lane", "read", "infer", "prefetch", "worker")
+        for thread in threading.enumerate()
     )
