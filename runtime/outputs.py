@@ -24,6 +24,7 @@ from .assessment import landmarks_document, quality_document, rules_document
 from .commit import commit_files, reason
 from .decision import most_probable
 from .errors import OutputError
+from .frames import columns
 from .rounding import rounded
 from .spec import ModelSpec
 from .study import SCHEMA, Event, FrameRecord, Ledger, Study
@@ -129,12 +130,15 @@ def frames_csv(frames: Sequence[FrameRecord], model: ModelSpec) -> str:
 
 def _rows(frames: Sequence[FrameRecord], model: ModelSpec) -> Iterator[list[object]]:
     keys, nothing = model.keys, [""] * len(model.keys)
-    for frame in frames:
+    told = columns(frames)
+    known = told.given & np.isfinite(told.probabilities).all(axis=1)
+    best = most_probable(told.probabilities).tolist() if known.any() else []
+    for at, frame in enumerate(frames):
         time_s = "" if frame.time_s is None else f"{frame.time_s:.6f}"
         label, values = "", nothing
-        if frame.probabilities is not None and np.isfinite(frame.probabilities).all():
-            label = keys[int(most_probable(frame.probabilities))]
-            values = [f"{value:.6f}" for value in frame.probabilities.tolist()]
+        if known[at]:
+            label = keys[best[at]]
+            values = [f"{value:.6f}" for value in told.probabilities[at].tolist()]
         # csv writes None as an empty field
         yield [frame.index, frame.pts, time_s, frame.status, frame.duplicate_of, frame.detail, label, *values]
 

@@ -34,6 +34,7 @@ from .illustration import mean_colours
 from .lanes import side_by_side
 from .preprocess import FieldOfView, find_field_of_view
 from .sources import sight, sight_apart
+from .spec import ModelSpec
 from .stages import FIELD_FRAMES, Buffers, Collected, Prepared, Sighted, collect, locate, prepare
 from .threads import prefetch, spread
 
@@ -123,6 +124,7 @@ def answer_frames(
     backend: Backend,
     plan: Plan,
     *,
+    spec: ModelSpec | None = None,
     done: int = 0,
     gate: float | None = None,
     field_of_view: FieldOfView | None = None,
@@ -131,6 +133,7 @@ def answer_frames(
 
     Args:
         backend: run by ``plan.workers()`` threads at once.
+        spec: by whose operating points a frame may be the peak of an event; the backend's own where it is None.
         done: so many of the wanted frames, the first, are passed over; they are decoded, since damage in them may
             reach others.
         gate: frames nearer than this to the last that passed are not prepared (``gate``); None: every one is.
@@ -142,7 +145,7 @@ def answer_frames(
         return
     groups = find_groups(container)
     since = groups[group_of(groups, container.order[wanted.start])].start
-    work = _Work(container, backend, plan, gate, field_of_view)
+    work = _Work(container, backend, spec or backend.spec, plan, gate, field_of_view)
     answers = work.answers(wanted[done:], since)
     # Each generator by name: an error holds those that it went through, and with them their threads.
     with closing(answers):
@@ -158,11 +161,12 @@ class _Work:
         self,
         container: Container,
         backend: Backend,
+        spec: ModelSpec,
         plan: Plan,
         gate: float | None,
         field_of_view: FieldOfView | None,
     ) -> None:
-        self._container, self._backend, self._plan = container, backend, plan
+        self._container, self._backend, self._spec, self._plan = container, backend, spec, plan
         self._gate, self._field_of_view = gate, field_of_view
         self._buffers = Buffers()
         rank = ranks(container)
@@ -188,7 +192,7 @@ class _Work:
 
     @property
     def _knows_field(self) -> bool:
-        return self._field_of_view is not None or self._backend.spec.input.crop == "none"
+        return self._field_of_view is not None or self._spec.input.crop == "none"
 
     def _settle_field(self, stretches: Iterator[Generator[Sighted]]) -> Iterator[Generator[Sighted]]:
         """The same stretches; the field of view is known then. The first of them have begun."""
@@ -235,14 +239,14 @@ class _Work:
             yield from map(self._answer, self._collect(frames))
 
     def _collect(self, frames: Iterable[Sighted]) -> Iterator[Collected]:
-        located = locate(frames, self._backend.spec.input, self._field_of_view)
+        located = locate(frames, self._spec.input, self._field_of_view)
         if self._gate is not None:
             # A stretch knows nothing of the one before it.
             located = mark_duplicates(located, self._gate, stretch=partial(bisect_right, self._starts))
         return collect(located, batch=self._plan.batch)
 
     def _answer(self, collected: Collected) -> Answered:
-        spec = self._backend.spec
+        spec = self._spec
         batch = prepare(collected, spec.input, self._buffers)
         if not len(batch.pixels):
             nothing = np.empty((0, len(spec.labels)), np.float32)

@@ -257,7 +257,14 @@ class Reader:
             key, side=self.spec.input.size, frames=len(wanted) - done, search=self._autotune
         )
         answers = answer_frames(
-            container, wanted, self._engine(1), plan, done=done, gate=gate, field_of_view=box
+            container,
+            wanted,
+            self._engine(1),
+            plan,
+            spec=self.spec,
+            done=done,
+            gate=gate,
+            field_of_view=box,
         )
         with closing(answers):
             for answered in answers:

@@ -327,3 +327,16 @@ def test_the_places_are_shared_among_labels(monkeypatch) -> None:
         held, events = follow(answers, SPEC, batch=16)
         kept = [(event.label, round(event.peak_p, 2)) for event in events if kept_of(held, event, SPEC)]
     assert sorted(kept) == [("polyp", 0.4), ("polyp", 0.4), ("ulcer", 0.69), ("ulcer", 0.7), ("ulcer", 0.71)]
+
+
+def test_peaks_by_other_thresholds_are_kept_as_well(tmp_path: Path, monkeypatch) -> None:
+    def fail(*_args: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(illustration, "fetch", fail)
+    with Reader.open(write_red_model(tmp_path / "red.onnx")) as reader:
+        # Of a frame without red bleeding is as probable as 0.02.
+        reader.use_thresholds({"bleeding": 0.01})
+        study = reader.read(write_exam(tmp_path / "exam.mp4", red=()))
+    assert [event.peak_p < 0.1 for event in study.events] == [True]
+    assert sorted(study.thumbnails) == [1]
