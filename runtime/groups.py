@@ -13,7 +13,7 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 
@@ -26,7 +26,7 @@ from .containers import Container
 from .errors import InputError
 from .ffmpeg import Step, drain, open_decoder, open_recording, picture_packets, quote, send
 
-__all__ = ["NotApartError", "decode_apart", "find_groups", "group_of", "ranks"]
+__all__ = ["NotApartError", "decode_apart", "find_groups", "group_of", "ranks", "stretches"]
 
 # A group is not ended before it has so many pictures: emptying a decoder costs a fraction of a picture.
 _SHORTEST = 32
@@ -81,6 +81,13 @@ def ranks(container: Container) -> array[int]:
 def group_of(groups: Sequence[range], sample: int) -> int:
     """The place of the group that a sample belongs to."""
     return bisect_right(groups, sample, key=lambda group: group.start) - 1
+
+
+def stretches(container: Container) -> Callable[[int], int]:
+    """What tells of a frame, by its index, the number of the group that it belongs to."""
+    rank = ranks(container)
+    starts = [rank[group.start] for group in find_groups(container)]
+    return lambda index: bisect_right(starts, index)
 
 
 @contextmanager

@@ -14,11 +14,9 @@ batch spread over them. No answer depends on the plan.
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from typing import Protocol, TypeVar
 
@@ -29,7 +27,7 @@ from .backends import Backend
 from .containers import Container
 from .gallery import Sight, candidates
 from .gate import mark_duplicates
-from .groups import NotApartError, find_groups, group_of, ranks
+from .groups import NotApartError, find_groups, group_of, stretches
 from .illustration import mean_colours
 from .lanes import side_by_side
 from .preprocess import FieldOfView, find_field_of_view
@@ -169,8 +167,7 @@ class _Work:
         self._container, self._backend, self._spec, self._plan = container, backend, spec, plan
         self._gate, self._field_of_view = gate, field_of_view
         self._buffers = Buffers()
-        rank = ranks(container)
-        self._starts = [rank[group.start] for group in find_groups(container)]
+        self._stretch = stretches(container)
 
     def answers(self, wanted: range, since: int) -> Generator[Answered]:
         """Of the wanted frames, in order; decoding begins with the sample ``since``."""
@@ -242,7 +239,7 @@ class _Work:
         located = locate(frames, self._spec.input, self._field_of_view)
         if self._gate is not None:
             # A stretch knows nothing of the one before it.
-            located = mark_duplicates(located, self._gate, stretch=partial(bisect_right, self._starts))
+            located = mark_duplicates(located, self._gate, stretch=self._stretch)
         return collect(located, batch=self._plan.batch)
 
     def _answer(self, collected: Collected) -> Answered:
