@@ -17,7 +17,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -183,7 +183,10 @@ class _Work:
         except NotApartError as end:
             if left is not wanted or self._knows_field:
                 since = end.begin
-        answers = self._in_order(left, since)
+        if not left:
+            return
+        # With those that are answered already: what is left may be duplicates of them.
+        answers = self._in_order(wanted, since, first=left.start)
         with closing(answers):
             yield from answers
 
@@ -218,12 +221,12 @@ class _Work:
             name="read",
         )
 
-    def _in_order(self, wanted: range, since: int) -> Generator[Answered]:
-        """Decoded by one thread, from the sample ``since`` on, and answered by several."""
+    def _in_order(self, wanted: range, since: int, first: int) -> Generator[Answered]:
+        """From the frame ``first`` on; decoded by one thread, from the sample ``since`` on, and answered by several."""
         frames = prefetch(_chunks(sight(self._container, wanted, since=since)), depth=2, name="decode")
         answers = spread(
             self._answer,
-            self._collect(_flat(frames)),
+            self._collect(_flat(frames), first=first),
             workers=self._plan.most_workers,
             allowed=self._plan.workers,
             name="infer",
@@ -235,12 +238,13 @@ class _Work:
         with closing(frames):
             yield from map(self._answer, self._collect(frames))
 
-    def _collect(self, frames: Iterable[Sighted]) -> Iterator[Collected]:
+    def _collect(self, frames: Iterable[Sighted], first: int = 0) -> Iterator[Collected]:
         located = locate(frames, self._spec.input, self._field_of_view)
         if self._gate is not None:
             # A stretch knows nothing of the one before it.
             located = mark_duplicates(located, self._gate, stretch=self._stretch)
-        return collect(located, batch=self._plan.batch)
+        left = dropwhile(lambda placed: placed[0].index < first, located)
+        return collect(left, batch=self._plan.batch)
 
     def _answer(self, collected: Collected) -> Answered:
         spec = self._spec

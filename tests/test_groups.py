@@ -144,6 +144,15 @@ def test_a_window_costs_no_decoding_of_what_lies_before(
     assert 4 <= len(sent) <= 12
 
 
+def test_what_is_not_wanted_is_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the last wanted frame begins a group that could not be decoded by itself."""
+    container = scan(damage.encode(tmp_path / "h264.mp4", gop=12))
+    monkeypatch.setattr(groups, "_LONGEST", 12)
+    monkeypatch.setattr(groups, "find_groups", lambda _: [range(12), range(12, 60)])
+    monkeypatch.setattr(video, "decode", lambda *_, **__: pytest.fail("read in order"))
+    assert [index for index, *_ in told(container, 2, wanted=range(12))] == list(range(12))
+
+
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_what_is_a_duplicate_does_not_depend_on_how_groups_are_read(
     spoilt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +167,20 @@ def test_what_is_a_duplicate_does_not_depend_on_how_groups_are_read(
     assert originals == [0, 12, 24, 36, 48]
     by_one_decoder(monkeypatch)
     assert found[0] == told(container, 1, gate=255.0)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_duplicate_of_what_was_read_before_damage_is_one(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a batch ended in the damaged group does not tell."""
+    path = damage.encode(tmp_path / "h264.mp4", options={"bf": "3"})
+    container = scan(damage.blank(path, tmp_path / "spoilt.mp4", 34, behind=0.25))
+    found = told(container, 2, gate=7.0, size=size)
+    by_one_decoder(monkeypatch)
+    assert found == told(container, 1, gate=7.0)
+    # Before the damage every other frame of its group is a duplicate.
+    assert found[25][2] == 24 and found[26][2] is None
 
 
 @pytest.mark.parametrize("kind", ["open_gop.mp4", "h264.ts", "h264.avi", "mjpeg.mov"])
