@@ -180,7 +180,8 @@ def test_a_duplicate_of_what_was_read_before_damage_is_one(
     by_one_decoder(monkeypatch)
     assert found == told(container, 1, gate=7.0)
     # Before the damage every other frame of its group is a duplicate.
-    assert found[25][2] == 24 and found[26][2] is None
+    assert found[25][2] == 24
+    assert found[26][2] is None
 
 
 @pytest.mark.parametrize("kind", ["open_gop.mp4", "h264.ts", "h264.avi", "mjpeg.mov"])
