@@ -108,13 +108,19 @@ def spread(
     def take(number: int) -> tuple[int, T] | None:
         """The next item and its place; one thread at a time, so that places follow the order."""
         nonlocal taken, ended
+        refused: BaseException | None = None
         with changed:
-            changed.wait_for(lambda: stopped or ended or may_take(number))
+            try:
+                changed.wait_for(lambda: stopped or ended or may_take(number))
+            except BaseException as error:  # of ``allowed``
+                refused = error
         with taking:
             if stopped or ended:
                 return None
             place = taken
             try:
+                if refused is not None:
+                    raise refused
                 item = next(iterator)
             except BaseException as error:
                 with changed:

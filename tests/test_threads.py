@@ -131,3 +131,20 @@ def test_a_thread_that_ends_without_a_word_is_no_hang(stage: str, monkeypatch: p
     waiting = prefetch(range(3), depth=1) if stage == "prefetch" else spread(str, range(3), workers=2)
     with pytest.raises(RuntimeError, match="ended without a word"):
         list(waiting)
+
+
+def test_what_allowed_raises_is_raised_behind_the_items() -> None:
+    asked = [0]
+
+    def allowed() -> int:
+        asked[0] += 1
+        if asked[0] > 20:
+            raise InputError("no plan")
+        return 3
+
+    got: list[int] = []
+    with pytest.raises(InputError, match="no plan"):
+        got.extend(spread(lambda item: item, range(1000), workers=3, allowed=allowed))
+    assert got == list(range(len(got)))
+    assert got
+    assert no_thread_left()
