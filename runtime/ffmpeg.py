@@ -13,7 +13,7 @@ So its log is listened to, in the thread that decodes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +134,7 @@ class Step:
 
 def decode_packets(
     path: Path, source: InputContainer, stream: VideoStream, *, needed: Sequence[int] | None = None
-) -> Iterator[Step]:
+) -> Generator[Step]:
     """Decode all packets; the last step is what the decoder had kept back.
 
     With ``needed``, a truth value for each packet, the others are passed over: a stretch of needed ones is

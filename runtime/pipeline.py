@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain, dropwhile, islice
 from typing import Protocol, TypeVar
@@ -173,8 +173,8 @@ class _Work:
         """Of the wanted frames, in order; decoding begins with the sample ``since``."""
         left = wanted
         try:
-            with sight_apart(self._container, wanted, since=since) as stretches:
-                answers = self._apart(self._settle_field(stretches))
+            with sight_apart(self._container, wanted, since=since) as stretches, ExitStack() as begun:
+                answers = self._apart(self._settle_field(stretches, begun))
                 with closing(answers):
                     for answered in answers:
                         left = left[len(answered.frames) :]
@@ -194,20 +194,23 @@ class _Work:
     def _knows_field(self) -> bool:
         return self._field_of_view is not None or self._spec.input.crop == "none"
 
-    def _settle_field(self, stretches: Iterator[Generator[Sighted]]) -> Iterator[Generator[Sighted]]:
-        """The same stretches; the field of view is known then. The first of them have begun."""
-        begun: list[Generator[Sighted]] = []
+    def _settle_field(
+        self, stretches: Iterator[Generator[Sighted]], begun: ExitStack
+    ) -> Iterator[Generator[Sighted]]:
+        """The same stretches; the field of view is known then. The first have begun, and close with ``begun``."""
+        seen: list[Generator[Sighted]] = []
         pictures: list[npt.NDArray[np.uint8]] = []
         while not self._knows_field and len(pictures) < FIELD_FRAMES:
             stretch = next(stretches, None)
             if stretch is None:
                 break
+            begun.callback(stretch.close)
             first = list(islice(stretch, FIELD_FRAMES - len(pictures)))
             pictures.extend(rgb for one in first if (rgb := one.rgb()) is not None)
-            begun.append(_go_on(first, stretch))
+            seen.append(_go_on(first, stretch))
         if pictures:
             self._field_of_view = find_field_of_view(pictures)
-        return chain(begun, stretches)
+        return chain(seen, stretches)
 
     def _apart(self, stretches: Iterator[Generator[Sighted]]) -> Generator[Answered]:
         """Each stretch decoded, prepared and answered by one thread, several stretches at once."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -125,8 +125,12 @@ class _Account:
         """The index of the picture that a group's first sample is."""
         return self._rank[sample] if sample else 0
 
-    def pictures(self, steps: Iterable[Step], since: int) -> Generator[Picture]:
-        """The pictures of the samples from ``since`` on, in presentation order."""
+    def pictures(self, steps: Generator[Step], since: int) -> Generator[Picture]:
+        """The pictures of the samples from ``since`` on, in presentation order. Closes the steps."""
+        with closing(steps):
+            yield from self._settle(steps, since)
+
+    def _settle(self, steps: Iterable[Step], since: int) -> Iterator[Picture]:
         container, rank = self._container, self._rank
         samples = container.samples
         chain = _Chain(self._marks, rank)

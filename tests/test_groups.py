@@ -6,7 +6,8 @@ import os
 import random
 import threading
 import zlib
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,34 @@ def test_closing_early_leaves_no_thread(tmp_path: Path) -> None:
     assert next(answers).frames[0].index == 0
     answers.close()
     assert no_thread_left()
+
+
+def test_what_has_begun_is_closed_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a group that was looked at for the field of view and that no thread has come to."""
+    decode_group, open_recording = groups._decode, groups.open_recording
+    begun: set[int] = set()
+    told: list[set[int]] = []
+
+    def decode_watched(container: Container, group: range, *rest: Any) -> Iterator[ffmpeg.Step]:
+        begun.add(group.start)
+        try:
+            yield from decode_group(container, group, *rest)
+        finally:
+            begun.remove(group.start)
+
+    @contextmanager
+    def open_watched(path: Path) -> Iterator[Any]:
+        with open_recording(path) as opened:
+            try:
+                yield opened
+            finally:
+                told.append(set(begun))
+
+    container = scan(damage.encode(tmp_path / "h264.mp4", gop=20))
+    monkeypatch.setattr(groups, "_decode", decode_watched)
+    monkeypatch.setattr(groups, "open_recording", open_watched)
+    answers = answer_frames(container, range(60), Checksum(), FixedPlan(1, 1))  # type: ignore[arg-type]
+    next(answers)
+    assert 20 in begun
+    answers.close()
+    assert told == [set()]
