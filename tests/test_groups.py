@@ -290,3 +290,12 @@ def test_what_has_begun_is_closed_before_the_file(tmp_path: Path, monkeypatch: p
     assert 20 in begun
     answers.close()
     assert told == [set()]
+
+    class Refusing(FixedPlan):
+        def workers(self) -> int:
+            raise ValueError("no plan")
+
+    # The error refers to all that it went through.
+    with pytest.raises(ValueError, match="no plan"):
+        next(answer_frames(container, range(60), Checksum(), Refusing(1)))  # type: ignore[arg-type]
+    assert told == [set()] * 2
