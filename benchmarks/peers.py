@@ -1,13 +1,14 @@
 """Side by side with what a user would write instead, each in an environment of its own with pinned versions.
 
-    python -m capsule_edge.benchmarks.peers exam.mp4 MODEL... --envs DIR [--ours MODEL]... [--threads 2] [--rounds 3]
-        [--peer NAME]...
+    python -m capsule_edge.benchmarks.peers exam.mp4 MODEL... --envs DIR [--ours MODEL]... [--gated MODEL]...
+        [--threads 2] [--rounds 3] [--peer NAME]...
 
 Same recording, same model files, same crop, as many threads and cores; ours first, then the peers, in turns, each time
-in a fresh process. ``--ours`` names files that only ours reads. What is timed is from opening the recording to the last
-answer (ours finds the field of view, accounts for each frame and finds events in that time). First each reads the
-recording's beginning alone: what a run takes whatever its length is told apart from what each frame takes. Labels are
-compared with those of our first backend, frame by frame. A peer that cannot run here is listed with the reason.
+in a fresh process. ``--ours`` names files that only ours reads, ``--gated`` such as it reads with the redundancy gate.
+What is timed is from opening the recording to the last answer (ours finds the field of view, accounts for each frame
+and finds events in that time). First each reads the recording's beginning alone: what a run takes whatever its length
+is told apart from what each frame takes. Labels are compared with those of our first backend, frame by frame. A peer
+that cannot run here is listed with the reason.
 Environments are made with pip below DIR once and kept. Ends in one line of JSON.
 """
 
@@ -132,14 +133,15 @@ def measure_peers(
     environment: Callable[[Peer], Path],
     *,
     alone: Sequence[Path] = (),
+    gated: Sequence[Path] = (),
     threads: int = 2,
     rounds: int = 3,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
     """Read ``video`` with every model: ours on every backend that reads it, then every peer that takes its format.
 
-    ``alone`` are models that only ours reads; ``environment`` gives the Python of a peer. Raises as ``Reader`` does for
-    what ours cannot read, and ``UsageError`` for a peer that is not known.
+    ``alone`` are models that only ours reads, ``gated`` such as it reads with the gate; ``environment`` gives the Python
+    of a peer. Raises as ``Reader`` does for what ours cannot read, and ``UsageError`` for a peer that is not known.
     """
     unknown = [name for name in peers if name not in PEERS]
     if unknown:
@@ -152,6 +154,10 @@ def measure_peers(
             engines = [name for name in readers_of(find_format(path)) if name in installed_backends()]
             for engine in engines or readers_of(find_format(path))[:1]:
                 runs.append((f"{OURS}{engine}", path, _ours(path, engine, threads, folder)))
+        runs += [
+            (f"{OURS}onnxruntime, gated", path, _ours(path, "onnxruntime", threads, folder, gated=True))
+            for path in gated
+        ]
         views = {path: find_view(video, path) for path in models}
         kinds = {
             path: open_model(path, backend=readers_of(find_format(path))[0]).spec.precision for path in models
@@ -255,11 +261,11 @@ def make_environment(folder: Path, peer: Peer) -> Path:
     return python
 
 
-def _ours(model: Path, engine: str, threads: int, folder: Path) -> Run:
+def _ours(model: Path, engine: str, threads: int, folder: Path, *, gated: bool = False) -> Run:
     def run(video: Path) -> _Result:
         out = folder / "answers.npy"
         out.unlink(missing_ok=True)
-        told = read_afresh([video], model=model, backend=engine, cores=threads, answers=out)
+        told = read_afresh([video], model=model, backend=engine, cores=threads, gated=gated, answers=out)
         return _Result(
             told["frames"], told["seconds"], told["core_s"], np.load(out) if out.exists() else None
         )
@@ -353,6 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--ours", type=Path, action="append", default=[], metavar="MODEL", help="read by ours alone"
     )
+    parser.add_argument(
+        "--gated", type=Path, action="append", default=[], metavar="MODEL", help="read by ours with the gate"
+    )
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.rounds < 1:
         raise UsageError(
@@ -364,6 +373,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.peers or list(PEERS),
         lambda peer: make_environment(options.envs, peer),
         alone=options.ours,
+        gated=options.gated,
         threads=options.threads,
         rounds=options.rounds,
         tell=lambda what: print(what, file=sys.stderr),

@@ -101,6 +101,7 @@ def read_afresh(
     model: Path | str | None,
     backend: str = "onnxruntime",
     cores: int,
+    gated: bool = False,
     written: bool = False,
     answers: Path | None = None,
 ) -> dict[str, Any]:
@@ -109,8 +110,7 @@ def read_afresh(
     words += ["--backend", backend, "--cores", str(cores)]
     if model is not None:
         words += ["--model", str(model)]
-    if written:
-        words.append("--written")
+    words += ["--gate"] * gated + ["--written"] * written
     if answers is not None:
         words += ["--answers", str(answers)]
     done = subprocess.run(

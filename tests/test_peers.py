@@ -156,6 +156,13 @@ def test_a_file_for_ours_alone_goes_to_no_peer(model: Path, exam: Path, tmp_path
     assert (rows[-1].name, rows[-1].file) == ("cv2-onnxruntime", "red.onnx")
 
 
+def test_ours_reads_a_file_with_the_gate_too(model: Path, exam: Path) -> None:
+    rows = measure_peers(exam, [model], [], here, gated=[model], threads=1, rounds=1)
+    assert rows[-1].name == "capsule-edge, onnxruntime, gated"
+    # Frames of this examination differ, so the gate finds none to pass over.
+    assert rows[-1].agreement == 1.0
+
+
 def test_a_network_that_a_peer_does_not_have_is_a_reason(model: Path, exam: Path) -> None:
     (row,) = measure_peers(exam, [model], ["tf_keras"], here, threads=1, rounds=1)[2:]
     assert "is no MobileNetV2" in (row.reason or "")
