@@ -140,8 +140,8 @@ def measure_peers(
 ) -> list[Row]:
     """Read ``video`` with every model: ours on every backend that reads it, then every peer that takes its format.
 
-    ``alone`` are models that only ours reads, ``gated`` such as it reads with the gate; ``environment`` gives the Python
-    of a peer. Raises as ``Reader`` does for what ours cannot read, and ``UsageError`` for a peer that is not known.
+    ``alone`` are models that only ours reads, ``gated`` such as it reads with the gate; ``environment`` gives the
+    Python of a peer. Raises as ``Reader`` does for what ours cannot read, and ``UsageError`` for an unknown peer.
     """
     unknown = [name for name in peers if name not in PEERS]
     if unknown:
