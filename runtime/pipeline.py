@@ -14,7 +14,7 @@ batch spread over them. No answer depends on the plan.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain, dropwhile, islice
@@ -43,6 +43,10 @@ T = TypeVar("T")
 # Pictures that are handed from a decoder's own thread to the next at once: a hand-over costs as much as a
 # tenth of a picture.
 _CHUNK = 4
+# Pictures of a group that are decoded before they are prepared, and these before the model is run on them, batch by
+# batch: going from one to the other costs what the caches held. No more bytes of them, whatever their size.
+_MOST_GATHERED = 32
+_GATHERED_BYTES = 6 << 20
 # Batches of the group whose turn it is that may wait, and what those of the groups behind it may weigh: the pictures
 # in them, and something for each batch.
 _DEPTH = 4
@@ -63,7 +67,7 @@ class Plan(Protocol):
         ...
 
     def batch(self) -> int:
-        """Pictures in the next batch."""
+        """Pictures that the model is next run on at once."""
         ...
 
     def answered(self, frames: int) -> None:
@@ -90,7 +94,7 @@ class FixedPlan:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A batch that the model has seen. ``row`` of a frame is its place in the arrays.
+    """Frames that the model has seen. ``row`` of a frame is its place in the arrays.
 
     ``probabilities`` is float32 (rows, labels), ``colours`` float64 (rows, 3) the mean red, green and blue
     inside the field of view, 0..255; ``sights`` holds the rows that may be the peak of an event.
@@ -229,7 +233,7 @@ class _Work:
         frames = prefetch(_chunks(sight(self._container, wanted, since=since)), depth=2, name="decode")
         answers = spread(
             self._answer,
-            self._collect(_flat(frames), first=first),
+            self._collect(_flat(frames), self._plan.batch, first),
             workers=self._plan.most_workers,
             allowed=self._plan.workers,
             name="infer",
@@ -239,15 +243,21 @@ class _Work:
 
     def _answers(self, frames: Generator[Sighted]) -> Generator[Answered]:
         with closing(frames):
-            yield from map(self._answer, self._collect(frames))
+            yield from map(self._answer, self._collect(frames, self._gathered))
 
-    def _collect(self, frames: Iterable[Sighted], first: int = 0) -> Iterator[Collected]:
+    def _gathered(self) -> int:
+        fitting = _GATHERED_BYTES // (self._container.width * self._container.height * 3 // 2)
+        return max(self._plan.batch(), min(_MOST_GATHERED, fitting))
+
+    def _collect(
+        self, frames: Iterable[Sighted], batch: Callable[[], int], first: int = 0
+    ) -> Iterator[Collected]:
         located = locate(frames, self._spec.input, self._field_of_view)
         if self._gate is not None:
             # A stretch knows nothing of the one before it.
             located = mark_duplicates(located, self._gate, stretch=self._stretch)
         left = dropwhile(lambda placed: placed[0].index < first, located)
-        return collect(left, batch=self._plan.batch)
+        return collect(left, batch=batch)
 
     def _answer(self, collected: Collected) -> Answered:
         spec = self._spec
@@ -255,11 +265,14 @@ class _Work:
         if not len(batch.pixels):
             nothing = np.empty((0, len(spec.labels)), np.float32)
             return Answered(batch.frames, nothing, np.empty((0, 3)), batch.field_of_view, {})
-        found = self._backend.run(batch.pixels)
+        size = self._plan.batch()
+        runs = [self._backend.run(batch.pixels[at : at + size]) for at in range(0, len(batch.pixels), size)]
+        probabilities = np.concatenate([found.probabilities for found in runs])
         colours = mean_colours(batch.pixels, spec.input)
         self._buffers.give(batch.pixels)
-        sights = candidates(found.probabilities, found.features, batch.pictures, spec)
-        return Answered(batch.frames, found.probabilities.copy(), colours, batch.field_of_view, sights)
+        features = np.concatenate([found.features for found in runs])
+        sights = candidates(probabilities, features, batch.pictures, spec)
+        return Answered(batch.frames, probabilities, colours, batch.field_of_view, sights)
 
 
 def _chunks(items: Generator[T]) -> Iterator[list[T]]:
