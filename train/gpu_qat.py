@@ -20,7 +20,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +32,17 @@ from . import weights
 from .config import TrainConfig
 from .data import draw_weights
 from .folds import DataSet, folds_of, kept_from, read_plain, score
+from .gpu_even import even, rounded_outputs
 from .gpu_feed import Feed, answers_file
 from .gpu_fit import build_graph, record
 from .limits import Pairs, weight_limits
 from .torch_graph import Node, TorchGraph
 
-__all__ = ["GridTrainer", "quantised_outputs"]
+__all__ = ["GridTrainer"]
 
-_RANGE_RATE = 10.0  # ranges move by this much more than weights: they are few and of size 1 to 20
+_RANGE_RATE = 10.0  # ranges move by this much more than weights, as shares of themselves: they are few
 _OBSERVED_STEPS = 40
-
-
-def quantised_outputs(nodes: list[Node]) -> dict[str, bool]:
-    """The nodes whose output is rounded, and whether it begins at 0; what a ReLU follows is left to the ReLU."""
-    behind = {name: node.kind for node in nodes for name in node.inputs if node.kind == "relu"}
-    return {node.name: node.kind == "relu" for node in nodes if behind.get(node.name) != "relu"}
+_EVENED_ON = 2048  # frames
 
 
 class GridTrainer:
@@ -58,10 +54,10 @@ class GridTrainer:
 
         self._round = _rounding()
         self.graph, self._config, self._torch, self._ops = graph, config, torch, keras.ops
-        outputs = quantised_outputs(graph.nodes)
-        self.ranges = {
-            name: torch.tensor([0.0, 0.0], device=graph.device).requires_grad_() for name in outputs
-        }
+        outputs = rounded_outputs(graph.nodes)
+        self._ranges = {name: torch.zeros(2, device=graph.device) for name in outputs}
+        # What is learnt is the logarithm of how far each end moves: some ranges are fifty times as wide as others.
+        self._moves = {name: torch.zeros(2, device=graph.device).requires_grad_() for name in outputs}
         self._relus = {name for name, relu in outputs.items() if relu}
         self._ceilings = {node.name: node.ceiling for node in graph.nodes if node.ceiling}
         self._pairs: dict[str, Pairs] = {
@@ -83,9 +79,9 @@ class GridTrainer:
 
     def output(self, node: Node, values: Any) -> Any:
         """The node's output rounded to 8 bits over its range; gradients reach the range's ends."""
-        if node.name not in self.ranges:
+        if node.name not in self._ranges:
             return values
-        low, high = self.ranges[node.name]
+        low, high = self._ranges[node.name] * self._moves[node.name].exp()
         low = low * 0 if node.name in self._relus else low.clamp(max=0.0)
         step = (high.clamp(1e-3, self._ceilings.get(node.name)) - low) / 255
         return self._round(values, step, _straight(-low / step))
@@ -107,9 +103,9 @@ class GridTrainer:
         torch = self._torch
 
         def note(node: Node, values: Any) -> Any:
-            if node.name in self.ranges:
+            if node.name in self._ranges:
                 seen = torch.stack([values.min().clamp(max=0), values.max().clamp(min=1e-3)])
-                ends = self.ranges[node.name]
+                ends = self._ranges[node.name]
                 ends.copy_(ends + (seen - ends) / (self._seen + 1))
             return values
 
@@ -120,7 +116,7 @@ class GridTrainer:
     def take_ranges(self, ranges: weights.Arrays) -> None:
         """Begin with the ranges that ``arrays`` gave, instead of observing them."""
         with self._torch.no_grad():
-            for name, ends in self.ranges.items():
+            for name, ends in self._ranges.items():
                 ends.copy_(self._torch.from_numpy(ranges[f"range/{name}"]))
         self._seen = _OBSERVED_STEPS
 
@@ -135,8 +131,8 @@ class GridTrainer:
             arrays = self.graph.arrays()
             for name, tensor in self.graph.trained.items():
                 tensor.copy_(kept[name])
-        ends = {name: tensor.detach().cpu().numpy() for name, tensor in self.ranges.items()}
-        for name, (low, high) in ends.items():
+        for name, tensor in self._ranges.items():
+            low, high = (tensor * self._moves[name].exp()).detach().cpu().numpy()
             first = 0.0 if name in self._relus else min(low, 0.0)
             last = min(max(high, 1e-3), self._ceilings.get(name, np.inf))
             arrays[f"range/{name}"] = np.array([first, last], np.float32)
@@ -155,7 +151,7 @@ class GridTrainer:
         on_gpu = device == "cuda"
         optimizer = torch.optim.Adam(
             [{"params": list(self.graph.trained.values()), "lr": rate},
-             {"params": list(self.ranges.values()), "lr": swift}],
+             {"params": list(self._moves.values()), "lr": swift}],
             eps=1e-7, capturable=on_gpu, foreach=on_gpu,
         )  # fmt: skip
 
@@ -220,6 +216,15 @@ def carry_over(
     return np.asarray(factor * out_of_fold + shift, np.float32)
 
 
+def _shown(pixels: npt.NDArray[np.uint8], among: npt.NDArray[np.bool_], device: str) -> Iterator[Any]:
+    """Some of the frames ``among`` (N,), as a network takes them."""
+    import torch
+
+    rows = np.random.default_rng(1).permutation(np.flatnonzero(among))[:_EVENED_ON]
+    for part in np.array_split(rows, -(-len(rows) // 128)):
+        yield (torch.from_numpy(pixels[part]).to(device).float() - 128) / 128
+
+
 def _rounding() -> Callable[[Any, Any, Any], Any]:
     """Values rounded half up to 256 steps, with gradients for values, step and zero point in few passes over memory."""
     import torch
@@ -273,6 +278,7 @@ def main() -> None:
     parser.add_argument("--distillation", type=float, default=0.7, help="the teachers' share of the loss")
     parser.add_argument("--start", default="", help="go on from PART.START.npz, with its ranges")
     parser.add_argument("--name", default="grid", help="what the result is called: PART.NAME.npz")
+    parser.add_argument("--even", action="store_true", help="even out the channels first (gpu_even)")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     folder = options.folds / options.recipe
@@ -295,6 +301,8 @@ def main() -> None:
         fold, number = folds_of(frames, options.of), int(options.part.removeprefix("fold"))
         held_out, unused = fold == number, kept_from(frames, fold, number)
     trainer = GridTrainer(plain.folded(), config)
+    if options.even:
+        trainer.graph.assign(even(trainer.graph, _shown(frames.pixels, ~unused, plain.device)))
     if options.start:
         begun = weights.load(folder / f"{options.part}.{options.start}.npz")
         trainer.take_ranges({n: begun.pop(n) for n in list(begun) if n.startswith("range/")})
