@@ -34,14 +34,13 @@ import numpy.typing as npt
 from capsule_edge.runtime.backends import Format, find_format, installed_backends, open_model, readers_of
 from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.errors import UsageError
-from capsule_edge.runtime.reader import Reader
 from capsule_edge.runtime.spec import Precision
 
 from .machine import describe_machine
-from .reading import read_afresh
+from .reading import find_view, read_afresh
 from .reference_exam import cut_recording
 
-__all__ = ["OURS", "PEERS", "Peer", "Row", "find_view", "make_environment", "measure_peers"]
+__all__ = ["OURS", "PEERS", "Peer", "Row", "make_environment", "measure_peers"]
 
 # Before the name of the backend.
 OURS = "capsule-edge, "
@@ -302,17 +301,6 @@ def _alone(environment: Path, model: Path, threads: int, size: int) -> _Result:
     if found is None:
         raise _UnfitError("it tells no count and time")
     return _Result(int(found.group(1)), float(found.group(2)) / 1000)
-
-
-def find_view(video: Path, model: Path) -> dict[str, Any]:
-    """The model's input size and the field of view that ours finds in the recording."""
-    opened = open_model(model, backend=readers_of(find_format(model))[0], threads=1)
-    with Reader(opened, autotune=False) as reader:
-        source = reader.read(video, every=1_000_000).source
-        box = source.field_of_view
-        whole = (0, 0, source.width, source.height)
-        found = whole if box is None else (box.left, box.top, box.width, box.height)
-        return {"size": reader.spec.input.size, "box": found}
 
 
 def _agreement(found: npt.NDArray[np.float32], ours: npt.NDArray[np.float32]) -> float | None:

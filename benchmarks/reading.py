@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from capsule_edge.runtime.backends import find_format, open_model, readers_of
 from capsule_edge.runtime.errors import BackendError, OutputError, UsageError
 from capsule_edge.runtime.gate import THRESHOLD
 from capsule_edge.runtime.outputs import write_study
@@ -34,7 +35,7 @@ from capsule_edge.runtime.study import Study
 
 from .machine import describe_machine, limit_cores, memory_now, peak_memory
 
-__all__ = ["Trace", "read_afresh", "read_at_once", "trace_memory"]
+__all__ = ["Trace", "find_view", "read_afresh", "read_at_once", "trace_memory"]
 
 _INTERVAL_S = 0.25
 
@@ -121,6 +122,17 @@ def read_afresh(
         raise BackendError(f"a fresh process cannot read: {said[-1] if said else done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {name: value for name, value in found.items() if name not in ("benchmark", "machine")}
+
+
+def find_view(video: Path, model: Path) -> dict[str, Any]:
+    """The model's input size and the field of view that ours finds in the recording."""
+    opened = open_model(model, backend=readers_of(find_format(model))[0], threads=1)
+    with Reader(opened, autotune=False) as reader:
+        source = reader.read(video, every=1_000_000).source
+        box = source.field_of_view
+        whole = (0, 0, source.width, source.height)
+        found = whole if box is None else (box.left, box.top, box.width, box.height)
+        return {"size": reader.spec.input.size, "box": found}
 
 
 @contextmanager

@@ -237,18 +237,7 @@ class Reader:
         box: FieldOfView | None = None
         done = 0
         if known is not None:
-            for record, colour in zip(known.records, known.colours, strict=True):
-                records.settle(
-                    record.index,
-                    record.status,
-                    detail=record.detail,
-                    duplicate_of=record.duplicate_of,
-                    probabilities=record.probabilities,
-                )
-                if np.isfinite(colour).all():
-                    colours.add(record.time_s or 0.0, colour)
-                elif record.status == "duplicate":
-                    colours.again(record.time_s or 0.0)
+            known.enter(records, colours)
             box, done = known.field_of_view, len(known.records)
             follower.settle(known.records[-1].index + 1)
         # Several recordings may be read at once, so what this one uses is its own.

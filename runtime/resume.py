@@ -25,6 +25,8 @@ import numpy.typing as npt
 
 from .blocks import BlockFile
 from .errors import CapsuleEdgeError, UsageError
+from .frames import FrameTable
+from .illustration import ColourBar
 from .pending import Pending
 from .pipeline import Answered
 from .preprocess import FieldOfView
@@ -48,6 +50,21 @@ class Answers:
     records: Sequence[FrameRecord]
     colours: npt.NDArray[np.float64]
     field_of_view: FieldOfView | None
+
+    def enter(self, table: FrameTable, bar: ColourBar) -> None:
+        """As when they were answered."""
+        for record, colour in zip(self.records, self.colours, strict=True):
+            table.settle(
+                record.index,
+                record.status,
+                detail=record.detail,
+                duplicate_of=record.duplicate_of,
+                probabilities=record.probabilities,
+            )
+            if np.isfinite(colour).all():
+                bar.add(record.time_s or 0.0, colour)
+            elif record.status == "duplicate":
+                bar.again(record.time_s or 0.0)
 
 
 def entries(answered: Answered, records: Sequence[FrameRecord]) -> Answers:

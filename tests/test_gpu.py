@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -130,6 +131,55 @@ def test_what_is_learnt_on_the_grid_is_what_qat_emulates(tmp_path: Path) -> None
         low, high = ranges["logits"]
         found = np.asarray(quantised(pixels_of(FRAMES), training=False))
         assert np.abs(found - answers["rounded"]).max() < 3 * (high - low) / 255
+
+
+EVENED = """
+import json, sys
+import numpy as np, torch
+from capsule_edge.train import weights
+from capsule_edge.train.gpu_even import even, rounded_outputs
+from capsule_edge.train.gpu_fit import build_graph
+
+frames, folder, architecture = sys.argv[1:]
+pixels = np.load(frames)
+graph = build_graph(architecture, size=pixels.shape[1], labels=5, branched=False)
+graph.assign(weights.load(folder))
+graph = graph.folded()
+x = (torch.from_numpy(pixels).float() - 128) / 128
+
+
+def reach():
+    found = {}
+
+    def note(node, values):
+        if node.name in rounded_outputs(graph.nodes):
+            far = values.abs().amax((0, *range(2, values.ndim)))
+            found[node.name] = float(far.max() / far.median())
+        return values
+
+    with torch.no_grad():
+        return graph.run(x, output=note).numpy(), found
+
+
+before, uneven = reach()
+graph.assign(even(graph, [x[:4], x[4:]]))
+after, evened = reach()
+print(json.dumps({
+    "error": float(np.abs(after - before).max() / np.abs(before).max()),
+    "spread": [float(np.mean(list(each.values()))) for each in (uneven, evened)],
+}))
+"""
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v2_035", "plain_cnn"])
+def test_evened_channels_compute_the_same_and_reach_alike(architecture: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "frames.npy", FRAMES)
+    weights.save(tmp_path / "weights.npz", weights.collect(fp32_model(architecture, SIZE)))
+    told = run_elsewhere(EVENED, tmp_path / "frames.npy", tmp_path / "weights.npz", architecture)
+    found = json.loads(told.splitlines()[-1])
+    assert found["error"] < 1e-4
+    # The largest channel's reach to the median one's, mean over the outputs that are rounded.
+    assert found["spread"][1] < 0.8 * found["spread"][0]
 
 
 # A pupil of 32 px and two teachers, one of them larger; the second pupil has no teacher but what was kept.
