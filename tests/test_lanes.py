@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -36,12 +37,15 @@ def test_the_order_is_that_of_the_streams(lanes: int, depth: int) -> None:
 
 def test_streams_are_at_work_at_once_and_hold_no_more_than_they_may() -> None:
     began = threading.Event()
-    made = [0, 0, 0]
-    release = threading.Event()
+    made, lock = [0, 0, 0], threading.Lock()
+    release, four, six = threading.Event(), threading.Event(), threading.Event()
 
     def stream(number: int) -> Iterator[int]:
         for item in range(50):
-            made[number] += 1
+            with lock:
+                made[number] += 1
+                behind = sum(made[1:])
+            (four if behind == 4 else six if behind == 6 else threading.Event()).set()
             if number == 0:
                 began.set()
                 assert release.wait(10)
@@ -53,11 +57,9 @@ def test_streams_are_at_work_at_once_and_hold_no_more_than_they_may() -> None:
     taker.start()
     # The first has handed nothing on, and others are running.
     assert began.wait(10)
-    deadline = time.monotonic() + 10
-    while sum(made[1:]) < 4 and time.monotonic() < deadline:
-        time.sleep(0.001)
     # Four wait; the other of the two may have begun one while the fourth was made.
-    assert 4 <= sum(made[1:]) <= 5
+    assert four.wait(10)
+    assert not six.wait(0.05)
     release.set()
     taker.join()
     assert got == [*range(50)] * 3
@@ -115,26 +117,24 @@ def test_closing_early_ends_all() -> None:
 
 
 def test_heavy_items_of_streams_behind_are_fewer() -> None:
-    release, made = threading.Event(), [0]
+    release, third, fourth = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> Iterator[int]:
         assert release.wait(10)
         yield 0
 
     def second() -> Iterator[int]:
-        for _ in range(50):
-            made[0] += 1
+        for at in range(50):
+            (third if at == 2 else fourth if at == 3 else threading.Event()).set()
             yield 10
 
     items = side_by_side([first(), second()], lanes=2, depth=1, ahead=25, weigh=lambda item: item)
     got: list[int] = []
     taker = threading.Thread(target=lambda: got.extend(items))
     taker.start()
-    deadline = time.monotonic() + 10
-    while made[0] < 3 and time.monotonic() < deadline:
-        time.sleep(0.001)
     # 20 is less than 25, 30 is not.
-    assert made[0] == 3
+    assert third.wait(10)
+    assert not fourth.wait(0.05)
     release.set()
     taker.join()
     assert got == [0] + [10] * 50
@@ -149,7 +149,7 @@ def test_no_more_threads_work_at_once_than_are_allowed(most: int) -> None:
             with lock:
                 working[0] += 1
                 seen[0] = max(seen[0], working[0])
-            time.sleep(0.001)  # as long as work that hands the interpreter over
+            zlib.crc32(bytes(1 << 22))  # work that hands the interpreter over
             with lock:
                 working[0] -= 1
             yield item
