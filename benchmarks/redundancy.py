@@ -27,7 +27,7 @@ from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_events, median_frame_distance
 from capsule_edge.runtime.gate import mark_duplicates, measure
-from capsule_edge.runtime.groups import stretches
+from capsule_edge.runtime.groups import group_numbers
 from capsule_edge.runtime.pipeline import FixedPlan, answer_frames, count_cores
 from capsule_edge.runtime.shipped import default_model
 from capsule_edge.runtime.sources import sight
@@ -71,9 +71,9 @@ def play_all(recording: Path, backend: Backend, thresholds: Sequence[float]) -> 
     if len(answers) != container.present:
         raise InputError(f"{recording.name} has corrupt frames", hint="take a sound recording")
     played: list[dict[str, Any]] = []
-    small, stretch = list(_small(container, backend)), stretches(container)
+    small, number = list(_small(container, backend)), group_numbers(container)
     for threshold in thresholds:
-        marked = mark_duplicates(((one, None) for one in small), threshold, stretch=stretch)
+        marked = mark_duplicates(((one, None) for one in small), threshold, stretch=number)
         originals = [one.index if one.duplicate_of is None else one.duplicate_of for one, _ in marked]
         played.append({"threshold": threshold, **play(container, backend, answers, originals)})
     return played

@@ -26,7 +26,7 @@ from .containers import Container
 from .errors import InputError
 from .ffmpeg import Step, drain, open_decoder, open_recording, picture_packets, quote, send
 
-__all__ = ["NotApartError", "decode_apart", "find_groups", "group_of", "ranks", "stretches"]
+__all__ = ["NotApartError", "decode_apart", "find_groups", "group_numbers", "group_of", "ranks"]
 
 # A group is not ended before it has so many pictures: emptying a decoder costs a fraction of a picture.
 _SHORTEST = 32
@@ -83,7 +83,7 @@ def group_of(groups: Sequence[range], sample: int) -> int:
     return bisect_right(groups, sample, key=lambda group: group.start) - 1
 
 
-def stretches(container: Container) -> Callable[[int], int]:
+def group_numbers(container: Container) -> Callable[[int], int]:
     """What tells of a frame, by its index, the number of the group that it belongs to."""
     rank = ranks(container)
     starts = [rank[group.start] for group in find_groups(container)]

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, dropwhile, islice
 from typing import Protocol, TypeVar
 
@@ -27,7 +28,7 @@ from .backends import Backend
 from .containers import Container
 from .gallery import Sight, candidates
 from .gate import mark_duplicates
-from .groups import NotApartError, find_groups, group_of, stretches
+from .groups import NotApartError, find_groups, group_numbers, group_of
 from .illustration import mean_colours
 from .lanes import side_by_side
 from .preprocess import FieldOfView, find_field_of_view
@@ -169,9 +170,12 @@ class _Work:
         field_of_view: FieldOfView | None,
     ) -> None:
         self._container, self._backend, self._spec, self._plan = container, backend, spec, plan
-        self._gate, self._field_of_view = gate, field_of_view
+        self._field_of_view = field_of_view
         self._buffers = Buffers()
-        self._stretch = stretches(container)
+        # A group knows nothing of the one before it.
+        self._mark = gate is not None and partial(
+            mark_duplicates, threshold=gate, stretch=group_numbers(container)
+        )
 
     def answers(self, wanted: range, since: int) -> Generator[Answered]:
         """Of the wanted frames, in order; decoding begins with the sample ``since``."""
@@ -185,7 +189,7 @@ class _Work:
                         yield answered
                 return
         except NotApartError as end:
-            if left is not wanted or self._knows_field:
+            if self._knows_field:
                 since = end.begin
         if not left:
             return
@@ -253,9 +257,8 @@ class _Work:
         self, frames: Iterable[Sighted], batch: Callable[[], int], first: int = 0
     ) -> Iterator[Collected]:
         located = locate(frames, self._spec.input, self._field_of_view)
-        if self._gate is not None:
-            # A stretch knows nothing of the one before it.
-            located = mark_duplicates(located, self._gate, stretch=self._stretch)
+        if self._mark:
+            located = self._mark(located)
         left = dropwhile(lambda placed: placed[0].index < first, located)
         return collect(left, batch=batch)
 

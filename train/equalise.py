@@ -20,6 +20,7 @@ import numpy.typing as npt
 import tf_keras
 
 from . import weights
+from .channels import group_channels
 from .folding import Step, kernel_of, plan
 from .limits import weight_limits
 from .qat import pairs_of
@@ -41,7 +42,10 @@ def equalise(model: Any, batches: Iterable[npt.NDArray[np.float32]]) -> weights.
     bias alone. Exact up to float32, but for values beyond ``_MARGIN`` of what was seen below a ReLU's ceiling.
     """
     steps = plan(model)
-    group = _groups(steps)
+    group = group_channels(
+        (id(step.output), [id(tensor) for tensor in step.inputs], kernel_of(step.layer) is not None)
+        for step in steps
+    )
     reach = _reach(model, steps, group, batches)
     fixed = {group[id(tensor)] for tensor in (model.inputs[0], model.outputs[0])}
     scales = {key: _scales(key, steps, group, values) for key, values in reach.items() if key not in fixed}
@@ -82,24 +86,6 @@ def snap(model: Any, *, saturation_safe: bool) -> weights.Arrays:
         bias = step.weights["bias"].astype(np.float64)
         folded[step.layer.name] = {name: kernel.astype(np.float64), "bias": bias}
     return _unfolded(model, steps, folded)
-
-
-def _groups(steps: list[Step]) -> dict[int, int]:
-    """Tensors whose channels must be scaled alike: what a layer without weights reads and writes."""
-    leader: dict[int, int] = {}
-
-    def find(key: int) -> int:
-        while leader.setdefault(key, key) != key:
-            key = leader[key]
-        return key
-
-    for step in steps:
-        find(id(step.output))
-        for tensor in step.inputs:
-            find(id(tensor))
-            if kernel_of(step.layer) is None:
-                leader[find(id(tensor))] = find(id(step.output))
-    return {key: find(key) for key in leader}
 
 
 def _reach(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .channels import group_channels
 from .torch_graph import Node, TorchGraph
 from .weights import Arrays
 
@@ -37,7 +38,7 @@ def even(graph: TorchGraph, batches: Iterable[Any]) -> Arrays:
     """
     import torch
 
-    group = _groups(graph.nodes)
+    group = group_channels((node.name, node.inputs, node.kind in _WEIGHTED) for node in graph.nodes)
     ends = _ends(graph, batches)
     fixed = {group[graph.nodes[0].inputs[0]], group[graph.nodes[-1].name]}
     readers: dict[str, list[Node]] = {}
@@ -86,24 +87,6 @@ def even(graph: TorchGraph, batches: Iterable[Any]) -> Arrays:
             arrays[bias] = arrays[bias] * out
         arrays[name] = kernel
     return {name: array.float().numpy() for name, array in arrays.items()}
-
-
-def _groups(nodes: list[Node]) -> dict[str, str]:
-    """Outputs, by name, whose channels must be scaled alike: what a node without weights reads and writes."""
-    leader: dict[str, str] = {}
-
-    def find(key: str) -> str:
-        while leader.setdefault(key, key) != key:
-            key = leader[key]
-        return key
-
-    for node in nodes:
-        find(node.name)
-        for name in node.inputs:
-            find(name)
-            if node.kind not in _WEIGHTED:
-                leader[find(name)] = find(node.name)
-    return {key: find(key) for key in leader}
 
 
 def _ends(graph: TorchGraph, batches: Iterable[Any]) -> dict[str, tuple[Any, Any]]:
