@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from .colours import to_rgb
-from .ffmpeg import MOST_PIXELS, decode_heard, open_decoder
+from .ffmpeg import MOST_PIXELS, OPEN_OPTIONS, decode_heard, open_decoder
 
 __all__ = ["Connection", "Length"]
 
@@ -73,14 +73,15 @@ class Connection:
             options={"max_pixels": str(MOST_PIXELS)},
             container_options=options,
             timeout=_TIMEOUT_S,
-            metadata_errors="ignore",
+            **OPEN_OPTIONS,
         )
         self.ended = self.cut = self.answered = False
         if not self._source.streams.video:
             self._source.close()
             raise ValueError("it sends no video")
         self._stream = self._source.streams.video[0]
-        duration, size = self._source.duration, self._source.size
+        # A source without a length has a size below 0 in PyAV 18, and None in PyAV 19.
+        duration, size = self._source.duration, self._source.size or 0
         self._sized = size > 0
         length = Length(
             # Motion JPEG is of a camera, which may make a length up: nothing is built on it before it was reached.

@@ -143,7 +143,9 @@ def scan(path: str | Path) -> Container:
         )
         kind, header, reorders = source.format.name, stream.frames, bool(context.has_b_frames)
         colorspace, color_range = int(context.colorspace), int(context.color_range)
-        time_base = stream.time_base or Fraction(1, 1)
+        # PyAV 19 has a number class of its own for time bases.
+        ticks_s = stream.time_base
+        time_base = Fraction(ticks_s.numerator, ticks_s.denominator) if ticks_s else Fraction(1, 1)
         transposed = is_transposed(path, stream, first)
     if samples.edited_out.all():
         of = f" of the {header} it announces" if header else ""

@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -32,6 +33,7 @@ from .errors import InputError
 
 __all__ = [
     "MOST_PIXELS",
+    "OPEN_OPTIONS",
     "Step",
     "decode_heard",
     "decode_packets",
@@ -48,6 +50,9 @@ __all__ = [
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
 # 8192 x 8192. Capsules record about 1 Mpixel at most; a damaged header that claims more would take gigabytes.
 MOST_PIXELS = 1 << 26
+# Recorders write titles and comments in any encoding, and none of them matters here. PyAV 18 refuses such a file
+# unless it is told to ignore them; PyAV 19 decodes them without errors and has no such option.
+OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 # Read errors in a row after which a source is taken as ended: a broken index can point nowhere for every
 # sample.
 _MOST_ERRORS = 1000
@@ -77,7 +82,7 @@ def open_recording(path: Path, **options: str) -> Iterator[tuple[InputContainer,
             str(path.absolute()),
             options={"max_pixels": str(MOST_PIXELS)},
             container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file", **options},
-            metadata_errors="ignore",
+            **OPEN_OPTIONS,
         )
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()

@@ -29,6 +29,7 @@ def encode(
     options: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
     format: str | None = None,
+    title: str | None = None,
 ) -> Path:
     """A recording whose frame i has the mean brightness ``level(i)`` and moving texture.
 
@@ -38,6 +39,8 @@ def encode(
     rng = np.random.default_rng(7)
     noise = rng.integers(-texture, texture + 1, (height + 80, width + 80)).repeat(4, 0).repeat(4, 1)
     with av.open(str(path), "w", format=format, options=muxer or {}) as out:
+        if title is not None:
+            out.metadata["title"] = title
         stream = out.add_stream(codec, rate=rate, options={"threads": "1", **(options or {})})
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.gop_size = gop

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 import pytest
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 import capsule_edge.runtime as runtime
 from capsule_edge.cli.main import COMMANDS, cli
@@ -146,6 +148,47 @@ def test_every_dependency_has_its_licence_named() -> None:
     names = {re.split(r"[<>=;!~ ]", line)[0] for line in lines if line and not line.startswith("%")}
     listed = (ROOT / "THIRD_PARTY_LICENSES.md").read_text("utf-8")
     assert {name for name in names if not re.search(rf"\b{re.escape(name)}\b", listed)} == set()
+
+
+def requirements() -> dict[str, str]:
+    """The version bounds of every direct dependency, by name."""
+    parsed = setup()
+    lines = parsed["options"]["install_requires"].splitlines()
+    for extra, needs in parsed["options.extras_require"].items():
+        lines += needs.splitlines() if extra else []
+    found = {}
+    for line in lines:
+        if line and not line.startswith("%"):
+            name, bounds = re.match(r"([\w-]+)(.*?)(;|$)", line).group(1, 2)
+            found[name.replace("_", "-").lower()] = bounds.strip()
+    return found
+
+
+def pinned(name: str) -> dict[str, list[str]]:
+    """The versions that a constraints file names for each package, one for each range of Python versions."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / "constraints" / name).read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            package, version = line.split(";")[0].strip().split("==")
+            found.setdefault(package, []).append(version)
+    return found
+
+
+@pytest.mark.parametrize("name", ["lowest.txt", "newest.txt"])
+def test_constraints_fit_the_bounds(name: str) -> None:
+    versions = pinned(name)
+    for package, bounds in requirements().items():
+        assert re.search(r">=.*,<", bounds), f"{package} has no bound on both sides: {bounds}"
+        assert all(version in SpecifierSet(bounds) for version in versions[package]), package
+
+
+def test_the_lowest_versions_are_the_lower_bounds() -> None:
+    versions = pinned("lowest.txt")
+    for package, bounds in requirements().items():
+        lowest = Version(re.search(r">=([\d.]+)", bounds).group(1))
+        assert any(
+            Version(version).release[:2] == (*lowest.release, 0)[:2] for version in versions[package]
+        ), package
 
 
 def test_the_changelog_has_its_unreleased_head() -> None:

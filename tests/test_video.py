@@ -145,3 +145,14 @@ def test_damage_in_an_edited_out_frame_reaches_the_shown_ones(made, tmp_path: Pa
 
 def test_the_module_offers_what_it_says() -> None:
     assert all(hasattr(video, name) for name in video.__all__)
+
+
+def test_a_title_in_another_encoding_does_not_matter(tmp_path: Path) -> None:
+    title = "q" * 20
+    path = damage.encode(tmp_path / "latin1.mkv", title=title)
+    data = path.read_bytes()
+    assert data.count(title.encode()) == 1
+    path.write_bytes(data.replace(title.encode(), b"\xe4" * len(title)))
+    container, pictures = read(path)
+    assert container.frames == 60
+    assert {picture.status for picture in pictures} == {"ok"}
