@@ -70,7 +70,7 @@ def models() -> dict[str, str]:
 def _write_study(folder: Path) -> dict[str, float]:
     recording = folder / "phantom.mp4"
     write_recording(recording, Phantom(DEMO_SEED, frames=FRAMES))
-    with Reader.open(threads=1, autotune=False) as reader:
+    with Reader.open(threads=1) as reader:
         study = reader.read(recording)
     out = prepare_folder(folder / "out", overwrite=False)
     write_study(study, out, timing={}, colours=study.colours)

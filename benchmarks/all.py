@@ -24,20 +24,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import InputError, OutputError, UsageError
+from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.errors import InputError, ModelError, OutputError, UsageError
+from capsule_edge.runtime.spec import METADATA_KEY
 
 from .architectures import read_certified
 from .machine import describe_machine, load_now, time_of_others
 from .performance import update_documents
 from .plots import plot_result
 from .reference_exam import FRAMES, cut_recording, find_recordings, write_exam
-from .resized import resize_input
 from .results import Result, describe_commit, hash_models, read_results, write_result
 
-__all__ = ["STEPS", "Step", "measure_all"]
+__all__ = ["STEPS", "Step", "measure_all", "resize_input"]
 
 RESULTS = Path("benchmarks/results")
 WORK = Path("out/benchmarks")
@@ -220,6 +222,67 @@ def run_command(command: str, limit_s: float, places: Mapping[Path, Path] | None
         raise InputError(f"{command} ended with exit code {done.returncode}", hint="its last line says why")
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer
+
+
+def resize_input(model: Path, size: int, out: Path) -> Path:
+    """Write a copy of an ONNX model that takes frames of another size, to compare the speed of sizes.
+
+    Every network here is convolutions, global average pooling and one dense layer, so the same weights answer frames
+    of any size. The answers at a size that the network was not trained on are worth less.
+
+    Args:
+        model: ONNX file with a ModelSpec.
+        size: side of the new square input, pixels, at least 32.
+        out: file to write.
+
+    Raises:
+        ModelError: ``model`` is not such a file.
+        UsageError: ``size`` is below 32, or the package ``onnx`` is not installed.
+        OutputError: ``out`` cannot be written.
+    """
+    if size < 32:
+        raise UsageError(f"size is {size}, allowed are numbers from 32")
+    if find_spec("onnx") is None:
+        raise UsageError("onnx is not installed", hint="pip install 'capsule-edge[train]'")
+    import onnx
+
+    if model.suffix != ".onnx":
+        raise ModelError(f"{model} is no ONNX file")
+    open_model(model, threads=1).close()
+    proto = onnx.load(model)
+    _declare(proto.graph.input[0], (size, size))
+    # What is pooled may have any sides; the runtime asks the file for them, so they must be the right ones.
+    for value in proto.graph.output:
+        if value.name == "features":
+            _declare(value, ("h", "w"))
+    del proto.graph.value_info[:]
+    for entry in proto.metadata_props:
+        if entry.key == METADATA_KEY:
+            spec = json.loads(entry.value)
+            spec["name"] = f"{spec['name']}-{size}"
+            spec["input"]["size"] = size
+            entry.value = json.dumps(spec)
+    proto = onnx.shape_inference.infer_shapes(proto)
+    side = next(v for v in proto.graph.output if v.name == "features").type.tensor_type.shape.dim[1].dim_value
+    if side:
+        _declare(next(v for v in proto.graph.output if v.name == "features"), (side, side))
+    del proto.graph.value_info[:]
+    partial = out.with_name(out.name + ".partial")
+    try:
+        onnx.save(proto, partial)
+        os.replace(partial, out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from None
+    open_model(out, threads=1).close()
+    return out
+
+
+def _declare(value: Any, sides: tuple[int | str, int | str]) -> None:
+    for dimension, side in zip(value.type.tensor_type.shape.dim[1:3], sides, strict=True):
+        if isinstance(side, int):
+            dimension.dim_value = side
+        else:
+            dimension.dim_param = side
 
 
 def _prepare(root: Path, work: Path, *, quick: bool, tell: Callable[[str], None]) -> None:

@@ -69,7 +69,7 @@ def read_at_once(
             run.journal.discard()
             return study
 
-    with Reader.open(model, backend=backend, threads=cores, autotune=False) as reader:
+    with Reader.open(model, backend=backend, threads=cores) as reader:
         core, began = time.process_time(), time.perf_counter()
         if len(recordings) == 1:
             studies = [read(recordings[0])]
@@ -127,7 +127,7 @@ def read_afresh(
 def find_view(video: Path, model: Path) -> dict[str, Any]:
     """The model's input size and the field of view that ours finds in the recording."""
     opened = open_model(model, backend=readers_of(find_format(model))[0], threads=1)
-    with Reader(opened, autotune=False) as reader:
+    with Reader(opened) as reader:
         source = reader.read(video, every=1_000_000).source
         box = source.field_of_view
         whole = (0, 0, source.width, source.height)

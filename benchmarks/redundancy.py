@@ -28,7 +28,7 @@ from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_events, median_frame_distance
 from capsule_edge.runtime.gate import mark_duplicates, measure
 from capsule_edge.runtime.groups import group_numbers
-from capsule_edge.runtime.pipeline import FixedPlan, answer_frames, count_cores
+from capsule_edge.runtime.pipeline import Plan, answer_frames, count_cores
 from capsule_edge.runtime.shipped import default_model
 from capsule_edge.runtime.sources import sight
 from capsule_edge.runtime.stages import Sighted, locate
@@ -64,9 +64,7 @@ def play(container: Container, backend: Backend, answers: Floats, originals: Seq
 def play_all(recording: Path, backend: Backend, thresholds: Sequence[float]) -> list[dict[str, Any]]:
     """``play`` of a recording for each threshold."""
     container = scan(recording)
-    with closing(
-        answer_frames(container, range(container.present), backend, FixedPlan(count_cores()))
-    ) as batches:
+    with closing(answer_frames(container, range(container.present), backend, Plan(count_cores()))) as batches:
         answers = np.concatenate([answered.probabilities for answered in batches])
     if len(answers) != container.present:
         raise InputError(f"{recording.name} has corrupt frames", hint="take a sound recording")

@@ -25,13 +25,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from capsule_edge.runtime.autotune import plans
 from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.events import find_events, median_frame_distance
 from capsule_edge.runtime.gate import THRESHOLD, mark_duplicates
 from capsule_edge.runtime.groups import find_groups
 from capsule_edge.runtime.outputs import write_study
-from capsule_edge.runtime.pipeline import FixedPlan, answer_frames
+from capsule_edge.runtime.pipeline import Plan, answer_frames
 from capsule_edge.runtime.reader import Reader
 from capsule_edge.runtime.shipped import default_model
 from capsule_edge.runtime.sources import sight
@@ -47,7 +46,7 @@ _SAMPLE = 480
 
 
 def measure(
-    container: Container, backend: Backend, *, plan: FixedPlan, rounds: int, frames: int
+    container: Container, backend: Backend, *, plan: Plan, rounds: int, frames: int
 ) -> dict[str, Any]:
     """Core milliseconds a frame of each stage and of the whole, medians over rounds, and the shares."""
     stages: dict[str, list[float]] = {"decode": [], "prepare": [], "infer": []}
@@ -55,7 +54,7 @@ def measure(
     used: list[float] = []
     speed: list[float] = []
     for _ in range(rounds):
-        for name, value in _stages(container, backend, plan.size).items():
+        for name, value in _stages(container, backend, plan.batch).items():
             stages[name].append(value)
         began, busy = time.perf_counter(), time.process_time()
         with closing(answer_frames(container, range(frames), backend, plan)) as answers:
@@ -66,7 +65,7 @@ def measure(
         speed.append(done / seconds)
     each = {name: median(values) for name, values in stages.items()}
     total = sum(each.values())
-    cores = plan.most_workers
+    cores = plan.workers
     alone = each["decode"] if len(find_groups(container)) == 1 else 0.0
     allowed = 1e3 / max(alone, total / cores)
     given = min(float(cores), median(used))
@@ -94,7 +93,7 @@ def _stages(container: Container, backend: Backend, size: int) -> dict[str, floa
 
     with closing(sight(container, range(count))) as pictures:
         decode, held = timed(lambda: list(islice(pictures, count)))
-    chain, buffers = collect(locate(iter(held), spec), batch=lambda: size), Buffers()
+    chain, buffers = collect(locate(iter(held), spec), batch=size), Buffers()
     prepared, batches = timed(lambda: [prepare(each, spec, buffers) for each in chain])
     infer, _ = timed(lambda: deque((backend.run(batch.pixels) for batch in batches), maxlen=1))
     return {"decode": decode, "prepare": prepared, "infer": infer}
@@ -103,7 +102,7 @@ def _stages(container: Container, backend: Backend, size: int) -> dict[str, floa
 def _beside(recording: Path, container: Container, model: Path) -> dict[str, float]:
     """Core milliseconds a frame of what does not stand between a picture and its answer."""
     count = min(_SAMPLE, container.present)
-    with tempfile.TemporaryDirectory() as folder, Reader.open(model, threads=1, autotune=False) as reader:
+    with tempfile.TemporaryDirectory() as folder, Reader.open(model, threads=1) as reader:
         with closing(sight(container, range(count))) as pictures:
             located = list(locate(islice(pictures, count), reader.spec.input))
         study = reader.read(recording)
@@ -146,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     document = measure(
         container,
         backend,
-        plan=FixedPlan(options.cores, options.batch or plans(options.cores, backend.spec.input.size)[0].size),
+        plan=Plan(options.cores, options.batch or Plan.fit(options.cores, backend.spec.input.size).batch),
         rounds=options.rounds,
         frames=min(options.frames or container.present, container.present),
     )

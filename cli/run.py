@@ -55,11 +55,6 @@ _GO_ON = "the same command with --resume goes on"
     show_default=True,
     help="Cores that inference may use, 0 is all.",
 )
-@click.option(
-    "--no-autotune",
-    is_flag=True,
-    help="Do not fit workers and batch size to this machine; no answer depends on them.",
-)
 @click.option("--capture-fps", type=float, help="Frames a second at which the capsule recorded.")
 @click.option(
     "--start",
@@ -113,7 +108,6 @@ def command(
     out: Path | None,
     backend: str,
     threads: int,
-    no_autotune: bool,
     allow_saturation: bool,
     gate: bool,
     overwrite: bool,
@@ -151,7 +145,6 @@ def command(
         model,
         backend=backend,
         threads=threads,
-        autotune=not no_autotune,
         allow_saturation=allow_saturation,
     ) as reader:
         if reader.spec.precision == "int8" and not reader.spec.certificates:
@@ -281,8 +274,8 @@ def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: fl
         "read_s": round(seconds, 3),
         "frames_per_s": round(study.ledger.classified / seconds, 1),
         "threads": threads,
-        "workers": reader.plan.workers(),
-        "batch": reader.plan.batch(),
+        "workers": reader.plan.workers,
+        "batch": reader.plan.batch,
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from .connections import Connection, Length
 from .errors import InputError, Interrupted, UsageError
-from .threads import follow
+from .parallel import follow
 
 __all__ = ["Live", "live_address"]
 

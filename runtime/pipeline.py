@@ -14,12 +14,12 @@ batch spread over them. No answer depends on the plan.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, dropwhile, islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +30,13 @@ from .gallery import Sight, candidates
 from .gate import mark_duplicates
 from .groups import NotApartError, find_groups, group_numbers, group_of
 from .illustration import mean_colours
-from .lanes import side_by_side
+from .parallel import map_ordered, prefetch, run_streams
 from .preprocess import FieldOfView, find_field_of_view
 from .sources import sight, sight_apart
 from .spec import ModelSpec
 from .stages import FIELD_FRAMES, Buffers, Collected, Prepared, Sighted, collect, locate, prepare
-from .threads import prefetch, spread
 
-__all__ = ["Answered", "FixedPlan", "Plan", "answer_frames", "count_cores"]
+__all__ = ["Answered", "Plan", "answer_frames", "count_cores"]
 
 T = TypeVar("T")
 
@@ -53,44 +52,24 @@ _GATHERED_BYTES = 6 << 20
 _DEPTH = 4
 _AHEAD_BYTES = 12 << 20
 _BATCH_BYTES = 1 << 16
+# Pixels of a batch: 8 pictures of 128 x 128, 4 of 176 x 176, 2 of 224 x 224. The activations of so many stay in the
+# processor's caches. Larger batches were slower and held more memory (measured, ``docs/log.md``).
+_BATCH_PIXELS = 1 << 17
+_MOST_BATCH = 16
 
 
-class Plan(Protocol):
-    """How the model is run. May change its mind while a recording is read; no answer depends on it."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the model is run: number of threads, and frames per batch. No answer depends on it."""
 
-    @property
-    def most_workers(self) -> int:
-        """Threads that run the model, never more."""
-        ...
+    workers: int
+    batch: int = 16
 
-    def workers(self) -> int:
-        """How many of them may run now."""
-        ...
-
-    def batch(self) -> int:
-        """Pictures that the model is next run on at once."""
-        ...
-
-    def answered(self, frames: int) -> None:
-        """Told by the caller's thread that so many more frames are answered."""
-        ...
-
-
-@dataclass(frozen=True)
-class FixedPlan:
-    """The same from the first frame to the last."""
-
-    most_workers: int
-    size: int = 16
-
-    def workers(self) -> int:
-        return self.most_workers
-
-    def batch(self) -> int:
-        return self.size
-
-    def answered(self, frames: int) -> None:
-        pass
+    @classmethod
+    def fit(cls, cores: int, side: int) -> Plan:
+        """Return the plan for ``cores`` cores and a model whose input is ``side`` x ``side`` pixels."""
+        fitting = max(2, _BATCH_PIXELS // side**2)
+        return cls(cores, min(_MOST_BATCH, 1 << (fitting.bit_length() - 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +114,7 @@ def answer_frames(
     """What the model says of the wanted frames of a recording, in order, a batch at a time. Close it.
 
     Args:
-        backend: run by ``plan.workers()`` threads at once.
+        backend: run by ``plan.workers`` threads at once.
         spec: by whose operating points a frame may be the peak of an event; the backend's own where it is None.
         done: so many of the wanted frames, the first, are passed over; they are decoded, since damage in them may
             reach others.
@@ -152,9 +131,7 @@ def answer_frames(
     answers = work.answers(wanted[done:], since)
     # Each generator by name: an error holds those that it went through, and with them their threads.
     with closing(answers):
-        for answered in answers:
-            yield answered
-            plan.answered(len(answered.frames))
+        yield from answers
 
 
 class _Work:
@@ -222,24 +199,22 @@ class _Work:
 
     def _apart(self, stretches: Iterator[Generator[Sighted]]) -> Generator[Answered]:
         """Each stretch decoded, prepared and answered by one thread, several stretches at once."""
-        return side_by_side(
+        return run_streams(
             map(self._answers, stretches),
-            lanes=self._plan.most_workers,
+            threads=self._plan.workers,
             depth=_DEPTH,
             ahead=_AHEAD_BYTES,
             weigh=lambda answered: answered.weight,
-            allowed=self._plan.workers,
             name="read",
         )
 
     def _in_order(self, wanted: range, since: int, first: int) -> Generator[Answered]:
         """From the frame ``first`` on; decoded by one thread, from the sample ``since`` on, and answered by several."""
-        frames = prefetch(_chunks(sight(self._container, wanted, since=since)), depth=2, name="decode")
-        answers = spread(
+        frames = prefetch(_chunks(sight(self._container, wanted, since=since)), depth=3, name="decode")
+        answers = map_ordered(
             self._answer,
             self._collect(_flat(frames), self._plan.batch, first),
-            workers=self._plan.most_workers,
-            allowed=self._plan.workers,
+            threads=self._plan.workers,
             name="infer",
         )
         with closing(frames), closing(answers):
@@ -249,13 +224,12 @@ class _Work:
         with closing(frames):
             yield from map(self._answer, self._collect(frames, self._gathered))
 
+    @property
     def _gathered(self) -> int:
         fitting = _GATHERED_BYTES // (self._container.width * self._container.height * 3 // 2)
-        return max(self._plan.batch(), min(_MOST_GATHERED, fitting))
+        return max(self._plan.batch, min(_MOST_GATHERED, fitting))
 
-    def _collect(
-        self, frames: Iterable[Sighted], batch: Callable[[], int], first: int = 0
-    ) -> Iterator[Collected]:
+    def _collect(self, frames: Iterable[Sighted], batch: int, first: int = 0) -> Iterator[Collected]:
         located = locate(frames, self._spec.input, self._field_of_view)
         if self._mark:
             located = self._mark(located)
@@ -268,7 +242,7 @@ class _Work:
         if not len(batch.pixels):
             nothing = np.empty((0, len(spec.labels)), np.float32)
             return Answered(batch.frames, nothing, np.empty((0, 3)), batch.field_of_view, {})
-        size = self._plan.batch()
+        size = self._plan.batch
         runs = [self._backend.run(batch.pixels[at : at + size]) for at in range(0, len(batch.pixels), size)]
         probabilities = np.concatenate([found.probabilities for found in runs])
         colours = mean_colours(batch.pixels, spec.input)

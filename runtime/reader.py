@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .accounts import count_frames, describe_source, list_frames
-from .autotune import PlanKey, choose_plan
 from .backends import Backend, open_model
 from .decision import most_probable
 from .errors import BackendError, UsageError
@@ -35,7 +34,7 @@ from .frames import FrameTable
 from .gallery import Gallery
 from .heap import give_back
 from .illustration import ColourBar, illustrate
-from .pipeline import Answered, FixedPlan, Plan, answer_frames, count_cores
+from .pipeline import Answered, Plan, answer_frames, count_cores
 from .preprocess import FieldOfView
 from .resume import Journal, entries
 from .saturation import refuse_saturation
@@ -89,9 +88,7 @@ class ReadOptions(TypedDict, total=False):
 class Reader:
     """A model, opened once, that reads recordings and streams. Close it, or use it in a ``with`` block."""
 
-    def __init__(
-        self, backend: Backend, *, threads: int = 0, autotune: bool = True, plan: Plan | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, *, threads: int = 0, plan: Plan | None = None) -> None:
         self._backend = backend
         self.spec: ModelSpec = backend.spec
         self._threads = threads
@@ -99,10 +96,7 @@ class Reader:
         self._engines = {1: backend}
         self._opening = threading.Lock()
         self._closed = False
-        self._autotune = autotune
-        self._given = plan
-        # How the last recording was run, or the next will be; of interest for ``timing.json`` alone.
-        self.plan: Plan = plan or FixedPlan(threads or count_cores())
+        self._plan = plan or Plan.fit(threads or count_cores(), backend.spec.input.size)
 
     @classmethod
     def open(
@@ -111,7 +105,6 @@ class Reader:
         *,
         backend: str = "onnxruntime",
         threads: int = 0,
-        autotune: bool = True,
         plan: Plan | None = None,
         allow_saturation: bool = False,
     ) -> Reader:
@@ -119,9 +112,8 @@ class Reader:
 
         Args:
             threads: how many cores inference may use, 0 all of them.
-            autotune: fit batch size and workers to the machine while long recordings are read, and keep what was
-                found (``autotune``). No answer depends on it.
-            plan: use this one instead.
+            plan: number of threads and batch size; None chooses them by the cores and the model. No answer depends
+                on it.
             allow_saturation: read with a model whose answers would differ on this CPU (``saturation``).
 
         Raises ``ModelError``, also for such a model, and ``BackendError``.
@@ -131,7 +123,7 @@ class Reader:
         opened = open_model(default_model() if model is None else model, backend=backend, threads=1)
         if not allow_saturation:
             refuse_saturation(opened)
-        return cls(opened, threads=threads, autotune=autotune, plan=plan)
+        return cls(opened, threads=threads, plan=plan)
 
     def use_thresholds(self, thresholds: Mapping[str, float], *, min_frames: int | None = None) -> None:
         """Go by these probabilities instead of the model's operating points from now on; ``study.json`` states them.
@@ -147,6 +139,11 @@ class Reader:
     @property
     def model_sha256(self) -> str:
         return self._backend.sha256
+
+    @property
+    def plan(self) -> Plan:
+        """Number of threads and batch size with which recordings are read."""
+        return self._plan
 
     @property
     def backend_name(self) -> str:
@@ -240,16 +237,11 @@ class Reader:
             known.enter(records, colours)
             box, done = known.field_of_view, len(known.records)
             follower.settle(known.records[-1].index + 1)
-        # Several recordings may be read at once, so what this one uses is its own.
-        key = PlanKey(self._backend.sha256, self._backend.name, self._threads or count_cores())
-        self.plan = plan = self._given or choose_plan(
-            key, side=self.spec.input.size, frames=len(wanted) - done, search=self._autotune
-        )
         answers = answer_frames(
             container,
             wanted,
             self._engine(1),
-            plan,
+            self._plan,
             spec=self.spec,
             done=done,
             gate=gate,
@@ -333,7 +325,7 @@ class Reader:
         sighted = (Sighted(index, check_frame(index, frame)) for index, frame in enumerate(frames))
         engine, buffers = self._engine(self._threads), Buffers()
         located = locate(sighted, spec, field_of_view)
-        for collected in collect(located, batch=lambda: batch):
+        for collected in collect(located, batch=batch):
             group = prepare(collected, spec, buffers)
             answer = engine.run(group.pixels)
             buffers.give(group.pixels)

@@ -14,6 +14,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from .blocks import BlockFile
 from .errors import CapsuleEdgeError, UsageError
 from .frames import FrameTable
 from .illustration import ColourBar
-from .pending import Pending
+from .parallel import start
 from .pipeline import Answered
 from .preprocess import FieldOfView
 from .study import STATUSES, FrameRecord
@@ -88,7 +89,7 @@ class Journal:
         self._file = BlockFile(self.path)
         self._entry: np.dtype[np.void] | None = None
         # The block that identifies the run, until it is written, and those behind it.
-        self._head: Pending[bytes] | None = None
+        self._head: Future[bytes] | None = None
         self._behind: list[bytes] = []
         self.resumed = 0
 
@@ -143,7 +144,7 @@ class Journal:
             return answers
         self._file.open(0)
         if callable(identity):
-            self._head = Pending(head, name="identity")
+            self._head = start(head, name="identity")
         else:
             self._file.append(head())
         return None
@@ -165,7 +166,7 @@ class Journal:
         box = answers.field_of_view
         sides = (0, 0, 0, 0) if box is None else (box.left, box.top, box.width, box.height)
         self._behind.append(_BOX.pack(box is not None, *sides) + rows.tobytes())
-        if self._head is None or self._head.ready:
+        if self._head is None or self._head.done():
             self._write()
 
     def close(self) -> None:
@@ -188,7 +189,7 @@ class Journal:
     def _write(self) -> None:
         """Append the batches that are held, behind what identifies the run, which is waited for."""
         if self._head is not None and self._behind:
-            self._file.append(self._head.value)
+            self._file.append(self._head.result())
             self._head = None
         while self._behind:
             self._file.append(self._behind[0])

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,26 +174,22 @@ def locate(
     yield from ((held, field_of_view) for held in waiting)
 
 
-def collect(
-    located: Iterable[tuple[Sighted, FieldOfView | None]], *, batch: Callable[[], int]
-) -> Iterator[Collected]:
-    """The frames of ``batch()`` pictures at a time, the last time of what is left. It is asked as a batch begins."""
+def collect(located: Iterable[tuple[Sighted, FieldOfView | None]], *, batch: int) -> Iterator[Collected]:
+    """Group frames so that each group holds ``batch`` pictures; the last group holds what is left."""
     frames: list[Prepared] = []
     pictures: list[Sighted] = []
-    size = 0
     box: FieldOfView | None = None
     for one, box in located:
-        size = size or batch()
         if one.picture is None:
             frames.append(Prepared(one.index, None, one.detail, one.duplicate_of))
         else:
             frames.append(Prepared(one.index, len(pictures)))
             pictures.append(one)
-        if len(pictures) == size or len(frames) >= _MOST_EMPTY * size:
-            yield Collected(frames, pictures, box, size)
-            frames, pictures, size = [], [], 0
+        if len(pictures) == batch or len(frames) >= _MOST_EMPTY * batch:
+            yield Collected(frames, pictures, box, batch)
+            frames, pictures = [], []
     if frames:
-        yield Collected(frames, pictures, box, size)
+        yield Collected(frames, pictures, box, batch)
 
 
 def prepare(collected: Collected, spec: InputSpec, buffers: Buffers) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from .containers import Container
 from .errors import UsageError
 from .gate import check_threshold
 from .landmarks import check_landmarks
-from .pending import Pending
+from .parallel import start
 from .sources import scan
 
 __all__ = ["SURVEY_OPTIONS", "Survey", "survey_recording"]
@@ -35,14 +36,14 @@ class Survey:
 
     container: Container
     wanted: range
-    digest: Pending[str]
+    digest: Future[str]
     landmarks: dict[str, float]
     options: dict[str, Any]
 
     @property
     def sha256(self) -> str:
         """Of the recording; waits until it is worked out. Raises ``InputError`` where a file is gone."""
-        return self.digest.value
+        return self.digest.result()
 
     def identify(self, backend: Backend) -> dict[str, Any]:
         """All that the answers of a run depend on, JSON values; waits for ``sha256``."""
@@ -88,7 +89,7 @@ def survey_recording(
     wanted = choose_frames(container, start_s, end_s, every)
     marks = check_landmarks(landmarks or {}, last_s=max(container.times_s[-1], container.duration_s or 0.0))
     # The whole file is read for it, so nothing waits; of a short one it is there before the first frame.
-    digest = Pending(container.digest, name="digest")
+    digest = start(container.digest, name="digest")
     options = {
         "capture_fps": capture_fps,
         "end_s": end_s,

@@ -65,7 +65,7 @@ def test_an_earlier_study_is_only_replaced_on_request(call, exam: Path, red_mode
 def test_the_gate_is_off_unless_asked_for(
     call, plain: Path, model: Path, flag: str, gate: float | None
 ) -> None:
-    assert call("run", plain, "--model", model, "--out", "out", flag, "--no-autotune").code == 0
+    assert call("run", plain, "--model", model, "--out", "out", flag).code == 0
     assert check_files(Path("out"))["tool"]["options"]["gate"] == gate
     timing = json.loads(Path("out/timing.json").read_text("utf-8"))
     assert timing["workers"] >= 1

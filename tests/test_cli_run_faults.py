@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import damage
 import numpy as np
 import pytest
 from cli_calls import check_files, check_refused
+from thread_checks import threads_left
 from tiny_model import write_tiny_model
 
 from capsule_edge.runtime.locks import lock_folder
@@ -216,7 +216,7 @@ def test_control_c_leaves_nothing(call, exam: Path, red_model: Path, monkeypatch
     assert len(batches) == 2
     assert [path.name for path in Path("all").iterdir()] == ["exam"]
     assert [path.name for path in Path("all/exam").iterdir()] == [JOURNAL]
-    assert not any(thread.name in ("decode", "lane", "infer") for thread in threading.enumerate())
+    assert threads_left() == []
 
 
 def test_a_full_disk_leaves_what_is_answered(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from red_model import view, write_exam, write_red_model
+from thread_checks import threads_left
 
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError
@@ -41,16 +42,12 @@ def result(study: Study) -> tuple[dict[str, Any], str]:
     return study_document(study), frames_csv(study.frames, study.model)
 
 
-def reading_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name in ("decode", "lane", "infer")]
-
-
 def test_several_threads_read_at_once(red: Reader, exam: Path) -> None:
     alone = result(red.read(exam))
     with ThreadPoolExecutor(4) as pool:
         studies = list(pool.map(lambda _: red.read(exam), range(8)))
     assert all(result(study) == alone for study in studies)
-    assert reading_threads() == []
+    assert threads_left() == []
 
 
 def test_streams_and_recordings_at_once(red: Reader, exam: Path) -> None:
@@ -92,7 +89,7 @@ def test_what_a_callback_raises_ends_the_reading(red: Reader, exam: Path) -> Non
 
     with pytest.raises(ZeroDivisionError, match="of the listener"):
         red.read(exam, on_frame=fail)
-    assert reading_threads() == []
+    assert threads_left() == []
 
 
 # From an event loop.
@@ -145,7 +142,7 @@ def test_a_cancelled_task_leaves_no_thread(red: Reader, exam: Path) -> None:
         go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert reading_threads() == []
+        assert threads_left() == []
         return seen
 
     assert len(asyncio.run(work())) < FRAMES

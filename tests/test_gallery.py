@@ -24,7 +24,7 @@ from capsule_edge.runtime.following import Follower
 from capsule_edge.runtime.frames import FrameTable
 from capsule_edge.runtime.gallery import Gallery, candidates, unpack
 from capsule_edge.runtime.illustration import illustrate
-from capsule_edge.runtime.pipeline import FixedPlan
+from capsule_edge.runtime.pipeline import Plan
 from capsule_edge.runtime.preprocess import preprocess_planes
 from capsule_edge.runtime.spec import ModelSpec, OperatingPoint
 from capsule_edge.runtime.stages import Sighted
@@ -106,7 +106,7 @@ def test_peaks_are_packed_once_and_not_decoded_again(
     packed = mock.Mock(side_effect=gallery.pack)
     monkeypatch.setattr(gallery, "pack", packed)
     monkeypatch.setattr(illustration, "fetch", refuse)
-    plan = FixedPlan(2, size=batch)
+    plan = Plan(2, batch)
     with Reader.open(write_red_model(tmp_path / "red.onnx"), plan=plan) as reader:
         study = reader.read(exam)
     assert len(study.events) == len(study.thumbnails) == packed.call_count == events

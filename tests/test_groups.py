@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,13 +13,14 @@ from typing import Any
 import damage
 import numpy as np
 import pytest
+from thread_checks import no_thread_left
 from tiny_model import tiny_spec
 
 from capsule_edge.runtime import ffmpeg, groups, pipeline, video
 from capsule_edge.runtime.containers import Container, scan
 from capsule_edge.runtime.contract import Answer
 from capsule_edge.runtime.groups import find_groups
-from capsule_edge.runtime.pipeline import FixedPlan, answer_frames
+from capsule_edge.runtime.pipeline import Plan, answer_frames
 from capsule_edge.runtime.preprocess import FieldOfView
 from capsule_edge.runtime.video import decode
 
@@ -72,7 +72,7 @@ def told(
         container,
         range(container.present) if wanted is None else wanted,
         Checksum(),
-        FixedPlan(lanes, size),
+        Plan(lanes, size),
         done=done,
         gate=gate,
         field_of_view=box,
@@ -98,10 +98,6 @@ def account(container: Container, lanes: int) -> list[tuple[Any, ...]]:
 def by_one_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first packet to the last."""
     monkeypatch.setattr(groups._Units, "of", lambda *_: None)
-
-
-def no_thread_left() -> bool:
-    return not {thread.name for thread in threading.enumerate()} & {"read", "decode", "infer"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -259,7 +255,7 @@ def test_flips_in_a_real_recording_are_told_alike(tmp_path: Path, monkeypatch: p
 
 def test_closing_early_leaves_no_thread(tmp_path: Path) -> None:
     container = scan(damage.encode(tmp_path / "h264.mp4"))
-    answers = answer_frames(container, range(60), Checksum(), FixedPlan(3, 4))
+    answers = answer_frames(container, range(60), Checksum(), Plan(3, 4))
     assert next(answers).frames[0].index == 0
     answers.close()
     assert no_thread_left()
@@ -291,17 +287,17 @@ def test_what_has_begun_is_closed_before_the_file(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(groups, "open_recording", open_watched)
     # A frame at once, of which four may wait: the only thread does not come to the second group.
     monkeypatch.setattr(pipeline, "_MOST_GATHERED", 1)
-    answers = answer_frames(container, range(60), Checksum(), FixedPlan(1, 1))
+    answers = answer_frames(container, range(60), Checksum(), Plan(1, 1))
     next(answers)
     assert 20 in begun
     answers.close()
     assert told == [set()]
 
-    class Refusing(FixedPlan):
-        def workers(self) -> int:
-            raise ValueError("no plan")
+    class Refusing(Checksum):
+        def run(self, pixels: Any) -> Any:
+            raise ValueError("no answer")
 
     # The error refers to all that it went through.
-    with pytest.raises(ValueError, match="no plan"):
-        next(answer_frames(container, range(60), Checksum(), Refusing(1)))
+    with pytest.raises(ValueError, match="no answer"):
+        next(answer_frames(container, range(60), Refusing(), Plan(1, 1)))
     assert told == [set()] * 2

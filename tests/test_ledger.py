@@ -18,7 +18,7 @@ from tiny_model import write_tiny_model
 
 from capsule_edge.runtime import Reader, groups
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.pipeline import FixedPlan
+from capsule_edge.runtime.pipeline import Plan
 from capsule_edge.runtime.study import STATUSES, Study
 from capsule_edge.runtime.video import Container, scan
 
@@ -63,8 +63,8 @@ def made(tmp_path_factory: pytest.TempPathFactory):
 def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Reader]]:
     """One thread with small batches, and several with large ones and several decoders."""
     model = write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-    plans = (FixedPlan(1, 3), FixedPlan(4, 16))
-    opened = [Reader.open(model, plan=plan, threads=plan.most_workers) for plan in plans]
+    plans = (Plan(1, 3), Plan(4, 16))
+    opened = [Reader.open(model, plan=plan, threads=plan.workers) for plan in plans]
     with pytest.MonkeyPatch.context() as patch:
         # Also these short files fall into groups.
         patch.setattr(groups, "_SHORTEST", 1)

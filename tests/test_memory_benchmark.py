@@ -35,7 +35,7 @@ def test_pictures_are_let_go_without_the_garbage_collector(gate: float | None, t
     before = pictures_held()
     gc.disable()
     try:
-        with Reader.open(model, autotune=False) as reader:
+        with Reader.open(model) as reader:
             study = reader.read(recording, gate=gate)
         assert len(study.frames) == 60
         # A circle of references would keep all sixty.

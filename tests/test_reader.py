@@ -21,7 +21,7 @@ from capsule_edge.runtime import Reader, ffmpeg, groups, shipped, stages
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.illustration import illustrate
 from capsule_edge.runtime.outputs import prepare_folder, write_study
-from capsule_edge.runtime.pipeline import FixedPlan
+from capsule_edge.runtime.pipeline import Plan
 from capsule_edge.runtime.preprocess import FieldOfView, preprocess
 from capsule_edge.runtime.stages import FIELD_FRAMES
 from capsule_edge.runtime.study import STATUSES, Study
@@ -169,7 +169,7 @@ def test_batch_and_threads_change_no_byte(exam: Path, tmp_path: Path, size: int)
     model = write_tiny_model(tmp_path / "tiny.onnx", gain=8.0)
 
     def files(threads: int, size: int = 16) -> dict[str, bytes]:
-        with Reader.open(model, plan=FixedPlan(threads or 2, size)) as opened:
+        with Reader.open(model, plan=Plan(threads or 2, size)) as opened:
             study = opened.read(damaged)
         assert study.ledger.corrupt
         paths = write_study(

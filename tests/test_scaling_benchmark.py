@@ -12,9 +12,9 @@ from red_model import write_exam, write_red_model
 from tiny_model import write_tiny_model
 
 from capsule_edge.benchmarks import machine, reading, scaling
+from capsule_edge.benchmarks.all import resize_input
 from capsule_edge.benchmarks.plots import plot_scaling
 from capsule_edge.benchmarks.reference_exam import cut_recording
-from capsule_edge.benchmarks.resized import resize_input
 from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import BackendError, InputError, ModelError, OutputError, UsageError
 from capsule_edge.runtime.shipped import default_model
