@@ -21,11 +21,12 @@ from pathlib import Path
 import onnxruntime
 
 from capsule_edge.benchmarks.instructions import count_frame, find_lack
-from capsule_edge.export.graph_checks import count_operators
+from capsule_edge.export.verify.graph_checks import count_operators
 from capsule_edge.runtime import Reader, write_study
-from capsule_edge.runtime.outputs import FILES, prepare_folder
 from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
 from capsule_edge.runtime.reader import default_model
+from capsule_edge.runtime.results import prepare_folder
+from capsule_edge.runtime.results.files import FILES
 
 BASELINE = Path(__file__).with_name("counts.json")
 FRAMES = 120

@@ -28,9 +28,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError, ModelError, OutputError, UsageError
-from capsule_edge.runtime.spec import METADATA_KEY
+from capsule_edge.runtime.inference import METADATA_KEY, open_model
 
 from .architectures import read_certified
 from .machine import describe_machine, load_now, time_of_others

@@ -2,10 +2,10 @@
 
     python -m capsule_edge.benchmarks.architectures [ARCHITECTURE:SIZE]... [--work DIR] [--rounds 120]
 
-Makes untrained model files (``capsule_edge.export.untrained``, needs the extra ``train``), then measures one frame on
-one thread: FP32 and INT8 in onnxruntime and INT8 in OpenVINO take turns, network after network, several times over. So
-a network's files are called again and again, as in reading, and what else the machine does falls on all networks. Ends
-in one line of JSON. Accuracy is of the models that were trained: ``read_accuracy``.
+Makes untrained model files (``capsule_edge.export.tools.untrained``, needs the extra ``train``), then measures one
+frame on one thread: FP32 and INT8 in onnxruntime and INT8 in OpenVINO take turns, network after network, several
+times over. Other work on the machine then slows all networks alike. Ends in one line of JSON. The accuracies are those
+of trained models: ``read_accuracy``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from capsule_edge.runtime.backends import BACKENDS, open_model
 from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.inference import BACKENDS, open_model
 
 from .documents import to_table
 from .latency import measure_both, summarise
@@ -70,7 +70,7 @@ def make_networks(networks: Sequence[str], folder: Path) -> list[Figures]:
 
     Raises ``InputError`` with where to look when that fails.
     """
-    words = [sys.executable, "-m", "capsule_edge.export.untrained", str(folder), *networks]
+    words = [sys.executable, "-m", "capsule_edge.export.tools.untrained", str(folder), *networks]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     if done.returncode != 0:
         raise InputError("the untrained models could not be made", hint="the line before says why")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.errors import UsageError
+from capsule_edge.runtime.inference import Backend, open_model
 
 from .latency import find_steady, measure_both, open_each, summarise
 from .machine import describe_machine

@@ -42,7 +42,7 @@ _CALLS = 8
 _CODE = f"""
 import ctypes, gc, sys
 import numpy as np
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.inference.engines import open_model
 marks = ctypes.CDLL(sys.argv[1])
 model = open_model(sys.argv[2], backend=sys.argv[3], threads=1)
 side = model.spec.input.size

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.backends import BACKENDS, Backend, find_format, open_model
+from capsule_edge.runtime.inference import BACKENDS, Backend, find_format, open_model
 
 from .machine import describe_machine
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.cpu import describe_cpu
+from capsule_edge.runtime.diagnostics import describe_cpu
 from capsule_edge.runtime.errors import UsageError
 
 __all__ = ["describe_machine", "limit_cores", "load_now", "memory_now", "peak_memory", "time_of_others"]

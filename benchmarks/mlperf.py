@@ -24,10 +24,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from capsule_edge.evaluation.classification import check_labels, load_frames
 from capsule_edge.evaluation.datasets import Dataset, load_dataset
-from capsule_edge.evaluation.predict import check_labels, load_frames
-from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.errors import InputError, OutputError, PackageError, UsageError
+from capsule_edge.runtime.inference import Backend, open_model
 
 from .machine import describe_machine
 

@@ -31,10 +31,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.backends import Format, find_format, installed_backends, open_model, readers_of
-from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.errors import UsageError
-from capsule_edge.runtime.spec import Precision
+from capsule_edge.runtime.inference import (
+    Format,
+    Precision,
+    find_format,
+    installed_backends,
+    open_model,
+    readers_of,
+)
+from capsule_edge.runtime.recording import scan
 
 from .machine import describe_machine
 from .reading import find_view, read_afresh

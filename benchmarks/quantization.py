@@ -2,7 +2,7 @@
 
     python -m capsule_edge.benchmarks.quantization VARIANTS --data DIR [--split val] [--update FILE.md]
 
-``VARIANTS`` is a folder that ``capsule_edge.export.variants`` wrote. Labels are answered by onnxruntime and LiteRT;
+``VARIANTS`` is a folder that ``capsule_edge.export.tools.variants`` wrote. onnxruntime and LiteRT answer the labels;
 latency is measured for every file on every engine that reads it, all interleaved in one run for each number of threads.
 Ends in one line of JSON.
 """
@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from capsule_edge.evaluation.classification import Score, score_files
 from capsule_edge.evaluation.datasets import Dataset, load_dataset
-from capsule_edge.evaluation.variants import Score, score_files
-from capsule_edge.runtime.backends import BACKENDS, installed_backends, open_model
-from capsule_edge.runtime.cpu import describe_cpu
+from capsule_edge.runtime.diagnostics import describe_cpu
 from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.inference import BACKENDS, installed_backends, open_model
 
 from .documents import to_table, update_document
 from .latency import measure, open_each, summarise
@@ -48,7 +48,7 @@ def find_variants(folder: Path) -> list[Path]:
     if not (folder / _FIRST).is_file():
         raise InputError(
             f"{folder} holds no {_FIRST}",
-            hint="make the variants with python -m capsule_edge.export.variants",
+            hint="make the variants with python -m capsule_edge.export.tools.variants",
         )
     files = [path for path in folder.iterdir() if path.suffix in (".onnx", ".tflite")]
     order = list(_NAMES)

@@ -25,12 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from capsule_edge.runtime.backends import find_format, open_model, readers_of
 from capsule_edge.runtime.errors import BackendError, OutputError, UsageError
-from capsule_edge.runtime.gate import THRESHOLD
-from capsule_edge.runtime.outputs import write_study
+from capsule_edge.runtime.inference import find_format, open_model, readers_of
+from capsule_edge.runtime.preprocessing import THRESHOLD
 from capsule_edge.runtime.reader import Reader
-from capsule_edge.runtime.runs import open_run
+from capsule_edge.runtime.results import open_run, write_study
 from capsule_edge.runtime.study import Study
 
 from .machine import describe_machine, limit_cores, memory_now, peak_memory

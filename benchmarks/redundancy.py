@@ -22,17 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.accounts import list_frames
-from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_events, median_frame_distance
-from capsule_edge.runtime.gate import mark_duplicates, measure
-from capsule_edge.runtime.groups import group_numbers
+from capsule_edge.runtime.inference import Backend, default_model, open_model
 from capsule_edge.runtime.pipeline import Plan, answer_frames, count_cores
-from capsule_edge.runtime.shipped import default_model
-from capsule_edge.runtime.sources import sight
-from capsule_edge.runtime.stages import Sighted, locate
-from capsule_edge.runtime.video import Container, scan
+from capsule_edge.runtime.preprocessing import Sighted, locate, mark_duplicates, measure
+from capsule_edge.runtime.recording import Container, group_numbers, scan, sight
+from capsule_edge.runtime.study import list_frames
 
 from .reference_exam import find_recordings
 

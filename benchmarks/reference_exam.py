@@ -23,10 +23,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.colours import to_rgb
-from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.errors import UsageError
-from capsule_edge.runtime.video import decode
+from capsule_edge.runtime.recording import decode, scan, to_rgb
 
 __all__ = ["FRAMES", "RECORDINGS", "SIDE", "cut_recording", "find_recordings", "write_exam"]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.errors import OutputError, UsageError
+from capsule_edge.runtime.recording import scan
 
 from .machine import describe_machine
 from .reading import read_afresh

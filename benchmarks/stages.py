@@ -25,17 +25,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.events import find_events, median_frame_distance
-from capsule_edge.runtime.gate import THRESHOLD, mark_duplicates
-from capsule_edge.runtime.groups import find_groups
-from capsule_edge.runtime.outputs import write_study
+from capsule_edge.runtime.inference import Backend, default_model, open_model
 from capsule_edge.runtime.pipeline import Plan, answer_frames
+from capsule_edge.runtime.preprocessing import THRESHOLD, Buffers, collect, locate, mark_duplicates, prepare
 from capsule_edge.runtime.reader import Reader
-from capsule_edge.runtime.shipped import default_model
-from capsule_edge.runtime.sources import sight
-from capsule_edge.runtime.stages import Buffers, collect, locate, prepare
-from capsule_edge.runtime.video import Container, scan
+from capsule_edge.runtime.recording import Container, find_groups, scan, sight
+from capsule_edge.runtime.results import write_study
 
 from .machine import describe_machine, limit_cores
 

@@ -20,7 +20,7 @@ __all__ = ["measure_startup"]
 _CODE = """
 import json, sys, time
 import numpy as np
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.inference.engines import open_model
 path, backend, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 started = time.perf_counter()
 model = open_model(path, backend=backend, threads=1)

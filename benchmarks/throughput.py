@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from capsule_edge.runtime.backends import Backend
+from capsule_edge.runtime.inference import Backend
 
 __all__ = ["measure_throughput"]
 

@@ -16,7 +16,7 @@ from ._printing import console, number, table
 if TYPE_CHECKING:
     from capsule_edge.runtime import Reader, Study
     from capsule_edge.runtime.phantom import Phantom
-    from capsule_edge.runtime.runs import Run
+    from capsule_edge.runtime.results import Run
 
 __all__ = ["match_planted", "run_demo"]
 
@@ -31,7 +31,7 @@ def run_demo(
     import os
 
     from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
-    from capsule_edge.runtime.runs import open_run
+    from capsule_edge.runtime.results import open_run
 
     phantom = Phantom(DEMO_SEED)
     recording, earlier = folder / "phantom.mp4", folder / ".phantom.mp4.earlier"
@@ -94,7 +94,7 @@ def _seen(reader: Reader) -> str:
 
 
 def _print_planted(found: Sequence[dict[str, Any]]) -> None:
-    from capsule_edge.runtime.clocks import clock
+    from capsule_edge.runtime.recording import clock
 
     rows = table("planted", "from", "to", "found as event", "overlap (IoU)")
     for entry in found:

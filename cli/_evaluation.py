@@ -92,6 +92,6 @@ def warn_left_out(dataset: Dataset, skipped: Sequence[str]) -> None:
 def warn_of_overlap(overlap: Mapping[str, int] | None, frames: int) -> None:
     """Says on stderr where frames are of videos that the model was trained on."""
     if overlap is not None and overlap["frames"]:
-        from capsule_edge.evaluation.training_videos import describe_overlap
+        from capsule_edge.evaluation.datasets import describe_overlap
 
         click.echo(f"warning: {describe_overlap(overlap, frames)}", err=True)

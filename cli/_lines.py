@@ -17,9 +17,7 @@ from capsule_edge.runtime.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from capsule_edge.runtime import Reader
-    from capsule_edge.runtime.feeds import Feed
-    from capsule_edge.runtime.lines import Lines
-    from capsule_edge.runtime.live import Live
+    from capsule_edge.runtime.streaming import Feed, Lines, Live
 
 __all__ = ["STDIN", "begin_lines", "check_options", "live_address", "read_live", "read_stdin", "watch_pipe"]
 
@@ -67,7 +65,7 @@ def _check_alone(videos: Sequence[Path], name: str, *, jsonl: bool, options: Map
 
 def begin_lines(reader: Reader, recording: str) -> Lines:
     """The lines of one recording, with their first."""
-    from capsule_edge.runtime.lines import Lines
+    from capsule_edge.runtime.streaming import Lines
 
     lines = Lines(sys.stdout, recording, reader.spec)
     lines.start(model_sha256=reader.model_sha256, backend=reader.backend_name)
@@ -76,7 +74,7 @@ def begin_lines(reader: Reader, recording: str) -> Lines:
 
 def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
     """Answer the frames on stdin; returns the exit code."""
-    from capsule_edge.runtime.feeds import parse_feed
+    from capsule_edge.runtime.streaming import parse_feed
 
     kind = parse_feed(feed)
     if sys.stdin.isatty():
@@ -86,7 +84,7 @@ def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
 
 def read_live(reader: Reader, address: str, capture_fps: float | None, patience_s: float) -> int:
     """Answer the frames of a network camera or stream until it ends or is stopped; returns the exit code."""
-    from capsule_edge.runtime.live import Live
+    from capsule_edge.runtime.streaming import Live
 
     feed = Live(address, patience_s=patience_s)
     with _stopped_by_signals(feed):
@@ -120,7 +118,7 @@ def _stopped_by_signals(feed: Live) -> Iterator[None]:
 
 
 def _read_feed(reader: Reader, kind: Feed, name: str, capture_fps: float | None) -> int:
-    from capsule_edge.runtime.pipes import read_pipe
+    from capsule_edge.runtime.streaming import read_pipe
 
     lines = begin_lines(reader, name)
     with _interruptible(), watch_pipe("what is still to come is lost"):
@@ -141,7 +139,7 @@ def live_address(path: Path) -> str | None:
     """The address of a network source, where ``path`` is one; nothing heavy is loaded for what has no colon."""
     if ":" not in str(path):
         return None
-    from capsule_edge.runtime.live import live_address
+    from capsule_edge.runtime.streaming import live_address
 
     return live_address(path)
 

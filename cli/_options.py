@@ -11,7 +11,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 
 def read_clock(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:
     """A callback: seconds of a recording, given as such or as ``hh:mm:ss``. Raises ``UsageError`` for anything else."""
-    from capsule_edge.runtime.clocks import parse_clock
+    from capsule_edge.runtime.recording import parse_clock
 
     name = option.opts[0].lstrip("-")
     return None if text is None else parse_clock(text, name=name, hint=f"for example --{name} 00:41:10")

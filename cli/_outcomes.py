@@ -13,7 +13,7 @@ from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
     from capsule_edge.runtime import Study
-    from capsule_edge.runtime.lines import Lines
+    from capsule_edge.runtime.streaming import Lines
 
 __all__ = ["Outcome", "failure", "print_json", "print_outcome", "tell_outcome", "worst_code"]
 
@@ -50,7 +50,7 @@ def worst_code(outcomes: Sequence[Outcome]) -> int:
 
 def print_json(outcomes: Sequence[Outcome], exit_code: int, **more: Any) -> None:
     """One document; ``error`` is that of the first recording that failed, and absent where none did."""
-    from capsule_edge.runtime.outputs import study_document
+    from capsule_edge.runtime.results import study_document
 
     recordings: list[dict[str, Any]] = []
     for outcome in outcomes:
@@ -70,8 +70,8 @@ def print_json(outcomes: Sequence[Outcome], exit_code: int, **more: Any) -> None
 
 
 def print_outcome(outcome: Outcome) -> None:
-    from capsule_edge.runtime.clocks import clock
-    from capsule_edge.runtime.ranking import FIRST, rank_events
+    from capsule_edge.runtime.events import FIRST, rank_events
+    from capsule_edge.runtime.recording import clock
 
     study = outcome.study
     if outcome.earlier is not None:

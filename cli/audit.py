@@ -41,7 +41,7 @@ def command(
     with progress("reading", len({sample.file for sample in listing.samples})) as advance:
         document = audit(listing, split=split, advance=advance)
     if page is not None:
-        from capsule_edge.evaluation.audit_report import write_audit
+        from capsule_edge.evaluation.audit import write_audit
 
         click.echo(f"wrote {write_audit(document, listing.root, page)}", err=True)
     if as_json:
@@ -53,7 +53,7 @@ def command(
 
 
 def _print(document: dict[str, Any]) -> None:
-    from capsule_edge.evaluation.audit_report import MEANING
+    from capsule_edge.evaluation.audit import MEANING
 
     screen, data, images = console(), document["data"], document["images"]
     screen.print(

@@ -91,8 +91,7 @@ def _measure(
     models: tuple[Path, ...], backends: tuple[str, ...], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     from capsule_edge.benchmarks.bench import BenchOptions, run_bench
-    from capsule_edge.runtime.backends import installed_backends
-    from capsule_edge.runtime.shipped import default_model
+    from capsule_edge.runtime.inference import default_model, installed_backends
 
     def tell(what: str) -> None:
         click.echo(what, err=True)
@@ -124,8 +123,8 @@ def _write(document: Mapping[str, Any], out: Path, accuracy: Mapping[str, float]
 
     from capsule_edge.benchmarks.plots import PLOTS, plot_result
     from capsule_edge.benchmarks.tables import render_markdown
-    from capsule_edge.runtime.commit import commit_files
     from capsule_edge.runtime.errors import OutputError
+    from capsule_edge.runtime.results import commit_files
 
     text = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
     files = {"bench.json": text.encode(), "bench.md": render_markdown(document).encode()}

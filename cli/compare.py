@@ -61,11 +61,15 @@ def command(
 
     require("sklearn")
     from capsule_edge.evaluation._files import check_free
-    from capsule_edge.evaluation.certificate import certificate_stem, write_certificate
-    from capsule_edge.evaluation.compare import compare_models, compare_table
     from capsule_edge.evaluation.datasets import load_dataset
-    from capsule_edge.runtime.backends import open_model
+    from capsule_edge.evaluation.parity import (
+        certificate_stem,
+        compare_models,
+        compare_table,
+        write_certificate,
+    )
     from capsule_edge.runtime.errors import GateError, UsageError
+    from capsule_edge.runtime.inference import open_model
 
     is_table = a.suffix.lower() == ".csv"
     if is_table and recordings:
@@ -105,7 +109,7 @@ def command(
 
 
 def _print(certificate: dict[str, Any]) -> None:
-    from capsule_edge.evaluation.training_videos import describe_overlap
+    from capsule_edge.evaluation.datasets import describe_overlap
 
     screen = console()
     data, models = certificate["data"], certificate["models"]

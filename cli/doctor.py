@@ -12,7 +12,7 @@ from ._options import json_option
 from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
-    from capsule_edge.runtime.contract import Backend
+    from capsule_edge.runtime.inference import Backend
 
 _WRONG = 1
 _BATCH = 16
@@ -31,8 +31,8 @@ def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_js
     Of MODEL..., or the installed model, every backend that reads the file is tried. Exit code 1 when one of them
     answers wrongly.
     """
-    from capsule_edge.runtime.cpu import describe_cpu
-    from capsule_edge.runtime.shipped import default_model
+    from capsule_edge.runtime.diagnostics import describe_cpu
+    from capsule_edge.runtime.inference import default_model
 
     paths = list(models) or [default_model()]
     opened = [model for path in paths for model in _open_each(path)]
@@ -56,8 +56,8 @@ def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_js
 
 def _open_each(path: Path) -> list[Backend]:
     """The file on each backend installed that reads it; where there is none, the error says what to install."""
-    from capsule_edge.runtime.backends import find_format, installed_backends, open_model, readers_of
     from capsule_edge.runtime.errors import ModelError
+    from capsule_edge.runtime.inference import find_format, installed_backends, open_model, readers_of
 
     if not path.is_file():
         raise ModelError(f"no model file at {path}")
@@ -69,9 +69,14 @@ def _open_each(path: Path) -> list[Backend]:
 def _examine(model: Backend, *, given: bool) -> dict[str, Any]:
     from importlib.metadata import version
 
-    from capsule_edge.runtime.backends import BACKENDS
-    from capsule_edge.runtime.golden import golden_frames, know_answers, replay
-    from capsule_edge.runtime.saturation import answers_wrongly_here, saturates_here
+    from capsule_edge.runtime.diagnostics import (
+        answers_wrongly_here,
+        golden_frames,
+        know_answers,
+        replay,
+        saturates_here,
+    )
+    from capsule_edge.runtime.inference import BACKENDS
 
     frames = golden_frames(model.spec.input)
     found = replay(model, frames, know_answers(model.path, model.sha256, frames))
@@ -103,7 +108,7 @@ def _time(opened: Sequence[Backend], results: Sequence[dict[str, Any]], rounds: 
 
 
 def _not_tried(paths: Sequence[Path]) -> list[dict[str, str]]:
-    from capsule_edge.runtime.backends import BACKENDS, find_format
+    from capsule_edge.runtime.inference import BACKENDS, find_format
 
     formats = {find_format(path) for path in paths}
     missing = []

@@ -43,14 +43,12 @@ def command(
     from capsule_edge.evaluation._extras import require
 
     require("sklearn")
-    from capsule_edge.evaluation import predict as tables
     from capsule_edge.evaluation._files import check_free
-    from capsule_edge.evaluation.compare import describe_model
-    from capsule_edge.evaluation.datasets import describe, load_dataset
-    from capsule_edge.evaluation.metrics import evaluate
-    from capsule_edge.evaluation.report import SIGN, write_report
-    from capsule_edge.evaluation.training_videos import training_overlap
-    from capsule_edge.runtime.backends import open_model
+    from capsule_edge.evaluation.classification import SIGN, evaluate, write_report
+    from capsule_edge.evaluation.classification import predictions as tables
+    from capsule_edge.evaluation.datasets import describe, load_dataset, training_overlap
+    from capsule_edge.evaluation.parity import describe_model
+    from capsule_edge.runtime.inference import open_model
 
     if out is not None:
         check_free(out, SIGN, overwrite=overwrite)
@@ -80,7 +78,7 @@ def command(
 
 
 def _warn_of_leak(root: Path, split: str | None) -> None:
-    from capsule_edge.evaluation.audit_tables import shared_videos
+    from capsule_edge.evaluation.audit import shared_videos
     from capsule_edge.evaluation.datasets import list_samples
 
     if split is not None and (shared := shared_videos(list_samples(root).samples, split)):
@@ -93,7 +91,7 @@ def _warn_of_leak(root: Path, split: str | None) -> None:
 
 
 def _print(document: dict[str, Any]) -> None:
-    from capsule_edge.evaluation.training_videos import describe_overlap
+    from capsule_edge.evaluation.datasets import describe_overlap
 
     screen = console()
     model, data = document["model"], document["data"]

@@ -96,7 +96,7 @@ def command(
 
 
 def _frames(images: Sequence[Path], skipped: list[str]) -> Iterator[tuple[Path, npt.NDArray[np.uint8]]]:
-    from capsule_edge.evaluation.samples import read_frame
+    from capsule_edge.evaluation.datasets import read_frame
 
     for path in images:
         try:
@@ -114,7 +114,7 @@ def _maps(
 ) -> tuple[list[tuple[str, list[Tile]]], list[dict[str, Any]]]:
     from capsule_edge.evaluation.contact_sheet import Tile, overlay
     from capsule_edge.evaluation.explain import chosen_labels, explain
-    from capsule_edge.runtime.backends import open_model
+    from capsule_edge.runtime.inference import open_model
 
     opened = open_model(model, backend=backend)
     chosen_labels(opened.spec, labels)
@@ -146,7 +146,7 @@ def _layers(
     from capsule_edge.evaluation.contact_sheet import Tile, channel_grid, overlay
     from capsule_edge.evaluation.explain import chosen_labels
     from capsule_edge.export.run_folder import load_fp32
-    from capsule_edge.runtime.preprocess import preprocess
+    from capsule_edge.runtime.preprocessing import preprocess
     from capsule_edge.train.grad_cam import feature_maps, grad_cam, probabilities, stage_layers
 
     keras, spec = load_fp32(run)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @json_option
 def command(model: Path, backend: str, as_json: bool) -> None:
     """Print the ModelSpec that MODEL carries and the summary of its parity certificates."""
-    from capsule_edge.runtime.backends import open_model
+    from capsule_edge.runtime.inference import open_model
 
     opened = open_model(model, backend=backend)
     document = {

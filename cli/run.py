@@ -22,8 +22,8 @@ from ._outcomes import Outcome, failure, print_json, tell_outcome, worst_code
 
 if TYPE_CHECKING:
     from capsule_edge.runtime import Reader, Study
-    from capsule_edge.runtime.lines import Lines
-    from capsule_edge.runtime.runs import Run
+    from capsule_edge.runtime.results import Run
+    from capsule_edge.runtime.streaming import Lines
 
 _NOT_WHOLE = 3
 _DEMO_FOLDER = "capsule-edge-demo"
@@ -131,10 +131,10 @@ def command(
     if demo and (resume or jsonl):
         raise click.UsageError("--demo is read whole, without --resume and --jsonl", context)
     check_options(videos, jsonl=jsonl, as_json=as_json, feed=feed, options=context.params)
-    from capsule_edge.runtime.gate import THRESHOLD
-    from capsule_edge.runtime.landmarks import parse_landmarks
+    from capsule_edge.runtime.events import parse_landmarks
+    from capsule_edge.runtime.preprocessing import THRESHOLD
     from capsule_edge.runtime.reader import Reader
-    from capsule_edge.runtime.runs import open_run
+    from capsule_edge.runtime.results import open_run
 
     options["gate"] = THRESHOLD if gate else None
     # "." and ".." have no name for the study and its folder to bear.
@@ -183,7 +183,7 @@ def command(
 def _folders(videos: Sequence[Path], out: Path | None) -> list[Path]:
     """Where each recording's results go. Raises ``UsageError`` when two would go to the same folder."""
     from capsule_edge.runtime.errors import UsageError
-    from capsule_edge.runtime.sources import study_name
+    from capsule_edge.runtime.recording import study_name
 
     if out is not None and len(videos) == 1:
         return [out]
@@ -211,7 +211,7 @@ def _read(
     *,
     resumable: bool = True,
 ) -> Outcome:
-    from capsule_edge.runtime.outputs import write_study
+    from capsule_edge.runtime.results import write_study
 
     if run.finished is not None:
         if not reader.has_read(run.finished, video, **options):
@@ -258,7 +258,7 @@ def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: fl
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from capsule_edge.runtime.backends import BACKENDS
+    from capsule_edge.runtime.inference import BACKENDS
 
     engine = BACKENDS[study.backend].needs.replace("_", "-")
 

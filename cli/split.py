@@ -13,7 +13,7 @@ from ._options import json_option
 from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
-    from capsule_edge.evaluation.samples import Sample
+    from capsule_edge.evaluation.datasets import Sample
 
 
 @click.command(
@@ -52,8 +52,7 @@ def command(
     The folder of the file that is written is a data set for 'train', 'evaluate' and 'audit'. A file under two
     labels is left out. Where frames name no video there is no honest split, and the command refuses.
     """
-    from capsule_edge.evaluation import splits
-    from capsule_edge.evaluation.datasets import list_samples
+    from capsule_edge.evaluation.datasets import list_samples, splits
 
     if (folds is None) == (official is None):
         raise UsageError("one of --folds and --official is needed", hint="for instance --folds 5")

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from capsule_edge.runtime.commit import commit_files
 from capsule_edge.runtime.errors import OutputError
+from capsule_edge.runtime.results import commit_files
 
 __all__ = ["check_free", "write_together", "write_whole"]
 

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.backends import Backend
 from capsule_edge.runtime.errors import UsageError
-from capsule_edge.runtime.illustration import activation_map
-from capsule_edge.runtime.preprocess import FieldOfView, find_field_of_view, preprocess
-from capsule_edge.runtime.spec import ModelSpec
+from capsule_edge.runtime.events import activation_map
+from capsule_edge.runtime.inference import Backend, ModelSpec
+from capsule_edge.runtime.preprocessing import FieldOfView, find_field_of_view, preprocess
 
 __all__ = ["PICTURE_SIDE", "Explanation", "LabelMap", "chosen_labels", "explain"]
 

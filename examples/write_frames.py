@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 
 from capsule_edge.runtime import open_model
-from capsule_edge.runtime.preprocess import find_field_of_view, preprocess
-from capsule_edge.runtime.shipped import default_model
-from capsule_edge.runtime.video import decode, scan
+from capsule_edge.runtime.inference import default_model
+from capsule_edge.runtime.preprocessing import find_field_of_view, preprocess
+from capsule_edge.runtime.recording import decode
+from capsule_edge.runtime.recording.decoder import scan
 
 # What ``Reader.read`` finds the field of view in.
 FIELD_FRAMES = 32

@@ -15,27 +15,26 @@ from typing import Any
 
 import onnx
 
-from capsule_edge.evaluation.certificate import write_certificate
 from capsule_edge.evaluation.datasets import Dataset
-from capsule_edge.evaluation.parity import parity_summary, with_sha256
+from capsule_edge.evaluation.parity import parity_summary, with_sha256, write_certificate
 from capsule_edge.runtime.errors import ModelError, OutputError
-from capsule_edge.runtime.spec import ModelSpec
-from capsule_edge.train.kept_layers import keep_float
-from capsule_edge.train.qat import check_ranges
+from capsule_edge.runtime.inference import ModelSpec
+from capsule_edge.train.qat import check_ranges, keep_float
 
 from .certify import TABLE, Certificate, KerasBackend, certify_files
-from .graph_checks import GraphReport, check_int8_graph
-from .integers import IntegerModel, read_integers
-from .keras_models import ServingModel
-from .onnx_fp32 import build_fp32_onnx
-from .onnx_int8 import build_int8_onnx
-from .reference import check_layers, reference_runner
-from .restore import restore_layers
+from .fp32 import ServingModel, build_fp32_onnx, build_fp32_tflite
+from .int8 import (
+    IntegerModel,
+    build_int8_onnx,
+    build_int8_tflite,
+    check_layers,
+    read_integers,
+    reference_runner,
+)
+from .restore_float import restore_layers
 from .run_folder import Run, load_run
 from .runners import Runner, file_runner, keras_runner, open_file
-from .tflite_fp32 import build_fp32_tflite
-from .tflite_int8 import build_int8_tflite
-from .verify import Edge, check_outputs, compare_edges, draw_tree, replay
+from .verify import Edge, GraphReport, check_int8_graph, check_outputs, compare_edges, draw_tree, replay
 
 __all__ = ["FILES", "ExportReport", "export_run"]
 

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from capsule_edge.evaluation.compare import agree_on_events, describe_model, describe_table
+from capsule_edge.evaluation.classification import Predictions, predict, save_predictions
 from capsule_edge.evaluation.datasets import Dataset, describe
-from capsule_edge.evaluation.parity import certify
-from capsule_edge.evaluation.predict import Predictions, predict, save_predictions
-from capsule_edge.runtime.backends import Answer, Backend
+from capsule_edge.evaluation.parity import agree_on_events, certify, describe_model, describe_table
 from capsule_edge.runtime.errors import GateError
-from capsule_edge.runtime.spec import ModelSpec
+from capsule_edge.runtime.inference import Answer, Backend, ModelSpec
 
 from .runners import Frames
 

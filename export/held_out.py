@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from capsule_edge.evaluation.datasets import Dataset, load_training
-from capsule_edge.evaluation.splits import folds
-from capsule_edge.train import held_out
+from capsule_edge.evaluation.datasets import Dataset, folds, load_training
+from capsule_edge.train.data import held_out
 
 __all__ = ["frames_to_choose_on", "part"]
 

@@ -19,8 +19,9 @@ import numpy as np
 import tf_keras
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.spec import ModelSpec
-from capsule_edge.train import models, qat, weights
+from capsule_edge.runtime.inference import ModelSpec
+from capsule_edge.train.models import architectures, weights
+from capsule_edge.train.qat import quantised_model
 
 from .runners import Frames
 
@@ -47,7 +48,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
             f"{folder} holds no qat.weights.npz", hint="the training did not finish; continue it"
         )
     size = spec.input.size
-    quantised = qat.load_qat(folder / "qat.weights.npz", fp32)
+    quantised = quantised_model.load_qat(folder / "qat.weights.npz", fp32)
     frames = _frames(folder / "replay.npz", size)
     if frames is None:
         return Run(fp32, quantised, spec, synthetic_frames(size), "synthetic")
@@ -70,7 +71,7 @@ def load_fp32(folder: str | os.PathLike[str]) -> tuple[Any, ModelSpec]:
             f"{folder / 'run.json'}: size {size!r} and {labels!r} labels, but its spec has {spec.input.size}"
             f" and {len(spec.labels)}"
         )
-    fp32 = models.build(document["architecture"], size=size, labels=labels, keras=tf_keras)
+    fp32 = architectures.build(document["architecture"], size=size, labels=labels, keras=tf_keras)
     weights.assign(fp32, weights.load(folder / "fp32.weights.npz"))
     return fp32, spec
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.backends import Backend, open_model
+from capsule_edge.runtime.inference import Backend, open_model
 
-from .keras_models import OUTPUTS
+from .fp32 import OUTPUTS
 
 __all__ = ["Frames", "Outputs", "Runner", "file_runner", "in_batches", "keras_runner", "open_file"]
 

@@ -6,11 +6,11 @@ program that only writes a study loads no video decoder.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .lazy import lazy_names
+
 if TYPE_CHECKING:
-    from .backends import BACKENDS, Answer, Backend, open_model
     from .errors import (
         AuditError,
         BackendError,
@@ -23,16 +23,22 @@ if TYPE_CHECKING:
         PackageError,
         UsageError,
     )
-    from .feeds import Feed, parse_feed
-    from .live import Live
-    from .outputs import prepare_folder, study_document, write_study
-    from .pipes import read_pipe
-    from .preprocess import FieldOfView
+    from .inference import (
+        BACKENDS,
+        Answer,
+        Backend,
+        EventParameters,
+        InputSpec,
+        Label,
+        ModelSpec,
+        OperatingPoint,
+        default_model,
+        open_model,
+    )
+    from .preprocessing import FieldOfView
     from .reader import Prediction, Reader, ReadOptions
-    from .resume import Journal
-    from .runs import Run, open_run
-    from .shipped import default_model
-    from .spec import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
+    from .results import Journal, Run, open_run, prepare_folder, study_document, write_study
+    from .streaming import Feed, Live, parse_feed, read_pipe
     from .study import Event, FrameRecord, Ledger, Source, Study
 
     __version__: str
@@ -80,50 +86,30 @@ __all__ = [
     "write_study",
 ]
 
-_HOMES = {
-    "backends": ("BACKENDS", "Answer", "Backend", "open_model"),
-    "errors": (
-        "AuditError",
-        "BackendError",
-        "CapsuleEdgeError",
-        "GateError",
-        "InputError",
-        "Interrupted",
-        "ModelError",
-        "OutputError",
-        "PackageError",
-        "UsageError",
+_load, __dir__ = lazy_names(
+    __name__,
+    errors=(
+        "AuditError BackendError CapsuleEdgeError GateError InputError Interrupted ModelError OutputError "
+        "PackageError UsageError"
     ),
-    "feeds": ("Feed", "parse_feed"),
-    "live": ("Live",),
-    "outputs": ("prepare_folder", "study_document", "write_study"),
-    "pipes": ("read_pipe",),
-    "preprocess": ("FieldOfView",),
-    "reader": ("Prediction", "ReadOptions", "Reader"),
-    "shipped": ("default_model",),
-    "resume": ("Journal",),
-    "runs": ("Run", "open_run"),
-    "spec": ("EventParameters", "InputSpec", "Label", "ModelSpec", "OperatingPoint"),
-    "study": ("Event", "FrameRecord", "Ledger", "Source", "Study"),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+    inference=(
+        "Answer BACKENDS Backend EventParameters InputSpec Label ModelSpec OperatingPoint default_model "
+        "open_model"
+    ),
+    preprocessing="FieldOfView",
+    reader="Prediction ReadOptions Reader",
+    results="Journal Run open_run prepare_folder study_document write_study",
+    streaming="Feed Live parse_feed read_pipe",
+    study="Event FrameRecord Ledger Source Study",
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+    if name != "__version__":
+        return _load(name)
+    from importlib.metadata import PackageNotFoundError, version
 
-        try:
-            value: Any = version("capsule-edge")
-        except PackageNotFoundError:
-            value = "unknown"
-    elif name in _HOME_OF:
-        value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    try:
+        return version("capsule-edge")
+    except PackageNotFoundError:
+        return "unknown"

@@ -23,26 +23,23 @@ from typing import Any, Self, TypedDict, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from .accounts import count_frames, describe_source, list_frames
-from .backends import Backend, open_model
-from .decision import most_probable
+from .diagnostics import refuse_saturation
 from .errors import BackendError, UsageError
-from .event_stream import EventStream
-from .events import find_events, median_frame_distance
-from .following import Follower
-from .frames import FrameTable
-from .gallery import Gallery
-from .heap import give_back
-from .illustration import ColourBar, illustrate
-from .pipeline import Answered, Plan, answer_frames, count_cores
-from .preprocess import FieldOfView
-from .resume import Journal, entries
-from .saturation import refuse_saturation
-from .shipped import default_model
-from .spec import ModelSpec
-from .stages import Buffers, Sighted, check_frame, collect, locate, prepare
-from .study import Event, FrameRecord, Study
-from .survey import SURVEY_OPTIONS, survey_recording
+from .events import ColourBar, EventStream, Gallery, find_events, illustrate, median_frame_distance
+from .inference import Backend, ModelSpec, default_model, most_probable, open_model
+from .pipeline import (
+    SURVEY_OPTIONS,
+    Answered,
+    Follower,
+    Plan,
+    answer_frames,
+    count_cores,
+    give_back,
+    survey_recording,
+)
+from .preprocessing import Buffers, FieldOfView, Sighted, check_frame, collect, locate, prepare
+from .results import Journal, entries
+from .study import Event, FrameRecord, FrameTable, Study, count_frames, describe_source, list_frames
 
 __all__ = ["Prediction", "ReadOptions", "Reader"]
 
@@ -292,7 +289,7 @@ class Reader:
         The callbacks are called in that thread. When the task is cancelled, reading stops at the next batch,
         and the task ends when it has; what a ``journal`` holds is kept.
         """
-        from .asynchronous import run
+        from .pipeline import run
 
         asked = options.get("cancel")
 
@@ -347,7 +344,7 @@ class Reader:
 
         ``frames`` may be asynchronous. When the task is cancelled, it ends when the frame at work is answered.
         """
-        from .asynchronous import iterate
+        from .pipeline import iterate
 
         answers = iterate(frames, partial(self.stream, field_of_view=field_of_view, batch=batch))
         async with aclosing(answers):

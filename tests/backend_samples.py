@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from capsule_edge.runtime.backends import BACKENDS
+from capsule_edge.runtime.inference import BACKENDS
 
 SIZE = 64
 

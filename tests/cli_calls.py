@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonschema
 
-from capsule_edge.runtime.outputs import FILES
+from capsule_edge.runtime.results.files import FILES
 from capsule_edge.runtime.study import STATUSES
 
 FAST_START = {"movflags": "faststart"}

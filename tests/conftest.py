@@ -14,7 +14,7 @@ from tiny_model import write_tiny_model
 from video_samples import KINDS
 
 from capsule_edge.cli.main import main
-from capsule_edge.runtime.backends import BACKENDS
+from capsule_edge.runtime.inference import BACKENDS
 
 
 def pytest_configure() -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from capsule_edge.runtime.events import find_events
-from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
+from capsule_edge.runtime.inference import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
 from capsule_edge.runtime.study import FrameRecord, Study
 
 from .study_samples import make_study

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from red_model import view, write_exam
 
-from capsule_edge.runtime.live import Live
+from capsule_edge.runtime.streaming import Live
 
 Answer = Callable[[int], tuple[str, bytes] | None]
 

@@ -12,7 +12,8 @@ import tf_keras
 from tiny_model import tiny_spec
 
 from capsule_edge.export.run_folder import synthetic_frames
-from capsule_edge.train import models, qat, weights
+from capsule_edge.train.models import architectures, weights
+from capsule_edge.train.qat import quantised_model as qat
 
 KEYS = tuple(f"label_{index}" for index in range(5))
 
@@ -24,7 +25,7 @@ def pixels_of(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def fp32_model(architecture: str = "plain_cnn", size: int = 64) -> Any:
     """A seeded model whose batch normalisation knows its own statistics, with logits of some size."""
     tf_keras.utils.set_random_seed(1)
-    model = models.build(architecture, size=size, labels=len(KEYS), keras=tf_keras)
+    model = architectures.build(architecture, size=size, labels=len(KEYS), keras=tf_keras)
     for layer in model.layers:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
             layer.momentum = 0.0

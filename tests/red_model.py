@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tiny_model import tiny_spec
 
-from capsule_edge.runtime.spec import METADATA_KEY
+from capsule_edge.runtime.inference import METADATA_KEY
 
 LABELS = ("normal", "bleeding", "polyp")
 SIZE = 32

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from capsule_edge.runtime.events import find_events
-from capsule_edge.runtime.preprocess import FieldOfView
-from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
+from capsule_edge.runtime.inference import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
+from capsule_edge.runtime.preprocessing import FieldOfView
 from capsule_edge.runtime.study import STATUSES, FrameRecord, Ledger, Source, Study
 
 SPEC = ModelSpec(

@@ -21,10 +21,10 @@ from capsule_edge.benchmarks.architectures import (
     time_networks,
 )
 from capsule_edge.benchmarks.results import Result
-from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError, UsageError
-from capsule_edge.train import models
+from capsule_edge.runtime.inference import open_model
 from capsule_edge.train.config import TrainConfig
+from capsule_edge.train.models import architectures as models
 
 
 def recipe(
@@ -159,7 +159,7 @@ def test_files_take_turns_on_the_engines_that_are_installed(tmp_path: Path) -> N
 
 def test_the_untrained_files_run_in_integers(tmp_path: Path) -> None:
     pytest.importorskip("tf_keras", reason="needs the extra 'train'")
-    from capsule_edge.export.untrained import main, write_untrained
+    from capsule_edge.export.tools.untrained import main, write_untrained
 
     written = write_untrained("plain_cnn", 32, tmp_path)
     assert written["parameters"] > 0

@@ -15,13 +15,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 from capsule_edge.cli.audit import command
-from capsule_edge.evaluation.audit import LEVELS, audit
-from capsule_edge.evaluation.audit_report import to_html
-from capsule_edge.evaluation.audit_tables import _one_edit
+from capsule_edge.evaluation.audit import audit
+from capsule_edge.evaluation.audit.audit_report import to_html
+from capsule_edge.evaluation.audit.dataset_audit import LEVELS
+from capsule_edge.evaluation.audit.near_duplicates import (
+    RADIUS,
+    Fingerprints,
+    exact_groups,
+    fingerprint,
+    near_pairs,
+)
+from capsule_edge.evaluation.audit.tables import _one_edit
 from capsule_edge.evaluation.datasets import list_samples
-from capsule_edge.evaluation.duplicates import RADIUS, Fingerprints, exact_groups, fingerprint, near_pairs
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
-from capsule_edge.runtime.phantom import TRAINING_SEEDS, training_frames
+from capsule_edge.runtime.phantom.recording import TRAINING_SEEDS, training_frames
 
 DATA = Path(os.environ.get("CAPSULE_EDGE_DATA", "../shared/data"))
 HEADER = "file,label,source,video_id,frame_number,split"

@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from capsule_edge.train import augment
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.data import draw_epoch
+from capsule_edge.train.data import augment, draw_epoch
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 

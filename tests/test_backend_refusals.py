@@ -10,9 +10,9 @@ import pytest
 from backend_samples import SUFFIX, file_of
 from tiny_model import tiny_spec, write_tiny_model
 
-from capsule_edge.runtime.backends import BACKENDS, installed_backends, open_model
-from capsule_edge.runtime.contract import Tensor, check_contract
 from capsule_edge.runtime.errors import BackendError, ModelError, UsageError
+from capsule_edge.runtime.inference import BACKENDS, installed_backends, open_model
+from capsule_edge.runtime.inference.backend import Tensor, check_contract
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x00\x00\x00\x00TFL3" + bytes(64), bytes(4096)])

@@ -19,9 +19,9 @@ from backend_samples import PRECISIONS, SIZE, file_of
 from red_model import write_exam
 
 from capsule_edge.benchmarks import latency
-from capsule_edge.runtime.backends import BACKENDS, Backend, installed_backends, open_model
-from capsule_edge.runtime.contract import OUTPUTS, Answer
 from capsule_edge.runtime.errors import BackendError, InputError
+from capsule_edge.runtime.inference import BACKENDS, Backend, installed_backends, open_model
+from capsule_edge.runtime.inference.backend import OUTPUTS, Answer
 from capsule_edge.runtime.reader import Reader, default_model
 
 # Sums of some 1e3 float32 products in another order, relative to the largest logit, as in export.verify.
@@ -38,7 +38,7 @@ def opened(request: pytest.FixtureRequest, bundle: Path, engine: str) -> Iterato
 @pytest.fixture(scope="session")
 def frames() -> np.ndarray:
     """16 smooth pictures and one of noise, uint8 RGB."""
-    from capsule_edge.runtime.phantom import training_frames
+    from capsule_edge.runtime.phantom.recording import training_frames
 
     smooth = [frame for frame, _ in training_frames(16, size=SIZE, seed=3)]
     return np.stack([*smooth, np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)])
@@ -141,7 +141,7 @@ def test_control_c_is_survived_after_closing_in_another_thread(bundle: Path, eng
     """OpenVINO leaves the opening thread a stack for signals that it unmaps in the closing one."""
     code = f"""
 import signal, threading
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.inference.engines import open_model
 backend = open_model({str(file_of(bundle, engine, "int8"))!r}, backend={engine!r})
 threads = [threading.Thread(target=backend.close)]
 del backend
@@ -221,7 +221,7 @@ def test_the_number_of_threads_changes_no_answer(
 
 def test_the_default_model_answers_alike_in_openvino() -> None:
     """A network with additions, where the engines round apart: 3 steps of root mean square, as in export.verify."""
-    from capsule_edge.runtime.phantom import training_frames
+    from capsule_edge.runtime.phantom.recording import training_frames
 
     ours = open_model(default_model(), threads=1)
     theirs = open_model(default_model(), backend="openvino", threads=1)

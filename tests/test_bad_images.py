@@ -16,7 +16,7 @@ from tiny_model import write_tiny_model
 from capsule_edge.cli.evaluate import command as evaluate
 from capsule_edge.evaluation.datasets import load_dataset, read_frame
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.spec import InputSpec
+from capsule_edge.runtime.inference import InputSpec
 
 image = pytest.importorskip("PIL.Image")
 

@@ -20,9 +20,9 @@ from capsule_edge.benchmarks.plots import plot_result
 from capsule_edge.benchmarks.regression import read_result
 from capsule_edge.benchmarks.tables import render_markdown
 from capsule_edge.cli.main import main
-from capsule_edge.runtime import commit
-from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import BackendError, ModelError, UsageError
+from capsule_edge.runtime.inference import open_model
+from capsule_edge.runtime.results import atomic
 
 
 @pytest.fixture(scope="module")
@@ -241,14 +241,14 @@ def test_the_files_are_written_all_or_none(
     assert (out / "pareto.png").exists()
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
-    replaced = commit.os.replace
+    replaced = atomic.os.replace
 
     def fail(source: Any, target: Any) -> None:
         if Path(target).name == "bench.md" and Path(source).name.endswith(".tmp"):
             raise OSError(28, "No space left on device")
         replaced(source, target)
 
-    monkeypatch.setattr(commit.os, "replace", fail)
+    monkeypatch.setattr(atomic.os, "replace", fail)
     told = call(*words, "--out", out)
     assert told.code == 1
     assert "bench.md cannot be written" in told.err

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from capsule_edge.evaluation.calibration import ece, fit_temperature, operating_points, reliability
+from capsule_edge.evaluation.classification import ece, fit_temperature, operating_points
+from capsule_edge.evaluation.classification.calibration import reliability
 from capsule_edge.runtime.errors import InputError
 
 

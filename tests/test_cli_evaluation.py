@@ -19,12 +19,12 @@ from tiny_model import LABELS, tiny_spec, write_tiny_model
 from capsule_edge.cli.compare import command as compare
 from capsule_edge.cli.evaluate import command as evaluate
 from capsule_edge.cli.info import command as info
-from capsule_edge.evaluation.certificate import schema_path
+from capsule_edge.evaluation.classification import load_predictions
 from capsule_edge.evaluation.parity import parity_summary
-from capsule_edge.evaluation.predict import load_predictions
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.evaluation.parity.certificate import schema_path
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
-from capsule_edge.runtime.preprocess import preprocess
+from capsule_edge.runtime.inference import open_model
+from capsule_edge.runtime.preprocessing import preprocess
 
 FRAMES = 120
 KEYS = {

@@ -16,7 +16,7 @@ from red_model import write_red_model
 from tiny_model import write_tiny_model
 
 from capsule_edge.cli.main import COMMANDS
-from capsule_edge.runtime.gate import THRESHOLD
+from capsule_edge.runtime.preprocessing import THRESHOLD
 
 
 def test_an_int8_file_without_a_certificate_is_warned_of(call, exam: Path, tmp_path: Path) -> None:

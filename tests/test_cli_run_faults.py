@@ -14,10 +14,10 @@ from cli_calls import check_files, check_refused
 from thread_checks import threads_left
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime.locks import lock_folder
-from capsule_edge.runtime.outputs import FILES
 from capsule_edge.runtime.reader import Reader
-from capsule_edge.runtime.resume import JOURNAL
+from capsule_edge.runtime.results.files import FILES
+from capsule_edge.runtime.results.journal import JOURNAL
+from capsule_edge.runtime.results.lock import lock_folder
 
 
 def no_video(folder: Path) -> Path:

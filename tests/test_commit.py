@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from capsule_edge.runtime import commit
-from capsule_edge.runtime.commit import clear_leftovers, commit_files
 from capsule_edge.runtime.errors import OutputError
-from capsule_edge.runtime.locks import LOCK, lock_folder
+from capsule_edge.runtime.results import atomic, commit_files
+from capsule_edge.runtime.results.atomic import clear_leftovers
+from capsule_edge.runtime.results.lock import LOCK, lock_folder
 
 NAMES = ("frames.csv", "report.html", "study.json")
 # Moves of a commit: the sign aside, each other file aside and in, the sign in.
@@ -61,7 +61,7 @@ def test_a_move_that_fails_takes_back_those_before_it(
     if earlier:
         write(tmp_path, "first")
     before = files(tmp_path)
-    monkeypatch.setattr(commit.os, "replace", replace_until(at, error))
+    monkeypatch.setattr(atomic.os, "replace", replace_until(at, error))
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
         write(tmp_path, "second")
     assert files(tmp_path) == before
@@ -70,8 +70,8 @@ def test_a_move_that_fails_takes_back_those_before_it(
 DIE = """
 import os, signal, sys
 from pathlib import Path
-from capsule_edge.runtime.commit import commit_files
-from capsule_edge.runtime.locks import lock_folder
+from capsule_edge.runtime.results.atomic import commit_files
+from capsule_edge.runtime.results.lock import lock_folder
 folder, at, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 true, calls = os.replace, iter(range(99))
 def replace(source, target):
@@ -103,7 +103,7 @@ def test_a_process_killed_between_two_moves_leaves_no_mix_that_looks_whole(at: i
 
 HOLD = """
 import sys
-from capsule_edge.runtime.locks import lock_folder
+from capsule_edge.runtime.results.lock import lock_folder
 with lock_folder(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

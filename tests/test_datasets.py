@@ -9,14 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from capsule_edge.evaluation import published
-from capsule_edge.evaluation.datasets import (
-    Sample,
-    hash_dataset,
-    label_key,
-    load_dataset,
-    read_frame,
-)
+from capsule_edge.evaluation.datasets import Sample, hash_dataset, load_dataset, published, read_frame
+from capsule_edge.evaluation.datasets.dataset import label_key
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, UsageError
 
 HEADER = "file,label,source,video_id,frame_number,split"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from capsule_edge.runtime.decision import most_probable
+from capsule_edge.runtime.inference import most_probable
 
 
 def test_the_most_probable_label_and_among_equals_the_first() -> None:

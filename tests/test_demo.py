@@ -15,15 +15,11 @@ from study_samples import make_study
 from capsule_edge.cli._demo import match_planted
 from capsule_edge.cli.run import command
 from capsule_edge.runtime import CapsuleEdgeError, Reader, phantom
-from capsule_edge.runtime.containers import scan
-from capsule_edge.runtime.outputs import FILES
-from capsule_edge.runtime.phantom import (
-    DEMO_SEED,
-    Phantom,
-    PlantedLesion,
-    write_recording,
-)
-from capsule_edge.runtime.shipped import INSTALLED
+from capsule_edge.runtime.inference import INSTALLED
+from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
+from capsule_edge.runtime.phantom.recording import PlantedLesion
+from capsule_edge.runtime.recording.container import scan
+from capsule_edge.runtime.results.files import FILES
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,19 @@ import pytest
 from red_model import write_exam
 
 from capsule_edge.cli.main import main
-from capsule_edge.runtime import cpu, golden, saturation
-from capsule_edge.runtime.backends import BACKENDS, open_model, open_reference
-from capsule_edge.runtime.contract import Answer
+from capsule_edge.runtime.diagnostics import (
+    GOLDEN_FILE,
+    cpu,
+    golden,
+    golden_frames,
+    know_answers,
+    replay,
+    saturation,
+)
 from capsule_edge.runtime.errors import ModelError
-from capsule_edge.runtime.golden import GOLDEN_FILE, golden_frames, know_answers, replay
+from capsule_edge.runtime.inference import BACKENDS, default_model, open_model, open_reference
+from capsule_edge.runtime.inference.backend import Answer
 from capsule_edge.runtime.reader import Reader
-from capsule_edge.runtime.shipped import default_model
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 QEMU = shutil.which("qemu-x86_64")
@@ -33,7 +39,7 @@ WITHOUT_VNNI = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 ANSWER = """
 import sys
 import numpy as np
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.runtime.inference.engines import open_model
 frames = np.load(sys.argv[1])
 for backend, file in zip(sys.argv[2::2], sys.argv[3::2]):
     print(open_model(file, backend=backend, threads=1).run(frames).logits.tolist())
@@ -124,7 +130,7 @@ def test_onnxruntime_on_an_emulated_cpu_without_vnni(exported: dict[str, Path], 
 @pytest.mark.skipif(not X86, reason="sums saturate on x86 alone")
 def test_the_probe_tells_in_which_process_sums_saturate() -> None:
     code = (
-        "from capsule_edge.runtime.saturation import saturates_here as s; print(s('openvino'), s('litert'))"
+        "from capsule_edge.runtime.diagnostics import saturates_here as s; print(s('openvino'), s('litert'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -140,7 +146,7 @@ def test_the_probe_tells_in_which_process_sums_saturate() -> None:
 
 def test_the_probe_is_what_its_script_writes() -> None:
     onnx = pytest.importorskip("onnx")
-    from capsule_edge.export.saturation_probe import build_probe
+    from capsule_edge.export.tools.saturation_probe import build_probe
 
     assert onnx.load(saturation.probe_path()) == build_probe()
 
@@ -206,7 +212,7 @@ def test_every_model_that_ships_has_its_golden_answers(file: Path) -> None:
     model = open_model(file, threads=1)
     frames = golden_frames(model.spec.input)
     known = know_answers(file, model.sha256, frames)
-    assert known.source == "stored", "run: python -m capsule_edge.export.golden runtime/models/*.onnx"
+    assert known.source == "stored", "run: python -m capsule_edge.export.tools.golden runtime/models/*.onnx"
     # 5 decimals are stored, and float32 sums are of another order on another CPU.
     worked_out = golden.work_out(file, frames)
     step = golden.find_step(known.logits) if model.spec.precision == "int8" else 0
@@ -257,7 +263,7 @@ def test_a_broken_engine_is_seen(exported: dict[str, Path], precision: str, chan
 def test_golden_answers_are_written_for_every_format_and_forgotten_with_their_file(
     exported: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from capsule_edge.export.golden import main as write
+    from capsule_edge.export.tools.golden import main as write
 
     names = ("model.fp32.onnx", "model.int8.onnx", "model.fp32.tflite", "model.int8.tflite")
     files = [Path(shutil.copy(exported["safe"] / name, tmp_path)) for name in names]
@@ -280,7 +286,7 @@ def test_golden_answers_are_written_for_every_format_and_forgotten_with_their_fi
 def test_wrong_answers_are_not_written(
     exported: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from capsule_edge.export import golden as writer
+    from capsule_edge.export.tools import golden as writer
 
     file = Path(shutil.copy(exported["safe"] / "model.int8.onnx", tmp_path))
     right = writer.work_out
@@ -309,7 +315,7 @@ def test_damaged_golden_answers_are_one_line(
     told = call("doctor", file)
     assert (told.code, told.err.count("\n")) == (1, 1)
     assert "is damaged" in told.err
-    assert "capsule_edge.export.golden" in told.err
+    assert "capsule_edge.export.tools.golden" in told.err
 
 
 # The command
@@ -331,7 +337,7 @@ def test_doctor_examines_the_default_model(call: Any) -> None:
 def test_doctor_finds_an_engine_that_gives_other_answers(
     exported: dict[str, Path], tmp_path: Path, call: Any
 ) -> None:
-    from capsule_edge.export.golden import write_golden
+    from capsule_edge.export.tools.golden import write_golden
 
     file = Path(shutil.copy(exported["safe"] / "model.int8.onnx", tmp_path))
     (target,) = write_golden([file])

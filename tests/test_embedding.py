@@ -20,7 +20,8 @@ from thread_checks import threads_left
 
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.outputs import frames_csv, study_document
+from capsule_edge.runtime.results import study_document
+from capsule_edge.runtime.results.files import frames_csv
 from capsule_edge.runtime.study import Event, FrameRecord, Study
 
 ROOT = Path(__file__).parents[1]

@@ -12,8 +12,9 @@ tf_keras = pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 from quantised_models import fp32_model, pixels_of  # noqa: E402
 
 from capsule_edge.export.run_folder import synthetic_frames  # noqa: E402
-from capsule_edge.train import qat, weights  # noqa: E402
-from capsule_edge.train.equalise import equalise, snap  # noqa: E402
+from capsule_edge.train.models import weights  # noqa: E402
+from capsule_edge.train.qat import equalise, snap  # noqa: E402
+from capsule_edge.train.qat import quantised_model as qat  # noqa: E402
 
 SIZE = 32
 SEEN = pixels_of(synthetic_frames(SIZE, seed=6))

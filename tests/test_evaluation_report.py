@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from capsule_edge.evaluation.metrics import evaluate
-from capsule_edge.evaluation.predict import Predictions
-from capsule_edge.evaluation.report import to_html, write_report
+from capsule_edge.evaluation.classification import Predictions, evaluate, write_report
+from capsule_edge.evaluation.classification.classification_report import to_html
 from capsule_edge.runtime.errors import OutputError
 
 

@@ -13,11 +13,11 @@ import pytest
 from run_samples import write_run, write_truth
 from tiny_model import write_tiny_model
 
-from capsule_edge.evaluation import event_search
-from capsule_edge.evaluation.event_fit import fit_document, fitted_spec, put_into_run
-from capsule_edge.evaluation.event_search import Fit, fit_events, read_with
-from capsule_edge.evaluation.findings import score_findings
-from capsule_edge.evaluation.recordings import Answers, read_answers
+from capsule_edge.evaluation.recordings import event_search
+from capsule_edge.evaluation.recordings.event_fit import fit_document, fitted_spec, put_into_run
+from capsule_edge.evaluation.recordings.event_search import Fit, fit_events, read_with
+from capsule_edge.evaluation.recordings.findings import score_findings
+from capsule_edge.evaluation.recordings.recording_scores import Answers, read_answers
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_events
 from capsule_edge.runtime.study import FrameRecord

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capsule_edge.evaluation.events import (
-    Span,
-    event_agreement,
+from capsule_edge.evaluation.recordings import Span, event_agreement
+from capsule_edge.evaluation.recordings.event_matching import (
     event_scores,
     labelled_events,
     match,

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import tiny_spec
 
-from capsule_edge.runtime import event_stream
-from capsule_edge.runtime.event_stream import EventStream
-from capsule_edge.runtime.events import find_events, median_frame_distance
-from capsule_edge.runtime.spec import ModelSpec, OperatingPoint
+from capsule_edge.runtime.events import EventStream, find_events, median_frame_distance
+from capsule_edge.runtime.events import stream as event_stream
+from capsule_edge.runtime.inference import ModelSpec, OperatingPoint
 from capsule_edge.runtime.study import Event, FrameRecord
 
 SPEC = tiny_spec(

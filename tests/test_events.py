@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from capsule_edge.runtime.events import capture_scale, find_events, median_frame_distance, smooth
-from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
+from capsule_edge.runtime.inference import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
 from capsule_edge.runtime.study import Event, FrameRecord
 
 SPEC = ModelSpec(

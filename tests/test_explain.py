@@ -19,10 +19,11 @@ from tiny_model import write_tiny_model
 from capsule_edge.cli.explain import command
 from capsule_edge.evaluation.contact_sheet import Tile, channel_grid, overlay, sheet
 from capsule_edge.evaluation.explain import LabelMap, explain
-from capsule_edge.runtime.backends import Backend, open_model
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
-from capsule_edge.runtime.phantom import Phantom, PlantedLesion
-from capsule_edge.runtime.preprocess import find_field_of_view, preprocess
+from capsule_edge.runtime.inference import Backend, open_model
+from capsule_edge.runtime.phantom import Phantom
+from capsule_edge.runtime.phantom.recording import PlantedLesion
+from capsule_edge.runtime.preprocessing import find_field_of_view, preprocess
 
 SHIPPED = Path(__file__).parents[1] / "runtime" / "models" / "capsule-edge.int8.onnx"
 # Seeds of recordings, which no training has seen; the lesion is in full view in each of the frames.

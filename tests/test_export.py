@@ -22,17 +22,15 @@ from quantised_models import KEYS, calibrated, fp32_model, write_run
 from capsule_edge.cli.export import command
 from capsule_edge.export import bundle
 from capsule_edge.export.bundle import FILES, ExportReport, export_run
-from capsule_edge.export.graph_checks import check_bias_scales, check_int8_graph, count_operators
-from capsule_edge.export.integers import read_integers
-from capsule_edge.export.onnx_int8 import build_int8_onnx
-from capsule_edge.export.reference import check_layers, compute, reference_runner
+from capsule_edge.export.int8 import build_int8_onnx, check_layers, compute, read_integers, reference_runner
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.export.runners import file_runner, in_batches, keras_runner, open_file
-from capsule_edge.export.saturation import compute_saturating, saturations
-from capsule_edge.export.verify import check_outputs, compare_edges, replay
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.export.verify import check_int8_graph, check_outputs, compare_edges, replay
+from capsule_edge.export.verify.graph_checks import check_bias_scales, count_operators
+from capsule_edge.export.verify.saturation import compute_saturating, saturations
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError
-from capsule_edge.runtime.tflite_metadata import read_metadata, read_spec
+from capsule_edge.runtime.inference import open_model
+from capsule_edge.runtime.inference.tflite_metadata import read_metadata, read_spec
 
 ARCHITECTURES = {"plain_cnn": 64, "mobilenet_v2_035": 96}
 

@@ -21,15 +21,15 @@ from quantised_models import KEYS, write_run
 from capsule_edge.cli.compare import command as compare
 from capsule_edge.cli.export import command as export
 from capsule_edge.cli.info import command as info
-from capsule_edge.evaluation.certificate import schema_path
+from capsule_edge.evaluation.classification import load_predictions
 from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.evaluation.predict import load_predictions
+from capsule_edge.evaluation.parity.certificate import schema_path
 from capsule_edge.export import bundle
 from capsule_edge.export.bundle import FILES, export_run
 from capsule_edge.export.certify import TABLE, KerasBackend
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.runtime.errors import GateError, UsageError
-from capsule_edge.runtime.tflite_metadata import read_spec
+from capsule_edge.runtime.inference.tflite_metadata import read_spec
 
 INT8 = ("model.int8.onnx", "model.int8.tflite")
 
@@ -134,7 +134,7 @@ def test_the_table_is_what_the_qat_model_answers(run_folder: Path, frames: Path,
     table = load_predictions(out / TABLE)
     assert len(table) == 60
     picture = cv2.cvtColor(cv2.imread(str(frames / table.files[7])), cv2.COLOR_BGR2RGB)
-    from capsule_edge.runtime.preprocess import preprocess
+    from capsule_edge.runtime.preprocessing import preprocess
 
     answer = KerasBackend(run.qat, run.spec, out).run(preprocess(np.asarray(picture), run.spec.input)[None])
     assert np.allclose(answer.probabilities[0], table.probabilities[7], atol=1e-7)

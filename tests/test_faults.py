@@ -28,9 +28,8 @@ from capsule_edge.runtime import (
     Reader,
     UsageError,
 )
-from capsule_edge.runtime import outputs as outputs_module
-from capsule_edge.runtime.backends import open_model
-from capsule_edge.runtime.spec import OperatingPoint
+from capsule_edge.runtime.inference import OperatingPoint, open_model
+from capsule_edge.runtime.results import files as outputs_module
 
 FRAME = np.full((48, 48, 3), 120, np.uint8)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capsule_edge.evaluation.findings import (
+from capsule_edge.evaluation.recordings.findings import (
     Finding,
     FoundEvent,
     Reading,

@@ -21,7 +21,7 @@ from capsule_edge.train.data import Frames
              '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}']
 )  # fmt: skip
 def test_a_tf_config_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    from capsule_edge.train.workers import Workers
+    from capsule_edge.train.fit import Workers
 
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UsageError, match=r"TF_CONFIG is .*allowed are workers alone"):
@@ -29,7 +29,7 @@ def test_a_tf_config_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, text
 
 
 def test_a_batch_that_workers_cannot_share_is_named() -> None:
-    from capsule_edge.train.workers import Workers
+    from capsule_edge.train.fit import Workers
 
     three = SimpleNamespace(num_replicas_in_sync=3)
     assert Workers(three, 1, 3).part(TrainConfig(batch=12)) == (1, 2, 3)
@@ -40,7 +40,7 @@ def test_a_batch_that_workers_cannot_share_is_named() -> None:
 def test_a_lost_worker_ends_in_one_line_that_says_how_to_go_on() -> None:
     import tensorflow as tf
 
-    from capsule_edge.train.workers import Workers
+    from capsule_edge.train.fit import Workers
 
     lost = tf.errors.UnavailableError(None, None, "Collective ops is aborted by: Connection reset by peer")
     said = "worker 0 of 2 cannot go on without the others"
@@ -54,30 +54,30 @@ def test_a_lost_worker_ends_in_one_line_that_says_how_to_go_on() -> None:
 def test_losses_are_what_their_papers_say() -> None:
     import tensorflow as tf
 
-    from capsule_edge.train import objective
-    from capsule_edge.train.loop import keras_ops
+    from capsule_edge.train.fit import losses
+    from capsule_edge.train.fit.loop import keras_ops
 
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (6, 4)).astype(np.float32)
     labels, offset = np.array([0, 1, 2, 3, 0, 1]), np.log(np.float32([0.4, 0.3, 0.2, 0.1]))
     config = TrainConfig(label_smoothing=0.1)
-    target = objective.targets(labels, 4, config, keras_ops())
+    target = losses.targets(labels, 4, config, keras_ops())
     assert np.asarray(target)[0] == pytest.approx([0.925, 0.025, 0.025, 0.025])
     plain = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits + offset))
-    assert float(objective.label_loss(logits, target, offset, config, keras_ops())) == pytest.approx(
+    assert float(losses.label_loss(logits, target, offset, config, keras_ops())) == pytest.approx(
         float(plain), rel=1e-5
     )
     hard = np.eye(4, dtype=np.float32)[labels]
     p = np.exp(logits + offset)[np.arange(6), labels] / np.exp(logits + offset).sum(1)
-    focal = objective.label_loss(logits, hard, offset, TrainConfig(focal=2.0), keras_ops())
+    focal = losses.label_loss(logits, hard, offset, TrainConfig(focal=2.0), keras_ops())
     assert float(focal) == pytest.approx(float(np.mean(-((1 - p) ** 2) * np.log(p))), rel=1e-4)
     sure = tf.Variable([[80.0, -80.0]])
     with tf.GradientTape() as tape:
-        loss = objective.label_loss(
+        loss = losses.label_loss(
             sure, np.float32([[1, 0]]), np.zeros(2, np.float32), TrainConfig(focal=0.5), keras_ops()
         )
     assert np.isfinite(tape.gradient(loss, sure).numpy()).all()
-    mixed = objective.mix_neighbours(np.float32([[0], [10], [20]]), np.float32([0.5, 0, 0.1]), keras_ops())
+    mixed = losses.mix_neighbours(np.float32([[0], [10], [20]]), np.float32([0.5, 0, 0.1]), keras_ops())
     assert np.asarray(mixed).ravel() == pytest.approx([10, 10, 19])
 
 
@@ -85,7 +85,8 @@ def test_a_fit_that_no_longer_helps_unseen_videos_stops_with_its_best_weights(tm
     import tensorflow as tf
     import tf_keras
 
-    from capsule_edge.train.loop import Fit, Saving
+    from capsule_edge.train.fit import Saving
+    from capsule_edge.train.fit.loop import Fit
 
     frames = Frames(np.zeros((8, 32, 32, 3), np.uint8), np.arange(8) % 2, np.full(8, "v"), ("a", "b"))
     model = tf_keras.Sequential([tf_keras.Input((32, 32, 3)), tf_keras.layers.GlobalAveragePooling2D(),

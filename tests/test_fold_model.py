@@ -15,14 +15,13 @@ pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 from quantised_models import KEYS, fp32_model, write_run
 from tiny_model import tiny_spec
 
-from capsule_edge.evaluation.training_videos import video_mark
-from capsule_edge.export.fold_model import carried, main, without_held_out, write_fold_model
+from capsule_edge.evaluation.datasets import video_mark
 from capsule_edge.export.run_folder import synthetic_frames
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.export.tools.fold_model import carried, main, without_held_out, write_fold_model
 from capsule_edge.runtime.errors import InputError, UsageError
-from capsule_edge.runtime.spec import ModelSpec
-from capsule_edge.train import weights
+from capsule_edge.runtime.inference import ModelSpec, open_model
 from capsule_edge.train.config import TrainConfig
+from capsule_edge.train.models import weights
 
 SIZE = 32
 FACTOR, SHIFT = 1.5, np.array([0.5, -1.0, 0.0, 2.0, -0.25])

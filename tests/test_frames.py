@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from capsule_edge.runtime.frames import FrameTable, columns
-from capsule_edge.runtime.study import STATUSES, FrameRecord
+from capsule_edge.runtime.study import STATUSES, FrameRecord, FrameTable, columns
 
 
 def table() -> FrameTable:

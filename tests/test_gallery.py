@@ -16,20 +16,23 @@ from hypothesis import strategies as st
 from red_model import write_exam, write_red_model
 from tiny_model import tiny_spec
 
-from capsule_edge.runtime import Reader, ffmpeg, gallery, illustration
-from capsule_edge.runtime.colours import split
-from capsule_edge.runtime.event_stream import EventStream
-from capsule_edge.runtime.events import find_events
-from capsule_edge.runtime.following import Follower
-from capsule_edge.runtime.frames import FrameTable
-from capsule_edge.runtime.gallery import Gallery, candidates, unpack
-from capsule_edge.runtime.illustration import illustrate
-from capsule_edge.runtime.pipeline import Plan
-from capsule_edge.runtime.preprocess import preprocess_planes
-from capsule_edge.runtime.spec import ModelSpec, OperatingPoint
-from capsule_edge.runtime.stages import Sighted
-from capsule_edge.runtime.study import STATUSES, Event
-from capsule_edge.runtime.video import decode, fetch, scan
+from capsule_edge.runtime import Reader
+from capsule_edge.runtime.events import (
+    EventStream,
+    Gallery,
+    candidates,
+    find_events,
+    illustrate,
+    peak_frames,
+    thumbnails,
+)
+from capsule_edge.runtime.events.peak_frames import unpack
+from capsule_edge.runtime.inference import ModelSpec, OperatingPoint
+from capsule_edge.runtime.pipeline import Follower, Plan
+from capsule_edge.runtime.preprocessing import Sighted, preprocess_planes
+from capsule_edge.runtime.recording import decode, ffmpeg, split
+from capsule_edge.runtime.recording.decoder import fetch, scan
+from capsule_edge.runtime.study import STATUSES, Event, FrameTable
 
 SPEC = tiny_spec(
     ("normal", "ulcer", "polyp"),
@@ -103,9 +106,9 @@ def test_peaks_are_packed_once_and_not_decoded_again(
 ) -> None:
     shown, events = SIGHTS[case]
     exam = write_exam(tmp_path / "exam.mp4", red=shown)
-    packed = mock.Mock(side_effect=gallery.pack)
-    monkeypatch.setattr(gallery, "pack", packed)
-    monkeypatch.setattr(illustration, "fetch", refuse)
+    packed = mock.Mock(side_effect=peak_frames.pack)
+    monkeypatch.setattr(peak_frames, "pack", packed)
+    monkeypatch.setattr(thumbnails, "fetch", refuse)
     plan = Plan(2, batch)
     with Reader.open(write_red_model(tmp_path / "red.onnx"), plan=plan) as reader:
         study = reader.read(exam)
@@ -119,7 +122,7 @@ def test_frames_that_were_passed_over_change_no_picture(
     exam = write_exam(tmp_path / "exam.mp4", red=[*range(4, 16), *range(36, 60)])
     study = red.read(exam, **options)
     assert len(study.events) == 2
-    monkeypatch.setattr(gallery, "WAITING", 0)
+    monkeypatch.setattr(peak_frames, "WAITING", 0)
     again = red.read(exam, **options)
     for event in study.events:
         np.testing.assert_array_equal(study.thumbnails[event.id], again.thumbnails[event.id])
@@ -132,9 +135,9 @@ def test_what_does_not_fit_is_decoded_again(
 ) -> None:
     exam = write_exam(tmp_path / "exam.mp4", red=[*range(4, 10), *range(30, 40)])
     whole = red.read(exam)
-    monkeypatch.setattr(gallery, name, most)
-    fetched = mock.Mock(side_effect=illustration.fetch)
-    monkeypatch.setattr(illustration, "fetch", fetched)
+    monkeypatch.setattr(peak_frames, name, most)
+    fetched = mock.Mock(side_effect=thumbnails.fetch)
+    monkeypatch.setattr(thumbnails, "fetch", fetched)
     tight = red.read(exam)
     assert [len(call.args[1]) for call in fetched.call_args_list] == [absent]
     for event in whole.events:
@@ -202,7 +205,7 @@ def kept_of(held: Gallery, event: Event, spec: ModelSpec) -> bool:
     found = held.find(column, event.peak_index)
     if found is None:
         return False
-    large = gallery.enlarge(spec.input)
+    large = peak_frames.enlarge(spec.input)
     expected = preprocess_planes(split(picture_of(event.peak_index).picture), large, None)
     np.testing.assert_array_equal(unpack(found[0]), expected)
     np.testing.assert_array_equal(found[1], features_of(event.peak_index)[..., column])
@@ -236,7 +239,7 @@ rules = st.builds(
 )
 
 
-TINY = mock.patch.object(gallery, "_SIDE", 8)
+TINY = mock.patch.object(peak_frames, "_SIDE", 8)
 
 
 @settings(max_examples=300, deadline=None)
@@ -293,7 +296,7 @@ def test_a_long_event_holds_few_frames() -> None:
 
 def test_what_waits_is_bounded(monkeypatch) -> None:
     size = picture_of(0).picture.nbytes + features_of(0).nbytes
-    monkeypatch.setattr(gallery, "WAITING", 3 * size)
+    monkeypatch.setattr(peak_frames, "WAITING", 3 * size)
     rng = np.random.default_rng(0)
     with TINY:
         held, events = follow(rng.choice([0, 0.5, 0.9], (2000, 2)), SPEC, batch=16)
@@ -307,8 +310,8 @@ def test_a_peak_of_two_labels_is_packed_once(monkeypatch) -> None:
     answers[20:26] = 0.5, 0.4
     answers[23] = 0.6, 0.4
     answers[20:23, 1] = 0.3
-    packed = mock.Mock(side_effect=gallery.pack)
-    monkeypatch.setattr(gallery, "pack", packed)
+    packed = mock.Mock(side_effect=peak_frames.pack)
+    monkeypatch.setattr(peak_frames, "pack", packed)
     with TINY:
         held, events = follow(answers, SPEC, batch=16)
         assert [kept_of(held, event, SPEC) for event in events] == [True, True]
@@ -322,7 +325,7 @@ def test_the_places_are_shared_among_labels(monkeypatch) -> None:
     for place in range(12):
         answers[40 * place : 40 * place + 5, 0] = 0.6 + place / 100
     answers[20:25, 1] = answers[300:305, 1] = 0.4
-    monkeypatch.setattr(gallery, "MOST", 5)
+    monkeypatch.setattr(peak_frames, "MOST", 5)
     with TINY:
         held, events = follow(answers, SPEC, batch=16)
         kept = [(event.label, round(event.peak_p, 2)) for event in events if kept_of(held, event, SPEC)]
@@ -333,7 +336,7 @@ def test_peaks_by_other_thresholds_are_kept_as_well(tmp_path: Path, monkeypatch)
     def fail(*_args: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(illustration, "fetch", fail)
+    monkeypatch.setattr(thumbnails, "fetch", fail)
     with Reader.open(write_red_model(tmp_path / "red.onnx")) as reader:
         # Of a frame without red bleeding is as probable as 0.02.
         reader.use_thresholds({"bleeding": 0.01})

@@ -16,14 +16,12 @@ from red_model import HEIGHT, WIDTH, view, write_exam, write_red_model
 
 from capsule_edge.benchmarks import redundancy
 from capsule_edge.runtime import Reader
-from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.errors import InputError, UsageError
-from capsule_edge.runtime.gate import EVERY, SIDE, THRESHOLD, mark_duplicates, measure
-from capsule_edge.runtime.groups import find_groups
-from capsule_edge.runtime.outputs import prepare_folder, write_study
-from capsule_edge.runtime.preprocess import FieldOfView
-from capsule_edge.runtime.resume import Journal
-from capsule_edge.runtime.stages import Sighted
+from capsule_edge.runtime.preprocessing import THRESHOLD, FieldOfView, Sighted, mark_duplicates, measure
+from capsule_edge.runtime.preprocessing.near_duplicates import EVERY, SIDE
+from capsule_edge.runtime.recording import find_groups
+from capsule_edge.runtime.recording.container import scan
+from capsule_edge.runtime.results import Journal, prepare_folder, write_study
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from quantised_models import KEYS, fp32_model, pixels_of  # noqa: E402
 
 from capsule_edge.export.run_folder import synthetic_frames  # noqa: E402
 from capsule_edge.runtime.errors import UsageError  # noqa: E402
-from capsule_edge.train import models, qat, reparam, weights  # noqa: E402
+from capsule_edge.train.models import architectures, reparameterise, weights  # noqa: E402
+from capsule_edge.train.qat import quantised_model as qat  # noqa: E402
 
 SIZE = 32
 FRAMES = synthetic_frames(SIZE, seed=4)[:6]
@@ -30,8 +31,8 @@ from pathlib import Path
 import numpy as np, torch
 from capsule_edge.train import weights
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.gpu_fit import build_graph
-from capsule_edge.train.gpu_qat import GridTrainer
+from capsule_edge.train.gpu.gpu_fit import build_graph
+from capsule_edge.train.gpu.qat import GridTrainer
 
 folder, architecture, branched = Path(sys.argv[1]), sys.argv[2], bool(int(sys.argv[3]))
 pixels = np.load(folder / "frames.npy")
@@ -71,7 +72,7 @@ def in_torch(folder: Path, architecture: str, arrays: weights.Arrays, *, branche
 
 def branched_model() -> Any:
     """The student in its training form, every normalisation with statistics of its own."""
-    model = models.build("rep_cnn", size=SIZE, labels=len(KEYS), keras=tf_keras, branched=True)
+    model = architectures.build("rep_cnn", size=SIZE, labels=len(KEYS), keras=tf_keras, branched=True)
     rng = np.random.default_rng(5)
     for layer in model.layers:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
@@ -84,8 +85,8 @@ def branched_model() -> Any:
 
 def test_merged_branches_answer_as_the_branches_do() -> None:
     trained = branched_model()
-    plain = models.build("rep_cnn", size=SIZE, labels=len(KEYS), keras=tf_keras)
-    weights.assign(plain, reparam.merge(weights.collect(trained)))
+    plain = architectures.build("rep_cnn", size=SIZE, labels=len(KEYS), keras=tf_keras)
+    weights.assign(plain, reparameterise.merge(weights.collect(trained)))
     expected = np.asarray(trained(pixels_of(FRAMES), training=False))
     # Nine layers, each a sum of up to 1,728 float32 products: 1e-7 a layer, relative.
     assert np.allclose(plain(pixels_of(FRAMES), training=False), expected, atol=2e-5 * np.abs(expected).max())
@@ -95,7 +96,7 @@ def test_merged_branches_answer_as_the_branches_do() -> None:
 
 def test_a_size_at_which_the_branches_would_not_meet_is_refused() -> None:
     with pytest.raises(UsageError, match="multiple of 32"):
-        models.build("rep_cnn", size=48, labels=3, keras=tf_keras)
+        architectures.build("rep_cnn", size=48, labels=3, keras=tf_keras)
 
 
 @pytest.mark.parametrize("architecture", ["mobilenet_v2_035", "rep_cnn"])
@@ -111,7 +112,7 @@ def test_what_is_learnt_on_the_grid_is_what_qat_emulates(tmp_path: Path) -> None
     architecture = "plain_cnn"
     in_torch(tmp_path, architecture, weights.collect(fp32_model(architecture, SIZE)), branched=False)
     grid = weights.load(tmp_path / "grid.npz")
-    model = models.build(architecture, size=SIZE, labels=len(KEYS), keras=tf_keras)
+    model = architectures.build(architecture, size=SIZE, labels=len(KEYS), keras=tf_keras)
     weights.assign(model, grid)
     quantised = qat.quantize(model, saturation_safe=True)
     ranges = {k.removeprefix("range/"): v for k, v in grid.items() if k.startswith("range/")}
@@ -137,8 +138,8 @@ EVENED = """
 import json, sys
 import numpy as np, torch
 from capsule_edge.train import weights
-from capsule_edge.train.gpu_even import even, rounded_outputs
-from capsule_edge.train.gpu_fit import build_graph
+from capsule_edge.train.gpu.torch_equalisation import even, rounded_outputs
+from capsule_edge.train.gpu.gpu_fit import build_graph
 
 frames, folder, architecture = sys.argv[1:]
 pixels = np.load(frames)
@@ -188,8 +189,8 @@ import sys
 from pathlib import Path
 import numpy as np, torch
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.gpu_feed import Feed, Frozen, answers_file
-from capsule_edge.train.gpu_fit import build_graph
+from capsule_edge.train.gpu.feed import Feed, Frozen, answers_file
+from capsule_edge.train.gpu.gpu_fit import build_graph
 
 folder = Path(sys.argv[1])
 config = TrainConfig(architecture="plain_cnn", size=32, batch=4, views=2, mixup=0.5, epochs=4)
@@ -247,7 +248,7 @@ def _orientations(batch: Any) -> list[Any]:
 
 ROUNDED = """
 import torch
-from capsule_edge.train.gpu_qat import _rounding, _straight
+from capsule_edge.train.gpu.qat import _rounding, _straight
 
 torch.manual_seed(0)
 values = (torch.randn(2, 3, 5, 5) * 2).double().requires_grad_()
@@ -278,8 +279,8 @@ PRETRAINED = """
 import sys
 import numpy as np
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.train.gpu_fit import build_graph
-from capsule_edge.train.pretrained import from_efficientnet_lite
+from capsule_edge.train.gpu.gpu_fit import build_graph
+from capsule_edge.train.models.pretrained import from_efficientnet_lite
 
 graph = build_graph("efficientnet_lite2", size=64, labels=3, branched=False)
 theirs = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}

@@ -13,19 +13,19 @@ from tiny_model import tiny_spec
 
 from capsule_edge.cli.explain import command
 from capsule_edge.runtime.errors import InputError, UsageError
-from capsule_edge.runtime.illustration import activation_map
+from capsule_edge.runtime.events import activation_map
 
 tf_keras = pytest.importorskip("tf_keras")
 
-from capsule_edge.train import models, weights  # noqa: E402
 from capsule_edge.train.grad_cam import feature_maps, grad_cam, map_layers, stage_layers  # noqa: E402
+from capsule_edge.train.models import architectures, weights  # noqa: E402
 
 SIZE = 64
 
 
 def built(seed: int) -> object:
     tf_keras.utils.set_random_seed(seed)
-    return models.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
+    return architectures.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
 
 
 @pytest.fixture(scope="module")

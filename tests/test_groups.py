@@ -16,13 +16,11 @@ import pytest
 from thread_checks import no_thread_left
 from tiny_model import tiny_spec
 
-from capsule_edge.runtime import ffmpeg, groups, pipeline, video
-from capsule_edge.runtime.containers import Container, scan
-from capsule_edge.runtime.contract import Answer
-from capsule_edge.runtime.groups import find_groups
-from capsule_edge.runtime.pipeline import Plan, answer_frames
-from capsule_edge.runtime.preprocess import FieldOfView
-from capsule_edge.runtime.video import decode
+from capsule_edge.runtime.inference.backend import Answer
+from capsule_edge.runtime.pipeline import Plan, answer_frames, pipeline
+from capsule_edge.runtime.preprocessing import FieldOfView
+from capsule_edge.runtime.recording import Container, decode, decoder, ffmpeg, find_groups, gop
+from capsule_edge.runtime.recording.container import scan
 
 RECORDING = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings" / "bca26705313a4644.mp4"
 KINDS: dict[str, dict[str, Any]] = {
@@ -40,7 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def short_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "_SHORTEST", 1)
+    monkeypatch.setattr(gop, "_SHORTEST", 1)
 
 
 class Checksum:
@@ -97,7 +95,7 @@ def account(container: Container, lanes: int) -> list[tuple[Any, ...]]:
 
 def by_one_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first packet to the last."""
-    monkeypatch.setattr(groups._Units, "of", lambda *_: None)
+    monkeypatch.setattr(gop._Units, "of", lambda *_: None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,12 +103,12 @@ def by_one_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answers_are_those_of_one_decoder(
     kind: str, longest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups, "_LONGEST", longest)
+    monkeypatch.setattr(gop, "_LONGEST", longest)
     container = scan(damage.encode(tmp_path / kind, gop=24 if longest == 20 else 12, **KINDS[kind]))
     assert len(find_groups(container)) > 1
     in_order = []
     monkeypatch.setattr(
-        video, "decode_packets", lambda *a, **k: in_order.append(1) or ffmpeg.decode_packets(*a, **k)
+        decoder, "decode_packets", lambda *a, **k: in_order.append(1) or ffmpeg.decode_packets(*a, **k)
     )
     found = [told(container, lanes) for lanes in (1, 2, 4)]
     # Groups of HEVC may begin with a picture that does not reset the decoder; of 24 pictures all are too long.
@@ -138,7 +136,7 @@ def test_a_window_costs_no_decoding_of_what_lies_before(
     container = scan(damage.encode(tmp_path / "h264.mp4", options={"bf": "3"}))
     sent = []
     real = ffmpeg.send
-    monkeypatch.setattr(groups, "send", lambda *args: sent.append(args[2]) or real(*args))
+    monkeypatch.setattr(gop, "send", lambda *args: sent.append(args[2]) or real(*args))
     told(container, 2, wanted=range(38, 40))
     # Its own group of twelve as far as it is needed, and none before it or behind.
     assert sent == list(range(36, 36 + len(sent)))
@@ -148,9 +146,9 @@ def test_a_window_costs_no_decoding_of_what_lies_before(
 def test_what_is_not_wanted_is_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the last wanted frame begins a group that could not be decoded by itself."""
     container = scan(damage.encode(tmp_path / "h264.mp4", gop=12))
-    monkeypatch.setattr(groups, "_LONGEST", 12)
-    monkeypatch.setattr(groups, "find_groups", lambda _: [range(12), range(12, 60)])
-    monkeypatch.setattr(video, "decode", lambda *_, **__: pytest.fail("read in order"))
+    monkeypatch.setattr(gop, "_LONGEST", 12)
+    monkeypatch.setattr(gop, "find_groups", lambda _: [range(12), range(12, 60)])
+    monkeypatch.setattr(decoder, "decode", lambda *_, **__: pytest.fail("read in order"))
     assert [index for index, *_ in told(container, 2, wanted=range(12))] == list(range(12))
 
 
@@ -263,7 +261,7 @@ def test_closing_early_leaves_no_thread(tmp_path: Path) -> None:
 
 def test_what_has_begun_is_closed_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also a group that was looked at for the field of view and that no thread has come to."""
-    decode_group, open_recording = groups._decode, groups.open_recording
+    decode_group, open_recording = gop._decode, gop.open_recording
     begun: set[int] = set()
     told: list[set[int]] = []
 
@@ -283,8 +281,8 @@ def test_what_has_begun_is_closed_before_the_file(tmp_path: Path, monkeypatch: p
                 told.append(set(begun))
 
     container = scan(damage.encode(tmp_path / "h264.mp4", gop=20))
-    monkeypatch.setattr(groups, "_decode", decode_watched)
-    monkeypatch.setattr(groups, "open_recording", open_watched)
+    monkeypatch.setattr(gop, "_decode", decode_watched)
+    monkeypatch.setattr(gop, "open_recording", open_watched)
     # A frame at once, of which four may wait: the only thread does not come to the second group.
     monkeypatch.setattr(pipeline, "_MOST_GATHERED", 1)
     answers = answer_frames(container, range(60), Checksum(), Plan(1, 1))

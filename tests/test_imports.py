@@ -31,7 +31,7 @@ OPTIONAL = {
     "openvino_backend": {"openvino"},
     "litert_backend": {"ai_edge_litert"},
     "tflite_metadata": {"flatbuffers"},
-    "series": {"pydicom"},
+    "image_series": {"pydicom"},
 }
 # Run in environments of others, never imported: what a user would write instead of ours.
 PEER = "peer_program"
@@ -43,17 +43,18 @@ def modules(package: str) -> list[Path]:
 
 
 def imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Full names of the modules that are imported anywhere in a source of ``package``, in functions too."""
+    """Full names of the modules that are imported anywhere in a source of ``package``, in functions too.
+
+    ``package`` is that of the source, without ``capsule_edge``: ``runtime`` or ``runtime.recording``.
+    """
+    own = ["capsule_edge", *package.split(".")]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.level == 0:
-                base = node.module or ""
-            elif node.level == 1:
-                base = f"capsule_edge.{package}" + (f".{node.module}" if node.module else "")
-            else:
-                base = "capsule_edge" + (f".{node.module}" if node.module else "")
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*own[: len(own) - node.level + 1], *([base] if base else [])])
             # "from capsule_edge import train" names the package only in what is imported.
             yield from (
                 (f"{base}.{alias.name}" for alias in node.names) if base == "capsule_edge" else (base,)
@@ -63,19 +64,35 @@ def imported(tree: ast.AST, package: str) -> Iterator[str]:
 def faults(source: str, package: str, module: str = "") -> list[str]:
     found = []
     allowed = PLAIN | OPTIONAL.get(module, set())
+    folder = package.split(".")[0]
     for name in imported(ast.parse(source), package):
         top, *rest = name.split(".")
         if top == "capsule_edge":
             other = rest[0] if rest else ""
-            if other != package and other not in MAY_IMPORT[package]:
+            if other != folder and other not in MAY_IMPORT[folder]:
                 found.append(f"imports {name}")
+            elif ".".join(rest) not in (package, f"{other}.errors", f"{other}.lazy") and enters_room(
+                rest, package
+            ):
+                found.append(f"imports {name}: import the room's door")
         elif top in MAY_IMPORT:
             found.append(f"imports {name} by its folder's name")
-        elif top in TENSORFLOW and package not in ("train", "export") and module != PEER:
+        elif top in TENSORFLOW and folder not in ("train", "export") and module != PEER:
             found.append(f"imports {name}")
-        elif package == "runtime" and top not in allowed and top not in sys.stdlib_module_names:
+        elif folder == "runtime" and top not in allowed and top not in sys.stdlib_module_names:
             found.append(f"imports {name}, which the plain install lacks")
     return found
+
+
+def enters_room(path: list[str], package: str) -> bool:
+    """Whether a module inside a room is imported from outside of it."""
+    room = ".".join(path[:2])
+    return len(path) > 2 and room != package and (ROOT / path[0] / path[1]).is_dir()
+
+
+def package_of(path: Path) -> str:
+    """The package of a source file: ``runtime/recording/gop.py`` is in ``runtime.recording``."""
+    return ".".join(path.relative_to(ROOT).parent.parts)
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -83,7 +100,7 @@ def test_imports_point_one_way(package: str) -> None:
     assert {
         path.relative_to(ROOT).as_posix(): found
         for path in modules(package)
-        if (found := faults(path.read_text("utf-8"), package, path.stem))
+        if (found := faults(path.read_text("utf-8"), package_of(path), path.stem))
     } == {}
 
 
@@ -107,6 +124,9 @@ def test_there_is_something_to_look_at(package: str) -> None:
         ("evaluation", "import capsule_edge.export.bundle"),
         ("train", "from capsule_edge.export.bundle import export_run"),
         ("cli", "import tensorflow"),
+        ("runtime.events", "from ..recording.gop import find_groups"),
+        ("runtime.events", "from ...evaluation import metrics"),
+        ("evaluation.audit", "from capsule_edge.runtime.recording.gop import find_groups"),
     ],
 )
 def test_an_import_the_other_way_would_be_seen(package: str, source: str) -> None:
@@ -153,10 +173,93 @@ def test_the_help_loads_nothing_heavy() -> None:
 
 
 def test_the_whole_runtime_does_without_tensorflow() -> None:
-    names = [path.stem for path in modules("runtime") if path.stem != "__init__"]
-    code = "".join(f"import capsule_edge.runtime.{name}\n" for name in names)
+    names = [f"{package_of(path)}.{path.stem}" for path in modules("runtime") if path.stem != "__init__"]
+    code = "".join(f"import capsule_edge.{name}\n" for name in names)
     assert loaded(code) >= {"av", "cv2", "numpy"}
-    assert "reader" in names
+    assert "runtime.reader" in names
+
+
+ROOMS = sorted(path.parent for path in ROOT.glob("*/*/__init__.py") if path.parts[-3] in MAY_IMPORT)
+
+
+def arrows(package: str) -> dict[str, set[str]]:
+    """Which rooms and top modules of a package import which others of it."""
+    found: dict[str, set[str]] = {}
+    for path in modules(package):
+        inside = path.relative_to(ROOT / package).parts
+        own = inside[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for name in imported(ast.parse(path.read_text("utf-8")), package_of(path)):
+            parts = name.split(".")
+            if (
+                parts[:2] == ["capsule_edge", package]
+                and len(parts) > 2
+                and parts[2] not in (own, "errors", "lazy")
+            ):
+                found.setdefault(own, set()).add(parts[2])
+    return found
+
+
+@pytest.mark.parametrize("package", ["evaluation"])
+def test_rooms_import_each_other_without_a_circle(package: str) -> None:
+    found = arrows(package)
+    assert found
+
+    def reach(room: str, seen: frozenset[str] = frozenset()) -> set[str]:
+        further = found.get(room, set()) - seen
+        return further | {name for each in further for name in reach(each, seen | further)}
+
+    assert {room for room in found if room in reach(room)} == set()
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: f"{room.parent.name}.{room.name}")
+def test_a_room_says_what_it_is_for_and_lists_its_door(room: Path) -> None:
+    """The docstring, the block that type checkers read, the lazy table and ``__all__`` say the same."""
+    tree = ast.parse((room / "__init__.py").read_text("utf-8"))
+    text = ast.get_docstring(tree)
+    assert text
+    assert 1 <= len(text.splitlines()) <= 6
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    assert len(blocks) <= 1
+    typed = {
+        (alias.name, node.module)
+        for block in blocks
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    lazy = {
+        (name, keyword.arg)
+        for block in blocks
+        for node in ast.walk(block)
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        for name in ast.literal_eval(keyword.value).split()
+    }
+    assert lazy == typed
+    listed = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    assert {name for name, _ in typed} == set(listed[0] if listed else [])
+    # A module of the same name would hide what the door offers.
+    assert {name for name, _ in typed}.isdisjoint(path.stem for path in room.glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("door", "heavy"),
+    [
+        ("runtime.recording", {"av", "cv2", "numpy"}),
+        ("runtime.preprocessing", {"av", "cv2", "numpy"}),
+        ("runtime.inference", {"numpy"}),
+        ("runtime.study", {"numpy"}),
+        ("runtime.results", {"av", "cv2", "numpy"}),
+    ],
+)
+def test_a_door_loads_what_it_needs_and_no_more(door: str, heavy: set[str]) -> None:
+    assert loaded(f"from capsule_edge.{door} import *") <= heavy
 
 
 def test_every_public_name_is_there() -> None:
@@ -169,7 +272,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_type_checkers_see_the_names_that_are_loaded() -> None:
-    """The block that only type checkers read, the table of homes and ``__all__`` say the same."""
+    """The block that only type checkers read, the lazy table and ``__all__`` say the same."""
     tree = ast.parse((ROOT / "runtime" / "__init__.py").read_text("utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     typed = {
@@ -178,7 +281,11 @@ def test_type_checkers_see_the_names_that_are_loaded() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert typed == set(runtime._HOME_OF.items())
+    (call,) = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.keywords)
+    lazy = {
+        (name, keyword.arg) for keyword in call.keywords for name in ast.literal_eval(keyword.value).split()
+    }
+    assert typed == lazy
     assert {name for name, _ in typed} | {"__version__"} == set(runtime.__all__)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
-from capsule_edge.runtime.locks import LOCK
-from capsule_edge.runtime.preprocess import FieldOfView
-from capsule_edge.runtime.resume import JOURNAL, Answers, Journal
-from capsule_edge.runtime.runs import open_run
+from capsule_edge.runtime.preprocessing import FieldOfView
+from capsule_edge.runtime.results import Journal, open_run
+from capsule_edge.runtime.results.journal import JOURNAL, Answers
+from capsule_edge.runtime.results.lock import LOCK
 from capsule_edge.runtime.study import FrameRecord
 
 LABELS = 3

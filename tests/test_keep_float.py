@@ -20,17 +20,17 @@ from quantised_models import KEYS, calibrated, fp32_model, pixels_of, write_run
 from capsule_edge.cli.export import command
 from capsule_edge.evaluation.datasets import Dataset, Sample, load_dataset
 from capsule_edge.export.bundle import FILES, export_run
-from capsule_edge.export.graph_checks import check_int8_graph
 from capsule_edge.export.held_out import frames_to_choose_on, part
-from capsule_edge.export.integers import read_integers
-from capsule_edge.export.layers import measure_layers
-from capsule_edge.export.reference import check_layers
-from capsule_edge.export.restore import restore_layers
+from capsule_edge.export.int8 import check_layers, read_integers
+from capsule_edge.export.restore_float import restore_layers
 from capsule_edge.export.run_folder import load_run, synthetic_frames
+from capsule_edge.export.tools.layer_noise import measure_layers
+from capsule_edge.export.verify import check_int8_graph
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
-from capsule_edge.runtime.tflite_metadata import read_spec
-from capsule_edge.train.held_out import HeldOut
-from capsule_edge.train.kept_layers import keep_float, kept_layers, layers_with_weights
+from capsule_edge.runtime.inference.tflite_metadata import read_spec
+from capsule_edge.train.data.held_out import HeldOut
+from capsule_edge.train.qat import keep_float, layers_with_weights
+from capsule_edge.train.qat.float_layers import kept_layers
 
 CASES = {
     # The first layer alone, two neighbours with nothing rounded between them, and the logits.

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from capsule_edge.runtime.errors import UsageError
-from capsule_edge.runtime.landmarks import check_landmarks, locate_events, parse_landmarks
-from capsule_edge.runtime.outputs import study_document
-from capsule_edge.runtime.spec import Label, OperatingPoint
+from capsule_edge.runtime.events import check_landmarks, locate_events, parse_landmarks
+from capsule_edge.runtime.inference import Label, OperatingPoint
+from capsule_edge.runtime.results import study_document
 from capsule_edge.runtime.study import Study
 
 from .study_samples import SPEC, make_study

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime import Reader, groups
+from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.pipeline import Plan
+from capsule_edge.runtime.recording import Container, gop
+from capsule_edge.runtime.recording.decoder import scan
 from capsule_edge.runtime.study import STATUSES, Study
-from capsule_edge.runtime.video import Container, scan
 
 KINDS = {
     "h264.mp4": {"options": {"bf": "3"}},
@@ -67,7 +68,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Reader]]:
     opened = [Reader.open(model, plan=plan, threads=plan.workers) for plan in plans]
     with pytest.MonkeyPatch.context() as patch:
         # Also these short files fall into groups.
-        patch.setattr(groups, "_SHORTEST", 1)
+        patch.setattr(gop, "_SHORTEST", 1)
         yield opened
     for reader in opened:
         reader.close()

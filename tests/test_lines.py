@@ -22,9 +22,10 @@ from red_model import HEIGHT, WIDTH, view, write_exam, write_red_model
 
 from capsule_edge.cli.main import main
 from capsule_edge.runtime.errors import InputError, UsageError
-from capsule_edge.runtime.feeds import Mjpeg, Raw, parse_feed, split_pictures
 from capsule_edge.runtime.reader import Reader
-from capsule_edge.runtime.resume import JOURNAL
+from capsule_edge.runtime.results.journal import JOURNAL
+from capsule_edge.runtime.streaming import parse_feed
+from capsule_edge.runtime.streaming.pipe_formats import Mjpeg, Raw, split_pictures
 
 SCHEMA = json.loads(
     (resources.files("capsule_edge.runtime") / "schema" / "lines.schema.json").read_text("utf-8")

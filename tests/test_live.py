@@ -14,8 +14,7 @@ from red_model import view, write_exam, write_red_model
 from capsule_edge.cli.main import cli
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError, UsageError
-from capsule_edge.runtime.live import Live, live_address
-from capsule_edge.runtime.pipes import read_pipe
+from capsule_edge.runtime.streaming import Live, live_address, read_pipe
 
 
 def test_motion_jpeg_is_read_and_connected_to_again() -> None:

@@ -19,8 +19,7 @@ from red_model import write_red_model
 from capsule_edge.cli._lines import _stopped_by_signals
 from capsule_edge.runtime import FrameRecord, Reader
 from capsule_edge.runtime.errors import Interrupted
-from capsule_edge.runtime.live import Live
-from capsule_edge.runtime.pipes import read_pipe
+from capsule_edge.runtime.streaming import Live, read_pipe
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

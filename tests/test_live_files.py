@@ -11,7 +11,8 @@ import pytest
 from live_servers import Clock, live, range_server, server
 from red_model import write_exam
 
-from capsule_edge.runtime.video import decode, scan
+from capsule_edge.runtime.recording import decode
+from capsule_edge.runtime.recording.decoder import scan
 
 
 def muxed(folder: Path, kind: str) -> bytes:

@@ -18,7 +18,7 @@ from capsule_edge.benchmarks.machine import memory_now
 from capsule_edge.benchmarks.reading import main, trace_memory
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import BackendError, OutputError, UsageError
-from capsule_edge.runtime.heap import give_back
+from capsule_edge.runtime.pipeline import give_back
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 

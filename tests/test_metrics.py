@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_score
 
-from capsule_edge.evaluation.bootstrap import (
-    Resamples,
-    confusion_by_video,
+from capsule_edge.evaluation.classification import (
+    Predictions,
+    evaluate,
     interval,
     rates,
     resample_videos,
     resampled_figures,
+)
+from capsule_edge.evaluation.classification.bootstrap import (
+    Resamples,
+    confusion_by_video,
     weighted_auc,
     weighted_average_precision,
     weighted_sensitivity,
 )
-from capsule_edge.evaluation.curves import ABNORMAL, POINTS, curves
-from capsule_edge.evaluation.metrics import evaluate
-from capsule_edge.evaluation.predict import Predictions
+from capsule_edge.evaluation.classification.curves import ABNORMAL, POINTS, curves
 
 KEYS = ("normal", "polyp", "ulcer")
 

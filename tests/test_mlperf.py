@@ -12,10 +12,10 @@ import pytest
 from tiny_model import LABELS, write_tiny_model
 
 from capsule_edge.benchmarks import mlperf
+from capsule_edge.evaluation.classification import load_frames, predict
 from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.evaluation.predict import load_frames, predict
-from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import InputError, ModelError, OutputError, PackageError, UsageError
+from capsule_edge.runtime.inference import open_model
 
 loadgen = pytest.importorskip("mlperf_loadgen", reason="needs the extra 'mlperf'")
 
@@ -67,7 +67,7 @@ def test_every_scenario_leaves_its_logs_and_the_accuracy_that_they_tell(
 
 
 def test_macro_f1_is_that_of_evaluate(data: Path, model: Path) -> None:
-    from capsule_edge.evaluation.metrics import evaluate
+    from capsule_edge.evaluation.classification import evaluate
 
     right = predict(open_model(model, threads=1), load_dataset(data))
     dataset, _ = load_frames(load_dataset(data), open_model(model).spec.input)

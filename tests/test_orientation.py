@@ -12,9 +12,8 @@ import pytest
 from red_model import write_red_model
 
 from capsule_edge.runtime import InputError, Reader
-from capsule_edge.runtime.gate import measure
-from capsule_edge.runtime.sources import fetch, scan, sight
-from capsule_edge.runtime.stages import Sighted
+from capsule_edge.runtime.preprocessing import Sighted, measure
+from capsule_edge.runtime.recording import fetch, scan, sight
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 40
 # The matrix a b c d: a pixel (x, y) is shown at (a x + c y, b x + d y). And the same with numpy.

@@ -11,7 +11,8 @@ import pytest
 from thread_checks import no_thread_left
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.parallel import THREAD_PREFIX, map_ordered, prefetch, run_streams, start
+from capsule_edge.runtime.pipeline import start
+from capsule_edge.runtime.pipeline.parallel import THREAD_PREFIX, map_ordered, prefetch, run_streams
 
 
 def test_prefetch_keeps_order_and_raises_behind_the_items() -> None:

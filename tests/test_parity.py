@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from capsule_edge.benchmarks.latency import measure, summarise
+from capsule_edge.evaluation.classification import Predictions, predict
 from capsule_edge.evaluation.datasets import load_dataset
 from capsule_edge.evaluation.parity import certify
-from capsule_edge.evaluation.predict import Predictions, predict
-from capsule_edge.runtime.backends import Backend, open_model
-from capsule_edge.runtime.phantom import training_frames
-from capsule_edge.runtime.preprocess import preprocess
+from capsule_edge.runtime.inference import Backend, open_model
+from capsule_edge.runtime.phantom.recording import training_frames
+from capsule_edge.runtime.preprocessing import preprocess
 
 MODELS = Path(str(files("capsule_edge.runtime") / "models"))
 REAL = Path(os.environ.get("CAPSULE_EDGE_DATA", "/nowhere")) / "capsule-vision"
@@ -103,7 +103,8 @@ def test_outputs_keep_the_contract(models: dict[str, Backend], precision: str) -
 
 def test_the_int8_graph_runs_in_integers() -> None:
     pytest.importorskip("onnx")
-    from capsule_edge.export.graph_checks import check_bias_scales, check_int8_graph
+    from capsule_edge.export.verify import check_int8_graph
+    from capsule_edge.export.verify.graph_checks import check_bias_scales
 
     report = check_int8_graph(MODELS / "capsule-edge.int8.onnx")
     assert report.float_convolutions == 0  # besides the 1x1 of the features

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from capsule_edge.evaluation.certificate import schema_path, to_html, to_markdown, write_certificate
-from capsule_edge.evaluation.events import Span, event_agreement
-from capsule_edge.evaluation.parity import certify, parity_summary, with_sha256
-from capsule_edge.evaluation.predict import Predictions, load_predictions, save_predictions
+from capsule_edge.evaluation.classification import Predictions, load_predictions, save_predictions
+from capsule_edge.evaluation.parity import certify, parity_summary, with_sha256, write_certificate
+from capsule_edge.evaluation.parity.certificate import schema_path, to_html, to_markdown
+from capsule_edge.evaluation.recordings import Span, event_agreement
 from capsule_edge.runtime.errors import InputError, OutputError
 
 MODELS = {

@@ -10,18 +10,14 @@ import numpy as np
 import pytest
 
 from capsule_edge.runtime.errors import OutputError, UsageError
-from capsule_edge.runtime.phantom import (
-    DEMO_SEED,
-    LESION_LABELS,
-    NORMAL,
+from capsule_edge.runtime.phantom import DEMO_SEED, LESION_LABELS, NORMAL, Phantom, write_recording
+from capsule_edge.runtime.phantom.recording import (
     RECORDING_SEEDS,
     TRAINING_SEEDS,
-    Phantom,
     PlantedLesion,
     training_frames,
-    write_recording,
 )
-from capsule_edge.runtime.preprocess import find_field_of_view
+from capsule_edge.runtime.preprocessing import find_field_of_view
 
 POLYP = PlantedLesion("polyp", 2.0, 6.0)
 SMALL = Phantom(3, frames=16, size=96, lesions=(POLYP,))

@@ -17,16 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsule_edge.runtime.colours import split, to_planes, to_rgb
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.preprocess import (
-    FieldOfView,
-    find_field_of_view,
-    preprocess,
-    preprocess_planes,
-    resize,
-)
-from capsule_edge.runtime.spec import InputSpec
+from capsule_edge.runtime.inference import InputSpec
+from capsule_edge.runtime.preprocessing import FieldOfView, find_field_of_view, preprocess, preprocess_planes
+from capsule_edge.runtime.preprocessing.model_input import resize
+from capsule_edge.runtime.recording import split, to_planes, to_rgb
 
 RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
 

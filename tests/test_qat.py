@@ -14,14 +14,18 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from quantised_models import calibrated, fp32_model, pixels_of  # noqa: E402
 
-from capsule_edge.export.integers import read_integers  # noqa: E402
-from capsule_edge.export.reference import compare_layers, compute  # noqa: E402
+from capsule_edge.export.int8 import (  # noqa: E402
+    compute,
+    read_integers,
+)
+from capsule_edge.export.int8.reference import compare_layers  # noqa: E402
 from capsule_edge.export.run_folder import synthetic_frames  # noqa: E402
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError  # noqa: E402
-from capsule_edge.train import models, qat, weights  # noqa: E402
-from capsule_edge.train.alignment import align_sums  # noqa: E402
-from capsule_edge.train.limits import weight_limits  # noqa: E402
-from capsule_edge.train.quantizers import RangeObserver  # noqa: E402
+from capsule_edge.train.models import architectures, weights  # noqa: E402
+from capsule_edge.train.qat import quantised_model as qat  # noqa: E402
+from capsule_edge.train.qat import weight_limits  # noqa: E402
+from capsule_edge.train.qat.quantizers import RangeObserver  # noqa: E402
+from capsule_edge.train.qat.residual_scales import align_sums  # noqa: E402
 
 layers = tf_keras.layers
 SIZE = 64
@@ -37,7 +41,7 @@ def frames() -> Any:
     return pixels_of(synthetic_frames(SIZE, count=8, seed=5))
 
 
-@pytest.mark.parametrize("architecture", sorted(models.ARCHITECTURES))
+@pytest.mark.parametrize("architecture", sorted(architectures.ARCHITECTURES))
 def test_every_architecture_quantises_and_folds_without_a_change_of_answer(architecture: str) -> None:
     model = fp32_model(architecture)
     quantised = qat.quantize(model)
@@ -61,12 +65,14 @@ def test_every_architecture_quantises_and_folds_without_a_change_of_answer(archi
         assert np.allclose(folded(given), expected, rtol=0, atol=2e-5 * np.abs(expected).max()), wrapper.name
 
 
-@pytest.mark.parametrize("architecture", sorted(models.ARCHITECTURES))
+@pytest.mark.parametrize("architecture", sorted(architectures.ARCHITECTURES))
 def test_keras_3_builds_the_same_weights_by_name(architecture: str) -> None:
     keras = pytest.importorskip("keras")
     here, there = (
         {name: tuple(weight.shape) for name, weight in weights.tensors(model).items()}
-        for model in (models.build(architecture, size=SIZE, labels=5, keras=k) for k in (tf_keras, keras))
+        for model in (
+            architectures.build(architecture, size=SIZE, labels=5, keras=k) for k in (tf_keras, keras)
+        )
     )
     assert here == there
 
@@ -76,12 +82,12 @@ def test_keras_3_builds_the_same_weights_by_name(architecture: str) -> None:
 )
 def test_efficientnet_lite_is_the_published_one(architecture: str, parameters: int) -> None:
     """The size that its authors give (with 1,000 classes)."""
-    model = models.build(architecture, size=SIZE, labels=1000, keras=tf_keras)
+    model = architectures.build(architecture, size=SIZE, labels=1000, keras=tf_keras)
     assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == parameters
 
 
 def test_efficientnet_lite0_has_the_names_of_keras_applications() -> None:
-    model = models.build("efficientnet_lite0", size=SIZE, labels=1000, keras=tf_keras)
+    model = architectures.build("efficientnet_lite0", size=SIZE, labels=1000, keras=tf_keras)
     known = {layer.name for layer in tf_keras.applications.EfficientNetB0(weights=None).layers}
     assert {layer.name for layer in model.layers if layer.weights} - known == {"logits"}
 
@@ -169,7 +175,7 @@ def test_saved_weights_come_back(fp32: Any, frames: Any, tmp_path: Path) -> None
     again = qat.load_qat(tmp_path / "qat.npz", fp32_model())
     assert qat.is_saturation_safe(again)
     assert np.array_equal(quantised(frames, training=False), again(frames, training=False))
-    other = models.build("mobilenet_v2_035", size=SIZE, labels=5, keras=tf_keras)
+    other = architectures.build("mobilenet_v2_035", size=SIZE, labels=5, keras=tf_keras)
     with pytest.raises(InputError, match="is not of mobilenet_v2_035"):
         qat.load_qat(tmp_path / "qat.npz", other)
     (tmp_path / "text.npz").write_text("no archive")

@@ -16,10 +16,10 @@ pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 from quantised_models import KEYS, fp32_model, pixels_of, write_run
 
 from capsule_edge.cli.compare import command as compare
-from capsule_edge.export.integers import read_integers
-from capsule_edge.export.layers import double_scales, main, measure_layers
-from capsule_edge.export.ptq import METHODS, _entropy, _percentile, quantize_after_training
+from capsule_edge.export.int8 import METHODS, quantize_after_training, read_integers
+from capsule_edge.export.int8.post_training import _entropy, _percentile
 from capsule_edge.export.run_folder import synthetic_frames
+from capsule_edge.export.tools.layer_noise import double_scales, main, measure_layers
 from capsule_edge.runtime.errors import InputError, UsageError
 
 

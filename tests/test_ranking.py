@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capsule_edge.runtime.ranking import rank_events
+from capsule_edge.runtime.events import rank_events
 from capsule_edge.runtime.study import Event
 
 

@@ -17,15 +17,16 @@ from red_model import RADIUS, view, write_exam, write_red_model
 from thread_checks import no_thread_left
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime import Reader, ffmpeg, groups, shipped, stages
+from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
-from capsule_edge.runtime.illustration import illustrate
-from capsule_edge.runtime.outputs import prepare_folder, write_study
+from capsule_edge.runtime.events import illustrate
+from capsule_edge.runtime.inference import installed_models
 from capsule_edge.runtime.pipeline import Plan
-from capsule_edge.runtime.preprocess import FieldOfView, preprocess
-from capsule_edge.runtime.stages import FIELD_FRAMES
+from capsule_edge.runtime.preprocessing import FIELD_FRAMES, FieldOfView, batching, preprocess
+from capsule_edge.runtime.recording import decode, ffmpeg, gop
+from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.results import prepare_folder, write_study
 from capsule_edge.runtime.study import STATUSES, Study
-from capsule_edge.runtime.video import decode, scan
 
 RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
 
@@ -195,9 +196,9 @@ def test_each_picture_is_decoded_once(
         return real(*args)
 
     monkeypatch.setattr(ffmpeg, "send", counted)
-    monkeypatch.setattr(groups, "send", counted)
+    monkeypatch.setattr(gop, "send", counted)
     if not apart:
-        monkeypatch.setattr(groups, "find_groups", lambda container: [range(len(container.samples))])
+        monkeypatch.setattr(gop, "find_groups", lambda container: [range(len(container.samples))])
     assert red.read(healthy).events == []
     assert sorted(taken) == list(range(90))
     taken.clear()
@@ -323,7 +324,7 @@ def test_missing_frames_come_last(red: Reader, exam: Path, tmp_path: Path) -> No
 
 
 def test_no_default_model_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(shipped.INSTALLED, "standard", "absent.onnx")
+    monkeypatch.setitem(installed_models.INSTALLED, "standard", "absent.onnx")
     with pytest.raises(ModelError, match="no standard model"):
         Reader.open()
 
@@ -339,7 +340,7 @@ def test_an_error_while_decoding_reaches_the_caller(
     def fail(*_args: object, **_options: object) -> None:
         raise InputError("this frame is strange")
 
-    monkeypatch.setattr(stages, "preprocess_planes", fail)
+    monkeypatch.setattr(batching, "preprocess_planes", fail)
     with pytest.raises(InputError, match="strange"):
         red.read(exam)
     assert no_thread_left()

@@ -14,13 +14,13 @@ import pytest
 from run_samples import FRAMES, LABELS, MODEL, write_run, write_truth
 from tiny_model import write_tiny_model
 
-from capsule_edge.evaluation import event_fit, recordings
 from capsule_edge.evaluation._module import run_module
-from capsule_edge.evaluation.recordings import compare_with_truth, read_answers, summarise
-from capsule_edge.evaluation.recordings_report import write_recordings
-from capsule_edge.evaluation.training_videos import video_mark
-from capsule_edge.runtime.backends import BACKENDS, open_model
+from capsule_edge.evaluation.datasets import video_mark
+from capsule_edge.evaluation.recordings import event_fit, recording_scores
+from capsule_edge.evaluation.recordings.recording_scores import compare_with_truth, read_answers, summarise
+from capsule_edge.evaluation.recordings.recordings_report import write_recordings
 from capsule_edge.runtime.errors import InputError, OutputError
+from capsule_edge.runtime.inference import BACKENDS, open_model
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_truth_without_times_has_those_of_the_run(
     assert document["largest_time_difference_s"] is None
     assert [(s.label, s.start_s, s.end_s) for s in document["spans"]["true"]] == [("ulcer", 10.0, 15.0)]
     assert summarise([document])["hit"] == 1
-    done = call(recordings, run, truth)
+    done = call(recording_scores, run, truth)
     assert (done.returncode, done.stderr) == (0, "")
     assert "the truth gives no times" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["largest_time_difference_s"] is None
@@ -87,7 +87,7 @@ def test_a_truth_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, fault:
         read_answers(run, truth, spec)
     if fault == "unknown":
         assert compare_with_truth(run, truth)["unknown_labels"] == ["ulzer"]
-        done = call(recordings, run, truth)
+        done = call(recording_scores, run, truth)
         assert done.returncode == 0
         assert done.stderr.startswith("warning: the model of exam.mp4 has no label ulzer: such findings")
         return
@@ -101,7 +101,7 @@ def test_times_that_are_no_numbers_are_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"truth\.csv has a time_s that is no number.*1:30"):
         compare_with_truth(run, truth)
     (tmp_path / "taken").write_text("")
-    done = call(recordings, run, truth)
+    done = call(recording_scores, run, truth)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "Traceback" not in done.stderr
 
@@ -147,7 +147,7 @@ def test_a_recording_of_a_training_video_is_told(
     truth = write_truth(tmp_path / "truth.csv")
     assert compare_with_truth(run, truth, {opened.sha256: opened.spec})["seen_in_training"] is seen
     assert compare_with_truth(run, truth)["seen_in_training"] is None
-    done = call(recordings, run, truth, "--model", model)
+    done = call(recording_scores, run, truth, "--model", model)
     assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
     assert ("warning: exam.mp4 was in the training" in done.stderr) == (seen is True)
     assert ("may have been" in done.stdout) == (seen is None)
@@ -162,7 +162,7 @@ def test_a_model_of_any_format_tells_what_it_was_trained_on(run: Path, tmp_path:
     # The first is of `train`, the other of `val`.
     for video, seen in (("64440803f87b4843", True), ("bca26705313a4644", False)):
         study.write_text(text.replace("exam.mp4", f"{video}.mp4"), encoding="utf-8")
-        done = call(recordings, run, truth, "--model", model)
+        done = call(recording_scores, run, truth, "--model", model)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
 
@@ -171,7 +171,7 @@ def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_pa
     truth = write_truth(tmp_path / "truth.csv")
     read, write = os.pipe()
     os.close(read)
-    words = [sys.executable, "-m", recordings.__name__, str(run), str(truth)]
+    words = [sys.executable, "-m", recording_scores.__name__, str(run), str(truth)]
     done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
@@ -186,17 +186,17 @@ def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_pa
 
 def test_a_report_that_is_there_stays_unless_told(run: Path, tmp_path: Path) -> None:
     truth, out = write_truth(tmp_path / "truth.csv"), tmp_path / "out"
-    assert call(recordings, run, truth, "--out", out).returncode == 0
+    assert call(recording_scores, run, truth, "--out", out).returncode == 0
     (out / "recordings.json").write_text("mine")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    done = call(recordings, run, truth, "--out", out)
+    done = call(recording_scores, run, truth, "--out", out)
     assert (done.returncode, done.stdout) == (1, "")
     assert (
         done.stderr
         == f"error: {out} already holds recordings.json (choose another --out, or pass --overwrite)\n"
     )
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert call(recordings, run, truth, "--out", out, "--overwrite").returncode == 0
+    assert call(recording_scores, run, truth, "--out", out, "--overwrite").returncode == 0
     assert json.loads((out / "recordings.json").read_text())["events"]["hit"] == 1
 
 
@@ -222,7 +222,7 @@ def test_a_report_is_written_whole_or_not_at_all(
 
 def test_a_fit_leaves_whole_files_or_none(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = dict.fromkeys(("smoothing_s", "max_gap_s", "min_frames", "release"), (1,)) | {"merge_s": (0.0,)}
-    monkeypatch.setattr("capsule_edge.evaluation.event_search.GRID", grid)
+    monkeypatch.setattr("capsule_edge.evaluation.recordings.event_search.GRID", grid)
     model, truth = write_tiny_model(tmp_path / "m.onnx", labels=LABELS), write_truth(tmp_path / "truth.csv")
 
     def fit(*more: object) -> None:

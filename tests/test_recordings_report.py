@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from red_model import write_exam, write_red_model
 
-from capsule_edge.evaluation.events import Span
-from capsule_edge.evaluation.findings import FoundEvent, Reading
-from capsule_edge.evaluation.recordings import summarise
-from capsule_edge.evaluation.recordings_report import plots, to_html, write_recordings
+from capsule_edge.evaluation.recordings import Span
+from capsule_edge.evaluation.recordings.findings import FoundEvent, Reading
+from capsule_edge.evaluation.recordings.recording_scores import summarise
+from capsule_edge.evaluation.recordings.recordings_report import plots, to_html, write_recordings
 from capsule_edge.runtime.errors import OutputError
 
 

@@ -12,12 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from capsule_edge.runtime.figures import (
-    CURVE_POINTS,
-)
+from capsule_edge.runtime.inference import Label, OperatingPoint
 from capsule_edge.runtime.report import render_report
-from capsule_edge.runtime.report_view import CARDS
-from capsule_edge.runtime.spec import Label, OperatingPoint
+from capsule_edge.runtime.report.figures import CURVE_POINTS
+from capsule_edge.runtime.report.view import CARDS
 from capsule_edge.runtime.study import Study
 
 from .study_samples import SPEC, make_study

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from capsule_edge.runtime.clocks import clock
-from capsule_edge.runtime.figures import (
+from capsule_edge.runtime.recording import clock
+from capsule_edge.runtime.report import jpeg
+from capsule_edge.runtime.report.figures import (
     CURVE_POINTS,
     axis_ticks,
     colour_bar,
     curve_paths,
-    jpeg,
     map_png,
     unread_stretches,
 )

@@ -17,8 +17,9 @@ import pytest
 from red_model import view, write_exam, write_red_model
 
 from capsule_edge.runtime import Reader
-from capsule_edge.runtime.outputs import FILES, frames_csv, study_document
-from capsule_edge.runtime.resume import JOURNAL, Journal
+from capsule_edge.runtime.results import Journal, study_document
+from capsule_edge.runtime.results.files import FILES, frames_csv
+from capsule_edge.runtime.results.journal import JOURNAL
 from capsule_edge.runtime.study import FrameRecord
 
 # All but timing.json, which holds what differs from run to run.

@@ -16,8 +16,7 @@ import pytest
 from red_model import write_red_model
 
 from capsule_edge.runtime import Reader
-from capsule_edge.runtime.live import Live
-from capsule_edge.runtime.pipes import read_pipe
+from capsule_edge.runtime.streaming import Live, read_pipe
 
 PYTHON = shutil.which("python3", path="/usr/bin") or "python3"
 NEEDS = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"

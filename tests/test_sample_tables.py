@@ -14,13 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capsule_edge.runtime import containers
-from capsule_edge.runtime.containers import scan
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.ffmpeg import open_recording, picture_packets
-from capsule_edge.runtime.listing import NO_STAMP, REORDER, Sample, Samples, present
-from capsule_edge.runtime.sample_tables import read_tables
-from capsule_edge.runtime.video import decode
+from capsule_edge.runtime.recording import container, decode
+from capsule_edge.runtime.recording.container import scan
+from capsule_edge.runtime.recording.ffmpeg import open_recording, picture_packets
+from capsule_edge.runtime.recording.mp4_tables import read_tables
+from capsule_edge.runtime.recording.packets import NO_STAMP, REORDER, Sample, Samples, present
 
 DATA = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings"
 PLAIN: dict[str, dict[str, Any]] = {
@@ -124,7 +123,7 @@ def test_a_damaged_index_says_the_same_either_way(made, tmp_path: Path, data: st
     sound: list[set[int]] = []
     for read in (read_tables, lambda *_: None):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(containers, "read_tables", read)
+            patch.setattr(container, "read_tables", read)
             try:
                 one = scan(path)
                 sound.append({picture.index for picture in decode(one) if picture.status == "ok"})
@@ -151,7 +150,7 @@ def test_the_order_of_plain_stamps_is_that_of_the_queue(monkeypatch: pytest.Monk
             samples = Samples.of(rows)
             quick = present(samples, None)
             with monkeypatch.context() as patch:
-                patch.setattr("capsule_edge.runtime.listing._present_plainly", lambda _: None)
+                patch.setattr("capsule_edge.runtime.recording.packets._present_plainly", lambda _: None)
                 assert present(samples, None) == quick
             moved = np.abs(np.argsort(pts, kind="stable") - np.arange(150)).max()
             compared += moved < REORDER // 2

@@ -15,10 +15,10 @@ from capsule_edge.benchmarks import machine, reading, scaling
 from capsule_edge.benchmarks.all import resize_input
 from capsule_edge.benchmarks.plots import plot_scaling
 from capsule_edge.benchmarks.reference_exam import cut_recording
-from capsule_edge.runtime.backends import open_model
 from capsule_edge.runtime.errors import BackendError, InputError, ModelError, OutputError, UsageError
-from capsule_edge.runtime.shipped import default_model
-from capsule_edge.runtime.video import decode, scan
+from capsule_edge.runtime.inference import default_model, open_model
+from capsule_edge.runtime.recording import decode
+from capsule_edge.runtime.recording.decoder import scan
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from red_model import view, write_red_model
 
-from capsule_edge.evaluation.samples import read_frame
+from capsule_edge.evaluation.datasets import read_frame
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError, PackageError
-from capsule_edge.runtime.series import scan_series
-from capsule_edge.runtime.sources import scan, sight
+from capsule_edge.runtime.recording import scan, sight
+from capsule_edge.runtime.recording.image_series import scan_series
 from capsule_edge.runtime.study import Study
 
 RED = range(5, 9)

@@ -11,12 +11,12 @@ import pytest
 from study_samples import make_study
 from tiny_model import write_tiny_model
 
-from capsule_edge.evaluation.card import render_card
+from capsule_edge.evaluation.classification.model_card import render_card
 from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.evaluation.recordings import compare_with_truth, summarise
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.evaluation.recordings.recording_scores import compare_with_truth, summarise
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.outputs import write_study
+from capsule_edge.runtime.inference import open_model
+from capsule_edge.runtime.results import write_study
 
 
 def truth(path: Path, labels: list[str], *, late_s: float = 0.0) -> Path:

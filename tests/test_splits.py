@@ -13,12 +13,9 @@ from click.testing import CliRunner, Result
 
 from capsule_edge.cli.split import command
 from capsule_edge.evaluation.audit import audit
-from capsule_edge.evaluation.datasets import Dataset, list_samples, load_dataset
-from capsule_edge.evaluation.published import conflicting
-from capsule_edge.evaluation.samples import Sample
-from capsule_edge.evaluation.splits import (
+from capsule_edge.evaluation.datasets import Dataset, Sample, conflicting, folds, list_samples, load_dataset
+from capsule_edge.evaluation.datasets.splits import (
     fold_of,
-    folds,
     official,
     split_by_video,
     split_leaking,

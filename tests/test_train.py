@@ -12,10 +12,18 @@ from click.testing import CliRunner
 
 from capsule_edge.cli.train import command
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, UsageError
-from capsule_edge.train import augment, held_out, models, weights
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.data import Frames, class_prior, draw_epoch, draw_weights, load_frames
-from capsule_edge.train.folds import fold_of, mask_unseen
+from capsule_edge.train.data import (
+    Frames,
+    augment,
+    class_prior,
+    draw_epoch,
+    draw_weights,
+    held_out,
+    load_frames,
+)
+from capsule_edge.train.gpu import fold_of, mask_unseen
+from capsule_edge.train.models import architectures, weights
 
 SIZE = 64
 
@@ -114,7 +122,7 @@ def test_too_few_videos_to_hold_any_out_are_told_the_way_out(frames: Frames) -> 
 
 
 def test_frames_are_moved_as_opencv_moves_them(tf_keras: object) -> None:
-    from capsule_edge.train.loop import move
+    from capsule_edge.train.fit.loop import move
 
     rng = np.random.default_rng(1)
     frame = cv2.GaussianBlur(rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.float32), (0, 0), 3)
@@ -130,7 +138,7 @@ def test_frames_are_moved_as_opencv_moves_them(tf_keras: object) -> None:
 
 def test_a_variation_of_no_strength_only_turns(tf_keras: object) -> None:
     keras = pytest.importorskip("keras")
-    from capsule_edge.train.loop import move
+    from capsule_edge.train.fit.loop import move
 
     at = np.arange(SIZE) + 0.5 - SIZE / 2
     inside = at[:, None] ** 2 + at[None, :] ** 2 <= (SIZE / 2) ** 2
@@ -175,7 +183,7 @@ def test_a_finished_run_keeps_what_was_fitted_and_refuses_other_inputs(
     out, first, other = tmp_path / "run", tmp_path / "a" / "w.npz", tmp_path / "b" / "w.npz"
     for path in (first, other):
         path.parent.mkdir()
-        model = models.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
+        model = architectures.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
         weights.save(path, weights.collect(model))
     own = ["--data", str(data), "--out", str(out), "--config", str(settings(tmp_path, epochs=1))]
 
@@ -209,11 +217,11 @@ def test_a_finished_run_keeps_what_was_fitted_and_refuses_other_inputs(
 def test_teachers_are_learnt_from(tf_keras: object, frames: Frames, tmp_path: Path) -> None:
     from tiny_model import write_tiny_model
 
-    from capsule_edge.runtime.backends import open_model
-    from capsule_edge.train.teachers import ask
+    from capsule_edge.runtime.inference import open_model
+    from capsule_edge.train.fit import ask
 
     config = TrainConfig(architecture="plain_cnn", size=SIZE)
-    model = models.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
+    model = architectures.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
     weights.save(tmp_path / "a.npz", weights.collect(model))
     file = write_tiny_model(tmp_path / "b.onnx", labels=frames.keys, size=SIZE)
     rendered = Frames(frames.pixels[:2], frames.labels[:2], np.full(2, "phantom"), frames.keys)
@@ -254,20 +262,20 @@ def test_impossible_settings_are_named(tmp_path: Path, data: Path, fields: dict,
 
 def test_unknown_architecture_size_and_weights_are_named(tf_keras: object, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'vgg' is not known"):
-        models.build("vgg", size=64, labels=3, keras=tf_keras)
+        architectures.build("vgg", size=64, labels=3, keras=tf_keras)
     with pytest.raises(UsageError, match="multiple of 16"):
-        models.build("plain_cnn", size=70, labels=3, keras=tf_keras)
+        architectures.build("plain_cnn", size=70, labels=3, keras=tf_keras)
     (tmp_path / "w.npz").write_bytes(b"no archive")
     with pytest.raises(InputError, match="holds no weights"):
         weights.load(tmp_path / "w.npz")
-    model = models.build("plain_cnn", size=64, labels=3, keras=tf_keras)
+    model = architectures.build("plain_cnn", size=64, labels=3, keras=tf_keras)
     with pytest.raises(InputError, match="lack"):
         weights.assign(model, {"conv_1/kernel": np.zeros((3, 3, 3, 16), np.float32)}, fresh=("logits",))
 
 
 def test_a_label_that_the_model_lacks_and_a_broken_image_are_named(data: Path, frames: Frames) -> None:
     from capsule_edge.evaluation.datasets import load_dataset
-    from capsule_edge.runtime.spec import InputSpec
+    from capsule_edge.runtime.inference import InputSpec
 
     dataset = load_dataset(data, split="train")
     with pytest.raises(InputError, match="polyp"):

@@ -19,13 +19,11 @@ from click.testing import CliRunner
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 from capsule_edge.cli.train import command
-from capsule_edge.evaluation.datasets import Sample
-from capsule_edge.evaluation.training_videos import training_provenance
+from capsule_edge.evaluation.datasets import Sample, training_provenance
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
-from capsule_edge.train import weights
-from capsule_edge.train.cache import cached_frames
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.data import Frames
+from capsule_edge.train.data import Frames, cached_frames
+from capsule_edge.train.models import weights
 
 SIZE, KEYS = 64, ("bleeding", "normal", "polyp")
 MADE = TrainConfig(phantom=3)
@@ -151,14 +149,15 @@ def load(data: Path) -> Any:
 
 
 def spec() -> Any:
-    from capsule_edge.runtime.spec import InputSpec
+    from capsule_edge.runtime.inference import InputSpec
 
     return InputSpec(SIZE)
 
 
 def test_the_cache_holds_what_loading_gives_and_is_made_anew_when_it_must(data: Path, tmp_path: Path) -> None:
-    from capsule_edge.train.data import load_frames, phantom_frames
-    from capsule_edge.train.transplants import MADE_SEED
+    from capsule_edge.train.data import load_frames
+    from capsule_edge.train.data.frames import phantom_frames
+    from capsule_edge.train.data.transplants import MADE_SEED
 
     dataset = load(data).take(range(20))
     wanted = load_frames(dataset, KEYS, spec()).join(phantom_frames(3, KEYS, spec(), MADE_SEED))
@@ -183,8 +182,7 @@ def test_the_cache_holds_what_loading_gives_and_is_made_anew_when_it_must(data: 
 
 
 def test_batches_go_on_at_any_step_and_part_among_workers() -> None:
-    from capsule_edge.train.data import draw_epoch, draw_mixing
-    from capsule_edge.train.pipeline import batches, unpack
+    from capsule_edge.train.data import batches, draw_epoch, draw_mixing, unpack
 
     rng = np.random.default_rng(0)
     frames = Frames(
@@ -228,7 +226,7 @@ def test_a_corrupt_image_is_named_skipped_and_counted(data: Path, tmp_path: Path
 def test_tensorboard_shows_the_curve(data: Path, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    from capsule_edge.train.journal import Journal
+    from capsule_edge.train.fit import Journal
 
     lines: list[dict[str, Any]] = []
     write = Journal(tmp_path, lines.append).of("fp32")

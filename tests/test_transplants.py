@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from capsule_edge.evaluation.datasets import Dataset, load_dataset
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.spec import InputSpec
+from capsule_edge.runtime.inference import InputSpec
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.data import Frames, draw_weights, is_real
-from capsule_edge.train.transplants import Box, made_of, read_boxes, transplant_frames
+from capsule_edge.train.data import Frames, draw_weights, is_real, made_of
+from capsule_edge.train.data.transplants import Box, read_boxes, transplant_frames
 
 SIZE, KEYS = 96, ("normal", "ulcer")
 SPEC = InputSpec(SIZE)
@@ -101,7 +101,7 @@ def test_a_frame_of_no_named_video_stands_for_itself(data: Path) -> None:
 
 def test_a_fold_is_kept_from_its_frames_and_from_what_is_made_of_them(data: Path) -> None:
     from capsule_edge.train.data import PHANTOM, load_frames
-    from capsule_edge.train.folds import folds_of, kept_from
+    from capsule_edge.train.gpu.cross_validation import folds_of, kept_from
 
     dataset, frames = made(data)
     rendered = Frames(frames.pixels[:2], frames.labels[:2], np.full(2, PHANTOM), KEYS)
@@ -122,7 +122,9 @@ def test_training_holds_out_what_is_made_of_the_videos_that_calibrate(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tf_keras", reason="needs the extra 'train'")
-    from capsule_edge.train import fit, held_out, run
+    from capsule_edge.train import run
+    from capsule_edge.train.data import held_out
+    from capsule_edge.train.fit import fp32
 
     held = held_out.HeldOut(calibration=("well0",), stopping=())
     monkeypatch.setattr(held_out, "choose", lambda *_, **__: held)
@@ -135,7 +137,7 @@ def test_training_holds_out_what_is_made_of_the_videos_that_calibrate(
         seen.update(videos=frames.videos, among=among)
         raise SeenError
 
-    monkeypatch.setattr(fit, "fit_fp32", spy)
+    monkeypatch.setattr(fp32, "fit_fp32", spy)
     config = TrainConfig(architecture="plain_cnn", size=SIZE, epochs=1, batch=4, phantom=0, transplants=20)
     with pytest.raises(SeenError):
         run.train_run(

@@ -18,13 +18,13 @@ from quantised_models import KEYS, write_run
 from capsule_edge.benchmarks.documents import update_document
 from capsule_edge.benchmarks.quantization import find_variants, to_markdown
 from capsule_edge.benchmarks.quantization import main as tabulate
+from capsule_edge.evaluation.classification import Score, score_files
 from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.evaluation.variants import Score, score_files
 from capsule_edge.export.held_out import part
 from capsule_edge.export.run_folder import load_run, synthetic_frames
-from capsule_edge.export.variants import main, representative
-from capsule_edge.runtime.backends import open_model
+from capsule_edge.export.tools.variants import main, representative
 from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.inference import open_model
 
 FILES = {"fp32.onnx", "fp32.tflite", "fp16.tflite", "dynamic.tflite"} | {
     f"{name}{suffix}"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from video_samples import KINDS, RECORDINGS, details, read, recording
 
-from capsule_edge.runtime import video
-from capsule_edge.runtime.video import decode, scan
+from capsule_edge.runtime.recording import decode, decoder
+from capsule_edge.runtime.recording.decoder import scan
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -144,7 +144,7 @@ def test_damage_in_an_edited_out_frame_reaches_the_shown_ones(made, tmp_path: Pa
 
 
 def test_the_module_offers_what_it_says() -> None:
-    assert all(hasattr(video, name) for name in video.__all__)
+    assert all(hasattr(decoder, name) for name in decoder.__all__)
 
 
 def test_a_title_in_another_encoding_does_not_matter(tmp_path: Path) -> None:

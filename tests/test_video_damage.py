@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from live_servers import Clock, live, server
 from video_samples import KINDS, details, expected_details, read, recording
 
-from capsule_edge.runtime import ffmpeg, groups, video
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.extents import avi_is_cut, matroska_is_cut, read_boxes
-from capsule_edge.runtime.listing import Samples
-from capsule_edge.runtime.video import Container, Picture, apart, decode, scan
+from capsule_edge.runtime.recording import Container, decode, ffmpeg, gop
+from capsule_edge.runtime.recording import decoder as video
+from capsule_edge.runtime.recording.decoder import Picture, apart, scan
+from capsule_edge.runtime.recording.packets import Samples
+from capsule_edge.runtime.recording.truncation import avi_is_cut, matroska_is_cut, read_boxes
 
 
 def test_bit_flips_in_a_real_recording_are_found_again_and_again(tmp_path: Path, capsys) -> None:
@@ -92,14 +93,14 @@ def until_it_shows(container: Container) -> Iterator[Picture]:
         try:
             for _, stretch in parts:
                 yield from stretch
-        except groups.NotApartError:
+        except gop.NotApartError:
             return
     raise AssertionError("nothing was noticed")
 
 
 @pytest.mark.parametrize("kind", ["h264.mp4", "slices.mp4"])
 def test_a_slice_that_only_the_log_tells_of_is_damage(kind: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(groups, "_SHORTEST", 1)
+    monkeypatch.setattr(gop, "_SHORTEST", 1)
     told = 0
     for path, lines, reported in only_logged(kind, tmp_path):
         told += 1
@@ -142,8 +143,8 @@ def test_each_decoder_has_one_thread(made, monkeypatch) -> None:
         return decoder
 
     monkeypatch.setattr(ffmpeg, "open_decoder", spy)
-    monkeypatch.setattr(groups, "open_decoder", spy)
-    monkeypatch.setattr(groups, "_SHORTEST", 1)
+    monkeypatch.setattr(gop, "open_decoder", spy)
+    monkeypatch.setattr(gop, "_SHORTEST", 1)
     container = scan(made("h264.mp4"))
     assert len(list(decode(container))) == 60
     with apart(container) as parts:

@@ -13,7 +13,8 @@ import pytest
 from video_samples import details, read
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.video import decode, scan
+from capsule_edge.runtime.recording import decode
+from capsule_edge.runtime.recording.decoder import scan
 
 
 def spoil(name: str, made, folder: Path) -> Path:
@@ -105,7 +106,7 @@ def test_damaged_recordings_print_nothing(made, tmp_path: Path, capfd) -> None:
 
 
 def test_pictures_too_large_for_a_capsule_are_refused(made, monkeypatch) -> None:
-    monkeypatch.setattr("capsule_edge.runtime.containers.MOST_PIXELS", 96 * 80 - 1)
+    monkeypatch.setattr("capsule_edge.runtime.recording.container.MOST_PIXELS", 96 * 80 - 1)
     with pytest.raises(InputError, match="96 x 80"):
         scan(made("h264.mp4"))
 

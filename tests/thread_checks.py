@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from capsule_edge.runtime.parallel import THREAD_PREFIX
+from capsule_edge.runtime.pipeline.parallel import THREAD_PREFIX
 
 
 def threads_left() -> list[str]:

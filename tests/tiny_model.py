@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from capsule_edge.runtime.spec import (
+from capsule_edge.runtime.inference import (
     METADATA_KEY,
     EventParameters,
     InputSpec,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from capsule_edge.runtime.video import Container, Picture, decode, scan
+from capsule_edge.runtime.recording import Container, decode
+from capsule_edge.runtime.recording.decoder import Picture, scan
 
 RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
 

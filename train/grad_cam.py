@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError, UsageError
-from capsule_edge.runtime.illustration import activation_map
+from capsule_edge.runtime.events import activation_map
 
 from .data import scale
 

@@ -18,20 +18,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.evaluation.calibration import fit_temperature, operating_points
-from capsule_edge.evaluation.datasets import Dataset, hash_dataset
-from capsule_edge.evaluation.training_videos import training_provenance
+from capsule_edge.evaluation.classification import fit_temperature, operating_points
+from capsule_edge.evaluation.datasets import Dataset, hash_dataset, training_provenance
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
-from capsule_edge.runtime.spec import EventParameters, InputSpec, Label, ModelSpec, Role
+from capsule_edge.runtime.inference import EventParameters, InputSpec, Label, ModelSpec, Role
 
-from . import held_out, models, reparam, weights
-from .cache import cached_frames
 from .config import TrainConfig
-from .data import Frames, check_phantom, is_real, scale
-from .folds import mask_unseen
-from .journal import Journal
-from .teachers import ask, specs_of
-from .transplants import check_boxes, made_of
+from .data import Frames, cached_frames, check_boxes, check_phantom, held_out, is_real, made_of, scale
+from .fit import Journal, ask, specs_of
+from .gpu import mask_unseen
+from .models import architectures, reparameterise, weights
 
 __all__ = ["train_run"]
 
@@ -85,9 +81,8 @@ def train_run(
     import tensorflow as tf
     import tf_keras
 
-    from . import fit
-    from .loop import Saving
-    from .workers import Workers
+    from .fit import Saving, Workers
+    from .fit import fp32 as fit
 
     keys = dataset.labels
     if len(keys) < 2:
@@ -158,7 +153,10 @@ def train_run(
         )  # fmt: skip
         if workers.first:
             arrays = workers.collect(fitted)
-            weights.assign(fp32, reparam.merge(arrays) if config.architecture in models.BRANCHED else arrays)
+            weights.assign(
+                fp32,
+                reparameterise.merge(arrays) if config.architecture in architectures.BRANCHED else arrays,
+            )
             rows = np.flatnonzero(calibrating)
             if calibrate_on is None:
                 logits, labels = fit.predict(fp32, everything.pixels, rows), everything.labels[rows]
@@ -192,7 +190,7 @@ def train_run(
 def _build(config: TrainConfig, keys: Sequence[str], *, branched: bool = False) -> Any:
     import tf_keras
 
-    return models.build(
+    return architectures.build(
         config.architecture, size=config.size, labels=len(keys), keras=tf_keras, branched=branched
     )
 
@@ -206,14 +204,15 @@ def _quantise(
     ranges: Mapping[str, Any],
 ) -> None:
     """The INT8 twin of the FP32 weights in ``out``, and frames to compare the exported files on."""
-    from . import fit, qat
+    from .fit import fp32 as fit
+    from .qat import quantised_model
 
     fp32 = _build(config, everything.keys)
     weights.assign(fp32, weights.load(out / "fp32.weights.npz"))
-    quantised = qat.quantize(fp32, saturation_safe=config.saturation_safe)
+    quantised = quantised_model.quantize(fp32, saturation_safe=config.saturation_safe)
     fit.fit_qat(fp32, quantised, everything, config, saving=saving, note=journal.of("qat"), ranges=ranges)
-    qat.check_ranges(quantised)
-    qat.save_qat(out / "qat.weights.npz", quantised)
+    quantised_model.check_ranges(quantised)
+    quantised_model.save_qat(out / "qat.weights.npz", quantised)
     rng = np.random.default_rng(config.seed)
     chosen = rng.choice(len(everything), min(_REPLAY_FRAMES, len(everything)))
     weights.save(out / "replay.npz", {"frames": everything.pixels[chosen]}, compressed=True)
@@ -240,7 +239,7 @@ def _finish_fp32(fp32: Any, logits: Any, labels: Any, frames: Frames, config: Tr
     bias = fp32.get_layer("logits").weights[1]
     bias.assign(bias + shift)
     if config.equalise:
-        from .equalise import equalise, snap
+        from .qat import equalise, snap
 
         rows = np.random.default_rng(config.seed).choice(len(frames), (_EVEN_BATCHES, config.qat_batch))
         weights.assign(fp32, equalise(fp32, (scale(frames.pixels[np.sort(batch)]) for batch in rows)))

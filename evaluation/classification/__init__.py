@@ -1,0 +1,69 @@
+"""What a model file is worth frame by frame: predictions, metrics, confidence intervals, reports, model cards.
+
+In: model files and a ``Dataset``. Out: figures with intervals over videos. Must not know: TensorFlow, recordings.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capsule_edge.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .bootstrap import (
+        LEVEL,
+        interval,
+        mean_defined,
+        rates,
+        resample_videos,
+        resampled_figures,
+        why_no_intervals,
+    )
+    from .calibration import ece, fit_temperature, operating_points
+    from .classification_report import SIGN, write_report
+    from .metrics import defined, evaluate, one_vs_rest_auc
+    from .predictions import (
+        Predictions,
+        check_labels,
+        load_frames,
+        load_predictions,
+        predict,
+        save_predictions,
+    )
+    from .variants import Score, score_files
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        bootstrap="LEVEL interval mean_defined rates resample_videos resampled_figures why_no_intervals",
+        calibration="ece fit_temperature operating_points",
+        classification_report="SIGN write_report",
+        metrics="defined evaluate one_vs_rest_auc",
+        predictions="Predictions check_labels load_frames load_predictions predict save_predictions",
+        variants="Score score_files",
+    )
+
+__all__ = [
+    "LEVEL",
+    "SIGN",
+    "Predictions",
+    "Score",
+    "check_labels",
+    "defined",
+    "ece",
+    "evaluate",
+    "fit_temperature",
+    "interval",
+    "load_frames",
+    "load_predictions",
+    "mean_defined",
+    "one_vs_rest_auc",
+    "operating_points",
+    "predict",
+    "rates",
+    "resample_videos",
+    "resampled_figures",
+    "save_predictions",
+    "score_files",
+    "why_no_intervals",
+    "write_report",
+]

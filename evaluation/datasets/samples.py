@@ -1,0 +1,123 @@
+"""One labelled frame: what a table says of it, and its picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.recording import picture_is_cut
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SYNONYMS",
+    "Sample",
+    "decode_frame",
+    "label_key",
+    "read_bytes",
+    "read_frame",
+    "read_rows",
+]
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+
+SYNONYMS: Mapping[str, str] = {
+    "angiectasia": "angioectasia",
+    "angiodysplasia": "angioectasia",
+    "blood": "bleeding",
+    "blood_fresh": "bleeding",
+    "erythematous": "erythema",
+    "foreign_bodies": "foreign_body",
+    "ileo_cecal_valve": "ileocecal_valve",
+    "normal_clean_mucosa": "normal",
+    "polyps": "polyp",
+    "ulcers": "ulcer",
+    "worm": "worms",
+}
+"""Names under which published data sets (Kvasir-Capsule, Kvasir v2, Capsule Vision) list the same class."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled frame. ``label`` is a label key; what the data set does not say is None."""
+
+    file: Path
+    label: str
+    source: str | None = None
+    video_id: str | None = None
+    frame_number: int | None = None
+    split: str | None = None
+
+
+def label_key(name: str) -> str:
+    """The label key of a class name as published: ``Foreign Bodies`` is ``foreign_body``."""
+    key = re.sub(r"[^0-9a-z]+", "_", name.strip().lower()).strip("_")
+    return SYNONYMS.get(key, key)
+
+
+def read_rows(table: Path, needed: Sequence[str], *, hint: str = "") -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a CSV file (UTF-8; commas, or semicolons throughout), cells stripped.
+
+    Raises ``InputError`` when it cannot be read or lacks a column of ``needed``.
+    """
+    try:
+        # Spreadsheets write a byte-order mark, and semicolons where the comma is the decimal sign.
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{table} is not UTF-8 (byte {error.start})", hint="save it as CSV UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{table} cannot be read: {error.strerror or error}") from None
+    head = text.partition("\n")[0]
+    rows = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
+    for column in needed:
+        if column not in (rows.fieldnames or ()):
+            found = ", ".join(rows.fieldnames or ()) or "none"
+            raise InputError(f"{table} lacks the column {column!r}, it has {found}", hint=hint)
+    try:
+        for row in rows:
+            cells = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+            yield rows.line_num, cells
+    except csv.Error as error:
+        raise InputError(f"{table} line {rows.line_num} is no CSV: {error}") from None
+
+
+def read_frame(sample: Sample | str | Path) -> npt.NDArray[np.uint8]:
+    """The picture as uint8 RGB (height, width, 3).
+
+    Grey, RGBA (alpha dropped), CMYK and 16-bit (upper byte) pictures are converted, EXIF rotation is applied.
+    Raises ``InputError`` that names the file when it cannot be read, is no picture, or is cut off.
+    """
+    path = sample.file if isinstance(sample, Sample) else Path(sample)
+    return decode_frame(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
+    """The file's bytes. Raises ``InputError`` that names it when it cannot be read."""
+    try:
+        # cv2.imread cannot open non-ASCII paths on Windows.
+        return np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"the image {path} cannot be read: {error.strerror or error}") from None
+
+
+def decode_frame(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
+    """``read_frame`` of bytes that have been read from ``path``."""
+    if picture_is_cut(data.tobytes()):
+        raise InputError(f"the image {path} is cut off at {len(data)} bytes")
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except cv2.error as error:
+        raise InputError(
+            f"the image {path} cannot be decoded: {str(error).strip().splitlines()[0]}"
+        ) from None
+    if picture is None:
+        raise InputError(f"the image {path} is no picture that can be decoded ({len(data)} bytes)")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)

@@ -1,0 +1,9 @@
+"""``python -m capsule_edge.evaluation.recordings RESULT TRUTH``: see ``recording_scores``."""
+
+from __future__ import annotations
+
+from capsule_edge.evaluation._module import run_module
+
+from .recording_scores import main
+
+run_module(main)

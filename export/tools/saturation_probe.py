@@ -1,0 +1,104 @@
+"""Write the model that shows whether an engine saturates on a CPU.
+
+    python -m capsule_edge.export.tools.saturation_probe
+
+It keeps the whole contract (8 x 8 pixels, two labels). A white frame makes each of 64 channels 255; the next layer
+multiplies all by 127, so that two products come to 64,770, twice what 16 bits hold. An engine that adds them there
+(``export.saturation``) answers half of what the others do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from capsule_edge.runtime.diagnostics import PROBE, PROBE_LOGIT, probe_path
+from capsule_edge.runtime.inference import METADATA_KEY, EventParameters, InputSpec, Label, ModelSpec
+
+__all__ = ["build_probe"]
+
+_CHANNELS = 64
+_SIZE = 8
+# A white pixel, (255 - 128) / 128: what each layer makes of it, so that it is 255 everywhere.
+_WHITE = 127 / 128
+
+
+def build_probe() -> onnx.ModelProto:
+    """The model. Its second logit is ``PROBE_LOGIT`` for a white frame where nothing saturates."""
+    spec = ModelSpec(
+        name=PROBE,
+        version="1",
+        precision="int8",
+        labels=(Label("normal", "Nothing", "normal"), Label("sum", "Sum of products", "finding")),
+        input=InputSpec(_SIZE, crop="none", mask="none"),
+        temperature=1.0,
+        operating_points={},
+        events=EventParameters(),
+        license="Apache-2.0",
+        saturation_safe=False,
+        provenance={"data": "none, written by hand"},
+    )
+    classifier = np.zeros((2, _CHANNELS, 1, 1), np.float32)
+    classifier[1] = PROBE_LOGIT / _WHITE / _CHANNELS
+    constants = {
+        "pixel_scale": np.float32(1 / 128),
+        "pixel_zero": np.uint8(128),
+        "scale": np.float32(_WHITE / 255),
+        "zero": np.uint8(0),
+        # 255 * 64 * 2 fits 16 bits, so the first layer never saturates.
+        "first": np.full((_CHANNELS, 3, 1, 1), 64, np.int8),
+        "first_scale": np.full(_CHANNELS, 1 / (3 * 64), np.float32),
+        "second": np.full((_CHANNELS, _CHANNELS, 1, 1), 127, np.int8),
+        "second_scale": np.full(_CHANNELS, 1 / (_CHANNELS * 127), np.float32),
+        "channel_zero": np.zeros(_CHANNELS, np.int8),
+        "bias": np.zeros(_CHANNELS, np.int32),
+        "first_bias_scale": np.full(_CHANNELS, 1 / (3 * 64) / 128, np.float32),
+        "second_bias_scale": np.full(_CHANNELS, _WHITE / 255 / (_CHANNELS * 127), np.float32),
+        "bias_zero": np.zeros(_CHANNELS, np.int32),
+        "classifier": classifier,
+    }
+    node = helper.make_node
+    nodes = [
+        node("Transpose", ["frames"], ["planes"], perm=[0, 3, 1, 2]),
+        node("DequantizeLinear", ["planes", "pixel_scale", "pixel_zero"], ["x"]),
+    ]
+    for name, given, made in (("first", "x", "y"), ("second", "y", "z")):
+        nodes += [
+            node("DequantizeLinear", [name, f"{name}_scale", "channel_zero"], [f"{name}_w"], axis=0),
+            node("DequantizeLinear", ["bias", f"{name}_bias_scale", "bias_zero"], [f"{name}_b"], axis=0),
+            node("Conv", [given, f"{name}_w", f"{name}_b"], [f"{name}_sum"]),
+            node("QuantizeLinear", [f"{name}_sum", "scale", "zero"], [f"{name}_q"]),
+            node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [made]),
+        ]
+    nodes += [
+        node("Conv", ["z", "classifier"], ["maps"]),
+        node("Transpose", ["maps"], ["features"], perm=[0, 2, 3, 1]),
+        node("GlobalAveragePool", ["maps"], ["pooled"]),
+        node("Flatten", ["pooled"], ["logits"]),
+        node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        PROBE,
+        [value("frames", TensorProto.UINT8, ["N", _SIZE, _SIZE, 3])],
+        [
+            value("probabilities", TensorProto.FLOAT, ["N", 2]),
+            value("logits", TensorProto.FLOAT, ["N", 2]),
+            value("features", TensorProto.FLOAT, ["N", _SIZE, _SIZE, 2]),
+        ],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.checker.check_model(model)
+    return model
+
+
+if __name__ == "__main__":
+    target: Path = probe_path()
+    target.write_bytes(build_probe().SerializeToString(deterministic=True))
+    print(target)

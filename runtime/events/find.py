@@ -1,0 +1,300 @@
+"""Frames become events: smooth each finding's probability over capture time, then threshold with hysteresis.
+
+A capsule takes 2 to 6 pictures a second and its export plays them at 25 to 30, so what counts as "near" is
+decided in capture time, while everything that leaves this module is container time: the position that a
+player shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..inference import EventParameters, Label, ModelSpec, Role
+from ..study import Event, FrameRecord, columns
+
+__all__ = [
+    "SLACK_S",
+    "Timeline",
+    "capture_scale",
+    "find_events",
+    "find_runs",
+    "is_answered",
+    "mean_over",
+    "median_frame_distance",
+    "merge_alike",
+    "merge_near",
+    "smooth",
+    "time_kind",
+    "vote_reach_s",
+]
+
+TimeKind = Literal["capture", "playback"]
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+# Times come from tick counts rounded to 1 us; divided by a frame distance of 1/30 s and a capture rate of 2 a
+# second that is up to 15 us of capture time. A frame exactly on a window's edge must not fall on either side
+# by such rounding, and no capsule takes two pictures within a millisecond.
+SLACK_S = 1e-3
+
+# Probabilities are compared as they are written, with six decimals: float32 holds 0.7 as 0.69999999, and a
+# difference of running sums carries 1e-11. Neither may push a constant 0.7 below a threshold of 0.7.
+_DECIMALS = 6
+
+# Share of probability that the mean answers of two stretches have in common from which they count as the
+# same sight: 1 is equal, and two answers that agree on a label at .8 share at least .6 whatever the rest.
+_ALIKE = 0.8
+
+
+def median_frame_distance(frames: Sequence[FrameRecord]) -> float | None:
+    """Median distance between frames, seconds of container time; None with fewer than two times."""
+    every = columns(frames)
+    times = every.times_s[every.timed]
+    return float(np.median(np.diff(times))) if len(times) > 1 else None
+
+
+def time_kind(frame_distance_s: float | None) -> TimeKind:
+    """Whether a file keeps the capsule's timing: capsules record 2 to 6 frames a second, exports play at 25 to 30."""
+    return "capture" if frame_distance_s is not None and frame_distance_s >= 0.1 else "playback"
+
+
+def capture_scale(
+    events: EventParameters,
+    *,
+    median_distance_s: float | None,
+    time_kind: TimeKind,
+    capture_fps: float | None,
+) -> float:
+    """Seconds of capture time in one second of container time.
+
+    Container time is capture time for ``capture`` files unless ``capture_fps`` says otherwise. A ``playback``
+    file of unknown capture rate is taken at ``events.assumed_capture_fps``. Without a frame distance (one
+    frame) it is 1.
+    """
+    if not median_distance_s or (time_kind == "capture" and capture_fps is None):
+        return 1.0
+    return 1.0 / (median_distance_s * (capture_fps or events.assumed_capture_fps))
+
+
+def find_events(
+    frames: Sequence[FrameRecord],
+    spec: ModelSpec,
+    *,
+    median_distance_s: float | None,
+    time_kind: TimeKind,
+    capture_fps: float | None = None,
+    role: Role = "finding",
+) -> list[Event]:
+    """Events of every label with that role and an operating point, by start and then label.
+
+    For each label: the mean over ``smoothing_s`` opens an event at the label's threshold and ends it below
+    ``release`` of that; runs of fewer than ``min_frames`` frames are dropped; what remains is merged over
+    gaps of at most ``max_gap_s``, and over gaps of at most ``merge_s`` where both sides look alike to the
+    model. Frames further apart than ``max_gap_s`` never share an event. Frames without an answer (corrupt,
+    skipped, ...) take no part: they neither vote nor end an event.
+
+    Args:
+        frames: in presentation order; ``probabilities`` float32 (labels,) or None.
+        median_distance_s: seconds of container time between frames, None where unknown.
+        capture_fps: frames a second at which the capsule recorded, None where unknown.
+        role: of the labels that are looked at; ``landmark`` serves ``landmarks``.
+    """
+    every = columns(frames)
+    used = every.answered
+    if not used.any():
+        return []
+    rule = spec.events
+    timeline = Timeline(
+        indices=every.indices[used],
+        times_s=every.times_s[used],
+        probabilities=every.probabilities[used].astype(np.float64),
+        every_s=every.times_s[every.timed],
+        scale=capture_scale(
+            rule, median_distance_s=median_distance_s, time_kind=time_kind, capture_fps=capture_fps
+        ),
+        median_distance_s=median_distance_s,
+    )
+    capture_s = timeline.times_s * timeline.scale
+    found: list[Event] = []
+    for column in spec.index_of(role):
+        label = spec.labels[column]
+        point = spec.operating_points.get(label.key)
+        if point is None:  # no threshold was measured, and none is invented here
+            continue
+        smoothed = smooth(
+            timeline.probabilities[:, column],
+            capture_s,
+            window_s=rule.smoothing_s,
+            max_gap_s=rule.max_gap_s,
+        )
+        runs = find_runs(smoothed, timeline.probabilities, capture_s, threshold=point.threshold, rule=rule)
+        found += [timeline.event(label, column, first, last, rule) for first, last in runs]
+    found.sort(key=lambda event: (event.start_s, event.label, event.start_index))
+    return [dataclasses.replace(event, id=number) for number, event in enumerate(found, start=1)]
+
+
+def is_answered(frame: FrameRecord) -> bool:
+    """Whether a frame has a say: a time and an answer of numbers."""
+    return (
+        frame.time_s is not None
+        and frame.probabilities is not None
+        and bool(np.isfinite(frame.probabilities).all())
+    )
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The answered frames of a recording in order, and the times of all.
+
+    ``indices``, ``times_s`` (n,) and ``probabilities`` (n, labels) are of the answered frames; ``every_s`` are
+    seconds of container time of the frames of any status. One second of it is ``scale`` of capture time.
+    """
+
+    indices: npt.NDArray[np.int64]
+    times_s: Floats
+    probabilities: Floats
+    every_s: Floats
+    scale: float
+    median_distance_s: float | None
+
+    def event(self, label: Label, column: int, first: int, last: int, rule: EventParameters) -> Event:
+        """The event of a label (its column) from position ``first`` to ``last``, inclusive; without an id."""
+        raw = self.probabilities[first : last + 1, column]
+        peak = first + int(np.argmax(raw))
+        return Event(
+            id=0,
+            label=label.key,
+            role=label.role,
+            start_index=int(self.indices[first]),
+            end_index=int(self.indices[last]),
+            start_s=float(self.times_s[first]),
+            end_s=_end(
+                float(self.times_s[last]),
+                self.every_s,
+                (rule.max_gap_s + SLACK_S) / self.scale,
+                self.median_distance_s,
+            ),
+            peak_index=int(self.indices[peak]),
+            peak_s=float(self.times_s[peak]),
+            peak_p=float(self.probabilities[peak, column]),
+            frames=last - first + 1,
+        )
+
+
+def smooth(values: Floats, capture_s: Floats, *, window_s: float, max_gap_s: float) -> Floats:
+    """Mean of the values within ``window_s`` centred on each frame, whatever the distances between frames.
+
+    ``capture_s`` rises. A frame further off than ``max_gap_s`` has no vote, however wide the window.
+    """
+    total = np.concatenate(([0.0], np.cumsum(values)))
+    return mean_over(total, capture_s, slice(None), vote_reach_s(window_s, max_gap_s))
+
+
+def vote_reach_s(window_s: float, max_gap_s: float) -> float:
+    """Seconds of capture time up to which a frame votes for another."""
+    return min(window_s / 2, max_gap_s) + SLACK_S
+
+
+def mean_over(total: Floats, capture_s: Floats, span: slice, reach_s: float) -> Floats:
+    """Mean of the values within ``reach_s`` of each frame of ``span``.
+
+    ``total`` holds the sums of the values before each frame and of all, (n + 1,) or (n + 1, columns).
+    """
+    first = np.searchsorted(capture_s, capture_s[span] - reach_s, side="left")
+    after = np.searchsorted(capture_s, capture_s[span] + reach_s, side="right")
+    votes = (after - first).reshape(-1, *[1] * (total.ndim - 1))
+    return np.asarray(np.round((total[after] - total[first]) / votes, _DECIMALS), np.float64)
+
+
+def find_runs(
+    smoothed: Floats, probabilities: Floats, capture_s: Floats, *, threshold: float, rule: EventParameters
+) -> Iterator[tuple[int, int]]:
+    """First and last position, inclusive, of each event of one label.
+
+    Args:
+        smoothed: (n,) what ``smooth`` made of the label's probability.
+        probabilities: (n, labels), by which two stretches look alike. capture_s: (n,), rising.
+    """
+    yield from merge_alike(merge_near(smoothed, capture_s, threshold, rule), probabilities, capture_s, rule)
+
+
+def merge_near(
+    smoothed: Floats, capture_s: Floats, threshold: float, rule: EventParameters
+) -> Iterator[tuple[int, int]]:
+    """The runs of enough frames of one label, first and last position, joined over gaps of ``max_gap_s``."""
+    stretch = _stretches(capture_s, rule)
+    held = np.flatnonzero(smoothed >= round(rule.release * threshold, _DECIMALS))
+    if not len(held):
+        return
+    # A new run starts where a frame between was below the release level or a gap too wide lies between.
+    breaks = np.flatnonzero((np.diff(held) > 1) | (np.diff(stretch[held]) > 0)) + 1
+    last = held[np.concatenate((breaks - 1, [len(held) - 1]))]
+    begin = held[np.concatenate(([0], breaks))]
+    opened: Indices = np.flatnonzero(smoothed >= round(threshold, _DECIMALS))
+    at = np.searchsorted(opened, begin)
+    has = at < len(opened)
+    begin, last, at = begin[has], last[has], at[has]
+    first = opened[at]
+    keep = (first <= last) & (last - first + 1 >= rule.min_frames)
+    pending: tuple[int, int] | None = None
+    for start, end in zip(first[keep].tolist(), last[keep].tolist(), strict=True):
+        if pending is None:
+            pending = (start, end)
+        elif (
+            stretch[start] == stretch[pending[1]]
+            and capture_s[start] - capture_s[pending[1]] <= rule.max_gap_s + SLACK_S
+        ):
+            pending = (pending[0], end)
+        else:
+            yield pending
+            pending = (start, end)
+    if pending is not None:
+        yield pending
+
+
+def merge_alike(
+    runs: Iterable[tuple[int, int]], probabilities: Floats, capture_s: Floats, rule: EventParameters
+) -> Iterator[tuple[int, int]]:
+    """Runs of one label joined where they are near each other and the model's mean answers agree.
+
+    Two sightings of one lesion, with the capsule turned away between them, are one event to a reader; a
+    second lesion of the same kind usually comes with other second thoughts of the model.
+    """
+    stretch = _stretches(capture_s, rule)
+    pending: tuple[int, int] | None = None
+    for start, end in runs:
+        if pending is None:
+            pending = (start, end)
+            continue
+        near = capture_s[start] - capture_s[pending[1]] <= rule.merge_s + SLACK_S
+        if rule.merge_s and near and stretch[start] == stretch[pending[1]]:
+            before = probabilities[pending[0] : pending[1] + 1].mean(axis=0)
+            after = probabilities[start : end + 1].mean(axis=0)
+            if np.minimum(before, after).sum() >= _ALIKE:
+                pending = (pending[0], end)
+                continue
+        yield pending
+        pending = (start, end)
+    if pending is not None:
+        yield pending
+
+
+def _stretches(capture_s: Floats, rule: EventParameters) -> Indices:
+    """Number of the stretch of each frame; a new one begins behind a gap wider than ``max_gap_s``."""
+    gap = np.diff(capture_s) > rule.max_gap_s + SLACK_S
+    stretch: Indices = np.concatenate(([0], np.cumsum(gap)))
+    return stretch
+
+
+def _end(last_s: float, every_s: Floats, max_gap_s: float, median_distance_s: float | None) -> float:
+    """Where an event stops: at the next frame of any status, or one usual distance on if that is too far."""
+    after = int(np.searchsorted(every_s, last_s, side="right"))
+    if after < len(every_s) and every_s[after] - last_s <= max_gap_s:
+        return float(every_s[after])
+    return last_s + (median_distance_s or 0.0)

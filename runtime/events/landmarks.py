@@ -1,0 +1,265 @@
+"""Where in the gut: landmarks set by hand or seen by the model, transit times, and where each event lies.
+
+A landmark is the first picture of what follows it, as reading software has it (first gastric, first duodenal,
+first caecal image); ``end`` is where the examination stops. Times of marks are container time, transit times
+are capture time. What is not known is None: a segment is never guessed from silence.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from ..errors import UsageError
+from ..recording import parse_clock
+from ..study import Event, Study
+from .find import capture_scale, find_events, median_frame_distance
+
+__all__ = [
+    "LANDMARKS",
+    "Landmarks",
+    "Mark",
+    "Position",
+    "Segment",
+    "Stretch",
+    "check_landmarks",
+    "locate_events",
+    "parse_landmarks",
+]
+
+# Name: what its time is. In the order in which a capsule meets them.
+LANDMARKS: Mapping[str, str] = {
+    "stomach": "first picture of the stomach",
+    "small-bowel": "first picture of the duodenum, the pylorus passed",
+    "colon": "first picture of the caecum, the ileocaecal valve passed",
+    "end": "end of the examination: excretion, or the last picture worth reading",
+}
+Segment = Literal["oesophagus", "stomach", "small-bowel", "colon", "after-end"]
+_SEGMENT_BEFORE: Mapping[str, Segment] = {
+    "stomach": "oesophagus", "small-bowel": "stomach", "colon": "small-bowel", "end": "colon",
+}  # fmt: skip
+
+# Labels whose end is such a landmark, by the letters of their key: data sets spell them with and without
+# hyphens, British and American.
+_PASSAGES: Mapping[str, str] = {
+    "pylorus": "small-bowel",
+    "ileocaecalvalve": "colon",
+    "ileocecalvalve": "colon",
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One landmark at ``time_s`` of container time. ``label`` is the model's, None where set by hand."""
+
+    name: str
+    time_s: float
+    source: Literal["hand", "model"]
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where an event's peak lies. ``share`` of the segment's transit, 0..1; None where an end of it is not known."""
+
+    event: int
+    segment: Segment | None
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What lies between two known landmarks, or before the first or behind the last of them.
+
+    ``segment`` is None where a landmark between may have been passed unseen. ``after`` names the landmark at its
+    beginning. ``begin_s`` is None where its transit does not begin in the recording, ``end_s`` where it is open.
+    """
+
+    segment: Segment | None
+    after: str | None
+    end_s: float | None
+    begin_s: float | None
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Everything known of the way of the capsule.
+
+    ``gastric_s`` runs from ``gastric_from``: the ``stomach`` mark, or the start of the recording where there
+    is none. ``transit_unknown`` says why a time that both marks would allow is None.
+    """
+
+    marks: tuple[Mark, ...]
+    gastric_s: float | None
+    gastric_from: Literal["stomach", "recording"] | None
+    small_bowel_s: float | None
+    colon_s: float | None
+    transit_unknown: Literal["capture rate"] | None
+    positions: tuple[Position, ...]
+    stretches: tuple[Stretch, ...]
+
+
+def parse_landmarks(texts: Sequence[str], *, recordings: int = 1) -> dict[str, float]:
+    """``small-bowel=00:41:10`` and others as seconds by name; a time is ``[[HH:]MM:]SS[.fff]``.
+
+    Raises ``UsageError`` for what is no such text, a name given twice, and for more than one of
+    ``recordings``: each has landmarks of its own.
+    """
+    if texts and recordings > 1:
+        raise UsageError(
+            f"landmarks belong to one recording, {recordings} were given", hint="read them one by one"
+        )
+    marks: dict[str, float] = {}
+    for text in texts:
+        name, time_s = _parse(text)
+        if name in marks:
+            raise UsageError(f"landmark {name} was given twice, allowed is each name once")
+        marks[name] = time_s
+    return marks
+
+
+def _parse(text: str) -> tuple[str, float]:
+    name, separator, time = text.partition("=")
+    name = name.strip().lower()
+    if not separator or name not in LANDMARKS:
+        raise UsageError(
+            f"the landmark is {text!r}, allowed is NAME=TIME with a NAME of {', '.join(LANDMARKS)}",
+            hint="for example --landmark small-bowel=00:41:10",
+        )
+    hint = "for example --landmark small-bowel=00:41:10"
+    return name, parse_clock(time, name=f"the time of landmark {name}", hint=hint)
+
+
+def check_landmarks(marks: Mapping[str, float], *, last_s: float) -> dict[str, float]:
+    """Marks set by hand in anatomical order; ``last_s`` is where the recording ends.
+
+    Raises ``UsageError`` for an unknown name, a time outside the recording, and marks out of their order.
+    """
+    for name, time_s in marks.items():
+        if name not in LANDMARKS:
+            raise UsageError(f"the landmark is {name!r}, allowed is one of {', '.join(LANDMARKS)}")
+        if isinstance(time_s, bool) or not isinstance(time_s, int | float) or not math.isfinite(time_s):
+            raise UsageError(f"the time of landmark {name} is {time_s!r}, allowed is a number of seconds")
+        if not 0 <= time_s <= last_s:
+            raise UsageError(
+                f"landmark {name} is at {time_s:g} s, allowed is 0 to {last_s:g} s, the recording's end",
+                hint="give the time that a player shows, counted from the first frame",
+            )
+    ordered = {name: float(marks[name]) for name in LANDMARKS if name in marks}
+    names = list(ordered)
+    for before, after in pairwise(names):
+        if ordered[before] >= ordered[after]:
+            raise UsageError(
+                f"landmark {before} is at {ordered[before]:g} s and {after} at {ordered[after]:g} s, "
+                f"allowed is {before} before {after}"
+            )
+    return ordered
+
+
+def locate_events(study: Study) -> Landmarks:
+    """Marks, transit times and positions of the study's events.
+
+    A mark set by hand stands before the model's. The model's is the end of the last event of its landmark
+    label: a capsule may see the pylorus many times before it passes. A model's mark that contradicts the
+    order of the others is left out.
+    """
+    source = study.source
+    marks = _marks(study)
+    at = {mark.name: mark.time_s for mark in marks}
+    stretches = _stretches(at)
+    scale: float | None = None
+    if source.time_kind == "capture" or source.capture_fps is not None:
+        scale = capture_scale(
+            study.model.events,
+            median_distance_s=median_frame_distance(study.frames),
+            time_kind=source.time_kind,
+            capture_fps=source.capture_fps,
+        )
+
+    def transit(begin_s: float | None, end: str) -> float | None:
+        known = begin_s is not None and end in at and scale is not None
+        return (at[end] - begin_s) * scale if known else None  # type: ignore[operator]
+
+    return Landmarks(
+        marks=marks,
+        gastric_s=transit(at.get("stomach", 0.0), "small-bowel"),
+        gastric_from=None if "small-bowel" not in at else "stomach" if "stomach" in at else "recording",
+        small_bowel_s=transit(at.get("small-bowel"), "colon"),
+        colon_s=transit(at.get("colon"), "end"),
+        transit_unknown="capture rate" if scale is None and _allows_transit(at) else None,
+        positions=tuple(_position(event, stretches) for event in study.events) if marks else (),
+        stretches=stretches,
+    )
+
+
+def _allows_transit(at: Mapping[str, float]) -> bool:
+    return "small-bowel" in at or {"colon", "end"} <= at.keys()
+
+
+def _marks(study: Study) -> tuple[Mark, ...]:
+    found = {name: Mark(name, time_s, "hand") for name, time_s in study.landmarks.items()}
+    for event in _landmark_events(study):
+        name = _PASSAGES.get(re.sub("[^a-z]", "", event.label.lower()))
+        earlier = found.get(name or "")
+        if name is None or (
+            earlier is not None and (earlier.source == "hand" or earlier.time_s >= event.end_s)
+        ):
+            continue
+        found[name] = Mark(name, event.end_s, "model", event.label)
+    ordered: list[Mark] = []
+    for name in LANDMARKS:
+        mark = found.get(name)
+        if mark is None:
+            continue
+        others = [o for o in found.values() if o.source == "hand"] + ordered
+        ranks = list(LANDMARKS)
+        fits = all(
+            (ranks.index(o.name) < ranks.index(name)) == (o.time_s < mark.time_s) for o in others if o != mark
+        )
+        if mark.source == "hand" or fits:
+            ordered.append(mark)
+    return tuple(ordered)
+
+
+def _landmark_events(study: Study) -> Sequence[Event]:
+    if not study.model.index_of("landmark"):
+        return ()
+    return find_events(
+        study.frames,
+        study.model,
+        median_distance_s=median_frame_distance(study.frames),
+        time_kind=study.source.time_kind,
+        capture_fps=study.source.capture_fps,
+        role="landmark",
+    )
+
+
+def _stretches(at: Mapping[str, float]) -> tuple[Stretch, ...]:
+    names = [name for name in LANDMARKS if name in at]
+    if not names:
+        return ()
+    first = names[0]
+    before = _SEGMENT_BEFORE[first] if first in ("stomach", "small-bowel") else None
+    # As far as anybody said, the recording begins in the stomach; the way to it is no transit.
+    stretches = [Stretch(before, None, at[first], 0.0 if before == "stomach" else None)]
+    for begin, end in pairwise([*names, None]):
+        following = next(iter(list(LANDMARKS)[list(LANDMARKS).index(begin or "") + 1 :]), None)
+        if following is None:
+            segment: Segment | None = "after-end"
+        elif begin == "colon" or end == following:
+            segment = _SEGMENT_BEFORE[following]
+        else:  # the landmark between may have been passed, nobody said when
+            segment = None
+        stretches.append(Stretch(segment, begin, None if end is None else at[end], at[begin or ""]))
+    return tuple(stretches)
+
+
+def _position(event: Event, stretches: Sequence[Stretch]) -> Position:
+    found = next(s for s in stretches if s.end_s is None or event.peak_s < s.end_s)
+    if found.segment is None or found.begin_s is None or found.end_s is None:
+        return Position(event.id, found.segment, None)
+    return Position(event.id, found.segment, (event.peak_s - found.begin_s) / (found.end_s - found.begin_s))

@@ -1,0 +1,272 @@
+"""Events while a recording is being read: each as soon as no later frame can change it.
+
+The same events as ``find_events`` gives of all frames, by the same rules and to the same bit; they come in
+the order in which they close, and without the numbers that only the end can give. Of the frames only those are held
+that an event which is still to come may reach back to.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..inference import Label, ModelSpec, Role
+from ..study import Columns, Event, FrameRecord, columns
+from .find import SLACK_S, TimeKind, Timeline, capture_scale, mean_over, merge_alike, merge_near, vote_reach_s
+
+__all__ = ["EventStream"]
+
+Floats = npt.NDArray[np.float64]
+
+# Frames that nothing needs any more are let go so many at a time.
+_ROWS = 1024
+
+
+class _Rows:
+    """An array that grows by rows and loses its first; ``filled`` is a view of what is in it."""
+
+    def __init__(self, *shape: int, dtype: type = np.float64) -> None:
+        self._array: npt.NDArray[Any] = np.empty((2 * _ROWS, *shape), dtype)
+        self._count = 0
+
+    def add(self, rows: npt.NDArray[Any]) -> None:
+        after = self._count + len(rows)
+        if after > len(self._array):
+            grown = np.empty((max(after, 2 * len(self._array)), *self._array.shape[1:]), self._array.dtype)
+            grown[: self._count] = self.filled
+            self._array = grown
+        self._array[self._count : after] = rows
+        self._count = after
+
+    def drop(self, count: int) -> None:
+        """The first ``count`` rows."""
+        self._array[: self._count - count] = self._array[count : self._count].copy()
+        self._count -= count
+
+    @property
+    def filled(self) -> npt.NDArray[Any]:
+        return self._array[: self._count]
+
+
+@dataclass
+class _Track:
+    """One label. Positions from ``begin`` on may still be part of an event that has not closed.
+
+    ``is_held``: they are one event up to the last position that is smoothed. ``cuts`` are the frames, by index, with
+    which an event may begin and those which may be the first behind one, in order.
+    """
+
+    label: Label
+    column: int
+    threshold: float
+    begin: int = 0
+    is_held: bool = False
+    cuts: list[int] = field(default_factory=list)
+
+
+class EventStream:
+    """Takes frames in presentation order, each once and when its status is settled."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        median_distance_s: float | None,
+        time_kind: TimeKind,
+        capture_fps: float | None = None,
+        role: Role = "finding",
+    ) -> None:
+        """``median_distance_s`` is that of all frames, seconds of container time; the rest as in ``find_events``."""
+        self._rule = rule = spec.events
+        self._median_distance_s = median_distance_s
+        self._scale = capture_scale(
+            rule, median_distance_s=median_distance_s, time_kind=time_kind, capture_fps=capture_fps
+        )
+        self._reach_s = vote_reach_s(rule.smoothing_s, rule.max_gap_s)
+        # Further apart than this, two runs of a label stay two events.
+        self._apart_s = max(rule.max_gap_s, rule.merge_s) + SLACK_S
+        labels = len(spec.labels)
+        self._tracks = {
+            column: _Track(spec.labels[column], column, point.threshold)
+            for column in spec.index_of(role)
+            if (point := spec.operating_points.get(spec.labels[column].key)) is not None
+        }
+        # A frame below the release level ends any run.
+        self._lows = np.array([round(rule.release * track.threshold, 6) for track in self._tracks.values()])
+        self._indices, self._times, self._capture = _Rows(dtype=np.int64), _Rows(), _Rows()
+        self._every, self._probabilities = _Rows(), _Rows(labels)
+        self._smoothed, self._totals = _Rows(labels), _Rows(labels)
+        self._totals.add(np.zeros((1, labels)))
+
+    def add(self, frames: Sequence[FrameRecord]) -> list[Event]:
+        """Take the next frames; returns the events that have closed, by start and then label."""
+        return self.take(columns(frames))
+
+    def take(self, frames: Columns) -> list[Event]:
+        """``add`` of frames as columns."""
+        self._every.add(frames.times_s[frames.timed])
+        used = frames.answered
+        if not used.any():
+            return []
+        rows = frames.probabilities[used].astype(np.float64)
+        times_s = frames.times_s[used]
+        self._indices.add(frames.indices[used])
+        self._times.add(times_s)
+        self._capture.add(times_s * self._scale)
+        self._probabilities.add(rows)
+        # In the order in which one sum over all frames would add them.
+        self._totals.add(np.cumsum(np.concatenate((self._totals.filled[-1:], rows)), axis=0)[1:])
+        found = self._close(ended=False)
+        self._let_go()
+        return found
+
+    def finish(self) -> list[Event]:
+        """No frame comes any more; returns the events that had not closed."""
+        return self._close(ended=True)
+
+    def may_be_peaks(self, column: int, frames: Mapping[int, float]) -> dict[int, float]:
+        """Those of the frames that can be the peak of an event of this label that has not closed.
+
+        ``frames`` are the label's probabilities by frame index, in order, of frames that were taken or are to come.
+        Of a stretch that no event divides only the highest can be, the first of them.
+        """
+        indices = self._indices.filled
+        # Of a run that is too short so far is not known where it begins.
+        loose = max(0, len(self._smoothed.filled) - self._rule.min_frames + 1)
+        if loose >= len(indices):
+            return dict(frames)
+        cuts, unsettled = self._tracks[column].cuts, int(indices[loose])
+        best: dict[int, int] = {}
+        found: dict[int, float] = {}
+        for index, p in frames.items():
+            if index >= unsettled:
+                found[index] = p
+            elif (stretch := bisect_right(cuts, index)) and (
+                stretch not in best or p > frames[best[stretch]]
+            ):
+                best[stretch] = index
+        return {**{index: frames[index] for index in sorted(best.values())}, **found}
+
+    def _close(self, *, ended: bool) -> list[Event]:
+        timeline = Timeline(
+            self._indices.filled,
+            self._times.filled,
+            self._probabilities.filled,
+            self._every.filled,
+            self._scale,
+            self._median_distance_s,
+        )
+        capture_s = self._capture.filled
+        before = len(self._smoothed.filled)
+        settled = self._smooth(capture_s, ended)
+        if settled == before and not ended:
+            return []
+        fresh = self._smoothed.filled[before:settled, list(self._tracks)]
+        gaps_s = np.diff(capture_s[max(before - 1, 0) : settled])
+        unbroken = not ended and bool((gaps_s <= self._rule.max_gap_s + SLACK_S).all())
+        quiet = (fresh.max(axis=0, initial=-np.inf) < self._lows).tolist()
+        held = ((fresh.min(axis=0, initial=np.inf) >= self._lows) & unbroken).tolist()
+        # A run of too few frames at the end may yet become an event, and up to there lies what a frame that
+        # is still to come could join.
+        edge = settled - 1 - self._rule.min_frames
+        edge_s = np.inf if ended else float(capture_s[edge]) if edge >= 0 else -np.inf
+        found = []
+        for place, track in enumerate(self._tracks.values()):
+            if quiet[place] and track.begin == before:
+                track.begin = settled
+            elif not (track.is_held and held[place]):
+                found += [
+                    timeline.event(track.label, track.column, first, last, self._rule)
+                    for first, last in self._closed(track, timeline, capture_s, settled, edge_s)
+                ]
+        return sorted(found, key=lambda event: (event.start_s, event.label, event.start_index))
+
+    def _smooth(self, capture_s: Floats, ended: bool) -> int:
+        """Smooth the frames for which all votes are in; returns their number."""
+        done = len(self._smoothed.filled)
+        after = len(capture_s)
+        if not ended and after:
+            # A frame as late as the last may follow it.
+            after = done + int(np.searchsorted(capture_s[done:] + self._reach_s, capture_s[-1], side="left"))
+        if after > done:
+            self._smoothed.add(mean_over(self._totals.filled, capture_s, slice(done, after), self._reach_s))
+        return len(self._smoothed.filled)
+
+    def _closed(
+        self, track: _Track, timeline: Timeline, capture_s: Floats, settled: int, edge_s: float
+    ) -> list[tuple[int, int]]:
+        span = slice(track.begin, settled)
+        smoothed = self._smoothed.filled[span, track.column]
+        low = round(self._rule.release * track.threshold, 6)
+        track.is_held, track.cuts = False, []
+        if not len(smoothed) or smoothed.max() < low:
+            track.begin = settled
+            return []
+        near = [
+            (first + track.begin, last + track.begin)
+            for first, last in merge_near(smoothed, capture_s[span], track.threshold, self._rule)
+        ]
+        runs = self._alike(near, timeline, capture_s)
+        closed = 0
+        for place, (_, last) in enumerate(runs):
+            follows_s = edge_s
+            if place + 1 < len(runs):
+                follows_s = min(edge_s, float(capture_s[runs[place + 1][0]]))
+            if follows_s - capture_s[last] > self._apart_s:
+                # Whether those before it join was decided by what has closed now.
+                closed = place + 1
+        if closed:
+            track.begin = runs[closed - 1][1] + 1
+        elif not runs:
+            below = np.flatnonzero(smoothed < low)
+            if len(below):
+                track.begin += int(below[-1])
+        track.is_held = len(runs) == 1 and not closed and runs[0][1] == settled - 1
+        unclosed = [run for run in near if run[0] >= track.begin]
+        track.cuts = self._divide(unclosed, timeline, capture_s, settled)
+        return runs[:closed]
+
+    def _divide(
+        self, runs: Sequence[tuple[int, int]], timeline: Timeline, capture_s: Floats, settled: int
+    ) -> list[int]:
+        # The last run may still grow, and what it then looks like decides whether it joins those before.
+        parts = [*self._alike(runs[:-1], timeline, capture_s), *runs[-1:]]
+        cuts = [place for first, last in parts for place in (first, last + 1) if place < settled]
+        return [int(index) for index in timeline.indices[cuts]]
+
+    def _alike(
+        self, runs: Sequence[tuple[int, int]], timeline: Timeline, capture_s: Floats
+    ) -> list[tuple[int, int]]:
+        if len(runs) < 2 or not self._rule.merge_s:
+            return list(runs)
+        return list(merge_alike(runs, timeline.probabilities, capture_s, self._rule))
+
+    def _let_go(self) -> None:
+        """Drop the frames before all that may be part of an event, have a vote or say how far it is settled."""
+        settled = len(self._smoothed.filled)
+        capture_s = self._capture.filled
+        if settled < _ROWS:
+            return
+        voting = int(np.searchsorted(capture_s, capture_s[settled] - self._reach_s, side="left"))
+        begins = [track.begin for track in self._tracks.values()]
+        count = min([settled - 1 - self._rule.min_frames, voting, *begins])
+        if count < _ROWS:
+            return
+        first_s = self._times.filled[count]
+        for rows in (
+            self._indices,
+            self._times,
+            self._capture,
+            self._probabilities,
+            self._smoothed,
+            self._totals,
+        ):
+            rows.drop(count)
+        self._every.drop(int(np.searchsorted(self._every.filled, first_s, side="left")))
+        for track in self._tracks.values():
+            track.begin -= count

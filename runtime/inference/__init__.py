@@ -1,0 +1,76 @@
+"""Model files to answers: read the ``ModelSpec`` in a file and run the file with an inference engine.
+
+In: a model file and uint8 RGB batches. Out: probabilities, logits and activation maps, all float32.
+Must not know: recordings, events, results. A framework beyond the chosen engine is never imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .backend import Backend
+    from .engines import (
+        BACKENDS,
+        Answer,
+        Format,
+        find_format,
+        installed_backends,
+        open_model,
+        open_reference,
+        readers_of,
+    )
+    from .installed_models import INSTALLED, default_model, find_model
+    from .prediction import most_probable
+    from .spec import (
+        INTENDED_USE,
+        METADATA_KEY,
+        EventParameters,
+        InputSpec,
+        Label,
+        ModelSpec,
+        OperatingPoint,
+        Precision,
+        Role,
+    )
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        backend="Backend",
+        engines=(
+            "Answer BACKENDS Format find_format installed_backends open_model open_reference readers_of"
+        ),
+        installed_models="INSTALLED default_model find_model",
+        prediction="most_probable",
+        spec=(
+            "EventParameters INTENDED_USE InputSpec Label METADATA_KEY ModelSpec OperatingPoint "
+            "Precision Role"
+        ),
+    )
+
+__all__ = [
+    "BACKENDS",
+    "INSTALLED",
+    "INTENDED_USE",
+    "METADATA_KEY",
+    "Answer",
+    "Backend",
+    "EventParameters",
+    "Format",
+    "InputSpec",
+    "Label",
+    "ModelSpec",
+    "OperatingPoint",
+    "Precision",
+    "Role",
+    "default_model",
+    "find_format",
+    "find_model",
+    "installed_backends",
+    "most_probable",
+    "open_model",
+    "open_reference",
+    "readers_of",
+]

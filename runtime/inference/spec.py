@@ -1,0 +1,241 @@
+"""The facts a model file carries about itself: the ``ModelSpec``, schema ``capsule-edge/model/1``.
+
+The JSON lies in ``metadata_props["capsule_edge"]`` of an ONNX file and in the metadata buffer of that name of a
+TFLite file. Its JSON Schema is ``schema/model.schema.json`` beside this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast, get_args
+
+from ..errors import ModelError, UsageError
+
+__all__ = ["EventParameters", "InputSpec", "Label", "ModelSpec", "OperatingPoint", "Role"]
+
+SCHEMA = "capsule-edge/model/1"
+METADATA_KEY = "capsule_edge"
+INTENDED_USE = (
+    "Research use only. Not a medical device. Findings are suggestions to be confirmed by a physician."
+)
+
+Role = Literal["normal", "finding", "landmark", "quality"]
+Precision = Literal["fp32", "int8"]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One output of the model. ``term`` names the entry of a published vocabulary where one is known."""
+
+    key: str
+    name: str
+    role: Role
+    term: str | None = None
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a frame becomes the model's input: uint8 RGB, NHWC, ``size`` x ``size``, dynamic batch."""
+
+    size: int
+    crop: Literal["field_of_view", "none"] = "field_of_view"
+    mask: Literal["ellipse", "none"] = "ellipse"
+    resize: Literal["area"] = "area"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Probability from which a label counts as seen, and what was measured there (shares of frames, 0..1)."""
+
+    threshold: float
+    sensitivity: float | None = None
+    specificity: float | None = None
+    measured_on: str | None = None
+    provisional: bool = True
+
+
+@dataclass(frozen=True)
+class EventParameters:
+    """How probabilities become events; all times are seconds of capture time.
+
+    ``release`` is the share of a label's threshold below which an open event ends (hysteresis).
+    ``merge_s`` is the widest gap between two events of one label that look alike to the model and are
+    therefore one; 0, and whatever is not above ``max_gap_s``, adds nothing to the merging over that.
+    """
+
+    assumed_capture_fps: float = 2.0
+    smoothing_s: float = 2.0
+    max_gap_s: float = 5.0
+    min_frames: int = 3
+    release: float = 0.6
+    merge_s: float = 0.0
+    provisional: bool = True
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything a program needs to know to run a model file and to say what its answers mean."""
+
+    name: str
+    version: str
+    precision: Precision
+    labels: tuple[Label, ...]
+    input: InputSpec
+    temperature: float
+    operating_points: Mapping[str, OperatingPoint]
+    events: EventParameters
+    license: str
+    intended_use: str = INTENDED_USE
+    saturation_safe: bool | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, Any] | None = None
+    schema: str = SCHEMA
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(label.key for label in self.labels)
+
+    @property
+    def certificates(self) -> Mapping[str, Mapping[str, Any]]:
+        """The summaries of the parity certificates that the file carries, by kind; empty where there is none."""
+        return {kind: entry for kind, entry in (self.parity or {}).items() if isinstance(entry, Mapping)}
+
+    def with_rules(self, thresholds: Mapping[str, float], *, min_frames: int | None = None) -> ModelSpec:
+        """The same model with operating points (and the fewest frames of an event) set by hand: nothing is measured.
+
+        Raises ``UsageError`` for a label that is not the model's, a threshold outside (0, 1] and no frame.
+        """
+        if min_frames is not None and min_frames < 1:
+            raise UsageError(f"min_frames is {min_frames}, allowed is 1 or more")
+        points = dict(self.operating_points)
+        for key, threshold in thresholds.items():
+            if key not in self.keys:
+                raise UsageError(f"the model has no label {key!r}, allowed is one of {', '.join(self.keys)}")
+            if not 0 < threshold <= 1:
+                raise UsageError(f"the threshold of {key} is {threshold}, allowed is above 0 and up to 1")
+            points[key] = OperatingPoint(float(threshold), measured_on="set by hand")
+        events = self.events if min_frames is None else replace(self.events, min_frames=min_frames)
+        return replace(self, operating_points=points, events=events)
+
+    def index_of(self, role: Role) -> tuple[int, ...]:
+        """Output columns of the labels with that role."""
+        return tuple(i for i, label in enumerate(self.labels) if label.role == role)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        document = {"schema": self.schema, **dataclasses.asdict(self)}
+        document["labels"] = [dataclasses.asdict(label) for label in self.labels]
+        return document
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Parse and check the document. Raises ``ModelError`` that names the first field at fault."""
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise ModelError(f"the model's capsule_edge metadata is not JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise ModelError("the model's capsule_edge metadata is not a JSON object")
+        if document.get("schema") != SCHEMA:
+            raise ModelError(
+                f"the model's schema is {document.get('schema')!r}, this version reads {SCHEMA!r}",
+                hint="export the model again or install the capsule-edge that made it",
+            )
+        try:
+            spec = cls(
+                name=_text(document, "name"),
+                version=_text(document, "version"),
+                precision=cast(Precision, _one_of(document, "precision", get_args(Precision))),
+                labels=tuple(_label(entry) for entry in document["labels"]),
+                input=_input(document["input"]),
+                temperature=_positive(document["temperature"], "temperature"),
+                operating_points={
+                    key: OperatingPoint(**entry) for key, entry in document["operating_points"].items()
+                },
+                events=EventParameters(**document["events"]),
+                license=_text(document, "license"),
+                intended_use=_text(document, "intended_use"),
+                saturation_safe=document.get("saturation_safe"),
+                provenance=document.get("provenance") or {},
+                parity=document.get("parity"),
+            )
+        except KeyError as error:
+            raise ModelError(f"the model's capsule_edge metadata lacks {error.args[0]!r}") from None
+        except (TypeError, AttributeError) as error:
+            raise ModelError(f"the model's capsule_edge metadata does not fit {SCHEMA}: {error}") from None
+        spec._check()
+        return spec
+
+    def _check(self) -> None:
+        if len(set(self.keys)) != len(self.keys) or not self.labels:
+            raise ModelError(f"the model's labels are empty or repeat a key: {list(self.keys)}")
+        unknown = set(self.operating_points) - set(self.keys)
+        if unknown:
+            raise ModelError(f"the model has operating points for unknown labels: {sorted(unknown)}")
+        for key, point in self.operating_points.items():
+            number = isinstance(point.threshold, int | float) and not isinstance(point.threshold, bool)
+            if not number or not 0 <= point.threshold <= 1:
+                raise ModelError(f"the operating point of {key!r} is {point.threshold!r}, allowed is 0 to 1")
+        for name, value in (("provenance", self.provenance), ("parity", self.parity or {})):
+            if not isinstance(value, Mapping):
+                raise ModelError(f"the model's {name} is {value!r}, a JSON object is needed")
+        videos = self.provenance.get("training_videos", [])
+        if not isinstance(videos, list) or not all(
+            isinstance(mark, str) and re.fullmatch("[0-9a-f]{8}", mark) for mark in videos
+        ):
+            raise ModelError(
+                f"the model's provenance.training_videos is {videos!r}, a list of 8 hexadecimal digits each is needed"
+            )
+        events = self.events
+        for name in ("assumed_capture_fps", "smoothing_s", "max_gap_s", "min_frames", "release"):
+            _positive(getattr(events, name), f"events.{name}")
+        if events.merge_s != 0:
+            _positive(events.merge_s, "events.merge_s")
+        if events.release > 1 or not isinstance(events.min_frames, int):
+            raise ModelError(
+                f"the model's events.release is {events.release} and events.min_frames {events.min_frames!r},"
+                " allowed are at most 1 and a whole number"
+            )
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    value = document[name]
+    if not isinstance(value, str) or not value:
+        raise ModelError(f"the model's {name} is {value!r}, a non-empty text is needed")
+    return value
+
+
+def _one_of(document: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str:
+    value = document[name]
+    if value not in allowed:
+        raise ModelError(f"the model's {name} is {value!r}, allowed is one of {', '.join(allowed)}")
+    return cast(str, value)
+
+
+def _positive(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+        raise ModelError(f"the model's {name} is {value!r}, a positive number is needed")
+    return float(value)
+
+
+def _label(entry: Mapping[str, Any]) -> Label:
+    _one_of(entry, "role", get_args(Role))
+    return Label(_text(entry, "key"), _text(entry, "name"), entry["role"], entry.get("term"))
+
+
+def _input(entry: Mapping[str, Any]) -> InputSpec:
+    spec = InputSpec(**entry)
+    if isinstance(spec.size, bool) or not isinstance(spec.size, int) or not 8 <= spec.size <= 4096:
+        raise ModelError(f"the model's input size is {spec.size!r}, a whole number from 8 to 4096 is needed")
+    chosen = dataclasses.asdict(spec)
+    _one_of(chosen, "crop", ("field_of_view", "none"))
+    _one_of(chosen, "mask", ("ellipse", "none"))
+    _one_of(chosen, "resize", ("area",))
+    return spec

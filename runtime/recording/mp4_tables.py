@@ -1,0 +1,211 @@
+"""The packets of an MP4 file from its sample tables, without reading the pictures (ISO/IEC 14496-12).
+
+Walking through the packets reads the whole file before the first answer. The tables say the same in a few megabytes,
+where they are plain: one video track of H.264 or HEVC, not fragmented, with at most one edit that shows everything. All
+else is left to the walk, and so is what does not agree with FFmpeg's index. Which packets are key frames is the
+file's word alone here; on the walk FFmpeg looks into them too. A start needs the decoder's word in either case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from av.video.stream import VideoStream
+
+from .packets import Samples
+
+__all__ = ["read_tables"]
+
+# Codings whose packets FFmpeg hands on as they are stored.
+_CODINGS = (b"avc1", b"avc3", b"hvc1", b"hev1")
+# What changes which pictures are shown, or which are key frames.
+_STRANGE = frozenset({b"stz2", b"stps", b"sbgp", b"cslg", b"saiz", b"saio", b"senc"})
+_MOST_BYTES = 1 << 27
+# FFmpeg takes longer steps between packets for damage.
+_LONGEST = 1 << 28
+# Entries of FFmpeg's index that ours is compared with.
+_COMPARED = 64
+
+Table = npt.NDArray[np.int64]
+
+
+def read_tables(path: Path, stream: VideoStream, size: int) -> Samples | None:
+    """The packets of the stream, of a file of ``size`` bytes; None where the tables are not plain."""
+    try:
+        moov = _read_index(path, size)
+        if moov is None:
+            return None
+        header = next(_find(moov, b"mvhd"))
+        tracks = [track for track in _find(moov, b"trak") if _handler(track) == b"vide"]
+        if len(tracks) != 1 or any(True for _ in _find(moov, b"mvex")):
+            return None
+        found = _read_track(tracks[0], _scale(header), size)
+    except (StopIteration, IndexError, ValueError):  # a table that ends too early
+        return None
+    if found is None:
+        return None
+    samples, places = found
+    return samples if _agrees(samples, places, stream) else None
+
+
+def _read_index(path: Path, size: int) -> memoryview | None:
+    at = 0
+    with path.open("rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(16)
+            length, kind, begin = int.from_bytes(head[:4]), head[4:8], 8
+            if length == 1:
+                length, begin = int.from_bytes(head[8:16]), 16
+            elif length == 0:
+                length = size - at
+            if length < begin:
+                return None
+            if kind == b"moov":
+                if length > _MOST_BYTES:
+                    return None
+                file.seek(at + begin)
+                return memoryview(file.read(length - begin))
+            at += length
+    return None
+
+
+def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    at = 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4])
+        if length < 8 or at + length > len(data):
+            raise ValueError("a box of this length cannot be")
+        yield bytes(data[at + 4 : at + 8]), data[at + 8 : at + length]
+        at += length
+
+
+def _find(data: memoryview, *names: bytes) -> Iterator[memoryview]:
+    """The boxes at the end of a path of names."""
+    for kind, content in _boxes(data):
+        if kind == names[0]:
+            if len(names) == 1:
+                yield content
+            else:
+                yield from _find(content, *names[1:])
+
+
+def _handler(track: memoryview) -> bytes:
+    return bytes(next(_find(track, b"mdia", b"hdlr"))[8:12])
+
+
+def _scale(header: memoryview) -> int:
+    """Ticks a second, of ``mvhd`` and ``mdhd``."""
+    at = 20 if header[0] == 1 else 12
+    return int.from_bytes(header[at : at + 4])
+
+
+def _table(content: memoryview, columns: int, *, kind: str = ">u4", begin: int = 8) -> Table:
+    """The rows of a table whose count lies in front of ``begin``. Raises ``ValueError`` where it is cut."""
+    rows = int.from_bytes(content[begin - 4 : begin])
+    return np.frombuffer(content, kind, rows * columns, begin).reshape(rows, columns).astype(np.int64)
+
+
+def _read_track(track: memoryview, movie_scale: int, size: int) -> tuple[Samples, Table] | None:
+    tables: dict[bytes, memoryview] = {}
+    for kind, content in _boxes(next(_find(track, b"mdia", b"minf", b"stbl"))):
+        if kind in _STRANGE or kind in tables:
+            return None
+        tables[kind] = content
+    descriptions = tables.get(b"stsd", memoryview(b""))
+    if not {b"stsd", b"stts", b"stsz", b"stsc"} <= set(tables):
+        return None
+    if int.from_bytes(descriptions[4:8]) != 1 or bytes(descriptions[12:16]) not in _CODINGS:
+        return None
+
+    sizes = tables[b"stsz"]
+    count, same = int.from_bytes(sizes[8:12]), int.from_bytes(sizes[4:8])
+    lengths = np.full(count, same, np.int64) if same else _table(sizes, 1, begin=12)[:, 0]
+    steps = _table(tables[b"stts"], 2)
+    if not count or (lengths < 1).any() or steps[:, 0].sum() != count or (steps[:, 0] < 1).any():
+        return None
+    if not ((steps[:, 1] > 0) & (steps[:, 1] < _LONGEST)).all():
+        return None
+    distances = np.repeat(steps[:, 1], steps[:, 0])
+    dts = np.cumsum(distances) - distances
+    pts = dts.copy()
+    if b"ctts" in tables:
+        offsets = _table(tables[b"ctts"], 2)
+        if offsets[:, 0].sum() != count or not (offsets[:, 1] < _LONGEST).all():
+            return None
+        pts += np.repeat(offsets[:, 1], offsets[:, 0])
+    keys = np.ones(count, np.bool_)
+    if b"stss" in tables:
+        numbers = _table(tables[b"stss"], 1)[:, 0]
+        if not len(numbers) or (np.diff(numbers) <= 0).any() or not 1 <= numbers[0] <= numbers[-1] <= count:
+            return None
+        keys[:] = False
+        keys[numbers - 1] = True
+
+    places = _places(tables, lengths)
+    if places is None or (places + lengths > size).any():
+        return None
+    shift = _edited(track, pts, movie_scale)
+    if shift is None:
+        return None
+    nothing = np.zeros(count, np.bool_)
+    return Samples(pts - shift, dts - shift, lengths, keys, nothing, nothing), places
+
+
+def _places(tables: dict[bytes, memoryview], lengths: Table) -> Table | None:
+    """Where each packet begins in the file."""
+    if b"co64" in tables:
+        chunks = _table(tables[b"co64"], 1, kind=">i8")[:, 0]
+    elif b"stco" in tables:
+        chunks = _table(tables[b"stco"], 1)[:, 0]
+    else:
+        return None
+    runs = _table(tables[b"stsc"], 3)
+    firsts = runs[:, 0] - 1
+    if not len(runs) or firsts[0] != 0 or (np.diff(firsts) <= 0).any() or (runs[:, 2] != 1).any():
+        return None
+    if firsts[-1] >= len(chunks) or (runs[:, 1] < 1).any() or (chunks < 0).any():
+        return None
+    each = np.repeat(runs[:, 1], np.diff([*firsts.tolist(), len(chunks)]))
+    if each.sum() != len(lengths):
+        return None
+    ends = np.cumsum(lengths)
+    begins = ends - lengths
+    heads = np.cumsum(each) - each
+    places: Table = begins + np.repeat(chunks - begins[heads], each)
+    return places
+
+
+def _edited(track: memoryview, pts: Table, movie_scale: int) -> int | None:
+    """By how much the edit list moves the times; None where it does anything else."""
+    lists = list(_find(track, b"edts", b"elst"))
+    if not lists:
+        return 0
+    content = lists[0]
+    wide = content[0] == 1
+    if len(lists) > 1 or int.from_bytes(content[4:8]) != 1 or len(content) < (28 if wide else 20):
+        return None
+    middle, end = (16, 24) if wide else (12, 16)
+    duration = int.from_bytes(content[8:middle])
+    begin = int.from_bytes(content[middle:end], signed=True)
+    scale = _scale(next(_find(track, b"mdia", b"mdhd")))
+    if begin != int(pts.min()) or not movie_scale or bytes(content[end : end + 4]) != b"\0\1\0\0":
+        return None
+    # Everything is shown, by a margin that no rounding takes.
+    return begin if duration * scale > int(pts.max() - begin + 1) * movie_scale else None
+
+
+def _agrees(samples: Samples, places: Table, stream: VideoStream) -> bool:
+    """Whether FFmpeg's index has the same, at ``_COMPARED`` places and in number."""
+    index, count = stream.index_entries, len(samples)
+    if len(index) != count or stream.frames != count:
+        return False
+    for at in np.unique(np.linspace(0, count - 1, _COMPARED).astype(int)).tolist():
+        entry = index[at]
+        mine = (samples.dts[at], places[at], samples.sizes[at], samples.keys[at], False)
+        if (entry.timestamp, entry.pos, entry.size, entry.is_keyframe, entry.is_discard) != mine:
+            return False
+    return True

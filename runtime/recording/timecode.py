@@ -1,0 +1,29 @@
+"""Positions in a recording as people write them: ``hh:mm:ss``, shown and read by one rule."""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import UsageError
+
+__all__ = ["clock", "parse_clock"]
+
+
+def clock(seconds: float, *, tenths: bool = False) -> str:
+    """Seconds as ``hh:mm:ss``, or ``hh:mm:ss.d``, cut and not rounded, as players show it."""
+    # Six decimals are what is written elsewhere; without this 2.3 (as 2.2999999) would be cut to 2.2.
+    deci = int(round(seconds * 1e6) // 100_000)
+    text = f"{deci // 36000:02d}:{deci // 600 % 60:02d}:{deci // 10 % 60:02d}"
+    return f"{text}.{deci % 10}" if tenths else text
+
+
+def parse_clock(text: str, *, name: str, hint: str = "") -> float:
+    """Seconds of ``[[HH:]MM:]SS[.fff]``; without a colon any number of seconds.
+
+    ``name`` is what the time is of, for the message. Raises ``UsageError`` for any other text.
+    """
+    match = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)", text.strip(), re.ASCII)
+    hours, minutes, seconds = match.groups(default="") if match else ("", "", "")
+    if not match or (minutes and float(seconds) >= 60):
+        raise UsageError(f"{name} is {text!r}, allowed is HH:MM:SS, MM:SS or seconds", hint=hint)
+    return 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(seconds)

@@ -1,0 +1,98 @@
+"""A recording or a pipe as JSON lines while it is read: for programs in any language, "capsule-edge/lines/1".
+
+    {"type": "start", ...}    the model and its labels
+    {"type": "frame", ...}    each frame, in order, once it is known what became of it
+    {"type": "event", ...}    each event, once no later frame can change it
+    {"type": "end", ...}      how the frames add up, and the exit code; or
+    {"type": "error", ...}    why there is no end
+
+The schema is ``schema/lines.schema.json``. Each line is handed on at once; a reader that is slow makes the run
+wait, so that nothing is lost and nothing piles up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..inference import ModelSpec, most_probable
+from ..results import event_document, ledger_document, rounded
+from ..study import Event, FrameRecord, Ledger
+
+__all__ = ["SCHEMA", "Lines"]
+
+SCHEMA = "capsule-edge/lines/1"
+
+
+class Lines:
+    """Writes the lines of one recording to ``out``."""
+
+    def __init__(self, out: TextIO, recording: str, spec: ModelSpec) -> None:
+        self._out, self._recording, self._spec = out, recording, spec
+        self._events = 0
+
+    def start(self, *, model_sha256: str, backend: str) -> None:
+        spec = self._spec
+        self._write(
+            "start",
+            schema=SCHEMA,
+            recording=self._recording,
+            model={
+                "name": spec.name,
+                "version": spec.version,
+                "sha256": model_sha256,
+                "precision": spec.precision,
+                "backend": backend,
+            },
+            labels=[{"key": label.key, "name": label.name, "role": label.role} for label in spec.labels],
+            intended_use=spec.intended_use,
+        )
+
+    def frame(self, record: FrameRecord) -> None:
+        """A line for a frame; without an answer its label and probabilities are null."""
+        values = record.probabilities
+        best = None if values is None else int(most_probable(values))
+        self._write(
+            "frame",
+            index=record.index,
+            pts=record.pts,
+            time_s=rounded(record.time_s),
+            status=record.status,
+            duplicate_of=record.duplicate_of,
+            detail=record.detail,
+            label=None if best is None else self._spec.keys[best],
+            probability=None if values is None or best is None else rounded(float(values[best])),
+            probabilities=None
+            if values is None
+            else {key: rounded(value) for key, value in zip(self._spec.keys, values.tolist(), strict=True)},
+        )
+
+    def event(self, event: Event) -> None:
+        """A line for an event that has closed. Its number in the study is only known at the end."""
+        document = event_document(event)
+        del document["id"]
+        self._events += 1
+        self._write("event", **document)
+
+    def end(self, ledger: Ledger, *, exit_code: int, folder: Path | None) -> None:
+        self._write(
+            "end",
+            recording=self._recording,
+            ledger=ledger_document(ledger),
+            events=self._events,
+            out=None if folder is None else str(folder),
+            exit_code=exit_code,
+        )
+
+    def error(self, error: Mapping[str, str], *, exit_code: int) -> None:
+        """The last line of a recording that was not read to its end."""
+        self._write("error", recording=self._recording, error=dict(error), exit_code=exit_code)
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        self._out.write(
+            json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            + "\n"
+        )
+        self._out.flush()

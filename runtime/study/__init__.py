@@ -1,0 +1,41 @@
+"""The records of a reading: one ``FrameRecord`` per container frame, the ledger, and the ``Study`` that holds all.
+
+In: what became of each frame. Out: a ``Study``, whose ledger adds up to the frames that the container holds.
+Must not know: decoders, engines, files, HTML.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .frame_table import Columns, FrameTable, columns
+    from .ledger import choose_frames, count_frames, describe_source, list_frames
+    from .records import SCHEMA, STATUSES, Event, FrameRecord, Ledger, Source, Status, Study
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        frame_table="Columns FrameTable columns",
+        ledger="choose_frames count_frames describe_source list_frames",
+        records="Event FrameRecord Ledger SCHEMA STATUSES Source Status Study",
+    )
+
+__all__ = [
+    "SCHEMA",
+    "STATUSES",
+    "Columns",
+    "Event",
+    "FrameRecord",
+    "FrameTable",
+    "Ledger",
+    "Source",
+    "Status",
+    "Study",
+    "choose_frames",
+    "columns",
+    "count_frames",
+    "describe_source",
+    "list_frames",
+]

@@ -1,0 +1,152 @@
+"""The frames of a recording as columns: a row takes a tenth of the memory of a ``FrameRecord`` and its arrays.
+
+An examination has 57,600 frames and more. ``FrameTable`` is a sequence of ``FrameRecord``, which are made as they are
+asked for; ``columns`` gives what all frames have of one kind, of a table or of any other sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from .records import STATUSES, FrameRecord, Status
+
+__all__ = ["Columns", "FrameTable", "columns"]
+
+_CODES = {status: code for code, status in enumerate(STATUSES)}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One entry a frame.
+
+    ``times_s`` is float64, NaN where there is none; ``probabilities`` float32 (frames, labels), of no meaning where
+    not ``given``; ``status`` the place in ``STATUSES``.
+    """
+
+    indices: npt.NDArray[np.int64]
+    times_s: npt.NDArray[np.float64]
+    probabilities: npt.NDArray[np.float32]
+    given: npt.NDArray[np.bool_]
+    status: npt.NDArray[np.int8]
+
+    @property
+    def timed(self) -> npt.NDArray[np.bool_]:
+        return ~np.isnan(self.times_s)
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """Frames that have a say: a time and an answer of numbers."""
+        return self.timed & self.given & np.isfinite(self.probabilities).all(axis=1)
+
+
+class FrameTable(Sequence[FrameRecord]):
+    """Frames ``0 .. count - 1``, the first of which have a pts and a time.
+
+    Each is as ``statuses`` says until it is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        count: int,
+        labels: int,
+        pts: Sequence[int],
+        times_s: Sequence[float],
+        statuses: npt.NDArray[np.int8],
+    ) -> None:
+        self._pts, self._times_s = pts, times_s
+        self._status = statuses
+        self._duplicate_of = np.full(count, -1, np.int64)
+        self._details = [""]
+        self._detail = np.zeros(count, np.int8)
+        self._given = np.zeros(count, np.bool_)
+        self._probabilities = np.zeros((count, labels), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._status)
+
+    @overload
+    def __getitem__(self, at: int) -> FrameRecord: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[FrameRecord]: ...
+    def __getitem__(self, at: int | slice) -> FrameRecord | list[FrameRecord]:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        index = range(len(self))[at]
+        shown = index < len(self._pts)
+        twin = int(self._duplicate_of[index])
+        return FrameRecord(
+            index,
+            STATUSES[self._status[index]],
+            self._pts[index] if shown else None,
+            self._times_s[index] if shown else None,
+            None if twin < 0 else twin,
+            self._details[self._detail[index]],
+            self._probabilities[index] if self._given[index] else None,
+        )
+
+    def __iter__(self) -> Iterator[FrameRecord]:
+        return (self[at] for at in range(len(self)))
+
+    def settle(
+        self,
+        index: int,
+        status: Status,
+        *,
+        detail: str = "",
+        duplicate_of: int | None = None,
+        probabilities: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """What became of a frame."""
+        self._status[index] = _CODES[status]
+        if detail not in self._details:
+            self._details.append(detail)
+        self._detail[index] = self._details.index(detail)
+        self._duplicate_of[index] = -1 if duplicate_of is None else duplicate_of
+        self._given[index] = probabilities is not None
+        if probabilities is not None:
+            self._probabilities[index] = probabilities
+
+    def time_s(self, index: int) -> float:
+        """Of a frame that is there."""
+        return self._times_s[index]
+
+    def columns(self, span: slice = slice(None)) -> Columns:
+        """Of the frames from ``span.start`` up to ``span.stop``; not to be written to."""
+        begin, after, _ = span.indices(len(self))
+        times_s = np.full(after - begin, np.nan)
+        shown = self._times_s[begin:after]
+        times_s[: len(shown)] = shown
+        return Columns(
+            np.arange(begin, after, dtype=np.int64),
+            times_s,
+            self._probabilities[begin:after],
+            self._given[begin:after],
+            self._status[begin:after],
+        )
+
+
+def columns(frames: Sequence[FrameRecord]) -> Columns:
+    """The frames' columns; those of a ``FrameTable`` are its own, not to be written to."""
+    if isinstance(frames, FrameTable):
+        return frames.columns()
+    count = len(frames)
+    labels = next((len(frame.probabilities) for frame in frames if frame.probabilities is not None), 0)
+    probabilities = np.zeros((count, labels), np.float32)
+    given = np.zeros(count, np.bool_)
+    for at, frame in enumerate(frames):
+        if frame.probabilities is not None:
+            probabilities[at], given[at] = frame.probabilities, True
+    times_s: Any = [np.nan if frame.time_s is None else frame.time_s for frame in frames]
+    return Columns(
+        np.array([frame.index for frame in frames], np.int64),
+        np.array(times_s, np.float64),
+        probabilities,
+        given,
+        np.array([_CODES[frame.status] for frame in frames], np.int8),
+    )

@@ -1,0 +1,60 @@
+"""Training frames: decoded and preprocessed once, augmented, drawn and batched.
+
+In: a ``Dataset``. Out: batches for tf.data or PyTorch. Must not know: networks, losses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capsule_edge.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .cache import cached_frames
+    from .frames import (
+        PHANTOM,
+        Frames,
+        check_phantom,
+        class_prior,
+        colours_of,
+        draw_epoch,
+        draw_mixing,
+        draw_weights,
+        is_real,
+        load_frames,
+        scale,
+    )
+    from .input_pipeline import Item, batches, unpack
+    from .transplants import check_boxes, made_frames, made_of
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        cache="cached_frames",
+        frames=(
+            "Frames PHANTOM check_phantom class_prior colours_of draw_epoch draw_mixing draw_weights "
+            "is_real load_frames scale"
+        ),
+        input_pipeline="Item batches unpack",
+        transplants="check_boxes made_frames made_of",
+    )
+
+__all__ = [
+    "PHANTOM",
+    "Frames",
+    "Item",
+    "batches",
+    "cached_frames",
+    "check_boxes",
+    "check_phantom",
+    "class_prior",
+    "colours_of",
+    "draw_epoch",
+    "draw_mixing",
+    "draw_weights",
+    "is_real",
+    "load_frames",
+    "made_frames",
+    "made_of",
+    "scale",
+    "unpack",
+]
