@@ -8,12 +8,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from study_samples import make_study
 
 from capsule_edge.runtime.events import find_events
 from capsule_edge.runtime.inference import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
 from capsule_edge.runtime.study import FrameRecord, Study
-
-from .study_samples import make_study
 
 FINDINGS = (
     *(

@@ -1,6 +1,6 @@
 """Makes the README's picture, the report of the demo recording, from the installed package and its default model.
 
-    python -m tests.report_picture docs/report.png
+    python tests/report_picture.py docs/report.png
 
 Needs Chromium and chromedriver.
 """
@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from capsule_edge.cli.main import main as run
+from browser import AVAILABLE, WHY_NOT, browse
 
-from .browser import AVAILABLE, WHY_NOT, browse
+from capsule_edge.cli.main import main as run
 
 WIDTH, HEIGHT = 1280, 1880
 

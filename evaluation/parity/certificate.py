@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _COLOURS = {"pass": "#2a7f3f", "fail": "#b3261e", "undecided": "#8a6d00"}
 
 def schema_path() -> Path:
     """The published JSON Schema of the document."""
-    return Path(__file__).with_name("schema") / "certificate.schema.json"
+    return Path(str(resources.files("capsule_edge.evaluation") / "schema" / "certificate.schema.json"))
 
 
 def certificate_stem(file: str, kind: str) -> str:

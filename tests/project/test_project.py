@@ -8,17 +8,16 @@ import re
 import shlex
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 
 import click
 import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from paths import ROOT
 
 import capsule_edge.runtime as runtime
 from capsule_edge.cli.main import COMMANDS, cli
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PACKAGES = ("runtime", "evaluation", "train", "export", "benchmarks", "cli")
 

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from paths import ROOT
 from red_model import write_exam, write_red_model
 
 from capsule_edge.runtime import default_model, open_model
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 NODE_MODULES = Path(os.environ.get("CAPSULE_EDGE_NODE_MODULES") or EXAMPLES / "node" / "node_modules")
 HEADERS = Path(os.environ.get("CAPSULE_EDGE_ORT_INCLUDE") or "/usr/include/onnxruntime")
 FRAMES = 40

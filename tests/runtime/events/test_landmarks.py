@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.errors import UsageError
 from capsule_edge.runtime.events import check_landmarks, locate_events, parse_landmarks
 from capsule_edge.runtime.inference import Label, OperatingPoint
 from capsule_edge.runtime.results import study_document
 from capsule_edge.runtime.study import Study
-
-from .study_samples import SPEC, make_study
 
 # A made-up model that knows where it is and how well it sees; the one that comes with the package does not.
 GUIDED = replace(

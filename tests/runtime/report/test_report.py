@@ -11,14 +11,13 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.inference import Label, OperatingPoint
 from capsule_edge.runtime.report import render_report
 from capsule_edge.runtime.report.figures import CURVE_POINTS
 from capsule_edge.runtime.report.view import CARDS
 from capsule_edge.runtime.study import Study
-
-from .study_samples import SPEC, make_study
 
 VOID = {"meta", "img", "br", "link", "input"}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import damage
 import numpy as np
 import pytest
+from paths import TESTS
 from red_model import write_red_model
 
 from capsule_edge.runtime import Reader
@@ -57,7 +58,7 @@ def start(exam: Path, address: str) -> Iterator[Start]:
     running: list[subprocess.Popen[str]] = []
 
     def begin(*options: str) -> subprocess.Popen[str]:
-        script = Path(__file__).with_name("rtsp_server.py")
+        script = TESTS / "rtsp_server.py"
         port = address.split(":")[-1].removesuffix("/exam")
         server = subprocess.Popen(
             [PYTHON, str(script), port, str(exam), *options],

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_samples import write_run, write_truth
+from study_samples import SPEC
 from tiny_model import write_tiny_model
 
 from capsule_edge.evaluation.recordings import event_search
@@ -21,8 +22,6 @@ from capsule_edge.evaluation.recordings.recording_scores import Answers, read_an
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_events
 from capsule_edge.runtime.study import FrameRecord
-
-from .study_samples import SPEC
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +180,7 @@ def test_the_command(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "m.onnx", labels=labels)
     folder, truth = write_run(tmp_path / "run", labels), write_truth(tmp_path / "truth.csv")
     code = (
-        "from capsule_edge.evaluation import event_fit, event_search\n"
+        "from capsule_edge.evaluation.recordings import event_fit, event_search\n"
         "event_search.GRID = {'smoothing_s': (1.0,), 'max_gap_s': (5.0,), 'min_frames': (1,), 'release': (0.5,), "
         "'merge_s': (0.0,)}\nevent_fit.main()"
     )

@@ -15,14 +15,13 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.errors import OutputError
 from capsule_edge.runtime.inference import Label, OperatingPoint
 from capsule_edge.runtime.results import prepare_folder, study_document, write_study
 from capsule_edge.runtime.results.files import FILES, frames_csv
 from capsule_edge.runtime.study import Study
-
-from .study_samples import SPEC, make_study
 
 
 def schema(name: str) -> dict[str, Any]:

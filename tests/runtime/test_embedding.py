@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paths import ROOT
 from red_model import view, write_exam, write_red_model
 from thread_checks import threads_left
 
@@ -24,7 +25,6 @@ from capsule_edge.runtime.results import study_document
 from capsule_edge.runtime.results.files import frames_csv
 from capsule_edge.runtime.study import Event, FrameRecord, Study
 
-ROOT = Path(__file__).parents[1]
 FRAMES = 120
 
 

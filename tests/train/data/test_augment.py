@@ -142,7 +142,7 @@ def test_pytorch_gives_the_same_frames(grey: np.ndarray, tmp_path: Path) -> None
     np.savez(tmp_path / "given.npz", grey=grey, **variation._asdict())
     code = (
         "import sys, numpy as np, torch, keras\n"
-        "from capsule_edge.train import augment\n"
+        "from capsule_edge.train.data import augment\n"
         "assert keras.backend.backend() == 'torch'\n"
         "given = {k: torch.from_numpy(v) for k, v in np.load(sys.argv[1]).items()}\n"
         "frames = given.pop('grey')\n"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import ROOT
 
-PATH = Path(__file__).parents[1] / ".ci" / "check_counts.py"
+PATH = ROOT / ".ci" / "check_counts.py"
 
 
 @pytest.fixture(scope="module")

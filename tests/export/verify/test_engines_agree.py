@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 
 from capsule_edge.benchmarks.latency import measure, summarise
 from capsule_edge.evaluation.classification import Predictions, predict
@@ -111,7 +112,7 @@ def test_the_int8_graph_runs_in_integers() -> None:
     assert check_bias_scales(MODELS / "capsule-edge.int8.onnx") > 50
 
 
-@pytest.mark.parametrize("folder", [MODELS, Path(__file__).parents[1] / "models"])
+@pytest.mark.parametrize("folder", [MODELS, ROOT / "models"])
 def test_checksums_hold(folder: Path) -> None:
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     assert len(lines) >= 2

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paths import ROOT
 from run_samples import FRAMES, LABELS, MODEL, write_run, write_truth
 from tiny_model import write_tiny_model
 
@@ -155,7 +156,7 @@ def test_a_recording_of_a_training_video_is_told(
 
 @pytest.mark.skipif(not BACKENDS["litert"].installed, reason="reads a TFLite file")
 def test_a_model_of_any_format_tells_what_it_was_trained_on(run: Path, tmp_path: Path) -> None:
-    model = Path(__file__).parents[1] / "models/capsule-edge-small.int8.tflite"
+    model = ROOT / "models/capsule-edge-small.int8.tflite"
     study = run / "study.json"
     text = study.read_text("utf-8").replace(MODEL, open_model(model, backend="litert").sha256)
     truth = write_truth(tmp_path / "truth.csv")

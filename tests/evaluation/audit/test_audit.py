@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from paths import ROOT
 
 from capsule_edge.cli.audit import command
 from capsule_edge.evaluation.audit import audit
@@ -369,7 +370,7 @@ def test_audit_and_explain_need_no_extra(tmp_path: Path, scenes: list[np.ndarray
     """Both run on the plain install: no scikit-learn, matplotlib or TensorFlow."""
     rows = sound(tmp_path, scenes)
     (tmp_path / "labels.csv").write_text("\n".join([HEADER, *rows]) + "\n")
-    model = Path(__file__).parents[1] / "runtime" / "models" / "capsule-edge.int8.onnx"
+    model = ROOT / "runtime" / "models" / "capsule-edge.int8.onnx"
     calls = (
         ["audit", str(tmp_path), "--html", str(tmp_path / "a.html")],
         ["explain", str(model), str(tmp_path / "0.jpg"), "--out", str(tmp_path / "s.png")],

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
+from paths import ROOT
 from red_model import LABELS, view, write_red_model
 from sklearn.metrics import roc_auc_score
 from tiny_model import write_tiny_model
@@ -25,7 +26,7 @@ from capsule_edge.runtime.phantom import Phantom
 from capsule_edge.runtime.phantom.recording import PlantedLesion
 from capsule_edge.runtime.preprocessing import find_field_of_view, preprocess
 
-SHIPPED = Path(__file__).parents[1] / "runtime" / "models" / "capsule-edge.int8.onnx"
+SHIPPED = ROOT / "runtime" / "models" / "capsule-edge.int8.onnx"
 # Seeds of recordings, which no training has seen; the lesion is in full view in each of the frames.
 SEEDS, FRAMES = range(100, 104), (14, 26)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import ROOT
 
 from capsule_edge.benchmarks import all as everything
 from capsule_edge.benchmarks import machine
@@ -29,7 +30,6 @@ from capsule_edge.benchmarks.results import (
 )
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 HOW = "measure again: python -m capsule_edge.benchmarks.all; or have the table say so: the same with --render"
 

@@ -29,7 +29,7 @@ ELSEWHERE = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from capsule_edge.train import weights
+from capsule_edge.train.models import weights
 from capsule_edge.train.config import TrainConfig
 from capsule_edge.train.gpu.gpu_fit import build_graph
 from capsule_edge.train.gpu.qat import GridTrainer
@@ -137,7 +137,7 @@ def test_what_is_learnt_on_the_grid_is_what_qat_emulates(tmp_path: Path) -> None
 EVENED = """
 import json, sys
 import numpy as np, torch
-from capsule_edge.train import weights
+from capsule_edge.train.models import weights
 from capsule_edge.train.gpu.torch_equalisation import even, rounded_outputs
 from capsule_edge.train.gpu.gpu_fit import build_graph
 

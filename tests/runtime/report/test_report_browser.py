@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from browser import AVAILABLE, WHY_NOT, Browser, browse
+from exam_samples import make_exam
+from paths import TESTS
 
 from capsule_edge.runtime.report import render_report
-
-from .browser import AVAILABLE, WHY_NOT, Browser, browse
-from .exam_samples import make_exam
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
 
@@ -308,7 +308,7 @@ def test_nothing_is_wider_than_the_window(
     assert browser.js("return document.documentElement.scrollWidth") <= width
 
 
-CONTRAST = (Path(__file__).parent / "contrast.js").read_text("utf-8")
+CONTRAST = (TESTS / "contrast.js").read_text("utf-8")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 import capsule_edge.runtime as runtime
 
-ROOT = Path(__file__).parents[1]
 # Each package, and which of ours it may import beside itself.
 MAY_IMPORT = {
     "runtime": set(),
