@@ -26,8 +26,8 @@ from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_events, median_frame_distance
 from capsule_edge.runtime.inference import Backend, default_model, open_model
 from capsule_edge.runtime.pipeline import Plan, answer_frames, count_cores
-from capsule_edge.runtime.preprocessing import Sighted, locate, mark_duplicates, measure
-from capsule_edge.runtime.recording import Container, group_numbers, scan, sight
+from capsule_edge.runtime.preprocessing import mark_duplicates, measure, settle_field_of_view
+from capsule_edge.runtime.recording import Container, Frame, gop_numbers, read_frames, scan
 from capsule_edge.runtime.study import list_frames
 
 from .reference_exam import find_recordings
@@ -65,20 +65,21 @@ def play_all(recording: Path, backend: Backend, thresholds: Sequence[float]) -> 
     if len(answers) != container.present:
         raise InputError(f"{recording.name} has corrupt frames", hint="take a sound recording")
     played: list[dict[str, Any]] = []
-    small, number = list(_small(container, backend)), group_numbers(container)
+    small, number = list(_small(container, backend)), gop_numbers(container)
     for threshold in thresholds:
-        marked = mark_duplicates(((one, None) for one in small), threshold, stretch=number)
-        originals = [one.index if one.duplicate_of is None else one.duplicate_of for one, _ in marked]
+        marked = mark_duplicates(small, threshold, gop_of=number)
+        originals = [one.index if one.duplicate_of is None else one.duplicate_of for one in marked]
         played.append({"threshold": threshold, **play(container, backend, answers, originals)})
     return played
 
 
-def _small(container: Container, backend: Backend) -> Iterator[Sighted]:
-    """Each frame as the gate measures it; measured again it is the same."""
-    with closing(sight(container, range(container.present))) as pictures:
-        for one, box in locate(pictures, backend.spec.input):
-            if one.picture is not None:
-                yield Sighted(one.index, np.repeat(measure(one.picture, box)[:, :, None], 3, axis=2))
+def _small(container: Container, backend: Backend) -> Iterator[Frame]:
+    """Yield each frame as the near-duplicate filter measures it; measured again it is the same."""
+    with closing(read_frames(container, range(container.present))) as read:
+        box, frames = settle_field_of_view(read, backend.spec.input)
+        for frame in frames:
+            if frame.image is not None:
+                yield Frame(frame.index, np.repeat(measure(frame.image, box)[:, :, None], 3, axis=2))
 
 
 def _events(container: Container, backend: Backend, answers: Floats) -> list[tuple[Any, ...]]:
@@ -96,12 +97,13 @@ def _events(container: Container, backend: Backend, answers: Floats) -> list[tup
 
 def _cost_ms(container: Container, backend: Backend) -> float:
     """Core milliseconds of one measurement of the gate."""
-    with closing(sight(container, range(200))) as pictures:
-        held = [(one.picture, box) for one, box in locate(pictures, backend.spec.input)]
+    with closing(read_frames(container, range(200))) as read:
+        box, frames = settle_field_of_view(read, backend.spec.input)
+        held = list(frames)
     began = time.thread_time()
-    for picture, box in held:
-        if picture is not None:
-            measure(picture, box)
+    for frame in held:
+        if frame.image is not None:
+            measure(frame.image, box)
     return (time.thread_time() - began) / len(held) * 1e3
 
 

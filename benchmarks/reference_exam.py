@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import UsageError
-from capsule_edge.runtime.recording import decode, scan, to_rgb
+from capsule_edge.runtime.recording import decode, scan
 
 __all__ = ["FRAMES", "RECORDINGS", "SIDE", "cut_recording", "find_recordings", "write_exam"]
 
@@ -37,7 +37,7 @@ _TURN = 31
 # Of the phantom, which nothing was recorded of: the mean of the recordings.
 _PHANTOM_BITS = 0.7
 
-Frame = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 
 
 def write_exam(
@@ -63,7 +63,7 @@ def write_exam(
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    reached = 8 * int(scan(path).samples.sizes.sum()) / frames / side**2
+    reached = 8 * int(scan(path).packets.sizes.sum()) / frames / side**2
     return {
         "source": "recordings" if recordings else "phantom",
         "frames": frames,
@@ -76,26 +76,26 @@ def write_exam(
 def _bits_per_pixel(recordings: Sequence[Path]) -> float:
     containers = [scan(recording) for recording in recordings]
     pixels = sum(each.present * each.width * each.height for each in containers)
-    return 8 * int(sum(each.samples.sizes.sum() for each in containers)) / pixels
+    return 8 * int(sum(each.packets.sizes.sum() for each in containers)) / pixels
 
 
-def _turned(recordings: Sequence[Path], side: int) -> Iterator[Frame]:
+def _turned(recordings: Sequence[Path], side: int) -> Iterator[Pixels]:
     """All frames of the recordings, scaled and turned about the middle, another angle each round."""
     for turn in count():
         for recording in recordings:
-            for picture in decode(scan(recording)):
-                if picture.frame is not None:
-                    yield _turn(to_rgb(picture.frame), turn * _TURN, side)
+            for frame in decode(scan(recording)):
+                if frame.image is not None:
+                    yield _turn(frame.rgb(), turn * _TURN, side)
 
 
-def _turn(rgb: Frame, degrees: float, side: int) -> Frame:
+def _turn(rgb: Pixels, degrees: float, side: int) -> Pixels:
     height, width = rgb.shape[:2]
     move = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, side / max(height, width))
     move[:, 2] += (side - width) / 2, (side - height) / 2
     return np.asarray(cv2.warpAffine(rgb, move, (side, side), flags=cv2.INTER_CUBIC), np.uint8)
 
 
-def _phantom(side: int) -> Iterator[Frame]:
+def _phantom(side: int) -> Iterator[Pixels]:
     from capsule_edge.runtime.phantom import DEMO_SEED, Phantom
 
     for turn in count():

@@ -28,9 +28,16 @@ from typing import Any
 from capsule_edge.runtime.events import find_events, median_frame_distance
 from capsule_edge.runtime.inference import Backend, default_model, open_model
 from capsule_edge.runtime.pipeline import Plan, answer_frames
-from capsule_edge.runtime.preprocessing import THRESHOLD, Buffers, collect, locate, mark_duplicates, prepare
+from capsule_edge.runtime.preprocessing import (
+    THRESHOLD,
+    PixelBuffers,
+    make_batches,
+    mark_duplicates,
+    prepare,
+    settle_field_of_view,
+)
 from capsule_edge.runtime.reader import Reader
-from capsule_edge.runtime.recording import Container, find_groups, scan, sight
+from capsule_edge.runtime.recording import Container, find_gops, read_frames, scan
 from capsule_edge.runtime.results import write_study
 
 from .machine import describe_machine, limit_cores
@@ -62,7 +69,7 @@ def measure(
     each = {name: median(values) for name, values in stages.items()}
     total = sum(each.values())
     cores = plan.workers
-    alone = each["decode"] if len(find_groups(container)) == 1 else 0.0
+    alone = each["decode"] if len(find_gops(container)) == 1 else 0.0
     allowed = 1e3 / max(alone, total / cores)
     given = min(float(cores), median(used))
     return {
@@ -87,11 +94,16 @@ def _stages(container: Container, backend: Backend, size: int) -> dict[str, floa
         result = work()
         return (time.thread_time() - began) / count * 1e3, result
 
-    with closing(sight(container, range(count))) as pictures:
-        decode, held = timed(lambda: list(islice(pictures, count)))
-    chain, buffers = collect(locate(iter(held), spec), batch=size), Buffers()
-    prepared, batches = timed(lambda: [prepare(each, spec, buffers) for each in chain])
-    infer, _ = timed(lambda: deque((backend.run(batch.pixels) for batch in batches), maxlen=1))
+    with closing(read_frames(container, range(count))) as frames:
+        decode, held = timed(lambda: list(islice(frames, count)))
+
+    def prepare_all() -> list[Any]:
+        box, located = settle_field_of_view(held, spec)
+        buffers = PixelBuffers()
+        return [prepare(each, spec, buffers) for each in make_batches(located, size=size, field_of_view=box)]
+
+    prepared, batches = timed(prepare_all)
+    infer, _ = timed(lambda: deque((backend.run(pixels) for pixels in batches), maxlen=1))
     return {"decode": decode, "prepare": prepared, "infer": infer}
 
 
@@ -99,13 +111,14 @@ def _beside(recording: Path, container: Container, model: Path) -> dict[str, flo
     """Core milliseconds a frame of what does not stand between a picture and its answer."""
     count = min(_SAMPLE, container.present)
     with tempfile.TemporaryDirectory() as folder, Reader.open(model, threads=1) as reader:
-        with closing(sight(container, range(count))) as pictures:
-            located = list(locate(islice(pictures, count), reader.spec.input))
+        with closing(read_frames(container, range(count))) as read:
+            box, located = settle_field_of_view(list(islice(read, count)), reader.spec.input)
+            held = list(located)
         study = reader.read(recording)
         spec, frames = reader.spec, study.frames
         distance_s = median_frame_distance(frames)
         work: dict[str, tuple[int, Callable[[], Any]]] = {
-            "gate": (count, lambda: deque(mark_duplicates(located, THRESHOLD), maxlen=1)),
+            "gate": (count, lambda: deque(mark_duplicates(held, THRESHOLD, field_of_view=box), maxlen=1)),
             "events": (
                 len(frames),
                 lambda: find_events(

@@ -25,29 +25,40 @@ import numpy.typing as npt
 
 from .diagnostics import refuse_saturation
 from .errors import BackendError, UsageError
-from .events import ColourBar, EventStream, Gallery, find_events, illustrate, median_frame_distance
+from .events import EventStream, PeakFrames, median_frame_distance
 from .inference import Backend, ModelSpec, default_model, most_probable, open_model
 from .pipeline import (
-    SURVEY_OPTIONS,
-    Answered,
-    Follower,
+    REQUEST_OPTIONS,
+    BatchResult,
+    Callbacks,
     Plan,
+    ReadRequest,
     answer_frames,
     count_cores,
     give_back,
-    survey_recording,
+    illustrate,
+    resolve_request,
 )
-from .preprocessing import Buffers, FieldOfView, Sighted, check_frame, collect, locate, prepare
+from .preprocessing import FieldOfView, PixelBuffers, check_frame, make_batches, prepare, settle_field_of_view
+from .recording import Frame
 from .results import Journal, entries
-from .study import Event, FrameRecord, FrameTable, Study, count_frames, describe_source, list_frames
+from .study import (
+    ColourBar,
+    Event,
+    FrameRecord,
+    Study,
+    count_frames,
+    describe_source,
+    list_frames,
+)
 
 __all__ = ["Prediction", "ReadOptions", "Reader"]
 
 
 Progress = Callable[[int, int], None]
 
-# Frames after which free memory is given back: some ms in more than a second of reading.
-_HEAP_FRAMES = 2048
+# Give free memory back after this many frames: it takes some ms in more than a second of reading.
+_MEMORY_FRAMES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +208,7 @@ class Reader:
         Raises ``InputError`` for a file that cannot be read, ``UsageError`` for impossible options and a journal
         of another run, and ``OutputError`` for a journal that cannot be written.
         """
-        survey = survey_recording(
+        request = resolve_request(
             path,
             capture_fps=capture_fps,
             start_s=start_s,
@@ -206,82 +217,17 @@ class Reader:
             gate=gate,
             landmarks=landmarks,
         )
-        container, wanted = survey.container, survey.wanted
-        records = list_frames(container, wanted, labels=len(self.spec.labels))
-        colours = ColourBar(frames=container.present, duration_s=container.duration_s)
-        distance_s = median_frame_distance(records)
-        known = None
+        reading = _Reading(self, request, capture_fps, on_frame, on_event)
         if journal is not None:
-            known = journal.begin(
-                partial(survey.identify, self._backend), labels=len(self.spec.labels), records=records
-            )
-        gallery = Gallery(self.spec)
-        follower = Follower(
-            records,
-            on_frame=on_frame,
-            on_event=on_event,
-            events=EventStream(
-                self.spec,
-                median_distance_s=distance_s,
-                time_kind=container.time_kind,
-                capture_fps=capture_fps,
-            ),
-            gallery=gallery,
-        )
-        box: FieldOfView | None = None
-        done = 0
-        if known is not None:
-            known.enter(records, colours)
-            box, done = known.field_of_view, len(known.records)
-            follower.settle(known.records[-1].index + 1)
-        answers = answer_frames(
-            container,
-            wanted,
-            self._engine(1),
-            self._plan,
-            spec=self.spec,
-            done=done,
-            gate=gate,
-            field_of_view=box,
-        )
-        with closing(answers):
-            for answered in answers:
+            reading.resume(journal)
+        with closing(reading.answer(self._plan, gate)) as results:
+            for result in results:
                 if cancel is not None and cancel():
                     break
-                self._record(answered, records, colours, gallery)
-                box = answered.field_of_view
-                if done // _HEAP_FRAMES != (done + len(answered.frames)) // _HEAP_FRAMES:
-                    give_back()
-                done += len(answered.frames)
-                if journal is not None:
-                    journal.enter(entries(answered, records))
-                follower.settle(answered.frames[-1].index + 1)
+                reading.record(result, journal)
                 if progress is not None:
-                    progress(done, len(wanted))
-        give_back()
-        follower.finish()
-        events = find_events(
-            records,
-            self.spec,
-            median_distance_s=distance_s,
-            time_kind=container.time_kind,
-            capture_fps=capture_fps,
-        )
-        thumbnails, activations = illustrate(container, events, self._engine(1), box, gallery)
-        return Study(
-            source=describe_source(container, survey.sha256, capture_fps, box),
-            model=self.spec,
-            model_sha256=self._backend.sha256,
-            backend=self._backend.name,
-            options=survey.options,
-            ledger=count_frames(container, records),
-            frames=records,
-            events=events,
-            thumbnails=thumbnails,
-            activations=activations,
-            colours=colours.means(),
-            landmarks=survey.landmarks,
-        )
+                    progress(reading.done, len(request.wanted))
+        return reading.finish()
 
     async def aread(self, path: str | Path, **options: Unpack[ReadOptions]) -> Study:
         """``read`` in a thread beside the event loop; any number at once.
@@ -301,8 +247,8 @@ class Reader:
 
     def has_read(self, document: Mapping[str, Any], path: str | Path, **options: Unpack[ReadOptions]) -> bool:
         """Whether ``document``, a ``study.json``, is what reading ``path`` with these options would leave."""
-        asked: dict[str, Any] = {name: value for name, value in options.items() if name in SURVEY_OPTIONS}
-        return survey_recording(path, **asked).is_told_by(document, self._backend)
+        asked: dict[str, Any] = {name: value for name, value in options.items() if name in REQUEST_OPTIONS}
+        return resolve_request(path, **asked).is_answered_by(document, self._backend)
 
     def stream(
         self,
@@ -319,13 +265,13 @@ class Reader:
         if batch < 1:
             raise UsageError(f"batch is {batch}, allowed is 1 or more")
         spec, keys = self.spec.input, self.spec.keys
-        sighted = (Sighted(index, check_frame(index, frame)) for index, frame in enumerate(frames))
-        engine, buffers = self._engine(self._threads), Buffers()
-        located = locate(sighted, spec, field_of_view)
-        for collected in collect(located, batch=batch):
-            group = prepare(collected, spec, buffers)
-            answer = engine.run(group.pixels)
-            buffers.give(group.pixels)
+        engine, buffers = self._engine(self._threads), PixelBuffers()
+        checked = (Frame(index, check_frame(index, frame)) for index, frame in enumerate(frames))
+        box, located = settle_field_of_view(checked, spec, field_of_view)
+        for group in make_batches(located, size=batch, field_of_view=box):
+            pixels = prepare(group, spec, buffers)
+            answer = engine.run(pixels)
+            buffers.give(pixels)
             for at, frame in enumerate(group.frames):
                 values = answer.probabilities[at].copy()
                 best = int(most_probable(values))
@@ -362,20 +308,108 @@ class Reader:
                 )
             return self._engines[threads]
 
-    def _record(self, answered: Answered, records: FrameTable, colours: ColourBar, gallery: Gallery) -> None:
-        """What became of each frame of a batch."""
-        for frame in answered.frames:
-            time_s = records.time_s(frame.index)
-            if frame.duplicate_of is not None:
-                same = records[frame.duplicate_of].probabilities
-                records.settle(frame.index, "duplicate", duplicate_of=frame.duplicate_of, probabilities=same)
-                colours.again(time_s)
-                continue
-            if frame.row is None:
-                records.settle(frame.index, "corrupt", detail=frame.detail)
-                continue
-            values = answered.probabilities[frame.row]
-            records.settle(frame.index, "classified", probabilities=values)
-            colours.add(time_s, answered.colours[frame.row])
-            if (sight := answered.sights.get(frame.row)) is not None:
-                gallery.add(frame.index, values, sight, answered.field_of_view)
+
+class _Reading:
+    """One recording on its way to a ``Study``. Several may be read at once, so each holds its own state."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        request: ReadRequest,
+        capture_fps: float | None,
+        on_frame: Callable[[FrameRecord], None] | None,
+        on_event: Callable[[Event], None] | None,
+    ) -> None:
+        container = request.container
+        self._request, self._capture_fps = request, capture_fps
+        self._spec, self._backend = reader.spec, reader._engine(1)
+        self._records = list_frames(container, request.wanted, labels=len(self._spec.labels))
+        self._colours = ColourBar(frames=container.present, duration_s=container.duration_s)
+        self._peaks = PeakFrames(self._spec)
+        stream = EventStream(
+            self._spec,
+            median_distance_s=median_frame_distance(self._records),
+            time_kind=container.time_kind,
+            capture_fps=capture_fps,
+        )
+        self._callbacks = Callbacks(
+            self._records, on_frame=on_frame, on_event=on_event, stream=stream, peaks=self._peaks
+        )
+        self._field_of_view: FieldOfView | None = None
+        # Wanted frames that are answered.
+        self.done = 0
+
+    def resume(self, journal: Journal) -> None:
+        """Begin the journal and take over the answers that it holds of an interrupted run."""
+        known = journal.begin(
+            partial(self._request.identify, self._backend),
+            labels=len(self._spec.labels),
+            records=self._records,
+        )
+        if known is not None:
+            known.enter(self._records, self._colours)
+            self._field_of_view, self.done = known.field_of_view, len(known.records)
+            self._callbacks.settle(known.records[-1].index + 1)
+
+    def answer(self, plan: Plan, gate: float | None) -> Generator[BatchResult]:
+        """Return the answers of the frames that are left, in order."""
+        return answer_frames(
+            self._request.container,
+            self._request.wanted,
+            self._backend,
+            plan,
+            spec=self._spec,
+            done=self.done,
+            gate=gate,
+            field_of_view=self._field_of_view,
+        )
+
+    def record(self, result: BatchResult, journal: Journal | None) -> None:
+        """Enter a batch's result in the records and the journal, and call the callbacks."""
+        for frame, row in zip(result.frames, result.rows, strict=True):
+            self._record(frame, row, result)
+        self._field_of_view = result.field_of_view
+        before, self.done = self.done, self.done + len(result.frames)
+        if before // _MEMORY_FRAMES != self.done // _MEMORY_FRAMES:
+            give_back()
+        if journal is not None:
+            journal.enter(entries(result, self._records))
+        self._callbacks.settle(result.frames[-1].index + 1)
+
+    def _record(self, frame: Frame, row: int | None, result: BatchResult) -> None:
+        records, index = self._records, frame.index
+        time_s = records.time_s(index)
+        if frame.duplicate_of is not None:
+            same = records[frame.duplicate_of].probabilities
+            records.settle(index, "duplicate", duplicate_of=frame.duplicate_of, probabilities=same)
+            self._colours.again(time_s)
+        elif row is None:
+            records.settle(index, "corrupt", detail=frame.detail)
+        else:
+            values = result.probabilities[row]
+            records.settle(index, "classified", probabilities=values)
+            self._colours.add(time_s, result.colours[row])
+            if (candidate := result.candidates.get(row)) is not None:
+                self._peaks.add(index, values, candidate, result.field_of_view)
+
+    def finish(self) -> Study:
+        """Report what is pending and return the study."""
+        give_back()
+        self._callbacks.finish()
+        request, container, box = self._request, self._request.container, self._field_of_view
+        events = self._callbacks.events
+        thumbnails, activations = illustrate(container, events, self._backend, box, self._peaks)
+        return Study(
+            source=describe_source(container, request.sha256, self._capture_fps, box),
+            model=self._spec,
+            model_sha256=self._backend.sha256,
+            backend=self._backend.name,
+            options=request.options,
+            ledger=count_frames(container, self._records),
+            frames=self._records,
+            events=events,
+            thumbnails=thumbnails,
+            activations=activations,
+            colours=self._colours.means(),
+            landmarks=request.landmarks,
+        )

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from capsule_edge.runtime.recording import Container, decode
-from capsule_edge.runtime.recording.decoder import Picture, scan
+from capsule_edge.runtime.recording import Container, Frame, decode, scan
 
 RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
 
@@ -41,28 +40,28 @@ def recording(name: str) -> Path:
     return path
 
 
-def read(path: Path) -> tuple[Container, list[Picture]]:
+def read(path: Path) -> tuple[Container, list[Frame]]:
     """Scan and decode, holding what must be true of every file."""
     container = scan(path)
     pictures = list(decode(container))
     assert [picture.index for picture in pictures] == list(range(container.present))
     assert len(pictures) + container.missing == container.frames
     assert [picture.time_s for picture in pictures] == sorted(picture.time_s for picture in pictures)
-    assert all((picture.frame is None) == (picture.status == "corrupt") for picture in pictures)
+    assert all((picture.image is None) == (picture.status == "corrupt") for picture in pictures)
     assert all(bool(picture.detail) == (picture.status == "corrupt") for picture in pictures)
     return container, pictures
 
 
-def details(pictures: list[Picture]) -> list[str]:
+def details(pictures: list[Frame]) -> list[str]:
     return [picture.detail for picture in pictures]
 
 
 def expected_details(container: Container, damaged: set[int]) -> list[str]:
     """The rule spelled out: ``damaged`` holds decoding indices; the answer is in presentation order."""
     rank = {index: place for place, index in enumerate(container.order)}
-    found = [""] * len(container.samples)
+    found = [""] * len(container.packets)
     broken, limit = False, -1
-    for index, sample in enumerate(container.samples):
+    for index, sample in enumerate(container.packets):
         if index in damaged:
             found[index], broken = "damaged", True
         elif sample.key:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.events import capture_scale, time_kind
+from capsule_edge.runtime.events import capture_scale
 from capsule_edge.runtime.inference import (
     INSTALLED,
     Backend,
@@ -32,6 +32,7 @@ from capsule_edge.runtime.inference import (
     open_model,
     readers_of,
 )
+from capsule_edge.runtime.recording import time_kind
 
 from .._files import check_free
 from .._module import run_module

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .find import capture_scale, find_events, find_runs, median_frame_distance, smooth, time_kind
     from .landmarks import (
         LANDMARKS,
         Landmarks,
@@ -21,43 +20,52 @@ if TYPE_CHECKING:
         locate_events,
         parse_landmarks,
     )
-    from .peak_frames import Gallery, Sight, candidates
+    from .peak_frames import (
+        MOST,
+        Candidate,
+        PeakFrames,
+        Thumbnails,
+        activation_map,
+        enlarge,
+        find_candidates,
+        pack,
+    )
     from .ranking import FIRST, rank_events
-    from .stream import EventStream
-    from .thumbnails import ColourBar, activation_map, illustrate, mean_colours
+    from .rules import capture_scale, find_runs, median_frame_distance, smooth
+    from .stream import EventStream, find_events, number_events
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        find="capture_scale find_events find_runs median_frame_distance smooth time_kind",
         landmarks="LANDMARKS Landmarks Position Stretch check_landmarks locate_events parse_landmarks",
-        peak_frames="Gallery Sight candidates",
+        peak_frames="Candidate MOST PeakFrames Thumbnails activation_map enlarge find_candidates pack",
         ranking="FIRST rank_events",
-        stream="EventStream",
-        thumbnails="ColourBar activation_map illustrate mean_colours",
+        rules="capture_scale find_runs median_frame_distance smooth",
+        stream="EventStream find_events number_events",
     )
 
 __all__ = [
     "FIRST",
     "LANDMARKS",
-    "ColourBar",
+    "MOST",
+    "Candidate",
     "EventStream",
-    "Gallery",
     "Landmarks",
+    "PeakFrames",
     "Position",
-    "Sight",
     "Stretch",
+    "Thumbnails",
     "activation_map",
-    "candidates",
     "capture_scale",
     "check_landmarks",
+    "enlarge",
+    "find_candidates",
     "find_events",
     "find_runs",
-    "illustrate",
     "locate_events",
-    "mean_colours",
     "median_frame_distance",
+    "number_events",
+    "pack",
     "parse_landmarks",
     "rank_events",
     "smooth",
-    "time_kind",
 ]

@@ -17,7 +17,8 @@ from typing import Literal
 from ..errors import UsageError
 from ..recording import parse_clock
 from ..study import Event, Study
-from .find import capture_scale, find_events, median_frame_distance
+from .rules import capture_scale, median_frame_distance
+from .stream import find_events
 
 __all__ = [
     "LANDMARKS",

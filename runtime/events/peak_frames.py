@@ -1,9 +1,9 @@
-"""Pictures of the peaks of events, kept while a recording is read, so that it is decoded once.
+"""Keep the peak frames of events while a recording is read, so that they need not be decoded again.
 
-Which frame is a peak is known when its event closes (``event_stream``). It has the label's highest probability in the
-event and lies, but for rare cases, at or above the label's threshold, so frames that do wait as decoded until it is
-known: of each stretch that no event divides the highest. The peak of a closed event is packed, the others are let go.
-What was not kept is decoded again at the end.
+Which frame is a peak is known when its event closes (``stream``). A peak has the label's highest probability in the
+event and, but for rare cases, lies at or above the label's threshold. Frames that may become a peak (candidates) wait
+as decoded until it is known: the highest of each stretch that no event divides. When an event closes, its peak is
+packed as PNG and the others are dropped. A peak that was not kept is decoded again at the end.
 """
 
 from __future__ import annotations
@@ -17,13 +17,25 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from ..inference import InputSpec, ModelSpec
-from ..preprocessing import FieldOfView, Sighted, preprocess_planes
+from ..preprocessing import FieldOfView, preprocess_planes
+from ..recording import Frame
 from ..study import Event
-from .find import vote_reach_s
 from .ranking import strength
+from .rules import vote_reach_s
 from .stream import EventStream
 
-__all__ = ["MOST", "WAITING", "Gallery", "Pictures", "Sight", "candidates", "pack", "unpack"]
+__all__ = [
+    "MOST",
+    "WAITING",
+    "Candidate",
+    "PeakFrames",
+    "Thumbnails",
+    "activation_map",
+    "enlarge",
+    "find_candidates",
+    "pack",
+    "unpack",
+]
 
 # Side of an event's picture, pixels: what the report shows.
 _SIDE = 288
@@ -33,26 +45,35 @@ MOST = 400
 WAITING = 16 * 2**20
 _DECIMALS = 6
 
-Picture = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """A frame that may be a peak: the picture as decoded and float32 (h, w, labels) as the model gave them."""
+class Candidate:
+    """A frame that may become the peak of an event, with its image, and the model's ``features`` (h, w, labels)."""
 
-    picture: Sighted
+    frame: Frame
     features: Map
 
+    @property
+    def nbytes(self) -> int:
+        """Exact size of the image and the features in bytes."""
+        image = self.frame.image
+        if isinstance(image, VideoFrame):
+            return sum(plane.buffer_size for plane in image.planes) + self.features.nbytes
+        assert image is not None  # every candidate has an image
+        return image.nbytes + self.features.nbytes
 
-class Pictures(Mapping[int, Picture]):
-    """Pictures by number, uint8 RGB HxWx3, packed without loss and unpacked when asked for."""
+
+class Thumbnails(Mapping[int, Pixels]):
+    """Images by event id, uint8 RGB (height, width, 3), packed without loss and unpacked when asked for."""
 
     def __init__(self, packed: Mapping[int, bytes]) -> None:
         self._packed = dict(packed)
 
-    def __getitem__(self, number: int) -> Picture:
-        return unpack(self._packed[number])
+    def __getitem__(self, event: int) -> Pixels:
+        return unpack(self._packed[event])
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._packed)
@@ -61,60 +82,79 @@ class Pictures(Mapping[int, Picture]):
         return len(self._packed)
 
 
-def pack(picture: Picture) -> bytes:
-    """A picture as PNG, quickly."""
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+def pack(image: Pixels) -> bytes:
+    """Return an image, uint8 RGB, as PNG with fast compression."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
-def unpack(data: bytes) -> Picture:
+def unpack(data: bytes) -> Pixels:
+    """Return the image that ``pack`` packed, uint8 RGB."""
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert bgr is not None  # what ``pack`` made
+    assert bgr is not None  # ``pack`` made it
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def candidates(
-    probabilities: npt.NDArray[np.float32], features: Map, pictures: Sequence[Sighted], spec: ModelSpec
-) -> dict[int, Sight]:
-    """The rows of a batch that may be a peak of some label; ``pictures`` by row are let go otherwise.
+def activation_map(feature: Map) -> Map:
+    """Return a label's class-activation map, float32 (h, w), scaled to 0..1.
 
-    Of frames at or above a label's threshold that follow one another, the highest of those from the first on. An event
-    may begin later, as long as half a window reaches: so also the highest of those from each of the next few on.
+    Positive evidence is kept, as a share of the strongest. After Zhou et al., Learning Deep Features for Discriminative
+    Localization, CVPR 2016.
+
+    Args:
+        feature: one label's column of the model's ``features``, float32 (h, w).
+    """
+    positive = np.maximum(np.nan_to_num(feature), 0)
+    return np.asarray(positive / (positive.max() or 1), np.float32)
+
+
+def find_candidates(
+    probabilities: npt.NDArray[np.float32], features: Map, frames: Sequence[Frame], spec: ModelSpec
+) -> dict[int, Candidate]:
+    """Return the rows of a batch that may be the peak of some label's event.
+
+    Of consecutive frames at or above a label's threshold, the highest is one. An event may begin later than the first
+    of them, by up to half a smoothing window, so the highest of those from each of the next few frames on are others.
+
+    Args:
+        probabilities: float32 (rows, labels).
+        features: float32 (rows, h, w, labels).
+        frames: the frames of the rows, with their images.
+        spec: by whose operating points a frame may be a peak.
     """
     columns, thresholds = _thresholds(spec)
-    if not columns or not pictures:
+    if not columns or not frames:
         return {}
     p = probabilities[:, columns]
-    hot = np.round(p.astype(np.float64), _DECIMALS) >= thresholds
-    hot[~np.isfinite(probabilities).all(axis=1)] = False
+    above = np.round(p.astype(np.float64), _DECIMALS) >= thresholds
+    above[~np.isfinite(probabilities).all(axis=1)] = False
     rule = spec.events
     late = int(vote_reach_s(rule.smoothing_s, rule.max_gap_s) * rule.assumed_capture_fps)
-    indices = np.array([picture.index for picture in pictures])
+    indices = np.array([frame.index for frame in frames])
     rows: set[int] = set()
-    for place in np.flatnonzero(hot.any(axis=0)).tolist():
-        held = np.flatnonzero(hot[:, place])
+    for place in np.flatnonzero(above.any(axis=0)).tolist():
+        held = np.flatnonzero(above[:, place])
         for run in np.split(held, np.flatnonzero(np.diff(indices[held]) > 1) + 1):
             rows.update(int(run[at + np.argmax(p[run[at:], place])]) for at in range(min(late + 1, len(run))))
-    return {row: Sight(pictures[row], features[row].copy()) for row in sorted(rows)}
+    return {row: Candidate(frames[row], features[row].copy()) for row in sorted(rows)}
 
 
 def enlarge(spec: InputSpec) -> InputSpec:
-    """How a frame becomes the picture of an event."""
+    """Return the preprocessing of an event's image: that of the model, at the size that the report shows."""
     return replace(spec, size=max(_SIDE, spec.size))
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """``p`` is the highest that some label may have its peak with, ``size`` in bytes."""
+    """A candidate that waits; ``p`` is the highest probability with which it may be a peak."""
 
-    sight: Sight
+    candidate: Candidate
     field_of_view: FieldOfView | None
     p: float
-    size: int
 
 
-class Gallery:
-    """The peaks of the events of every label that can have them. Frames come in order."""
+class PeakFrames:
+    """The peak frames of the events of one recording. Frames come in order."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._keys = spec.keys
@@ -122,70 +162,80 @@ class Gallery:
         self._large = enlarge(spec.input)
         self._waiting: dict[int, _Waiting] = {}
         self._bytes = 0
-        # By label's column: the probabilities of the frames that wait for its events, by index.
-        self._hopes: dict[int, dict[int, float]] = {column: {} for column in self._columns}
-        # By label's column and frame: event, picture, map of that label.
+        # By label column: the probabilities of the candidates for its next events, by frame index.
+        self._candidates: dict[int, dict[int, float]] = {column: {} for column in self._columns}
+        # By label column and frame index: the event, its packed image, and its map of that label.
         self._kept: dict[int, dict[int, tuple[Event, bytes, Map]]] = {column: {} for column in self._columns}
 
     @property
     def waiting_bytes(self) -> int:
-        """Of the pictures of which is not known yet whether they show a peak; at most ``WAITING``."""
+        """Size in bytes of the candidates that wait, at most ``WAITING``."""
         return self._bytes
 
     def add(
         self,
         index: int,
         probabilities: npt.NDArray[np.float32],
-        sight: Sight,
+        candidate: Candidate,
         field_of_view: FieldOfView | None,
     ) -> None:
-        """A frame of ``candidates``."""
+        """Let a frame of ``find_candidates`` wait. The weakest are dropped where they exceed ``WAITING`` bytes.
+
+        Args:
+            index: of the frame.
+            probabilities: of the frame, float32 (labels,).
+        """
         values = [float(probabilities[column]) for column in self._columns]
-        hot = {
+        above = {
             column: p
             for column, p, threshold in zip(self._columns, values, self._thresholds.tolist(), strict=True)
             if round(p, _DECIMALS) >= threshold
         }
-        if not hot:  # the thresholds are not the model's own
+        if not above:  # the thresholds are not the model's own
             return
-        for column, p in hot.items():
-            self._hopes[column][index] = p
-        self._waiting[index] = _Waiting(sight, field_of_view, max(hot.values()), _size(sight))
-        self._bytes += self._waiting[index].size
+        for column, p in above.items():
+            self._candidates[column][index] = p
+        self._waiting[index] = _Waiting(candidate, field_of_view, max(above.values()))
+        self._bytes += candidate.nbytes
         while self._bytes > WAITING:
             weakest = min(self._waiting, key=lambda index: (self._waiting[index].p, -index))
             self._drop(weakest)
-            for hopes in self._hopes.values():
-                hopes.pop(weakest, None)
+            for candidates in self._candidates.values():
+                candidates.pop(weakest, None)
 
     def keep(self, event: Event) -> None:
-        """An event has closed: pack the picture of its peak, where it waits."""
+        """Pack the peak frame of an event that has closed, if it waits."""
         column = self._keys.index(event.label)
         waiting = self._waiting.get(event.peak_index)
         if waiting is None or not self._make_room(column, event):
             return
         packed = [rows[event.peak_index][1] for rows in self._kept.values() if event.peak_index in rows]
         if not packed:
-            planes = waiting.sight.picture.planes()
-            assert planes is not None  # what was classified has a picture
+            planes = waiting.candidate.frame.planes()
             packed = [pack(preprocess_planes(planes, self._large, waiting.field_of_view))]
-        self._kept[column][event.peak_index] = (event, packed[0], waiting.sight.features[..., column].copy())
+        features = waiting.candidate.features[..., column].copy()
+        self._kept[column][event.peak_index] = (event, packed[0], features)
 
     def release(self, events: EventStream) -> None:
-        """Let go of the pictures that can be no peak any more of the events that have not closed."""
-        for column, hopes in self._hopes.items():
-            if hopes:
-                self._hopes[column] = events.may_be_peaks(column, hopes)
-        for index in self._waiting.keys() - set().union(*self._hopes.values()):
+        """Drop the candidates that can no longer be the peak of an event that has not closed."""
+        for column, candidates in self._candidates.items():
+            if candidates:
+                self._candidates[column] = events.may_be_peaks(column, candidates)
+        for index in self._waiting.keys() - set().union(*self._candidates.values()):
             self._drop(index)
 
-    def find(self, label_column: int, index: int) -> tuple[bytes, Map] | None:
-        """Picture (``pack``) and map of a label's peak, where they were kept."""
-        found = self._kept.get(label_column, {}).get(index)
+    def find(self, column: int, index: int) -> tuple[bytes, Map] | None:
+        """Return the packed image and the features of a label's peak frame; None where they were not kept.
+
+        Args:
+            column: of the label.
+            index: of the frame.
+        """
+        found = self._kept.get(column, {}).get(index)
         return None if found is None else found[1:]
 
     def _make_room(self, column: int, event: Event) -> bool:
-        """Whether the event is among the ``MOST``, which the labels share as where events are ranked."""
+        """Return whether the event is among the ``MOST`` kept, and drop a weaker one for it."""
         if sum(map(len, self._kept.values())) < MOST:
             return True
         counts = {other: len(rows) + (other == column) for other, rows in self._kept.items()}
@@ -198,15 +248,7 @@ class Gallery:
         return True
 
     def _drop(self, index: int) -> None:
-        self._bytes -= self._waiting.pop(index).size
-
-
-def _size(sight: Sight) -> int:
-    picture = sight.picture.picture
-    if isinstance(picture, VideoFrame):
-        return sum(plane.buffer_size for plane in picture.planes) + sight.features.nbytes
-    assert picture is not None  # what was classified has a picture
-    return picture.nbytes + sight.features.nbytes
+        self._bytes -= self._waiting.pop(index).candidate.nbytes
 
 
 def _thresholds(spec: ModelSpec) -> tuple[list[int], npt.NDArray[np.float64]]:

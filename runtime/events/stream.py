@@ -1,25 +1,26 @@
-"""Events while a recording is being read: each as soon as no later frame can change it.
+"""Find events while a recording is read: each event as soon as no later frame can change it.
 
-The same events as ``find_events`` gives of all frames, by the same rules and to the same bit; they come in
-the order in which they close, and without the numbers that only the end can give. Of the frames only those are held
-that an event which is still to come may reach back to.
+``find_events`` runs the stream to its end, so there is one implementation. Events come in the order in which they
+close, without their numbers, which only the end can give (``number_events``). Of the frames, the stream holds only
+those that an event still to come may reach back to.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..inference import Label, ModelSpec, Role
+from ..recording import TimeKind
 from ..study import Columns, Event, FrameRecord, columns
-from .find import SLACK_S, TimeKind, Timeline, capture_scale, mean_over, merge_alike, merge_near, vote_reach_s
+from .rules import SLACK_S, Timeline, capture_scale, mean_over, merge_alike, merge_near, vote_reach_s
 
-__all__ = ["EventStream"]
+__all__ = ["EventStream", "find_events", "number_events"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -184,7 +185,7 @@ class EventStream:
                     timeline.event(track.label, track.column, first, last, self._rule)
                     for first, last in self._closed(track, timeline, capture_s, settled, edge_s)
                 ]
-        return sorted(found, key=lambda event: (event.start_s, event.label, event.start_index))
+        return sorted(found, key=_order)
 
     def _smooth(self, capture_s: Floats, ended: bool) -> int:
         """Smooth the frames for which all votes are in; returns their number."""
@@ -270,3 +271,44 @@ class EventStream:
         self._every.drop(int(np.searchsorted(self._every.filled, first_s, side="left")))
         for track in self._tracks.values():
             track.begin -= count
+
+
+def find_events(
+    frames: Sequence[FrameRecord],
+    spec: ModelSpec,
+    *,
+    median_distance_s: float | None,
+    time_kind: TimeKind,
+    capture_fps: float | None = None,
+    role: Role = "finding",
+) -> list[Event]:
+    """Return the events of every label of a role that has an operating point, sorted by start and then label.
+
+    For each label, the mean over ``smoothing_s`` opens an event at the label's threshold and ends it below ``release``
+    of that. Runs of fewer than ``min_frames`` frames are dropped. What remains is merged over gaps of at most
+    ``max_gap_s``, and over gaps of at most ``merge_s`` where both sides look alike to the model. Frames further apart
+    than ``max_gap_s`` never share an event. Frames without an answer (corrupt, skipped, ...) take no part: they neither
+    vote nor end an event.
+
+    Args:
+        frames: in presentation order; ``probabilities`` float32 (labels,) or None.
+        spec: the model's labels, operating points and event parameters.
+        median_distance_s: median distance between frames in seconds of container time; None where unknown.
+        time_kind: whether the file keeps the capsule's timing.
+        capture_fps: frames per second at which the capsule recorded; None where unknown.
+        role: of the labels; ``landmark`` serves ``landmarks``.
+    """
+    stream = EventStream(
+        spec, median_distance_s=median_distance_s, time_kind=time_kind, capture_fps=capture_fps, role=role
+    )
+    return number_events([*stream.add(frames), *stream.finish()])
+
+
+def number_events(events: Iterable[Event]) -> list[Event]:
+    """Return the events of a recording sorted by start and then label, with ``id`` from 1."""
+    found = sorted(events, key=_order)
+    return [replace(event, id=number) for number, event in enumerate(found, start=1)]
+
+
+def _order(event: Event) -> tuple[float, str, int]:
+    return event.start_s, event.label, event.start_index

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .backend import Backend
+    from .backend import Answer, Backend
     from .engines import (
         BACKENDS,
-        Answer,
         Format,
         find_format,
         installed_backends,
@@ -38,10 +37,8 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        backend="Backend",
-        engines=(
-            "Answer BACKENDS Format find_format installed_backends open_model open_reference readers_of"
-        ),
+        backend="Answer Backend",
+        engines="BACKENDS Format find_format installed_backends open_model open_reference readers_of",
         installed_models="INSTALLED default_model find_model",
         prediction="most_probable",
         spec=(

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .recording import DEMO_SEED, LESION_LABELS, NORMAL, Phantom, training_frame, write_recording
+    from .lesions import LESION_LABELS
+    from .recording import DEMO_SEED, NORMAL, Phantom, training_frame, write_recording
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        recording="DEMO_SEED LESION_LABELS NORMAL Phantom training_frame write_recording",
+        lesions="LESION_LABELS",
+        recording="DEMO_SEED NORMAL Phantom training_frame write_recording",
     )
 
 __all__ = ["DEMO_SEED", "LESION_LABELS", "NORMAL", "Phantom", "training_frame", "write_recording"]

@@ -12,33 +12,37 @@ from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .async_reader import iterate, run
-    from .callbacks import Follower
+    from .callbacks import Callbacks
     from .memory import give_back
     from .parallel import follow, start
-    from .pipeline import Answered, Plan, answer_frames, count_cores
-    from .request import SURVEY_OPTIONS, survey_recording
+    from .pipeline import BatchResult, Plan, answer_frames, count_cores
+    from .request import REQUEST_OPTIONS, ReadRequest, resolve_request
+    from .thumbnails import illustrate
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         async_reader="iterate run",
-        callbacks="Follower",
+        callbacks="Callbacks",
         memory="give_back",
         parallel="follow start",
-        pipeline="Answered Plan answer_frames count_cores",
-        request="SURVEY_OPTIONS survey_recording",
+        pipeline="BatchResult Plan answer_frames count_cores",
+        request="REQUEST_OPTIONS ReadRequest resolve_request",
+        thumbnails="illustrate",
     )
 
 __all__ = [
-    "SURVEY_OPTIONS",
-    "Answered",
-    "Follower",
+    "REQUEST_OPTIONS",
+    "BatchResult",
+    "Callbacks",
     "Plan",
+    "ReadRequest",
     "answer_frames",
     "count_cores",
     "follow",
     "give_back",
+    "illustrate",
     "iterate",
+    "resolve_request",
     "run",
     "start",
-    "survey_recording",
 ]

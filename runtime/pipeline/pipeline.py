@@ -1,14 +1,15 @@
-"""A recording through the model, on all cores: each thread decodes, prepares and infers a group of pictures.
+"""Run a recording through the model on all cores.
 
-    groups -> (decode -> gate -> prepare -> infer) (several threads) -> the caller, in order
-    else: decode (one thread) -> gate -> prepare, infer (several threads) -> the caller, in order
+    closed GOPs: (decode -> near-duplicates -> prepare -> infer), a GOP per thread -> the caller, in order
+    otherwise:   decode (one thread) -> near-duplicates -> (prepare -> infer), several threads
 
-A decoder has one thread (``docs/decisions/0002-one-decoding-thread.md``), but groups of pictures that stand apart have
-decoders of their own. So a picture stays with the thread that decoded it, no thread waits for another's, and
-there are as many as there are cores. Only the answers wait for their turn, which takes no memory to speak of. What
-cannot be parted so, or holds damage, is decoded by one thread while others infer. The model is run by several threads
-at once, each with a batch of its own: on the processors that capsules are read on this uses the cores better than one
-batch spread over them. No answer depends on the plan.
+A decoder has one thread (``docs/decisions/0002-one-decoding-thread.md``), but closed GOPs have decoders of their own.
+So a frame stays with the thread that decoded it, no thread waits for another's frames, and there are as many threads as
+cores. Only the answers wait for their turn, which takes little memory. A recording without closed GOPs, or from the
+first damaged GOP on, is decoded by one thread while others infer.
+
+Several threads run the model at once, each with a batch of its own. On the processors that capsules are read on, this
+uses the cores better than one batch spread over them. No answer depends on the plan.
 """
 
 from __future__ import annotations
@@ -24,41 +25,48 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..events import Sight, candidates, mean_colours
+from ..events import Candidate, find_candidates
 from ..inference import Backend, ModelSpec
 from ..preprocessing import (
     FIELD_FRAMES,
-    Buffers,
-    Collected,
+    Batch,
     FieldOfView,
-    Prepared,
-    Sighted,
-    collect,
+    PixelBuffers,
     find_field_of_view,
-    locate,
+    make_batches,
     mark_duplicates,
+    mean_colours,
     prepare,
+    settle_field_of_view,
 )
-from ..recording import Container, NotApartError, find_groups, group_numbers, group_of, sight, sight_apart
+from ..recording import (
+    ClosedGopError,
+    Container,
+    Frame,
+    find_gops,
+    gop_numbers,
+    gop_of,
+    read_closed_gops,
+    read_frames,
+)
 from .parallel import map_ordered, prefetch, run_streams
 
-__all__ = ["Answered", "Plan", "answer_frames", "count_cores"]
+__all__ = ["BatchResult", "Plan", "answer_frames", "count_cores"]
 
 T = TypeVar("T")
 
-# Pictures that are handed from a decoder's own thread to the next at once: a hand-over costs as much as a
-# tenth of a picture.
+# Frames that the decoding thread hands over at once: a hand-over costs as much as a tenth of a frame.
 _CHUNK = 4
-# Pictures of a group that are decoded before they are prepared, and these before the model is run on them, batch by
-# batch: going from one to the other costs what the caches held. No more bytes of them, whatever their size.
+# A thread decodes this many frames of a GOP before it prepares them, and prepares them all before it runs the model on
+# them, batch by batch: each change of work costs the content of the caches. Fewer where they exceed the bytes.
 _MOST_GATHERED = 32
 _GATHERED_BYTES = 6 << 20
-# Batches of the group whose turn it is that may wait, and what those of the groups behind it may weigh: the pictures
-# in them, and something for each batch.
+# Results of the GOP whose turn it is that may wait; and the bytes that the results of all GOPs behind it may hold: the
+# images in them, and a constant for each result.
 _DEPTH = 4
 _AHEAD_BYTES = 12 << 20
-_BATCH_BYTES = 1 << 16
-# Pixels of a batch: 8 pictures of 128 x 128, 4 of 176 x 176, 2 of 224 x 224. The activations of so many stay in the
+_RESULT_BYTES = 1 << 16
+# Pixels of a batch: 8 frames of 128 x 128, 4 of 176 x 176, 2 of 224 x 224. The activations of so many stay in the
 # processor's caches. Larger batches were slower and held more memory (measured, ``docs/log.md``).
 _BATCH_PIXELS = 1 << 17
 _MOST_BATCH = 16
@@ -79,27 +87,33 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """Frames that the model has seen. ``row`` of a frame is its place in the arrays.
+class BatchResult:
+    """The model's answers for a batch.
 
-    ``probabilities`` is float32 (rows, labels), ``colours`` float64 (rows, 3) the mean red, green and blue
-    inside the field of view, 0..255; ``sights`` holds the rows that may be the peak of an event.
+    Attributes:
+        frames: in order, without their images.
+        rows: for each frame its row in the arrays; None for a frame that has no answer of its own.
+        probabilities: float32 (rows, labels).
+        colours: mean red, green and blue inside the field of view, float64 (rows, 3), 0..255.
+        field_of_view: of the recording; None where the model needs none.
+        candidates: by row, the frames that may be the peak of an event.
     """
 
-    frames: list[Prepared]
+    frames: list[Frame]
+    rows: list[int | None]
     probabilities: npt.NDArray[np.float32]
     colours: npt.NDArray[np.float64]
     field_of_view: FieldOfView | None
-    sights: dict[int, Sight]
+    candidates: dict[int, Candidate]
 
     @property
-    def weight(self) -> int:
-        """Bytes, roughly."""
-        return _BATCH_BYTES + sum(one.picture.weight for one in self.sights.values())
+    def nbytes(self) -> int:
+        """Approximate size in bytes."""
+        return _RESULT_BYTES + sum(candidate.frame.nbytes for candidate in self.candidates.values())
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -116,32 +130,34 @@ def answer_frames(
     done: int = 0,
     gate: float | None = None,
     field_of_view: FieldOfView | None = None,
-) -> Generator[Answered]:
-    """What the model says of the wanted frames of a recording, in order, a batch at a time. Close it.
+) -> Generator[BatchResult]:
+    """Yield the model's answers for the wanted frames of a recording, in order, a batch at a time.
+
+    Close the generator, do not drop it. An error in any stage is raised after the answers of the frames before it.
 
     Args:
-        backend: run by ``plan.workers`` threads at once.
-        spec: by whose operating points a frame may be the peak of an event; the backend's own where it is None.
-        done: so many of the wanted frames, the first, are passed over; they are decoded, since damage in them may
-            reach others.
-        gate: frames nearer than this to the last that passed are not prepared (``gate``); None: every one is.
-        field_of_view: of the recording, where it is known; else it is found in the first wanted pictures.
-
-    An error in any stage is raised here, behind the answers of the frames that came before it.
+        container: of the recording.
+        wanted: indices of the frames to answer.
+        backend: the opened model; ``plan.workers`` threads run it at once.
+        spec: by whose operating points a frame may be the peak of an event; None for the backend's own.
+        done: leave out this many of the wanted frames, the first ones. They are decoded all the same, since damage
+            in them may reach others.
+        gate: threshold of the near-duplicate filter, levels of 255; None for no filter.
+        field_of_view: of the recording; None to find it in the first wanted frames.
     """
     if not wanted:
         return
-    groups = find_groups(container)
-    since = groups[group_of(groups, container.order[wanted.start])].start
-    work = _Work(container, backend, spec or backend.spec, plan, gate, field_of_view)
-    answers = work.answers(wanted[done:], since)
-    # Each generator by name: an error holds those that it went through, and with them their threads.
-    with closing(answers):
-        yield from answers
+    gops = find_gops(container)
+    first_packet = gops[gop_of(gops, container.order[wanted.start])].start
+    reading = _Reading(container, backend, spec or backend.spec, plan, gate, field_of_view)
+    # A name for the generator: an error holds what it went through, and with it the threads.
+    results = reading.results(wanted[done:], first_packet)
+    with closing(results):
+        yield from results
 
 
-class _Work:
-    """What is done with the frames of one recording, by whichever threads."""
+class _Reading:
+    """The stages that the frames of one recording go through, in any thread."""
 
     def __init__(
         self,
@@ -154,108 +170,124 @@ class _Work:
     ) -> None:
         self._container, self._backend, self._spec, self._plan = container, backend, spec, plan
         self._field_of_view = field_of_view
-        self._buffers = Buffers()
-        # A group knows nothing of the one before it.
+        self._buffers = PixelBuffers()
+        # Frames of two GOPs are not compared, since a GOP is decoded without the one before it.
         self._mark = gate is not None and partial(
-            mark_duplicates, threshold=gate, stretch=group_numbers(container)
+            mark_duplicates, threshold=gate, gop_of=gop_numbers(container)
         )
 
-    def answers(self, wanted: range, since: int) -> Generator[Answered]:
-        """Of the wanted frames, in order; decoding begins with the sample ``since``."""
+    def results(self, wanted: range, first_packet: int) -> Generator[BatchResult]:
+        """Yield the answers of the wanted frames in order. Decoding begins at ``first_packet``."""
         left = wanted
         try:
-            with sight_apart(self._container, wanted, since=since) as stretches, ExitStack() as begun:
-                answers = self._apart(self._settle_field(stretches, begun))
-                with closing(answers):
-                    for answered in answers:
-                        left = left[len(answered.frames) :]
-                        yield answered
+            with (
+                read_closed_gops(self._container, wanted, first_packet=first_packet) as gops,
+                ExitStack() as begun,
+            ):
+                results = self._by_gops(self._find_field_of_view(gops, begun))
+                with closing(results):
+                    for result in results:
+                        left = left[len(result.frames) :]
+                        yield result
                 return
-        except NotApartError as end:
-            if self._knows_field:
-                since = end.begin
+        except ClosedGopError as end:
+            if self._knows_field_of_view:
+                first_packet = end.first_packet
         if not left:
             return
-        # With those that are answered already: what is left may be duplicates of them.
-        answers = self._in_order(wanted, since, first=left.start)
-        with closing(answers):
-            yield from answers
+        # Read the answered frames again too: the frames that are left may be duplicates of them.
+        results = self._in_order(wanted, first_packet, first=left.start)
+        with closing(results):
+            yield from results
 
     @property
-    def _knows_field(self) -> bool:
+    def _knows_field_of_view(self) -> bool:
         return self._field_of_view is not None or self._spec.input.crop == "none"
 
-    def _settle_field(
-        self, stretches: Iterator[Generator[Sighted]], begun: ExitStack
-    ) -> Iterator[Generator[Sighted]]:
-        """The same stretches; the field of view is known then. The first have begun, and close with ``begun``."""
-        seen: list[Generator[Sighted]] = []
-        pictures: list[npt.NDArray[np.uint8]] = []
-        while not self._knows_field and len(pictures) < FIELD_FRAMES:
-            stretch = next(stretches, None)
-            if stretch is None:
-                break
-            begun.callback(stretch.close)
-            first = list(islice(stretch, FIELD_FRAMES - len(pictures)))
-            pictures.extend(rgb for one in first if (rgb := one.rgb()) is not None)
-            seen.append(_go_on(first, stretch))
-        if pictures:
-            self._field_of_view = find_field_of_view(pictures)
-        return chain(seen, stretches)
+    def _find_field_of_view(
+        self, gops: Iterator[Generator[Frame]], begun: ExitStack
+    ) -> Iterator[Generator[Frame]]:
+        """Find the field of view in the first frames; return the same GOPs.
 
-    def _apart(self, stretches: Iterator[Generator[Sighted]]) -> Generator[Answered]:
-        """Each stretch decoded, prepared and answered by one thread, several stretches at once."""
+        The GOPs that were begun for it close with ``begun``.
+        """
+        seen: list[Generator[Frame]] = []
+        images: list[npt.NDArray[np.uint8]] = []
+        while not self._knows_field_of_view and len(images) < FIELD_FRAMES:
+            gop = next(gops, None)
+            if gop is None:
+                break
+            begun.callback(gop.close)
+            first = list(islice(gop, FIELD_FRAMES - len(images)))
+            images.extend(frame.rgb() for frame in first if frame.image is not None)
+            seen.append(_resume(first, gop))
+        if images:
+            self._field_of_view = find_field_of_view(images)
+        return chain(seen, gops)
+
+    def _by_gops(self, gops: Iterator[Generator[Frame]]) -> Generator[BatchResult]:
+        """Decode, prepare and answer each GOP in one thread, several GOPs at once."""
         return run_streams(
-            map(self._answers, stretches),
+            map(self._answer_gop, gops),
             threads=self._plan.workers,
             depth=_DEPTH,
             ahead=_AHEAD_BYTES,
-            weigh=lambda answered: answered.weight,
+            weigh=lambda result: result.nbytes,
             name="read",
         )
 
-    def _in_order(self, wanted: range, since: int, first: int) -> Generator[Answered]:
-        """From the frame ``first`` on; decoded by one thread, from the sample ``since`` on, and answered by several."""
-        frames = prefetch(_chunks(sight(self._container, wanted, since=since)), depth=3, name="decode")
-        answers = map_ordered(
-            self._answer,
-            self._collect(_flat(frames), self._plan.batch, first),
-            threads=self._plan.workers,
-            name="infer",
-        )
-        with closing(frames), closing(answers):
-            yield from answers
-
-    def _answers(self, frames: Generator[Sighted]) -> Generator[Answered]:
+    def _answer_gop(self, frames: Generator[Frame]) -> Generator[BatchResult]:
         with closing(frames):
-            yield from map(self._answer, self._collect(frames, self._gathered))
+            yield from map(self._answer, self._make_batches(frames, self._gathered))
+
+    def _in_order(self, wanted: range, first_packet: int, first: int) -> Generator[BatchResult]:
+        """Yield the answers from frame ``first`` on. One thread decodes, several answer."""
+        chunks = prefetch(
+            _chunks(read_frames(self._container, wanted, first_packet=first_packet)), depth=3, name="decode"
+        )
+        with closing(chunks):
+            self._field_of_view, frames = settle_field_of_view(
+                chain.from_iterable(chunks), self._spec.input, self._field_of_view
+            )
+            results = map_ordered(
+                self._answer,
+                self._make_batches(frames, self._plan.batch, first),
+                threads=self._plan.workers,
+                name="infer",
+            )
+            with closing(results):
+                yield from results
 
     @property
     def _gathered(self) -> int:
+        """Number of frames that a thread decodes before it prepares them."""
         fitting = _GATHERED_BYTES // (self._container.width * self._container.height * 3 // 2)
         return max(self._plan.batch, min(_MOST_GATHERED, fitting))
 
-    def _collect(self, frames: Iterable[Sighted], batch: int, first: int = 0) -> Iterator[Collected]:
-        located = locate(frames, self._spec.input, self._field_of_view)
+    def _make_batches(self, frames: Iterable[Frame], size: int, first: int = 0) -> Iterator[Batch]:
         if self._mark:
-            located = self._mark(located)
-        left = dropwhile(lambda placed: placed[0].index < first, located)
-        return collect(left, batch=batch)
+            frames = self._mark(frames, field_of_view=self._field_of_view)
+        left = dropwhile(lambda frame: frame.index < first, frames)
+        return make_batches(left, size=size, field_of_view=self._field_of_view)
 
-    def _answer(self, collected: Collected) -> Answered:
+    def _answer(self, batch: Batch) -> BatchResult:
         spec = self._spec
-        batch = prepare(collected, spec.input, self._buffers)
-        if not len(batch.pixels):
+        held = batch.with_image
+        numbers = iter(range(len(held)))
+        rows = [None if frame.image is None else next(numbers) for frame in batch.frames]
+        frames = [frame.without_image() for frame in batch.frames]
+        if not held:
             nothing = np.empty((0, len(spec.labels)), np.float32)
-            return Answered(batch.frames, nothing, np.empty((0, 3)), batch.field_of_view, {})
+            return BatchResult(frames, rows, nothing, np.empty((0, 3)), batch.field_of_view, {})
+        pixels = prepare(batch, spec.input, self._buffers)
         size = self._plan.batch
-        runs = [self._backend.run(batch.pixels[at : at + size]) for at in range(0, len(batch.pixels), size)]
-        probabilities = np.concatenate([found.probabilities for found in runs])
-        colours = mean_colours(batch.pixels, spec.input)
-        self._buffers.give(batch.pixels)
-        features = np.concatenate([found.features for found in runs])
-        sights = candidates(probabilities, features, batch.pictures, spec)
-        return Answered(batch.frames, probabilities, colours, batch.field_of_view, sights)
+        runs = [self._backend.run(pixels[at : at + size]) for at in range(0, len(pixels), size)]
+        probabilities = np.concatenate([run.probabilities for run in runs])
+        colours = mean_colours(pixels, spec.input)
+        self._buffers.give(pixels)
+        features = np.concatenate([run.features for run in runs])
+        candidates = find_candidates(probabilities, features, held, spec)
+        return BatchResult(frames, rows, probabilities, colours, batch.field_of_view, candidates)
 
 
 def _chunks(items: Generator[T]) -> Iterator[list[T]]:
@@ -264,13 +296,7 @@ def _chunks(items: Generator[T]) -> Iterator[list[T]]:
             yield chunk
 
 
-def _go_on(first: list[Sighted], stretch: Generator[Sighted]) -> Generator[Sighted]:
-    with closing(stretch):
+def _resume(first: list[Frame], rest: Generator[Frame]) -> Generator[Frame]:
+    with closing(rest):
         yield from first
-        yield from stretch
-
-
-def _flat(chunks: Generator[list[T]]) -> Iterator[T]:
-    with closing(chunks):
-        for chunk in chunks:
-            yield from chunk
+        yield from rest

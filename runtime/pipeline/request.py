@@ -1,4 +1,4 @@
-"""What is to be read, before anything is decoded; and whether an earlier run read just that."""
+"""The read request: which frames to read, resolved before decoding, and its comparison with an earlier run."""
 
 from __future__ import annotations
 
@@ -18,20 +18,28 @@ from ..recording import Container, scan
 from ..study import choose_frames
 from .parallel import start
 
-__all__ = ["SURVEY_OPTIONS", "Survey", "survey_recording"]
+__all__ = ["REQUEST_OPTIONS", "ReadRequest", "resolve_request"]
 
-# The options of ``Reader.read`` that a survey takes.
-SURVEY_OPTIONS = ("capture_fps", "start_s", "end_s", "every", "gate", "landmarks")
+# The options of ``Reader.read`` that a request takes.
+REQUEST_OPTIONS = ("capture_fps", "start_s", "end_s", "every", "gate", "landmarks")
 
-# Options that no frame's answer depends on: an interrupted run may be gone on with under others.
+# No frame's answer depends on these options, so an interrupted run may be resumed with others.
 _AFTERWARDS = ("capture_fps", "landmarks")
-# What takes part in an answer, where it is installed.
+# Packages whose version may change an answer, where they are installed.
 _LIBRARIES = ("ai-edge-litert", "av", "numpy", "onnxruntime", "opencv-python-headless", "openvino", "pydicom")
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A recording, the indices that are ``wanted`` of it, and the resolved options that can change a result."""
+class ReadRequest:
+    """A recording, the frames to read of it, and the resolved options that can change a result.
+
+    Attributes:
+        container: lists the recording's frames.
+        wanted: indices of the frames to read.
+        digest: the SHA-256 of the recording, computed in the background.
+        landmarks: seconds of container time by name.
+        options: what was asked for, JSON values, as ``study.json`` has it.
+    """
 
     container: Container
     wanted: range
@@ -41,11 +49,11 @@ class Survey:
 
     @property
     def sha256(self) -> str:
-        """Of the recording; waits until it is worked out. Raises ``InputError`` where a file is gone."""
+        """SHA-256 of the recording. Waits until it is computed; raises ``InputError`` where a file is gone."""
         return self.digest.result()
 
     def identify(self, backend: Backend) -> dict[str, Any]:
-        """All that the answers of a run depend on, JSON values; waits for ``sha256``."""
+        """Return all that the answers of a run depend on, JSON values. Waits for ``sha256``."""
         return {
             "recording": self.sha256,
             "model": backend.sha256,
@@ -55,8 +63,8 @@ class Survey:
             "libraries": {name: found for name in _LIBRARIES if (found := _installed(name)) is not None},
         }
 
-    def is_told_by(self, document: Mapping[str, Any], backend: Backend) -> bool:
-        """Whether a ``study.json`` is what reading this would leave, with no frame unread."""
+    def is_answered_by(self, document: Mapping[str, Any], backend: Backend) -> bool:
+        """Return whether a ``study.json`` is the complete result of this request."""
         options = json.loads(json.dumps(self.options))
         found = (
             _at(document, "source", "sha256"),
@@ -69,7 +77,7 @@ class Survey:
         return found == (self.sha256, backend.sha256, backend.name, _version(), options, 0)
 
 
-def survey_recording(
+def resolve_request(
     path: str | Path,
     *,
     capture_fps: float | None = None,
@@ -78,8 +86,13 @@ def survey_recording(
     every: int = 1,
     gate: float | None = None,
     landmarks: Mapping[str, float] | None = None,
-) -> Survey:
-    """Scan a recording and check the options of ``Reader.read``. Raises ``InputError`` and ``UsageError``."""
+) -> ReadRequest:
+    """Scan a recording and check the options of ``Reader.read``, which documents them.
+
+    Raises:
+        InputError: the file is no recording.
+        UsageError: an option is impossible.
+    """
     if capture_fps is not None and not (math.isfinite(capture_fps) and capture_fps > 0):
         raise UsageError(f"capture_fps is {capture_fps}, allowed is a number above 0")
     if gate is not None:
@@ -87,7 +100,7 @@ def survey_recording(
     container = scan(path)
     wanted = choose_frames(container, start_s, end_s, every)
     marks = check_landmarks(landmarks or {}, last_s=max(container.times_s[-1], container.duration_s or 0.0))
-    # The whole file is read for it, so nothing waits; of a short one it is there before the first frame.
+    # Hashing reads the whole file, so nothing waits for it. For a short file it ends before the first frame.
     digest = start(container.digest, name="digest")
     options = {
         "capture_fps": capture_fps,
@@ -97,7 +110,7 @@ def survey_recording(
         "landmarks": marks,
         "start_s": start_s,
     }
-    return Survey(container, wanted, digest, marks, options)
+    return ReadRequest(container, wanted, digest, marks, options)
 
 
 def _at(document: Mapping[str, Any], part: str, name: str) -> Any:

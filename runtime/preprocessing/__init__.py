@@ -12,43 +12,34 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .batching import (
-        FIELD_FRAMES,
-        Buffers,
-        Collected,
-        Prepared,
-        Sighted,
-        check_frame,
-        collect,
-        locate,
-        prepare,
-    )
-    from .model_input import FieldOfView, find_field_of_view, preprocess, preprocess_planes
+    from .batching import Batch, PixelBuffers, check_frame, make_batches, prepare
+    from .field_of_view import FIELD_FRAMES, FieldOfView, find_field_of_view, settle_field_of_view
+    from .model_input import mean_colours, preprocess, preprocess_planes
     from .near_duplicates import THRESHOLD, check_threshold, mark_duplicates, measure
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        batching="Buffers Collected FIELD_FRAMES Prepared Sighted check_frame collect locate prepare",
-        model_input="FieldOfView find_field_of_view preprocess preprocess_planes",
+        batching="Batch PixelBuffers check_frame make_batches prepare",
+        field_of_view="FIELD_FRAMES FieldOfView find_field_of_view settle_field_of_view",
+        model_input="mean_colours preprocess preprocess_planes",
         near_duplicates="THRESHOLD check_threshold mark_duplicates measure",
     )
 
 __all__ = [
     "FIELD_FRAMES",
     "THRESHOLD",
-    "Buffers",
-    "Collected",
+    "Batch",
     "FieldOfView",
-    "Prepared",
-    "Sighted",
+    "PixelBuffers",
     "check_frame",
     "check_threshold",
-    "collect",
     "find_field_of_view",
-    "locate",
+    "make_batches",
     "mark_duplicates",
+    "mean_colours",
     "measure",
     "prepare",
     "preprocess",
     "preprocess_planes",
+    "settle_field_of_view",
 ]

@@ -8,8 +8,7 @@ text and no brand's frame shape reaches the model, and a rotated frame stays a v
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -21,81 +20,23 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from ..errors import InputError
 from ..inference import InputSpec
 from ..recording import Planes, split, views
+from .field_of_view import FieldOfView, check_pixels, find_field_of_view
 
-__all__ = ["FieldOfView", "find_field_of_view", "preprocess", "preprocess_planes", "resize"]
+__all__ = ["mean_colours", "preprocess", "preprocess_planes", "resize"]
 
-Frame = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 
-# Black borders of coded video stay below this level (of 255); the darkest mucosa of a lit frame lies above it
-# somewhere along every edge of the field of view.
-_BLACK = 20
-# A box smaller than this share of either side is a dark or blank frame, not a field of view.
-_SMALLEST = 0.5
 _AREA = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 # A reformatter keeps its tables for the last sizes, and serves one thread at a time.
 _local = threading.local()
 
 
-@dataclass(frozen=True)
-class FieldOfView:
-    """Box of the picture proper, in pixels of the frame: ``left``, ``top``, ``width``, ``height``."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @classmethod
-    def whole(cls, frame: Frame) -> FieldOfView:
-        return cls(0, 0, frame.shape[1], frame.shape[0])
-
-
-def find_field_of_view(frames: Iterable[Frame]) -> FieldOfView:
-    """Box of the field of view over frames of one recording (uint8 RGB HxWx3, all of one size).
-
-    The brightest value of each pixel over the frames is thresholded, the largest connected bright region is
-    kept (burnt-in text is a small one) and its bounding box returned; rows and columns that only a sliver of the region
-    reaches are left out. Where no region spans half of both sides (dark frames) the box is the whole frame.
-
-    Raises ``InputError`` when there is no frame or their sizes differ.
-    """
-    brightest: Frame | None = None
-    for frame in frames:
-        _check(frame)
-        red, green, blue = cv2.split(frame)
-        luma = np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
-        if brightest is not None and luma.shape != brightest.shape:
-            raise InputError(f"frames of one recording differ in size: {brightest.shape} and {luma.shape}")
-        brightest = luma if brightest is None else np.maximum(brightest, luma)
-    if brightest is None:
-        raise InputError("no frame to find the field of view in")
-    height, width = brightest.shape
-    bright = cv2.morphologyEx(
-        (brightest > _BLACK).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)
-    )
-    _, regions, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
-    if len(stats) < 2:
-        return FieldOfView(0, 0, width, height)
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    region = regions == largest
-    columns = np.flatnonzero(region.sum(axis=0) > 0.02 * height)
-    rows = np.flatnonzero(region.sum(axis=1) > 0.02 * width)
-    if not len(columns) or not len(rows):
-        return FieldOfView(0, 0, width, height)
-    box = FieldOfView(
-        int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
-    )
-    if box.width < _SMALLEST * width or box.height < _SMALLEST * height:
-        return FieldOfView(0, 0, width, height)
-    return box
-
-
-def preprocess(frame: Frame, spec: InputSpec, field_of_view: FieldOfView | None = None) -> Frame:
+def preprocess(frame: Pixels, spec: InputSpec, field_of_view: FieldOfView | None = None) -> Pixels:
     """A frame (uint8 RGB HxWx3) as the model's input (uint8 RGB size x size x 3).
 
     ``field_of_view`` is that of the recording; without it, it is looked for in this frame alone.
     """
-    _check(frame)
+    check_pixels(frame)
     if spec.crop == "field_of_view" and field_of_view is None:
         field_of_view = find_field_of_view([frame])
     return preprocess_planes(split(frame), spec, field_of_view)
@@ -106,8 +47,8 @@ def preprocess_planes(
     spec: InputSpec,
     field_of_view: FieldOfView | None = None,
     *,
-    out: Frame | None = None,
-) -> Frame:
+    out: Pixels | None = None,
+) -> Pixels:
     """The same from red, green and blue apart (``colours.to_planes``), without a picture of whole pixels.
 
     Resizing before the colour matrix would be cheaper still, but a bright pixel is cut off at 255 by the matrix:
@@ -161,6 +102,26 @@ def resize(planes: Planes, size: int) -> Planes:
     return views(scaled)
 
 
+def mean_colours(pixels: Pixels, spec: InputSpec) -> npt.NDArray[np.float64]:
+    """Return the mean red, green and blue inside the field of view of model inputs.
+
+    Args:
+        pixels: uint8 RGB (n, size, size, 3), from ``preprocess``.
+
+    Returns:
+        float64 (n, 3), 0..255.
+    """
+    inside = _inside(spec)
+    return np.array([cv2.mean(each, mask=inside)[:3] for each in pixels], np.float64).reshape(-1, 3)
+
+
+@lru_cache(maxsize=8)
+def _inside(spec: InputSpec) -> Pixels:
+    """Return the mask of the field of view in a model input: what preprocessing leaves of a white frame."""
+    white = np.full((spec.size, spec.size, 3), 255, np.uint8)
+    return np.ascontiguousarray(preprocess(white, replace(spec, crop="none"))[..., 0])
+
+
 class _Scaler:
     """A reformatter, and a picture of one size for what it is to scale. Serves one thread."""
 
@@ -179,17 +140,10 @@ def _scaler(width: int, height: int) -> _Scaler:
 
 
 @lru_cache(maxsize=8)
-def _ellipse(size: int) -> Frame:
+def _ellipse(size: int) -> Pixels:
     """255 where the pixel's centre lies in the circle inscribed in the square, 0 elsewhere; three channels."""
     at = np.arange(size) + 0.5 - size / 2
     inside = at[:, None] ** 2 + at[None, :] ** 2 <= (size / 2) ** 2
     mask = np.repeat((inside * 255).astype(np.uint8)[:, :, None], 3, axis=2)
     mask.setflags(write=False)
     return mask
-
-
-def _check(frame: Frame) -> None:
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        raise InputError(
-            f"a frame is {frame.dtype} {frame.shape}, needed is uint8 RGB of shape (height, width, 3)"
-        )

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from .container import Container
     from .decoder import decode
     from .ffmpeg import MOST_PIXELS, OPEN_OPTIONS, decode_heard, open_decoder
-    from .gop import NotApartError, find_groups, group_numbers, group_of
+    from .frame import Frame
+    from .gop import ClosedGopError, find_gops, gop_numbers, gop_of
     from .image_integrity import picture_is_cut
     from .orientation import orient, orientation_of
-    from .source import fetch, scan, sight, sight_apart, study_name
-    from .timecode import clock, parse_clock
+    from .source import fetch, read_closed_gops, read_frames, scan, study_name
+    from .timecode import TimeKind, clock, parse_clock, time_kind
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -28,36 +29,40 @@ else:
         container="Container",
         decoder="decode",
         ffmpeg="MOST_PIXELS OPEN_OPTIONS decode_heard open_decoder",
-        gop="NotApartError find_groups group_numbers group_of",
+        frame="Frame",
+        gop="ClosedGopError find_gops gop_numbers gop_of",
         image_integrity="picture_is_cut",
         orientation="orient orientation_of",
-        source="fetch scan sight sight_apart study_name",
-        timecode="clock parse_clock",
+        source="fetch read_closed_gops read_frames scan study_name",
+        timecode="TimeKind clock parse_clock time_kind",
     )
 
 __all__ = [
     "MOST_PIXELS",
     "OPEN_OPTIONS",
+    "ClosedGopError",
     "Container",
-    "NotApartError",
+    "Frame",
     "Planes",
+    "TimeKind",
     "clock",
     "decode",
     "decode_heard",
     "fetch",
-    "find_groups",
-    "group_numbers",
-    "group_of",
+    "find_gops",
+    "gop_numbers",
+    "gop_of",
     "open_decoder",
     "orient",
     "orientation_of",
     "parse_clock",
     "picture_is_cut",
+    "read_closed_gops",
+    "read_frames",
     "scan",
-    "sight",
-    "sight_apart",
     "split",
     "study_name",
+    "time_kind",
     "to_planes",
     "to_rgb",
     "views",

@@ -19,9 +19,10 @@ from .orientation import orient, orientation_of
 
 __all__ = ["Planes", "split", "to_planes", "to_rgb", "views"]
 
-Frame = npt.NDArray[np.uint8]
+# uint8; RGB (height, width, 3), or one channel (height, width)
+Pixels = npt.NDArray[np.uint8]
 # Red, green and blue, uint8 HxW each; rows may be further apart than they are long.
-Planes = tuple[Frame, Frame, Frame]
+Planes = tuple[Pixels, Pixels, Pixels]
 
 # Code points of ITU-T H.273 to swscale's names for the matrix; 2 is untagged. Others (YCgCo, ICtCp) are
 # refused.
@@ -41,7 +42,7 @@ _LIMITED_GREY = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).as
 _local = threading.local()
 
 
-def to_rgb(frame: VideoFrame) -> Frame:
+def to_rgb(frame: VideoFrame) -> Pixels:
     """A decoded picture as uint8 HxWx3 RGB, full range and upright, by the matrix and range that it is tagged with.
 
     Untagged pictures are taken as BT.601 limited. Chroma is interpolated. Any size, depth and layout that
@@ -97,7 +98,7 @@ def _convert(frame: VideoFrame) -> Planes:
     return _views(converted)
 
 
-def split(rgb: Frame) -> Planes:
+def split(rgb: Pixels) -> Planes:
     """The channels of a uint8 HxWx3 array, copied to memory that FFmpeg may read a little beyond."""
     planes = _views(VideoFrame(rgb.shape[1], rgb.shape[0], "gbrp"))
     for channel, plane in enumerate(planes):

@@ -20,14 +20,14 @@ from typing import Literal
 from av.video.stream import VideoStream
 
 from ..errors import InputError
-from ..events import time_kind
 from .ffmpeg import MOST_PIXELS, open_recording, picture_packets, quote
 from .mp4_tables import read_tables
-from .packets import REORDER, Sample, Samples, list_times, present
+from .packets import REORDER, PacketInfo, PacketTable, list_times, present
 from .probe import is_transposed, order_shown
+from .timecode import time_kind
 from .truncation import Boxes, avi_is_cut, matroska_is_cut, read_boxes
 
-__all__ = ["Container", "Sample", "Samples", "scan"]
+__all__ = ["Container", "PacketInfo", "PacketTable", "scan_video"]
 
 # 38 hours at 30 frames a second. A header that announces more is damaged, and would fill the ledger with
 # nothing.
@@ -41,7 +41,7 @@ _REBUILD = f"{_AGAIN}, or rebuild the index with a repair tool and an intact rec
 class Container:
     """A recording as its container describes it; times are seconds from the first presented picture.
 
-    ``samples`` are in decoding order. ``order`` lists the presented ones as indices into ``samples``;
+    ``packets`` are in decoding order. ``order`` lists the presented ones as indices into ``packets``;
     ``pts`` (ticks) and ``times_s`` run along it. ``announced`` is the header's count of pictures, None
     where it has none, and ``edited_out`` how many of them the edit list discards. ``truncated`` is None
     where the container does not say how long it is. ``intra_only``: every picture of this codec stands
@@ -66,7 +66,7 @@ class Container:
     start_pts: int
     duration_s: float
     frame_distance_s: float | None
-    samples: Samples = field(repr=False)
+    packets: PacketTable = field(repr=False)
     order: array[int] = field(repr=False)
     pts: array[int] = field(repr=False)
     times_s: array[float] = field(repr=False)
@@ -113,21 +113,83 @@ class Container:
         return time_kind(self.frame_distance_s)
 
 
-def scan(path: str | Path) -> Container:
-    """List every picture of the recording at ``path``.
+def scan_video(path: str | Path) -> Container:
+    """List every frame of a video file. The images are not decoded.
 
-    Raises ``InputError`` when the file is missing, unreadable, no recording, without a video stream or a
-    picture, or without the index that says where its pictures are.
+    Raises:
+        InputError: the file is missing, unreadable or no recording, has no video stream or no frame, or lacks the
+            index that says where its frames are.
     """
     path = Path(path)
     size, boxes = _examine(path)
+    found = _read_stream(path, size, boxes)
+    packets = found.packets
+    if packets.edited_out.all():
+        of = f" of the {found.header_frames} it announces" if found.header_frames else ""
+        raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
+    announced, edited_out = _count_frames(path, boxes, found)
+    # AVI has no presentation times, and FFmpeg gives H.264 in it the decoding order.
+    shown = None
+    if found.format == "avi" and found.reorders and packets.ascending:
+        shown = order_shown(path, len(packets))
+    order, pts, line = present(packets, shown)
+    times_s, ticks = list_times(line, found.time_base)
+    distance = None if ticks is None else ticks * found.time_base
+    return Container(
+        path=path,
+        format=found.format,
+        codec=found.codec,
+        intra_only=found.intra_only,
+        width=found.width,
+        height=found.height,
+        colorspace=found.colorspace,
+        color_range=found.color_range,
+        time_base=found.time_base,
+        announced=announced,
+        truncated=_is_truncated(path, size, boxes, found),
+        edited_out=edited_out,
+        start_pts=pts[0],
+        duration_s=float((line[-1] - line[0]) * found.time_base + (distance or 0)),
+        frame_distance_s=None if distance is None else float(distance),
+        transposed=found.transposed,
+        packets=packets,
+        order=order,
+        pts=pts,
+        times_s=times_s,
+    )
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What an opened file says of its video stream.
+
+    ``index`` is the demuxer's, before packets are read: (time stamp, position, length, edited out) of each entry.
+    """
+
+    format: str
+    codec: str
+    intra_only: bool
+    width: int
+    height: int
+    colorspace: int
+    color_range: int
+    time_base: Fraction
+    header_frames: int
+    reorders: bool
+    transposed: bool
+    packets: PacketTable
+    from_tables: bool
+    index: list[tuple[int, int, int, bool]]
+
+
+def _read_stream(path: Path, size: int, boxes: Boxes | None) -> _Stream:
     with open_recording(path) as (source, stream):
         context = stream.codec_context
-        codec, intra_only = context.codec.canonical_name, context.codec.intra_only
-        width, height = context.width, context.height
-        if not 0 < width * height <= MOST_PIXELS:
+        codec = context.codec.canonical_name
+        if not 0 < context.width * context.height <= MOST_PIXELS:
             raise InputError(
-                f"{quote(path)} announces {width} x {height} pixels, allowed are 1 to {MOST_PIXELS} in all",
+                f"{quote(path)} announces {context.width} x {context.height} pixels, "
+                f"allowed are 1 to {MOST_PIXELS} in all",
                 hint=f"its header is damaged: {_AGAIN}",
             )
         tables = None
@@ -135,75 +197,67 @@ def scan(path: str | Path) -> Container:
             tables = read_tables(path, stream, size)
         # The index as the header gives it: reading on adds entries in some containers.
         index = [] if tables is not None else _index(stream)
-        packets = picture_packets(source, stream)
-        first = list(islice(packets, REORDER))
-        samples = tables or Samples.of(
-            Sample(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
-            for each in chain(first, packets)
+        stored = picture_packets(source, stream)
+        first = list(islice(stored, REORDER))
+        packets = tables or PacketTable.of(
+            PacketInfo(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
+            for each in chain(first, stored)
         )
-        kind, header, reorders = source.format.name, stream.frames, bool(context.has_b_frames)
-        colorspace, color_range = int(context.colorspace), int(context.color_range)
         # PyAV 19 has a number class of its own for time bases.
-        ticks_s = stream.time_base
-        time_base = Fraction(ticks_s.numerator, ticks_s.denominator) if ticks_s else Fraction(1, 1)
-        transposed = is_transposed(path, stream, first)
-    if samples.edited_out.all():
-        of = f" of the {header} it announces" if header else ""
-        raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
+        tick_s = stream.time_base
+        return _Stream(
+            format=source.format.name,
+            codec=codec,
+            intra_only=context.codec.intra_only,
+            width=context.width,
+            height=context.height,
+            colorspace=int(context.colorspace),
+            color_range=int(context.color_range),
+            time_base=Fraction(tick_s.numerator, tick_s.denominator) if tick_s else Fraction(1, 1),
+            header_frames=stream.frames,
+            reorders=bool(context.has_b_frames),
+            # Opens the decoder, so it comes after all that is read from the codec's context.
+            transposed=is_transposed(path, stream, first),
+            packets=packets,
+            from_tables=tables is not None,
+            index=index,
+        )
 
-    announced = header if 0 < header <= _MOST_FRAMES else None
-    truncated: bool | None = None
-    edited_out = int(samples.edited_out.sum())
+
+def _count_frames(path: Path, boxes: Boxes | None, found: _Stream) -> tuple[int | None, int]:
+    """Return the number of frames that the header announces, and how many the edit list discards."""
+    announced = found.header_frames if 0 < found.header_frames <= _MOST_FRAMES else None
+    edited_out = int(found.packets.edited_out.sum())
     if boxes is not None and boxes.fragmented:
-        announced = None
-        truncated = boxes.overrun or (False if boxes.closed else None)
-    elif tables is not None:
-        truncated = False
-    elif boxes is not None:
-        truncated = any(pos + length > size for _, pos, length, _ in index)
-        if announced is not None:
-            announced -= sum(length == 0 for _, _, length, _ in index)
-            kept = sum(not discard for _, _, _, discard in index)
-            if kept != header:
-                edited_out = max(0, _count_unedited(path) - kept)
-    elif kind == "avi":
-        with path.open("rb") as file:
-            truncated = avi_is_cut(file, size)
-        if announced is not None:
-            announced -= _empty_slots([ticks for ticks, *_ in index] or [each.dts or 0 for each in samples])
-    elif kind.startswith("matroska"):
-        with path.open("rb") as file:
-            truncated = matroska_is_cut(file, size)
+        return None, edited_out
+    if found.from_tables or announced is None:
+        return announced, edited_out
+    if boxes is not None:
+        announced -= sum(length == 0 for _, _, length, _ in found.index)
+        kept = sum(not discard for _, _, _, discard in found.index)
+        if kept != found.header_frames:
+            edited_out = max(0, _count_unedited(path) - kept)
+    elif found.format == "avi":
+        ticks = [ticks for ticks, *_ in found.index] or [each.dts or 0 for each in found.packets]
+        announced -= _empty_slots(ticks)
+    return announced, edited_out
 
-    # AVI has no presentation times, and what FFmpeg makes up for H.264 in it is the decoding order.
-    shown = None
-    if kind == "avi" and reorders and samples.ascending:
-        shown = order_shown(path, len(samples))
-    order, pts, line = present(samples, shown)
-    times_s, ticks = list_times(line, time_base)
-    distance = None if ticks is None else ticks * time_base
-    return Container(
-        path=path,
-        format=kind,
-        codec=codec,
-        intra_only=intra_only,
-        width=width,
-        height=height,
-        colorspace=colorspace,
-        color_range=color_range,
-        time_base=time_base,
-        announced=announced,
-        truncated=truncated,
-        edited_out=edited_out,
-        start_pts=pts[0],
-        duration_s=float((line[-1] - line[0]) * time_base + (distance or 0)),
-        frame_distance_s=None if distance is None else float(distance),
-        transposed=transposed,
-        samples=samples,
-        order=order,
-        pts=pts,
-        times_s=times_s,
-    )
+
+def _is_truncated(path: Path, size: int, boxes: Boxes | None, found: _Stream) -> bool | None:
+    """Return whether the file ends before its own header says; None where the container does not say."""
+    if boxes is not None and boxes.fragmented:
+        return boxes.overrun or (False if boxes.closed else None)
+    if found.from_tables:
+        return False
+    if boxes is not None:
+        return any(position + length > size for _, position, length, _ in found.index)
+    if found.format == "avi":
+        with path.open("rb") as file:
+            return avi_is_cut(file, size)
+    if found.format.startswith("matroska"):
+        with path.open("rb") as file:
+            return matroska_is_cut(file, size)
+    return None
 
 
 def _index(stream: VideoStream) -> list[tuple[int, int, int, bool]]:

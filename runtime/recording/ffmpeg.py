@@ -34,7 +34,7 @@ from ..errors import InputError
 __all__ = [
     "MOST_PIXELS",
     "OPEN_OPTIONS",
-    "Step",
+    "PacketOutput",
     "decode_heard",
     "decode_packets",
     "drain",
@@ -125,21 +125,21 @@ def picture_packets(source: InputContainer, stream: VideoStream) -> Iterator[Pac
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PacketOutput:
     """What came of sending one packet: the number sent so far, and pictures with the index of their packet.
 
     ``failed`` is the index of a packet that the decoder refused or complained of; ``last``: nothing more will come.
     """
 
     sent: int
-    pictures: list[tuple[int, VideoFrame]]
+    images: list[tuple[int, VideoFrame]]
     failed: int | None = None
     last: bool = False
 
 
 def decode_packets(
     path: Path, source: InputContainer, stream: VideoStream, *, needed: Sequence[int] | None = None
-) -> Generator[Step]:
+) -> Generator[PacketOutput]:
     """Decode all packets; the last step is what the decoder had kept back.
 
     With ``needed``, a truth value for each packet, the others are passed over: a stretch of needed ones is
@@ -158,18 +158,18 @@ def decode_packets(
                 decoder.flush_buffers()
                 running = False
             sent += 1
-            yield Step(sent, pictures)
+            yield PacketOutput(sent, pictures)
             waiting.clear()
             continue
         running = True
         yield send(decoder, packet, sent, waiting)
         sent += 1
-    yield Step(sent, drain(decoder, waiting), last=True)
+    yield PacketOutput(sent, drain(decoder, waiting), last=True)
 
 
 def send(
     decoder: VideoCodecContext, packet: Packet[VideoStream], index: int, waiting: dict[int, int | None]
-) -> Step:
+) -> PacketOutput:
     """Hand a packet to the decoder; ``waiting`` holds those whose pictures have not come (index to pts)."""
     waiting[index] = packet.pts
     try:
@@ -178,9 +178,9 @@ def send(
         # A fresh object each: PyAV keeps marks by identity, and small integers are one object everywhere.
         packet.opaque = (index,)
         pictures, complained = decode_heard(decoder, packet)
-        return Step(index + 1, _match(pictures, waiting), index if complained else None)
+        return PacketOutput(index + 1, _match(pictures, waiting), index if complained else None)
     except av.error.FFmpegError:
-        return Step(index + 1, [], index)
+        return PacketOutput(index + 1, [], index)
 
 
 def decode_heard(

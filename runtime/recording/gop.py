@@ -1,10 +1,11 @@
-"""Groups of pictures that stand apart from all others: each can be decoded by itself, by a decoder of one thread.
+"""Closed groups of pictures (GOPs): each decodes by itself, so several decoders of one thread can share a recording.
 
-Several threads within a decoder hide damage (``ffmpeg``); several decoders do not. A group begins with a picture
-that resets the decoder (IDR), and no picture of another group is shown among its own, so it decodes to the
-same pictures by itself. That is relied on only while nothing is wrong: from the first group on that is not whole in
-every respect, one decoder reads to the end. Where that happens depends on the recording alone, so the account is the
-same for any number of decoders.
+Threads within one decoder hide damage (see ``ffmpeg``); several decoders do not. A closed GOP begins with a frame that
+resets the decoder (IDR), and no frame of another GOP is shown among its own, so it decodes to the same images by
+itself.
+
+This holds for sound streams only. At the first damaged GOP the reader falls back to a single decoder for the rest of
+the file. Where that happens depends on the recording alone, so the ledger is the same for any number of decoders.
 """
 
 from __future__ import annotations
@@ -24,128 +25,139 @@ from av.video.stream import VideoStream
 
 from ..errors import InputError
 from .container import Container
-from .ffmpeg import Step, drain, open_decoder, open_recording, picture_packets, quote, send
+from .ffmpeg import PacketOutput, drain, open_decoder, open_recording, picture_packets, quote, send
 
-__all__ = ["NotApartError", "decode_apart", "find_groups", "group_numbers", "group_of", "ranks"]
+__all__ = ["ClosedGopError", "decode_gops", "find_gops", "gop_numbers", "gop_of", "presentation_places"]
 
-# A group is not ended before it has so many pictures: emptying a decoder costs a fraction of a picture.
+# A GOP ends after this many packets or more: emptying a decoder costs a fraction of a frame.
 _SHORTEST = 32
-# Packets of longer groups are not held in memory, and one thread would be at them for long: from such a group on a
-# recording is decoded in order.
+# Longer GOPs would take much memory and keep one thread busy for long. From such a GOP on, decode in order.
 _LONGEST = 512
 _MOST_BYTES = 1 << 24
 
-# NAL units by codec (ITU-T H.264 table 7-1, H.265 table 7-1): slices that reset the decoder, other slices, and what
-# says nothing about how slices are decoded (delimiters, supplemental information, filler).
+# NAL unit types by codec (ITU-T H.264 table 7-1, H.265 table 7-1): slices that reset the decoder, other slices, and
+# units that do not change how slices are decoded (delimiters, supplemental information, filler).
 _NAL_UNITS = {
     "h264": (frozenset({5}), frozenset({1}), frozenset({6, 9, 12})),
     "hevc": (frozenset({19, 20}), frozenset(range(10)), frozenset({35, 38, 39, 40})),
 }
 
 
-class NotApartError(Exception):
-    """Groups end here: from the sample ``begin`` on a recording is to be decoded in order, by one decoder."""
+class ClosedGopError(Exception):
+    """Decode the recording in order from packet ``first_packet`` on, with one decoder.
 
-    def __init__(self, begin: int) -> None:
-        super().__init__(begin)
-        self.begin = begin
-
-
-def find_groups(container: Container) -> list[range]:
-    """The samples of a recording, parted in front of key frames that all others are shown before or behind.
-
-    One group where the container or the codec gives no such assurance.
+    Raised where the next GOP is damaged, too long, or not closed.
     """
-    count = len(container.samples)
+
+    def __init__(self, first_packet: int) -> None:
+        super().__init__(first_packet)
+        self.first_packet = first_packet
+
+
+def find_gops(container: Container) -> list[range]:
+    """Return the packets of each closed GOP of a recording, in file order.
+
+    A GOP begins at a key frame that no other frame crosses in presentation order. The whole recording is one GOP where
+    the container or the codec does not ensure that.
+    """
+    count = len(container.packets)
     if container.codec not in _NAL_UNITS or not container.format.startswith(("mov", "matroska")):
         return [range(count)]
-    rank = np.asarray(ranks(container))
-    before = np.maximum.accumulate(np.concatenate([[-1], rank[:-1]]))
-    behind = np.minimum.accumulate(np.where(rank < 0, count, rank)[::-1])[::-1]
+    places = np.asarray(presentation_places(container))
+    before = np.maximum.accumulate(np.concatenate([[-1], places[:-1]]))
+    after = np.minimum.accumulate(np.where(places < 0, count, places)[::-1])[::-1]
     starts = [0]
     for start in np.flatnonzero(
-        container.samples.keys & (rank >= 0) & (before < rank) & (behind >= rank)
+        container.packets.keys & (places >= 0) & (before < places) & (after >= places)
     ).tolist():
         if start - starts[-1] >= _SHORTEST:
             starts.append(start)
     return [range(first, end) for first, end in zip(starts, [*starts[1:], count], strict=True)]
 
 
-def ranks(container: Container) -> array[int]:
-    """The place of each sample among the shown, -1 for one that is not."""
-    found = np.full(len(container.samples), -1, np.int64)
+def presentation_places(container: Container) -> array[int]:
+    """Return the frame index of each packet, -1 for a packet that is not shown."""
+    found = np.full(len(container.packets), -1, np.int64)
     found[np.asarray(container.order)] = np.arange(container.present)
     return array("q", found.tobytes())
 
 
-def group_of(groups: Sequence[range], sample: int) -> int:
-    """The place of the group that a sample belongs to."""
-    return bisect_right(groups, sample, key=lambda group: group.start) - 1
+def gop_of(gops: Sequence[range], packet: int) -> int:
+    """Return the place in ``gops`` of the GOP that a packet belongs to."""
+    return bisect_right(gops, packet, key=lambda gop: gop.start) - 1
 
 
-def group_numbers(container: Container) -> Callable[[int], int]:
-    """What tells of a frame, by its index, the number of the group that it belongs to."""
-    rank = ranks(container)
-    starts = [rank[group.start] for group in find_groups(container)]
+def gop_numbers(container: Container) -> Callable[[int], int]:
+    """Return a function from a frame's index to the number of its closed GOP."""
+    places = presentation_places(container)
+    starts = [places[gop.start] for gop in find_gops(container)]
     return lambda index: bisect_right(starts, index)
 
 
 @contextmanager
-def decode_apart(container: Container, since: int = 0) -> Iterator[Iterator[tuple[int, Generator[Step]]]]:
-    """The groups from that on which begins with sample ``since``: their first sample, and their steps.
+def decode_gops(
+    container: Container, first_packet: int = 0
+) -> Iterator[Iterator[tuple[int, Generator[PacketOutput]]]]:
+    """Decode closed GOPs independently, starting at the GOP whose first packet is ``first_packet``.
 
-    The steps of a group, as ``ffmpeg.send`` makes them, may be taken by any thread, those of several groups at once;
-    each is closed before this context is left. A group in which something is wrong raises ``NotApartError`` behind what
-    was sound in it, and so does the iterator where the next group is none that could be decoded by itself. It raises
-    ``InputError`` where the file is no longer the one that was scanned.
+    Any thread may take the outputs of a GOP, and several threads those of several GOPs at once. Close each generator
+    before leaving the context.
+
+    Yields:
+        (first packet, outputs) of each GOP, in file order; the outputs are those of ``ffmpeg.send``.
+
+    Raises:
+        ClosedGopError: by the outputs, after those that were sound, where a GOP is damaged; by the iterator, where the
+            next GOP cannot be decoded by itself.
+        InputError: by the iterator, where the file changed since it was scanned.
     """
-    groups = find_groups(container)
+    gops = find_gops(container)
     with ExitStack() as stack:
         source, stream = stack.enter_context(open_recording(container.path))
-        units = _Units.of(container.codec, stream) if len(groups) > 1 else None
-        # A stack of its own: decoders are opened by the threads, and must outlive them.
+        units = _NalUnits.of(container.codec, stream) if len(gops) > 1 else None
+        # A stack of its own: the threads open decoders, and the decoders must outlive the threads.
         decoders = _Decoders(container, stack.enter_context(ExitStack()))
         if units is not None:
             decoders.give(open_decoder(container.path, stream))
-        yield _apart(container, groups, since, picture_packets(source, stream), decoders, units)
+        yield _split(container, gops, first_packet, picture_packets(source, stream), decoders, units)
 
 
-def _apart(
+def _split(
     container: Container,
-    groups: Sequence[range],
-    since: int,
+    gops: Sequence[range],
+    first_packet: int,
     packets: Iterator[Packet[VideoStream]],
     decoders: _Decoders,
-    units: _Units | None,
-) -> Iterator[tuple[int, Generator[Step]]]:
-    sizes = container.samples.sizes
-    # The group before it prepares the decoder that reads on: it has what one that read all would have.
-    before = since
-    for group in groups[group_of(groups, since) :]:
-        if units is None or len(group) > _LONGEST or int(sizes[group.start : group.stop].sum()) > _MOST_BYTES:
-            raise NotApartError(before)
-        if group.start == since:
-            deque(islice(packets, since), maxlen=0)
-        yield (
-            group.start,
-            _decode(container, group, before, list(islice(packets, len(group))), decoders, units),
-        )
-        before = group.start
+    units: _NalUnits | None,
+) -> Iterator[tuple[int, Generator[PacketOutput]]]:
+    sizes = container.packets.sizes
+    # A decoder that takes over starts one GOP earlier, so that it is in the state of one that read everything.
+    previous = first_packet
+    for gop in gops[gop_of(gops, first_packet) :]:
+        if units is None or len(gop) > _LONGEST or int(sizes[gop.start : gop.stop].sum()) > _MOST_BYTES:
+            raise ClosedGopError(previous)
+        if gop.start == first_packet:
+            deque(islice(packets, first_packet), maxlen=0)
+        yield gop.start, _decode(container, gop, previous, list(islice(packets, len(gop))), decoders, units)
+        previous = gop.start
     if next(packets, None) is not None:
         raise InputError(f"{quote(container.path)} changed while it was read", hint="read it again")
 
 
-class _Units:
-    """Whether packets consist of nothing but slices of the expected kind."""
+class _NalUnits:
+    """Check that packets consist of slices of the expected kind and nothing else."""
 
     def __init__(self, codec: str, length_bytes: int) -> None:
-        self._reset, self._others, self._silent = _NAL_UNITS[codec]
+        self._reset, self._others, self._neutral = _NAL_UNITS[codec]
         self._hevc = codec == "hevc"
         self._length_bytes = length_bytes
 
     @classmethod
-    def of(cls, codec: str, stream: VideoStream) -> _Units | None:
-        """None where parameters may come with any packet (ISO/IEC 14496-15 keeps them in the header)."""
+    def of(cls, codec: str, stream: VideoStream) -> _NalUnits | None:
+        """Return the check for a stream; None where parameter sets may come with any packet.
+
+        ISO/IEC 14496-15 keeps parameter sets in the header.
+        """
         header = stream.codec_context.extradata or b""
         at = 4 if codec == "h264" else 21
         if len(header) <= at or header[0] != 1:
@@ -153,7 +165,7 @@ class _Units:
         return cls(codec, (header[at] & 3) + 1)
 
     def fit(self, packet: memoryview, *, first: bool) -> bool:
-        """Whether it is slices and nothing else that changes the decoder; of the ``first``, such as reset it."""
+        """Return whether a packet is slices and neutral units only; slices that reset the decoder if ``first``."""
         wanted, at, end, found = (self._reset if first else self._others | self._reset), 0, len(packet), False
         while at + self._length_bytes < end:
             length = int.from_bytes(packet[at : at + self._length_bytes])
@@ -161,14 +173,14 @@ class _Units:
             kind = packet[at] >> 1 & 63 if self._hevc else packet[at] & 31
             if kind in wanted:
                 found = True
-            elif kind not in self._silent:
+            elif kind not in self._neutral:
                 return False
             at += length
         return found and at == end
 
 
 class _Decoders:
-    """Decoders of a recording, opened as they are needed; each is used by one thread at a time."""
+    """A pool of decoders of one recording, opened as they are needed. One thread at a time uses a decoder."""
 
     def __init__(self, container: Container, stack: ExitStack) -> None:
         self._container, self._stack = container, stack
@@ -190,38 +202,38 @@ class _Decoders:
 
 def _decode(
     container: Container,
-    group: range,
-    before: int,
+    gop: range,
+    previous: int,
     packets: Sequence[Packet[VideoStream]],
     decoders: _Decoders,
-    units: _Units,
-) -> Generator[Step]:
-    """A group by itself. Raises ``NotApartError(before)`` behind what was sound."""
-    samples, size = container.samples, (container.width, container.height)
+    units: _NalUnits,
+) -> Generator[PacketOutput]:
+    """Decode one GOP by itself. Raise ``ClosedGopError(previous)`` after the outputs that were sound."""
+    flagged, size = container.packets.flagged, (container.width, container.height)
     decoder = decoders.take()
     waiting: dict[int, int | None] = {}
-    sent = group.start
+    sent = gop.start
     try:
         for packet in packets:
-            if samples.flagged[sent] or not units.fit(memoryview(packet), first=sent == group.start):
+            if flagged[sent] or not units.fit(memoryview(packet), first=sent == gop.start):
                 break
-            step = send(decoder, packet, sent, waiting)
-            if step.failed is not None or not _sound(step, size, group.start):
+            output = send(decoder, packet, sent, waiting)
+            if output.failed is not None or not _is_sound(output, size, gop.start):
                 break
             sent += 1
-            yield step
+            yield output
         else:
-            step = Step(sent, drain(decoder, waiting))
-            if sent == group.stop and not waiting and _sound(step, size, group.start):
-                yield step
+            output = PacketOutput(sent, drain(decoder, waiting))
+            if sent == gop.stop and not waiting and _is_sound(output, size, gop.start):
+                yield output
                 return
-        raise NotApartError(before)
+        raise ClosedGopError(previous)
     finally:
         decoders.give(decoder)
 
 
-def _sound(step: Step, size: tuple[int, int], first: int) -> bool:
+def _is_sound(output: PacketOutput, size: tuple[int, int], first: int) -> bool:
     return all(
-        not frame.is_corrupt and (frame.width, frame.height) == size and (index > first or frame.key_frame)
-        for index, frame in step.pictures
+        not image.is_corrupt and (image.width, image.height) == size and (packet > first or image.key_frame)
+        for packet, image in output.images
     )

@@ -25,13 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, PackageError
-from .container import Container, Sample, Samples
+from .container import Container, PacketInfo, PacketTable
 from .ffmpeg import MOST_PIXELS, quote
 from .image_integrity import picture_is_cut
 
-__all__ = ["IMAGES", "Series", "is_series", "read_series", "scan_series"]
+__all__ = ["IMAGES", "ImageSeries", "is_series", "read_series", "scan_series"]
 
-Frame = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _PAGED = (".tif", ".tiff")
@@ -44,7 +44,7 @@ _RAW_NEEDS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "Photometri
 
 
 @dataclass(frozen=True)
-class Series(Container):
+class ImageSeries(Container):
     """A ``Container`` whose pictures are read by ``read_series``: ``places`` holds file and page of each."""
 
     places: tuple[tuple[Path, int], ...] = field(default=(), repr=False)
@@ -80,7 +80,7 @@ def is_series(path: Path) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*") or head[128:132] == b"DICM"
 
 
-def scan_series(path: str | Path) -> Series:
+def scan_series(path: str | Path) -> ImageSeries:
     """List the pictures of a folder (in natural order), a TIFF or a DICOM file; one is decoded for its size.
 
     Raises ``InputError`` where there is none that can be decoded.
@@ -120,7 +120,7 @@ def scan_series(path: str | Path) -> Series:
     )
 
 
-def read_series(series: Series, wanted: range | list[int]) -> Iterator[tuple[int, Frame | None]]:
+def read_series(series: ImageSeries, wanted: range | list[int]) -> Iterator[tuple[int, Pixels | None]]:
     """The wanted pictures by index, uint8 RGB HxWx3; None for one that is damaged or of another size."""
     dataset: Any = None
     for index in wanted:
@@ -143,9 +143,9 @@ def _series(
     *,
     announced: int | None,
     truncated: bool | None = None,
-) -> Series:
+) -> ImageSeries:
     count = len(places)
-    series = Series(
+    series = ImageSeries(
         path=path,
         format=kind,
         codec=places[0][0].suffix.lower().lstrip(".") or kind,
@@ -161,7 +161,7 @@ def _series(
         start_pts=0,
         duration_s=float(count * distance),
         frame_distance_s=float(distance) if count > 1 else None,
-        samples=Samples.of(Sample(at, at, 0, True, False, False) for at in range(count)),
+        packets=PacketTable.of(PacketInfo(at, at, 0, True, False, False) for at in range(count)),
         order=array("q", range(count)),
         pts=array("q", range(count)),
         times_s=array("d", (float(at * distance) for at in range(count))),
@@ -173,7 +173,7 @@ def _series(
         rgb = _read_dicom(place, _open_dicom(place), page) if kind == "dicom" else _read_image(place, page)
         if rgb is not None:
             values = {name: getattr(series, name) for name in series.__dataclass_fields__}
-            return Series(**{**values, "width": rgb.shape[1], "height": rgb.shape[0]})
+            return ImageSeries(**{**values, "width": rgb.shape[1], "height": rgb.shape[0]})
     raise InputError(
         f"{quote(path)} holds no picture that can be decoded, of {count}",
         hint="copy it again from the recorder",
@@ -193,7 +193,7 @@ def _unopened(path: Path, error: OSError) -> InputError:
     )
 
 
-def _read_image(path: Path, page: int) -> Frame | None:
+def _read_image(path: Path, page: int) -> Pixels | None:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -201,7 +201,7 @@ def _read_image(path: Path, page: int) -> Frame | None:
     return _decode(data, page if path.suffix.lower() in _PAGED or data[:4] in (b"II*\0", b"MM\0*") else None)
 
 
-def _decode(data: bytes, page: int | None = None) -> Frame | None:
+def _decode(data: bytes, page: int | None = None) -> Pixels | None:
     if picture_is_cut(data):
         return None
     buffer = np.frombuffer(data, np.uint8)
@@ -311,7 +311,7 @@ def _frame_distance(dataset: Any) -> Fraction:
     return Fraction(1, _FPS)
 
 
-def _read_dicom(path: Path, dataset: Any, page: int) -> Frame | None:
+def _read_dicom(path: Path, dataset: Any, page: int) -> Pixels | None:
     from pydicom.encaps import get_frame
 
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -343,13 +343,13 @@ def _read_dicom(path: Path, dataset: Any, page: int) -> Frame | None:
     return convert(np.ascontiguousarray(pixels))
 
 
-def _from_ybr(pixels: Frame) -> Frame:
+def _from_ybr(pixels: Pixels) -> Pixels:
     # OpenCV has Cr before Cb.
     swapped = np.ascontiguousarray(pixels[:, :, [0, 2, 1]])
     return np.asarray(cv2.cvtColor(swapped, cv2.COLOR_YCrCb2RGB), np.uint8)
 
 
-_CONVERSIONS: dict[tuple[str, int], Callable[[Frame], Frame]] = {
+_CONVERSIONS: dict[tuple[str, int], Callable[[Pixels], Pixels]] = {
     ("RGB", 3): lambda pixels: pixels,
     ("YBR_FULL", 3): _from_ybr,
     ("MONOCHROME2", 1): lambda pixels: np.repeat(pixels[:, :, None], 3, axis=2),

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.stream import VideoStream
 
-from .packets import Samples
+from .packets import PacketTable
 
 __all__ = ["read_tables"]
 
@@ -32,7 +32,7 @@ _COMPARED = 64
 Table = npt.NDArray[np.int64]
 
 
-def read_tables(path: Path, stream: VideoStream, size: int) -> Samples | None:
+def read_tables(path: Path, stream: VideoStream, size: int) -> PacketTable | None:
     """The packets of the stream, of a file of ``size`` bytes; None where the tables are not plain."""
     try:
         moov = _read_index(path, size)
@@ -109,7 +109,7 @@ def _table(content: memoryview, columns: int, *, kind: str = ">u4", begin: int =
     return np.frombuffer(content, kind, rows * columns, begin).reshape(rows, columns).astype(np.int64)
 
 
-def _read_track(track: memoryview, movie_scale: int, size: int) -> tuple[Samples, Table] | None:
+def _read_track(track: memoryview, movie_scale: int, size: int) -> tuple[PacketTable, Table] | None:
     tables: dict[bytes, memoryview] = {}
     for kind, content in _boxes(next(_find(track, b"mdia", b"minf", b"stbl"))):
         if kind in _STRANGE or kind in tables:
@@ -152,7 +152,7 @@ def _read_track(track: memoryview, movie_scale: int, size: int) -> tuple[Samples
     if shift is None:
         return None
     nothing = np.zeros(count, np.bool_)
-    return Samples(pts - shift, dts - shift, lengths, keys, nothing, nothing), places
+    return PacketTable(pts - shift, dts - shift, lengths, keys, nothing, nothing), places
 
 
 def _places(tables: dict[bytes, memoryview], lengths: Table) -> Table | None:
@@ -198,7 +198,7 @@ def _edited(track: memoryview, pts: Table, movie_scale: int) -> int | None:
     return begin if duration * scale > int(pts.max() - begin + 1) * movie_scale else None
 
 
-def _agrees(samples: Samples, places: Table, stream: VideoStream) -> bool:
+def _agrees(samples: PacketTable, places: Table, stream: VideoStream) -> bool:
     """Whether FFmpeg's index has the same, at ``_COMPARED`` places and in number."""
     index, count = stream.index_entries, len(samples)
     if len(index) != count or stream.frames != count:

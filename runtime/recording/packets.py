@@ -14,7 +14,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NO_STAMP", "REORDER", "Sample", "Samples", "list_times", "present"]
+__all__ = ["NO_STAMP", "REORDER", "PacketInfo", "PacketTable", "list_times", "present"]
 
 # No codec shows a picture more than 16 places away from where it is stored (H.264, HEVC); twice that
 # leaves room for paired fields. Time stamps wilder than this keep the file's order, which bounds the
@@ -28,7 +28,7 @@ Marks = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class PacketInfo:
     """One packet that carries a picture.
 
     ``pts`` and ``dts`` are the file's, in ticks of the time base; ``size`` is in bytes. ``flagged``: the
@@ -45,8 +45,8 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples(Sequence[Sample]):
-    """All ``Sample`` of a recording, in decoding order; an array for each of their fields.
+class PacketTable(Sequence[PacketInfo]):
+    """All ``PacketInfo`` of a recording, in decoding order; an array for each of their fields.
 
     ``pts`` and ``dts`` are ``NO_STAMP`` where there is none.
     """
@@ -59,9 +59,9 @@ class Samples(Sequence[Sample]):
     edited_out: Marks = field(repr=False)
 
     @classmethod
-    def of(cls, samples: Iterable[Sample]) -> Samples:
+    def of(cls, packets: Iterable[PacketInfo]) -> PacketTable:
         stamps, marks = array("q"), array("b")
-        for each in samples:
+        for each in packets:
             stamps.append(NO_STAMP if each.pts is None else each.pts)
             stamps.append(NO_STAMP if each.dts is None else each.dts)
             stamps.append(each.size)
@@ -76,14 +76,14 @@ class Samples(Sequence[Sample]):
         return len(self.sizes)
 
     @overload
-    def __getitem__(self, at: int) -> Sample: ...
+    def __getitem__(self, at: int) -> PacketInfo: ...
     @overload
-    def __getitem__(self, at: slice) -> list[Sample]: ...
-    def __getitem__(self, at: int | slice) -> Sample | list[Sample]:
+    def __getitem__(self, at: slice) -> list[PacketInfo]: ...
+    def __getitem__(self, at: int | slice) -> PacketInfo | list[PacketInfo]:
         if isinstance(at, slice):
             return [self[place] for place in range(*at.indices(len(self)))]
         pts, dts = int(self.pts[at]), int(self.dts[at])
-        return Sample(
+        return PacketInfo(
             None if pts == NO_STAMP else pts,
             None if dts == NO_STAMP else dts,
             int(self.sizes[at]),
@@ -92,7 +92,7 @@ class Samples(Sequence[Sample]):
             bool(self.edited_out[at]),
         )
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[PacketInfo]:
         return (self[at] for at in range(len(self)))
 
     @property
@@ -101,19 +101,19 @@ class Samples(Sequence[Sample]):
         return bool((self.pts != NO_STAMP).all() and (np.diff(self.pts) > 0).all())
 
 
-def present(samples: Samples, shown: Sequence[int] | None) -> tuple[array[int], array[int], array[int]]:
-    """(indices into ``samples``, pts, ticks on one ascending time line) of the presented samples.
+def present(packets: PacketTable, shown: Sequence[int] | None) -> tuple[array[int], array[int], array[int]]:
+    """(indices into ``packets``, pts, ticks on one ascending time line) of the presented packets.
 
     The order is that of the time stamps, within ``REORDER`` places of the stored order; ``shown``
     overrides it. Where the stamps start anew (recordings joined end to end) the time line goes on.
     """
-    if shown is None and (plain := _present_plainly(samples)) is not None:
+    if shown is None and (plain := _present_plainly(packets)) is not None:
         return plain
-    stamps = _unwrap(samples)
-    presented = np.flatnonzero(~samples.edited_out).tolist()
+    stamps = _unwrap(packets)
+    presented = np.flatnonzero(~packets.edited_out).tolist()
     if shown is not None:
         line = array("q", sorted(stamps[index] for index in presented))
-        return array("q", (index for index in shown if not samples.edited_out[index])), line, line
+        return array("q", (index for index in shown if not packets.edited_out[index])), line, line
     order: list[int] = []
     heap: list[tuple[int, int]] = []
     for index in presented:
@@ -121,7 +121,7 @@ def present(samples: Samples, shown: Sequence[int] | None) -> tuple[array[int], 
         if len(heap) > REORDER:
             order.append(heapq.heappop(heap)[1])
     order += [heapq.heappop(heap)[1] for _ in range(len(heap))]
-    pts = (stamps[index] if (own := int(samples.pts[index])) == NO_STAMP else own for index in order)
+    pts = (stamps[index] if (own := int(packets.pts[index])) == NO_STAMP else own for index in order)
     line = array("q", accumulate((stamps[index] for index in order), max))
     return array("q", order), array("q", pts), line
 
@@ -140,25 +140,25 @@ def list_times(line: array[int], time_base: Fraction) -> tuple[array[float], int
     return times, int(np.partition(np.diff(ticks), middle)[middle])
 
 
-def _present_plainly(samples: Samples) -> tuple[array[int], array[int], array[int]] | None:
+def _present_plainly(packets: PacketTable) -> tuple[array[int], array[int], array[int]] | None:
     """The same where every packet has a pts and is shown within ``REORDER / 2`` places of where it is stored.
 
     Then a picture is shown behind fewer than ``REORDER`` that are stored behind it, and none of the stamps starts anew.
     """
-    if (samples.pts == NO_STAMP).any():
+    if (packets.pts == NO_STAMP).any():
         return None
-    places = np.argsort(samples.pts, kind="stable")
+    places = np.argsort(packets.pts, kind="stable")
     if (np.abs(places - np.arange(len(places))) >= REORDER // 2).any():
         return None
-    places = places[~samples.edited_out[places]]
-    pts = array("q", samples.pts[places].tobytes())
+    places = places[~packets.edited_out[places]]
+    pts = array("q", packets.pts[places].tobytes())
     return array("q", places.astype(np.int64).tobytes()), pts, pts
 
 
-def _unwrap(samples: Samples) -> list[int]:
-    """A time stamp in ticks for each sample: its pts, else its dts, else that of the sample before."""
+def _unwrap(packets: PacketTable) -> list[int]:
+    """A time stamp in ticks for each packet: its pts, else its dts, else that of the packet before."""
     own: list[int] = []
-    for pts, dts in zip(samples.pts.tolist(), samples.dts.tolist(), strict=True):
+    for pts, dts in zip(packets.pts.tolist(), packets.dts.tolist(), strict=True):
         stamp = dts if pts == NO_STAMP else pts
         own.append((own[-1] if own else 0) if stamp == NO_STAMP else stamp)
     stamps: list[int] = []

@@ -26,7 +26,7 @@ def is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoS
     waiting: dict[int, int | None] = {}
     pictures: list[tuple[int, VideoFrame]] = []
     for index, packet in enumerate(first):
-        pictures = send(decoder, packet, index, waiting).pictures
+        pictures = send(decoder, packet, index, waiting).images
         if pictures:
             break
     for _, picture in pictures or drain(decoder, waiting):
@@ -42,8 +42,8 @@ def order_shown(path: Path, count: int) -> list[int]:
     """
     place: dict[int, int] = {}
     with open_recording(path) as (source, stream):
-        for step in decode_packets(path, source, stream):
-            for index, _ in step.pictures:
+        for output in decode_packets(path, source, stream):
+            for index, _ in output.images:
                 place[index] = len(place)
     places = accumulate(range(count), lambda last, index: place.get(index, last), initial=-1)
     return [index for _, index in sorted(zip(list(places)[1:], range(count), strict=True))]

@@ -1,4 +1,4 @@
-"""Whatever a recording is, a video or a series of pictures: what it holds, and its frames one after the other."""
+"""Scan and read any recording: a video file or a series of images."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from contextlib import closing, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
-from ..preprocessing import Sighted
-from . import decoder
-from .container import Container
-from .gop import NotApartError
-from .image_series import Series, is_series, read_series, scan_series
+from .container import Container, scan_video
+from .decoder import decode, decode_closed_gops, fetch_images
+from .frame import Frame
+from .gop import ClosedGopError
+from .image_series import ImageSeries, is_series, read_series, scan_series
 
-__all__ = ["fetch", "scan", "sight", "sight_apart", "study_name"]
+__all__ = ["fetch", "read_closed_gops", "read_frames", "scan", "study_name"]
 
-# What a name may end in and still be that of the same recording. Anything else behind a dot is part of the name:
-# folders, and files named by a number, as DICOM objects are.
+# Suffixes that are not part of a recording's name. Anything else after a dot belongs to the name: that of a folder, or
+# a DICOM object that is named by a number.
 _SUFFIXES = {
     ".3g2", ".3gp", ".asf", ".avi", ".dcm", ".dicom", ".flv", ".m2ts", ".m4v", ".mj2", ".mkv", ".mov", ".mp4",
     ".mpeg", ".mpg", ".mts", ".ogg", ".ogv", ".tif", ".tiff", ".ts", ".vob", ".webm", ".wmv",
@@ -24,63 +24,68 @@ _SUFFIXES = {
 
 
 def study_name(path: Path) -> str:
-    """What the results of a recording are named after: a file without the suffix of its format, else the whole name."""
+    """Return the name for a recording's results: its file name without the suffix of a known format."""
     known = path.suffix.lower() in _SUFFIXES and not path.is_dir()
     return path.stem if known else path.name
 
 
 def scan(path: str | Path) -> Container:
-    """List every picture of the recording at ``path``: a video file, a folder of images, a TIFF or a DICOM file.
+    """List every frame of a recording: a video file, a folder of images, a TIFF or a DICOM file.
 
-    Raises ``InputError`` when it cannot be read as any of these.
+    Raises:
+        InputError: the path cannot be read as any of these.
     """
     path = Path(path)
-    return scan_series(path) if is_series(path) else decoder.scan(path)
+    return scan_series(path) if is_series(path) else scan_video(path)
 
 
-def sight(container: Container, wanted: Collection[int], *, since: int = 0) -> Generator[Sighted]:
-    """The wanted frames of a recording, by index, in order; decoding ends behind the last of them.
+def read_frames(container: Container, wanted: Collection[int], *, first_packet: int = 0) -> Generator[Frame]:
+    """Read the wanted frames of a recording in presentation order. Reading ends after the last of them.
 
-    ``since``: the sample that decoding begins with (``video.decode``).
+    Args:
+        container: from ``scan``.
+        wanted: frame indices.
+        first_packet: start decoding here (see ``decoder.decode``).
     """
-    if isinstance(container, Series):
+    if isinstance(container, ImageSeries):
         for index, rgb in read_series(container, sorted(wanted)):
-            yield Sighted(index, rgb, "" if rgb is not None else "damaged")
+            yield Frame(index, rgb, "" if rgb is not None else "damaged")
         return
-    yield from _sighted(decoder.decode(container, since=since), wanted, max(wanted, default=-1))
+    yield from _select(decode(container, first_packet=first_packet), wanted, max(wanted, default=-1))
 
 
 @contextmanager
-def sight_apart(
-    container: Container, wanted: Collection[int], *, since: int = 0
-) -> Iterator[Iterator[Generator[Sighted]]]:
-    """The same in stretches that any threads may decode, several at once (``groups.decode_apart``).
+def read_closed_gops(
+    container: Container, wanted: Collection[int], *, first_packet: int = 0
+) -> Iterator[Iterator[Generator[Frame]]]:
+    """Read the wanted frames by closed GOPs: several threads may each take the frames of one GOP.
 
-    Both the stretches and the frames of one may end in ``NotApartError``.
+    Both the iterator of GOPs and the frames of a GOP may end in ``ClosedGopError``: then read on with ``read_frames``
+    from its ``first_packet``.
     """
-    if isinstance(container, Series):
-        raise NotApartError(0)
+    if isinstance(container, ImageSeries):
+        raise ClosedGopError(0)
     last = max(wanted, default=-1)
-    with decoder.apart(container, since) as groups:
-        needed = takewhile(lambda group: group[0] <= last, groups)
-        yield (_sighted(pictures, wanted, last) for _, pictures in needed)
+    with decode_closed_gops(container, first_packet=first_packet) as gops:
+        needed = takewhile(lambda gop: gop[0] <= last, gops)
+        yield (_select(frames, wanted, last) for _, frames in needed)
 
 
-def _sighted(pictures: Generator[decoder.Picture], wanted: Collection[int], last: int) -> Generator[Sighted]:
-    with closing(pictures):
-        for picture in pictures:
-            if picture.index in wanted:
-                yield Sighted(picture.index, picture.frame, picture.detail)
-            if picture.index >= last:
+def _select(frames: Generator[Frame], wanted: Collection[int], last: int) -> Generator[Frame]:
+    with closing(frames):
+        for frame in frames:
+            if frame.index in wanted:
+                yield frame
+            if frame.index >= last:
                 return
 
 
-def fetch(container: Container, wanted: Collection[int]) -> Iterator[Sighted]:
-    """Some sound frames again, in any order; only what they build on is decoded with them."""
-    if isinstance(container, Series):
+def fetch(container: Container, wanted: Collection[int]) -> Iterator[Frame]:
+    """Read some sound frames again, in any order. Only the packets that they build on are decoded."""
+    if isinstance(container, ImageSeries):
         for index, rgb in read_series(container, sorted(wanted)):
             if rgb is not None:
-                yield Sighted(index, rgb)
+                yield Frame(index, rgb)
         return
-    for index, frame in decoder.fetch(container, wanted):
-        yield Sighted(index, frame)
+    for index, image in fetch_images(container, wanted):
+        yield Frame(index, image)

@@ -1,12 +1,15 @@
-"""Positions in a recording as people write them: ``hh:mm:ss``, shown and read by one rule."""
+"""Times of a recording: positions as people write them (``hh:mm:ss``), and whose clock a file keeps."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from ..errors import UsageError
 
-__all__ = ["clock", "parse_clock"]
+__all__ = ["TimeKind", "clock", "parse_clock", "time_kind"]
+
+TimeKind = Literal["capture", "playback"]
 
 
 def clock(seconds: float, *, tenths: bool = False) -> str:
@@ -27,3 +30,14 @@ def parse_clock(text: str, *, name: str, hint: str = "") -> float:
     if not match or (minutes and float(seconds) >= 60):
         raise UsageError(f"{name} is {text!r}, allowed is HH:MM:SS, MM:SS or seconds", hint=hint)
     return 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(seconds)
+
+
+def time_kind(frame_distance_s: float | None) -> TimeKind:
+    """Return ``capture`` for a file that keeps the capsule's timing, else ``playback``.
+
+    Capsules record 2 to 6 frames a second, and exported files play at 25 to 30.
+
+    Args:
+        frame_distance_s: median distance between frames in seconds; None for a single frame.
+    """
+    return "capture" if frame_distance_s is not None and frame_distance_s >= 0.1 else "playback"

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 from ..events import Landmarks, capture_scale, median_frame_distance
-from ..results import reduced_view
-from ..study import STATUSES, Ledger, Status, Study
+from ..study import STATUSES, Ledger, Status, Study, reduced_view
 from .model_reach import blind_spots, reach
 from .transit import duration, quality_note
 

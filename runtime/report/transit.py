@@ -7,8 +7,7 @@ from html import escape
 
 from ..events import LANDMARKS, Landmarks, Position, Stretch
 from ..recording import clock
-from ..results import reduced_view
-from ..study import Study
+from ..study import Study, reduced_view
 
 __all__ = ["OF_TRANSIT", "SEGMENTS", "duration", "place", "quality_note", "unsure", "way"]
 

@@ -12,19 +12,17 @@ from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .atomic import commit_files
-    from .document import reduced_view
+    from .document import rounded
     from .files import event_document, ledger_document, prepare_folder, study_document, write_study
     from .journal import Journal, entries
-    from .rounding import rounded
     from .run_folder import Run, open_run
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         atomic="commit_files",
-        document="reduced_view",
+        document="rounded",
         files="event_document ledger_document prepare_folder study_document write_study",
         journal="Journal entries",
-        rounding="rounded",
         run_folder="Run open_run",
     )
 
@@ -37,7 +35,6 @@ __all__ = [
     "ledger_document",
     "open_run",
     "prepare_folder",
-    "reduced_view",
     "rounded",
     "study_document",
     "write_study",

@@ -1,22 +1,18 @@
-"""By which rules frames became events, and what the labels of the roles ``landmark`` and ``quality`` say.
+"""Parts of ``study.json``: the rules by which frames became events, landmarks and quality.
 
-As ``study.json`` has it. Where the model has no label of a role nothing is said at all: ``assessed`` is false and
-the rest null.
+Where the model has no label of a role, ``assessed`` is false and the rest null: nothing is inferred from silence.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from ..events import locate_events, median_frame_distance
 from ..inference import Role
-from ..study import Study, columns
-from .rounding import rounded
+from ..study import Study, answered_values, reduced_view
 
-__all__ = ["landmarks_document", "quality_document", "reduced_view", "rules_document"]
+__all__ = ["landmarks_document", "quality_document", "rounded", "rules_document"]
 
 
 def rules_document(study: Study) -> dict[str, Any]:
@@ -85,39 +81,13 @@ def quality_document(study: Study) -> dict[str, Any]:
     }
 
 
-def reduced_view(study: Study) -> tuple[int, int] | None:
-    """Frames with any quality label at or above its operating point, and frames answered; None where unknown."""
-    spec = study.model
-    points = {
-        column: spec.operating_points[spec.keys[column]].threshold
-        for column in spec.index_of("quality")
-        if spec.keys[column] in spec.operating_points
-    }
-    _, values = _answers(study)
-    if not points or not len(values):
-        return None
-    seen = np.any([values[:, column] >= threshold for column, threshold in points.items()], axis=0)
-    return int(seen.sum()), len(values)
-
-
-def _answers(study: Study) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Times (n,) and probabilities (n, labels) of the frames that have an answer."""
-    every = columns(study.frames)
-    used = every.answered
-    if not used.any():
-        return np.empty(0), np.empty((0, len(study.model.labels)))
-    # As they are written, with six decimals: float32 holds 0.7 as 0.69999999.
-    values = every.probabilities[used].astype(np.float64)
-    return every.times_s[used], np.round(values, 6, out=values)
-
-
 def _labels(study: Study, role: Role) -> list[dict[str, Any]]:
     """Frames at or above the operating point of each label of a role.
 
     A label without an operating point, or a recording without a classified frame, has null: nothing was
     measured.
     """
-    times_s, values = _answers(study)
+    times_s, values = answered_values(study)
     labels = []
     for column in study.model.index_of(role):
         key = study.model.labels[column].key
@@ -135,3 +105,11 @@ def _labels(study: Study, role: Role) -> list[dict[str, Any]]:
             }
         )
     return labels
+
+
+def rounded(value: float | None) -> float | None:
+    """Return a number with six decimals: microseconds, and finer than a float32 probability is worth.
+
+    NaN and infinity become None and minus zero becomes zero, since readers of JSON do not agree on them.
+    """
+    return None if value is None or not math.isfinite(value) else round(float(value), 6) + 0.0

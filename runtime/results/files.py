@@ -24,8 +24,7 @@ from ..errors import OutputError
 from ..inference import ModelSpec, most_probable
 from ..study import SCHEMA, Event, FrameRecord, Ledger, Study, columns
 from .atomic import commit_files, reason
-from .document import landmarks_document, quality_document, rules_document
-from .rounding import rounded
+from .document import landmarks_document, quality_document, rounded, rules_document
 
 __all__ = [
     "FILES",

@@ -19,19 +19,21 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import CapsuleEdgeError, UsageError
-from ..events import ColourBar
-from ..pipeline import Answered, start
-from ..preprocessing import FieldOfView
-from ..study import STATUSES, FrameRecord, FrameTable
+from ..pipeline import start
+from ..study import STATUSES, ColourBar, FrameRecord, FrameTable
 from .block_file import BlockFile
 
-__all__ = ["JOURNAL", "Answers", "Journal", "entries"]
+if TYPE_CHECKING:
+    from ..pipeline import BatchResult
+    from ..preprocessing import FieldOfView
+
+__all__ = ["JOURNAL", "Journal", "JournalEntries", "entries"]
 
 JOURNAL = ".capsule-edge.journal"
 
@@ -40,7 +42,7 @@ _BOX = struct.Struct("<?4i")
 
 
 @dataclass(frozen=True)
-class Answers:
+class JournalEntries:
     """Frames that are answered, in order: their records, what the colour bar needs and the field of view.
 
     ``colours`` is float64 (frames, 3), the mean red, green and blue of a frame, NaN where it has no picture.
@@ -66,13 +68,18 @@ class Answers:
                 bar.again(record.time_s or 0.0)
 
 
-def entries(answered: Answered, records: Sequence[FrameRecord]) -> Answers:
-    """A batch as the journal keeps it; ``records`` are of every container frame."""
-    colours = np.full((len(answered.frames), 3), np.nan)
-    for colour, frame in zip(colours, answered.frames, strict=True):
-        if frame.row is not None:
-            colour[:] = answered.colours[frame.row]
-    return Answers([records[frame.index] for frame in answered.frames], colours, answered.field_of_view)
+def entries(result: BatchResult, records: Sequence[FrameRecord]) -> JournalEntries:
+    """Return a batch's result as the journal keeps it.
+
+    Args:
+        result: of the batch.
+        records: of every container frame, those of the batch settled.
+    """
+    colours = np.full((len(result.frames), 3), np.nan)
+    for colour, row in zip(colours, result.rows, strict=True):
+        if row is not None:
+            colour[:] = result.colours[row]
+    return JournalEntries([records[frame.index] for frame in result.frames], colours, result.field_of_view)
 
 
 class Journal:
@@ -114,7 +121,7 @@ class Journal:
         *,
         labels: int,
         records: Sequence[FrameRecord],
-    ) -> Answers | None:
+    ) -> JournalEntries | None:
         """Take up the run that the file holds, or start one where it holds none.
 
         Args:
@@ -147,7 +154,7 @@ class Journal:
             self._file.append(head())
         return None
 
-    def enter(self, answers: Answers) -> None:
+    def enter(self, answers: JournalEntries) -> None:
         """Append what became of a batch. Raises ``OutputError``; what was entered before stays whole."""
         if self._entry is None:
             raise RuntimeError("begin the journal first")
@@ -205,7 +212,7 @@ class Journal:
 
     def _take_up(
         self, blocks: Sequence[tuple[int, bytes]], records: Sequence[FrameRecord]
-    ) -> tuple[int, Answers | None]:
+    ) -> tuple[int, JournalEntries | None]:
         """What the blocks hold up to before the last classified frame, and where their last whole one ends."""
         assert self._entry is not None
         parts = [np.frombuffer(payload, self._entry, offset=_BOX.size) for _, payload in blocks]
@@ -217,7 +224,7 @@ class Journal:
         rows = rows[: seen[-1]] if len(seen) else rows[:0]
         known, *sides = _BOX.unpack_from(blocks[-1][1])
         self.resumed = len(rows)
-        answers = Answers(
+        answers = JournalEntries(
             [
                 replace(
                     records[int(row["index"])],
@@ -229,9 +236,16 @@ class Journal:
                 for row in rows
             ],
             rows["colour"].copy(),
-            FieldOfView(*sides) if known else None,
+            _field_of_view(sides) if known else None,
         )
         return blocks[-1][0], answers if len(rows) else None
+
+
+def _field_of_view(sides: Sequence[int]) -> FieldOfView:
+    # Loads OpenCV, which a journal does without until a run is resumed.
+    from ..preprocessing import FieldOfView
+
+    return FieldOfView(*sides)
 
 
 def _entry_type(labels: int) -> np.dtype[np.void]:

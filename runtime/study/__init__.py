@@ -11,20 +11,25 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .colour_bar import ColourBar
     from .frame_table import Columns, FrameTable, columns
     from .ledger import choose_frames, count_frames, describe_source, list_frames
+    from .quality import answered_values, reduced_view
     from .records import SCHEMA, STATUSES, Event, FrameRecord, Ledger, Source, Status, Study
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
+        colour_bar="ColourBar",
         frame_table="Columns FrameTable columns",
         ledger="choose_frames count_frames describe_source list_frames",
+        quality="answered_values reduced_view",
         records="Event FrameRecord Ledger SCHEMA STATUSES Source Status Study",
     )
 
 __all__ = [
     "SCHEMA",
     "STATUSES",
+    "ColourBar",
     "Columns",
     "Event",
     "FrameRecord",
@@ -33,9 +38,11 @@ __all__ = [
     "Source",
     "Status",
     "Study",
+    "answered_values",
     "choose_frames",
     "columns",
     "count_frames",
     "describe_source",
     "list_frames",
+    "reduced_view",
 ]

@@ -17,8 +17,7 @@ from capsule_edge.benchmarks.plots import plot_scaling
 from capsule_edge.benchmarks.reference_exam import cut_recording
 from capsule_edge.runtime.errors import BackendError, InputError, ModelError, OutputError, UsageError
 from capsule_edge.runtime.inference import default_model, open_model
-from capsule_edge.runtime.recording import decode
-from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.recording import decode, scan
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from tiny_model import write_tiny_model
 
 from capsule_edge.benchmarks import reference_exam, stages
 from capsule_edge.runtime.errors import UsageError
-from capsule_edge.runtime.recording import decode
-from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.recording import decode, scan
 
 
 def test_the_stages_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

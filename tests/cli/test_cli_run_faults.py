@@ -14,7 +14,7 @@ from cli_calls import check_files, check_refused
 from thread_checks import threads_left
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime.reader import Reader
+from capsule_edge.runtime.reader import _Reading
 from capsule_edge.runtime.results.files import FILES
 from capsule_edge.runtime.results.journal import JOURNAL
 from capsule_edge.runtime.results.lock import lock_folder
@@ -198,16 +198,16 @@ def test_impossible_values_are_usage_errors(call, option: tuple[str, str], plain
 
 
 def test_control_c_leaves_nothing(call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = Reader._record
+    record = _Reading.record
     batches = []
 
-    def interrupted(self: Reader, *arguments: Any) -> None:
+    def interrupted(self: _Reading, *arguments: Any) -> None:
         record(self, *arguments)
         batches.append(1)
         if len(batches) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Reader, "_record", interrupted)
+    monkeypatch.setattr(_Reading, "record", interrupted)
     called = call("run", exam, exam.with_name("other.mp4"), "--model", red_model, "--out", "all")
     assert called.code == 130
     assert "interrupted" in called.err
@@ -242,7 +242,7 @@ def test_a_fault_of_ours_is_one_line_and_a_traceback_only_on_request(
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError("of two\nlines")
 
-    monkeypatch.setattr(Reader, "_record", fail)
+    monkeypatch.setattr(_Reading, "record", fail)
     check_refused(call("run", exam, "--model", red_model), 1, "ZeroDivisionError: of two lines")
     called = call("run", exam, "--model", red_model, "--json")
     assert called.json["error"]["code"] == "internal"

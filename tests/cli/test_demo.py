@@ -18,7 +18,8 @@ from capsule_edge.runtime import CapsuleEdgeError, Reader, phantom
 from capsule_edge.runtime.inference import INSTALLED
 from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
 from capsule_edge.runtime.phantom.recording import PlantedLesion
-from capsule_edge.runtime.recording.container import scan
+from capsule_edge.runtime.reader import _Reading
+from capsule_edge.runtime.recording import scan
 from capsule_edge.runtime.results.files import FILES
 
 
@@ -142,7 +143,7 @@ def test_the_demo_with_another_model(short: None, tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [*arguments, "--overwrite", "--json"], catch_exceptions=False)
     (planted,) = json.loads(result.stdout)["planted"]
     assert (planted["label"], planted["start_s"], planted["end_s"]) == ("bleeding", 5.0, 15.0)
-    assert len(scan(out / "phantom.mp4").samples) == 40
+    assert len(scan(out / "phantom.mp4").packets) == 40
     assert not list(out.glob(".phantom*"))
 
 
@@ -150,7 +151,7 @@ def test_the_demo_with_another_model(short: None, tmp_path: Path) -> None:
 def test_a_demo_that_is_interrupted_leaves_nothing(
     after: int, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, batches = Reader._record, iter(range(99))
+    record, batches = _Reading.record, iter(range(99))
 
     def fail(*arguments: Any) -> None:
         if next(batches) == after:
@@ -158,7 +159,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing(
         record(*arguments)
 
     model = write_red_model(tmp_path / "red.onnx")
-    monkeypatch.setattr(Reader, "_record", fail)
+    monkeypatch.setattr(_Reading, "record", fail)
     result = CliRunner().invoke(command, ["--demo", "--model", str(model), "--out", str(tmp_path / "out")])
     assert result.exit_code != 0
     assert "--resume" not in str(result.exception) + result.output  # there is nothing to go on from

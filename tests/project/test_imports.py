@@ -124,9 +124,9 @@ def test_there_is_something_to_look_at(package: str) -> None:
         ("evaluation", "import capsule_edge.export.bundle"),
         ("train", "from capsule_edge.export.bundle import export_run"),
         ("cli", "import tensorflow"),
-        ("runtime.events", "from ..recording.gop import find_groups"),
+        ("runtime.events", "from ..recording.gop import find_gops"),
         ("runtime.events", "from ...evaluation import metrics"),
-        ("evaluation.audit", "from capsule_edge.runtime.recording.gop import find_groups"),
+        ("evaluation.audit", "from capsule_edge.runtime.recording.gop import find_gops"),
     ],
 )
 def test_an_import_the_other_way_would_be_seen(package: str, source: str) -> None:

@@ -19,14 +19,12 @@ from tiny_model import write_tiny_model
 
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
-from capsule_edge.runtime.events import illustrate
 from capsule_edge.runtime.inference import installed_models
-from capsule_edge.runtime.pipeline import Plan
+from capsule_edge.runtime.pipeline import Plan, illustrate
 from capsule_edge.runtime.preprocessing import FIELD_FRAMES, FieldOfView, batching, preprocess
-from capsule_edge.runtime.recording import decode, ffmpeg, gop
-from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.recording import decode, ffmpeg, gop, scan
 from capsule_edge.runtime.results import prepare_folder, write_study
-from capsule_edge.runtime.study import STATUSES, Study
+from capsule_edge.runtime.study import STATUSES, FrameTable, Study
 
 RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
 
@@ -191,14 +189,14 @@ def test_each_picture_is_decoded_once(
     taken: list[int] = []
     real = ffmpeg.send
 
-    def counted(*args: Any) -> ffmpeg.Step:
+    def counted(*args: Any) -> ffmpeg.PacketOutput:
         taken.append(args[2])
         return real(*args)
 
     monkeypatch.setattr(ffmpeg, "send", counted)
     monkeypatch.setattr(gop, "send", counted)
     if not apart:
-        monkeypatch.setattr(gop, "find_groups", lambda container: [range(len(container.samples))])
+        monkeypatch.setattr(gop, "find_gops", lambda container: [range(len(container.packets))])
     assert red.read(healthy).events == []
     assert sorted(taken) == list(range(90))
     taken.clear()
@@ -349,10 +347,10 @@ def test_an_error_while_decoding_reaches_the_caller(
 def test_an_error_while_inferring_ends_the_decoding(
     red: Reader, exam: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_args: object) -> None:
+    def fail(*_args: object, **_options: object) -> None:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(red, "_record", fail)
+    monkeypatch.setattr(FrameTable, "settle", fail)
     with pytest.raises(RuntimeError, match="no memory"):
         red.read(exam)
     assert no_thread_left()

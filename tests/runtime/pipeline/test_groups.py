@@ -19,8 +19,7 @@ from tiny_model import tiny_spec
 from capsule_edge.runtime.inference.backend import Answer
 from capsule_edge.runtime.pipeline import Plan, answer_frames, pipeline
 from capsule_edge.runtime.preprocessing import FieldOfView
-from capsule_edge.runtime.recording import Container, decode, decoder, ffmpeg, find_groups, gop
-from capsule_edge.runtime.recording.container import scan
+from capsule_edge.runtime.recording import Container, decode, decoder, ffmpeg, find_gops, gop, scan
 
 RECORDING = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings" / "bca26705313a4644.mp4"
 KINDS: dict[str, dict[str, Any]] = {
@@ -81,10 +80,10 @@ def told(
                 one.index,
                 one.detail,
                 one.duplicate_of,
-                None if one.row is None else answered.probabilities[one.row].tolist(),
+                None if row is None else answered.probabilities[row].tolist(),
             )
             for answered in answers
-            for one in answered.frames
+            for one, row in zip(answered.frames, answered.rows, strict=True)
         ]
 
 
@@ -95,7 +94,7 @@ def account(container: Container, lanes: int) -> list[tuple[Any, ...]]:
 
 def by_one_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first packet to the last."""
-    monkeypatch.setattr(gop._Units, "of", lambda *_: None)
+    monkeypatch.setattr(gop._NalUnits, "of", lambda *_: None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,7 +104,7 @@ def test_answers_are_those_of_one_decoder(
 ) -> None:
     monkeypatch.setattr(gop, "_LONGEST", longest)
     container = scan(damage.encode(tmp_path / kind, gop=24 if longest == 20 else 12, **KINDS[kind]))
-    assert len(find_groups(container)) > 1
+    assert len(find_gops(container)) > 1
     in_order = []
     monkeypatch.setattr(
         decoder, "decode_packets", lambda *a, **k: in_order.append(1) or ffmpeg.decode_packets(*a, **k)
@@ -147,7 +146,7 @@ def test_what_is_not_wanted_is_not_read_on(tmp_path: Path, monkeypatch: pytest.M
     """Behind the last wanted frame begins a group that could not be decoded by itself."""
     container = scan(damage.encode(tmp_path / "h264.mp4", gop=12))
     monkeypatch.setattr(gop, "_LONGEST", 12)
-    monkeypatch.setattr(gop, "find_groups", lambda _: [range(12), range(12, 60)])
+    monkeypatch.setattr(gop, "find_gops", lambda _: [range(12), range(12, 60)])
     monkeypatch.setattr(decoder, "decode", lambda *_, **__: pytest.fail("read in order"))
     assert [index for index, *_ in told(container, 2, wanted=range(12))] == list(range(12))
 
@@ -193,10 +192,10 @@ def test_what_gives_no_assurance_is_one_group_or_doubted(kind: str, tmp_path: Pa
     if kind == "open_gop.mp4":
         # Leading pictures are shown before the key frame behind which they are stored.
         shown = {sample: place for place, sample in enumerate(container.order)}
-        for group in find_groups(container)[1:]:
+        for group in find_gops(container)[1:]:
             assert all(shown[at] > shown[group.start] for at in group if at != group.start)
     else:
-        assert find_groups(container) == [range(len(container.samples))]
+        assert find_gops(container) == [range(len(container.packets))]
     assert account(container, 3) == [(index, "") for index in range(60)]
 
 
@@ -228,7 +227,7 @@ def test_damage_is_told_as_by_one_decoder(kind: str, tmp_path: Path, monkeypatch
 @pytest.mark.skipif(not RECORDING.exists(), reason="CAPSULE_EDGE_DATA does not name the shared data")
 def test_a_real_recording_is_read_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     container = scan(RECORDING)
-    assert len(find_groups(container)) > 20
+    assert len(find_gops(container)) > 20
     found = [told(container, lanes) for lanes in (1, 3)]
     by_one_decoder(monkeypatch)
     assert found == [told(container, 1)] * 2
@@ -265,7 +264,7 @@ def test_what_has_begun_is_closed_before_the_file(tmp_path: Path, monkeypatch: p
     begun: set[int] = set()
     told: list[set[int]] = []
 
-    def decode_watched(container: Container, group: range, *rest: Any) -> Iterator[ffmpeg.Step]:
+    def decode_watched(container: Container, group: range, *rest: Any) -> Iterator[ffmpeg.PacketOutput]:
         begun.add(group.start)
         try:
             yield from decode_group(container, group, *rest)

@@ -17,10 +17,9 @@ from red_model import HEIGHT, WIDTH, view, write_exam, write_red_model
 from capsule_edge.benchmarks import redundancy
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError, UsageError
-from capsule_edge.runtime.preprocessing import THRESHOLD, FieldOfView, Sighted, mark_duplicates, measure
+from capsule_edge.runtime.preprocessing import THRESHOLD, FieldOfView, mark_duplicates, measure
 from capsule_edge.runtime.preprocessing.near_duplicates import EVERY, SIDE
-from capsule_edge.runtime.recording import find_groups
-from capsule_edge.runtime.recording.container import scan
+from capsule_edge.runtime.recording import Frame, find_gops, scan
 from capsule_edge.runtime.results import Journal, prepare_folder, write_study
 
 
@@ -50,7 +49,7 @@ def still(path: Path, runs: list[tuple[int, bool, int]]) -> Path:
 def beginnings(path: Path) -> set[int]:
     """Frames with which something begins that knows nothing of what was before: groups, and every 64th."""
     container = scan(path)
-    return {group.start for group in find_groups(container)} | set(range(0, container.present, EVERY))
+    return {group.start for group in find_gops(container)} | set(range(0, container.present, EVERY))
 
 
 def test_a_still_stretch_is_answered_once(red: Reader, tmp_path: Path) -> None:
@@ -126,10 +125,8 @@ def test_the_measure_works_in_every_layout(layout: str) -> None:
 
 def test_the_difference_is_from_the_last_that_passed() -> None:
     """A slow drift is not followed for ever: it passes once it has gone far enough."""
-    frames = (
-        (Sighted(index, np.full((64, 64, 3), 100 + index // 4, np.uint8)), None) for index in range(EVERY)
-    )
-    passed = [one.index for one, _ in mark_duplicates(frames, 2.5) if one.duplicate_of is None]
+    frames = (Frame(index, np.full((64, 64, 3), 100 + index // 4, np.uint8)) for index in range(EVERY))
+    passed = [frame.index for frame in mark_duplicates(frames, 2.5) if frame.duplicate_of is None]
     assert passed == [0, 12, 24, 36, 48, 60]
 
 

@@ -14,7 +14,7 @@ from red_model import view, write_red_model
 from capsule_edge.evaluation.datasets import read_frame
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError, PackageError
-from capsule_edge.runtime.recording import scan, sight
+from capsule_edge.runtime.recording import read_frames, scan
 from capsule_edge.runtime.recording.image_series import scan_series
 from capsule_edge.runtime.study import Study
 
@@ -119,8 +119,8 @@ def test_a_folder_of_images_in_natural_order(red: Reader, tmp_path: Path, kind: 
 def test_lossless_pictures_are_as_they_were(tmp_path: Path) -> None:
     for path in (folder(tmp_path / "folder"), tiff(tmp_path / "pages.tif"), dicom(tmp_path / "raw.dcm")):
         container = scan(path)
-        for one in sight(container, range(12)):
-            np.testing.assert_array_equal(one.picture, FRAMES[one.index])
+        for one in read_frames(container, range(12)):
+            np.testing.assert_array_equal(one.image, FRAMES[one.index])
 
 
 def test_a_tiff_of_several_pages(red: Reader, tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_dicom_frame_time_of_nothing_is_playback(tmp_path: Path, time: str) -> N
 
 def test_grey_dicom_has_no_colour(tmp_path: Path) -> None:
     container = scan(dicom(tmp_path / "grey.dcm", photometric="MONOCHROME2"))
-    (one,) = sight(container, [5])
-    assert (one.picture == FRAMES[5][:, :, :1]).all()
+    (one,) = read_frames(container, [5])
+    assert (one.image == FRAMES[5][:, :, :1]).all()
 
 
 def test_damage_stays_in_its_picture(red: Reader, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -211,10 +211,10 @@ def test_a_cut_tiff_is_read_as_far_as_its_pages_go(red: Reader, tmp_path: Path) 
     ledger = red.read(path).ledger
     assert ledger.truncated
     assert not ledger.whole
-    pictures = list(sight(container, range(container.present)))
+    pictures = list(read_frames(container, range(container.present)))
     assert len(pictures) == container.present
     for one in pictures[:-1]:
-        np.testing.assert_array_equal(one.picture, FRAMES[one.index])
+        np.testing.assert_array_equal(one.image, FRAMES[one.index])
 
 
 def test_a_tiff_that_ends_within_a_directory_is_cut(tmp_path: Path) -> None:

@@ -15,11 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.recording import container, decode
-from capsule_edge.runtime.recording.container import scan
+from capsule_edge.runtime.recording import container, decode, scan
 from capsule_edge.runtime.recording.ffmpeg import open_recording, picture_packets
 from capsule_edge.runtime.recording.mp4_tables import read_tables
-from capsule_edge.runtime.recording.packets import NO_STAMP, REORDER, Sample, Samples, present
+from capsule_edge.runtime.recording.packets import NO_STAMP, REORDER, PacketInfo, PacketTable, present
 
 DATA = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings"
 PLAIN: dict[str, dict[str, Any]] = {
@@ -40,15 +39,15 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
-def by_tables(path: Path) -> Samples | None:
+def by_tables(path: Path) -> PacketTable | None:
     with open_recording(path) as (_, stream):
         return read_tables(path, stream, path.stat().st_size)
 
 
-def by_packets(path: Path) -> list[Sample]:
+def by_packets(path: Path) -> list[PacketInfo]:
     with open_recording(path) as (source, stream):
         return [
-            Sample(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
+            PacketInfo(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
             for each in picture_packets(source, stream)
         ]
 
@@ -132,7 +131,7 @@ def test_a_damaged_index_says_the_same_either_way(made, tmp_path: Path, data: st
                 continue
         values = {name: getattr(one, name) for name in one.__dataclass_fields__ if name != "samples"}
         # On the walk FFmpeg also looks into the packets for what is a key frame. A start needs the decoder's word too.
-        found.append((values, [replace(sample, key=False) for sample in one.samples]))
+        found.append((values, [replace(sample, key=False) for sample in one.packets]))
     assert found[0] == found[1]
     assert not sound or sound[0] <= sound[1]
 
@@ -145,9 +144,10 @@ def test_the_order_of_plain_stamps_is_that_of_the_queue(monkeypatch: pytest.Monk
             pts = (np.arange(150) * 10 + draw.integers(0, 10 * width, 150)) // 7
             out = draw.random(150) < 0.1
             rows = [
-                Sample(int(at), None, 1, True, False, bool(gone)) for at, gone in zip(pts, out, strict=True)
+                PacketInfo(int(at), None, 1, True, False, bool(gone))
+                for at, gone in zip(pts, out, strict=True)
             ]
-            samples = Samples.of(rows)
+            samples = PacketTable.of(rows)
             quick = present(samples, None)
             with monkeypatch.context() as patch:
                 patch.setattr("capsule_edge.runtime.recording.packets._present_plainly", lambda _: None)
@@ -159,15 +159,15 @@ def test_the_order_of_plain_stamps_is_that_of_the_queue(monkeypatch: pytest.Monk
 
 def test_samples_give_back_what_they_are_made_of() -> None:
     rows = [
-        Sample(None, None, 1, True, False, False),
-        Sample(5, None, 2, False, True, False),
-        Sample(-3, -7, 1 << 40, False, False, True),
+        PacketInfo(None, None, 1, True, False, False),
+        PacketInfo(5, None, 2, False, True, False),
+        PacketInfo(-3, -7, 1 << 40, False, False, True),
     ]
-    samples = Samples.of(rows)
+    samples = PacketTable.of(rows)
     assert list(samples) == rows
     assert samples[-1] == rows[-1]
     assert samples[:2] == rows[:2]
     assert samples.pts[0] == NO_STAMP
-    assert len(Samples.of([])) == 0
+    assert len(PacketTable.of([])) == 0
     with pytest.raises(IndexError):
         samples[3]

@@ -12,8 +12,8 @@ import pytest
 from red_model import write_red_model
 
 from capsule_edge.runtime import InputError, Reader
-from capsule_edge.runtime.preprocessing import Sighted, measure
-from capsule_edge.runtime.recording import fetch, scan, sight
+from capsule_edge.runtime.preprocessing import measure
+from capsule_edge.runtime.recording import Frame, fetch, read_frames, scan
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 40
 # The matrix a b c d: a pixel (x, y) is shown at (a x + c y, b x + d y). And the same with numpy.
@@ -63,7 +63,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pictures(path: Path) -> list[np.ndarray]:
     container = scan(path)
-    found = [one.rgb() for one in sight(container, range(container.present))]
+    found = [one.rgb() for one in read_frames(container, range(container.present))]
     assert all(rgb is not None for rgb in found)
     return [rgb for rgb in found if rgb is not None]
 
@@ -93,10 +93,10 @@ def test_pictures_are_upright(turn: str, container: str, plain: Path, tmp_path: 
 def test_the_gate_looks_at_the_upright_picture(turn: str, plain: Path, tmp_path: Path) -> None:
     matrix, as_numpy = TURNS[turn]
     path = turned(plain, tmp_path / "turned.mp4", matrix)
-    stored, upright = (next(iter(sight(scan(p), range(1)))) for p in (plain, path))
-    assert stored.picture is not None
-    assert upright.picture is not None
-    one, other = measure(upright.picture, None), as_numpy(measure(stored.picture, None))
+    stored, upright = (next(iter(read_frames(scan(p), range(1)))) for p in (plain, path))
+    assert stored.image is not None
+    assert upright.image is not None
+    one, other = measure(upright.image, None), as_numpy(measure(stored.image, None))
     # Of a tall picture every other row is measured, of a wide one too: at an edge that is another row.
     assert np.mean(np.abs(one.astype(int) - other)) < 3
 
@@ -131,4 +131,4 @@ def test_what_is_to_be_shown_askew_is_one_clear_line(plain: Path, tmp_path: Path
 
 def test_frames_of_ones_own_stand_as_they_are() -> None:
     frame = np.zeros((4, 6, 3), np.uint8)
-    assert Sighted(0, frame).shape == (4, 6)
+    assert Frame(0, frame).shape == (4, 6)

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from video_samples import KINDS, RECORDINGS, details, read, recording
 
-from capsule_edge.runtime.recording import decode, decoder
-from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.recording import decode, decoder, scan
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -133,11 +132,11 @@ def test_edited_out_frames_are_no_container_frames(made, tmp_path: Path) -> None
 def test_damage_in_an_edited_out_frame_reaches_the_shown_ones(made, tmp_path: Path) -> None:
     path = edit(made("h264.mp4"), tmp_path / "edited.mp4", 17)
     container = scan(path)
-    first_key = next(i for i, sample in enumerate(container.samples) if sample.key)
-    assert container.samples[first_key].edited_out
+    first_key = next(i for i, sample in enumerate(container.packets) if sample.key)
+    assert container.packets[first_key].edited_out
     _, pictures = read(damage.blank(path, tmp_path / "spoilt.mp4", first_key))
     second_key = container.order.index(
-        next(i for i, s in enumerate(container.samples) if s.key and i > first_key)
+        next(i for i, s in enumerate(container.packets) if s.key and i > first_key)
     )
     assert set(details(pictures)[:second_key]) == {"depends_on_damaged"}
     assert set(details(pictures)[second_key:]) == {""}

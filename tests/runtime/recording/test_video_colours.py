@@ -11,7 +11,7 @@ import pytest
 from video_samples import read
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.recording.decoder import to_rgb
+from capsule_edge.runtime.recording import to_rgb
 
 # Y, U, V of 8 bits, limited range: black, white, mid grey, mucosa, blood, a blue dye, a bright highlight.
 PATCHES = [

@@ -19,10 +19,9 @@ from live_servers import Clock, live, server
 from video_samples import KINDS, details, expected_details, read, recording
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.recording import Container, decode, ffmpeg, gop
-from capsule_edge.runtime.recording import decoder as video
-from capsule_edge.runtime.recording.decoder import Picture, apart, scan
-from capsule_edge.runtime.recording.packets import Samples
+from capsule_edge.runtime.recording import Container, Frame, decode, decoder, ffmpeg, gop, scan
+from capsule_edge.runtime.recording.decoder import decode_closed_gops
+from capsule_edge.runtime.recording.packets import PacketTable
 from capsule_edge.runtime.recording.truncation import avi_is_cut, matroska_is_cut, read_boxes
 
 
@@ -87,13 +86,13 @@ def only_logged(kind: str, folder: Path) -> Iterator[tuple[Path, set[int], set[i
             yield path, lines, reported
 
 
-def until_it_shows(container: Container) -> Iterator[Picture]:
+def until_it_shows(container: Container) -> Iterator[Frame]:
     """What groups give by themselves, up to where one is not whole."""
-    with apart(container) as parts:
+    with decode_closed_gops(container) as parts:
         try:
             for _, stretch in parts:
                 yield from stretch
-        except gop.NotApartError:
+        except gop.ClosedGopError:
             return
     raise AssertionError("nothing was noticed")
 
@@ -124,7 +123,7 @@ def test_a_network_source_is_listened_to_as_a_file_is(kind: str, tmp_path: Path)
         container, pictures = read(path)
         lacking, broken = [], False
         for picture, index in zip(pictures, container.order, strict=True):
-            broken = picture.detail == "damaged" or (broken and not container.samples[index].key)
+            broken = picture.detail == "damaged" or (broken and not container.packets[index].key)
             lacking.append(broken)
         data = damage.remux(path, tmp_path / "first.mp4", movflags="faststart").read_bytes()
         with server(lambda _turn, data=data: ("video/mp4", data), length=True) as address:
@@ -147,7 +146,7 @@ def test_each_decoder_has_one_thread(made, monkeypatch) -> None:
     monkeypatch.setattr(gop, "_SHORTEST", 1)
     container = scan(made("h264.mp4"))
     assert len(list(decode(container))) == 60
-    with apart(container) as parts:
+    with decode_closed_gops(container) as parts:
         stretches = [stretch for _, stretch in parts]
         # All begun before one has ended, so each has a decoder.
         assert [next(stretch).index for stretch in stretches] == [0, 12, 24, 36, 48]
@@ -167,8 +166,8 @@ def test_one_damaged_picture_spoils_all_up_to_the_next_key_frame(
     damaged = {container.order[p.index] for p in pictures if p.detail == "damaged"}
     assert picture in damaged
     assert details(pictures) == expected_details(container, damaged)
-    keys = [i for i, sample in enumerate(container.samples) if sample.key]
-    spoilt_until = min((key for key in keys if key > picture), default=len(container.samples))
+    keys = [i for i, sample in enumerate(container.packets) if sample.key]
+    spoilt_until = min((key for key in keys if key > picture), default=len(container.packets))
     corrupt = {container.order[p.index] for p in pictures if p.status == "corrupt"}
     assert set(range(picture, spoilt_until)) <= corrupt
     # And no picture that is called sound differs from the undamaged recording's.
@@ -178,7 +177,7 @@ def test_one_damaged_picture_spoils_all_up_to_the_next_key_frame(
 
 def test_leading_pictures_behind_a_damaged_stretch_are_corrupt(made, tmp_path: Path) -> None:
     container = scan(made("open_gop.mp4"))
-    keys = [i for i, sample in enumerate(container.samples) if sample.key]
+    keys = [i for i, sample in enumerate(container.packets) if sample.key]
     rank = {index: place for place, index in enumerate(container.order)}
     leading = [i for i in range(keys[1] + 1, keys[2]) if rank[i] < rank[keys[1]]]
     assert leading, "the encoder made no open group of pictures"
@@ -201,7 +200,7 @@ def test_bits_left_over_behind_a_slice_are_damage(tmp_path: Path) -> None:
 def test_a_picture_refreshed_in_strips_is_no_new_start(tmp_path: Path) -> None:
     options = {"x264-params": "intra-refresh=1:bframes=0"}
     source = damage.encode(tmp_path / "strips.mp4", options=options)
-    assert sum(sample.key for sample in scan(source).samples) > 1
+    assert sum(sample.key for sample in scan(source).packets) > 1
     _, pictures = read(damage.blank(source, tmp_path / "spoilt.mp4", 3))
     assert {p.status for p in pictures[:3]} == {"ok"}
     assert {p.status for p in pictures[3:]} == {"corrupt"}
@@ -215,11 +214,11 @@ def test_a_start_needs_a_whole_packet_that_the_container_calls_a_key(
     change: dict[str, bool], detail: str, made
 ) -> None:
     container = scan(made("h264.mp4"))
-    second = next(i for i, sample in enumerate(container.samples) if sample.key and i)
-    samples = list(container.samples)
+    second = next(i for i, sample in enumerate(container.packets) if sample.key and i)
+    samples = list(container.packets)
     samples[second] = replace(samples[second], **change)
-    chain = video._Chain(
-        video._Marks(replace(container, samples=Samples.of(samples))),
+    chain = decoder._Chain(
+        decoder._Marks(replace(container, samples=PacketTable.of(samples))),
         [container.order.index(at) for at in range(len(samples))],
     )
     assert chain.judge(0, False, True) == "damaged"
@@ -306,7 +305,7 @@ def test_a_cut_recording_is_read_as_far_as_it_goes(kind: str, share: float, made
     assert {container.order[p.index] for p in pictures if p.status == "corrupt"} <= {container.present - 1}
     if kind == "h264.mp4":
         assert "damaged" in details(pictures)
-    original = {sample.pts: index for index, sample in enumerate(scan(source).samples)}
+    original = {sample.pts: index for index, sample in enumerate(scan(source).packets)}
     whole = {p.pts: p for p in decode(scan(source))}
     assert all(p.pts in original for p in pictures)
     assert all((p.rgb() == whole[p.pts].rgb()).all() for p in pictures if p.status == "ok")

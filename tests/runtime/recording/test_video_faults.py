@@ -13,8 +13,7 @@ import pytest
 from video_samples import details, read
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.recording import decode
-from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.recording import decode, scan
 
 
 def spoil(name: str, made, folder: Path) -> Path:

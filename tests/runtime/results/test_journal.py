@@ -16,7 +16,7 @@ import pytest
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.preprocessing import FieldOfView
 from capsule_edge.runtime.results import Journal, open_run
-from capsule_edge.runtime.results.journal import JOURNAL, Answers
+from capsule_edge.runtime.results.journal import JOURNAL, JournalEntries
 from capsule_edge.runtime.results.lock import LOCK
 from capsule_edge.runtime.study import FrameRecord
 
@@ -32,7 +32,7 @@ IDENTITY = {"recording": "a" * 64, "options": {"every": 1, "end_s": None}}
 BOX = FieldOfView(3, 4, 120, 118)
 
 
-def answers(first: int, after: int) -> Answers:
+def answers(first: int, after: int) -> JournalEntries:
     """Frames ``[first, after)`` of a made-up run, each always the same."""
     records, colours = [], []
     for record in RECORDS[first:after]:
@@ -45,10 +45,10 @@ def answers(first: int, after: int) -> Answers:
         twin = record.index - 1 if record.index % 7 == 5 else None
         status = "classified" if twin is None else "duplicate"
         records.append(replace(record, status=status, duplicate_of=twin, probabilities=values))  # type: ignore[arg-type]
-    return Answers(records, np.array(colours), BOX)
+    return JournalEntries(records, np.array(colours), BOX)
 
 
-def begin(folder: Path, identity: dict = IDENTITY) -> tuple[Journal, Answers | None]:
+def begin(folder: Path, identity: dict = IDENTITY) -> tuple[Journal, JournalEntries | None]:
     journal = Journal(folder)
     return journal, journal.begin(identity, labels=LABELS, records=RECORDS)
 
@@ -65,7 +65,7 @@ def written(tmp_path: Path) -> Path:
     return tmp_path / JOURNAL
 
 
-def check(found: Answers | None, *, after: int) -> None:
+def check(found: JournalEntries | None, *, after: int) -> None:
     """All before the last classified frame of ``after``, to the bit."""
     all_of_it = [answers(first, first + 16) for first in range(0, 64, 16)]
     records = [record for part in all_of_it for record in part.records][:after]

@@ -11,8 +11,7 @@ import pytest
 from live_servers import Clock, live, range_server, server
 from red_model import write_exam
 
-from capsule_edge.runtime.recording import decode
-from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.recording import decode, scan
 
 
 def muxed(folder: Path, kind: str) -> bytes:

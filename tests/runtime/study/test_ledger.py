@@ -19,8 +19,7 @@ from tiny_model import write_tiny_model
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.pipeline import Plan
-from capsule_edge.runtime.recording import Container, gop
-from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.recording import Container, gop, scan
 from capsule_edge.runtime.study import STATUSES, Study
 
 KINDS = {
@@ -112,7 +111,7 @@ def behind_damage(container: Container, study: Study) -> list[int]:
         return []
     place_of = {sample: place for place, sample in enumerate(container.order)}
     behind, broken, leading_before = [], False, -1
-    for at, sample in enumerate(container.samples):
+    for at, sample in enumerate(container.packets):
         place = place_of.get(at, -1)
         if place >= 0 and study.frames[place].detail == "damaged":
             broken = True

@@ -1,40 +1,34 @@
-"""Frames become events: smooth each finding's probability over capture time, then threshold with hysteresis.
+"""The rules by which answers become events: smooth over capture time, threshold with hysteresis, merge.
 
-A capsule takes 2 to 6 pictures a second and its export plays them at 25 to 30, so what counts as "near" is
-decided in capture time, while everything that leaves this module is container time: the position that a
-player shows.
+A capsule takes 2 to 6 frames a second and its export plays them at 25 to 30. So what counts as "near" is decided in
+capture time. Everything that leaves this module is container time: the position that a player shows.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ..inference import EventParameters, Label, ModelSpec, Role
+from ..inference import EventParameters, Label
+from ..recording import TimeKind
 from ..study import Event, FrameRecord, columns
 
 __all__ = [
     "SLACK_S",
     "Timeline",
     "capture_scale",
-    "find_events",
     "find_runs",
-    "is_answered",
     "mean_over",
     "median_frame_distance",
     "merge_alike",
     "merge_near",
     "smooth",
-    "time_kind",
     "vote_reach_s",
 ]
 
-TimeKind = Literal["capture", "playback"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
@@ -59,11 +53,6 @@ def median_frame_distance(frames: Sequence[FrameRecord]) -> float | None:
     return float(np.median(np.diff(times))) if len(times) > 1 else None
 
 
-def time_kind(frame_distance_s: float | None) -> TimeKind:
-    """Whether a file keeps the capsule's timing: capsules record 2 to 6 frames a second, exports play at 25 to 30."""
-    return "capture" if frame_distance_s is not None and frame_distance_s >= 0.1 else "playback"
-
-
 def capture_scale(
     events: EventParameters,
     *,
@@ -80,72 +69,6 @@ def capture_scale(
     if not median_distance_s or (time_kind == "capture" and capture_fps is None):
         return 1.0
     return 1.0 / (median_distance_s * (capture_fps or events.assumed_capture_fps))
-
-
-def find_events(
-    frames: Sequence[FrameRecord],
-    spec: ModelSpec,
-    *,
-    median_distance_s: float | None,
-    time_kind: TimeKind,
-    capture_fps: float | None = None,
-    role: Role = "finding",
-) -> list[Event]:
-    """Events of every label with that role and an operating point, by start and then label.
-
-    For each label: the mean over ``smoothing_s`` opens an event at the label's threshold and ends it below
-    ``release`` of that; runs of fewer than ``min_frames`` frames are dropped; what remains is merged over
-    gaps of at most ``max_gap_s``, and over gaps of at most ``merge_s`` where both sides look alike to the
-    model. Frames further apart than ``max_gap_s`` never share an event. Frames without an answer (corrupt,
-    skipped, ...) take no part: they neither vote nor end an event.
-
-    Args:
-        frames: in presentation order; ``probabilities`` float32 (labels,) or None.
-        median_distance_s: seconds of container time between frames, None where unknown.
-        capture_fps: frames a second at which the capsule recorded, None where unknown.
-        role: of the labels that are looked at; ``landmark`` serves ``landmarks``.
-    """
-    every = columns(frames)
-    used = every.answered
-    if not used.any():
-        return []
-    rule = spec.events
-    timeline = Timeline(
-        indices=every.indices[used],
-        times_s=every.times_s[used],
-        probabilities=every.probabilities[used].astype(np.float64),
-        every_s=every.times_s[every.timed],
-        scale=capture_scale(
-            rule, median_distance_s=median_distance_s, time_kind=time_kind, capture_fps=capture_fps
-        ),
-        median_distance_s=median_distance_s,
-    )
-    capture_s = timeline.times_s * timeline.scale
-    found: list[Event] = []
-    for column in spec.index_of(role):
-        label = spec.labels[column]
-        point = spec.operating_points.get(label.key)
-        if point is None:  # no threshold was measured, and none is invented here
-            continue
-        smoothed = smooth(
-            timeline.probabilities[:, column],
-            capture_s,
-            window_s=rule.smoothing_s,
-            max_gap_s=rule.max_gap_s,
-        )
-        runs = find_runs(smoothed, timeline.probabilities, capture_s, threshold=point.threshold, rule=rule)
-        found += [timeline.event(label, column, first, last, rule) for first, last in runs]
-    found.sort(key=lambda event: (event.start_s, event.label, event.start_index))
-    return [dataclasses.replace(event, id=number) for number, event in enumerate(found, start=1)]
-
-
-def is_answered(frame: FrameRecord) -> bool:
-    """Whether a frame has a say: a time and an answer of numbers."""
-    return (
-        frame.time_s is not None
-        and frame.probabilities is not None
-        and bool(np.isfinite(frame.probabilities).all())
-    )
 
 
 @dataclass(frozen=True)
