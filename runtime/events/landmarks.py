@@ -1,7 +1,7 @@
-"""Where in the gut: landmarks set by hand or seen by the model, transit times, and where each event lies.
+"""Locate events in the gut: landmarks set by hand or found by the model, and transit times.
 
-A landmark is the first picture of what follows it, as reading software has it (first gastric, first duodenal,
-first caecal image); ``end`` is where the examination stops. Times of marks are container time, transit times
+A landmark is the first image of the segment that follows it, as in other reading software (first gastric, first
+duodenal, first caecal image); ``end`` is where the examination stops. Times of marks are container time, transit times
 are capture time. What is not known is None: a segment is never guessed from silence.
 """
 
@@ -32,7 +32,7 @@ __all__ = [
     "parse_landmarks",
 ]
 
-# Name: what its time is. In the order in which a capsule meets them.
+# Name of each landmark and the meaning of its time, in the order in which a capsule passes them.
 LANDMARKS: Mapping[str, str] = {
     "stomach": "first picture of the stomach",
     "small-bowel": "first picture of the duodenum, the pylorus passed",
@@ -44,8 +44,8 @@ _SEGMENT_BEFORE: Mapping[str, Segment] = {
     "stomach": "oesophagus", "small-bowel": "stomach", "colon": "small-bowel", "end": "colon",
 }  # fmt: skip
 
-# Labels whose end is such a landmark, by the letters of their key: data sets spell them with and without
-# hyphens, British and American.
+# Model labels whose end is a landmark, by the letters of their key: data sets spell them with and without hyphens,
+# British and American.
 _PASSAGES: Mapping[str, str] = {
     "pylorus": "small-bowel",
     "ileocaecalvalve": "colon",
@@ -65,7 +65,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Position:
-    """Where an event's peak lies. ``share`` of the segment's transit, 0..1; None where an end of it is not known."""
+    """Where an event's peak lies: its segment, and the ``share`` of its transit, 0..1, None where an end is unknown."""
 
     event: int
     segment: Segment | None
@@ -74,10 +74,13 @@ class Position:
 
 @dataclass(frozen=True)
 class Stretch:
-    """What lies between two known landmarks, or before the first or behind the last of them.
+    """The part of a recording between two known landmarks, before the first, or after the last.
 
-    ``segment`` is None where a landmark between may have been passed unseen. ``after`` names the landmark at its
-    beginning. ``begin_s`` is None where its transit does not begin in the recording, ``end_s`` where it is open.
+    Attributes:
+        segment: None where a landmark in between may have been passed unseen.
+        after: name of the landmark at its beginning; None before the first.
+        end_s: container time of its end; None where it is open.
+        begin_s: container time of its beginning; None where its transit does not begin in the recording.
     """
 
     segment: Segment | None
@@ -88,10 +91,15 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Everything known of the way of the capsule.
+    """Everything that is known about the capsule's passage.
 
-    ``gastric_s`` runs from ``gastric_from``: the ``stomach`` mark, or the start of the recording where there
-    is none. ``transit_unknown`` says why a time that both marks would allow is None.
+    Attributes:
+        marks: the landmarks, in anatomical order.
+        gastric_s, small_bowel_s, colon_s: transit times, seconds of capture time; None where unknown.
+        gastric_from: where ``gastric_s`` starts: at the ``stomach`` mark, or at the start of the recording.
+        transit_unknown: why a transit time is None although both marks are there.
+        positions: of the study's events.
+        stretches: the parts of the recording between the marks.
     """
 
     marks: tuple[Mark, ...]
@@ -105,10 +113,14 @@ class Landmarks:
 
 
 def parse_landmarks(texts: Sequence[str], *, recordings: int = 1) -> dict[str, float]:
-    """``small-bowel=00:41:10`` and others as seconds by name; a time is ``[[HH:]MM:]SS[.fff]``.
+    """Return the landmarks given as ``NAME=TIME``, as seconds by name.
 
-    Raises ``UsageError`` for what is no such text, a name given twice, and for more than one of
-    ``recordings``: each has landmarks of its own.
+    Args:
+        texts: such as ``small-bowel=00:41:10``; a time is ``[[HH:]MM:]SS[.fff]``.
+        recordings: number of recordings that are read. Landmarks belong to one.
+
+    Raises:
+        UsageError: a text has another form, a name is given twice, or there are several recordings.
     """
     if texts and recordings > 1:
         raise UsageError(
@@ -136,9 +148,14 @@ def _parse(text: str) -> tuple[str, float]:
 
 
 def check_landmarks(marks: Mapping[str, float], *, last_s: float) -> dict[str, float]:
-    """Marks set by hand in anatomical order; ``last_s`` is where the recording ends.
+    """Return the landmarks set by hand in anatomical order.
 
-    Raises ``UsageError`` for an unknown name, a time outside the recording, and marks out of their order.
+    Args:
+        marks: seconds of container time by name.
+        last_s: end of the recording.
+
+    Raises:
+        UsageError: a name is unknown, a time lies outside the recording, or the marks are out of order.
     """
     for name, time_s in marks.items():
         if name not in LANDMARKS:
@@ -162,11 +179,11 @@ def check_landmarks(marks: Mapping[str, float], *, last_s: float) -> dict[str, f
 
 
 def locate_events(study: Study) -> Landmarks:
-    """Marks, transit times and positions of the study's events.
+    """Return the marks, the transit times and the positions of the study's events.
 
-    A mark set by hand stands before the model's. The model's is the end of the last event of its landmark
-    label: a capsule may see the pylorus many times before it passes. A model's mark that contradicts the
-    order of the others is left out.
+    A mark set by hand takes precedence over the model's. The model's mark is the end of the last event of its landmark
+    label, since a capsule may see the pylorus many times before it passes. A model's mark that contradicts the order of
+    the others is left out.
     """
     source = study.source
     marks = _marks(study)
@@ -245,7 +262,7 @@ def _stretches(at: Mapping[str, float]) -> tuple[Stretch, ...]:
         return ()
     first = names[0]
     before = _SEGMENT_BEFORE[first] if first in ("stomach", "small-bowel") else None
-    # As far as anybody said, the recording begins in the stomach; the way to it is no transit.
+    # Unless a mark says otherwise, the recording begins in the stomach. The way to the stomach is no transit.
     stretches = [Stretch(before, None, at[first], 0.0 if before == "stomach" else None)]
     for begin, end in pairwise([*names, None]):
         following = next(iter(list(LANDMARKS)[list(LANDMARKS).index(begin or "") + 1 :]), None)
@@ -253,7 +270,7 @@ def _stretches(at: Mapping[str, float]) -> tuple[Stretch, ...]:
             segment: Segment | None = "after-end"
         elif begin == "colon" or end == following:
             segment = _SEGMENT_BEFORE[following]
-        else:  # the landmark between may have been passed, nobody said when
+        else:  # the landmark in between may have been passed at an unknown time
             segment = None
         stretches.append(Stretch(segment, begin, None if end is None else at[end], at[begin or ""]))
     return tuple(stretches)

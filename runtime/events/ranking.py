@@ -1,4 +1,4 @@
-"""Which events to look at first, so that a finding of many events does not crowd out one of few."""
+"""Rank events, so that a label with many events does not crowd out a label with few."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from ..study import Event
 
 __all__ = ["FIRST", "rank_events", "strength"]
 
-# Events shown before the reader asks for the others: two rows of a wide screen, one page of print.
+# Number of events that are shown at first: two rows of a wide screen, one page of print.
 FIRST = 24
 
 
 def rank_events(events: Sequence[Event], *, most: int | None = None) -> list[Event]:
-    """The ``most`` events to look at first, or all, the most important before the others.
+    """Return the events in the order in which to look at them.
 
-    The places are dealt out: each label's strongest event (highest peak, then most frames, then earliest)
-    before any label's second, and so on. So each of n labels has a quota of ``most`` / n places, and what a
-    label does not use goes to the others. Nothing is dropped but by ``most``, and the caller says how many.
+    Each label's strongest event comes first (highest peak, then most frames, then earliest), then each label's second,
+    and so on. So each of n labels has ``most`` / n places, and the places that a label does not use go to the others.
+
+    Args:
+        events: of one recording.
+        most: return only this many; None returns all.
     """
     by_label: defaultdict[str, list[Event]] = defaultdict(list)
     for event in sorted(events, key=strength):
@@ -29,5 +32,5 @@ def rank_events(events: Sequence[Event], *, most: int | None = None) -> list[Eve
 
 
 def strength(event: Event) -> tuple[float, int, float, int]:
-    """What the events of one label are sorted by, the strongest first."""
+    """Return a sort key that puts the strongest event of a label first."""
     return (-event.peak_p, -event.frames, event.start_s, event.id)

@@ -41,13 +41,13 @@ SLACK_S = 1e-3
 # difference of running sums carries 1e-11. Neither may push a constant 0.7 below a threshold of 0.7.
 _DECIMALS = 6
 
-# Share of probability that the mean answers of two stretches have in common from which they count as the
-# same sight: 1 is equal, and two answers that agree on a label at .8 share at least .6 whatever the rest.
+# Two stretches look alike to the model when their mean answers share this much probability. 1 is equal; two answers
+# that agree on a label at .8 share at least .6, whatever the rest.
 _ALIKE = 0.8
 
 
 def median_frame_distance(frames: Sequence[FrameRecord]) -> float | None:
-    """Median distance between frames, seconds of container time; None with fewer than two times."""
+    """Return the median distance between frames, seconds of container time; None with fewer than two times."""
     every = columns(frames)
     times = every.times_s[every.timed]
     return float(np.median(np.diff(times))) if len(times) > 1 else None
@@ -60,11 +60,10 @@ def capture_scale(
     time_kind: TimeKind,
     capture_fps: float | None,
 ) -> float:
-    """Seconds of capture time in one second of container time.
+    """Return the seconds of capture time in one second of container time.
 
-    Container time is capture time for ``capture`` files unless ``capture_fps`` says otherwise. A ``playback``
-    file of unknown capture rate is taken at ``events.assumed_capture_fps``. Without a frame distance (one
-    frame) it is 1.
+    For ``capture`` files container time is capture time, unless ``capture_fps`` says otherwise. A ``playback`` file of
+    unknown capture rate is taken at ``events.assumed_capture_fps``. Without a frame distance (one frame) it is 1.
     """
     if not median_distance_s or (time_kind == "capture" and capture_fps is None):
         return 1.0
@@ -73,10 +72,15 @@ def capture_scale(
 
 @dataclass(frozen=True)
 class Timeline:
-    """The answered frames of a recording in order, and the times of all.
+    """The answered frames of a recording in order, and the times of all frames.
 
-    ``indices``, ``times_s`` (n,) and ``probabilities`` (n, labels) are of the answered frames; ``every_s`` are
-    seconds of container time of the frames of any status. One second of it is ``scale`` of capture time.
+    Attributes:
+        indices: of the answered frames, (n,).
+        times_s: of the answered frames, seconds of container time, (n,).
+        probabilities: of the answered frames, (n, labels).
+        every_s: times of the frames of any status, seconds of container time.
+        scale: seconds of capture time in one second of container time.
+        median_distance_s: median distance between frames, seconds of container time; None where unknown.
     """
 
     indices: npt.NDArray[np.int64]
@@ -87,7 +91,14 @@ class Timeline:
     median_distance_s: float | None
 
     def event(self, label: Label, column: int, first: int, last: int, rule: EventParameters) -> Event:
-        """The event of a label (its column) from position ``first`` to ``last``, inclusive; without an id."""
+        """Return the event of a label from position ``first`` to ``last``, inclusive; its ``id`` is 0.
+
+        Args:
+            label: of the event.
+            column: of the label.
+            first, last: positions among the answered frames.
+            rule: the model's event parameters.
+        """
         raw = self.probabilities[first : last + 1, column]
         peak = first + int(np.argmax(raw))
         return Event(
@@ -111,23 +122,29 @@ class Timeline:
 
 
 def smooth(values: Floats, capture_s: Floats, *, window_s: float, max_gap_s: float) -> Floats:
-    """Mean of the values within ``window_s`` centred on each frame, whatever the distances between frames.
+    """Return for each frame the mean of the values within a window centred on it.
 
-    ``capture_s`` rises. A frame further off than ``max_gap_s`` has no vote, however wide the window.
+    Args:
+        values: one per frame.
+        capture_s: ascending times of the frames, seconds of capture time.
+        window_s: width of the window.
+        max_gap_s: a frame further away has no vote, however wide the window.
     """
     total = np.concatenate(([0.0], np.cumsum(values)))
     return mean_over(total, capture_s, slice(None), vote_reach_s(window_s, max_gap_s))
 
 
 def vote_reach_s(window_s: float, max_gap_s: float) -> float:
-    """Seconds of capture time up to which a frame votes for another."""
+    """Return the distance in seconds of capture time up to which a frame votes for another."""
     return min(window_s / 2, max_gap_s) + SLACK_S
 
 
 def mean_over(total: Floats, capture_s: Floats, span: slice, reach_s: float) -> Floats:
-    """Mean of the values within ``reach_s`` of each frame of ``span``.
+    """Return the mean of the values within ``reach_s`` of each frame of ``span``.
 
-    ``total`` holds the sums of the values before each frame and of all, (n + 1,) or (n + 1, columns).
+    Args:
+        total: cumulative sums of the values, beginning with 0, (n + 1,) or (n + 1, columns).
+        capture_s: times of the n frames.
     """
     first = np.searchsorted(capture_s, capture_s[span] - reach_s, side="left")
     after = np.searchsorted(capture_s, capture_s[span] + reach_s, side="right")
@@ -184,10 +201,10 @@ def merge_near(
 def merge_alike(
     runs: Iterable[tuple[int, int]], probabilities: Floats, capture_s: Floats, rule: EventParameters
 ) -> Iterator[tuple[int, int]]:
-    """Runs of one label joined where they are near each other and the model's mean answers agree.
+    """Yield the runs of one label, joined where they are near each other and the model's mean answers agree.
 
-    Two sightings of one lesion, with the capsule turned away between them, are one event to a reader; a
-    second lesion of the same kind usually comes with other second thoughts of the model.
+    When the capsule turns away from a lesion and back, a reader sees one event. A second lesion of the same kind
+    usually differs in the probabilities of the other labels.
     """
     stretch = _stretches(capture_s, rule)
     pending: tuple[int, int] | None = None
@@ -209,14 +226,14 @@ def merge_alike(
 
 
 def _stretches(capture_s: Floats, rule: EventParameters) -> Indices:
-    """Number of the stretch of each frame; a new one begins behind a gap wider than ``max_gap_s``."""
+    """Return the number of each frame's stretch; a new stretch begins after a gap wider than ``max_gap_s``."""
     gap = np.diff(capture_s) > rule.max_gap_s + SLACK_S
     stretch: Indices = np.concatenate(([0], np.cumsum(gap)))
     return stretch
 
 
 def _end(last_s: float, every_s: Floats, max_gap_s: float, median_distance_s: float | None) -> float:
-    """Where an event stops: at the next frame of any status, or one usual distance on if that is too far."""
+    """Return the end of an event: the next frame of any status, or one median distance on if that is too far."""
     after = int(np.searchsorted(every_s, last_s, side="right"))
     if after < len(every_s) and every_s[after] - last_s <= max_gap_s:
         return float(every_s[after])

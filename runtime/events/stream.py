@@ -24,12 +24,12 @@ __all__ = ["EventStream", "find_events", "number_events"]
 
 Floats = npt.NDArray[np.float64]
 
-# Frames that nothing needs any more are let go so many at a time.
+# Drop frames that are no longer needed in blocks of this many.
 _ROWS = 1024
 
 
 class _Rows:
-    """An array that grows by rows and loses its first; ``filled`` is a view of what is in it."""
+    """A growing array of rows from which the first rows can be dropped; ``filled`` is a view of its rows."""
 
     def __init__(self, *shape: int, dtype: type = np.float64) -> None:
         self._array: npt.NDArray[Any] = np.empty((2 * _ROWS, *shape), dtype)
@@ -45,7 +45,7 @@ class _Rows:
         self._count = after
 
     def drop(self, count: int) -> None:
-        """The first ``count`` rows."""
+        """Drop the first ``count`` rows."""
         self._array[: self._count - count] = self._array[count : self._count].copy()
         self._count -= count
 
@@ -56,10 +56,15 @@ class _Rows:
 
 @dataclass
 class _Track:
-    """One label. Positions from ``begin`` on may still be part of an event that has not closed.
+    """The state of one label.
 
-    ``is_held``: they are one event up to the last position that is smoothed. ``cuts`` are the frames, by index, with
-    which an event may begin and those which may be the first behind one, in order.
+    Attributes:
+        label: of the events.
+        column: of the label.
+        threshold: its operating point.
+        begin: positions from here on may be part of an event that has not closed.
+        is_held: these positions are one event up to the last position that is smoothed.
+        cuts: frame indices, ascending, at which an event may begin or have ended.
     """
 
     label: Label
@@ -71,7 +76,7 @@ class _Track:
 
 
 class EventStream:
-    """Takes frames in presentation order, each once and when its status is settled."""
+    """Find events in frames that come in presentation order, each once, when its status is settled."""
 
     def __init__(
         self,
@@ -82,7 +87,7 @@ class EventStream:
         capture_fps: float | None = None,
         role: Role = "finding",
     ) -> None:
-        """``median_distance_s`` is that of all frames, seconds of container time; the rest as in ``find_events``."""
+        """Takes the arguments of ``find_events``; ``median_distance_s`` is that of all frames of the recording."""
         self._rule = rule = spec.events
         self._median_distance_s = median_distance_s
         self._scale = capture_scale(
@@ -105,11 +110,11 @@ class EventStream:
         self._totals.add(np.zeros((1, labels)))
 
     def add(self, frames: Sequence[FrameRecord]) -> list[Event]:
-        """Take the next frames; returns the events that have closed, by start and then label."""
+        """Take the next frames and return the events that have closed, sorted by start and then label."""
         return self.take(columns(frames))
 
     def take(self, frames: Columns) -> list[Event]:
-        """``add`` of frames as columns."""
+        """Take the next frames as columns; else as ``add``."""
         self._every.add(frames.times_s[frames.timed])
         used = frames.answered
         if not used.any():
@@ -120,24 +125,28 @@ class EventStream:
         self._times.add(times_s)
         self._capture.add(times_s * self._scale)
         self._probabilities.add(rows)
-        # In the order in which one sum over all frames would add them.
+        # Continue the sum in the order in which one sum over all frames would add.
         self._totals.add(np.cumsum(np.concatenate((self._totals.filled[-1:], rows)), axis=0)[1:])
         found = self._close(ended=False)
         self._let_go()
         return found
 
     def finish(self) -> list[Event]:
-        """No frame comes any more; returns the events that had not closed."""
+        """Return the events that had not closed. Call once, after the last frame."""
         return self._close(ended=True)
 
     def may_be_peaks(self, column: int, frames: Mapping[int, float]) -> dict[int, float]:
-        """Those of the frames that can be the peak of an event of this label that has not closed.
+        """Return the frames that may be the peak of an event of a label that has not closed.
 
-        ``frames`` are the label's probabilities by frame index, in order, of frames that were taken or are to come.
-        Of a stretch that no event divides only the highest can be, the first of them.
+        Of a stretch that no event divides, only the frame with the highest probability can be the peak, and of several
+        the first.
+
+        Args:
+            column: of the label.
+            frames: the label's probabilities by frame index, ascending, of frames that were taken or are to come.
         """
         indices = self._indices.filled
-        # Of a run that is too short so far is not known where it begins.
+        # The beginning of a run that is still too short is not known yet.
         loose = max(0, len(self._smoothed.filled) - self._rule.min_frames + 1)
         if loose >= len(indices):
             return dict(frames)
@@ -172,8 +181,7 @@ class EventStream:
         unbroken = not ended and bool((gaps_s <= self._rule.max_gap_s + SLACK_S).all())
         quiet = (fresh.max(axis=0, initial=-np.inf) < self._lows).tolist()
         held = ((fresh.min(axis=0, initial=np.inf) >= self._lows) & unbroken).tolist()
-        # A run of too few frames at the end may yet become an event, and up to there lies what a frame that
-        # is still to come could join.
+        # A run of too few frames at the end may still become an event, so a coming frame can join anything after it.
         edge = settled - 1 - self._rule.min_frames
         edge_s = np.inf if ended else float(capture_s[edge]) if edge >= 0 else -np.inf
         found = []
@@ -188,11 +196,11 @@ class EventStream:
         return sorted(found, key=_order)
 
     def _smooth(self, capture_s: Floats, ended: bool) -> int:
-        """Smooth the frames for which all votes are in; returns their number."""
+        """Smooth the frames whose votes are all in and return their number."""
         done = len(self._smoothed.filled)
         after = len(capture_s)
         if not ended and after:
-            # A frame as late as the last may follow it.
+            # A frame with the same time may follow the last.
             after = done + int(np.searchsorted(capture_s[done:] + self._reach_s, capture_s[-1], side="left"))
         if after > done:
             self._smoothed.add(mean_over(self._totals.filled, capture_s, slice(done, after), self._reach_s))
@@ -219,7 +227,7 @@ class EventStream:
             if place + 1 < len(runs):
                 follows_s = min(edge_s, float(capture_s[runs[place + 1][0]]))
             if follows_s - capture_s[last] > self._apart_s:
-                # Whether those before it join was decided by what has closed now.
+                # The runs before it are decided with it.
                 closed = place + 1
         if closed:
             track.begin = runs[closed - 1][1] + 1
@@ -235,7 +243,7 @@ class EventStream:
     def _divide(
         self, runs: Sequence[tuple[int, int]], timeline: Timeline, capture_s: Floats, settled: int
     ) -> list[int]:
-        # The last run may still grow, and what it then looks like decides whether it joins those before.
+        # The last run may still grow, and its final mean decides whether it joins the runs before.
         parts = [*self._alike(runs[:-1], timeline, capture_s), *runs[-1:]]
         cuts = [place for first, last in parts for place in (first, last + 1) if place < settled]
         return [int(index) for index in timeline.indices[cuts]]
@@ -248,7 +256,7 @@ class EventStream:
         return list(merge_alike(runs, timeline.probabilities, capture_s, self._rule))
 
     def _let_go(self) -> None:
-        """Drop the frames before all that may be part of an event, have a vote or say how far it is settled."""
+        """Drop the frames that can no longer be part of an event, vote, or bound what is settled."""
         settled = len(self._smoothed.filled)
         capture_s = self._capture.filled
         if settled < _ROWS:

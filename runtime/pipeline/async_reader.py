@@ -1,4 +1,4 @@
-"""The reader in an event loop: the work in a thread beside it, and a cancelled task leaves none behind."""
+"""Run the reader for an event loop: the work runs in a thread, and a cancelled task leaves no thread behind."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ U = TypeVar("U")
 
 
 class _Stopped(Exception):  # noqa: N818 - not a fault: the task was cancelled
-    """Leaves the work at the next place where it asks whether to go on."""
+    """Ends the work where it next asks whether to stop."""
 
 
 async def run(work: Callable[[Callable[[], bool]], T]) -> T:
-    """``work(cancel)`` in a thread; ``cancel`` is to be asked now and then whether to stop.
+    """Run ``work(cancel)`` in a thread and return its result.
 
-    When the task is cancelled, ``cancel`` raises, and the task ends when the thread has.
+    Args:
+        work: calls ``cancel()`` now and then. ``cancel`` raises once the task is cancelled, and the task ends when the
+            thread has ended.
     """
     stopping = threading.Event()
 
@@ -45,10 +47,14 @@ async def run(work: Callable[[Callable[[], bool]], T]) -> T:
 async def iterate(
     items: Iterable[T] | AsyncIterable[T], chain: Callable[[Iterable[T]], Generator[U]]
 ) -> AsyncGenerator[U]:
-    """What ``chain`` makes of the items, which may come from the loop, one step at a time in a thread.
+    """Yield what ``chain`` makes of the items, one step at a time in a thread.
 
-    When the task is cancelled or the generator closed, the chain is closed before it ends. A chain that waits for
-    an item of the loop is woken; one that waits for an item of its own ends when that has come.
+    When the task is cancelled or the generator is closed, the chain is closed first. A chain that waits for an item of
+    the event loop is woken; a chain that waits for an item of a plain iterable ends when that item has come.
+
+    Args:
+        items: may be asynchronous.
+        chain: a generator function over the items.
     """
     if isinstance(items, AsyncIterable):
         source = _Source(aiter(items))
@@ -72,14 +78,14 @@ def _nothing_to_wake() -> None:
 
 
 def _step(answers: Generator[U], nothing: list[U]) -> list[U]:
-    # A StopIteration cannot leave a thread's future.
+    # A future cannot hold a StopIteration.
     for answer in answers:
         return [answer]
     return nothing
 
 
 async def _finish(future: asyncio.Future[T], stop: Callable[[], None]) -> T:
-    """The future's result; when the task is cancelled, ``stop`` is called and the thread's end awaited."""
+    """Return the future's result. When the task is cancelled, call ``stop`` and wait until the thread has ended."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -88,12 +94,12 @@ async def _finish(future: asyncio.Future[T], stop: Callable[[], None]) -> T:
             with suppress(asyncio.CancelledError, Exception):
                 await asyncio.shield(future)
         if not future.cancelled():
-            future.exception()  # seen; what happened after the cancelling is nobody's
+            future.exception()  # marks it as retrieved: an error after the cancelling concerns nobody
         raise
 
 
 class _Source(Generic[T]):
-    """Items of an asynchronous iterator for a thread."""
+    """Bring the items of an asynchronous iterator to a thread."""
 
     def __init__(self, items: AsyncIterator[T]) -> None:
         self._items = items
@@ -104,7 +110,7 @@ class _Source(Generic[T]):
 
     def pull(self) -> Iterator[T]:
         while True:
-            # Together: an item asked for just after the stop would be waited for without end.
+            # Under the lock: an item requested just after the stop would be waited for without end.
             with self._asking:
                 if self._stopped:
                     return

@@ -1,4 +1,4 @@
-"""Gives memory that is free back to the system, which the C library does by itself only at the end of its heap."""
+"""Return free memory to the system. The C library does so by itself only at the end of its heap."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["give_back"]
 
 
 def give_back() -> None:
-    """Hand back the free pages between what is in use; nothing where the C library has no way (all but glibc).
+    """Return the free pages of the heap to the system. Does nothing with a C library other than glibc.
 
-    Pictures and packets of many sizes come and go in several threads while what is found stays: of a heap that used
-    90 MB, 120 more lay free and stayed resident. Takes some ms.
+    Images and packets of many sizes come and go in several threads while results stay. Of a heap that used 90 MB,
+    another 120 MB lay free and stayed resident. The call takes some ms.
     """
     trim = _find_trim()
     if trim is not None:

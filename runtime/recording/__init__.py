@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .colour import Planes, split, to_planes, to_rgb, views
     from .container import Container
     from .decoder import decode
-    from .ffmpeg import MOST_PIXELS, OPEN_OPTIONS, decode_heard, open_decoder
+    from .ffmpeg import MOST_PIXELS, OPEN_OPTIONS, decode_logged, open_decoder
     from .frame import Frame
     from .gop import ClosedGopError, find_gops, gop_numbers, gop_of
     from .image_integrity import picture_is_cut
@@ -28,7 +28,7 @@ else:
         colour="Planes split to_planes to_rgb views",
         container="Container",
         decoder="decode",
-        ffmpeg="MOST_PIXELS OPEN_OPTIONS decode_heard open_decoder",
+        ffmpeg="MOST_PIXELS OPEN_OPTIONS decode_logged open_decoder",
         frame="Frame",
         gop="ClosedGopError find_gops gop_numbers gop_of",
         image_integrity="picture_is_cut",
@@ -47,7 +47,7 @@ __all__ = [
     "TimeKind",
     "clock",
     "decode",
-    "decode_heard",
+    "decode_logged",
     "fetch",
     "find_gops",
     "gop_numbers",

@@ -1,7 +1,7 @@
-"""From a decoded picture to red, green and blue, the same on every processor.
+"""Convert decoded images to red, green and blue, with the same values on every processor.
 
-Both ways end in the same values: ``to_rgb`` in one array, ``to_planes`` in one array a channel, which costs
-0.4 of it. FFmpeg has vector code for planes of colour and none for pixels of colour.
+``to_rgb`` returns one array, ``to_planes`` one array per channel with the same values. Planes cost 0.4 of the time:
+FFmpeg has vector code for planar colour and none for packed colour.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ __all__ = ["Planes", "split", "to_planes", "to_rgb", "views"]
 
 # uint8; RGB (height, width, 3), or one channel (height, width)
 Pixels = npt.NDArray[np.uint8]
-# Red, green and blue, uint8 HxW each; rows may be further apart than they are long.
+# Red, green and blue, uint8 (height, width) each; rows may be further apart than they are long.
 Planes = tuple[Pixels, Pixels, Pixels]
 
-# Code points of ITU-T H.273 to swscale's names for the matrix; 2 is untagged. Others (YCgCo, ICtCp) are
-# refused.
+# Matrix code points of ITU-T H.273 (2: untagged) to swscale's numbers. Others (YCgCo, ICtCp) are refused.
 _MATRICES = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-# Accurate, and the same bits on every processor: swscale's fast path is off by up to 3 and differs
-# between SIMD sets.
+# Accurate, and the same bits on every processor. swscale's fast path is off by up to 3 levels and differs between
+# SIMD instruction sets.
 _CONVERSION = (
     Interpolation.BILINEAR
     | Interpolation.ACCURATE_RND
@@ -38,24 +37,25 @@ _CONVERSION = (
 # swscale takes every grey picture as full range, whatever it is told (ITU-R BT.601: black 16, white 235).
 _LIMITED_GREY = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
-# A reformatter keeps what it worked out for the last kind of picture, and serves one thread at a time.
+# A reformatter keeps its tables for the last kind of image, and serves one thread at a time.
 _local = threading.local()
 
 
 def to_rgb(frame: VideoFrame) -> Pixels:
-    """A decoded picture as uint8 HxWx3 RGB, full range and upright, by the matrix and range that it is tagged with.
+    """Return a decoded image as uint8 RGB (height, width, 3), full range and upright.
 
-    Untagged pictures are taken as BT.601 limited. Chroma is interpolated. Any size, depth and layout that
-    FFmpeg knows.
+    The image's own tags give the colour matrix and range; untagged images are taken as BT.601 limited. Chroma is
+    interpolated. Any size, depth and pixel format that FFmpeg knows.
 
-    Raises ``InputError`` for a matrix that is none of BT.601, BT.709, FCC, SMPTE 240M and BT.2020, and for a picture
-    that is to be shown askew (``orientation``).
+    Raises:
+        InputError: the matrix is none of BT.601, BT.709, FCC, SMPTE 240M and BT.2020, or the display matrix is no
+            quarter turn or mirror (``orientation``).
     """
     return np.asarray(cv2.merge(to_planes(frame)), np.uint8)
 
 
 def to_planes(frame: VideoFrame) -> Planes:
-    """The same values as ``to_rgb``, channel by channel. The arrays live as long as they are used."""
+    """Return the values of ``to_rgb`` as three arrays, uint8 (height, width). Raises as ``to_rgb`` does."""
     planes = _convert(frame)
     orientation = orientation_of(frame)
     if orientation is None:
@@ -68,7 +68,7 @@ def to_planes(frame: VideoFrame) -> Planes:
 
 
 def _convert(frame: VideoFrame) -> Planes:
-    """As it is stored."""
+    """Convert an image as it is stored, not turned."""
     layout = frame.format
     if layout.is_rgb:
         return split(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
@@ -99,7 +99,10 @@ def _convert(frame: VideoFrame) -> Planes:
 
 
 def split(rgb: Pixels) -> Planes:
-    """The channels of a uint8 HxWx3 array, copied to memory that FFmpeg may read a little beyond."""
+    """Return the channels of a uint8 (height, width, 3) array as planes.
+
+    They are copied to memory with a margin, since FFmpeg reads a little beyond a plane's end.
+    """
     planes = _views(VideoFrame(rgb.shape[1], rgb.shape[0], "gbrp"))
     for channel, plane in enumerate(planes):
         cv2.extractChannel(rgb, channel, plane)
@@ -107,7 +110,7 @@ def split(rgb: Pixels) -> Planes:
 
 
 def views(frame: VideoFrame) -> Planes:
-    """The three planes of a picture of 8 bits as arrays, which live as long as they are used."""
+    """Return the three planes of an 8-bit image as arrays that share its memory and keep it alive."""
     first, second, third = (
         np.ndarray((plane.height, plane.width), np.uint8, plane, strides=(plane.line_size, 1))  # type: ignore[arg-type]
         for plane in frame.planes

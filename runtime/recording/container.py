@@ -1,8 +1,8 @@
-"""What a recording's container holds, listed before a picture is decoded.
+"""List every frame of a video file before any is decoded.
 
-``scan`` accounts for each packet: what the header announces, what is there, in which order and when it is shown. The
-pictures are not decoded. Of a plain MP4 the sample tables alone are read (``sample_tables``); in all other files
-the packets are walked through once, which costs little more than reading the file.
+``scan_video`` accounts for each packet: what the header announces, what is there, in which order and when it is shown.
+For a plain MP4 it reads the sample tables alone (``mp4_tables``). In all other files it demuxes the packets once, which
+costs little more than reading the file.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .ffmpeg import MOST_PIXELS, open_recording, picture_packets, quote
 from .mp4_tables import read_tables
 from .packets import REORDER, PacketInfo, PacketTable, list_times, present
 from .probe import is_transposed, order_shown
-from .timecode import time_kind
+from .timecode import TimeKind, time_kind
 from .truncation import Boxes, avi_is_cut, matroska_is_cut, read_boxes
 
 __all__ = ["Container", "PacketInfo", "PacketTable", "scan_video"]
 
-# 38 hours at 30 frames a second. A header that announces more is damaged, and would fill the ledger with
-# nothing.
+# 38 hours at 30 frames a second. A header that announces more is damaged, and the ledger would be filled with missing
+# frames.
 _MOST_FRAMES = 1 << 22
 
 _AGAIN = "copy it again from the recorder"
@@ -39,16 +39,28 @@ _REBUILD = f"{_AGAIN}, or rebuild the index with a repair tool and an intact rec
 
 @dataclass(frozen=True)
 class Container:
-    """A recording as its container describes it; times are seconds from the first presented picture.
+    """A recording as its container describes it. Times are seconds from the first presented frame.
 
-    ``packets`` are in decoding order. ``order`` lists the presented ones as indices into ``packets``;
-    ``pts`` (ticks) and ``times_s`` run along it. ``announced`` is the header's count of pictures, None
-    where it has none, and ``edited_out`` how many of them the edit list discards. ``truncated`` is None
-    where the container does not say how long it is. ``intra_only``: every picture of this codec stands
-    alone. ``transposed``: the upright picture has ``height`` columns and ``width`` rows (``orientation``).
-    ``start_pts`` belongs to the first presented picture; ``frame_distance_s`` is the median, None
-    for a single picture. ``colorspace`` holds a matrix code point of ITU-T H.273 (2: untagged),
-    ``color_range`` is 1 for limited, 2 for full, 0 for untagged.
+    Attributes:
+        path: of the file.
+        format: FFmpeg's name of the container format.
+        codec: FFmpeg's name of the codec.
+        intra_only: every frame of this codec decodes by itself.
+        width, height: of the stored images, in pixels.
+        colorspace: matrix code point of ITU-T H.273 (2: untagged).
+        color_range: 1 limited, 2 full, 0 untagged.
+        time_base: seconds per tick.
+        announced: number of frames that the header announces; None where it announces none.
+        truncated: the file ends before its header says; None where the container does not say.
+        edited_out: number of announced frames that the edit list discards.
+        start_pts: of the first presented frame, ticks.
+        duration_s: from the first presented frame to the end of the last.
+        frame_distance_s: median distance between frames; None for a single frame.
+        packets: in decoding order.
+        order: the presented packets as indices into ``packets``, in presentation order.
+        pts: of the presented frames, ticks.
+        times_s: of the presented frames.
+        transposed: the upright image has ``height`` columns and ``width`` rows (``orientation``).
     """
 
     path: Path
@@ -73,7 +85,7 @@ class Container:
     transposed: bool = field(default=False, kw_only=True)
 
     def digest(self) -> str:
-        """SHA-256 of the file. Raises ``InputError`` where it is no longer there."""
+        """Return the SHA-256 of the file. Raise ``InputError`` where it is no longer there."""
         try:
             with self.path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -84,32 +96,29 @@ class Container:
 
     @property
     def present(self) -> int:
-        """Pictures that are there to be shown."""
+        """Number of frames that are there to be shown."""
         return len(self.order)
 
     @property
     def frames(self) -> int:
-        """Container frames: the larger of what the header announces and what is there, without the edited
-        out.
-        """
+        """Number of container frames: the larger of what the header announces and what is there, without edited out."""
         return max((self.announced or 0) - self.edited_out, self.present)
 
     @property
     def missing(self) -> int:
-        """Container frames that were announced and are not there."""
+        """Number of frames that were announced and are not there."""
         return self.frames - self.present
 
     @property
     def container_source(self) -> Literal["header", "packets", "unknown"]:
-        """Where ``frames`` comes from; ``unknown``: the file is cut, and nothing says how many pictures
-        it had.
-        """
+        """Where ``frames`` comes from. ``unknown``: the file is cut, and nothing says how many frames it had."""
         if self.announced is not None and self.announced - self.edited_out >= self.present:
             return "header"
         return "unknown" if self.truncated else "packets"
 
     @property
-    def time_kind(self) -> Literal["capture", "playback"]:
+    def time_kind(self) -> TimeKind:
+        """Whether the file keeps the capsule's timing (``capture``) or plays faster (``playback``)."""
         return time_kind(self.frame_distance_s)
 
 
@@ -265,7 +274,7 @@ def _index(stream: VideoStream) -> list[tuple[int, int, int, bool]]:
 
 
 def _examine(path: Path) -> tuple[int, Boxes | None]:
-    """Size in bytes, and the top level of an MP4; every fault that needs no FFmpeg is named here."""
+    """Return the file's size in bytes and the top level of an MP4. Report every fault that needs no FFmpeg."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -290,13 +299,14 @@ def _examine(path: Path) -> tuple[int, Boxes | None]:
 
 
 def _count_unedited(path: Path) -> int:
-    """Index entries of an MP4 when its edit list is not applied."""
+    """Return the number of index entries of an MP4 when its edit list is not applied."""
     with open_recording(path, ignore_editlist="1") as (_, stream):
         return len(stream.index_entries)
 
 
 def _empty_slots(ticks: Sequence[int]) -> int:
-    """Places of an AVI's even time line that hold no picture ("show the last one again"), up to the last
-    picture.
+    """Return the number of places of an AVI's even time line without a frame, up to the last frame.
+
+    Such a place means "show the last frame again".
     """
     return max(0, ticks[-1] + 1 - len(ticks))

@@ -1,13 +1,13 @@
-"""The one place that talks to FFmpeg: opening a recording, its packets, and the decoder that hides no damage.
+"""Open recordings with FFmpeg, demux their packets, and decode them without hiding damage.
 
-FFmpeg conceals what it can and stays silent. How much it admits depends on the decoder's threads and on
-``err_detect``. Measured with 200 single-bit flips, each in another picture of a real H.264 recording of
-1,417 (FFmpeg 8.1): one thread reports 190 of them, again and again the same; slice threads 0; frame
-threads 177 to 190, differing from run to run. So a decoder has one thread, always, and there is no option for
-it; several decoders may work side by side (``groups``).
+FFmpeg conceals damage where it can and reports little of it. How much it reports depends on the decoder's threads and
+on ``err_detect``. Measured with 200 single-bit flips, each in another frame of a real H.264 recording of 1,417 frames
+(FFmpeg 8.1): one thread reports 190 of them, the same in every run; slice threads report 0; frame threads 177 to 190,
+differing from run to run. So a decoder always has one thread, and there is no option for it. Several decoders may work
+in parallel (``gop``).
 
-A slice with a damaged header it may leave out and say so in its log alone: the picture shows what lay in its memory.
-So its log is listened to, in the thread that decodes.
+FFmpeg may drop a slice with a damaged header and report it in its log alone; the image then shows stale memory. So the
+log is read too, in the thread that decodes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "MOST_PIXELS",
     "OPEN_OPTIONS",
     "PacketOutput",
-    "decode_heard",
+    "decode_logged",
     "decode_packets",
     "drain",
     "open_decoder",
@@ -45,36 +45,40 @@ __all__ = [
     "send",
 ]
 
-# Containers only: a play list or a script (HLS, concat, SDP) named .mp4 would make FFmpeg open other
-# files and hosts.
+# Containers only. A play list or a script (HLS, concat, SDP) named .mp4 would make FFmpeg open other files and hosts.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
-# 8192 x 8192. Capsules record about 1 Mpixel at most; a damaged header that claims more would take gigabytes.
+# 8192 x 8192. Capsules record 1 Mpixel at most; a damaged header that announces more would take gigabytes.
 MOST_PIXELS = 1 << 26
 # Recorders write titles and comments in any encoding, and none of them matters here. PyAV 18 refuses such a file
 # unless it is told to ignore them; PyAV 19 decodes them without errors and has no such option.
 OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-# Read errors in a row after which a source is taken as ended: a broken index can point nowhere for every
-# sample.
+# A source is taken as ended after this many read errors in a row: a broken index can point nowhere for every packet.
 _MOST_ERRORS = 1000
-# Decoders that log errors which they report in no other way, and nothing while all is well.
-_HEARD = frozenset({"h264", "hevc"})
-# Supplemental information has no part in the picture, and some recorders write too little of it.
+# Decoders that report some errors in the log alone, and log no error for a sound stream.
+_LOGGING_DECODERS = frozenset({"h264", "hevc"})
+# Supplemental information does not change the image, and some recorders write too little of it.
 _HARMLESS = "SEI type"
-# Lines from elsewhere go to Python's log, where nobody asked for them.
+# FFmpeg's other log lines go to Python's log, which would print them.
 logging.getLogger("libav").addHandler(logging.NullHandler())
 
 
 def quote(path: Path) -> str:
-    """The path on one line, whatever characters it has."""
+    """Return a path in quotes on one line, with "?" for characters that cannot be printed."""
     return "'" + "".join(c if c.isprintable() else "?" for c in str(path)) + "'"
 
 
 @contextmanager
 def open_recording(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The opened container and its first video stream (cover pictures apart); closed on leaving.
+    """Open a recording and yield its container and first video stream, cover pictures excluded.
 
-    ``options`` go to FFmpeg's demuxer. Raises ``InputError`` when FFmpeg cannot read the file, and when
-    it holds no video or one without a decoder.
+    The container is closed on leaving.
+
+    Args:
+        path: of the file.
+        options: of FFmpeg's demuxer.
+
+    Raises:
+        InputError: FFmpeg cannot read the file, or it has no video stream, or one without a decoder.
     """
     try:
         # An absolute path: FFmpeg would take a relative "a:b.mp4" for a protocol.
@@ -110,12 +114,12 @@ def open_recording(path: Path, **options: str) -> Iterator[tuple[InputContainer,
 
 
 def picture_packets(source: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """The packets that carry a picture, in decoding order, reading on behind errors."""
+    """Yield the packets that carry a frame, in decoding order. Read errors are skipped."""
     errors = 0
     while errors < _MOST_ERRORS:
         try:
             for packet in source.demux(stream):
-                # Empty packets are FFmpeg's flush mark and AVI's "show the last one again".
+                # Empty packets are FFmpeg's flush mark, and AVI's "show the last frame again".
                 if packet.size:
                     errors = 0
                     yield packet
@@ -126,9 +130,13 @@ def picture_packets(source: InputContainer, stream: VideoStream) -> Iterator[Pac
 
 @dataclass(frozen=True, slots=True)
 class PacketOutput:
-    """What came of sending one packet: the number sent so far, and pictures with the index of their packet.
+    """What the decoder returned for one packet.
 
-    ``failed`` is the index of a packet that the decoder refused or complained of; ``last``: nothing more will come.
+    Attributes:
+        sent: number of packets sent so far.
+        images: (index of its packet, image) of each image that came out.
+        failed: index of a packet that the decoder refused, or for which it logged an error.
+        last: no more output will follow.
     """
 
     sent: int
@@ -140,11 +148,16 @@ class PacketOutput:
 def decode_packets(
     path: Path, source: InputContainer, stream: VideoStream, *, needed: Sequence[int] | None = None
 ) -> Generator[PacketOutput]:
-    """Decode all packets; the last step is what the decoder had kept back.
+    """Decode all packets and yield the output for each. The last output holds what the decoder had kept back.
 
-    With ``needed``, a truth value for each packet, the others are passed over: a stretch of needed ones is
-    decoded by itself, and its last pictures come with the packet behind it. Edited-out packets are decoded
-    and returned like the others: damage in one spoils what builds on it.
+    Packets that the edit list discards are decoded and returned like the others: damage in one reaches the frames that
+    build on it.
+
+    Args:
+        path: of the recording, for error messages.
+        source, stream: from ``open_recording``.
+        needed: a truth value for each packet; the others are skipped. A run of needed packets is decoded by itself,
+            and its last images come with the output for the packet after it. None: all packets are needed.
     """
     decoder = open_decoder(path, stream)
     waiting: dict[int, int | None] = {}
@@ -152,13 +165,13 @@ def decode_packets(
     running = False
     for packet in picture_packets(source, stream):
         if needed is not None and not (sent < len(needed) and needed[sent]):
-            pictures = []
+            images: list[tuple[int, VideoFrame]] = []
             if running:
-                pictures = drain(decoder, waiting)
+                images = drain(decoder, waiting)
                 decoder.flush_buffers()
                 running = False
             sent += 1
-            yield PacketOutput(sent, pictures)
+            yield PacketOutput(sent, images)
             waiting.clear()
             continue
         running = True
@@ -170,39 +183,51 @@ def decode_packets(
 def send(
     decoder: VideoCodecContext, packet: Packet[VideoStream], index: int, waiting: dict[int, int | None]
 ) -> PacketOutput:
-    """Hand a packet to the decoder; ``waiting`` holds those whose pictures have not come (index to pts)."""
+    """Send a packet to the decoder and return its output.
+
+    Args:
+        decoder: from ``open_decoder``.
+        packet: to send.
+        index: of the packet.
+        waiting: index and pts of the packets whose images have not come out yet; updated here.
+    """
     waiting[index] = packet.pts
     try:
         if packet.is_discard:
             packet = _shown(packet)
-        # A fresh object each: PyAV keeps marks by identity, and small integers are one object everywhere.
+        # A new object for each packet: PyAV tells marks apart by identity, and small integers are shared objects.
         packet.opaque = (index,)
-        pictures, complained = decode_heard(decoder, packet)
-        return PacketOutput(index + 1, _match(pictures, waiting), index if complained else None)
+        images, failed = decode_logged(decoder, packet)
+        return PacketOutput(index + 1, _match(images, waiting), index if failed else None)
     except av.error.FFmpegError:
         return PacketOutput(index + 1, [], index)
 
 
-def decode_heard(
+def decode_logged(
     decoder: VideoCodecContext, packet: Packet[VideoStream] | None
 ) -> tuple[list[VideoFrame], bool]:
-    """What a decoder of ``open_decoder`` makes of a packet, and whether its log complains of it.
+    """Decode a packet and return its images, and whether the decoder logged an error meanwhile.
 
-    Raises ``av.error.FFmpegError`` for one that it refuses.
+    Args:
+        decoder: from ``open_decoder``.
+        packet: to decode; None to drain the decoder.
+
+    Raises:
+        av.error.FFmpegError: the decoder refuses the packet.
     """
-    if decoder.name not in _HEARD:
+    if decoder.name not in _LOGGING_DECODERS:
         return decoder.decode(packet), False
-    # Of this thread alone. A program that reads with PyAV itself may listen to more, or to nothing.
-    with av.logging.Capture() as said:
-        pictures = decoder.decode(packet)
-    complained = any(
-        level <= av.logging.ERROR and not message.startswith(_HARMLESS) for level, _, message in said
+    # Captures this thread's log alone. A program that uses PyAV itself keeps its own log settings.
+    with av.logging.Capture() as lines:
+        images = decoder.decode(packet)
+    failed = any(
+        level <= av.logging.ERROR and not message.startswith(_HARMLESS) for level, _, message in lines
     )
-    return pictures, complained
+    return images, failed
 
 
 def drain(decoder: VideoCodecContext, waiting: dict[int, int | None]) -> list[tuple[int, VideoFrame]]:
-    """The pictures that the decoder had kept back."""
+    """Return the images that the decoder had kept back, with the index of their packets."""
     try:
         return _match(decoder.decode(None), waiting)
     except av.error.FFmpegError:
@@ -210,16 +235,23 @@ def drain(decoder: VideoCodecContext, waiting: dict[int, int | None]) -> list[tu
 
 
 def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
-    """The stream's decoder: one thread, and errors reported. Raises ``InputError`` for a header that is damaged."""
+    """Open the stream's decoder with one thread and with error detection.
+
+    Args:
+        path: of the recording, for the error message.
+        stream: from ``open_recording``.
+
+    Raises:
+        InputError: the codec's header is damaged.
+    """
     decoder = stream.codec_context
     detect = "crccheck+bitstream+buffer+careful"
     if decoder.name == "h264":
-        # Finds bits left over behind a slice: 37 in place of 20 of 60 flips without CABAC, no false alarm.
+        # Finds bits left over after a slice: 37 instead of 20 of 60 flips without CABAC, no false alarm.
         detect += "+aggressive"
     if decoder.codec.intra_only:
-        # Elsewhere an error raised for one picture takes its neighbours along (190 flips cost 378
-        # pictures), and damage is reported without it; a picture that stands alone has no other way to
-        # report it.
+        # An intra-only codec reports damage only by raising an error. In other codecs an error for one frame takes its
+        # neighbours along (190 flips cost 378 frames), and damage is reported without it.
         detect += "+explode"
     decoder.thread_type = ThreadType.NONE
     decoder.thread_count = 1
@@ -227,7 +259,7 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
     decoder.copy_opaque = True
     if (av.logging.get_level() or 0) < av.logging.ERROR:
         av.logging.set_level(av.logging.ERROR)
-    # Or of two decoders that say the same one after the other, the second would not be heard.
+    # Otherwise the log line of a second decoder is dropped when it repeats the last one.
     av.logging.set_skip_repeated(False)
     try:
         decoder.open(strict=False)
@@ -240,7 +272,7 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
 
 
 def _shown(packet: Packet[VideoStream]) -> Packet[VideoStream]:
-    """A copy without the mark for which the decoder would throw the picture, and its damage report, away."""
+    """Return a copy without the discard mark, for which the decoder would drop the image and its damage report."""
     copy = Packet(bytes(packet))
     copy.stream = packet.stream
     copy.time_base = packet.time_base
@@ -249,16 +281,16 @@ def _shown(packet: Packet[VideoStream]) -> Packet[VideoStream]:
     return copy  # type: ignore[return-value]
 
 
-def _match(pictures: list[VideoFrame], waiting: dict[int, int | None]) -> list[tuple[int, VideoFrame]]:
-    """Pictures with their packets' indices, which are taken out of ``waiting`` (index to pts)."""
+def _match(images: list[VideoFrame], waiting: dict[int, int | None]) -> list[tuple[int, VideoFrame]]:
+    """Return the images with the index of their packets, and remove these from ``waiting``."""
     found = []
-    for picture in pictures:
-        mark = picture.opaque
+    for image in images:
+        mark = image.opaque
         index: int | None = mark[0] if isinstance(mark, tuple) else None
         if index not in waiting:
-            # A packet that only says "show that earlier picture" returns the earlier one's mark.
-            index = next((i for i, pts in waiting.items() if pts == picture.pts), None)
+            # A packet that only says "show an earlier frame again" returns the mark of the earlier packet.
+            index = next((i for i, pts in waiting.items() if pts == image.pts), None)
         if index is not None:
             del waiting[index]
-            found.append((index, picture))
+            found.append((index, image))
     return found

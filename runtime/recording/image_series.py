@@ -1,11 +1,11 @@
-"""Series of pictures that are no video: a folder of images, a TIFF of several pages, a DICOM file.
+"""Read series of images that are no video: a folder of images, a TIFF of several pages, a DICOM file.
 
     container = scan_series("frames/")
     for index, rgb in read_series(container, range(container.present)): ...
 
-Each picture stands alone, so damage stays in it. Without times of their own they are numbered at 25 a second,
-which is ``playback``: nothing is inferred of how fast the capsule recorded. DICOM is read with pydicom, in the
-extra ``[dicom]``; its pixel data raw or as baseline JPEG.
+Each image is independent, so damage stays in it. Images without times are numbered at 25 a second, which is
+``playback``: nothing is inferred about how fast the capsule recorded. DICOM needs pydicom (extra ``[dicom]``); its
+pixel data may be raw or baseline JPEG.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _PAGED = (".tif", ".tiff")
 _DICOM = (".dcm", ".dicom")
 _FPS = 25
-# DICOM PS3.5, A.4: what of the encapsulated syntaxes is one baseline JPEG a frame.
+# DICOM PS3.5, A.4: the encapsulated transfer syntax with one baseline JPEG per frame.
 _JPEG_SYNTAX = "1.2.840.10008.1.2.4.50"
-# What raw pixel data cannot be read without.
+# Attributes without which raw pixel data cannot be read.
 _RAW_NEEDS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
 
 
 @dataclass(frozen=True)
 class ImageSeries(Container):
-    """A ``Container`` whose pictures are read by ``read_series``: ``places`` holds file and page of each."""
+    """A ``Container`` whose frames ``read_series`` reads; ``places`` holds the file and the page of each."""
 
     places: tuple[tuple[Path, int], ...] = field(default=(), repr=False)
 
     def digest(self) -> str:
-        """SHA-256 of the file; of a folder that of its files' names and contents in order.
+        """Return the SHA-256 of the file; for a folder, that of its files' names and contents in order.
 
-        Raises ``InputError`` that names a file which cannot be opened.
+        Raises:
+            InputError: a file cannot be opened; the message names it.
         """
         whole = hashlib.sha256()
         folder = self.path.is_dir()
@@ -69,21 +70,25 @@ class ImageSeries(Container):
 
 
 def is_series(path: Path) -> bool:
-    """Whether ``path`` is read here: a folder, or a file that begins like TIFF or DICOM."""
+    """Return whether a path is a folder, or a file that begins like TIFF or DICOM."""
     if path.is_dir():
         return True
     try:
+        # Opening a pipe that nobody writes to would wait for ever.
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             head = file.read(132)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return head[:4] in (b"II*\0", b"MM\0*") or head[128:132] == b"DICM"
 
 
 def scan_series(path: str | Path) -> ImageSeries:
-    """List the pictures of a folder (in natural order), a TIFF or a DICOM file; one is decoded for its size.
+    """List the frames of a folder (in natural order), a TIFF or a DICOM file. One is decoded to learn its size.
 
-    Raises ``InputError`` where there is none that can be decoded.
+    Raises:
+        InputError: no frame can be decoded.
     """
     path = Path(path)
     if path.is_dir():
@@ -105,7 +110,7 @@ def scan_series(path: str | Path) -> ImageSeries:
         frames = _count_frames(path, dataset)
         distance = _frame_distance(dataset)
         held = _held_frames(dataset)
-        # A picture that was announced and is not there keeps its place, and is damaged.
+        # A frame that was announced and is not there keeps its place, and is damaged.
         places = [(path, page) for page in range(frames if held is None else max(frames, held))]
         cut = held is not None and held < frames
         return _series(path, "dicom", places, distance, announced=frames, truncated=cut)
@@ -121,7 +126,7 @@ def scan_series(path: str | Path) -> ImageSeries:
 
 
 def read_series(series: ImageSeries, wanted: range | list[int]) -> Iterator[tuple[int, Pixels | None]]:
-    """The wanted pictures by index, uint8 RGB HxWx3; None for one that is damaged or of another size."""
+    """Yield (index, image) of the wanted frames: uint8 RGB (height, width, 3), None for a damaged or odd-sized one."""
     dataset: Any = None
     for index in wanted:
         path, page = series.places[index]
@@ -167,7 +172,7 @@ def _series(
         times_s=array("d", (float(at * distance) for at in range(count))),
         places=tuple(places),
     )
-    # The size is that of the first picture that can be decoded.
+    # The size is that of the first frame that can be decoded.
     for index in range(count):
         place, page = places[index]
         rgb = _read_dicom(place, _open_dicom(place), page) if kind == "dicom" else _read_image(place, page)
@@ -181,7 +186,7 @@ def _series(
 
 
 def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts 'frame 2' before 'frame 10', whatever the case."""
+    """Return a sort key that puts 'frame 2' before 'frame 10' and ignores case."""
     parts = re.split(r"(\d+)", name.casefold())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
@@ -219,8 +224,9 @@ def _decode(data: bytes, page: int | None = None) -> Pixels | None:
 
 
 def _count_pages(path: Path) -> tuple[int, bool]:
-    """Image file directories of a TIFF (TIFF 6.0, section 2) as far as their chain is whole, and whether the
-    file ends before the chain does.
+    """Return the number of image file directories of a TIFF, and whether the file ends before their chain does.
+
+    Source: TIFF 6.0, section 2.
     """
     with path.open("rb") as file:
         head = file.read(8)
@@ -280,7 +286,7 @@ def _open_dicom(path: Path) -> Any:
 
 
 def _count_frames(path: Path, dataset: Any) -> int:
-    """What Number of Frames (0028,0008) announces; one picture where it is absent."""
+    """Return the number that Number of Frames (0028,0008) announces; 1 where it is absent."""
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
     if frames < 1:
         raise InputError(
@@ -291,20 +297,20 @@ def _count_frames(path: Path, dataset: Any) -> int:
 
 
 def _held_frames(dataset: Any) -> int | None:
-    """Whole pictures in raw 8-bit pixel data; None where it is encapsulated."""
+    """Return the number of complete frames in raw 8-bit pixel data; None for encapsulated data."""
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return None
     size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
-    # Pixel data of odd length is padded by one byte, which is no picture of one pixel.
+    # Pixel data of odd length is padded by one byte, which is no frame of one pixel.
     return len(dataset.PixelData or b"") // size if size > 1 else None
 
 
 def _frame_distance(dataset: Any) -> Fraction:
-    """Seconds between frames: Frame Time (0018,1063), Recommended Display or Cine Rate, else 1/25."""
+    """Return the seconds between frames: from Frame Time (0018,1063), Recommended Display or Cine Rate, else 1/25."""
     milliseconds = float(dataset.get("FrameTime", 0) or 0)
     rate = float(dataset.get("CineRate", 0) or dataset.get("RecommendedDisplayFrameRate", 0) or 0)
     for seconds in (milliseconds / 1000, 1 / rate if rate > 0 else 0.0):
-        # What is shorter than half a microsecond is no time between pictures.
+        # Half a microsecond or less is no distance between frames.
         distance = Fraction(seconds).limit_denominator(1_000_000)
         if distance > 0:
             return distance
@@ -318,7 +324,7 @@ def _read_dicom(path: Path, dataset: Any, page: int) -> Pixels | None:
         count = int(dataset.get("NumberOfFrames", 1) or 1)
         try:
             return _decode(get_frame(dataset.PixelData, page, number_of_frames=count))
-        except Exception:  # a broken fragment: that picture is damaged, whatever pydicom calls it
+        except Exception:  # a broken fragment damages this frame, whatever pydicom raises
             return None
     height, width = int(dataset.Rows), int(dataset.Columns)
     samples, depth = int(dataset.SamplesPerPixel), int(dataset.BitsAllocated)

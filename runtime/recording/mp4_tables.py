@@ -1,9 +1,11 @@
-"""The packets of an MP4 file from its sample tables, without reading the pictures (ISO/IEC 14496-12).
+"""Read the packets of an MP4 file from its sample tables, without reading the frames (ISO/IEC 14496-12).
 
-Walking through the packets reads the whole file before the first answer. The tables say the same in a few megabytes,
-where they are plain: one video track of H.264 or HEVC, not fragmented, with at most one edit that shows everything. All
-else is left to the walk, and so is what does not agree with FFmpeg's index. Which packets are key frames is the
-file's word alone here; on the walk FFmpeg looks into them too. A start needs the decoder's word in either case.
+Demuxing all packets reads the whole file before the first answer. The tables say the same in a few megabytes, where
+they are plain: one video track of H.264 or HEVC, not fragmented, with at most one edit, which shows everything. For any
+other file, and where the tables disagree with FFmpeg's index, ``read_tables`` returns None and the packets are demuxed.
+
+Here the file alone says which packets are key frames; when demuxing, FFmpeg looks into the packets too. In both cases
+the decoder must confirm a key frame before damage ends at it.
 """
 
 from __future__ import annotations
@@ -19,21 +21,27 @@ from .packets import PacketTable
 
 __all__ = ["read_tables"]
 
-# Codings whose packets FFmpeg hands on as they are stored.
-_CODINGS = (b"avc1", b"avc3", b"hvc1", b"hev1")
-# What changes which pictures are shown, or which are key frames.
-_STRANGE = frozenset({b"stz2", b"stps", b"sbgp", b"cslg", b"saiz", b"saio", b"senc"})
+# Sample entries whose packets FFmpeg returns as they are stored.
+_SAMPLE_ENTRIES = (b"avc1", b"avc3", b"hvc1", b"hev1")
+# Boxes that change which frames are shown, or which are key frames.
+_UNSUPPORTED = frozenset({b"stz2", b"stps", b"sbgp", b"cslg", b"saiz", b"saio", b"senc"})
 _MOST_BYTES = 1 << 27
-# FFmpeg takes longer steps between packets for damage.
+# FFmpeg takes a longer time step between packets for damage.
 _LONGEST = 1 << 28
-# Entries of FFmpeg's index that ours is compared with.
+# Number of entries that are compared with FFmpeg's index.
 _COMPARED = 64
 
 Table = npt.NDArray[np.int64]
 
 
 def read_tables(path: Path, stream: VideoStream, size: int) -> PacketTable | None:
-    """The packets of the stream, of a file of ``size`` bytes; None where the tables are not plain."""
+    """Return the packets of a stream; None where the tables are not plain.
+
+    Args:
+        path: of the MP4 file.
+        stream: its video stream, opened by FFmpeg.
+        size: of the file in bytes.
+    """
     try:
         moov = _read_index(path, size)
         if moov is None:
@@ -47,8 +55,8 @@ def read_tables(path: Path, stream: VideoStream, size: int) -> PacketTable | Non
         return None
     if found is None:
         return None
-    samples, places = found
-    return samples if _agrees(samples, places, stream) else None
+    packets, places = found
+    return packets if _agrees(packets, places, stream) else None
 
 
 def _read_index(path: Path, size: int) -> memoryview | None:
@@ -78,13 +86,13 @@ def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4])
         if length < 8 or at + length > len(data):
-            raise ValueError("a box of this length cannot be")
+            raise ValueError("a box is longer than its parent")
         yield bytes(data[at + 4 : at + 8]), data[at + 8 : at + length]
         at += length
 
 
 def _find(data: memoryview, *names: bytes) -> Iterator[memoryview]:
-    """The boxes at the end of a path of names."""
+    """Yield the contents of the boxes at a path of box names."""
     for kind, content in _boxes(data):
         if kind == names[0]:
             if len(names) == 1:
@@ -98,13 +106,13 @@ def _handler(track: memoryview) -> bytes:
 
 
 def _scale(header: memoryview) -> int:
-    """Ticks a second, of ``mvhd`` and ``mdhd``."""
+    """Return the time scale of an ``mvhd`` or ``mdhd`` box, ticks per second."""
     at = 20 if header[0] == 1 else 12
     return int.from_bytes(header[at : at + 4])
 
 
 def _table(content: memoryview, columns: int, *, kind: str = ">u4", begin: int = 8) -> Table:
-    """The rows of a table whose count lies in front of ``begin``. Raises ``ValueError`` where it is cut."""
+    """Return the rows of a table; their number lies in front of ``begin``. Raise ``ValueError`` where it is cut."""
     rows = int.from_bytes(content[begin - 4 : begin])
     return np.frombuffer(content, kind, rows * columns, begin).reshape(rows, columns).astype(np.int64)
 
@@ -112,13 +120,13 @@ def _table(content: memoryview, columns: int, *, kind: str = ">u4", begin: int =
 def _read_track(track: memoryview, movie_scale: int, size: int) -> tuple[PacketTable, Table] | None:
     tables: dict[bytes, memoryview] = {}
     for kind, content in _boxes(next(_find(track, b"mdia", b"minf", b"stbl"))):
-        if kind in _STRANGE or kind in tables:
+        if kind in _UNSUPPORTED or kind in tables:
             return None
         tables[kind] = content
     descriptions = tables.get(b"stsd", memoryview(b""))
     if not {b"stsd", b"stts", b"stsz", b"stsc"} <= set(tables):
         return None
-    if int.from_bytes(descriptions[4:8]) != 1 or bytes(descriptions[12:16]) not in _CODINGS:
+    if int.from_bytes(descriptions[4:8]) != 1 or bytes(descriptions[12:16]) not in _SAMPLE_ENTRIES:
         return None
 
     sizes = tables[b"stsz"]
@@ -156,7 +164,7 @@ def _read_track(track: memoryview, movie_scale: int, size: int) -> tuple[PacketT
 
 
 def _places(tables: dict[bytes, memoryview], lengths: Table) -> Table | None:
-    """Where each packet begins in the file."""
+    """Return the offset of each packet in the file; None where the chunk tables are not plain."""
     if b"co64" in tables:
         chunks = _table(tables[b"co64"], 1, kind=">i8")[:, 0]
     elif b"stco" in tables:
@@ -180,7 +188,7 @@ def _places(tables: dict[bytes, memoryview], lengths: Table) -> Table | None:
 
 
 def _edited(track: memoryview, pts: Table, movie_scale: int) -> int | None:
-    """By how much the edit list moves the times; None where it does anything else."""
+    """Return the number of ticks by which the edit list shifts the times; None where it does anything else."""
     lists = list(_find(track, b"edts", b"elst"))
     if not lists:
         return 0
@@ -194,18 +202,18 @@ def _edited(track: memoryview, pts: Table, movie_scale: int) -> int | None:
     scale = _scale(next(_find(track, b"mdia", b"mdhd")))
     if begin != int(pts.min()) or not movie_scale or bytes(content[end : end + 4]) != b"\0\1\0\0":
         return None
-    # Everything is shown, by a margin that no rounding takes.
+    # The edit shows everything; one tick is a margin for rounding.
     return begin if duration * scale > int(pts.max() - begin + 1) * movie_scale else None
 
 
-def _agrees(samples: PacketTable, places: Table, stream: VideoStream) -> bool:
-    """Whether FFmpeg's index has the same, at ``_COMPARED`` places and in number."""
-    index, count = stream.index_entries, len(samples)
+def _agrees(packets: PacketTable, places: Table, stream: VideoStream) -> bool:
+    """Return whether FFmpeg's index has as many entries, and the same ones at ``_COMPARED`` places."""
+    index, count = stream.index_entries, len(packets)
     if len(index) != count or stream.frames != count:
         return False
     for at in np.unique(np.linspace(0, count - 1, _COMPARED).astype(int)).tolist():
         entry = index[at]
-        mine = (samples.dts[at], places[at], samples.sizes[at], samples.keys[at], False)
+        mine = (packets.dts[at], places[at], packets.sizes[at], packets.keys[at], False)
         if (entry.timestamp, entry.pos, entry.size, entry.is_keyframe, entry.is_discard) != mine:
             return False
     return True

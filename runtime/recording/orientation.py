@@ -1,7 +1,7 @@
-"""How a picture is to be turned and mirrored to stand upright, as its file or stream says (the display matrix).
+"""Turn and mirror images as the file's display matrix says.
 
-A capsule's recorder writes none; what was recorded or re-encoded on a phone or tablet often does. A player shows the
-upright picture, so it is the one that is looked at: field of view, model, report and the size in ``study.json``.
+A capsule's recorder writes no display matrix; files recorded or re-encoded on a phone or tablet often have one. A
+player shows the upright image, so everything here uses it: field of view, model, report and the size in ``study.json``.
 Source: ISO/IEC 14496-12, 6.2.2 (the matrix of a track) and FFmpeg's ``display.h``.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["Orientation", "orient", "orientation_of"]
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """Rows become columns first (``transposed``), then columns and rows are put in reverse."""
+    """How to turn an image: first exchange rows and columns (``transposed``), then reverse columns and rows."""
 
     transposed: bool
     columns_reversed: bool
@@ -30,12 +30,13 @@ class Orientation:
 
 
 def orientation_of(picture: VideoFrame) -> Orientation | None:
-    """None for a picture that stands upright as it is.
+    """Return how to turn a decoded image; None for one that is upright.
 
-    Raises ``InputError`` for anything but quarter turns and mirrors.
+    Raises:
+        InputError: the matrix is anything but a quarter turn or a mirror.
     """
-    # Not ``picture.side_data``: the picture keeps it and it keeps the picture, and such a circle stays in memory until
-    # Python looks for circles, hundreds of pictures later.
+    # Not ``picture.side_data``: image and side data would refer to each other, and such a cycle stays in memory until
+    # Python's garbage collector runs, hundreds of images later.
     data: Any = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if data is None:
         return None
@@ -54,7 +55,7 @@ def orientation_of(picture: VideoFrame) -> Orientation | None:
 
 
 def orient(plane: npt.NDArray[Any], orientation: Orientation) -> npt.NDArray[Any]:
-    """A view of one channel (height, width), upright."""
+    """Return an upright view of one channel (height, width)."""
     if orientation.transposed:
         plane = plane.T
     return plane[:: -1 if orientation.rows_reversed else 1, :: -1 if orientation.columns_reversed else 1]

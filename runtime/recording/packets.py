@@ -1,4 +1,4 @@
-"""The packets of a recording as arrays, and the order and times in which their pictures are shown."""
+"""The packets of a recording as arrays, and the order and times in which their frames are shown."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 __all__ = ["NO_STAMP", "REORDER", "PacketInfo", "PacketTable", "list_times", "present"]
 
-# No codec shows a picture more than 16 places away from where it is stored (H.264, HEVC); twice that
-# leaves room for paired fields. Time stamps wilder than this keep the file's order, which bounds the
-# pictures held while decoding.
+# No codec shows a frame more than 16 places away from where it is stored (H.264, HEVC). Twice that leaves room for
+# paired fields. Frames whose time stamps lie further apart keep the file's order, which bounds the frames that are held
+# while decoding.
 REORDER = 32
-# What a missing time stamp is in the arrays; FFmpeg's own value for it.
+# Marks a missing time stamp in the arrays; FFmpeg's own value for it.
 NO_STAMP = -(1 << 63)
 
 Stamps = npt.NDArray[np.int64]
@@ -29,11 +29,14 @@ Marks = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class PacketInfo:
-    """One packet that carries a picture.
+    """One packet that carries a frame.
 
-    ``pts`` and ``dts`` are the file's, in ticks of the time base; ``size`` is in bytes. ``flagged``: the
-    demuxer got only a part of it or met errors in it. ``edited_out``: the edit list discards it; it is
-    decoded, never shown.
+    Attributes:
+        pts, dts: the file's time stamps in ticks of the time base; None where there is none.
+        size: in bytes.
+        key: the container marks a key frame.
+        flagged: the demuxer read only a part of the packet, or found errors in it.
+        edited_out: the edit list discards the frame; it is decoded and never shown.
     """
 
     pts: int | None
@@ -46,7 +49,7 @@ class PacketInfo:
 
 @dataclass(frozen=True, eq=False)
 class PacketTable(Sequence[PacketInfo]):
-    """All ``PacketInfo`` of a recording, in decoding order; an array for each of their fields.
+    """All packets of a recording in decoding order, with one array per field of ``PacketInfo``.
 
     ``pts`` and ``dts`` are ``NO_STAMP`` where there is none.
     """
@@ -60,6 +63,7 @@ class PacketTable(Sequence[PacketInfo]):
 
     @classmethod
     def of(cls, packets: Iterable[PacketInfo]) -> PacketTable:
+        """Return the table of these packets."""
         stamps, marks = array("q"), array("b")
         for each in packets:
             stamps.append(NO_STAMP if each.pts is None else each.pts)
@@ -97,15 +101,22 @@ class PacketTable(Sequence[PacketInfo]):
 
     @property
     def ascending(self) -> bool:
-        """Whether every packet has a pts, each above the one before."""
+        """True where every packet has a pts above the one before."""
         return bool((self.pts != NO_STAMP).all() and (np.diff(self.pts) > 0).all())
 
 
 def present(packets: PacketTable, shown: Sequence[int] | None) -> tuple[array[int], array[int], array[int]]:
-    """(indices into ``packets``, pts, ticks on one ascending time line) of the presented packets.
+    """Return the presented packets in presentation order.
 
-    The order is that of the time stamps, within ``REORDER`` places of the stored order; ``shown``
-    overrides it. Where the stamps start anew (recordings joined end to end) the time line goes on.
+    They are ordered by time stamp, within ``REORDER`` places of the stored order. Where the time stamps start anew
+    (recordings joined end to end), the time line continues.
+
+    Args:
+        packets: in decoding order.
+        shown: packet indices in presentation order, where the decoder told them; None to go by the time stamps.
+
+    Returns:
+        Indices into ``packets``, their pts, and their ticks on one ascending time line.
     """
     if shown is None and (plain := _present_plainly(packets)) is not None:
         return plain
@@ -127,10 +138,15 @@ def present(packets: PacketTable, shown: Sequence[int] | None) -> tuple[array[in
 
 
 def list_times(line: array[int], time_base: Fraction) -> tuple[array[float], int | None]:
-    """Seconds from the first of the ascending ticks, and the median distance in ticks; None for a single one."""
+    """Return the seconds from the first tick, and the median distance in ticks (None for a single frame).
+
+    Args:
+        line: ascending ticks.
+        time_base: seconds per tick.
+    """
     ticks = np.asarray(line) - line[0]
     if int(ticks[-1]) * time_base.numerator < 1 << 53 and time_base.denominator < 1 << 53:
-        # Both are whole in float64, so the quotient is the nearest there is.
+        # Both are exact in float64, so the quotient is the nearest float.
         times = array("d", (ticks * time_base.numerator / time_base.denominator).tobytes())
     else:
         times = array("d", (float(int(tick) * time_base) for tick in ticks))
@@ -141,9 +157,10 @@ def list_times(line: array[int], time_base: Fraction) -> tuple[array[float], int
 
 
 def _present_plainly(packets: PacketTable) -> tuple[array[int], array[int], array[int]] | None:
-    """The same where every packet has a pts and is shown within ``REORDER / 2`` places of where it is stored.
+    """Return what ``present`` returns, faster, for plain files; None for others.
 
-    Then a picture is shown behind fewer than ``REORDER`` that are stored behind it, and none of the stamps starts anew.
+    In a plain file every packet has a pts and is shown within ``REORDER / 2`` places of where it is stored. Then fewer
+    than ``REORDER`` frames that are stored after a frame are shown before it, and the time stamps never start anew.
     """
     if (packets.pts == NO_STAMP).any():
         return None
@@ -156,7 +173,7 @@ def _present_plainly(packets: PacketTable) -> tuple[array[int], array[int], arra
 
 
 def _unwrap(packets: PacketTable) -> list[int]:
-    """A time stamp in ticks for each packet: its pts, else its dts, else that of the packet before."""
+    """Return a time stamp in ticks for each packet: its pts, else its dts, else that of the packet before."""
     own: list[int] = []
     for pts, dts in zip(packets.pts.tolist(), packets.dts.tolist(), strict=True):
         stamp = dts if pts == NO_STAMP else pts
@@ -165,8 +182,8 @@ def _unwrap(packets: PacketTable) -> list[int]:
     recent: deque[int] = deque(maxlen=REORDER)
     offset = 0
     for index, stamp in enumerate(own):
-        # A new start, not one damaged stamp: several pictures lie before everything that is still being
-        # reordered.
+        # The time stamps start anew when several frames lie before everything that is still being reordered. A single
+        # damaged stamp does not count.
         if len(recent) == REORDER and max(own[index : index + 4]) + offset < min(recent):
             step = (max(recent) - min(recent)) // (REORDER - 1)
             offset = max(recent) + step - stamp

@@ -1,4 +1,4 @@
-"""What a container does not tell and decoding does: a look at its pictures before they are read."""
+"""Decode a little before reading, to learn what the container does not say: orientation, and order in AVI."""
 
 from __future__ import annotations
 
@@ -18,27 +18,38 @@ __all__ = ["is_transposed", "order_shown"]
 
 
 def is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> bool:
-    """Whether the upright picture has rows for columns, by the first picture that can be decoded."""
+    """Return whether the upright image has the stored rows as columns, by the first frame that can be decoded.
+
+    Args:
+        path: of the recording.
+        stream: its video stream.
+        first: its first packets.
+    """
     try:
         decoder = open_decoder(path, stream)
-    except InputError:  # said when it is read
+    except InputError:  # raised again when the recording is read
         return False
     waiting: dict[int, int | None] = {}
-    pictures: list[tuple[int, VideoFrame]] = []
+    images: list[tuple[int, VideoFrame]] = []
     for index, packet in enumerate(first):
-        pictures = send(decoder, packet, index, waiting).images
-        if pictures:
+        images = send(decoder, packet, index, waiting).images
+        if images:
             break
-    for _, picture in pictures or drain(decoder, waiting):
-        orientation = orientation_of(picture)
+    for _, image in images or drain(decoder, waiting):
+        orientation = orientation_of(image)
         return orientation is not None and orientation.transposed
     return False
 
 
 def order_shown(path: Path, count: int) -> list[int]:
-    """Decoding indices in the order in which the decoder shows them, for a container that cannot tell.
+    """Return the packet indices in the order in which the decoder shows their frames.
 
-    A picture that the decoder never shows stays behind the one stored before it.
+    For a container that does not store that order. A frame that the decoder never shows follows the one stored before
+    it.
+
+    Args:
+        path: of the recording.
+        count: number of packets.
     """
     place: dict[int, int] = {}
     with open_recording(path) as (source, stream):

@@ -13,17 +13,23 @@ TimeKind = Literal["capture", "playback"]
 
 
 def clock(seconds: float, *, tenths: bool = False) -> str:
-    """Seconds as ``hh:mm:ss``, or ``hh:mm:ss.d``, cut and not rounded, as players show it."""
-    # Six decimals are what is written elsewhere; without this 2.3 (as 2.2999999) would be cut to 2.2.
+    """Return a time as ``hh:mm:ss``, or with ``tenths`` as ``hh:mm:ss.d``; cut, not rounded, as players do."""
+    # Other files have six decimals. Without this rounding, 2.3 (stored as 2.2999999) would be cut to 2.2.
     deci = int(round(seconds * 1e6) // 100_000)
     text = f"{deci // 36000:02d}:{deci // 600 % 60:02d}:{deci // 10 % 60:02d}"
     return f"{text}.{deci % 10}" if tenths else text
 
 
 def parse_clock(text: str, *, name: str, hint: str = "") -> float:
-    """Seconds of ``[[HH:]MM:]SS[.fff]``; without a colon any number of seconds.
+    """Return the seconds of ``[[HH:]MM:]SS[.fff]``; without a colon, any number of seconds.
 
-    ``name`` is what the time is of, for the message. Raises ``UsageError`` for any other text.
+    Args:
+        text: the time.
+        name: what the time belongs to, for the error message.
+        hint: for the error.
+
+    Raises:
+        UsageError: for any other text.
     """
     match = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)", text.strip(), re.ASCII)
     hours, minutes, seconds = match.groups(default="") if match else ("", "", "")

@@ -1,7 +1,7 @@
-"""Does a file end where its own header says? Read from the container's bytes alone, no decoder needed.
+"""Find out whether a file ends before its own header says. Only the container's bytes are read.
 
-A recording is cut when a copy stops, a card is pulled or a disk is full. FFmpeg reads such a file to its
-end and stays silent, so the lengths that the container announces are compared with the file here.
+A recording is truncated when a copy stops, a card is pulled or a disk is full. FFmpeg reads such a file to its end and
+reports nothing, so this module compares the lengths that the container announces with the file.
 
 Sources: ISO/IEC 14496-12 (boxes), RFC 8794 and RFC 9559 (EBML, Matroska), Microsoft RIFF and OpenDML 1.02
 (AVI).
@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 __all__ = ["Boxes", "avi_is_cut", "matroska_is_cut", "read_boxes"]
 
-# A file made of nothing but tiny boxes must not keep a reader busy for hours; a day's recording in one-second
-# fragments has fewer than 200,000.
+# A hostile file of tiny boxes must not keep a reader busy for hours. A day's recording in fragments of one second has
+# fewer than 200,000 boxes.
 _MOST_BOXES = 1 << 20
 _MP4_STARTS = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx"})
 _EBML = b"\x1a\x45\xdf\xa3"
@@ -24,11 +24,13 @@ _SEGMENT = b"\x18\x53\x80\x67"
 
 @dataclass(frozen=True)
 class Boxes:
-    """What the top level of an MP4 file holds.
+    """The top level of an MP4 file.
 
-    ``index`` is ``whole``, ``cut`` or ``absent`` (the ``moov`` box); ``overrun`` says that a box is
-    announced beyond the end of the file; ``closed`` that a fragmented file has the random access table
-    that ends it.
+    Attributes:
+        index: state of the ``moov`` box: ``whole``, ``cut`` or ``absent``.
+        fragmented: the file consists of fragments (``moof`` boxes).
+        closed: a fragmented file has the random access table (``mfra``) that ends it.
+        overrun: a box is announced beyond the end of the file.
     """
 
     index: str
@@ -38,7 +40,12 @@ class Boxes:
 
 
 def read_boxes(file: BinaryIO, size: int) -> Boxes | None:
-    """The top level of an MP4 file of ``size`` bytes; None when it does not begin like one."""
+    """Return the top level of an MP4 file; None when the file does not begin like one.
+
+    Args:
+        file: opened for reading.
+        size: of the file in bytes.
+    """
     at, index, fragmented, closed, overrun = 0, "absent", False, False, False
     for _ in range(_MOST_BOXES):
         file.seek(at)
@@ -69,9 +76,7 @@ def read_boxes(file: BinaryIO, size: int) -> Boxes | None:
 
 
 def matroska_is_cut(file: BinaryIO, size: int) -> bool | None:
-    """Whether the Segment reaches beyond the file's ``size`` bytes; None where it is written unsized (a
-    live one).
-    """
+    """Return whether the Segment reaches beyond the file's ``size`` bytes; None where it has no size (live files)."""
     file.seek(0)
     head = file.read(4096)
     if head[:4] != _EBML:
@@ -89,7 +94,7 @@ def matroska_is_cut(file: BinaryIO, size: int) -> bool | None:
 
 
 def _ebml_length(data: bytes, at: int) -> tuple[int | None, int] | None:
-    """(length or None where unknown, position behind it) of the EBML variable-size integer at ``at``."""
+    """Return an EBML variable-size integer and the position after it; None for the integer where it is unknown."""
     if at >= len(data) or data[at] == 0:
         return None
     width = 9 - data[at].bit_length()
@@ -101,9 +106,9 @@ def _ebml_length(data: bytes, at: int) -> tuple[int | None, int] | None:
 
 
 def avi_is_cut(file: BinaryIO, size: int) -> bool | None:
-    """Whether a RIFF chunk (the first, or one that OpenDML adds) reaches beyond the file's ``size`` bytes.
+    """Return whether a RIFF chunk (the first, or one that OpenDML adds) reaches beyond the file's ``size`` bytes.
 
-    None where the recorder never wrote the size (0 or all ones: it was switched off while recording).
+    None where the recorder never wrote the size (0 or all ones), because it was switched off while recording.
     """
     at = 0
     for _ in range(_MOST_BOXES):

@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ..recording import MOST_PIXELS, OPEN_OPTIONS, decode_heard, open_decoder, to_rgb
+from ..recording import MOST_PIXELS, OPEN_OPTIONS, decode_logged, open_decoder, to_rgb
 
 __all__ = ["Connection", "Length"]
 
@@ -114,7 +114,7 @@ class Connection:
             if packet is not None:
                 packet.opaque = spoilt
             try:
-                pictures, complained = decode_heard(decoder, packet)
+                pictures, complained = decode_logged(decoder, packet)
                 if complained:
                     spoilt.append(True)
             except av.error.FFmpegError:
