@@ -1,12 +1,11 @@
-"""Reads a recording with a model: the ``Reader``, which turns a video into a ``Study``.
+"""Read recordings and streams with a model: the ``Reader``.
 
     with Reader.open() as reader:
         study = reader.read("video.mp4")
         for prediction in reader.stream(frames):
             ...
 
-A recording goes through ``pipeline``, on all cores. Neither the batch size nor the number of threads changes
-an answer.
+A recording is read on all cores (``pipeline``). Neither the batch size nor the number of threads changes an answer.
 """
 
 from __future__ import annotations
@@ -63,11 +62,14 @@ _MEMORY_FRAMES = 2048
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one frame of a stream.
+    """The model's answer for one frame of a stream.
 
-    ``label`` is the most probable key and ``probability`` its value; ``probabilities`` is float32 (labels,)
-    in the order of the model's labels, ``features`` float32 (h, w, labels), the class-activation maps
-    before scaling.
+    Attributes:
+        index: of the frame, from 0.
+        label: key of the most probable label.
+        probability: of that label, 0..1.
+        probabilities: float32 (labels,), in the order of the model's labels.
+        features: float32 (h, w, labels), the class-activation maps before scaling.
     """
 
     index: int
@@ -78,7 +80,7 @@ class Prediction:
 
 
 class ReadOptions(TypedDict, total=False):
-    """The options of ``Reader.read``, for what hands them on."""
+    """The options of ``Reader.read``, as a type for code that passes them on."""
 
     capture_fps: float | None
     start_s: float | None
@@ -94,13 +96,27 @@ class ReadOptions(TypedDict, total=False):
 
 
 class Reader:
-    """A model, opened once, that reads recordings and streams. Close it, or use it in a ``with`` block."""
+    """A model that is opened once and reads recordings and streams.
+
+    Use it in a ``with`` block or close it. Several threads may use one reader at once.
+
+    Example:
+        >>> with Reader.open("small") as reader:
+        ...     study = reader.read("video.mp4")
+        ...     print(study.ledger.classified, [event.label for event in study.events])
+    """
 
     def __init__(self, backend: Backend, *, threads: int = 0, plan: Plan | None = None) -> None:
+        """Most callers use ``open``.
+
+        Args:
+            backend: the opened model.
+            threads, plan: as in ``open``.
+        """
         self._backend = backend
         self.spec: ModelSpec = backend.spec
         self._threads = threads
-        # Recordings are read by several threads with an engine of one thread, streams by one that may use all.
+        # For recordings several threads share an engine of one thread; for streams one engine may use all cores.
         self._engines = {1: backend}
         self._opening = threading.Lock()
         self._closed = False
@@ -116,15 +132,20 @@ class Reader:
         plan: Plan | None = None,
         allow_saturation: bool = False,
     ) -> Reader:
-        """Open a model file, or ``standard`` or ``small``, which come with the package; None is the standard one.
+        """Open a model.
 
         Args:
-            threads: how many cores inference may use, 0 all of them.
+            model: a model file, or the name of an installed model, ``standard`` or ``small``; None for ``standard``.
+            backend: inference engine: ``onnxruntime``, ``openvino`` or ``litert``.
+            threads: number of cores that inference may use; 0 for all.
             plan: number of threads and batch size; None chooses them by the cores and the model. No answer depends
                 on it.
-            allow_saturation: read with a model whose answers would differ on this CPU (``saturation``).
+            allow_saturation: open the model even if its 8-bit sums saturate on this CPU, which changes its answers.
 
-        Raises ``ModelError``, also for such a model, and ``BackendError``.
+        Raises:
+            ModelError: the file is no model, or its 8-bit sums saturate on this CPU.
+            BackendError: the engine is not installed or cannot run the file.
+            UsageError: ``threads`` is negative.
         """
         if threads < 0:
             raise UsageError(f"threads is {threads}, allowed is 0 (the engine's choice) or more")
@@ -134,18 +155,25 @@ class Reader:
         return cls(opened, threads=threads, plan=plan)
 
     def use_thresholds(self, thresholds: Mapping[str, float], *, min_frames: int | None = None) -> None:
-        """Go by these probabilities instead of the model's operating points from now on; ``study.json`` states them.
+        """Use these thresholds from now on instead of the model's operating points; ``study.json`` states them.
 
-        Raises what ``ModelSpec.with_rules`` does.
+        Args:
+            thresholds: probability by label key, 0..1.
+            min_frames: the least number of frames of an event; None leaves the model's.
+
+        Raises:
+            UsageError: a label is unknown or a value impossible (``ModelSpec.with_rules``).
         """
         self.spec = self.spec.with_rules(thresholds, min_frames=min_frames)
 
     @property
     def model_path(self) -> Path:
+        """Path of the model file."""
         return self._backend.path
 
     @property
     def model_sha256(self) -> str:
+        """SHA-256 of the model file, hexadecimal."""
         return self._backend.sha256
 
     @property
@@ -155,9 +183,11 @@ class Reader:
 
     @property
     def backend_name(self) -> str:
+        """Name of the inference engine."""
         return self._backend.name
 
     def close(self) -> None:
+        """Close the inference engines. Do not call it while a recording or a stream is read."""
         with self._opening:
             self._closed = True
             for engine in self._engines.values():
@@ -187,26 +217,33 @@ class Reader:
         on_event: Callable[[Event], None] | None = None,
         journal: Journal | None = None,
     ) -> Study:
-        """Everything the model finds in one recording, with an account of every frame.
+        """Read a recording: find its events and account for every frame.
+
+        The callbacks run in the calling thread. An exception that they raise ends the reading.
 
         Args:
-            capture_fps: frames a second at which the capsule recorded, where it is known.
-            start_s, end_s: read ``[start_s, end_s)`` of container time, and of that each ``every``-th frame from
-                its first on; the other frames are ``skipped``, damaged or not.
-            gate: pass over frames whose brightness differs from the last answered one's by less than this many
-                levels of 255 (``gate``); they take its answer and are ``duplicate``. None: none is.
-            landmarks: seconds of container time by name (``landmarks.LANDMARKS``), set by whoever looked.
-            progress: called with (frames done, frames in all) after each batch.
-            cancel: asked before each batch; once it says True the rest is ``unread``.
-            on_frame: called with each container frame in order, once it is known what became of it.
-            on_event: called with each event once no later frame can change it; its ``id`` is 0.
-            journal: what is answered is entered there, and what it holds of this run is not answered again
-                (``runs.open_run``).
+            path: a video file, a folder of images, a TIFF or a DICOM file.
+            capture_fps: frames per second at which the capsule recorded; None where unknown.
+            start_s, end_s: read ``[start_s, end_s)``, seconds of container time.
+            every: read each ``every``-th frame of that. The other frames are ``skipped``.
+            gate: threshold of the near-duplicate filter, levels of 255. A frame whose brightness differs by less from
+                the last answered frame takes that frame's answer and is ``duplicate``. None: no filter.
+            landmarks: seconds of container time by name (``stomach``, ``small-bowel``, ``colon``, ``end``), set by
+                hand.
+            progress: called with (frames done, frames wanted) after each batch.
+            cancel: called before each batch; when it returns True, the remaining frames are ``unread``.
+            on_frame: called with each container frame in order, when its status is final.
+            on_event: called with each event when no later frame can change it; its ``id`` is 0.
+            journal: stores the answers, so that an interrupted run can be resumed (``open_run``). Answers that it holds
+                of this run are taken over.
 
-        The callbacks are called in the calling thread, and what they raise ends the reading.
+        Returns:
+            The study, also when the recording is damaged: ask its ``ledger``.
 
-        Raises ``InputError`` for a file that cannot be read, ``UsageError`` for impossible options and a journal
-        of another run, and ``OutputError`` for a journal that cannot be written.
+        Raises:
+            InputError: the file cannot be read as a recording.
+            UsageError: an option is impossible, or the journal is of another run.
+            OutputError: the journal cannot be written.
         """
         request = resolve_request(
             path,
@@ -230,10 +267,14 @@ class Reader:
         return reading.finish()
 
     async def aread(self, path: str | Path, **options: Unpack[ReadOptions]) -> Study:
-        """``read`` in a thread beside the event loop; any number at once.
+        """Read a recording in a thread, for an event loop. Any number may run at once.
 
-        The callbacks are called in that thread. When the task is cancelled, reading stops at the next batch,
-        and the task ends when it has; what a ``journal`` holds is kept.
+        The callbacks run in that thread. When the task is cancelled, reading stops at the next batch and then the task
+        ends; a ``journal`` keeps its answers.
+
+        Args:
+            path: as in ``read``.
+            options: those of ``read``.
         """
         from .pipeline import run
 
@@ -246,7 +287,11 @@ class Reader:
         return await run(work)
 
     def has_read(self, document: Mapping[str, Any], path: str | Path, **options: Unpack[ReadOptions]) -> bool:
-        """Whether ``document``, a ``study.json``, is what reading ``path`` with these options would leave."""
+        """Return whether a ``study.json`` is the complete result of reading ``path`` with these options.
+
+        Args:
+            document: the content of the file.
+        """
         asked: dict[str, Any] = {name: value for name, value in options.items() if name in REQUEST_OPTIONS}
         return resolve_request(path, **asked).is_answered_by(document, self._backend)
 
@@ -257,10 +302,17 @@ class Reader:
         field_of_view: FieldOfView | None = None,
         batch: int = 1,
     ) -> Generator[Prediction]:
-        """An answer for each frame (uint8 RGB HxWx3, all of one size), in order, as it is asked for.
+        """Yield the answer for each frame of a stream, in order, as it is asked for.
 
-        Without ``field_of_view`` it is found in the first frames, so some thirty are taken before the first
-        answer comes; with it, ``batch`` are. Raises ``InputError`` for anything that is no such frame.
+        Args:
+            frames: uint8 RGB (height, width, 3), all of one size.
+            field_of_view: box of the field of view; None to find it in the first 32 frames, which are then taken
+                before the first answer comes.
+            batch: number of frames that the model answers at once.
+
+        Raises:
+            InputError: an item is no such frame.
+            UsageError: ``batch`` is below 1.
         """
         if batch < 1:
             raise UsageError(f"batch is {batch}, allowed is 1 or more")
@@ -286,9 +338,13 @@ class Reader:
         field_of_view: FieldOfView | None = None,
         batch: int = 1,
     ) -> AsyncGenerator[Prediction]:
-        """``stream`` for an event loop: ``async for`` over the answers, each worked out in a thread.
+        """Yield the answers of ``stream`` in an event loop; each is computed in a thread.
 
-        ``frames`` may be asynchronous. When the task is cancelled, it ends when the frame at work is answered.
+        When the task is cancelled, it ends after the frame in progress.
+
+        Args:
+            frames: as in ``stream``; may be asynchronous.
+            field_of_view, batch: as in ``stream``.
         """
         from .pipeline import iterate
 
@@ -298,7 +354,7 @@ class Reader:
                 yield prediction
 
     def _engine(self, threads: int) -> Backend:
-        """The model, opened with so many threads; 0 leaves the number to the engine."""
+        """Return the model, opened with this number of threads; 0 leaves the number to the engine."""
         with self._opening:
             if threads not in self._engines:
                 if self._closed:

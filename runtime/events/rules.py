@@ -167,7 +167,7 @@ def find_runs(
 def merge_near(
     smoothed: Floats, capture_s: Floats, threshold: float, rule: EventParameters
 ) -> Iterator[tuple[int, int]]:
-    """The runs of enough frames of one label, first and last position, joined over gaps of ``max_gap_s``."""
+    """Yield the runs of one label with enough frames, joined over gaps of ``max_gap_s``: first and last position."""
     stretch = _stretches(capture_s, rule)
     held = np.flatnonzero(smoothed >= round(rule.release * threshold, _DECIMALS))
     if not len(held):

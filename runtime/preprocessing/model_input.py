@@ -1,8 +1,8 @@
-"""The one way from a frame to the model's input, for training, calibration, export and run time alike.
+"""Turn a frame into the model's input. Training, calibration, export and reading use this one implementation.
 
-A capsule's picture is a circle or octagon on black, with text burnt in beside it. The bounding box of that field of
-view is cropped, resized to the model's square and everything outside the inscribed ellipse set to black: no border, no
-text and no brand's frame shape reaches the model, and a rotated frame stays a valid frame.
+A capsule's image is a circle or octagon on black, with text burnt in beside it. The bounding box of that field of
+view is cropped and resized to the model's square, and everything outside the inscribed ellipse is set to black. So no
+border, no text and no brand's frame shape reaches the model, and a rotated frame stays a valid frame.
 """
 
 from __future__ import annotations
@@ -32,9 +32,15 @@ _local = threading.local()
 
 
 def preprocess(frame: Pixels, spec: InputSpec, field_of_view: FieldOfView | None = None) -> Pixels:
-    """A frame (uint8 RGB HxWx3) as the model's input (uint8 RGB size x size x 3).
+    """Return a frame as model input, uint8 RGB (size, size, 3).
 
-    ``field_of_view`` is that of the recording; without it, it is looked for in this frame alone.
+    Args:
+        frame: uint8 RGB (height, width, 3).
+        spec: input of the model.
+        field_of_view: of the recording; None to find it in this frame alone.
+
+    Raises:
+        InputError: the array is no such frame, or the field of view does not lie in it.
     """
     check_pixels(frame)
     if spec.crop == "field_of_view" and field_of_view is None:
@@ -49,14 +55,19 @@ def preprocess_planes(
     *,
     out: Pixels | None = None,
 ) -> Pixels:
-    """The same from red, green and blue apart (``colours.to_planes``), without a picture of whole pixels.
+    """Return the same values as ``preprocess`` from separate channels, without an image of whole pixels.
 
-    Resizing before the colour matrix would be cheaper still, but a bright pixel is cut off at 255 by the matrix:
-    mixed with its neighbours before, it differs by up to 18 levels. The values are those of ``preprocess``.
+    Resizing before the colour matrix would be cheaper. But the matrix cuts a bright pixel off at 255, so mixing it with
+    its neighbours first gives values that differ by up to 18 levels.
 
     Args:
-        field_of_view: of the recording; the whole frame where it is None.
-        out: uint8 (size, size, 3) to write to, contiguous; a new array where it is None.
+        planes: red, green and blue, uint8 (height, width) each (``recording.to_planes``).
+        spec: input of the model.
+        field_of_view: of the recording; None for the whole frame.
+        out: contiguous uint8 (size, size, 3) array to write to; None for a new one.
+
+    Raises:
+        InputError: the field of view does not lie in the frame.
     """
     height, width = planes[0].shape
     if spec.crop == "field_of_view" and field_of_view is not None:
@@ -78,11 +89,15 @@ def preprocess_planes(
 
 
 def resize(planes: Planes, size: int) -> Planes:
-    """Channels, uint8 HxW each, as squares: the mean of what falls in each pixel, interpolated where it grows.
+    """Resize channels to a square: by area averaging where they shrink, by interpolation where they grow.
 
-    The mean is swscale's in its bit-exact mode: integers, the same with and without vector units, and within 1 of
-    OpenCV's (whose floats cost four times as much). It takes the channels for brightness and colour without
-    subsampling, which it scales one by one: a call each costs nearly twice as much.
+    The averages are those of swscale's bit-exact mode: integers, the same with and without vector units, and within 1
+    level of OpenCV's (whose floats cost four times as much). swscale gets the three channels as a 4:4:4 image, whose
+    planes it scales one by one; a call per channel costs nearly twice as much.
+
+    Args:
+        planes: uint8 (height, width) each.
+        size: side of the square, pixels.
     """
     height, width = planes[0].shape
     if (height, width) == (size, size):
@@ -123,7 +138,7 @@ def _inside(spec: InputSpec) -> Pixels:
 
 
 class _Scaler:
-    """A reformatter, and a picture of one size for what it is to scale. Serves one thread."""
+    """A reformatter with an image of one size to scale from. Serves one thread."""
 
     def __init__(self, width: int, height: int) -> None:
         self.reformatter = VideoReformatter()
@@ -132,7 +147,7 @@ class _Scaler:
 
 
 def _scaler(width: int, height: int) -> _Scaler:
-    """That of this thread; only the last size is kept."""
+    """Return this thread's scaler; only the last size is kept."""
     found: _Scaler | None = getattr(_local, "scaler", None)
     if found is None or (found.picture.width, found.picture.height) != (width, height):
         found = _local.scaler = _Scaler(width, height)
@@ -141,7 +156,7 @@ def _scaler(width: int, height: int) -> _Scaler:
 
 @lru_cache(maxsize=8)
 def _ellipse(size: int) -> Pixels:
-    """255 where the pixel's centre lies in the circle inscribed in the square, 0 elsewhere; three channels."""
+    """Return a mask (size, size, 3): 255 where the pixel's centre lies in the inscribed circle, 0 elsewhere."""
     at = np.arange(size) + 0.5 - size / 2
     inside = at[:, None] ** 2 + at[None, :] ** 2 <= (size / 2) ** 2
     mask = np.repeat((inside * 255).astype(np.uint8)[:, :, None], 3, axis=2)

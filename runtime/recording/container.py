@@ -170,7 +170,7 @@ def scan_video(path: str | Path) -> Container:
 
 @dataclass(frozen=True)
 class _Stream:
-    """What an opened file says of its video stream.
+    """The video stream of an opened file, as the file describes it.
 
     ``index`` is the demuxer's, before packets are read: (time stamp, position, length, edited out) of each entry.
     """

@@ -206,7 +206,7 @@ def _repeats(container: Container, size: int) -> bool:
 
 
 class _Marks:
-    """What the container marks its packets as."""
+    """The container's marks of its packets."""
 
     def __init__(self, container: Container) -> None:
         self.keys = container.packets.keys.tobytes()

@@ -130,7 +130,7 @@ def picture_packets(source: InputContainer, stream: VideoStream) -> Iterator[Pac
 
 @dataclass(frozen=True, slots=True)
 class PacketOutput:
-    """What the decoder returned for one packet.
+    """The decoder's output for one packet.
 
     Attributes:
         sent: number of packets sent so far.

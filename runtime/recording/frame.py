@@ -42,7 +42,7 @@ class Frame:
 
     @property
     def status(self) -> Literal["ok", "corrupt", "duplicate"]:
-        """What became of the frame so far."""
+        """``corrupt``, ``duplicate`` or ``ok``."""
         if self.detail:
             return "corrupt"
         return "ok" if self.duplicate_of is None else "duplicate"
