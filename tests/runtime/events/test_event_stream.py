@@ -11,10 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import tiny_spec
 
-from capsule_edge.runtime.events import EventStream, find_events, median_frame_distance
+from capsule_edge.runtime.events import (
+    EventStream,
+    capture_scale,
+    find_events,
+    find_runs,
+    median_frame_distance,
+    smooth,
+)
 from capsule_edge.runtime.events import stream as event_stream
+from capsule_edge.runtime.events.rules import Timeline
 from capsule_edge.runtime.inference import ModelSpec, OperatingPoint
-from capsule_edge.runtime.study import Event, FrameRecord
+from capsule_edge.runtime.study import Event, FrameRecord, columns
 
 SPEC = tiny_spec(
     ("normal", "ulcer", "polyp"),
@@ -33,8 +41,33 @@ def streamed(frames: Sequence[FrameRecord], spec: ModelSpec, sizes: Sequence[int
 
 
 def whole(frames: Sequence[FrameRecord], spec: ModelSpec) -> list[Event]:
-    found = find_events(frames, spec, median_distance_s=median_frame_distance(frames), time_kind="capture")
-    return [dataclasses.replace(event, id=0) for event in found]
+    """Find the events with all frames in view at once, without the stream, as the rules say it."""
+    every = columns(frames)
+    used = every.answered
+    if not used.any():
+        return []
+    distance_s = median_frame_distance(frames)
+    scale = capture_scale(spec.events, median_distance_s=distance_s, time_kind="capture", capture_fps=None)
+    timeline = Timeline(
+        every.indices[used],
+        every.times_s[used],
+        every.probabilities[used].astype(np.float64),
+        every.times_s[every.timed],
+        scale,
+        distance_s,
+    )
+    capture_s = timeline.times_s * scale
+    rule = spec.events
+    found = []
+    for column in spec.index_of("finding"):
+        label = spec.labels[column]
+        if (point := spec.operating_points.get(label.key)) is None:
+            continue
+        values = timeline.probabilities[:, column]
+        smoothed = smooth(values, capture_s, window_s=rule.smoothing_s, max_gap_s=rule.max_gap_s)
+        runs = find_runs(smoothed, timeline.probabilities, capture_s, threshold=point.threshold, rule=rule)
+        found += [timeline.event(label, column, first, last, rule) for first, last in runs]
+    return by_start(found)
 
 
 def by_start(events: Sequence[Event]) -> list[Event]:
@@ -81,7 +114,12 @@ def test_the_events_are_those_of_the_whole(
     )
     spec = dataclasses.replace(SPEC, events=rule)
     frames = make_frames(steps)
-    assert by_start(streamed(frames, spec, sizes)) == whole(frames, spec)
+    expected = whole(frames, spec)
+    assert by_start(streamed(frames, spec, sizes)) == expected
+    distance_s = median_frame_distance(frames)
+    found = find_events(frames, spec, median_distance_s=distance_s, time_kind="capture")
+    assert [dataclasses.replace(event, id=0) for event in found] == expected
+    assert [event.id for event in found] == list(range(1, len(found) + 1))
 
 
 def test_an_event_comes_when_it_has_closed_and_not_at_the_end() -> None:
