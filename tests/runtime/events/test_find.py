@@ -13,6 +13,8 @@ from capsule_edge.runtime.events import capture_scale, find_events, median_frame
 from capsule_edge.runtime.inference import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
 from capsule_edge.runtime.study import Event, FrameRecord
 
+pytestmark = pytest.mark.quick
+
 SPEC = ModelSpec(
     name="test",
     version="1",

@@ -14,6 +14,8 @@ from capsule_edge.runtime.inference import Label, OperatingPoint
 from capsule_edge.runtime.results import study_document
 from capsule_edge.runtime.study import Study
 
+pytestmark = pytest.mark.quick
+
 # A made-up model that knows where it is and how well it sees; the one that comes with the package does not.
 GUIDED = replace(
     SPEC,

@@ -14,6 +14,8 @@ from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.pipeline import start
 from capsule_edge.runtime.pipeline.parallel import THREAD_PREFIX, map_ordered, prefetch, run_streams
 
+pytestmark = pytest.mark.quick
+
 
 def test_prefetch_keeps_order_and_raises_behind_the_items() -> None:
     def items() -> Iterator[int]:

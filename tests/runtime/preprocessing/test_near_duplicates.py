@@ -22,6 +22,8 @@ from capsule_edge.runtime.preprocessing.near_duplicates import EVERY, SIDE
 from capsule_edge.runtime.recording import Frame, find_gops, scan
 from capsule_edge.runtime.results import Journal, prepare_folder, write_study
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def red(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:

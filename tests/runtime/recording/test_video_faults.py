@@ -15,6 +15,8 @@ from video_samples import details, read
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.recording import decode, scan
 
+pytestmark = pytest.mark.quick
+
 
 def spoil(name: str, made, folder: Path) -> Path:
     path = folder / name
