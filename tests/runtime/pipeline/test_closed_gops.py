@@ -1,4 +1,4 @@
-"""Groups read side by side give the answers that one decoder gives, and are left where anything is wrong."""
+"""Closed GOPs read in parallel give the answers of one decoder; damage makes one decoder read the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ from tiny_model import tiny_spec
 from capsule_edge.runtime.inference.backend import Answer
 from capsule_edge.runtime.pipeline import Plan, answer_frames, pipeline
 from capsule_edge.runtime.preprocessing import FieldOfView
-from capsule_edge.runtime.recording import Container, decode, decoder, ffmpeg, find_gops, gop, scan
+from capsule_edge.runtime.recording import (
+    Container,
+    decode,
+    decoder,
+    ffmpeg,
+    find_gops,
+    gop,
+    scan,
+    source,
+)
 
 RECORDING = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings" / "bca26705313a4644.mp4"
 KINDS: dict[str, dict[str, Any]] = {
@@ -36,7 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def short_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_gops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gop, "_SHORTEST", 1)
 
 
@@ -54,22 +63,22 @@ class Checksum:
         pass
 
 
-def told(
+def answers_of(
     container: Container,
-    lanes: int,
+    threads: int,
     *,
     wanted: range | None = None,
     done: int = 0,
     size: int = 5,
     gate: float | None = None,
 ) -> list[tuple[Any, ...]]:
-    """Index, detail, original and answer of each frame, as they are read by so many threads."""
+    """Return index, detail, original and answer of each frame, read by this number of threads."""
     box = FieldOfView(0, 0, container.width, container.height)
     answers = answer_frames(
         container,
         range(container.present) if wanted is None else wanted,
         Checksum(),
-        Plan(lanes, size),
+        Plan(threads, size),
         done=done,
         gate=gate,
         field_of_view=box,
@@ -87,13 +96,13 @@ def told(
         ]
 
 
-def account(container: Container, lanes: int) -> list[tuple[Any, ...]]:
-    """Without the answers: pictures may differ where damage goes unnoticed."""
-    return [(index, detail) for index, detail, *_ in told(container, lanes)]
+def account(container: Container, threads: int) -> list[tuple[Any, ...]]:
+    """Return index and detail of each frame. Answers may differ where damage goes unnoticed."""
+    return [(index, detail) for index, detail, *_ in answers_of(container, threads)]
 
 
 def by_one_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the first packet to the last."""
+    """Make one decoder read the recording, from the first packet to the last."""
     monkeypatch.setattr(gop._NalUnits, "of", lambda *_: None)
 
 
@@ -109,89 +118,89 @@ def test_answers_are_those_of_one_decoder(
     monkeypatch.setattr(
         decoder, "decode_packets", lambda *a, **k: in_order.append(1) or ffmpeg.decode_packets(*a, **k)
     )
-    found = [told(container, lanes) for lanes in (1, 2, 4)]
-    # Groups of HEVC may begin with a picture that does not reset the decoder; of 24 pictures all are too long.
+    found = [answers_of(container, threads) for threads in (1, 2, 4)]
+    # A GOP of HEVC may begin with a frame that does not reset the decoder; GOPs of 24 frames are all too long.
     assert bool(in_order) == (kind == "hevc.mp4" or longest == 20)
     by_one_decoder(monkeypatch)
-    assert found == [told(container, 1)] * 3
+    assert found == [answers_of(container, 1)] * 3
     assert [index for index, *_ in found[0]] == list(range(60))
     assert not any(detail for _, detail, *_ in found[0])
     assert no_thread_left()
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_a_part_of_a_recording_has_the_answers_of_the_whole(lanes: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_part_of_a_recording_has_the_answers_of_the_whole(threads: int, tmp_path: Path) -> None:
     container = scan(damage.encode(tmp_path / "h264.mp4", options={"bf": "3"}))
-    whole = told(container, lanes)
+    whole = answers_of(container, threads)
     for wanted in (range(0, 60, 7), range(30, 50), range(59, 60), range(13, 55, 20)):
-        assert told(container, lanes, wanted=wanted) == [whole[index] for index in wanted]
-        assert told(container, lanes, wanted=wanted, done=1) == [whole[index] for index in wanted[1:]]
-    assert told(container, lanes, wanted=range(0)) == []
+        assert answers_of(container, threads, wanted=wanted) == [whole[index] for index in wanted]
+        assert answers_of(container, threads, wanted=wanted, done=1) == [whole[index] for index in wanted[1:]]
+    assert answers_of(container, threads, wanted=range(0)) == []
 
 
-def test_a_window_costs_no_decoding_of_what_lies_before(
+def test_decoding_begins_at_the_gop_of_the_first_wanted_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     container = scan(damage.encode(tmp_path / "h264.mp4", options={"bf": "3"}))
     sent = []
     real = ffmpeg.send
     monkeypatch.setattr(gop, "send", lambda *args: sent.append(args[2]) or real(*args))
-    told(container, 2, wanted=range(38, 40))
-    # Its own group of twelve as far as it is needed, and none before it or behind.
+    answers_of(container, 2, wanted=range(38, 40))
+    # Packets of its own GOP of twelve, as far as they are needed, and of no other GOP.
     assert sent == list(range(36, 36 + len(sent)))
     assert 4 <= len(sent) <= 12
 
 
-def test_what_is_not_wanted_is_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind the last wanted frame begins a group that could not be decoded by itself."""
+def test_reading_ends_at_the_last_wanted_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GOP after the last wanted frame is too long to be decoded by itself; it must not be reached."""
     container = scan(damage.encode(tmp_path / "h264.mp4", gop=12))
     monkeypatch.setattr(gop, "_LONGEST", 12)
     monkeypatch.setattr(gop, "find_gops", lambda _: [range(12), range(12, 60)])
-    monkeypatch.setattr(decoder, "decode", lambda *_, **__: pytest.fail("read in order"))
-    assert [index for index, *_ in told(container, 2, wanted=range(12))] == list(range(12))
+    monkeypatch.setattr(source, "decode", lambda *_, **__: pytest.fail("read in order"))
+    assert [index for index, *_ in answers_of(container, 2, wanted=range(12))] == list(range(12))
 
 
 @pytest.mark.parametrize("spoilt", [False, True])
-def test_what_is_a_duplicate_does_not_depend_on_how_groups_are_read(
+def test_duplicates_do_not_depend_on_how_gops_are_read(
     spoilt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frames of two groups are never compared, not even where one decoder reads both."""
+    """Frames of two GOPs are never compared, not even where one decoder reads both."""
     path = damage.encode(tmp_path / "h264.mp4", options={"bf": "3"})
     container = scan(damage.blank(path, tmp_path / "spoilt.mp4", 30, behind=0.25) if spoilt else path)
-    found = [told(container, lanes, gate=255.0, size=size) for lanes, size in ((1, 5), (3, 16))]
+    found = [answers_of(container, threads, gate=255.0, size=size) for threads, size in ((1, 5), (3, 16))]
     assert found[0] == found[1]
     assert any(detail for _, detail, *_ in found[0]) == spoilt
-    originals = [index for index, detail, twin, _ in found[0] if twin is None and not detail]
+    originals = [index for index, detail, original, _ in found[0] if original is None and not detail]
     assert originals == [0, 12, 24, 36, 48]
     by_one_decoder(monkeypatch)
-    assert found[0] == told(container, 1, gate=255.0)
+    assert found[0] == answers_of(container, 1, gate=255.0)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-def test_a_duplicate_of_what_was_read_before_damage_is_one(
+def test_a_frame_after_damage_may_be_a_duplicate_of_one_before_it(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a batch ended in the damaged group does not tell."""
+    """It does not matter where a batch ended in the damaged GOP."""
     path = damage.encode(tmp_path / "h264.mp4", options={"bf": "3"})
     container = scan(damage.blank(path, tmp_path / "spoilt.mp4", 34, behind=0.25))
-    found = told(container, 2, gate=7.0, size=size)
+    found = answers_of(container, 2, gate=7.0, size=size)
     by_one_decoder(monkeypatch)
-    assert found == told(container, 1, gate=7.0)
-    # Before the damage every other frame of its group is a duplicate.
+    assert found == answers_of(container, 1, gate=7.0)
+    # Before the damage, every other frame of its GOP is a duplicate.
     assert found[25][2] == 24
     assert found[26][2] is None
 
 
 @pytest.mark.parametrize("kind", ["open_gop.mp4", "h264.ts", "h264.avi", "mjpeg.mov"])
-def test_what_gives_no_assurance_is_one_group_or_doubted(kind: str, tmp_path: Path) -> None:
+def test_a_container_without_closed_gops_is_one_gop_or_falls_back(kind: str, tmp_path: Path) -> None:
     made: dict[str, dict[str, Any]] = {
         "open_gop.mp4": {"options": {"bf": "3", "x264-params": "open-gop=1"}},
         "mjpeg.mov": {"codec": "mjpeg", "pixels": "yuvj420p"},
     }
     container = scan(damage.encode(tmp_path / kind, **made.get(kind, {"options": {"bf": "2"}})))
     if kind == "open_gop.mp4":
-        # Leading pictures are shown before the key frame behind which they are stored.
-        shown = {sample: place for place, sample in enumerate(container.order)}
+        # Leading frames are shown before the key frame after which they are stored.
+        shown = {packet: place for place, packet in enumerate(container.order)}
         for group in find_gops(container)[1:]:
             assert all(shown[at] > shown[group.start] for at in group if at != group.start)
     else:
@@ -200,8 +209,10 @@ def test_what_gives_no_assurance_is_one_group_or_doubted(kind: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["h264.mp4", "slices.mp4", "h264.mkv", "hevc_closed.mp4"])
-def test_damage_is_told_as_by_one_decoder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random flips; the same account as that of one decoder, for any number of them."""
+def test_damage_is_reported_as_by_one_decoder(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random bit flips give the same details for any number of threads as with one decoder."""
     whole = damage.encode(tmp_path / kind, **KINDS[kind])
     spans = damage.places(whole)
     draw = random.Random(kind)
@@ -214,7 +225,7 @@ def test_damage_is_told_as_by_one_decoder(kind: str, tmp_path: Path, monkeypatch
             data[at + draw.randrange(size)] ^= 1 << draw.randrange(8)
         spoilt.write_bytes(data)
         container = scan(spoilt)
-        found = [account(container, lanes) for lanes in (1, 3)]
+        found = [account(container, threads) for threads in (1, 3)]
         with monkeypatch.context() as patch:
             by_one_decoder(patch)
             one = account(container, 1)
@@ -228,13 +239,15 @@ def test_damage_is_told_as_by_one_decoder(kind: str, tmp_path: Path, monkeypatch
 def test_a_real_recording_is_read_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     container = scan(RECORDING)
     assert len(find_gops(container)) > 20
-    found = [told(container, lanes) for lanes in (1, 3)]
+    found = [answers_of(container, threads) for threads in (1, 3)]
     by_one_decoder(monkeypatch)
-    assert found == [told(container, 1)] * 2
+    assert found == [answers_of(container, 1)] * 2
 
 
 @pytest.mark.skipif(not RECORDING.exists(), reason="CAPSULE_EDGE_DATA does not name the shared data")
-def test_flips_in_a_real_recording_are_told_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flips_in_a_real_recording_are_reported_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = np.random.default_rng(5)
     data = bytearray(RECORDING.read_bytes())
     spans = damage.places(RECORDING)
@@ -243,7 +256,7 @@ def test_flips_in_a_real_recording_are_told_alike(tmp_path: Path, monkeypatch: p
     spoilt = tmp_path / "spoilt.mp4"
     spoilt.write_bytes(data)
     container = scan(spoilt)
-    found = [account(container, lanes) for lanes in (1, 2)]
+    found = [account(container, threads) for threads in (1, 2)]
     by_one_decoder(monkeypatch)
     one = account(container, 1)
     assert found == [one, one]
@@ -258,16 +271,18 @@ def test_closing_early_leaves_no_thread(tmp_path: Path) -> None:
     assert no_thread_left()
 
 
-def test_what_has_begun_is_closed_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a group that was looked at for the field of view and that no thread has come to."""
-    decode_group, open_recording = gop._decode, gop.open_recording
+def test_every_gop_that_was_begun_is_closed_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a GOP that was begun for the field of view and that no thread has taken."""
+    decode_gop, open_recording = gop._decode, gop.open_recording
     begun: set[int] = set()
-    told: list[set[int]] = []
+    open_at_close: list[set[int]] = []
 
     def decode_watched(container: Container, group: range, *rest: Any) -> Iterator[ffmpeg.PacketOutput]:
         begun.add(group.start)
         try:
-            yield from decode_group(container, group, *rest)
+            yield from decode_gop(container, group, *rest)
         finally:
             begun.remove(group.start)
 
@@ -277,24 +292,24 @@ def test_what_has_begun_is_closed_before_the_file(tmp_path: Path, monkeypatch: p
             try:
                 yield opened
             finally:
-                told.append(set(begun))
+                open_at_close.append(set(begun))
 
     container = scan(damage.encode(tmp_path / "h264.mp4", gop=20))
     monkeypatch.setattr(gop, "_decode", decode_watched)
     monkeypatch.setattr(gop, "open_recording", open_watched)
-    # A frame at once, of which four may wait: the only thread does not come to the second group.
+    # One frame at a time, of which four may wait: the only thread does not reach the second GOP.
     monkeypatch.setattr(pipeline, "_MOST_GATHERED", 1)
     answers = answer_frames(container, range(60), Checksum(), Plan(1, 1))
     next(answers)
     assert 20 in begun
     answers.close()
-    assert told == [set()]
+    assert open_at_close == [set()]
 
     class Refusing(Checksum):
         def run(self, pixels: Any) -> Any:
             raise ValueError("no answer")
 
-    # The error refers to all that it went through.
+    # The error keeps a reference to everything that it went through.
     with pytest.raises(ValueError, match="no answer"):
         next(answer_frames(container, range(60), Refusing(), Plan(1, 1)))
-    assert told == [set()] * 2
+    assert open_at_close == [set()] * 2
