@@ -15,7 +15,6 @@ from cli_calls import LABELS, check_files, check_refused, process
 from red_model import write_red_model
 from tiny_model import write_tiny_model
 
-from capsule_edge.cli.main import COMMANDS
 from capsule_edge.runtime.preprocessing import THRESHOLD
 
 
@@ -194,22 +193,6 @@ def test_names_that_are_not_ascii(call, exam: Path, red_model: Path, tmp_path: P
     assert called.code == 0
     assert "Köhler, 検査 #1 [ok].mp4: 60 frames" in called.out
     assert check_files(Path("Köhler, 検査 #1 [ok].capsule-edge"))["source"]["name"] == other.name
-
-
-def test_the_overview_lists_what_there_is(call) -> None:
-    called = call("--help")
-    assert called.code == 0
-    for name in ("run", "info", "evaluate", "compare", "export"):
-        assert f"  {name} " in called.out
-    check_refused(call("walk"), 2, "no command 'walk'")
-    assert set(COMMANDS) >= {"run", "info", "evaluate", "compare", "train", "export"}
-
-
-@pytest.mark.parametrize("name", ["run", "info", "evaluate", "compare", "export"])
-def test_every_command_has_an_example(call, name: str) -> None:
-    called = call(name, "--help")
-    assert called.code == 0
-    assert f"capsule-edge {name} " in called.out.split("Example")[1]
 
 
 def test_other_commands_answer_through_the_same_door(call, red_model: Path) -> None:
