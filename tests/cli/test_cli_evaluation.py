@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from red_model import write_exam, write_red_model
 from tiny_model import LABELS, tiny_spec, write_tiny_model
 
+from capsule_edge.cli._printing import macro_f1_change
 from capsule_edge.cli.compare import command as compare
 from capsule_edge.cli.evaluate import command as evaluate
 from capsule_edge.cli.info import command as info
@@ -23,7 +24,7 @@ from capsule_edge.evaluation.classification import load_predictions
 from capsule_edge.evaluation.parity import parity_summary
 from capsule_edge.evaluation.parity.certificate import schema_path
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
-from capsule_edge.runtime.inference import open_model
+from capsule_edge.runtime.inference import INSTALLED, open_model
 from capsule_edge.runtime.preprocessing import preprocess
 
 FRAMES = 120
@@ -336,17 +337,32 @@ def test_info_shows_the_certificates_summary(model: Path, frames: Path, tmp_path
     proven = write_tiny_model(tmp_path / "proven.onnx", parity=parity_summary(certificate))
     assert documents(call(info, proven, "--json"))["certificate"]["shipping"]["verdict"] == "undecided"
     printed = call(info, proven).stdout
-    assert "certificate (shipping): undecided, agreement 1.0000" in printed
+    assert "certificate (shipping): undecided, agreement 1.0000, macro-F1 lost by FP32: 0.0000" in printed
     assert "sensitivity_loss.polyp" in printed
     assert certificate["models"]["a"]["sha256"] in printed
 
 
-@pytest.mark.parametrize("command", [evaluate, compare, info])
-def test_help_has_an_example(command: Any) -> None:
-    text = call(command, "--help").stdout
-    assert "Example:" in text
-    assert "capsule-edge" in text
-    assert "--json" in text
+@pytest.mark.parametrize(
+    ("delta", "words"),
+    [
+        (-0.00131, "lost by INT8: 0.0013"),
+        (0.0, "lost by INT8: 0.0000"),
+        (0.02, "gained by INT8: 0.0200"),
+        (None, "lost by INT8: -"),
+    ],
+)
+def test_a_change_of_macro_f1_says_which_way_it_goes(delta: float | None, words: str) -> None:
+    assert macro_f1_change(delta) == f"macro-F1 {words}"
+
+
+def test_info_without_a_model_shows_the_standard_one() -> None:
+    document = documents(call(info, "--json"))
+    assert document["file"] == INSTALLED["standard"]
+    assert document["spec"]["name"] == "capsule-edge"
+    assert documents(call(info, "small", "--json"))["file"] == INSTALLED["small"]
+    printed = call(info).stdout
+    assert "certificate (shipping): " in printed
+    assert "macro-F1 gained by INT8: 0.0013, " in printed
 
 
 def test_a_spec_of_the_tiny_model_survives_its_file(model: Path) -> None:
