@@ -1,16 +1,14 @@
-"""What ``capsule-edge run`` does with faults: one line each, nothing half-written, exit codes."""
+"""Faults in ``capsule-edge run``: each is one line with an exit code, and nothing half-written is left."""
 
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import damage
 import numpy as np
 import pytest
-from cli_calls import check_files, check_refused
+from cli_calls import check_files, check_refused, interrupt_reading
 from thread_checks import threads_left
 from tiny_model import write_tiny_model
 
@@ -197,23 +195,15 @@ def test_impossible_values_are_usage_errors(call, option: tuple[str, str], plain
     check_refused(call("run", plain, "--model", model, *option), 2, option[1])
 
 
-def test_control_c_leaves_nothing(call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = Reader._record
-    batches = []
-
-    def interrupted(self: Reader, *arguments: Any) -> None:
-        record(self, *arguments)
-        batches.append(1)
-        if len(batches) == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Reader, "_record", interrupted)
+def test_control_c_keeps_the_journal_and_nothing_else(
+    call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_reading(monkeypatch, at_frame=20)  # of the second batch of 16
     called = call("run", exam, exam.with_name("other.mp4"), "--model", red_model, "--out", "all")
     assert called.code == 130
-    assert "interrupted" in called.err
-    assert "Traceback" not in called.err
+    assert called.err.startswith("error: interrupted, the frames read so far are kept in ")
     assert "--resume" in called.err
-    assert len(batches) == 2
+    assert "Traceback" not in called.err
     assert [path.name for path in Path("all").iterdir()] == ["exam"]
     assert [path.name for path in Path("all/exam").iterdir()] == [JOURNAL]
     assert threads_left() == []
@@ -239,10 +229,10 @@ def test_a_full_disk_leaves_what_is_answered(
 def test_a_fault_of_ours_is_one_line_and_a_traceback_only_on_request(
     call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
         raise ZeroDivisionError("of two\nlines")
 
-    monkeypatch.setattr(Reader, "_record", fail)
+    monkeypatch.setattr(Reader, "read", fail)
     check_refused(call("run", exam, "--model", red_model), 1, "ZeroDivisionError: of two lines")
     called = call("run", exam, "--model", red_model, "--json")
     assert called.json["error"]["code"] == "internal"
