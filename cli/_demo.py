@@ -71,9 +71,7 @@ def _new_demo(
     with open_run(folder, overwrite=options.overwrite) as run, _replacing(recording):
         click.echo(f"rendering {phantom.frames} frames of a phantom", err=True)
         write_recording(recording, phantom)
-        return read_recording(
-            reader, recording, run, read_options, threads=options.threads, resumable=False
-        )
+        return read_recording(reader, recording, run, read_options, threads=options.threads, resumable=False)
 
 
 def _earlier_demo(

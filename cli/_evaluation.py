@@ -72,7 +72,9 @@ def evaluation_options(command: Callback) -> Callback:
             show_default=True,
             help="Number of threads of the inference engine; 0 lets the engine choose.",
         ),
-        click.option("--split", help="Split to use; 'all' takes every row.  [default: val if there is one, else all]"),
+        click.option(
+            "--split", help="Split to use; 'all' takes every row.  [default: val if there is one, else all]"
+        ),
         click.option(
             "--data",
             type=click.Path(path_type=Path),

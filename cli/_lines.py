@@ -62,7 +62,9 @@ def check_sources(videos: Sequence[Path], options: Mapping[str, Any]) -> None:
 def _check_stream(videos: Sequence[Path], name: str, options: Mapping[str, Any]) -> None:
     """Refuse what a stream cannot have: other recordings beside it, files as results, a known end."""
     if len(videos) > 1:
-        raise UsageError(f"{name} is read alone", hint="read the other recordings with a command of their own")
+        raise UsageError(
+            f"{name} is read alone", hint="read the other recordings with a command of their own"
+        )
     if not options["jsonl"]:
         raise UsageError(f"{name} is answered in lines only", hint="add --jsonl")
     given = [option for key, option in _FOR_FILES_ONLY.items() if options.get(key)]

@@ -57,7 +57,11 @@ class ColumnTable:
         texts = [self._columns[column], *(row[column] for row in self._rows)]
         whole_lines = column == 0 or self._numbers
         return max(
-            (cell_len(part) for text in texts for part in (text.splitlines() if whole_lines else text.split())),
+            (
+                cell_len(part)
+                for text in texts
+                for part in (text.splitlines() if whole_lines else text.split())
+            ),
             default=0,
         )
 

@@ -56,14 +56,18 @@ def command(folder: Path, seed: int, as_json: bool) -> None:
         echo_json(document)
         return
     videos = sum(split["videos"] for split in splits.values())
-    console().print(f"wrote {len(samples)} frames of {videos} phantom videos, labels.csv names them: {folder}")
+    console().print(
+        f"wrote {len(samples)} frames of {videos} phantom videos, labels.csv names them: {folder}"
+    )
     print_splits(splits)
     console().print(_NOTE)
 
 
 def _check_empty(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} cannot be a folder: a file lies in its place", hint="choose another folder")
+        raise OutputError(
+            f"{folder} cannot be a folder: a file lies in its place", hint="choose another folder"
+        )
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty", hint="choose a new folder, or empty this one")
 

@@ -124,7 +124,9 @@ def _run(args: list[str]) -> int:
     except BrokenPipeError:
         raise
     except (click.Abort, KeyboardInterrupt, Exception) as error:
-        if "--debug" in args and not isinstance(error, click.Abort | KeyboardInterrupt | click.ClickException):
+        if "--debug" in args and not isinstance(
+            error, click.Abort | KeyboardInterrupt | click.ClickException
+        ):
             traceback.print_exc()
         return _print_error(_as_ours(error), style)
 
@@ -154,9 +156,7 @@ def _print_error(error: CapsuleEdgeError, style: _ErrorFormat) -> int:
     if style == "text":
         click.echo("error: " + " ".join(str(error).split()), err=True)
         return error.exit_code
-    document: dict[str, Any] = {
-        "error": {"code": error.code, "message": error.message, "hint": error.hint}
-    }
+    document: dict[str, Any] = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
     if style == "jsonl":
         document = {"type": "error", "recording": None, **document, "exit_code": error.exit_code}
     click.echo(json.dumps(document, ensure_ascii=False))

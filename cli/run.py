@@ -128,7 +128,9 @@ class RunOptions:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run; keep recordings already read.")
 @json_option
 @click.option(
-    "--jsonl", is_flag=True, help="Print a JSON line on stdout for each frame and event, as soon as it is known."
+    "--jsonl",
+    is_flag=True,
+    help="Print a JSON line on stdout for each frame and event, as soon as it is known.",
 )
 @click.option(
     "--stdin",

@@ -51,7 +51,9 @@ class SplitOptions:
     metavar="N",
     help="Make fold N the split val, and all other folds the split train.",
 )
-@click.option("--among", metavar="SPLIT", help="Divide only the rows of this split, such as train.  [default: all]")
+@click.option(
+    "--among", metavar="SPLIT", help="Divide only the rows of this split, such as train.  [default: all]"
+)
 @click.option(
     "--official",
     type=click.Choice(["published", "cleaned"]),
