@@ -109,13 +109,13 @@ class RunOptions:
     "landmarks",
     multiple=True,
     metavar="NAME=TIME",
-    help="Time of the first frame of a segment (stomach, small-bowel or colon) or of the end of the "
-    "examination, for example small-bowel=00:41:10. Can be repeated.",
+    help="First frame of a segment (NAME is stomach, small-bowel or colon) or end of the examination (NAME is end), "
+    "for example small-bowel=00:41:10. Can be repeated.",
 )
 @click.option(
     "--allow-saturation",
     is_flag=True,
-    help='Accept a model that gives wrong answers on this CPU because its 8-bit sums saturate (see "doctor").',
+    help='Accept a model whose 8-bit sums saturate on this CPU, so that answers may be wrong (see "doctor").',
 )
 @click.option(
     "--gate/--no-gate",

@@ -58,7 +58,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_cannot_be_read_is_one_line(call, kind: str, plain: Path, model: Path, tmp_path: Path) -> None:
+def test_an_unreadable_recording_is_one_line(
+    call, kind: str, plain: Path, model: Path, tmp_path: Path
+) -> None:
     path = unreadable(kind, tmp_path, plain)
     check_refused(call("run", path, "--model", model), 1, BAD[kind])
     check_refused(call("run", path, "--model", model, "--out", "a/b/c"), 1, BAD[kind])
@@ -79,7 +81,7 @@ def test_a_cut_mp4_with_its_index_in_front_is_read_as_far_as_it_goes(
     assert called.code == 3
     assert called.err == ""
     ledger = check_files(Path("out"))["ledger"]
-    # Announced less present: a picture is present when its first byte is in the file.
+    # A frame is missing if its first byte lies behind the end of the file.
     size = cut.stat().st_size
     present = sum(place < size for place, _ in damage.places(plain))
     assert (ledger["container"], ledger["missing"]) == (60, 60 - present)
@@ -132,7 +134,7 @@ def test_a_folder_in_which_another_run_writes_is_refused(call, exam: Path, red_m
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
 
-def test_a_folder_that_cannot_be_is_one_line(call, plain: Path, model: Path, tmp_path: Path) -> None:
+def test_an_out_that_cannot_be_a_folder_is_one_line(call, plain: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here first")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         check_refused(call("run", plain, "--model", model, "--out", out), 1, "cannot be a folder")
@@ -142,7 +144,7 @@ def test_a_folder_that_cannot_be_is_one_line(call, plain: Path, model: Path, tmp
 def test_a_folder_without_rights_is_one_line(
     call, plain: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The tests may run as a user to whom nothing is forbidden.
+    # Tests may run as root, who can write everywhere. So the write itself is made to fail.
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -152,7 +154,7 @@ def test_a_folder_without_rights_is_one_line(
     )
 
 
-def test_models_that_are_none(call, plain: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_models_are_refused(call, plain: Path, tmp_path: Path) -> None:
     bare = write_tiny_model(tmp_path / "bare.onnx", metadata=False)
     check_refused(call("run", plain, "--model", bare), 1, "carries no capsule_edge metadata")
     (tmp_path / "text.onnx").write_text("no model")
@@ -162,10 +164,11 @@ def test_models_that_are_none(call, plain: Path, tmp_path: Path) -> None:
     assert called.json["error"]["code"] == "model"
 
 
-def test_an_engine_that_is_none(call, plain: Path, model: Path) -> None:
+def test_an_unknown_engine_is_refused(call, plain: Path, model: Path) -> None:
     check_refused(call("run", plain, "--model", model, "--backend", "abacus"), 1, "'abacus' is not known")
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -209,7 +212,7 @@ def test_control_c_keeps_the_journal_and_nothing_else(
     assert threads_left() == []
 
 
-def test_a_full_disk_leaves_what_is_answered(
+def test_a_full_disk_keeps_the_journal(
     call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_descriptor: int) -> None:
@@ -226,7 +229,7 @@ def test_a_full_disk_leaves_what_is_answered(
     check_files(Path("a/b"))
 
 
-def test_a_fault_of_ours_is_one_line_and_a_traceback_only_on_request(
+def test_an_unexpected_error_is_one_line_and_a_traceback_only_with_debug(
     call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_arguments: object, **_options: object) -> None:

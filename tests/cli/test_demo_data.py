@@ -65,7 +65,7 @@ def test_every_class_is_in_both_splits_and_no_video_is(demo_data: Path) -> None:
 
 
 def test_a_frame_shows_what_its_label_says(demo_data: Path) -> None:
-    """The standard model was trained on such frames, though not of these scenes, and finds nearly all."""
+    """The standard model was trained on phantoms of other scenes, so it labels nearly all of these frames right."""
     samples = load_dataset(demo_data).samples[::4]
     frames = [read_frame(sample) for sample in samples]
     assert {frame.shape for frame in frames} == {(224, 224, 3)}
