@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-__all__ = ["json_option", "model_argument", "read_clock"]
+__all__ = ["HELP_OPTIONS", "json_option", "model_argument", "read_clock"]
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 

@@ -8,14 +8,16 @@ from typing import Any
 import click
 
 from ._evaluation import progress
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json, number, table
 
 # Examples that the terminal shows of a finding, and of a mere note. The page and the JSON have more.
 _SHOWN, _SHOWN_OF_A_NOTE = 10, 2
 
 
-@click.command(epilog="\b\nExample:\n  capsule-edge audit frames --html audit.html")
+@click.command(
+    context_settings=HELP_OPTIONS, epilog="\b\nExample:\n  capsule-edge audit frames --html audit.html"
+)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--split",

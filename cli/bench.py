@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, number, table
 
 _SLOWER = 4
@@ -20,14 +20,13 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -
     try:
         return tuple(int(word) for word in value.split(","))
     except ValueError:
-        raise click.BadParameter(
-            f"{value!r}, allowed are whole numbers separated by commas, such as 1,2"
-        ) from None
+        raise click.BadParameter(f"{value!r}, allowed are numbers separated by commas, such as 1,2") from None
 
 
 @click.command(
+    context_settings=HELP_OPTIONS,
     epilog="\b\nExamples:\n  capsule-edge bench model.fp32.onnx model.int8.onnx --threads 1,2 --out results\n"
-    "  capsule-edge bench --against earlier.json --result later.json"
+    "  capsule-edge bench --against earlier.json --result later.json",
 )
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(

@@ -16,7 +16,7 @@ from ._evaluation import (
     warn_left_out,
     warn_of_overlap,
 )
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json, interval_cell, number, table
 
 # Changes of the predicted label that the terminal shows; the certificate has all.
@@ -40,7 +40,8 @@ class CompareOptions:
 
 
 @click.command(
-    epilog="\b\nExample:\n  capsule-edge compare fp32.onnx int8.onnx --data frames --out certificates"
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExample:\n  capsule-edge compare fp32.onnx int8.onnx --data frames --out certificates",
 )
 @click.argument("fp32", metavar="FP32", type=click.Path(path_type=Path))
 @click.argument("int8", metavar="INT8", type=click.Path(path_type=Path))
@@ -54,7 +55,7 @@ class CompareOptions:
 @click.option("--int8-backend", help="Inference engine of the INT8 model.  [default: --backend]")
 @json_option
 @click.pass_context
-def command(context: click.Context, fp32: Path, int8: Path, as_json: bool, **given: Any) -> None:
+def command(context: click.Context, /, fp32: Path, int8: Path, as_json: bool, **given: Any) -> None:
     """Compare the answers of INT8 and FP32 on labelled frames, frame by frame and class by class.
 
     Each of them is a model file, or the name of an installed model: standard or small.

@@ -12,7 +12,7 @@ import click
 from capsule_edge.runtime.errors import OutputError
 
 from ._evaluation import count_splits, print_splits, progress
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ _JPEG_QUALITY = 95
 
 
 @click.command(
+    context_settings=HELP_OPTIONS,
     epilog="\b\nExamples:\n  capsule-edge demo-data frames\n"
     "  capsule-edge evaluate standard --data frames\n"
-    "  capsule-edge train --data frames --out runs/first --epochs 1"
+    "  capsule-edge train --data frames --out runs/first --epochs 1",
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(

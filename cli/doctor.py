@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ _BATCH = 16
 
 
 @click.command(
-    epilog="\b\nExamples:\n  capsule-edge doctor\n  capsule-edge doctor model.int8.onnx model.int8.tflite"
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExamples:\n  capsule-edge doctor\n  capsule-edge doctor model.int8.onnx model.int8.tflite",
 )
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(

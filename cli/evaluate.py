@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ._evaluation import data_folder, evaluation_options, progress, warn_left_out, warn_of_overlap
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json, interval_cell, number, table
 
 _OVERALL = ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "mean_pr_auc", "mcc")
@@ -34,8 +34,9 @@ class EvaluateOptions:
 
 
 @click.command(
+    context_settings=HELP_OPTIONS,
     epilog="\b\nExamples:\n  capsule-edge evaluate standard --data frames\n"
-    "  capsule-edge evaluate model.int8.onnx --data frames --save-predictions p.csv"
+    "  capsule-edge evaluate model.int8.onnx --data frames --save-predictions p.csv",
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @evaluation_options

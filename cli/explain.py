@@ -10,7 +10,7 @@ import click
 
 from capsule_edge.runtime.errors import InputError, UsageError
 
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import echo_json
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 _MOST_IMAGES = 200
 
 
-@click.command(epilog="\b\nExample:\n  capsule-edge explain model.int8.onnx frame.jpg --out sheet.png")
+@click.command(
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExample:\n  capsule-edge explain model.int8.onnx frame.jpg --out sheet.png",
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._evaluation import recordings_option
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import echo_json, macro_f1_change
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="\b\nExample:\n  capsule-edge export runs/mobilenet --out models/mobilenet --data frames"
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExample:\n  capsule-edge export runs/mobilenet --out models/mobilenet --data frames",
 )
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(

@@ -9,11 +9,14 @@ from typing import Any
 import click
 
 from ._evaluation import NO_CERTIFICATE
-from ._options import json_option, model_argument
+from ._options import HELP_OPTIONS, json_option, model_argument
 from ._printing import console, echo_json, macro_f1_change, number, table
 
 
-@click.command(epilog="\b\nExamples:\n  capsule-edge info\n  capsule-edge info model.int8.onnx --json")
+@click.command(
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExamples:\n  capsule-edge info\n  capsule-edge info model.int8.onnx --json",
+)
 @model_argument
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine to open it with.")
 @json_option

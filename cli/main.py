@@ -17,6 +17,8 @@ import click
 
 from capsule_edge.runtime.errors import CapsuleEdgeError, Interrupted
 
+from ._options import HELP_OPTIONS
+
 __all__ = ["COMMANDS", "cli", "main"]
 
 # The module of a command has the command's name, with "_" for "-", and offers it as ``command``. A module is
@@ -71,7 +73,7 @@ def _module_of(name: str) -> str:
 
 @click.group(
     cls=_LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_OPTIONS,
     epilog="\b\nExamples:\n  capsule-edge run --demo\n  capsule-edge run --help",
 )
 @click.version_option(package_name="capsule-edge", prog_name="capsule-edge")

@@ -15,7 +15,7 @@ from capsule_edge.runtime.errors import Interrupted
 from ._demo import run_demo
 from ._evaluation import NO_CERTIFICATE
 from ._lines import begin_lines, check_sources, live_address, read_live, read_stdin
-from ._options import json_option, read_clock
+from ._options import HELP_OPTIONS, json_option, read_clock
 from ._outcomes import Outcome, failed, print_json, report_outcome, worst_code
 from ._reading import read_recording
 
@@ -64,9 +64,10 @@ class RunOptions:
 
 
 @click.command(
+    context_settings=HELP_OPTIONS,
     epilog="\b\nExamples:\n  capsule-edge run exam.mp4\n  capsule-edge run a.mp4 b.mkv --out results\n"
     "  ffmpeg -i exam.mp4 -f mjpeg - | capsule-edge run - --stdin mjpeg --jsonl\n"
-    "  capsule-edge run --demo"
+    "  capsule-edge run --demo",
 )
 @click.argument("videos", metavar="VIDEO...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(

@@ -11,7 +11,7 @@ import click
 from capsule_edge.runtime.errors import InputError, UsageError
 
 from ._evaluation import count_splits, print_splits
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class SplitOptions:
 
 
 @click.command(
-    epilog="\b\nExample:\n  capsule-edge split frames --folds 5 --hold-out 0 --out divided/labels.csv"
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExample:\n  capsule-edge split frames --folds 5 --hold-out 0 --out divided/labels.csv",
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(

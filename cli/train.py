@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._groups import GroupedCommand
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import echo_json
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class TrainOptions:
 
 
 @click.command(
+    context_settings=HELP_OPTIONS,
     cls=GroupedCommand,
     groups=_GROUPS,
     epilog="\b\nExamples:\n"

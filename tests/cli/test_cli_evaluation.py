@@ -358,7 +358,7 @@ def test_a_change_of_macro_f1_says_which_way_it_goes(delta: float | None, words:
 def test_info_without_a_model_shows_the_standard_one() -> None:
     document = documents(call(info, "--json"))
     assert document["file"] == INSTALLED["standard"]
-    assert document["spec"]["name"] == "capsule-edge"
+    assert document["spec"]["name"] == "capsule-edge-standard"
     assert documents(call(info, "small", "--json"))["file"] == INSTALLED["small"]
     printed = call(info).stdout
     assert "certificate (shipping): " in printed

@@ -88,7 +88,7 @@ def test_the_demo_says_what_it_does_not_show(demo: tuple[Path, dict], reader: Re
     )
 
 
-def test_the_demo_goes_by_the_operating_points_of_the_model(demo: tuple[Path, dict], reader: Reader) -> None:
+def test_the_demo_uses_the_operating_points_of_the_model(demo: tuple[Path, dict], reader: Reader) -> None:
     rules = demo[1]["recordings"][0]["study"]["rules"]
     points = {
         label: pytest.approx(p.threshold, abs=1e-6) for label, p in reader.spec.operating_points.items()
@@ -142,7 +142,7 @@ def test_the_default_model_answers_alike_in_any_batch(reader: Reader) -> None:
         assert [a.probabilities.tobytes() for a in reader.stream(frames, batch=batch)] == expected
 
 
-def test_the_small_model_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_small_model_is_opened_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Reader.open("small") as opened:
         assert opened.spec.name == "capsule-edge-small"
     with pytest.raises(CapsuleEdgeError, match="an installed one: standard, small"):
