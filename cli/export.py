@@ -95,11 +95,12 @@ def _export(
     from capsule_edge.export.bundle import export_run
     from capsule_edge.export.held_out import frames_to_choose_on
 
+    dataset = None if data is None else load_dataset(data, split=split)
     choose_on = frames_to_choose_on(run, data, progress=_log) if data is not None and automatic else None
     return export_run(
         run,
         out,
-        dataset=None if data is None else load_dataset(data, split=split),
+        dataset=dataset,
         recordings=recordings,
         keep=() if automatic else keep,
         choose_on=choose_on,

@@ -248,7 +248,7 @@ def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> 
         (("-", "--stdin", "mjpeg"), "answered in lines only"),
         (("a.mp4", "--stdin", "mjpeg"), "no VIDEO is -"),
         (("a.mp4", "--jsonl", "--json"), "give one of them"),
-        (("--demo", "--jsonl"), "--demo is read whole"),
+        (("--demo", "--jsonl"), "--demo cannot be combined with"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["run", *arguments])
