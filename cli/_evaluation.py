@@ -1,4 +1,4 @@
-"""What ``evaluate`` and ``compare`` share: options, finding the data, progress and warnings on stderr."""
+"""Options, data, progress and warnings that the commands on labelled frames share. All but results go to stderr."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ import click
 
 from capsule_edge.runtime.errors import UsageError
 
+from ._printing import console, number, table
+
 __all__ = [
     "NO_CERTIFICATE",
+    "count_splits",
     "data_folder",
     "evaluation_options",
+    "print_splits",
     "progress",
     "recordings_option",
     "warn_left_out",
@@ -24,15 +28,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from capsule_edge.evaluation.datasets import Dataset
+    from capsule_edge.evaluation.datasets import Dataset, Sample
 
 Callback = Callable[..., Any]
-NO_CERTIFICATE = "nothing proves that this file answers as the model it was made from"
+NO_CERTIFICATE = "nothing proves that this file gives the answers of the model it was made from"
 _VARIABLE = "CAPSULE_EDGE_DATA"
 
 
 def data_folder(given: Path | None) -> Path:
-    """``--data``, else ``capsule-vision`` below ``CAPSULE_EDGE_DATA``. Raises ``UsageError`` for neither."""
+    """Return ``--data``, or else ``capsule-vision`` in the folder that ``CAPSULE_EDGE_DATA`` names.
+
+    Raises:
+        UsageError: neither is given.
+    """
     if given is not None:
         return given
     root = os.environ.get(_VARIABLE)
@@ -42,17 +50,37 @@ def data_folder(given: Path | None) -> Path:
 
 
 def evaluation_options(command: Callback) -> Callback:
-    """What ``evaluate`` and ``compare`` have in common: the data, its split, and the bootstrap."""
+    """Add the options that ``evaluate`` and ``compare`` share: data, split, threads and bootstrap."""
     for option in (
         click.option(
-            "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the bootstrap."
+            "--seed",
+            type=click.IntRange(0, 2**32 - 1),
+            default=0,
+            show_default=True,
+            help="Seed of the bootstrap.",
         ),
-        click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True,
-                     help="Of the bootstrap over videos; 0 is none."),
-        click.option("--threads", default=0, show_default=True, help="Threads of the engine, 0 is its own choice."),
-        click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]"),
-        click.option("--data", type=click.Path(path_type=Path), help="Folder with labels.csv or class folders."),
-    ):  # fmt: skip
+        click.option(
+            "--resamples",
+            type=click.IntRange(0),
+            default=1000,
+            show_default=True,
+            help="Number of bootstrap samples, drawn over videos; 0 computes no intervals.",
+        ),
+        click.option(
+            "--threads",
+            default=0,
+            show_default=True,
+            help="Number of threads of the inference engine; 0 lets the engine choose.",
+        ),
+        click.option(
+            "--split", help="Split to use; 'all' takes every row.  [default: val if there is one, else all]"
+        ),
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path),
+            help=f"Data set: a folder with labels.csv or class folders.  [default: capsule-vision in ${_VARIABLE}]",
+        ),
+    ):
         command = option(command)
     return command
 
@@ -62,27 +90,30 @@ recordings_option = click.option(
     "recordings",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Compare the events found in this recording too; repeatable.",
+    help="Also compare the events that both models find in this recording. Can be repeated.",
 )
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None] | None]:
-    """A bar on stderr where that is a terminal; yields what to call with frames done, or None."""
+def progress(activity: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """Show a progress bar on stderr. Yields a function to call with the number of frames just done.
+
+    Yields None where stderr is no terminal.
+    """
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(activity), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(activity, total=total)
         yield lambda done: bar.advance(task, done)
 
 
 def warn_left_out(dataset: Dataset, skipped: Sequence[str]) -> None:
-    """Names on stderr the frames that are not measured: claimed by two labels, or not readable."""
+    """Name each frame that is left out: it has two labels, or it cannot be read (``skipped``)."""
     for file in dataset.doubtful:
         click.echo(f"warning: {file.name} is listed under two labels and is left out", err=True)
     for name in skipped:
@@ -90,8 +121,31 @@ def warn_left_out(dataset: Dataset, skipped: Sequence[str]) -> None:
 
 
 def warn_of_overlap(overlap: Mapping[str, int] | None, frames: int) -> None:
-    """Says on stderr where frames are of videos that the model was trained on."""
+    """Warn if some of the ``frames`` measured come from videos that the model was trained on."""
     if overlap is not None and overlap["frames"]:
         from capsule_edge.evaluation.datasets import describe_overlap
 
         click.echo(f"warning: {describe_overlap(overlap, frames)}", err=True)
+
+
+def count_splits(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
+    """Return, for each split, the number of files, of videos, and of frames of each class."""
+    labels = sorted({sample.label for sample in samples})
+    counts = {}
+    for name in sorted({sample.split or "" for sample in samples}):
+        members = [sample for sample in samples if (sample.split or "") == name]
+        counts[name] = {
+            "frames": len({sample.file for sample in members}),
+            "videos": len({sample.video_id for sample in members if sample.video_id}),
+            "classes": {label: sum(sample.label == label for sample in members) for label in labels},
+        }
+    return counts
+
+
+def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print ``count_splits`` as a table with a column for each split."""
+    rows = table("class", *splits)
+    for label in next(iter(splits.values()))["classes"]:
+        rows.add_row(label, *(number(split["classes"][label]) for split in splits.values()))
+    rows.add_row("videos", *(number(split["videos"]) for split in splits.values()))
+    console().print(rows)

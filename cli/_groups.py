@@ -1,4 +1,4 @@
-"""Options under headings in the help of a command that has many."""
+"""Show the options of a command under headings in its help."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ __all__ = ["GroupedCommand"]
 
 
 class GroupedCommand(click.Command):
-    """``groups`` are headings, each with the names of its parameters; those that no group names come last."""
+    """A command whose help lists its options under headings.
+
+    Args:
+        groups: pairs of a heading and the names of its parameters. Parameters in no group come last, under
+            "Other".
+    """
 
     def __init__(self, *args: Any, groups: Sequence[tuple[str, Sequence[str]]] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""``run --jsonl``: JSON lines on stdout while frames are read, from recordings or from stdin."""
+"""``run --jsonl``: print JSON lines while frames are read, from recordings, stdin or network sources."""
 
 from __future__ import annotations
 
@@ -15,48 +15,59 @@ import click
 
 from capsule_edge.runtime.errors import Interrupted, UsageError
 
+from ._outcomes import INCOMPLETE
+
 if TYPE_CHECKING:
     from capsule_edge.runtime import Reader
     from capsule_edge.runtime.streaming import Feed, Lines, Live
 
-__all__ = ["STDIN", "begin_lines", "check_options", "live_address", "read_live", "read_stdin", "watch_pipe"]
+__all__ = ["STDIN", "begin_lines", "check_sources", "live_address", "read_live", "read_stdin", "watch_pipe"]
 
 STDIN = Path("-")
-# What a pipe has none of: files, a length, a place to go on from.
-_NOT_OF_A_PIPE = {
+# Options that need a file: its length, a results folder, or a place to go on from.
+_FOR_FILES_ONLY = {
     "out": "--out", "resume": "--resume", "overwrite": "--overwrite", "start_s": "--start", "end_s": "--end",
     "landmarks": "--landmark", "gate": "--gate",
 }  # fmt: skip
 
 
-def check_options(
-    videos: Sequence[Path], *, jsonl: bool, as_json: bool, feed: str | None, options: Mapping[str, Any]
-) -> None:
-    """Raise ``UsageError`` for what does not go together."""
-    if jsonl and as_json:
-        raise UsageError("--jsonl streams lines and --json prints one document", hint="give one of them")
+def check_sources(videos: Sequence[Path], options: Mapping[str, Any]) -> None:
+    """Check that the sources and the options of ``run`` go together.
+
+    Args:
+        videos: recordings, ``STDIN``, or addresses of network sources.
+        options: the parameters of ``run`` by name.
+
+    Raises:
+        UsageError: they do not.
+    """
+    feed = options["feed"]
+    if options["jsonl"] and options["as_json"]:
+        raise UsageError("--jsonl prints lines and --json prints one document", hint="give one of them")
     live = [address for video in videos if (address := live_address(video)) is not None]
     if live and feed is None:
-        _check_alone(videos, live[0], jsonl=jsonl, options=options)
+        _check_stream(videos, live[0], options)
         return
     if STDIN not in videos:
         if feed is not None:
             raise UsageError(
-                "--stdin tells what comes on stdin, which is read as VIDEO -", hint="give - as VIDEO"
+                "--stdin states the format of frames on stdin, but no VIDEO is -", hint="give - as VIDEO"
             )
         return
     if feed is None:
         raise UsageError("stdin (-) needs --stdin", hint="--stdin mjpeg, or --stdin raw:336x336")
-    _check_alone(videos, "stdin (-)", jsonl=jsonl, options=options)
+    _check_stream(videos, "stdin (-)", options)
 
 
-def _check_alone(videos: Sequence[Path], name: str, *, jsonl: bool, options: Mapping[str, Any]) -> None:
-    """What has no end that is known is answered in lines, and has no files to go on from."""
+def _check_stream(videos: Sequence[Path], name: str, options: Mapping[str, Any]) -> None:
+    """Refuse what a stream cannot have: other recordings beside it, files as results, a known end."""
     if len(videos) > 1:
-        raise UsageError(f"{name} is read alone", hint="read the recordings in a run of their own")
-    if not jsonl:
+        raise UsageError(
+            f"{name} is read alone", hint="read the other recordings with a command of their own"
+        )
+    if not options["jsonl"]:
         raise UsageError(f"{name} is answered in lines only", hint="add --jsonl")
-    given = [option for key, option in _NOT_OF_A_PIPE.items() if options.get(key)]
+    given = [option for key, option in _FOR_FILES_ONLY.items() if options.get(key)]
     if options.get("every", 1) != 1:
         given.append("--every")
     if given:
@@ -64,7 +75,7 @@ def _check_alone(videos: Sequence[Path], name: str, *, jsonl: bool, options: Map
 
 
 def begin_lines(reader: Reader, recording: str) -> Lines:
-    """The lines of one recording, with their first."""
+    """Return the line writer of one recording, with the ``start`` line already printed."""
     from capsule_edge.runtime.streaming import Lines
 
     lines = Lines(sys.stdout, recording, reader.spec)
@@ -73,7 +84,7 @@ def begin_lines(reader: Reader, recording: str) -> Lines:
 
 
 def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
-    """Answer the frames on stdin; returns the exit code."""
+    """Read the frames on stdin, in the format ``feed``, print their lines and return the exit code."""
     from capsule_edge.runtime.streaming import parse_feed
 
     kind = parse_feed(feed)
@@ -83,7 +94,7 @@ def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
 
 
 def read_live(reader: Reader, address: str, capture_fps: float | None, patience_s: float) -> int:
-    """Answer the frames of a network camera or stream until it ends or is stopped; returns the exit code."""
+    """Read a network source until it ends or the user stops it, print its lines and return the exit code."""
     from capsule_edge.runtime.streaming import Live
 
     feed = Live(address, patience_s=patience_s)
@@ -91,11 +102,30 @@ def read_live(reader: Reader, address: str, capture_fps: float | None, patience_
         return _read_feed(reader, feed, feed.shown, capture_fps)
 
 
+def live_address(path: Path) -> str | None:
+    """Return the address of a network source, or None if ``path`` is not one."""
+    if ":" not in str(path):  # spares loading the streaming room for ordinary files
+        return None
+    from capsule_edge.runtime.streaming import live_address
+
+    return live_address(path)
+
+
+@contextmanager
+def watch_pipe(hint: str) -> Iterator[None]:
+    """Report on stderr that the reader of stdout has gone, with ``hint``."""
+    try:
+        yield
+    except BrokenPipeError:
+        click.echo(f"error: nobody reads the lines any more ({hint})", err=True)
+        raise
+
+
 @contextmanager
 def _stopped_by_signals(feed: Live) -> Iterator[None]:
-    """Ctrl-C and SIGTERM are how a camera ends: what has come is answered, and the lines are completed.
+    """Let Ctrl-C and SIGTERM end a camera's stream: the frames so far are answered and the lines completed.
 
-    A second one interrupts.
+    A second signal interrupts at once.
     """
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -104,8 +134,8 @@ def _stopped_by_signals(feed: Live) -> Iterator[None]:
         feed.stop()
 
     earlier = {}
-    # Elsewhere than in the main thread signals are somebody else's; one that is ignored (a shell does so for what it
-    # runs in the background) stays so.
+    # Only the main thread may set handlers. A signal that is ignored stays ignored: a shell ignores SIGINT
+    # for commands it runs in the background.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -121,7 +151,7 @@ def _read_feed(reader: Reader, kind: Feed, name: str, capture_fps: float | None)
     from capsule_edge.runtime.streaming import read_pipe
 
     lines = begin_lines(reader, name)
-    with _interruptible(), watch_pipe("what is still to come is lost"):
+    with _interruptible(), watch_pipe("frames still to come are lost"):
         ledger = read_pipe(
             reader,
             sys.stdin.buffer,
@@ -130,18 +160,9 @@ def _read_feed(reader: Reader, kind: Feed, name: str, capture_fps: float | None)
             on_frame=lines.frame,
             on_event=lines.event,
         )
-        exit_code = 0 if ledger.whole else 3
+        exit_code = 0 if ledger.whole else INCOMPLETE
         lines.end(ledger, exit_code=exit_code, folder=None)
     return exit_code
-
-
-def live_address(path: Path) -> str | None:
-    """The address of a network source, where ``path`` is one; nothing heavy is loaded for what has no colon."""
-    if ":" not in str(path):
-        return None
-    from capsule_edge.runtime.streaming import live_address
-
-    return live_address(path)
 
 
 @contextmanager
@@ -149,14 +170,4 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted("interrupted", hint="what comes only once cannot be gone on with") from None
-
-
-@contextmanager
-def watch_pipe(hint: str) -> Iterator[None]:
-    """Say on stderr that nobody reads the lines any more, which stdout cannot."""
-    try:
-        yield
-    except BrokenPipeError:
-        click.echo(f"error: nobody reads the lines any more ({hint})", err=True)
-        raise
+        raise Interrupted("interrupted", hint="a stream cannot be resumed") from None

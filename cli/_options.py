@@ -1,16 +1,23 @@
-"""Options that several commands have, and those whose values click cannot read by itself."""
+"""Options that several commands share, and callbacks for values that click cannot parse."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-__all__ = ["json_option", "read_clock"]
+__all__ = ["HELP_OPTIONS", "json_option", "model_argument", "read_clock"]
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+model_argument = click.argument("model", metavar="[MODEL]", required=False, type=click.Path(path_type=Path))
 
 
 def read_clock(_context: click.Context, option: click.Parameter, text: str | None) -> float | None:
-    """A callback: seconds of a recording, given as such or as ``hh:mm:ss``. Raises ``UsageError`` for anything else."""
+    """Return the time ``text`` (seconds, or hh:mm:ss) in seconds. Raises ``UsageError`` for anything else."""
     from capsule_edge.runtime.recording import parse_clock
 
     name = option.opts[0].lstrip("-")

@@ -1,4 +1,4 @@
-"""``capsule-edge audit``: faults of a data set that a figure measured on it would not show."""
+"""``capsule-edge audit``: find faults of a data set that a figure measured on it would not show."""
 
 from __future__ import annotations
 
@@ -8,30 +8,47 @@ from typing import Any
 import click
 
 from ._evaluation import progress
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json, number, table
 
-# Examples of a finding on the terminal; the page and the JSON have more.
-_SHOWN = 10
+# Examples that the terminal shows of a finding, and of a mere note. The page and the JSON have more.
+_SHOWN, _SHOWN_OF_A_NOTE = 10, 2
 
 
-@click.command(epilog="\b\nExample:\n  capsule-edge audit frames --html audit.html")
+@click.command(
+    context_settings=HELP_OPTIONS, epilog="\b\nExample:\n  capsule-edge audit frames --html audit.html"
+)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
-    "--split", help="The split to be evaluated.  [default: val; without one, each against the others]"
+    "--split",
+    help="Split that is to be evaluated.  [default: val; without a val, each split against the others]",
 )
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the report there, one page.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the report to this HTML file.",
+)
 @json_option
 @click.pass_context
 def command(
     context: click.Context, folder: Path, split: str | None, page: Path | None, as_json: bool
 ) -> None:
-    """Find what would make evaluation on DIR mislead. DIR is a data set in any layout that 'evaluate' reads.
+    """Find faults of the data set DIR that would make figures measured on it misleading.
 
-    Exit code 5 where, for the evaluated split, a video or a copy of a picture is also in another split, a file
-    or a picture has two labels, more than 1 % of the frames (or of those of a class) cannot be read, or there
-    is but one class or one video. Classes that rest on one or two videos and whatever else weakens a figure
-    are listed and leave the exit code 0. Works from the tables alone where the pictures are absent.
+    DIR has any layout that "evaluate" reads. Where the images are absent, the audit works from the tables alone.
+
+    Exit code 5 if the evaluated split has one of these faults:
+
+    \b
+    - a video, or a copy of an image, is also in another split
+    - a file or an image has two labels
+    - more than 1 % of the frames, or of those of a class, cannot be read
+    - there is only one class or one video
+
+    Lesser faults, such as a class whose frames come from one or two videos, are listed and leave the exit code
+    at 0.
     """
     from capsule_edge.evaluation.audit import audit
     from capsule_edge.evaluation.datasets import list_samples
@@ -55,29 +72,33 @@ def command(
 def _print(document: dict[str, Any]) -> None:
     from capsule_edge.evaluation.audit import MEANING
 
-    screen, data, images = console(), document["data"], document["images"]
-    screen.print(
+    show, data, images = console().print, document["data"], document["images"]
+    show(
         f"{data['name']}: {data['frames']:,} files of {data['videos']:,} videos, "
         f"evaluated: {', '.join(document['evaluated']) or 'all'}"
     )
     if images is not None:
-        screen.print(
-            f"{images['read']:,} pictures read, {images['absent']:,} not there, {images['unreadable']:,} unreadable, "
+        show(
+            f"{images['read']:,} images read, {images['absent']:,} not there, {images['unreadable']:,} unreadable, "
             f"{images['files_with_near_duplicates']:,} with a near duplicate"
         )
-    sides = list(next(iter(document["classes"].values())))
-    classes = table(
-        "class", *(f"{side}:\n{what}" for side in sides for what in ("frames", "videos", "rests on"))
-    )
-    for label, entry in document["classes"].items():
-        counts = (entry[side][what] for side in sides for what in ("frames", "videos", "rests_on"))
-        classes.add_row(label, *map(number, counts))
-    screen.print(classes)
+    show(_class_table(document["classes"]))
     for finding in document["findings"]:
-        screen.print(f"{finding['level']}: {finding['message']} [{finding['check']}]", highlight=False)
-        shown = finding["examples"][:_SHOWN] if finding["level"] != "note" else finding["examples"][:2]
+        show(f"{finding['level']}: {finding['message']} [{finding['check']}]")
+        most = _SHOWN_OF_A_NOTE if finding["level"] == "note" else _SHOWN
+        shown = finding["examples"][:most]
         for line in shown:
-            screen.print(f"  {line}", highlight=False)
+            show(f"  {line}")
         if finding["count"] > len(shown) > 0:
-            screen.print(f"  and {finding['count'] - len(shown):,} more", highlight=False)
-    screen.print(f"verdict: {document['verdict']}, {MEANING[document['verdict']]}")
+            show(f"  and {finding['count'] - len(shown):,} more")
+    show(f"verdict: {document['verdict']}, {MEANING[document['verdict']]}")
+
+
+def _class_table(classes: dict[str, Any]) -> Any:
+    """Return a table of classes: per split its frames, its videos, and the fewest videos with 90 % of the frames."""
+    heads = {"frames": "frames", "videos": "videos", "rests_on": "videos\nwith 90 %"}
+    splits = list(next(iter(classes.values())))
+    rows = table("class", *(f"{split}:\n{head}" for split in splits for head in heads.values()))
+    for label, entry in classes.items():
+        rows.add_row(label, *(number(entry[split][key]) for split in splits for key in heads))
+    return rows

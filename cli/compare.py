@@ -1,7 +1,8 @@
-"""``capsule-edge compare``: the parity certificate of one model against another."""
+"""``capsule-edge compare``: certify an INT8 model against its FP32 original."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,90 +16,68 @@ from ._evaluation import (
     warn_left_out,
     warn_of_overlap,
 )
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json, interval_cell, number, table
+
+# Changes of the predicted label that the terminal shows; the certificate has all.
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """The options of ``compare``, as click parsed them."""
+
+    data: Path | None
+    split: str | None
+    recordings: tuple[Path, ...]
+    out: Path | None
+    overwrite: bool
+    backend: str
+    int8_backend: str | None
+    threads: int
+    resamples: int
+    seed: int
 
 
 @click.command(
-    epilog="\b\nExample:\n  capsule-edge compare fp32.onnx int8.onnx --data frames --out certificates"
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExample:\n  capsule-edge compare fp32.onnx int8.onnx --data frames --out certificates",
 )
-@click.argument("a", metavar="FP32", type=click.Path(path_type=Path))
-@click.argument("b", metavar="INT8", type=click.Path(path_type=Path))
+@click.argument("fp32", metavar="FP32", type=click.Path(path_type=Path))
+@click.argument("int8", metavar="INT8", type=click.Path(path_type=Path))
 @evaluation_options
 @recordings_option
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write the certificate there (JSON, Markdown, HTML)."
+    "--out", type=click.Path(path_type=Path), help="Folder for the certificate (JSON, Markdown and HTML)."
 )
-@click.option("--overwrite", is_flag=True, help="Replace the certificate of that name that --out holds.")
-@click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine of both.")
-@click.option("--int8-backend", help="Inference engine of INT8, where it is another one.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier certificate of the same name in --out.")
+@click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine of both models.")
+@click.option("--int8-backend", help="Inference engine of the INT8 model.  [default: --backend]")
 @json_option
 @click.pass_context
-def command(
-    context: click.Context,
-    a: Path,
-    b: Path,
-    data: Path | None,
-    split: str | None,
-    recordings: tuple[Path, ...],
-    out: Path | None,
-    overwrite: bool,
-    backend: str,
-    int8_backend: str | None,
-    threads: int,
-    resamples: int,
-    seed: int,
-    as_json: bool,
-) -> None:
-    """Certify that INT8 answers as FP32 does, frame by frame and class by class.
+def command(context: click.Context, /, fp32: Path, int8: Path, as_json: bool, **given: Any) -> None:
+    """Compare the answers of INT8 and FP32 on labelled frames, frame by frame and class by class.
 
-    FP32 may be a table of answers (CSV, as 'evaluate --save-predictions' writes it): then the conversion is
-    certified, whose one gate is an agreement of 99.9 %. Else the gates are those of shipping: agreement >=
-    99 %, macro-F1 loss <= .005, and no class losing more than one point of sensitivity. Exit code 4 when a
-    gate fails.
+    Each of them is a model file, or the name of an installed model: standard or small.
+
+    The shipping certificate has these gates: both models agree on at least 99 % of the frames, INT8 loses at
+    most .005 of macro-F1, and no class loses more than one point of sensitivity.
+
+    FP32 may also be a CSV file of predictions, as "evaluate --save-predictions" writes it. That gives a
+    conversion certificate, whose only gate is agreement on at least 99.9 % of the frames.
+
+    Exit code 4 when a gate fails.
     """
     from capsule_edge.evaluation._extras import require
 
     require("sklearn")
-    from capsule_edge.evaluation._files import check_free
-    from capsule_edge.evaluation.datasets import load_dataset
-    from capsule_edge.evaluation.parity import (
-        certificate_stem,
-        compare_models,
-        compare_table,
-        write_certificate,
-    )
-    from capsule_edge.runtime.errors import GateError, UsageError
-    from capsule_edge.runtime.inference import open_model
+    from capsule_edge.evaluation.parity import write_certificate
+    from capsule_edge.runtime.errors import GateError
 
-    is_table = a.suffix.lower() == ".csv"
-    if is_table and recordings:
-        raise UsageError(
-            "a table of answers has no recordings", hint="leave --recording out, or compare two models"
-        )
-    second = open_model(b, backend=int8_backend or backend, threads=threads)
-    if out is not None:
-        stem = certificate_stem(second.path.name, "conversion" if is_table else "shipping")
-        check_free(out, f"{stem}.json", overwrite=overwrite)
-    first = None if is_table else open_model(a, backend=backend, threads=threads)
-    dataset = load_dataset(data_folder(data), split=split)
-    with progress("comparing", len(dataset.samples) * (1 if first is None else 2)) as advance:
-        if first is None:
-            certificate = compare_table(a, second, dataset, resamples=resamples, seed=seed, advance=advance)
-        else:
-            certificate = compare_models(
-                first,
-                second,
-                dataset,
-                recordings=recordings,
-                resamples=resamples,
-                seed=seed,
-                advance=advance,
-            )
-    warn_left_out(dataset, certificate["data"]["skipped"])
-    warn_of_overlap(certificate["data"]["training_overlap"], certificate["data"]["frames"])
-    if out is not None:
-        for path in write_certificate(certificate, out, overwrite=overwrite):
+    options = CompareOptions(**given)
+    certificate = _certify(fp32, int8, options)
+    if options.out is not None:
+        for path in write_certificate(certificate, options.out, overwrite=options.overwrite):
             click.echo(f"wrote {path}", err=True)
     if as_json:
         echo_json(certificate)
@@ -108,55 +87,113 @@ def command(
         context.exit(GateError.exit_code)
 
 
-def _print(certificate: dict[str, Any]) -> None:
-    from capsule_edge.evaluation.datasets import describe_overlap
+def _certify(fp32: Path, int8: Path, options: CompareOptions) -> dict[str, Any]:
+    """Run both models on the data and return the certificate.
 
-    screen = console()
+    Raises:
+        UsageError: recordings are given with a table of predictions.
+        OutputError: the certificate exists already and may not be overwritten.
+    """
+    from capsule_edge.evaluation._files import check_free
+    from capsule_edge.evaluation.datasets import load_dataset
+    from capsule_edge.evaluation.parity import certificate_stem, compare_models, compare_table
+    from capsule_edge.runtime.errors import UsageError
+    from capsule_edge.runtime.inference import open_model
+
+    is_table = fp32.suffix.lower() == ".csv"
+    if is_table and options.recordings:
+        raise UsageError(
+            "a table of predictions has no recordings", hint="leave --recording out, or compare two models"
+        )
+    threads, bootstrap = options.threads, {"resamples": options.resamples, "seed": options.seed}
+    second = open_model(int8, backend=options.int8_backend or options.backend, threads=threads)
+    if options.out is not None:
+        stem = certificate_stem(second.path.name, "conversion" if is_table else "shipping")
+        check_free(options.out, f"{stem}.json", overwrite=options.overwrite)
+    first = None if is_table else open_model(fp32, backend=options.backend, threads=threads)
+    dataset = load_dataset(data_folder(options.data), split=options.split)
+    with progress("comparing", len(dataset.samples) * (1 if first is None else 2)) as advance:
+        if first is None:
+            certificate = compare_table(fp32, second, dataset, advance=advance, **bootstrap)
+        else:
+            certificate = compare_models(
+                first, second, dataset, recordings=options.recordings, advance=advance, **bootstrap
+            )
+    warn_left_out(dataset, certificate["data"]["skipped"])
+    warn_of_overlap(certificate["data"]["training_overlap"], certificate["data"]["frames"])
+    return certificate
+
+
+def _print(certificate: dict[str, Any]) -> None:
+    show = console().print
     data, models = certificate["data"], certificate["models"]
-    screen.print(
+    show(
         f"{models['b']['file']} (B) against {models['a']['file']} (A) on {data['name']}, "
         f"split {data['split'] or 'all'}: {data['frames']:,} frames of {data['videos']} videos"
     )
-    gates = table("gate", "value", "limit", "verdict")
+    show(_gate_table(certificate))
+    show(_class_table(certificate))
+    show(_overall_table(certificate))
+    test = certificate["mcnemar"]
+    show(
+        f"difference of a probability: largest {number(certificate['max_abs_dp'], 4)}, "
+        f"mean {number(certificate['mean_abs_dp'], 5)}; frames that only A gets right {test['only_a_right']}, "
+        f"only B {test['only_b_right']}, McNemar p {number(test['p_value'])}"
+    )
+    _print_remarks(certificate)
+    show(f"verdict: {certificate['verdict']}")
+
+
+def _gate_table(certificate: dict[str, Any]) -> Any:
+    rows = table("gate", "value", "allowed", "verdict")
     for gate in certificate["gates"]:
-        gates.add_row(gate["name"], number(gate["value"], 4), number(gate["limit"], 4), gate["verdict"])
-    screen.print(gates)
-    classes = table("class", "frames", "sens. A", "B", "B - A", "B - A, 95 %", "spec. A", "B")
+        # Agreement may not be lower than its limit. All other gates are losses, which may not be higher.
+        bound = ">=" if gate["name"] == "agreement" else "<="
+        limit = f"{bound} {number(gate['limit'], 4)}"
+        rows.add_row(gate["name"], number(gate["value"], 4), limit, gate["verdict"])
+    return rows
+
+
+def _class_table(certificate: dict[str, Any]) -> Any:
+    rows = table("class", "frames", "sens. A", "sens. B", "B - A", "B - A, 95 %", "spec. A", "spec. B")
     for key, entry in certificate["per_class"].items():
-        hit, spared = entry["sensitivity"], entry["specificity"]
-        classes.add_row(
+        sensitivity, specificity = entry["sensitivity"], entry["specificity"]
+        rows.add_row(
             key,
             number(entry["support"]),
-            *(number(hit[side]) for side in ("a", "b", "delta")),
-            interval_cell(hit["interval"]),
-            *(number(spared[side]) for side in ("a", "b")),
+            *(number(sensitivity[side]) for side in ("a", "b", "delta")),
+            interval_cell(sensitivity["interval"]),
+            *(number(specificity[side]) for side in ("a", "b")),
         )
-    screen.print(classes)
-    overall = table("", "A", "B", "B - A", "B - A, 95 %")
+    return rows
+
+
+def _overall_table(certificate: dict[str, Any]) -> Any:
+    rows = table("", "A", "B", "B - A", "B - A, 95 %")
     for name in ("accuracy", "macro_f1", "balanced_accuracy", "mean_auc", "ece"):
         figure = certificate[name]
         cells = [number(figure[side], 4) for side in ("a", "b", "delta")]
-        overall.add_row(name, *cells, interval_cell(figure["interval"], 4))
-    screen.print(overall)
-    test = certificate["mcnemar"]
-    screen.print(
-        f"max |dp| {number(certificate['max_abs_dp'], 4)}, mean {number(certificate['mean_abs_dp'], 5)}; "
-        f"only A right {test['only_a_right']}, only B right {test['only_b_right']}, "
-        f"McNemar p {number(test['p_value'])}"
-    )
+        rows.add_row(name, *cells, interval_cell(figure["interval"], 4))
+    return rows
+
+
+def _print_remarks(certificate: dict[str, Any]) -> None:
+    """Print what limits the figures, the events found in recordings, and the most frequent changes of label."""
+    from capsule_edge.evaluation.datasets import describe_overlap
+
+    show, data = console().print, certificate["data"]
     absent = [key for key, entry in certificate["per_class"].items() if not entry["support"]]
     if absent:
-        screen.print(f"no frame of {', '.join(absent)}: averages are over the other classes")
+        show(f"no frame of {', '.join(absent)}: averages are over the other classes")
     if certificate["bootstrap"]["reason"]:
-        screen.print(f"no intervals: {certificate['bootstrap']['reason']}")
-    found = certificate["events"]
-    if found is not None:
-        screen.print(
-            f"events in {found['recordings']} recordings: A finds {found['a']}, B {found['b']}, "
-            f"both {found['matched']} (IoU {found['iou']}), agreement {number(found['agreement'])}"
+        show(f"no intervals: {certificate['bootstrap']['reason']}")
+    events = certificate["events"]
+    if events is not None:
+        show(
+            f"events in {events['recordings']} recordings: A finds {events['a']}, B {events['b']}, "
+            f"both {events['matched']} (IoU {events['iou']}), agreement {number(events['agreement'])}"
         )
-    for flip in certificate["flips"][:10]:
+    for flip in certificate["flips"][:_SHOWN]:
         worst = ", ".join(frame["file"] for frame in flip["worst"][:2])
-        screen.print(f"{flip['frames']} {flip['from']} became {flip['to']}: {worst}")
-    screen.print(describe_overlap(data["training_overlap"], data["frames"]))
-    screen.print(f"verdict: {certificate['verdict']}")
+        show(f"{flip['frames']} {flip['from']} became {flip['to']}: {worst}")
+    show(describe_overlap(data["training_overlap"], data["frames"]))

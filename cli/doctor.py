@@ -1,14 +1,14 @@
-"""``capsule-edge doctor``: does every engine on this machine answer correctly, and which is fastest?"""
+"""``capsule-edge doctor``: check the answers of every inference engine on this machine, and time them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
@@ -19,22 +19,26 @@ _BATCH = 16
 
 
 @click.command(
-    epilog="\b\nExamples:\n  capsule-edge doctor\n  capsule-edge doctor model.int8.onnx model.int8.tflite"
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExamples:\n  capsule-edge doctor\n  capsule-edge doctor model.int8.onnx model.int8.tflite",
 )
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Of the timing.")
+@click.option(
+    "--rounds", type=click.IntRange(3), default=15, show_default=True, help="Number of timed batches."
+)
 @json_option
 @click.pass_context
 def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_json: bool) -> None:
-    """Replay golden frames with known answers on every backend installed; say which is fastest and correct.
+    """Run frames with known answers (golden frames) on every installed backend, and name the fastest correct one.
 
-    Of MODEL..., or the installed model, every backend that reads the file is tried. Exit code 1 when one of them
-    answers wrongly.
+    MODEL is a model file, or the name of an installed model: standard or small. Without MODEL, the standard one
+    is used. Each MODEL is tried on every backend that reads its format. Exit code 1 if a backend gives wrong
+    answers.
     """
     from capsule_edge.runtime.diagnostics import describe_cpu
-    from capsule_edge.runtime.inference import default_model
+    from capsule_edge.runtime.inference import default_model, find_model
 
-    paths = list(models) or [default_model()]
+    paths = [find_model(model) for model in models] or [default_model()]
     opened = [model for path in paths for model in _open_each(path)]
     results = [_examine(model, given=bool(models)) for model in opened]
     _time(opened, results, rounds)
@@ -55,18 +59,16 @@ def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_js
 
 
 def _open_each(path: Path) -> list[Backend]:
-    """The file on each backend installed that reads it; where there is none, the error says what to install."""
-    from capsule_edge.runtime.errors import ModelError
+    """Open the file on each installed backend that reads it. Raises ``BackendError`` if none is installed."""
     from capsule_edge.runtime.inference import find_format, installed_backends, open_model, readers_of
 
-    if not path.is_file():
-        raise ModelError(f"no model file at {path}")
     names = readers_of(find_format(path))
     installed = [name for name in names if name in installed_backends()]
     return [open_model(path, backend=name, threads=1) for name in installed or names[:1]]
 
 
 def _examine(model: Backend, *, given: bool) -> dict[str, Any]:
+    """Return how the answers of one opened model compare with the known ones. ``given``: name its whole path."""
     from importlib.metadata import version
 
     from capsule_edge.runtime.diagnostics import (
@@ -85,7 +87,7 @@ def _examine(model: Backend, *, given: bool) -> dict[str, Any]:
         "backend": model.name,
         "version": version(BACKENDS[model.name].needs.replace("_", "-")),
         "precision": model.spec.precision,
-        # Golden frames may happen not to saturate where others will.
+        # A model whose 8-bit sums can saturate here counts as wrong, even if they do not on the golden frames.
         "correct": found.correct and not answers_wrongly_here(model.spec, model.name),
         "frames": len(frames),
         "answers": found.source,
@@ -99,7 +101,7 @@ def _examine(model: Backend, *, given: bool) -> dict[str, Any]:
 
 
 def _time(opened: Sequence[Backend], results: Sequence[dict[str, Any]], rounds: int) -> None:
-    """Adds to each result how long a frame of a full batch takes with one thread, measured in turns."""
+    """Add the time per frame to each result: full batches on one thread, the models taking turns."""
     from capsule_edge.benchmarks.latency import measure, summarise
 
     times = measure(opened, rounds=rounds, warmup=2, batch=_BATCH) / _BATCH
@@ -108,6 +110,7 @@ def _time(opened: Sequence[Backend], results: Sequence[dict[str, Any]], rounds: 
 
 
 def _not_tried(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """Return the backends that were not tried, each with the reason and what to do."""
     from capsule_edge.runtime.inference import BACKENDS, find_format
 
     formats = {find_format(path) for path in paths}
@@ -126,22 +129,34 @@ def _not_tried(paths: Sequence[Path]) -> list[dict[str, str]]:
 
 
 def _fastest(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return file and backend of the fastest correct result, or None."""
     correct = [result for result in results if result["correct"]]
     best = min(correct, key=lambda result: result["ms_per_frame"], default=None)
     return None if best is None else {"file": best["file"], "backend": best["backend"]}
 
 
 def _print(document: Mapping[str, Any]) -> None:
-    screen = console()
-    cpu = document["cpu"]
+    show, cpu = console().print, document["cpu"]
     words = {True: "yes", False: "no", None: "unknown"}
     features = ", ".join(f"{name} {words[has]}" for name, has in cpu["features"].items())
-    screen.print(
-        f"{cpu['name'] or 'processor unknown'}, {cpu['architecture']}, {cpu['cores']} cores: {features}"
-    )
+    show(f"{cpu['name'] or 'processor unknown'}, {cpu['architecture']}, {cpu['cores']} cores: {features}")
+    show(_result_table(document["results"]))
+    for result in document["results"]:
+        for line in _faults(result):
+            show(line)
+    for entry in document["not_tried"]:
+        show(f"{entry['backend']} was not tried: {entry['reason']}")
+    best = document["fastest"]
+    if best is None:
+        show("no backend answers correctly here")
+    else:
+        show(f"fastest and correct here: --backend {best['backend']} with {best['file']}, one thread")
+
+
+def _result_table(results: Sequence[Mapping[str, Any]]) -> Any:
     columns = ("backend", "version", "file", "answers", "max |dp|", "ms/frame", "ratio", "16-bit sums")
     rows = table(*columns, numbers=False)
-    for result in document["results"]:
+    for result in results:
         rows.add_row(
             *(result[name] for name in ("backend", "version", "file")),
             "correct" if result["correct"] else "WRONG",
@@ -150,26 +165,22 @@ def _print(document: Mapping[str, Any]) -> None:
             number(result["ratio"], 2),
             "saturate" if result["saturates_here"] else "do not saturate",
         )
-    screen.print(rows)
-    for result in document["results"]:
-        name = f"{result['file']} with {result['backend']}"
-        if result["off"] > result["limit"]:
-            screen.print(
-                f"WRONG: {name} is off the {result['answers']} answers of {result['frames']} golden frames by"
-                f" {result['off']:.3g} in a logit, allowed is {result['limit']:.3g}"
-            )
-        if result["saturates_here"] and result["precision"] == "int8" and not result["saturation_safe"]:
-            unsafe = result["saturation_safe"] is False
-            known = "is not saturation-safe" if unsafe else "does not say whether it is saturation-safe"
-            screen.print(
-                f"{'WRONG' if unsafe else 'warning'}: {name} {known}, and 8-bit sums saturate here"
-                f"{', so run refuses it' if unsafe else ''}. Use a saturation-safe file, FP32, or TFLite with --backend"
-                " litert"
-            )
-    for entry in document["not_tried"]:
-        screen.print(f"{entry['backend']} was not tried: {entry['reason']}")
-    best = document["fastest"]
-    if best is None:
-        screen.print("no backend answers correctly here")
-    else:
-        screen.print(f"fastest and correct here: --backend {best['backend']} with {best['file']}, one thread")
+    return rows
+
+
+def _faults(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each fault of a result: wrong answers, and 8-bit sums that saturate."""
+    name = f"{result['file']} with {result['backend']}"
+    if result["off"] > result["limit"]:
+        yield (
+            f"WRONG: a logit of {name} differs by {result['off']:.3g} from the {result['answers']} answers of "
+            f"{result['frames']} golden frames, allowed is {result['limit']:.3g}"
+        )
+    if result["saturates_here"] and result["precision"] == "int8" and not result["saturation_safe"]:
+        unsafe = result["saturation_safe"] is False
+        known = "is not saturation-safe" if unsafe else "does not say whether it is saturation-safe"
+        yield (
+            f"{'WRONG' if unsafe else 'warning'}: {name} {known}, and 8-bit sums saturate here"
+            f"{', so run refuses it' if unsafe else ''}. Use a saturation-safe file, FP32, or TFLite with --backend"
+            " litert"
+        )

@@ -1,4 +1,4 @@
-"""``capsule-edge explain``: what a model looks at, as a sheet of pictures and maps."""
+"""``capsule-edge explain``: show which parts of an image a model relies on, as a sheet of images and maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from capsule_edge.runtime.errors import InputError, UsageError
 
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import echo_json
 
 if TYPE_CHECKING:
@@ -19,20 +19,41 @@ if TYPE_CHECKING:
 
     from capsule_edge.evaluation.contact_sheet import Tile
 
+    Frames = Iterator[tuple[Path, npt.NDArray[np.uint8]]]
+    Rows = list[tuple[str, list[Tile]]]
+    Found = list[dict[str, Any]]
+
 # A sheet of 200 rows is 52,000 pixels high.
-_MOST = 200
+_MOST_IMAGES = 200
 
 
-@click.command(epilog="\b\nExample:\n  capsule-edge explain model.int8.onnx frame.jpg --out sheet.png")
+@click.command(
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExample:\n  capsule-edge explain model.int8.onnx frame.jpg --out sheet.png",
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("explained.png"), show_default=True,
-              help="The sheet to write (PNG).")  # fmt: skip
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Labels of each image.")
-@click.option("--label", "labels", multiple=True, help="Map of this label instead; may be given again.")
-@click.option("--layers", is_flag=True, help="Of a RUN folder: feature maps and Grad-CAM of each stage.")
-@click.option("--layer", "names", multiple=True, help="This layer instead; may be given again.")
-@click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("explained.png"), show_default=True,
+    help="The sheet to write (PNG).",
+)  # fmt: skip
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Number of most probable labels to show for each image.",
+)
+@click.option("--label", "labels", multiple=True, help="Show the map of this label instead; can be repeated.")
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="For a RUN folder: show feature maps and Grad-CAM of each stage of the network.",
+)
+@click.option(
+    "--layer", "names", multiple=True, help="For a RUN folder: show this layer instead; can be repeated."
+)
+@click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine of a model file.")
 @json_option
 @click.pass_context
 def command(
@@ -47,39 +68,24 @@ def command(
     backend: str,
     as_json: bool,
 ) -> None:
-    """Show where the evidence lies that MODEL used: each IMAGE, its top labels, and a map of each.
+    """Draw each IMAGE beside its most probable labels, with a map of the evidence for each label.
 
-    MODEL is a model file (or standard or small: those installed), whose class-activation maps need no training
-    framework, or the RUN folder that 'train' left: then the sheet has the last layer, or with --layers one row a
-    layer, with its Grad-CAM for the top label (or --label) and its liveliest channels. Each map has a scale of its
-    own: red is where most of the evidence for its label lies, however little that is. An image that cannot be read is
-    named and left out.
+    MODEL is a model file, the name of an installed model (standard or small), or a RUN folder that "train" wrote.
+    The class-activation maps of a model file need no training framework. For a RUN folder the sheet shows Grad-CAM
+    of the last layer and its most active channels, for the most probable label or those of --label.
+
+    Each map has a scale of its own: red marks where most of the evidence for its label lies, however weak that
+    evidence is. An image that cannot be read is named and left out.
     """
     from capsule_edge.evaluation.contact_sheet import sheet, write_png
 
-    if len(images) > _MOST:
-        raise UsageError(f"{len(images)} images were given, allowed are {_MOST} on one sheet")
-    if (layers or names) and not model.is_dir():
-        raise UsageError(
-            f"{model} is no RUN folder, whose layers --layers and --layer explain",
-            hint="a model file is explained without them",
-        )
-    given = [
-        f"--{name}"
-        for name in ("backend", "top")
-        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-    ]
-    if model.is_dir() and given:
-        raise UsageError(
-            f"{model} is a folder, {' and '.join(given)} is of model files",
-            hint="a RUN is explained in Keras, for the top label or those of --label",
-        )
+    _check_options(context, model, images, of_layers=layers or bool(names))
     skipped: list[str] = []
-    frames = _frames(images, skipped)
+    frames = _read_frames(images, skipped)
     if model.is_dir():
-        rows, found = _layers(model, frames, labels, names, every_stage=layers)
+        rows, found = _explain_run(model, frames, labels, names, every_stage=layers)
     else:
-        rows, found = _maps(model, backend, frames, labels, top)
+        rows, found = _explain_file(model, backend, frames, labels, top)
     if not rows:
         raise InputError(f"none of the {len(images)} images can be read, first: {skipped[0]}")
     write_png(sheet(rows), out)
@@ -95,7 +101,31 @@ def command(
     click.echo(f"wrote {out}")
 
 
-def _frames(images: Sequence[Path], skipped: list[str]) -> Iterator[tuple[Path, npt.NDArray[np.uint8]]]:
+def _check_options(context: click.Context, model: Path, images: Sequence[Path], *, of_layers: bool) -> None:
+    """Raise ``UsageError`` for too many images, and for options that do not go with a file or a RUN folder."""
+    if len(images) > _MOST_IMAGES:
+        raise UsageError(f"{len(images)} images were given, allowed are {_MOST_IMAGES} on one sheet")
+    if not model.is_dir():
+        if of_layers:
+            raise UsageError(
+                f"{model} is no RUN folder, and --layers and --layer are for RUN folders",
+                hint="leave them out for a model file",
+            )
+        return
+    given = [
+        f"--{name}"
+        for name in ("backend", "top")
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UsageError(
+            f"{model} is a folder, {' and '.join(given)} is for model files",
+            hint="a RUN folder is explained in Keras, for the most probable label or those of --label",
+        )
+
+
+def _read_frames(images: Sequence[Path], skipped: list[str]) -> Frames:
+    """Yield each image as uint8 RGB; the reason why one cannot be read is added to ``skipped``."""
     from capsule_edge.evaluation.datasets import read_frame
 
     for path in images:
@@ -105,13 +135,10 @@ def _frames(images: Sequence[Path], skipped: list[str]) -> Iterator[tuple[Path, 
             skipped.append(error.message)
 
 
-def _maps(
-    model: Path,
-    backend: str,
-    frames: Iterator[tuple[Path, npt.NDArray[np.uint8]]],
-    labels: Sequence[str],
-    top: int,
-) -> tuple[list[tuple[str, list[Tile]]], list[dict[str, Any]]]:
+def _explain_file(
+    model: Path, backend: str, frames: Frames, labels: Sequence[str], top: int
+) -> tuple[Rows, Found]:
+    """Return a row of class-activation maps for each frame, and the answers for the JSON document."""
     from capsule_edge.evaluation.contact_sheet import Tile, overlay
     from capsule_edge.evaluation.explain import chosen_labels, explain
     from capsule_edge.runtime.inference import open_model
@@ -132,14 +159,10 @@ def _maps(
     return rows, found
 
 
-def _layers(
-    run: Path,
-    frames: Iterator[tuple[Path, npt.NDArray[np.uint8]]],
-    labels: Sequence[str],
-    names: Sequence[str],
-    *,
-    every_stage: bool,
-) -> tuple[list[tuple[str, list[Tile]]], list[dict[str, Any]]]:
+def _explain_run(
+    run: Path, frames: Frames, labels: Sequence[str], names: Sequence[str], *, every_stage: bool
+) -> tuple[Rows, Found]:
+    """Return a row of Grad-CAM maps and channels for each frame and layer, and the answers for the JSON document."""
     from capsule_edge.evaluation._extras import TRAINING, require
 
     require(*TRAINING, extra="train", what="--layers")

@@ -1,35 +1,46 @@
-"""``capsule-edge export``: the files of a trained model, each verified."""
+"""``capsule-edge export``: write the model files of a training run, each verified."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ._evaluation import recordings_option
-from ._options import json_option
-from ._printing import echo_json
+from ._options import HELP_OPTIONS, json_option
+from ._printing import echo_json, macro_f1_change
+
+if TYPE_CHECKING:
+    from capsule_edge.export.bundle import ExportReport
 
 
-@click.command(epilog="\b\nExample:\n  capsule-edge export runs/mobilenet --out models/mobilenet")
+@click.command(
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExample:\n  capsule-edge export runs/mobilenet --out models/mobilenet --data frames",
+)
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder to make; it must not hold anything."
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the model files, new or empty."
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Labelled frames to certify the INT8 files on, as for compare.",
+    help='Labelled frames on which the INT8 files are certified (a data set folder, see "compare").',
 )
-@click.option("--split", help="Rows of labels.csv to use; 'all' is every row.  [default: val, else all]")
+@click.option(
+    "--split",
+    help="Split of --data to certify on; 'all' takes every row.  [default: val if there is one, else all]",
+)
 @recordings_option
 @click.option(
     "--keep-float",
     "keep",
     multiple=True,
     metavar="LAYER|auto",
-    help="Keep this layer in float32; repeatable. 'auto' keeps the fewest for which no gate of shipping fails "
-    "on the videos that the run held out.",
+    help="Keep this layer in float32; can be repeated. 'auto' keeps the fewest layers with which no shipping gate "
+    "fails on the videos that the run held out.",
 )
 @json_option
 def command(
@@ -41,44 +52,67 @@ def command(
     keep: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Export a trained RUN: FP32 and INT8, ONNX and TFLite, each loaded again and compared on frames.
+    """Export the training run RUN as FP32 and INT8 models, each as ONNX and TFLite.
 
-    With --data both INT8 files get two certificates: that they answer as Keras does (or there is no export), and how
-    they compare with FP32. Nothing is left behind when one file fails its checks.
+    Each file is loaded again and its answers are compared with the trained model's on sample frames. If any
+    file fails its checks, nothing is written.
+
+    With --data, both INT8 files get two certificates. The conversion certificate compares a file with the
+    trained Keras model; if it fails, nothing is written. The shipping certificate compares it with FP32.
     """
+    report = _export(run, out, data=data, split=split, recordings=recordings, keep=keep)
+    if data is None:
+        click.echo("warning: without --data the INT8 files carry no certificate", err=True)
+    if as_json:
+        echo_json(report.to_dict())
+    else:
+        _print(report, out)
+
+
+def _export(
+    run: Path,
+    out: Path,
+    *,
+    data: Path | None,
+    split: str | None,
+    recordings: tuple[Path, ...],
+    keep: tuple[str, ...],
+) -> ExportReport:
     from capsule_edge.evaluation._extras import TRAINING, require
     from capsule_edge.runtime.errors import UsageError
 
     if data is None and (split or recordings):
-        raise UsageError("--split and --recording are of certificates", hint="name the frames with --data")
+        raise UsageError(
+            "--split and --recording are for certificates, which need --data", hint="add --data DIR"
+        )
     automatic = "auto" in keep
     if automatic and (data is None or len(keep) > 1):
         raise UsageError(
-            "--keep-float auto chooses by itself, on frames", hint="give --data, and no other layer"
+            "--keep-float auto chooses the layers itself, on frames", hint="give --data, and no other layer"
         )
     require(*TRAINING, "tf2onnx", "onnx", extra="train", what="export")
     from capsule_edge.evaluation.datasets import load_dataset
     from capsule_edge.export.bundle import export_run
     from capsule_edge.export.held_out import frames_to_choose_on
 
-    def tell(step: str) -> None:
-        click.echo(step, err=True)
-
     dataset = None if data is None else load_dataset(data, split=split)
-    report = export_run(
+    choose_on = frames_to_choose_on(run, data, progress=_log) if data is not None and automatic else None
+    return export_run(
         run,
         out,
         dataset=dataset,
         recordings=recordings,
         keep=() if automatic else keep,
-        choose_on=frames_to_choose_on(run, data, progress=tell) if data is not None and automatic else None,
-        progress=tell,
+        choose_on=choose_on,
+        progress=_log,
     )
-    if dataset is None:
-        click.echo("warning: without --data the INT8 files carry no certificate", err=True)
-    if as_json:
-        echo_json(report.to_dict())
-        return
+
+
+def _log(step: str) -> None:
+    click.echo(step, err=True)
+
+
+def _print(report: ExportReport, out: Path) -> None:
     click.echo(report.tree)
     operators = ", ".join(f"{count} {kind}" for kind, count in report.graph.operators.items())
     click.echo(f"INT8 graph as onnxruntime runs it: {operators}")
@@ -87,10 +121,18 @@ def command(
     if report.kept_float:
         click.echo(f"kept in float: {', '.join(report.kept_float)}")
     for certificate in report.certificates:
-        models, frames, events = certificate["models"], certificate["data"]["frames"], certificate["events"]
-        click.echo(
-            f"{certificate['kind']} of {models['b']['file']} against {models['a']['file']}: {certificate['verdict']}, "
-            f"agreement {certificate['agreement']:.3%} of {frames:,} frames, max |dp| {certificate['max_abs_dp']:.2g}, "
-            f"macro-F1 {certificate['macro_f1_delta']:+.4f}"
-            + (f", {events['matched']} events of {events['a']} and {events['b']} in common" if events else "")
-        )
+        click.echo(_summary(certificate))
+
+
+def _summary(certificate: Mapping[str, Any]) -> str:
+    """Return a certificate in one line."""
+    models, frames, events = certificate["models"], certificate["data"]["frames"], certificate["events"]
+    line = (
+        f"{certificate['kind']} of {models['b']['file']} against {models['a']['file']}: {certificate['verdict']}, "
+        f"agreement {certificate['agreement']:.3%} of {frames:,} frames, "
+        f"largest difference of a probability {certificate['max_abs_dp']:.2g}, "
+        f"{macro_f1_change(certificate['macro_f1_delta'])}"
+    )
+    if events:
+        line += f", {events['matched']} events of {events['a']} and {events['b']} in common"
+    return line

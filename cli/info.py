@@ -1,29 +1,34 @@
-"""``capsule-edge info``: what a model file says about itself."""
+"""``capsule-edge info``: print what a model file says about itself."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ._evaluation import NO_CERTIFICATE
-from ._options import json_option
-from ._printing import console, echo_json, number, table
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from ._options import HELP_OPTIONS, json_option, model_argument
+from ._printing import console, echo_json, macro_f1_change, number, table
 
 
-@click.command(epilog="\b\nExample:\n  capsule-edge info model.int8.onnx")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.command(
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExamples:\n  capsule-edge info\n  capsule-edge info model.int8.onnx --json",
+)
+@model_argument
 @click.option("--backend", default="onnxruntime", show_default=True, help="Inference engine to open it with.")
 @json_option
-def command(model: Path, backend: str, as_json: bool) -> None:
-    """Print the ModelSpec that MODEL carries and the summary of its parity certificates."""
-    from capsule_edge.runtime.inference import open_model
+def command(model: Path | None, backend: str, as_json: bool) -> None:
+    """Print the specification that MODEL carries and the summary of its parity certificates.
 
-    opened = open_model(model, backend=backend)
+    MODEL is a model file, or the name of an installed model: standard or small. Without MODEL, the standard
+    one is shown.
+    """
+    from capsule_edge.runtime.inference import default_model, open_model
+
+    opened = open_model(default_model() if model is None else model, backend=backend)
     document = {
         "file": opened.path.name,
         "bytes": opened.path.stat().st_size,
@@ -39,40 +44,47 @@ def command(model: Path, backend: str, as_json: bool) -> None:
 
 
 def _print(document: Mapping[str, Any]) -> None:
-    screen = console()
-    spec = document["spec"]
+    show, spec = console().print, document["spec"]
+    show(_facts(document, spec))
+    show(_labels(spec))
+    _print_certificate(show, document["certificate"], spec["precision"])
+
+
+def _facts(document: Mapping[str, Any], spec: Mapping[str, Any]) -> Any:
     side = spec["input"]["size"]
-    facts = table("", "", numbers=False)
+    rows = table("", "", numbers=False)
     for name, value in (
         ("model", f"{spec['name']} {spec['version']}, {spec['precision']}"),
         ("file", f"{document['file']}, {document['bytes']:,} bytes"),
         ("sha256", document["sha256"]),
-        (
-            "input",
-            f"uint8 RGB {side} x {side}, crop {spec['input']['crop']}",
-        ),
+        ("input", f"uint8 RGB {side} x {side}, crop {spec['input']['crop']}"),
         ("temperature", number(spec["temperature"])),
         ("saturation safe", {True: "yes", False: "no", None: "not known"}[spec["saturation_safe"]]),
         ("license", spec["license"]),
         ("intended use", spec["intended_use"]),
     ):
-        facts.add_row(name, str(value))
-    screen.print(facts)
+        rows.add_row(name, str(value))
+    return rows
+
+
+def _labels(spec: Mapping[str, Any]) -> Any:
+    """Return the table of labels with the operating point of each."""
     columns = ("label", "name", "role", "threshold", "sensitivity", "specificity", "measured on")
-    labels = table(*columns, numbers=False)
+    rows = table(*columns, numbers=False)
     for label in spec["labels"]:
         point = spec["operating_points"].get(label["key"], {})
         measured = point.get("measured_on") or "-"
-        labels.add_row(
+        rows.add_row(
             *(label[field] for field in ("key", "name", "role")),
             *(number(point.get(field)) for field in ("threshold", "sensitivity", "specificity")),
             f"{measured} (provisional)" if point.get("provisional") else measured,
         )
-    screen.print(labels)
-    _print_certificate(screen.print, document["certificate"])
+    return rows
 
 
-def _print_certificate(show: Any, certificate: Mapping[str, Any] | None) -> None:
+def _print_certificate(
+    show: Callable[[str], None], certificate: Mapping[str, Any] | None, precision: str
+) -> None:
     found = {kind: entry for kind, entry in (certificate or {}).items() if isinstance(entry, dict)}
     if not found:
         show(f"certificate: none: {NO_CERTIFICATE}")
@@ -80,10 +92,10 @@ def _print_certificate(show: Any, certificate: Mapping[str, Any] | None) -> None
         data = entry.get("data", {})
         show(
             f"certificate ({kind}): {entry.get('verdict')}, agreement {number(entry.get('agreement'), 4)}, "
-            f"macro-F1 {number(entry.get('macro_f1_delta'), 4)}, "
-            f"max |dp| {number(entry.get('max_abs_dp'), 4)} on {number(data.get('frames'))} frames "
-            f"of {data.get('name')}, against {entry.get('against_sha256')}"
+            f"{macro_f1_change(entry.get('macro_f1_delta'), precision)}, largest difference of a probability "
+            f"{number(entry.get('max_abs_dp'), 4)}, on {number(data.get('frames'))} frames of {data.get('name')}, "
+            f"compared with the file of SHA-256 {entry.get('against_sha256')}"
         )
-        for word in ("failed", "undecided"):
-            if entry.get(word):
-                show(f"  {word}: {', '.join(entry[word])}")
+        for verdict in ("failed", "undecided"):
+            if entry.get(verdict):
+                show(f"  {verdict}: {', '.join(entry[verdict])}")

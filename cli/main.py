@@ -1,4 +1,4 @@
-"""``capsule-edge``, the command line: an outer shell. Errors become one line and an exit code."""
+"""``capsule-edge``, the command line: parse the arguments, call the package, print. Errors become one line."""
 
 from __future__ import annotations
 
@@ -11,41 +11,47 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 
 from capsule_edge.runtime.errors import CapsuleEdgeError, Interrupted
 
+from ._options import HELP_OPTIONS
+
 __all__ = ["COMMANDS", "cli", "main"]
 
-# Each is ``command`` of the module of that name here, imported when it is called. The overview imports none
-# of them, so what it says of each stands here.
+# The module of a command has the command's name, with "_" for "-", and offers it as ``command``. A module is
+# imported only when its command is called. The overview imports none, so its lines stand here.
 COMMANDS = {
     "run": "Read recordings and write what was found.",
     "info": "Print what a model file says about itself.",
-    "doctor": "Prove every engine on this machine, and say which is fastest.",
+    "doctor": "Check every inference engine on this machine and name the fastest.",
+    "demo-data": "Make a small synthetic data set to try the other commands on.",
     "evaluate": "Measure a model on labelled frames.",
-    "compare": "Certify one model against another.",
-    "split": "Part a data set by video.",
-    "audit": "Find what would make evaluation on a data set mislead.",
-    "explain": "Show what a model looks at.",
+    "compare": "Certify an INT8 model against its FP32 original.",
+    "split": "Divide a data set into splits by video.",
+    "audit": "Find faults of a data set that would make its figures misleading.",
+    "explain": "Show which parts of an image a model relies on.",
     "bench": "Measure latency, throughput, cold start and memory of model files.",
     "train": "Train a model, FP32 and then INT8.",
     "export": "Export a trained run to ONNX and TFLite, verified.",
 }
 
+# How an error is printed: as a line for people, a JSON document (--json) or a JSON line (--jsonl).
+_ErrorFormat = Literal["text", "json", "jsonl"]
+
 
 class _LazyGroup(click.Group):
-    """Sub-commands by name, without importing what they need."""
+    """Find sub-commands by name and import only the one that is called."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return [name for name in COMMANDS if find_spec(f"{__package__}.{name}")]
+        return [name for name in COMMANDS if find_spec(_module_of(name))]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in self.list_commands(context):
             return None
-        command: click.Command = import_module(f"{__package__}.{name}").command
+        command: click.Command = import_module(_module_of(name)).command
         return command
 
     def resolve_command(
@@ -53,7 +59,7 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(context)
         if args and args[0] not in known and not args[0].startswith("-"):
-            raise click.UsageError(f"no command {args[0]!r}, there are {', '.join(known)}", context)
+            raise click.UsageError(f"no command {args[0]!r}, the commands are {', '.join(known)}", context)
         return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -61,30 +67,44 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(context)])
 
 
-@click.group(cls=_LazyGroup, epilog="\b\nExample:\n  capsule-edge run --demo")
+def _module_of(name: str) -> str:
+    return f"{__package__}.{name.replace('-', '_')}"
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExamples:\n  capsule-edge run --demo\n  capsule-edge run --help",
+)
 @click.version_option(package_name="capsule-edge", prog_name="capsule-edge")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Capsule endoscopy AI on the reading workstation.
+    """Read capsule endoscopy recordings with a neural network, and train, convert and test such networks.
 
     For research, not a medical device: findings are suggestions to be confirmed by a physician.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The entry point: runs the command line and exits with the documented code."""
+    """Run the command line and exit with the documented code.
+
+    Args:
+        arguments: the words after ``capsule-edge``; None takes those of this process.
+    """
     args = list(sys.argv[1:] if arguments is None else arguments)
-    # OpenCV logs its own words of what an error line says already; it asks for this once, when it is loaded.
+    # OpenCV would log a second account of a fault that our error line already reports. It reads this
+    # variable once, when it is loaded.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     for stream in (sys.stdout, sys.stderr):
-        # A code page of Windows has neither a patient's file name nor the signs of the tables.
+        # A Windows code page can print neither every file name nor the characters of the tables.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         code = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read us (head, a pager) has gone; the interpreter must not try to flush again at its end.
+        # The reader of our output (head, a pager) has gone. Point stdout to nowhere, or the interpreter
+        # would try to flush it again at exit.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -92,50 +112,54 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(args: list[str]) -> int:
-    # Read before parsing, since parsing itself may fail.
-    debug, as_json = "--debug" in args, "json" if "--json" in args else "lines" if "--jsonl" in args else ""
+    """Run the command in ``args``, print an error if it fails, and return the exit code."""
+    # Looked up before parsing, because parsing itself may fail.
+    style: _ErrorFormat = "json" if "--json" in args else "jsonl" if "--jsonl" in args else "text"
     try:
         result = cli.main(args=args, prog_name="capsule-edge", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        # click turns Ctrl-C into Abort.
-        return _fail(Interrupted("interrupted, nothing more was written"), as_json)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
-    except click.ClickException as error:
-        where = (
-            error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "capsule-edge"
-        )
-        return _say("usage", error.format_message(), f"see '{where} --help'", error.exit_code, as_json)
-    except CapsuleEdgeError as error:
-        if debug:
-            traceback.print_exc()
-        return _fail(error, as_json)
     except BrokenPipeError:
         raise
-    except Exception as error:
-        if debug:
+    except (click.Abort, KeyboardInterrupt, Exception) as error:
+        if "--debug" in args and not isinstance(
+            error, click.Abort | KeyboardInterrupt | click.ClickException
+        ):
             traceback.print_exc()
-        kind = type(error).__name__
-        return _say(
-            "internal", f"{kind}: {error}", "run with --debug before the command for details", 1, as_json
-        )
+        return _print_error(_as_ours(error), style)
 
 
-def _fail(error: CapsuleEdgeError, as_json: str) -> int:
-    return _say(error.code, error.message, error.hint, error.exit_code, as_json)
+def _as_ours(error: BaseException) -> CapsuleEdgeError:
+    """Return ``error`` as an error of the package, which has a code, a hint and an exit code."""
+    if isinstance(error, CapsuleEdgeError):
+        return error
+    # click turns Ctrl-C into Abort.
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return Interrupted("interrupted, nothing more was written")
+    if isinstance(error, click.ClickException):
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        where = context.command_path if context else "capsule-edge"
+        made = CapsuleEdgeError(error.format_message(), hint=f"see '{where} --help'")
+        made.code, made.exit_code = "usage", error.exit_code
+        return made
+    made = CapsuleEdgeError(
+        f"{type(error).__name__}: {error}", hint="run with --debug before the command for details"
+    )
+    made.code = "internal"
+    return made
 
 
-def _say(code: str, message: str, hint: str, exit_code: int, as_json: str) -> int:
-    if as_json:
-        document: dict[str, Any] = {"error": {"code": code, "message": message, "hint": hint}}
-        if as_json == "lines":
-            document = {"type": "error", "recording": None, **document, "exit_code": exit_code}
-        click.echo(json.dumps(document, ensure_ascii=False))
-    else:
-        text = f"{message} ({hint})" if hint else message
-        click.echo("error: " + " ".join(text.split()), err=True)
-    return exit_code
+def _print_error(error: CapsuleEdgeError, style: _ErrorFormat) -> int:
+    """Print ``error`` in one line and return its exit code."""
+    if style == "text":
+        click.echo("error: " + " ".join(str(error).split()), err=True)
+        return error.exit_code
+    document: dict[str, Any] = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+    if style == "jsonl":
+        document = {"type": "error", "recording": None, **document, "exit_code": error.exit_code}
+    click.echo(json.dumps(document, ensure_ascii=False))
+    return error.exit_code

@@ -1,7 +1,8 @@
-"""``capsule-edge split``: a data set parted by video, as a ``labels.csv`` that every command takes."""
+"""``capsule-edge split``: divide a data set by video and write the splits as a ``labels.csv``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,106 +10,110 @@ import click
 
 from capsule_edge.runtime.errors import InputError, UsageError
 
-from ._options import json_option
-from ._printing import console, echo_json, number, table
+from ._evaluation import count_splits, print_splits
+from ._options import HELP_OPTIONS, json_option
+from ._printing import console, echo_json
 
 if TYPE_CHECKING:
-    from capsule_edge.evaluation.datasets import Sample
+    from capsule_edge.evaluation.datasets import Listing, Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """How a data set is divided: into ``folds``, or as the data set's authors did (``official``)."""
+
+    folds: int | None
+    held_out: int | None
+    among: str | None
+    official: Literal["published", "cleaned"] | None
+    seed: int
+    leak: bool
+
+    def check(self) -> None:
+        """Raise ``UsageError`` for options that do not go together."""
+        if (self.folds is None) == (self.official is None):
+            raise UsageError("either --folds or --official is needed", hint="for instance --folds 5")
+        if self.official and (self.held_out is not None or self.among or self.leak):
+            raise UsageError("--official goes with --out and --overwrite alone")
 
 
 @click.command(
-    epilog="\b\nExample:\n  capsule-edge split frames --folds 5 --hold-out 0 --out parted/labels.csv"
+    context_settings=HELP_OPTIONS,
+    epilog="\b\nExample:\n  capsule-edge split frames --folds 5 --hold-out 0 --out divided/labels.csv",
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
-    "--folds", type=click.IntRange(2), help="Number of folds; the split of a frame is fold0, fold1..."
+    "--folds", type=click.IntRange(2), help="Number of folds. They become the splits fold0, fold1 and so on."
 )
 @click.option(
-    "--hold-out", "held_out", type=click.IntRange(0), help="Call this fold val, and all else train."
+    "--hold-out",
+    "held_out",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Make fold N the split val, and all other folds the split train.",
 )
-@click.option("--among", help="Rows of this split alone, such as train.  [default: all]")
-@click.option("--official", type=click.Choice(["published", "cleaned"]),
-              help="Kvasir-Capsule's own splits, with their faults or without.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the folds.")
-@click.option("--random-frames-leak", "leak", is_flag=True,
-              help="Part frames, not videos: copies on both sides. For showing what a leak does.")  # fmt: skip
+@click.option(
+    "--among", metavar="SPLIT", help="Divide only the rows of this split, such as train.  [default: all]"
+)
+@click.option(
+    "--official",
+    type=click.Choice(["published", "cleaned"]),
+    help="Use Kvasir-Capsule's own splits: as published, or without their faults.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the folds."
+)
+@click.option(
+    "--random-frames-leak",
+    "leak",
+    is_flag=True,
+    help="Divide by frame instead of by video, so that near copies of a frame are in two splits. Use it only "
+    "to show what such a leak does to figures.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The labels.csv to write.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
 @json_option
-def command(
-    folder: Path,
-    folds: int | None,
-    held_out: int | None,
-    among: str | None,
-    official: Literal["published", "cleaned"] | None,
-    seed: int,
-    leak: bool,
-    out: Path,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    """Part DIR by video, stratified by label, and write it as a labels.csv beside or away from the frames.
+def command(folder: Path, out: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
+    """Divide the data set DIR by video, with all classes in similar shares, and write the splits to --out.
 
-    The folder of the file that is written is a data set for 'train', 'evaluate' and 'audit'. A file under two
-    labels is left out. Where frames name no video there is no honest split, and the command refuses.
+    The file may lie beside the frames or elsewhere. Its folder is then a data set for train, evaluate and
+    audit. A file that is listed under two labels is left out. If frames name no video, they cannot be divided
+    without a leak, and the command refuses.
     """
     from capsule_edge.evaluation.datasets import list_samples, splits
 
-    if (folds is None) == (official is None):
-        raise UsageError("one of --folds and --official is needed", hint="for instance --folds 5")
-    if official and (held_out is not None or among or leak):
-        raise UsageError("--official goes with --out and --overwrite alone")
-    listing = list_samples(folder)
-    if official:
-        parted = splits.official(listing, official)
-    else:
-        assert folds is not None
-        samples = splits.rows_of(listing, among)
-        nameless = sum(sample.video_id is None for sample in samples)
-        if nameless and not leak:
-            raise InputError(
-                f"{nameless} of {len(samples)} frames name no video_id, so they cannot be parted by video",
-                hint="name their videos in labels.csv; --random-frames-leak parts them all the same",
-            )
-        part = splits.split_leaking if leak else splits.split_by_video
-        parted = part(samples, folds, held_out=held_out, seed=seed)
-    splits.write_labels(parted, out, overwrite=overwrite)
-    absent = sum(not sample.file.is_file() for sample in parted)
+    options = SplitOptions(**given)
+    options.check()
+    divided = _divide(list_samples(folder), options)
+    splits.write_labels(divided, out, overwrite=overwrite)
+    absent = sum(not sample.file.is_file() for sample in divided)
     if absent:
-        click.echo(f"warning: {absent:,} of {len(parted):,} files are not there", err=True)
-    if leak:
+        click.echo(f"warning: {absent:,} of {len(divided):,} files are not there", err=True)
+    if options.leak:
         click.echo(
-            "warning: frames of one video are on both sides; figures on this split are leaks", err=True
+            "warning: frames of one video are in several splits, a leak that makes figures misleading",
+            err=True,
         )
-    document = _describe(parted, leak)
+    counts = count_splits(divided)
     if as_json:
-        echo_json({"file": str(out), **document})
+        echo_json({"file": str(out), "by": "frame" if options.leak else "video", "splits": counts})
     else:
-        _print(document)
+        print_splits(counts)
         console().print(f"wrote {out}")
 
 
-def _describe(samples: list[Sample], leak: bool) -> dict[str, Any]:
-    names = sorted({s.split or "" for s in samples})
-    labels = sorted({s.label for s in samples})
-    part = {name: [s for s in samples if s.split == name] for name in names}
-    return {
-        "by": "frame" if leak else "video",
-        "splits": {
-            name: {
-                "frames": len({s.file for s in mine}),
-                "videos": len({s.video_id for s in mine if s.video_id}),
-                "classes": {label: sum(s.label == label for s in mine) for label in labels},
-            }
-            for name, mine in part.items()
-        },
-    }
+def _divide(listing: Listing, options: SplitOptions) -> list[Sample]:
+    from capsule_edge.evaluation.datasets import splits
 
-
-def _print(document: dict[str, Any]) -> None:
-    sides = document["splits"]
-    shown = table("class", *sides)
-    for label in next(iter(sides.values()))["classes"]:
-        shown.add_row(label, *(number(side["classes"][label]) for side in sides.values()))
-    shown.add_row("videos", *(number(side["videos"]) for side in sides.values()))
-    console().print(shown)
+    if options.folds is None:
+        assert options.official is not None
+        return splits.official(listing, options.official)
+    samples = splits.rows_of(listing, options.among)
+    nameless = sum(sample.video_id is None for sample in samples)
+    if nameless and not options.leak:
+        raise InputError(
+            f"{nameless} of {len(samples)} frames name no video_id, so they cannot be divided by video",
+            hint="name their videos in labels.csv; --random-frames-leak divides them all the same",
+        )
+    divide = splits.split_leaking if options.leak else splits.split_by_video
+    return divide(samples, options.folds, held_out=options.held_out, seed=options.seed)

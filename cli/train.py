@@ -1,18 +1,22 @@
-"""``capsule-edge train``: from labelled frames to a RUN folder that ``export`` takes."""
+"""``capsule-edge train``: train a model on labelled frames. The result is a RUN folder, which ``export`` takes."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ._groups import GroupedCommand
-from ._options import json_option
+from ._options import HELP_OPTIONS, json_option
 from ._printing import echo_json
+
+if TYPE_CHECKING:
+    from capsule_edge.train.config import TrainConfig
 
 _PATH = click.Path(path_type=Path)
 _GROUPS = (
@@ -24,11 +28,29 @@ _GROUPS = (
         ("config_file", "architecture", "size", "epochs", "batch", "learning_rate", "seed", "assignments"),
     ),
 )
-# Without a terminal a line comes for each checkpoint, epoch and as many steps.
-_STEPS_A_LINE = 50
+# Without a terminal, one line is printed for each checkpoint, each epoch and this many steps.
+_STEPS_PER_LINE = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The options of ``train`` apart from the configuration, as click parsed them."""
+
+    data: Path
+    split: str | None
+    boxes: Path | None
+    cache: Path | None
+    out: Path
+    name: str
+    checkpoint_every: float
+    weights: Path | None
+    teachers: tuple[Path, ...]
+    calibrate_on: Path | None
+    fp32_weights: Path | None
 
 
 @click.command(
+    context_settings=HELP_OPTIONS,
     cls=GroupedCommand,
     groups=_GROUPS,
     epilog="\b\nExamples:\n"
@@ -37,72 +59,126 @@ _STEPS_A_LINE = 50
     "      --set focal=2 --set patience=3",
 )
 @click.option(
-    "--data", type=_PATH, required=True, help="Folder with labels.csv, or with a folder for each class."
+    "--data",
+    type=_PATH,
+    required=True,
+    help="Data set: a folder with labels.csv, or with a folder for each class.",
 )
-@click.option("--split", default=None, help="Rows to train on; 'train' where the data set has it, else all.")
 @click.option(
-    "--boxes", type=_PATH, help="Kvasir-Capsule's metadata.csv: boxes around lesions, for transplants=N."
+    "--split",
+    help="Split to train on; 'all' takes every row.  [default: train, or all if the data set has no splits]",
 )
-@click.option("--cache", type=_PATH, help="Keep the preprocessed frames there, for other runs too.")
-@click.option("--out", type=_PATH, required=True, help="RUN folder; one that is there goes on.")
-@click.option("--name", default="capsule-edge", show_default=True, help="The model's name.")
-@click.option("--checkpoint-every", type=click.FloatRange(0), default=120.0, show_default=True, metavar="S",
-              help="Seconds between checkpoints within an epoch; one comes behind each epoch.")  # fmt: skip
+@click.option(
+    "--boxes",
+    type=_PATH,
+    help="Kvasir-Capsule's metadata.csv. Its boxes around lesions are needed for the field transplants.",
+)
+@click.option("--cache", type=_PATH, help="Folder to keep preprocessed frames in. Other runs can use it too.")
+@click.option("--out", type=_PATH, required=True, help="RUN folder. A run that was stopped there goes on.")
+@click.option("--name", default="capsule-edge", show_default=True, help="Name of the model.")
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(0),
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between checkpoints within an epoch. The end of an epoch always has one.",
+)
 @json_option
 @click.option(
-    "--weights", type=_PATH, help="Pretrained backbone: .npz of the architecture, or MobileNetV2 1.0 as .h5."
+    "--weights",
+    type=_PATH,
+    help="Weights of a pretrained backbone: .npz of the same architecture, or .h5 of MobileNetV2 1.0.",
 )
-@click.option("--teacher", "teachers", multiple=True, type=_PATH,
-              help="Exported model, or weights (.npz), to learn from; may be given again.")  # fmt: skip
-@click.option("--calibrate-on", type=_PATH, help="out_of_fold.npz that train.folds left.")
-@click.option("--fp32", "fp32_weights", type=_PATH,
-              help="FP32 weights that train.folds or train.gpu_qat left, instead of a fit.")  # fmt: skip
-@click.option("--config", "config_file", type=_PATH,
-              help="JSON of TrainConfig's fields, such as a run's config.json; what follows overrides it.")  # fmt: skip
-@click.option("--architecture", help="Of the model, such as mobilenet_v2.")
-@click.option("--size", type=int, help="Width and height of the frames, a multiple of 16; of 32 for rep_cnn.")
-@click.option("--epochs", type=int, help="Of the FP32 fit.")
-@click.option("--batch", type=int, help="Frames a step, over all workers.")
-@click.option("--learning-rate", type=float, help="At its peak.")
-@click.option("--seed", type=int, help="Of draws and fresh weights: the same seed ends in the same weights.")
-@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE",
-              help="Any field of TrainConfig, such as focal=2; may be given again.")  # fmt: skip
-def command(
-    data: Path,
-    split: str | None,
-    boxes: Path | None,
-    cache: Path | None,
-    out: Path,
-    name: str,
-    checkpoint_every: float,
-    as_json: bool,
-    weights: Path | None,
-    teachers: tuple[Path, ...],
-    calibrate_on: Path | None,
-    fp32_weights: Path | None,
-    config_file: Path | None,
-    assignments: tuple[str, ...],
-    **fields: Any,
-) -> None:
-    """Train FP32, calibrate on videos it has not seen, then train its INT8 twin (QAT).
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    type=_PATH,
+    help="Model to learn from (distillation): an exported file, or weights (.npz). Can be repeated.",
+)
+@click.option(
+    "--calibrate-on",
+    type=_PATH,
+    help="The out_of_fold.npz that cross-validation (capsule_edge.train.gpu) wrote. Temperature and operating "
+    "points are fitted on it.",
+)
+@click.option(
+    "--fp32",
+    "fp32_weights",
+    type=_PATH,
+    help="Use these FP32 weights, which capsule_edge.train.gpu trained, and skip FP32 training.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=_PATH,
+    help="JSON file with fields of TrainConfig, such as a run's config.json. Other options override it.",
+)
+@click.option("--architecture", help="Architecture of the model, such as mobilenet_v2.")
+@click.option(
+    "--size",
+    type=int,
+    help="Width and height of the model's input in pixels, a multiple of 16 (of 32 for rep_cnn).",
+)
+@click.option("--epochs", type=int, help="Number of epochs of FP32 training.")
+@click.option("--batch", type=int, help="Number of frames per training step, summed over all workers.")
+@click.option("--learning-rate", type=float, help="Highest learning rate of FP32 training.")
+@click.option(
+    "--seed",
+    type=int,
+    help="Seed of new weights and of random draws. The same seed gives the same trained weights.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Set a field of TrainConfig, such as focal=2. Can be repeated.",
+)
+def command(config_file: Path | None, assignments: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Train an FP32 model, calibrate it on videos held out of training, then train its INT8 twin (QAT).
 
-    A run that was stopped, by whatever, goes on when the same command is given again, and ends as if it had not
-    been. Configuration and curves lie in the RUN folder (config.json, curve.csv, tensorboard). With TF_CONFIG
-    several machines share the FP32 fit; each runs this command on the same folders.
+    If a run is stopped for any reason, give the same command again: it goes on, and the trained weights are the
+    same as without the stop. The RUN folder holds the configuration (config.json) and the learning curves
+    (curve.csv, tensorboard).
+
+    Several machines can share FP32 training: set TF_CONFIG, and run this command on each of them with the same
+    folders.
     """
     from capsule_edge.evaluation._extras import TRAINING, require
 
     require(*TRAINING, "sklearn", extra="train", what="training")
-    from capsule_edge.evaluation.datasets import load_training
+    chosen = {name: given.pop(name) for name in TrainOptions.__dataclass_fields__}
+    options = TrainOptions(**chosen)
+    config = _configure(config_file, given, assignments)
+    skipped = _train(options, config)
+    if skipped:
+        images = f"{len(skipped)} image{'s' * (len(skipped) > 1)}"
+        click.echo(f"warning: {images} could not be read and left out", err=True)
+    if as_json:
+        echo_json({"run": str(options.out), "skipped": skipped, "config": config.to_dict()})
+    else:
+        click.echo(f"{options.out} is ready: capsule-edge export {options.out} --out DIR")
+
+
+def _configure(file: Path | None, fields: dict[str, Any], assignments: tuple[str, ...]) -> TrainConfig:
+    """Return the configuration: the file's fields, overridden by the options given, overridden by ``--set``."""
     from capsule_edge.train.config import TrainConfig
+
+    config = TrainConfig.read(file) if file else TrainConfig()
+    given = {field: value for field, value in fields.items() if value is not None}
+    return TrainConfig.of(config.to_dict() | given).override(assignments)
+
+
+def _train(options: TrainOptions, config: TrainConfig) -> list[str]:
+    """Run the training and return the images that could not be read."""
+    from capsule_edge.evaluation.datasets import load_training
     from capsule_edge.train.run import train_run
 
-    config = TrainConfig.read(config_file) if config_file else TrainConfig()
-    given = {field: value for field, value in fields.items() if value is not None}
-    config = TrainConfig.of(config.to_dict() | given).override(assignments)
-    dataset = load_training(data, split=split)
+    dataset = load_training(options.data, split=options.split)
     skipped: list[str] = []
-    with _watch() as show:
+    with _show_progress() as show:
 
         def note(line: dict[str, Any]) -> None:
             if "skipped" in line and "frames" not in line:
@@ -111,34 +187,31 @@ def command(
 
         train_run(
             dataset,
-            out,
+            options.out,
             config,
-            name=name,
-            backbone=weights,
-            teachers=teachers,
-            calibrate_on=calibrate_on,
-            fp32_weights=fp32_weights,
-            cache=cache,
-            boxes=boxes,
-            checkpoint_every_s=checkpoint_every,
+            name=options.name,
+            backbone=options.weights,
+            teachers=options.teachers,
+            calibrate_on=options.calibrate_on,
+            fp32_weights=options.fp32_weights,
+            cache=options.cache,
+            boxes=options.boxes,
+            checkpoint_every_s=options.checkpoint_every,
             note=note,
         )
-    if skipped:
-        what = f"{len(skipped)} image{'s' * (len(skipped) > 1)}"
-        click.echo(f"warning: {what} could not be read and left out", err=True)
-    if as_json:
-        echo_json({"run": str(out), "skipped": skipped, "config": config.to_dict()})
-    else:
-        click.echo(f"{out} is ready: capsule-edge export {out} --out DIR")
+    return skipped
 
 
 @contextmanager
-def _watch() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show notes on stderr: a bar with the time left for the steps where that is a terminal, all else as lines."""
+def _show_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that shows a note of the training on stderr.
+
+    On a terminal, steps move a progress bar. Elsewhere some of them are printed as lines, like all other notes.
+    """
     if not sys.stderr.isatty():
 
         def show(line: dict[str, Any]) -> None:
-            if line.get("step", 0) % _STEPS_A_LINE == 0:
+            if line.get("step", 0) % _STEPS_PER_LINE == 0:
                 click.echo(_text(line), err=True)
 
         yield show
@@ -157,7 +230,7 @@ def _watch() -> Iterator[Callable[[dict[str, Any]], None]]:
             part = line.get("part", "")
             if "step" in line:
                 if part not in tasks:
-                    # What an earlier process did is no measure of this one's speed.
+                    # Steps that an earlier process took must not count for the time left.
                     tasks[part] = bar.add_task(part, total=line["of"], completed=line["step"], loss="-")
                 bar.update(tasks[part], completed=line["step"] + 1, loss=line["loss"])
             elif "checkpoint" not in line:

@@ -1,18 +1,18 @@
-"""Every error that capsule-edge raises on purpose.
+"""The errors that capsule-edge raises on purpose.
 
     CapsuleEdgeError            exit 1
-    ├── UsageError              exit 2   an option or argument that cannot be
-    ├── InputError              exit 1   a recording, image or data set that cannot be read
-    ├── ModelError              exit 1   a model file that breaks the contract
-    ├── BackendError            exit 1   an inference engine that is not there or refuses the model
-    ├── PackageError            exit 1   a Python package that an option or command needs and that is not installed
-    ├── OutputError             exit 1   a place that cannot be written
-    ├── GateError               exit 4   a certificate's gate failed
-    ├── AuditError              exit 5   a data set on which evaluation would mislead
-    └── Interrupted             exit 130 stopped by the user
+    ├── UsageError              exit 2   an option or argument has a value that is not allowed
+    ├── InputError              exit 1   a recording, image or data set cannot be read
+    ├── ModelError              exit 1   a model file cannot be used
+    ├── BackendError            exit 1   an inference engine is not installed or refuses the model
+    ├── PackageError            exit 1   a Python package that an option or command needs is not installed
+    ├── OutputError             exit 1   a file or folder cannot be written
+    ├── GateError               exit 4   a gate of a certificate failed
+    ├── AuditError              exit 5   evaluation on a data set would be misleading
+    └── Interrupted             exit 130 the user stopped the program
 
-A message says what was received and what is allowed; ``hint`` says what to do next. The command line prints both
-on one line.
+A message says what was received and what is allowed. Its ``hint`` says what to do next. The command line prints
+both on one line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,17 @@ __all__ = [
 
 
 class CapsuleEdgeError(Exception):
-    """Base of the tree. ``code`` is a stable word for programs, ``hint`` the next step for people."""
+    """Base class of all errors that capsule-edge raises on purpose.
+
+    Attributes:
+        message: what was received and what is allowed.
+        hint: what to do next, or an empty string.
+        code: a word for programs. It does not change between versions.
+        exit_code: exit code of the command line.
+
+    Example:
+        ``raise InputError("exam.mp4 is empty (0 bytes)", hint="copy it again")``
+    """
 
     code = "error"
     exit_code = 1
@@ -47,40 +57,58 @@ class CapsuleEdgeError(Exception):
 
 
 class UsageError(CapsuleEdgeError):
+    """An option or argument has a value that is not allowed."""
+
     code = "usage"
     exit_code = 2
 
 
 class InputError(CapsuleEdgeError):
+    """A recording, image or data set cannot be read."""
+
     code = "input"
 
 
 class ModelError(CapsuleEdgeError):
+    """A model file cannot be used: it is missing, damaged, or lacks a valid specification."""
+
     code = "model"
 
 
 class BackendError(CapsuleEdgeError):
+    """An inference engine is not known, not installed, or refuses the model."""
+
     code = "backend"
 
 
 class PackageError(CapsuleEdgeError):
+    """A Python package that an option or command needs is not installed."""
+
     code = "package"
 
 
 class OutputError(CapsuleEdgeError):
+    """A file or folder cannot be written, or holds results that may not be replaced."""
+
     code = "output"
 
 
 class GateError(CapsuleEdgeError):
+    """A gate of a certificate failed."""
+
     code = "gate"
     exit_code = 4
 
 
 class AuditError(CapsuleEdgeError):
+    """Evaluation on a data set would be misleading."""
+
     code = "audit"
     exit_code = 5
 
 
-class Interrupted(CapsuleEdgeError):  # noqa: N818 - not a fault: the user's own wish
+class Interrupted(CapsuleEdgeError):  # noqa: N818 - not an error: the user asked for it
+    """The user stopped the program."""
+
     code = "interrupted"
     exit_code = 130

@@ -1,4 +1,4 @@
-"""Load the names of a package when they are first used, so that importing it costs next to nothing."""
+"""Load the names of a package when they are first used, so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ def lazy_names(package: str, **names_of: str) -> tuple[Callable[[str], Any], Cal
 
     Args:
         package: the package's ``__name__``.
-        names_of: for each module of the package, the names that the package offers from it, between spaces.
+        names_of: for each module of the package, the names that the package offers from it, separated by spaces.
+
+    Returns:
+        A function that loads a name and raises ``AttributeError`` for an unknown one, and a function that lists
+        all names.
 
     Example:
         ``__getattr__, __dir__ = lazy_names(__name__, decoder="decode fetch")``

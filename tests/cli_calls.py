@@ -1,9 +1,10 @@
-"""The command line called from a test, and what is true of every call."""
+"""Helpers for tests of the command line: the result of a call, and checks that hold for every call."""
 
 from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
+from capsule_edge.runtime import FrameRecord, Reader
 from capsule_edge.runtime.results.files import FILES
 from capsule_edge.runtime.study import STATUSES
 
@@ -27,6 +30,8 @@ LABELS = (
 
 @dataclass(frozen=True)
 class Called:
+    """Exit code, stdout and stderr of a call."""
+
     code: int
     out: str
     err: str
@@ -38,7 +43,7 @@ class Called:
 
 
 def check_files(folder: Path) -> dict[str, Any]:
-    """The four files and nothing else, and that they agree; returns study.json."""
+    """Check that a results folder holds its four files alone and that they agree. Return ``study.json``."""
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     study: dict[str, Any] = json.loads((folder / "study.json").read_text("utf-8"))
     schema = json.loads(
@@ -57,7 +62,7 @@ def check_files(folder: Path) -> dict[str, Any]:
 
 
 def check_refused(called: Called, code: int, says: str) -> None:
-    """One line on stderr, none on stdout, nothing left in the working folder."""
+    """Check that a call failed with one line on stderr, nothing on stdout and nothing in the working folder."""
     assert called.code == code
     assert called.out == ""
     assert called.err.count("\n") == 1
@@ -67,8 +72,23 @@ def check_refused(called: Called, code: int, says: str) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
+def interrupt_reading(monkeypatch: pytest.MonkeyPatch, *, at_frame: int) -> None:
+    """Press Ctrl-C when ``Reader.read`` reports the frame of that index."""
+    read = Reader.read
+
+    def interrupted(self: Reader, path: Path, **options: Any) -> Any:
+        def on_frame(record: FrameRecord) -> None:
+            if record.index == at_frame:
+                signal.raise_signal(signal.SIGINT)
+
+        return read(self, path, **{**options, "on_frame": on_frame})
+
+    monkeypatch.setattr(Reader, "read", interrupted)
+
+
 def process(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from capsule_edge.cli.main import main; main()"]
+    """Start the command line in a process of its own."""
+    command = [sys.executable, "-m", "capsule_edge.cli"]
     return subprocess.Popen(
         [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
     )

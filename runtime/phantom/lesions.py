@@ -1,7 +1,7 @@
-"""The phantom's lesions as patches: small pictures with transparency that ``phantom`` lays over its mucosa.
+"""Draw lesions as patches: small images with transparency, which the scene lays on its wall.
 
-A patch is drawn once per planted lesion, unlit (the scene's light falls on it later) and in the
-colours of its own recording, so that a frame costs one warp of it.
+Each planted lesion is drawn once, in the colours of its recording and without light, which the scene adds later.
+A frame then needs only one warp of the patch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LESION_RADIUS: dict[str, tuple[float, float]] = {
     "foreign_body": (0.34, 0.52),
 }
 LESION_LABELS = tuple(LESION_RADIUS)
-# The lesion's radius as a share of the patch's half side: rims, shadows and streaks need room around it.
+# The lesion's radius as a share of half the patch's side. The rest is room for rims, shadows and streaks.
 PATCH_REACH = 0.62
 
 
@@ -38,10 +38,14 @@ def noise(
     octaves: int = 1,
     falloff: float = 0.5,
 ) -> Floats:
-    """Periodic value noise, float32 (size, size), mean 0 and standard deviation 1.
+    """Return periodic value noise, float32 (size, size), with mean 0 and standard deviation 1.
 
-    ``cells`` is the coarsest grid; each octave doubles it and weighs ``falloff`` of the one before. Both
-    ``size`` and ``cells`` are powers of two.
+    Args:
+        rng: source of randomness.
+        size: width and height in pixels, a power of two.
+        cells: cells per side of the coarsest grid, a power of two.
+        octaves: number of grids that are added, each with twice the cells of the one before.
+        falloff: weight of each grid relative to the one before.
     """
     side, weight = cells, 1.0
     total = rng.standard_normal((side, side), dtype=np.float32)
@@ -57,7 +61,7 @@ def noise(
 
 
 def _widen(grid: Floats, size: int) -> Floats:
-    """``grid`` enlarged to ``size`` by cubic interpolation that wraps at the edges."""
+    """Enlarge ``grid`` to ``size`` by cubic interpolation that wraps around at the edges."""
     step = size // len(grid)
     padded = cv2.copyMakeBorder(grid, 2, 2, 2, 2, cv2.BORDER_WRAP)
     wide = cv2.resize(padded, None, fx=step, fy=step, interpolation=cv2.INTER_CUBIC)
@@ -65,12 +69,17 @@ def _widen(grid: Floats, size: int) -> Floats:
 
 
 def _ramp(x: Floats, low: float, high: float) -> Floats:
+    """Return a smooth step: 0 up to ``low``, 1 from ``high`` on."""
     s = np.clip((x - low) / (high - low), 0.0, 1.0)
     return np.asarray(s * s * (3.0 - 2.0 * s), np.float32)
 
 
 class _Canvas:
-    """Straight-alpha layers on a square whose lesion has radius 1: ``x``, ``y``, ``r`` are in that unit."""
+    """A square image to which coloured layers with transparency are added.
+
+    Coordinates ``x``, ``y`` and the distance ``r`` from the centre are in units of the lesion's radius. ``rgb`` is
+    not premultiplied by ``alpha``. ``edge`` is 1, and falls to 0 towards the border of the patch.
+    """
 
     def __init__(self, rng: np.random.Generator, size: int, mucosa: Colour) -> None:
         self.rng, self.size, self.mucosa = rng, size, np.asarray(mucosa, np.float32)
@@ -85,7 +94,7 @@ class _Canvas:
         return noise(self.rng, self.size, cells, octaves=octaves)
 
     def lay(self, colour: npt.ArrayLike, alpha: npt.ArrayLike) -> None:
-        """``colour`` (RGB 0-255, one or one per pixel) over what is there."""
+        """Add a layer on top: a colour (RGB 0 to 255, one for all or one per pixel) and its opacity (0 to 1)."""
         over = np.clip(np.asarray(alpha, np.float32), 0.0, 1.0) * self.edge
         total = over + self.alpha * (1.0 - over)
         share = (over / np.maximum(total, 1e-6))[..., None]
@@ -93,6 +102,7 @@ class _Canvas:
         self.alpha = total
 
     def turn(self, angle: float) -> tuple[Floats, Floats]:
+        """Return the coordinates ``x`` and ``y`` rotated by ``angle`` (radians)."""
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         return np.asarray(c * self.x + s * self.y, np.float32), np.asarray(
             c * self.y - s * self.x, np.float32
@@ -100,6 +110,7 @@ class _Canvas:
 
 
 def _glints(canvas: _Canvas, where: Floats, count: int) -> None:
+    """Add ``count`` short bright reflections where ``where`` (0 to 1) allows them."""
     for _ in range(count):
         gx, gy = canvas.rng.uniform(-0.6, 0.6, 2)
         length = canvas.rng.uniform(0.015, 0.045)
@@ -115,7 +126,7 @@ def _bleeding(canvas: _Canvas) -> None:
     lobes = canvas.noise(4, 4)
     stretch = rng.uniform(0.6, 1.0)
     body = 1.0 - np.hypot(u * stretch, v / max(stretch, 0.7)) + 0.22 * lobes
-    # Streaks follow gravity along u from the pool: noise stretched along it.
+    # Streaks run from the pool along u.
     streak = cv2.GaussianBlur(canvas.noise(16, 2), (0, 0), sigmaX=canvas.size / 90)
     path = 0.18 * np.sin(3.0 * u + rng.uniform(0, 6)) + rng.uniform(-0.3, 0.3)
     run = _ramp(-np.abs(v - path) + 0.06 * streak, -rng.uniform(0.16, 0.3), -0.02) * _ramp(u, -0.2, 0.3)
@@ -237,9 +248,16 @@ _DRAWERS: dict[str, Callable[[_Canvas], None]] = {
 
 
 def draw_patch(label: str, rng: np.random.Generator, *, size: int, mucosa: Colour) -> npt.NDArray[np.uint8]:
-    """A lesion of ``label`` (one of ``LESION_LABELS``) as uint8 RGBA (size, size, 4), straight alpha.
+    """Draw one lesion.
 
-    ``mucosa`` is the RGB (0-255) of the wall around it. ``size`` is a power of two from 128.
+    Args:
+        label: one of ``LESION_LABELS``.
+        rng: source of randomness; decides the lesion's looks.
+        size: width and height of the patch in pixels, a power of two, 128 or more.
+        mucosa: colour of the wall around the lesion, RGB 0 to 255.
+
+    Returns:
+        uint8 RGBA (size, size, 4), not premultiplied by alpha.
     """
     canvas = _Canvas(rng, size, mucosa)
     _DRAWERS[label](canvas)

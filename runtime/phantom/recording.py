@@ -1,7 +1,7 @@
-"""A rendered capsule-endoscopy recording whose findings are known, for demo, tests and training.
+"""A rendered capsule-endoscopy recording whose findings are known, for the demo, tests and training.
 
-Every frame is a function of the phantom and its index alone. Phantoms are no substitute for patients'
-frames: a model that reads them well has shown that its plumbing works, nothing more.
+A frame depends on the phantom and the frame's index alone. Phantoms do not replace frames of patients: a model
+that reads them well shows that the software works, not that the model finds lesions.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .lesions import LESION_LABELS
 from .scene import find_scene
 
 __all__ = [
+    "DATA_SET_SEEDS",
     "DEMO_SEED",
     "LESION_LABELS",
     "NORMAL",
@@ -28,6 +29,7 @@ __all__ = [
     "TRAINING_SEEDS",
     "Phantom",
     "PlantedLesion",
+    "is_recording_of",
     "training_frame",
     "training_frames",
     "write_recording",
@@ -37,19 +39,30 @@ Frame = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 NORMAL = "normal"
-# A model may train on phantoms and then read the demo: no scene of one may be a scene of the other.
+# Seeds of scenes, by use. The ranges are disjoint: a model that was trained on phantoms may be tested on the demo
+# or on the rendered data set, and one trained on that data set on the demo.
 RECORDING_SEEDS = range(0, 1_000)
+DATA_SET_SEEDS = range(1_000, 1_000_000)
 TRAINING_SEEDS = range(1_000_000, 2**31)
 DEMO_SEED = 7
 
+# Seconds in which a lesion grows to its full size, and shrinks again at its end.
 _RAMP_S = 2.0
+# A decoded frame shows a rendered one if they differ by less than this many grey levels on average. Coding costs
+# less than 5; the first frames of 28 other scenes differed by 15 or more.
+_MOST_CODING_LOSS = 8.0
 
 
 @dataclass(frozen=True)
 class PlantedLesion:
-    """A lesion of ``label`` (one of ``LESION_LABELS``) in view from ``start_s`` up to before ``end_s``.
+    """A lesion in a phantom.
 
-    Seconds of capture time, which is container time unless ``write_recording`` is given another rate.
+    Attributes:
+        label: one of ``LESION_LABELS``.
+        start_s: time of the first frame that shows it, in seconds of capture time.
+        end_s: time of the first frame that no longer shows it, in seconds of capture time.
+
+    Capture time is also container time, unless ``write_recording`` is given another frame rate.
     """
 
     label: str
@@ -59,10 +72,21 @@ class PlantedLesion:
 
 @dataclass(frozen=True)
 class Phantom:
-    """A recording of ``frames`` frames of ``size`` x ``size`` pixels (even, >= 64), ``capture_fps`` a second.
+    """A rendered recording.
 
-    ``lesions`` None plants ``default_lesions``; an empty tuple plants none. They may not overlap.
-    Raises ``UsageError`` for anything that cannot be rendered.
+    Attributes:
+        seed: number of the scene, 0 or more: wall, light, camera path and looks of the lesions.
+        frames: number of frames, 1 or more.
+        size: width and height of a frame in pixels, even, 64 or more.
+        capture_fps: frames per second of capture time.
+        lesions: what is planted, without overlap in time. None plants ``default_lesions``, an empty tuple
+            nothing.
+
+    Raises:
+        UsageError: a value is out of its range, or two lesions overlap.
+
+    Example:
+        ``Phantom(7, lesions=(PlantedLesion("polyp", 20.0, 40.0),)).render(50)``
     """
 
     seed: int
@@ -80,6 +104,10 @@ class Phantom:
             raise UsageError(f"the phantom's size is {self.size}, allowed is an even number from 64")
         if not (math.isfinite(self.capture_fps) and self.capture_fps > 0):
             raise UsageError(f"capture_fps is {self.capture_fps}, allowed is a number above 0")
+        self._check_lesions()
+
+    def _check_lesions(self) -> None:
+        """Raise ``UsageError`` for an unknown label, a time outside the recording, or an overlap."""
         before = PlantedLesion("", -1.0, 0.0)
         for lesion in sorted(self.lesions or (), key=lambda one: one.start_s):
             if lesion.label not in LESION_LABELS:
@@ -100,19 +128,23 @@ class Phantom:
 
     @property
     def duration_s(self) -> float:
+        """The length of the recording in seconds of capture time."""
         return self.frames / self.capture_fps
 
     @property
     def planted(self) -> tuple[PlantedLesion, ...]:
-        """The lesions in the recording, given or default."""
+        """The lesions in the recording: ``lesions``, or the default ones."""
         return self.default_lesions() if self.lesions is None else self.lesions
 
     def clean(self) -> Phantom:
-        """The same recording without lesions."""
+        """Return the same recording without lesions."""
         return replace(self, lesions=())
 
     def default_lesions(self) -> tuple[PlantedLesion, ...]:
-        """Up to four lesions of different labels, 16 to 28 s each, 20 s or more apart; fewer if short."""
+        """Return up to four lesions of different labels, each 16 to 28 s long, 20 s or more apart.
+
+        A recording of less than 220 s has fewer.
+        """
         rng = np.random.default_rng([self.seed, 1])
         count = max(0, min(4, int((self.duration_s - 20) // 50)))
         labels = rng.permutation(LESION_LABELS)[:count]
@@ -126,24 +158,27 @@ class Phantom:
         return tuple(planted)
 
     def truth(self, index: int) -> str:
-        """Label key of frame ``index``, ``normal`` where no lesion is planted."""
+        """Return the label key of frame ``index``: ``normal``, or the lesion it shows. Raises as ``render``."""
         found = self._lesion_at(index)
         return NORMAL if found is None else found[1].label
 
     def render(self, index: int) -> Frame:
-        """Frame ``index`` as uint8 RGB (size, size, 3). Raises ``UsageError`` outside 0 to ``frames`` - 1."""
+        """Return frame ``index`` as uint8 RGB (size, size, 3). Raises ``UsageError`` outside 0 to ``frames`` - 1."""
         layer = self._lesion_layer(index)
         return find_scene(self.seed, self.size).render(index, index / self.capture_fps, layer)
 
     def lesion_mask(self, index: int) -> Mask | None:
-        """True where the lesion hides a quarter of the wall or more, bool (size, size), or None."""
+        """Return where the lesion covers the wall, bool (size, size); None for a frame without a lesion.
+
+        A pixel is True where the lesion hides a quarter of the wall or more.
+        """
         layer = self._lesion_layer(index)
         return None if layer is None else (layer[..., 3] > 63) & find_scene(self.seed, self.size).inside
 
     def _lesion_at(self, index: int) -> tuple[int, PlantedLesion] | None:
         if not 0 <= index < self.frames:
             raise UsageError(f"frame index is {index}, allowed is 0 to {self.frames - 1}")
-        # Compared in frames: index / fps in floating point may fall just short of a boundary that it equals.
+        # Compare frame numbers, not times: in floating point, index / fps may fall just short of a time it equals.
         for number, lesion in enumerate(self.planted):
             first = math.ceil(round(lesion.start_s * self.capture_fps, 6))
             last = math.ceil(round(lesion.end_s * self.capture_fps, 6))
@@ -152,12 +187,13 @@ class Phantom:
         return None
 
     def _lesion_layer(self, index: int) -> Frame | None:
+        """Return the lesion at its place in frame ``index``, uint8 RGBA (size, size, 4), or None."""
         found = self._lesion_at(index)
         if found is None:
             return None
         number, lesion = found
         t = index / self.capture_fps
-        # Never from nothing: a lesion is there to be seen in the first frame whose truth names it.
+        # A lesion starts at 60 % of its size, so that the first frame that is labelled with it shows it.
         grown = min(1.0, 0.6 + 0.4 * min(t - lesion.start_s, lesion.end_s - t) / _RAMP_S)
         scene = find_scene(self.seed, self.size)
         return scene.place(
@@ -168,11 +204,22 @@ class Phantom:
 def training_frames(
     count: int, *, size: int = 224, seed: int, labels: Sequence[str] = LESION_LABELS
 ) -> Iterator[tuple[Frame, str]]:
-    """``count`` pairs of a frame (uint8 RGB (size, size, 3), with border and caption) and its label key.
+    """Render frames for training, each of a scene of its own (seeds of ``TRAINING_SEEDS``).
 
-    Each is of a scene of its own, from ``TRAINING_SEEDS``; half of them, by chance, are ``normal``, the
-    others of ``labels`` in equal shares. A longer series starts with the frames of a shorter one.
-    Raises ``UsageError``.
+    Each frame is ``normal`` with probability 1/2, else of one of ``labels``, each equally likely. A longer series
+    starts with the frames of a shorter one.
+
+    Args:
+        count: number of frames, 0 or more.
+        size: width and height in pixels, even, 64 or more.
+        seed: number of the series, 0 or more.
+        labels: lesion labels to draw from, some of ``LESION_LABELS``.
+
+    Returns:
+        Pairs of a frame, uint8 RGB (size, size, 3) with border and caption, and its label key.
+
+    Raises:
+        UsageError: a value is out of its range.
     """
     if count < 0:
         raise UsageError(f"count is {count}, allowed is 0 or more")
@@ -186,7 +233,17 @@ def training_frames(
 def training_frame(
     number: int, *, size: int = 224, seed: int, labels: Sequence[str] = LESION_LABELS
 ) -> tuple[Frame, str]:
-    """Frame ``number`` of the series ``training_frames``, by itself: a frame takes a scene's time to render."""
+    """Render one frame of the series that ``training_frames`` yields.
+
+    Args:
+        number: index of the frame in the series.
+        size: as for ``training_frames``.
+        seed: as for ``training_frames``.
+        labels: as for ``training_frames``.
+
+    Returns:
+        The frame, uint8 RGB (size, size, 3), and its label key. Painting its scene takes most of the time.
+    """
     rng = np.random.default_rng([seed, 5, number])
     scene_seed = int(rng.integers(TRAINING_SEEDS.start, TRAINING_SEEDS.stop))
     index = int(rng.integers(200, 240))
@@ -198,13 +255,19 @@ def training_frame(
 
 
 def write_recording(path: str | os.PathLike[str], phantom: Phantom, *, fps: float | None = None) -> None:
-    """Writes ``phantom`` to ``path``: H.264 (4:2:0, untagged colour) in MP4, frame i at i / ``fps`` s.
+    """Write a phantom as a video: H.264 (4:2:0, untagged colour) in MP4. The same call writes the same bytes.
 
-    ``fps`` defaults to the capture rate; another one makes an exported recording that plays faster. The same
-    call leaves the same bytes. Raises ``UsageError`` for an impossible rate, ``OutputError`` for a place that
-    cannot be written.
+    Args:
+        path: the file to write or replace.
+        phantom: the recording.
+        fps: frames per second of container time: frame i is at i / ``fps`` s. None is the capture rate. A higher
+            rate gives a recording that plays faster than it was captured, as exported ones do.
+
+    Raises:
+        UsageError: ``fps`` is not within 0.01 to 1000.
+        OutputError: the file cannot be written; nothing is left behind.
     """
-    import av  # rendering alone, as for training, does without
+    import av  # not at the top: rendering for training does not need it
 
     wanted = phantom.capture_fps if fps is None else fps
     if not 1e-2 <= wanted <= 1e3:
@@ -224,10 +287,30 @@ def write_recording(path: str | os.PathLike[str], phantom: Phantom, *, fps: floa
         temporary.unlink(missing_ok=True)
 
 
+def is_recording_of(path: str | os.PathLike[str], phantom: Phantom) -> bool:
+    """Return whether a file is a recording of ``phantom``: as many frames, of its size, and its first frame.
+
+    A file that cannot be read is not.
+    """
+    import av
+
+    try:
+        with av.open(os.fspath(path)) as container:
+            stream = container.streams.video[0]
+            if (stream.frames, stream.width, stream.height) != (phantom.frames, phantom.size, phantom.size):
+                return False
+            first = next(container.decode(stream)).to_ndarray(format="rgb24")
+    except (OSError, av.FFmpegError, IndexError, StopIteration):
+        return False
+    difference = np.abs(first.astype(np.int16) - phantom.render(0)).mean()
+    return bool(difference < _MOST_CODING_LOSS)
+
+
 def _encode(path: str, phantom: Phantom, rate: Fraction) -> None:
     import av
 
-    # One thread and no B-frames: the bytes do not depend on the cores and the file needs no edit list.
+    # One thread, so that the bytes do not depend on the number of cores. No B-frames, so that the file needs no
+    # edit list.
     options = {"preset": "veryfast", "crf": "21", "threads": "1", "bf": "0", "g": "32"}
     with av.open(path, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options=options)

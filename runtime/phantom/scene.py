@@ -1,8 +1,9 @@
-"""What a phantom recording shows: the wall of a tube seen down its lumen, its light, and a lesion laid on it.
+"""Render the scene of a phantom recording: a view down a tube, its wall, its light, and a lesion on the wall.
 
-The wall is a periodic texture of folds, villi, residue and bubbles. A log-polar map about the lumen's
-centre is conformal, so that one warp of the texture gives travel (shift along the radius), roll (along the
-angle) and a lumen that opens and closes. Lesions are patches laid on the wall before light falls on it.
+The wall is a periodic texture of folds, villi, residue and bubbles, mapped to the frame in log-polar coordinates
+around the lumen's centre. This map keeps angles, so one warp of the texture shows the capsule travelling (a shift
+along the radius), rolling (a shift along the angle), and the lumen opening and closing. A lesion is a patch, laid
+on the wall before the light is applied.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ __all__ = ["Scene", "find_scene"]
 Frame = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-# The field of view's radius as a share of the frame's side: the corners stay free for the caption.
+# The field of view's radius as a share of the frame's side. The corners are free for the caption.
 _RADIUS = 0.48
 _PATCH = 256
 _TAU = 2.0 * math.pi
 
 
 class _Wander:
-    """A smooth bounded path: ``count`` slow sines of random phase. Periods are in seconds of capture time."""
+    """A smooth random path between bounds: the sum of three slow sines. Periods are in seconds of capture time."""
 
     def __init__(
         self, rng: np.random.Generator, amplitude: float, fastest_s: float, slowest_s: float
@@ -42,12 +43,17 @@ class _Wander:
 
 
 class Scene:
-    """What is fixed over a recording: the wall's texture, the optics and the camera's path."""
+    """Everything that stays the same in a recording: the wall's texture, the optics and the camera's path.
+
+    Args:
+        seed: number of the scene.
+        size: width and height of a frame in pixels.
+    """
 
     def __init__(self, seed: int, size: int) -> None:
         rng = np.random.default_rng([seed, 0])
         self.seed, self.size = seed, size
-        # About one texel per pixel at the field of view's rim; a power of two as ``noise`` needs it.
+        # About one texel per pixel at the rim of the field of view, and a power of two, as ``noise`` needs.
         self.texels = 2 ** math.ceil(math.log2(2.2 * size))
         self.mucosa = _mucosa_colour(rng)
         self.wall, self.gloss = _paint_wall(rng, self.texels, self.mucosa)
@@ -82,6 +88,16 @@ class Scene:
         self.start = rng.uniform(0, _TAU, 2)
 
     def render(self, index: int, t: float, lesion: Frame | None) -> Frame:
+        """Render one frame.
+
+        Args:
+            index: index of the frame; decides its sensor noise.
+            t: capture time in seconds.
+            lesion: the lesion as ``place`` returns it, or None.
+
+        Returns:
+            uint8 RGB (size, size, 3).
+        """
         turn, n = t / 23.0, self.texels
         swell = [
             cv2.resize(
@@ -102,7 +118,7 @@ class Scene:
         )
         frame = _sample(self.wall, across, along)
         light = self._light(t, radius, swell[0])
-        # Glints slide over the wall as the lamp moves; half the resolution is enough for saturated spots.
+        # Reflections slide over the wall as the lamp moves. They are saturated spots: half the resolution is enough.
         slide = np.float32(9.0 * math.sin(t / 3))
         glints = _sample(self.gloss, across[::2, ::2] + slide, along[::2, ::2])
         glints = np.asarray(cv2.resize(glints, (self.size, self.size)), np.uint8)
@@ -118,7 +134,7 @@ class Scene:
         return self._caption(np.asarray(lit, np.uint8), t)
 
     def _light(self, t: float, radius: Floats, swell: npt.NDArray[np.floating]) -> Frame:
-        """Light on the wall as uint8 RGB (size, size, 3), 200 for full: lamp, lumen and bile."""
+        """Return the light on the wall from lamp, lumen and bile, uint8 RGB (size, size, 3); 200 is full light."""
         small = (self.coarse, self.coarse)
         near = cv2.resize(radius, small, interpolation=cv2.INTER_AREA)
         wave = cv2.resize(np.asarray(swell, np.float32), small, interpolation=cv2.INTER_AREA)
@@ -127,7 +143,7 @@ class Scene:
         lamp = (self.floor + (1.0 - self.floor) * s * s * (3 - 2 * s)) * self.vignette * self.exposure
         lamp = np.clip(lamp * (1.0 + 0.07 * wave), 0.02, 1.27)
         pool = np.clip(wave * 0.5 + 0.15 + self.lumen.at(t + 40) * 0.3, 0.0, 1.0) * self.bile_level
-        # Haemoglobin keeps the red of a dim wall: blue and green fall faster than the light does.
+        # A dim wall stays red, because haemoglobin absorbs blue and green: these fall faster than the light.
         tint = 1.0 - pool[..., None] * (1.0 - self.bile)
         rgb = np.power(lamp[..., None], np.array([0.85, 1.1, 1.25], np.float32)) * tint
         coarse = np.clip(rgb * 200.0, 0, 255).astype(np.uint8)
@@ -136,7 +152,18 @@ class Scene:
         )
 
     def place(self, number: int, label: str, share: float, grown: float, t: float) -> Frame:
-        """The lesion's patch where it is in the frame at ``t`` (s), uint8 RGBA (size, size, 4)."""
+        """Return a lesion at its place in the frame.
+
+        Args:
+            number: index of the lesion in the recording; decides its looks and path.
+            label: one of ``LESION_LABELS``.
+            share: the part of its time in view that has passed, 0 to 1.
+            grown: its size relative to its full size, 0 to 1.
+            t: capture time in seconds.
+
+        Returns:
+            uint8 RGBA (size, size, 4), not premultiplied by alpha.
+        """
         rng = np.random.default_rng([self.seed, 3, number])
         low, high = LESION_RADIUS[label]
         reach = rng.uniform(low, high) * grown
@@ -145,7 +172,8 @@ class Scene:
         x = off * math.cos(bearing) + 0.22 * (share - 0.5) * math.cos(drift) + 0.05 * math.sin(t / 3.1)
         y = off * math.sin(bearing) + 0.22 * (share - 0.5) * math.sin(drift) + 0.05 * math.cos(t / 4.3)
         angle = spin + 0.5 * self.roll.at(t)
-        # _PATCH / 2 patch pixels are 1 / PATCH_REACH lesion radii of reach * _RADIUS * size pixels each.
+        # Half a patch (_PATCH / 2 pixels) spans 1 / PATCH_REACH lesion radii. In the frame, a lesion's radius is
+        # reach * _RADIUS * size pixels.
         zoom = reach * _RADIUS * self.size / PATCH_REACH / (_PATCH / 2)
         c, s = zoom * math.cos(angle), zoom * math.sin(angle)
         squeeze = 1.0 + 0.08 * math.sin(t / 5.0)
@@ -157,6 +185,7 @@ class Scene:
         return np.asarray(cv2.warpAffine(patch, move, (self.size, self.size), flags=method), np.uint8)
 
     def _caption(self, frame: Frame, t: float) -> Frame:
+        """Write "PHANTOM" and the capture time into the frame's corners."""
         clock = f"{int(t) // 3600:02d}:{int(t) // 60 % 60:02d}:{int(t) % 60:02d}"
         font, height = cv2.FONT_HERSHEY_SIMPLEX, self.size / 336
         cv2.putText(
@@ -172,7 +201,7 @@ def _sample(texture: Frame, across: Floats, along: Floats) -> Frame:
 
 
 def _lay_over(frame: Frame, light: Frame, glints: Frame, lesion: Frame) -> tuple[Frame, Frame, Frame]:
-    """Wall, light and glints with the lesion on it: it is never lost in the lumen's dark."""
+    """Lay the lesion on wall, light and reflections. Raise the light on it, so that it shows in a dark lumen too."""
     x, y, w, h = cv2.boundingRect(lesion[..., 3])
     box = (slice(y, y + h), slice(x, x + w))
     alpha = lesion[box][..., 3:].astype(np.float32) / 255.0
@@ -184,6 +213,7 @@ def _lay_over(frame: Frame, light: Frame, glints: Frame, lesion: Frame) -> tuple
 
 @lru_cache(maxsize=4)
 def find_scene(seed: int, size: int) -> Scene:
+    """Return the scene of a seed; the last four are kept, since painting one takes longer than a frame."""
     return Scene(seed, size)
 
 
@@ -196,7 +226,7 @@ def _patch(seed: int, number: int, label: str, mucosa: tuple[float, float, float
 
 
 def _mucosa_colour(rng: np.random.Generator) -> tuple[float, float, float]:
-    """The wall's RGB: between the orange, pink and brownish white balances of the brands in use."""
+    """Return the wall's colour, RGB 0 to 255: a mix of the orange, pink and brownish tones that capsule brands show."""
     tones = np.array(
         [(216, 142, 76), (208, 140, 112), (200, 148, 104), (206, 148, 66), (196, 112, 92)], np.float32
     )
@@ -206,7 +236,7 @@ def _mucosa_colour(rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def _paint_wall(rng: np.random.Generator, n: int, mucosa: tuple[float, float, float]) -> tuple[Frame, Frame]:
-    """The unrolled wall, uint8 RGB (n, n, 3), angle across, depth down; and its gloss, uint8 (n, n)."""
+    """Return the unrolled wall, uint8 RGB (n, n, 3), and its gloss, uint8 (n, n). Angle runs across, depth down."""
     at = np.arange(n, dtype=np.float32) / n * np.float32(_TAU)
     rings, pleats = int(rng.integers(3, 8)), int(rng.integers(2, 6))
     bend = noise(rng, n, 4, octaves=3)
@@ -220,7 +250,7 @@ def _paint_wall(rng: np.random.Generator, n: int, mucosa: tuple[float, float, fl
     relief = rng.uniform(0.35, 0.8)
     villi = noise(rng, n, n // 8, octaves=3, falloff=0.9)
     shade = 0.92 + relief * (0.32 * (height - height.mean()) - 0.55 * slope + 0.4 * sideways)
-    # Behind its crest a ring-shaped fold hides the wall and shades what is seen next, fading with distance.
+    # A ring-shaped fold casts a shadow on the wall behind its crest. The shadow fades with distance.
     behind = 1.0 - np.mod(at[:, None] * (rings / _TAU) + 0.22 * bend, 1.0)
     shadow = np.exp(-behind / rng.uniform(0.10, 0.22)) * np.minimum(behind / 0.012, 1.0)
     crest = np.exp(-(1.0 - behind) / 0.10)
@@ -240,7 +270,7 @@ def _paint_wall(rng: np.random.Generator, n: int, mucosa: tuple[float, float, fl
 
 
 def _strew_residue(rng: np.random.Generator, rgb: Floats, n: int) -> None:
-    """Yellow-green food residue in crumbs, on some recordings."""
+    """Add crumbs of yellow-green food residue; about half of all recordings have them."""
     if rng.random() < 0.45:
         return
     where = noise(rng, n, 4, octaves=6, falloff=0.65) - rng.uniform(1.5, 2.6)
@@ -252,7 +282,7 @@ def _strew_residue(rng: np.random.Generator, rgb: Floats, n: int) -> None:
 
 
 def _blow_bubbles(rng: np.random.Generator, rgb: Floats, n: int) -> None:
-    """Clusters of bubbles: a dark ring with a bright crescent and a glint each."""
+    """Add clusters of bubbles, each a dark ring with a bright crescent and a reflection."""
     for _ in range(int(rng.integers(1, 7))):
         middle = rng.uniform(0.1, 0.9, 2) * n
         for _ in range(int(rng.integers(3, 14))):

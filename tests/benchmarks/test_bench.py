@@ -297,9 +297,9 @@ def test_the_command_measures_writes_and_compares(files: list[Path], tmp_path: P
         (("--threads", "one"), "allowed are numbers"),
         (("--threads", "0"), "threads are [0]"),
         (("--rounds", 3), "rounds are 3"),
-        (("--result", "x.json"), "is compared with --against"),
+        (("--result", "x.json"), "--result needs --against"),
         (("--against", "absent.json"), "is no result of bench"),
-        (("--evaluation", "absent.json"), "is no document of evaluate"),
+        (("--evaluation", "absent.json"), "is not the output of evaluate --json"),
         (("absent.onnx",), "no model file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""``evaluate``, ``compare`` and ``info`` as a user calls them, on a tiny model and frames it knows."""
+"""``evaluate``, ``compare`` and ``info`` as a user calls them, on a tiny model and frames labelled with its answers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from red_model import write_exam, write_red_model
 from tiny_model import LABELS, tiny_spec, write_tiny_model
 
+from capsule_edge.cli._printing import macro_f1_change
 from capsule_edge.cli.compare import command as compare
 from capsule_edge.cli.evaluate import command as evaluate
 from capsule_edge.cli.info import command as info
@@ -23,7 +24,7 @@ from capsule_edge.evaluation.classification import load_predictions
 from capsule_edge.evaluation.parity import parity_summary
 from capsule_edge.evaluation.parity.certificate import schema_path
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
-from capsule_edge.runtime.inference import open_model
+from capsule_edge.runtime.inference import INSTALLED, open_model
 from capsule_edge.runtime.preprocessing import preprocess
 
 FRAMES = 120
@@ -50,7 +51,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def frames(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Plain frames labelled as the model answers them, every tenth as the next label; half are ``val``."""
+    """Frames of one colour, labelled with the model's answer, every twentieth with another; half are ``val``."""
     root = tmp_path_factory.mktemp("frames")
     opened = open_model(model)
     random = np.random.default_rng(0)
@@ -71,7 +72,7 @@ def call(command: Any, *arguments: object) -> Result:
 
 
 def refused(command: Any, kind: type[CapsuleEdgeError], *arguments: object) -> str:
-    """The one line that the command line prints for the error."""
+    """Check that the command raises an error of this kind, and return the line that is printed for it."""
     error = call(command, *arguments).exception
     assert isinstance(error, kind), repr(error)
     assert "\n" not in str(error)
@@ -95,7 +96,7 @@ def test_evaluate_prints_one_document_with_the_published_keys(model: Path, frame
     assert set(document["per_source"]) == {"A", "B"}
 
 
-def test_evaluate_takes_val_unless_told_otherwise(model: Path, frames: Path) -> None:
+def test_evaluate_takes_val_unless_another_split_is_given(model: Path, frames: Path) -> None:
     document = documents(call(evaluate, model, "--data", frames, "--json", "--resamples", 50))
     assert (document["frames"], document["data"]["split"]) == (FRAMES // 2, "val")
     assert document["accuracy"] == 1  # the wrong labels are all on even rows, which are ``train``
@@ -192,14 +193,14 @@ def test_compare_of_a_model_with_itself(model: Path, frames: Path, tmp_path: Pat
     assert (tmp_path / "out" / "a.onnx.shipping.html").is_file()
 
 
-def test_a_report_that_is_there_stays_unless_told(model: Path, frames: Path, tmp_path: Path) -> None:
+def test_an_earlier_report_is_replaced_only_with_overwrite(model: Path, frames: Path, tmp_path: Path) -> None:
     for command, models, sign in (
         (evaluate, [model], "evaluation.json"),
         (compare, [model, model], "a.onnx.shipping.json"),
     ):
         out = tmp_path / sign
         arguments = [*models, "--data", frames, "--resamples", 0, "--out", out]
-        assert call(command, *arguments).exit_code == 0
+        out.mkdir()
         (out / sign).write_text("mine")
         line = refused(command, OutputError, *arguments)
         assert line == f"{out} already holds {sign} (choose another --out, or pass --overwrite)"
@@ -217,11 +218,12 @@ def test_a_report_that_is_there_stays_unless_told(model: Path, frames: Path, tmp
 
 def test_compare_ends_in_4_when_a_gate_fails(model: Path, frames: Path, tmp_path: Path) -> None:
     worse = write_tiny_model(tmp_path / "worse.onnx", noise=1.0, precision="int8")
-    result = call(compare, model, worse, "--data", frames, "--json")
+    arguments = (model, worse, "--data", frames, "--resamples", 50)
+    result = call(compare, *arguments, "--json")
     document = documents(result, exit_code=4)
     assert document["verdict"] == "fail"
     assert document["models"]["b"]["precision"] == "int8"
-    printed = call(compare, model, worse, "--data", frames)
+    printed = call(compare, *arguments)
     assert printed.exit_code == 4
     assert "became" in printed.stdout
     assert printed.stdout.rstrip().endswith("verdict: fail")
@@ -229,17 +231,14 @@ def test_compare_ends_in_4_when_a_gate_fails(model: Path, frames: Path, tmp_path
 
 def test_compare_counts_the_events_that_both_find(frames: Path, tmp_path: Path) -> None:
     red, exam = write_red_model(tmp_path / "red.onnx"), write_exam(tmp_path / "exam.mp4")
-    document = documents(
-        call(compare, red, red, "--data", frames, "--recording", exam, "--recording", exam, "--json")
-    )
+    arguments = (red, red, "--data", frames, "--resamples", 0, "--recording", exam, "--recording", exam)
+    document = documents(call(compare, *arguments, "--json"))
     # The same recording twice is two recordings, with one event each.
     assert document["events"] == {
         "iou": 0.5, "a": 2, "b": 2, "matched": 2, "agreement": 1.0, "recordings": 2
     }  # fmt: skip
     Draft202012Validator(json.loads(schema_path().read_text())).validate(document)
-    assert (
-        "both 2" in call(compare, red, red, "--data", frames, "--recording", exam, "--recording", exam).stdout
-    )
+    assert "both 2" in call(compare, *arguments).stdout
     assert "absent.mp4" in refused(
         compare, InputError, red, red, "--data", frames, "--recording", tmp_path / "absent.mp4"
     )
@@ -271,11 +270,11 @@ def test_models_that_cannot_be_compared_are_named(model: Path, frames: Path, tmp
     assert "size is 32 in A and 64 in B" in against(size=64)
 
 
-def test_what_no_video_and_no_frame_can_say_is_said(model: Path, frames: Path, tmp_path: Path) -> None:
+def test_missing_intervals_and_absent_classes_are_reported(model: Path, frames: Path, tmp_path: Path) -> None:
     header, *rows = (frames / "labels.csv").read_text().splitlines()
     cells = [row.split(",") for row in rows]
 
-    def told(videos: Sequence[str], label: str = "") -> Result:
+    def compared(videos: Sequence[str], label: str = "") -> Result:
         root = tmp_path / "-".join(["data", *videos])
         root.mkdir()
         kept = [
@@ -284,7 +283,7 @@ def test_what_no_video_and_no_frame_can_say_is_said(model: Path, frames: Path, t
             if name != label
         ]
         (root / "labels.csv").write_text("\n".join([header, *kept]) + "\n")
-        result = call(compare, model, model, "--data", root, "--out", root / "out")
+        result = call(compare, model, model, "--data", root, "--out", root / "out", "--resamples", 50)
         document = json.loads((root / "out" / "a.onnx.shipping.json").read_text())
         Draft202012Validator(json.loads(schema_path().read_text())).validate(document)
         assert document["verdict"] == "undecided"
@@ -296,10 +295,10 @@ def test_what_no_video_and_no_frame_can_say_is_said(model: Path, frames: Path, t
         assert f"without intervals: {reason}" in (root / "out" / "a.onnx.shipping.md").read_text()
         return result
 
-    assert "no intervals: all frames are of one video\n" in told(["v"]).stdout
-    assert "no intervals: 30 of 60 frames name no video\n" in told(["v", ""]).stdout
-    assert "no intervals" not in told(["v", "w"]).stdout
-    absent = told(["v", "w", "x"], label="polyp").stdout
+    assert "no intervals: all frames are of one video\n" in compared(["v"]).stdout
+    assert "no intervals: 30 of 60 frames name no video\n" in compared(["v", ""]).stdout
+    assert "no intervals" not in compared(["v", "w"]).stdout
+    absent = compared(["v", "w", "x"], label="polyp").stdout
     assert "no frame of polyp: averages are over the other classes\n" in absent
 
 
@@ -315,14 +314,14 @@ def test_a_table_of_other_videos_is_refused(model: Path, frames: Path, tmp_path:
     assert "of no video in A and of v0 in B" in refused(compare, InputError, table, model, "--data", frames)
 
 
-def test_a_run_is_no_model_file(model: Path, frames: Path, tmp_path: Path) -> None:
+def test_a_run_folder_is_refused_with_the_way_to_export_it(model: Path, frames: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     line = refused(evaluate, ModelError, tmp_path, "--data", frames)
     assert f"capsule-edge export {tmp_path} --out DIR" in line
     assert "installed one" in refused(evaluate, ModelError, frames, "--data", frames)
 
 
-def test_info_says_what_the_file_is_and_that_nothing_proves_it(model: Path) -> None:
+def test_info_says_what_the_file_is_and_that_it_has_no_certificate(model: Path) -> None:
     document = documents(call(info, model, "--json"))
     assert document["certificate"] is None
     assert document["spec"]["labels"][0]["key"] == "normal"
@@ -336,17 +335,35 @@ def test_info_shows_the_certificates_summary(model: Path, frames: Path, tmp_path
     proven = write_tiny_model(tmp_path / "proven.onnx", parity=parity_summary(certificate))
     assert documents(call(info, proven, "--json"))["certificate"]["shipping"]["verdict"] == "undecided"
     printed = call(info, proven).stdout
-    assert "certificate (shipping): undecided, agreement 1.0000" in printed
+    assert "certificate (shipping): undecided, agreement 1.0000, macro-F1 lost by FP32: 0.0000" in printed
     assert "sensitivity_loss.polyp" in printed
     assert certificate["models"]["a"]["sha256"] in printed
 
 
-@pytest.mark.parametrize("command", [evaluate, compare, info])
-def test_help_has_an_example(command: Any) -> None:
-    text = call(command, "--help").stdout
-    assert "Example:" in text
-    assert "capsule-edge" in text
-    assert "--json" in text
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("delta", "words"),
+    [
+        (-0.00131, "lost by INT8: 0.0013"),
+        (0.0, "lost by INT8: 0.0000"),
+        (0.02, "gained by INT8: 0.0200"),
+        (None, "lost by INT8: -"),
+    ],
+)
+def test_a_change_of_macro_f1_says_which_way_it_goes(delta: float | None, words: str) -> None:
+    assert macro_f1_change(delta) == f"macro-F1 {words}"
+
+
+@pytest.mark.quick
+def test_info_without_a_model_shows_the_standard_one() -> None:
+    document = documents(call(info, "--json"))
+    assert document["file"] == INSTALLED["standard"]
+    assert document["spec"]["name"] == "capsule-edge-standard"
+    assert documents(call(info, "small", "--json"))["file"] == INSTALLED["small"]
+    printed = call(info).stdout
+    assert "certificate (shipping): " in printed
+    delta = document["certificate"]["shipping"]["macro_f1_delta"]
+    assert f", {macro_f1_change(delta)}, " in printed
 
 
 def test_a_spec_of_the_tiny_model_survives_its_file(model: Path) -> None:

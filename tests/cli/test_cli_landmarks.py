@@ -1,4 +1,4 @@
-"""Landmarks by hand and by the model, through the command line."""
+"""Landmarks set by hand (``--landmark``) and found by a model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_landmarks_by_hand_reach_the_study_and_the_report(call, red_model: Path,
     assert found.code == 0
     study = check_files(Path("exam.capsule-edge"))
     landmarks = study["landmarks"]
-    assert landmarks["assessed"] is False  # the model looked for none
+    assert landmarks["assessed"] is False  # the model has no landmark labels
     assert [(mark["name"], mark["time_s"], mark["source"]) for mark in landmarks["marks"]] == [
         ("small-bowel", 5.0, "hand"),
         ("colon", 25.0, "hand"),
@@ -37,10 +37,10 @@ def test_landmarks_by_hand_reach_the_study_and_the_report(call, red_model: Path,
     assert study["tool"]["options"]["landmarks"] == {"small-bowel": 5.0, "colon": 25.0}
 
 
-def test_a_model_that_sees_a_landmark_and_the_view_says_so(
+def test_a_model_with_landmark_and_quality_labels_fills_both_sections(
     call, red_model: Path, exam: Path, tmp_path: Path
 ) -> None:
-    """The red model under other names: what is red is the pylorus, and its third label the view."""
+    """The red model with its labels renamed: red frames show the pylorus, and its third label is bubbles."""
     model = onnx.load(str(red_model))
     (metadata,) = model.metadata_props
     spec = json.loads(metadata.value)
@@ -53,10 +53,10 @@ def test_a_model_that_sees_a_landmark_and_the_view_says_so(
     onnx.save(model, str(tmp_path / "guide.onnx"))
     assert call("run", exam, "--model", tmp_path / "guide.onnx").code == 0
     study = check_files(Path("exam.capsule-edge"))
-    assert study["events"] == []  # no label of it is a finding
+    assert study["events"] == []  # none of the model's labels is a finding
     (mark,) = study["landmarks"]["marks"]
     assert (mark["name"], mark["source"], mark["label"]) == ("small-bowel", "model", "pylorus")
-    # Frames 20 to 31 of 2 a second are red, to 16 s; the mean over 2 s takes in a frame or two beside them.
+    # Frames 20 to 31 of 2 a second are red, to 16 s; smoothing over 2 s can shift the end by a frame or two.
     assert mark["time_s"] == pytest.approx(16.0, abs=1.0)
     transit = study["landmarks"]["transit"]
     assert (transit["gastric_s"], transit["gastric_from"]) == (mark["time_s"], "recording")
@@ -80,7 +80,7 @@ def test_a_model_that_sees_a_landmark_and_the_view_says_so(
         (("--landmark", "colon=1", "--landmark", "small-bowel=2"), "allowed is small-bowel before colon"),
     ],
 )
-def test_a_landmark_that_cannot_be_leaves_nothing(
+def test_an_impossible_landmark_is_refused_and_leaves_nothing(
     call, red_model: Path, exam: Path, options, words: str
 ) -> None:
     found = call("run", exam, "--model", red_model, *options)

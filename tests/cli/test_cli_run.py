@@ -1,4 +1,4 @@
-"""``capsule-edge run`` as a user calls it: one line a fault, nothing half-written, exit codes."""
+"""``capsule-edge run`` as a user calls it: its files, options, exit codes and messages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from cli_calls import LABELS, check_files, check_refused, process
 from red_model import write_red_model
 from tiny_model import write_tiny_model
 
-from capsule_edge.cli.main import COMMANDS
 from capsule_edge.runtime.preprocessing import THRESHOLD
 
 
-def test_an_int8_file_without_a_certificate_is_warned_of(call, exam: Path, tmp_path: Path) -> None:
+def test_an_int8_file_without_a_certificate_gives_a_warning(call, exam: Path, tmp_path: Path) -> None:
     bare = write_tiny_model(tmp_path / "bare.onnx", labels=LABELS, precision="int8")
     called = call("run", exam, "--model", bare, "--out", "a")
     assert (called.code, called.err.count("\n")) == (0, 1)
@@ -30,6 +29,7 @@ def test_an_int8_file_without_a_certificate_is_warned_of(call, exam: Path, tmp_p
     assert call("run", exam, "--model", proven, "--out", "b").err == ""
 
 
+@pytest.mark.quick
 def test_a_recording_leaves_four_files(call, exam: Path, red_model: Path) -> None:
     called = call("run", exam, "--model", red_model, "--out", "a/b")
     assert called.code == 0
@@ -103,7 +103,9 @@ def test_times_are_given_in_seconds_or_as_the_report_shows_them(
     assert study["ledger"]["classified"] == 12  # 2 a second
 
 
-def test_what_made_events_is_in_the_study(call, plain: Path, exam: Path, red_model: Path) -> None:
+def test_the_rules_that_made_the_events_are_in_the_study(
+    call, plain: Path, exam: Path, red_model: Path
+) -> None:
     assert call("run", plain, "--model", red_model, "--out", "a").code == 0
     rules = check_files(Path("a"))["rules"]
     assert (rules["capture_fps"], rules["capture_fps_from"]) == (2.0, "assumed")
@@ -136,6 +138,7 @@ def test_several_recordings_get_a_folder_each(call, exam: Path, plain: Path, mod
     check_files(Path("plain.capsule-edge"))
 
 
+@pytest.mark.quick
 def test_two_recordings_of_one_name_are_refused(call, exam: Path, model: Path, tmp_path: Path) -> None:
     twin = tmp_path / "EXAM.mkv"
     twin.write_bytes(exam.read_bytes())
@@ -143,7 +146,7 @@ def test_two_recordings_of_one_name_are_refused(call, exam: Path, model: Path, t
 
 
 def test_dots_in_a_name_are_part_of_it(call, exam: Path, model: Path, tmp_path: Path) -> None:
-    """Only the suffix of a format is left out: ``exam.1`` and ``exam.2`` are two."""
+    """Only a known file suffix is cut off, so ``exam.1`` and ``exam.2`` stay two names."""
     folders = [tmp_path / "exam.1", tmp_path / "exam.2"]
     for folder in folders:
         folder.mkdir()
@@ -159,7 +162,7 @@ def test_dots_in_a_name_are_part_of_it(call, exam: Path, model: Path, tmp_path: 
     assert Path("exam.2.capsule-edge/study.json").exists()
 
 
-def test_the_worst_of_several_counts_and_the_others_are_read(
+def test_all_recordings_are_read_and_the_first_failure_gives_the_exit_code(
     call, exam: Path, plain: Path, model: Path, tmp_path: Path
 ) -> None:
     cut = damage.cut(plain, tmp_path / "cut.mp4", 0.5)
@@ -180,7 +183,7 @@ def test_the_worst_of_several_counts_and_the_others_are_read(
     whole = call("run", exam, cut, "--model", model, "--out", "three", "--json")
     assert whole.code == 3
     assert "error" not in whole.json
-    # The first that failed: plain is 2.4 s long, so that it has no frame there, which is usage; absent comes later.
+    # plain is 2.4 s long: starting at 5 s is a usage error. It is the first failure, since absent comes later.
     later = call("run", exam, plain, absent, "--model", model, "--out", "late", "--start", 5, "--json")
     assert [entry["exit_code"] for entry in later.json["recordings"]] == [0, 2, 1]
     assert (later.code, later.json["error"]["code"]) == (2, "usage")
@@ -196,23 +199,7 @@ def test_names_that_are_not_ascii(call, exam: Path, red_model: Path, tmp_path: P
     assert check_files(Path("Köhler, 検査 #1 [ok].capsule-edge"))["source"]["name"] == other.name
 
 
-def test_the_overview_lists_what_there_is(call) -> None:
-    called = call("--help")
-    assert called.code == 0
-    for name in ("run", "info", "evaluate", "compare", "export"):
-        assert f"  {name} " in called.out
-    check_refused(call("walk"), 2, "no command 'walk'")
-    assert set(COMMANDS) >= {"run", "info", "evaluate", "compare", "train", "export"}
-
-
-@pytest.mark.parametrize("name", ["run", "info", "evaluate", "compare", "export"])
-def test_every_command_has_an_example(call, name: str) -> None:
-    called = call(name, "--help")
-    assert called.code == 0
-    assert f"capsule-edge {name} " in called.out.split("Example")[1]
-
-
-def test_other_commands_answer_through_the_same_door(call, red_model: Path) -> None:
+def test_info_runs_through_the_same_entry_point(call, red_model: Path) -> None:
     called = call("info", red_model, "--json")
     assert called.code == 0
     assert called.json["spec"]["name"] == "red"
@@ -220,7 +207,7 @@ def test_other_commands_answer_through_the_same_door(call, red_model: Path) -> N
 
 
 def test_as_a_process_of_its_own(exam: Path, red_model: Path, tmp_path: Path) -> None:
-    """The code page of an old console does not matter, and neither does a reader that goes away."""
+    """The first process has a console of an old code page. The second loses the reader of its output."""
     name = tmp_path / "検査.mp4"
     name.write_bytes(exam.read_bytes())
     environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}

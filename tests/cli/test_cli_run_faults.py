@@ -1,20 +1,18 @@
-"""What ``capsule-edge run`` does with faults: one line each, nothing half-written, exit codes."""
+"""Faults in ``capsule-edge run``: each is one line with an exit code, and nothing half-written is left."""
 
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import damage
 import numpy as np
 import pytest
-from cli_calls import check_files, check_refused
+from cli_calls import check_files, check_refused, interrupt_reading
 from thread_checks import threads_left
 from tiny_model import write_tiny_model
 
-from capsule_edge.runtime.reader import _Reading
+from capsule_edge.runtime.reader import Reader
 from capsule_edge.runtime.results.files import FILES
 from capsule_edge.runtime.results.journal import JOURNAL
 from capsule_edge.runtime.results.lock import lock_folder
@@ -60,7 +58,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_cannot_be_read_is_one_line(call, kind: str, plain: Path, model: Path, tmp_path: Path) -> None:
+def test_an_unreadable_recording_is_one_line(
+    call, kind: str, plain: Path, model: Path, tmp_path: Path
+) -> None:
     path = unreadable(kind, tmp_path, plain)
     check_refused(call("run", path, "--model", model), 1, BAD[kind])
     check_refused(call("run", path, "--model", model, "--out", "a/b/c"), 1, BAD[kind])
@@ -81,7 +81,7 @@ def test_a_cut_mp4_with_its_index_in_front_is_read_as_far_as_it_goes(
     assert called.code == 3
     assert called.err == ""
     ledger = check_files(Path("out"))["ledger"]
-    # Announced less present: a picture is present when its first byte is in the file.
+    # A frame is missing if its first byte lies behind the end of the file.
     size = cut.stat().st_size
     present = sum(place < size for place, _ in damage.places(plain))
     assert (ledger["container"], ledger["missing"]) == (60, 60 - present)
@@ -134,7 +134,7 @@ def test_a_folder_in_which_another_run_writes_is_refused(call, exam: Path, red_m
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
 
-def test_a_folder_that_cannot_be_is_one_line(call, plain: Path, model: Path, tmp_path: Path) -> None:
+def test_an_out_that_cannot_be_a_folder_is_one_line(call, plain: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here first")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         check_refused(call("run", plain, "--model", model, "--out", out), 1, "cannot be a folder")
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_is_one_line(call, plain: Path, model: Path, tmp
 def test_a_folder_without_rights_is_one_line(
     call, plain: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The tests may run as a user to whom nothing is forbidden.
+    # Tests may run as root, who can write everywhere. So the write itself is made to fail.
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -154,7 +154,7 @@ def test_a_folder_without_rights_is_one_line(
     )
 
 
-def test_models_that_are_none(call, plain: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_models_are_refused(call, plain: Path, tmp_path: Path) -> None:
     bare = write_tiny_model(tmp_path / "bare.onnx", metadata=False)
     check_refused(call("run", plain, "--model", bare), 1, "carries no capsule_edge metadata")
     (tmp_path / "text.onnx").write_text("no model")
@@ -164,10 +164,11 @@ def test_models_that_are_none(call, plain: Path, tmp_path: Path) -> None:
     assert called.json["error"]["code"] == "model"
 
 
-def test_an_engine_that_is_none(call, plain: Path, model: Path) -> None:
+def test_an_unknown_engine_is_refused(call, plain: Path, model: Path) -> None:
     check_refused(call("run", plain, "--model", model, "--backend", "abacus"), 1, "'abacus' is not known")
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -197,29 +198,21 @@ def test_impossible_values_are_usage_errors(call, option: tuple[str, str], plain
     check_refused(call("run", plain, "--model", model, *option), 2, option[1])
 
 
-def test_control_c_leaves_nothing(call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = _Reading.record
-    batches = []
-
-    def interrupted(self: _Reading, *arguments: Any) -> None:
-        record(self, *arguments)
-        batches.append(1)
-        if len(batches) == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(_Reading, "record", interrupted)
+def test_control_c_keeps_the_journal_and_nothing_else(
+    call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_reading(monkeypatch, at_frame=20)  # of the second batch of 16
     called = call("run", exam, exam.with_name("other.mp4"), "--model", red_model, "--out", "all")
     assert called.code == 130
-    assert "interrupted" in called.err
-    assert "Traceback" not in called.err
+    assert called.err.startswith("error: interrupted, the frames read so far are kept in ")
     assert "--resume" in called.err
-    assert len(batches) == 2
+    assert "Traceback" not in called.err
     assert [path.name for path in Path("all").iterdir()] == ["exam"]
     assert [path.name for path in Path("all/exam").iterdir()] == [JOURNAL]
     assert threads_left() == []
 
 
-def test_a_full_disk_leaves_what_is_answered(
+def test_a_full_disk_keeps_the_journal(
     call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_descriptor: int) -> None:
@@ -236,13 +229,13 @@ def test_a_full_disk_leaves_what_is_answered(
     check_files(Path("a/b"))
 
 
-def test_a_fault_of_ours_is_one_line_and_a_traceback_only_on_request(
+def test_an_unexpected_error_is_one_line_and_a_traceback_only_with_debug(
     call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
         raise ZeroDivisionError("of two\nlines")
 
-    monkeypatch.setattr(_Reading, "record", fail)
+    monkeypatch.setattr(Reader, "read", fail)
     check_refused(call("run", exam, "--model", red_model), 1, "ZeroDivisionError: of two lines")
     called = call("run", exam, "--model", red_model, "--json")
     assert called.json["error"]["code"] == "internal"

@@ -1,13 +1,13 @@
-"""The demo: what was planted is found where it is, and a clean phantom has nothing."""
+"""``run --demo``: the planted lesions are found in time, a clean phantom has no event, and a second run says so."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cli_calls import check_refused, interrupt_reading
 from click.testing import CliRunner
 from red_model import write_red_model
 from study_samples import make_study
@@ -18,9 +18,8 @@ from capsule_edge.runtime import CapsuleEdgeError, Reader, phantom
 from capsule_edge.runtime.inference import INSTALLED
 from capsule_edge.runtime.phantom import DEMO_SEED, Phantom, write_recording
 from capsule_edge.runtime.phantom.recording import PlantedLesion
-from capsule_edge.runtime.reader import _Reading
 from capsule_edge.runtime.recording import scan
-from capsule_edge.runtime.results.files import FILES
+from capsule_edge.runtime.results.files import FILES, study_document
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def reader():
 
 @pytest.fixture(scope="module")
 def demo(reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """The demo as a user runs it: its folder and its JSON."""
+    """The demo as a user runs it: its folder and its JSON. No test changes the folder."""
     folder = tmp_path_factory.mktemp("demo") / "out"
     result = CliRunner().invoke(command, ["--demo", "--json", "--out", str(folder)], catch_exceptions=False)
     assert result.exit_code == 0
@@ -44,6 +43,44 @@ def test_every_planted_lesion_is_found_in_time(demo: tuple[Path, dict]) -> None:
     assert {entry["label"]: entry["iou"] for entry in planted if entry["iou"] < 0.5} == {}
 
 
+@pytest.fixture
+def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("the recording is read again")
+
+    monkeypatch.setattr(Reader, "read", refuse)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_second_run_says_that_the_demo_was_read_already(demo: tuple[Path, dict], no_reading: None) -> None:
+    folder, document = demo
+    before = contents(folder)
+    again = CliRunner().invoke(command, ["--demo", "--out", str(folder)], catch_exceptions=False)
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert "the demo was read already" in again.stdout
+    assert f"report: {folder / 'report.html'}" in again.stdout
+    for entry in document["planted"]:
+        assert entry["label"] in again.stdout
+    as_json = CliRunner().invoke(command, ["--demo", "--json", "--out", str(folder)], catch_exceptions=False)
+    assert (as_json.exit_code, json.loads(as_json.stdout)) == (0, document)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("options", [("--model", "small"), ("--every", "2")])
+def test_a_demo_of_another_model_or_option_is_refused(
+    call, demo: tuple[Path, dict], options: tuple[str, str], no_reading: None
+) -> None:
+    folder, _ = demo
+    before = contents(folder)
+    refused = call("run", "--demo", "--out", folder, *options)
+    check_refused(refused, 1, f"{folder} holds a whole study of another recording, model, version or options")
+    assert "replace it with --overwrite, or choose another --out" in refused.err
+    assert contents(folder) == before
+
+
 def test_the_demo_says_what_it_does_not_show(demo: tuple[Path, dict], reader: Reader) -> None:
     trained_on = reader.spec.provenance["phantom_frames"]
     assert demo[1]["planted_note"].startswith(
@@ -51,7 +88,7 @@ def test_the_demo_says_what_it_does_not_show(demo: tuple[Path, dict], reader: Re
     )
 
 
-def test_the_demo_goes_by_the_operating_points_of_the_model(demo: tuple[Path, dict], reader: Reader) -> None:
+def test_the_demo_uses_the_operating_points_of_the_model(demo: tuple[Path, dict], reader: Reader) -> None:
     rules = demo[1]["recordings"][0]["study"]["rules"]
     points = {
         label: pytest.approx(p.threshold, abs=1e-6) for label, p in reader.spec.operating_points.items()
@@ -92,7 +129,9 @@ def test_the_demo_leaves_its_recording_and_report(demo: tuple[Path, dict]) -> No
 
 
 def test_a_clean_phantom_has_no_event(reader: Reader, tmp_path: Path) -> None:
-    write_recording(tmp_path / "clean.mp4", Phantom(DEMO_SEED).clean())
+    # The demo's own frames without a lesion are tested above. These 80 s include those under its first lesion.
+    write_recording(tmp_path / "clean.mp4", Phantom(DEMO_SEED, frames=160).clean())
+    assert Phantom(DEMO_SEED).planted[0].end_s < 80
     assert reader.read(tmp_path / "clean.mp4").events == []
 
 
@@ -103,13 +142,13 @@ def test_the_default_model_answers_alike_in_any_batch(reader: Reader) -> None:
         assert [a.probabilities.tobytes() for a in reader.stream(frames, batch=batch)] == expected
 
 
-def test_the_small_model_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_small_model_is_opened_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Reader.open("small") as opened:
         assert opened.spec.name == "capsule-edge-small"
     with pytest.raises(CapsuleEdgeError, match="an installed one: standard, small"):
         Reader.open("tiny")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "small").mkdir()  # a folder of that name is what the user said, and no model
+    (tmp_path / "small").mkdir()  # an existing path goes before the name of an installed model
     with pytest.raises(CapsuleEdgeError, match="no model file at small"):
         Reader.open("small")
 
@@ -125,7 +164,7 @@ def test_without_a_default_model_the_demo_leaves_nothing(
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A demo of 20 s: rendering the whole one takes longer than all other tests here."""
+    """Replace the demo by one of 20 s: rendering the whole one takes longer than all other tests here."""
     lesions = (PlantedLesion("bleeding", 5.0, 15.0),)
     monkeypatch.setattr(phantom, "Phantom", partial(Phantom, frames=40, size=96, lesions=lesions))
 
@@ -139,7 +178,7 @@ def test_the_demo_with_another_model(short: None, tmp_path: Path) -> None:
     assert "bleeding  00:00:05  00:00:15" in result.stdout
     assert "40 frames: 40 classified" in result.stdout
     assert "not how well lesions are found" in result.stdout
-    assert "in this model's training" not in result.stdout  # which this one was never in
+    assert "in this model's training" not in result.stdout  # the red model was not trained on phantoms
     result = CliRunner().invoke(command, [*arguments, "--overwrite", "--json"], catch_exceptions=False)
     (planted,) = json.loads(result.stdout)["planted"]
     assert (planted["label"], planted["start_s"], planted["end_s"]) == ("bleeding", 5.0, 15.0)
@@ -147,23 +186,43 @@ def test_the_demo_with_another_model(short: None, tmp_path: Path) -> None:
     assert not list(out.glob(".phantom*"))
 
 
-@pytest.mark.parametrize("after", [0, 1])
-def test_a_demo_that_is_interrupted_leaves_nothing(
-    after: int, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_demo_in_its_default_folder_can_be_run_twice(call, short: None, red_model: Path) -> None:
+    first = call("run", "--demo", "--model", red_model)
+    second = call("run", "--demo", "--model", red_model)
+    assert (first.code, second.code, second.err) == (0, 0, "")
+    assert "the demo was read already" not in first.out
+    assert "the demo was read already" in second.out
+    report = Path("capsule-edge-demo/report.html")
+    assert f"report: {report}" in first.out
+    assert f"report: {report}" in second.out
+
+
+@pytest.mark.parametrize("name", ["phantom.mp4", "exam.mp4"])
+def test_a_folder_with_a_study_of_another_recording_is_refused(
+    call, short: None, name: str, red_model: Path, tmp_path: Path
 ) -> None:
-    record, batches = _Reading.record, iter(range(99))
+    """A recording of the demo's name, size and length, but of another scene, is not the demo."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    write_recording(folder / name, Phantom(DEMO_SEED + 1, frames=40, size=96))
+    assert call("run", folder / name, "--out", folder, "--model", red_model).code == 0
+    before = contents(folder)
+    refused = call("run", "--demo", "--out", folder, "--model", red_model)
+    check_refused(refused, 1, f"{folder} holds a whole study of another recording")
+    assert contents(folder) == before
+    assert call("run", "--demo", "--out", folder, "--model", red_model, "--overwrite").code == 0
+    assert len(scan(folder / "phantom.mp4").packets) == 40
 
-    def fail(*arguments: Any) -> None:
-        if next(batches) == after:
-            raise KeyboardInterrupt
-        record(*arguments)
 
-    model = write_red_model(tmp_path / "red.onnx")
-    monkeypatch.setattr(_Reading, "record", fail)
-    result = CliRunner().invoke(command, ["--demo", "--model", str(model), "--out", str(tmp_path / "out")])
-    assert result.exit_code != 0
-    assert "--resume" not in str(result.exception) + result.output  # there is nothing to go on from
-    assert [path.name for path in tmp_path.iterdir()] == ["red.onnx"]
+@pytest.mark.parametrize("frame", [0, 25])
+def test_a_demo_that_is_interrupted_leaves_nothing(
+    call, frame: int, short: None, red_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_reading(monkeypatch, at_frame=frame)
+    called = call("run", "--demo", "--model", red_model)
+    assert (called.code, called.out) == (130, "")
+    assert called.err.endswith("error: interrupted, nothing more was written\n")  # and no word of --resume
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_planted_and_found_are_matched_by_label_and_time() -> None:
@@ -174,7 +233,7 @@ def test_planted_and_found_are_matched_by_label_and_time() -> None:
         PlantedLesion("bleeding", 60.0, 80.0),
         PlantedLesion("ulcer", 100.0, 110.0),
     )
-    found = match_planted(Phantom(1, frames=240, lesions=lesions), study)
+    found = match_planted(Phantom(1, frames=240, lesions=lesions), study_document(study)["events"])
     assert [entry["event"] for entry in found] == [event.id, None, None]
     shared = min(event.end_s, 45.0) - max(event.start_s, 20.0)
     union = max(event.end_s, 45.0) - min(event.start_s, 20.0)

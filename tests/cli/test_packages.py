@@ -1,4 +1,4 @@
-"""A package that is not installed is one error everywhere: exit 1, code ``package``, and what to install."""
+"""A missing package gives the same error everywhere: exit code 1, code ``package``, and what to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables on narrow terminals: all of them, parted where they do not fit, and no cell cut."""
+"""Tables on narrow terminals: columns that do not fit are printed below, and no cell is cut."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def lines(width: int, count: int, *, numbers: bool = True, cell: str = "12,345")
     return target.getvalue().splitlines()
 
 
+@pytest.mark.quick
 def test_a_table_that_fits_is_one() -> None:
     text = lines(200, 8)
     assert len(text) == 6
@@ -33,7 +34,7 @@ def test_a_table_that_fits_is_one() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
-def test_what_does_not_fit_comes_below_with_the_names(width: int) -> None:
+def test_columns_that_do_not_fit_are_printed_below_with_the_row_names(width: int) -> None:
     text = lines(width, 8)
     assert max(map(len, text)) <= width
     assert "…" not in "".join(text)
@@ -63,15 +64,15 @@ def test_the_class_table_of_an_audit_is_whole(tmp_path: Path, monkeypatch: pytes
     assert "…" not in text
     for name in CLASSES:
         cells = " ".join(line.removeprefix(f" {name}") for line in drawn if line.startswith(f" {name} "))
-        told = [f"{entry[what]:,}" for entry in document["classes"][name].values() for what in entry]
-        assert cells.split() == told
+        expected = [f"{entry[what]:,}" for entry in document["classes"][name].values() for what in entry]
+        assert cells.split() == expected
 
 
-def test_what_info_says_of_a_file_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_cuts_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = write_tiny_model(tmp_path / "m.onnx", labels=("normal", *CLASSES))
     monkeypatch.setenv("COLUMNS", "80")
     text = CliRunner().invoke(info.command, [str(model)]).stdout
-    told = json.loads(CliRunner().invoke(info.command, [str(model), "--json"]).stdout)
+    document = json.loads(CliRunner().invoke(info.command, [str(model), "--json"]).stdout)
     assert "…" not in text
-    assert told["sha256"] in "".join(text.split())
+    assert document["sha256"] in "".join(text.split())
     assert "threshold" in text

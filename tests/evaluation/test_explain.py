@@ -219,7 +219,7 @@ def test_bad_input_is_one_line(red: Path, image: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for option, value in (("--backend", "openvino"), ("--top", 2)):
-        assert f"{option} is of model files" in refused(UsageError, run, image, option, value)
+        assert f"{option} is for model files" in refused(UsageError, run, image, option, value)
     assert "give the folder that 'capsule-edge train' wrote" in refused(InputError, run, image)
     assert call(red, image, "--top", 0).exit_code == 2
     assert call(red).exit_code == 2

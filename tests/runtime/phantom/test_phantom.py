@@ -1,3 +1,5 @@
+"""The phantom: frames that depend on seed and index alone, their labels and masks, and recordings of them."""
+
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
@@ -10,7 +12,15 @@ import numpy as np
 import pytest
 
 from capsule_edge.runtime.errors import OutputError, UsageError
-from capsule_edge.runtime.phantom import DEMO_SEED, LESION_LABELS, NORMAL, Phantom, write_recording
+from capsule_edge.runtime.phantom import (
+    DEMO_SEED,
+    LESION_LABELS,
+    NORMAL,
+    Phantom,
+    is_recording_of,
+    render_data_set,
+    write_recording,
+)
 from capsule_edge.runtime.phantom.recording import (
     RECORDING_SEEDS,
     TRAINING_SEEDS,
@@ -23,6 +33,7 @@ POLYP = PlantedLesion("polyp", 2.0, 6.0)
 SMALL = Phantom(3, frames=16, size=96, lesions=(POLYP,))
 
 
+@pytest.mark.quick
 def test_a_frame_depends_on_seed_and_index_alone():
     in_order = [SMALL.render(index) for index in range(SMALL.frames)]
     for index in (11, 0, 5):
@@ -38,6 +49,7 @@ def test_a_spawned_process_renders_the_same_bytes():
         np.testing.assert_array_equal(pool.submit(SMALL.render, 6).result(timeout=60), SMALL.render(6))
 
 
+@pytest.mark.quick
 def test_truth_is_half_open():
     # 2 frames a second: [2, 6) s is frames 4 to 11.
     assert [SMALL.truth(index) for index in (3, 4, 11, 12)] == [NORMAL, "polyp", "polyp", NORMAL]
@@ -57,11 +69,12 @@ def test_the_mask_is_where_the_lesion_changes_the_picture(label, index):
     mask = phantom.lesion_mask(index)
     changed = np.abs(phantom.render(index).astype(int) - phantom.clean().render(index)).max(axis=2)
     assert mask is not None
-    # Well visible from the first frame on: 1 % of the picture or more, by more than the sensor's noise.
+    # The lesion is well visible from its first frame on: it changes 1 % of the frame or more, by more than the
+    # sensor's noise.
     assert mask.mean() > 0.01
     assert np.median(changed[mask]) > 12
-    # Where a patch hides less than a quarter of the wall it changes a pixel by 64 levels at most;
-    # more than 20, which an eye would call lesion, happens on its antialiased edge alone.
+    # Outside the mask the patch hides less than a quarter of the wall, so it changes a pixel by 64 levels at most.
+    # A change of more than 20, which an eye would see, occurs only on its antialiased edge.
     assert changed[~mask].max() <= 64
     assert (changed[~mask] > 20).mean() < 0.02
     rows, columns = np.nonzero(mask)
@@ -123,7 +136,7 @@ def test_training_frames_are_reproducible_and_half_normal():
     for (frame, label), (expected, name) in zip(again, first, strict=False):
         np.testing.assert_array_equal(frame, expected)
         assert label == name
-    # 40 fair coins fall outside 10 to 30 once in a thousand seeds; this one is fixed.
+    # For one seed in a thousand, 40 fair coins would fall outside 10 to 30. This seed is fixed.
     assert 10 <= sum(label == NORMAL for _, label in first) <= 30
     assert {label for _, label in training_frames(12, size=64, seed=2, labels=["ulcer"])} == {NORMAL, "ulcer"}
     assert len({frame.tobytes() for frame, _ in first}) == 40
@@ -144,8 +157,36 @@ def test_a_recording_is_the_same_bytes_twice_with_exact_times(tmp_path: Path, fp
         k * distance for k in range(SMALL.frames)
     ]
     decoded = pictures[8].to_ndarray(format="rgb24").astype(int)
-    # Coding costs a few levels on average; a shifted, swapped or mistagged picture costs tens.
+    # Coding changes a pixel by a few levels on average. A shifted frame, swapped colours or a wrong colour tag
+    # would change it by tens.
     assert np.abs(decoded - SMALL.render(8)).mean() < 5
+
+
+def test_a_recording_of_another_phantom_is_recognised(tmp_path: Path) -> None:
+    write_recording(tmp_path / "a.mp4", SMALL)
+    assert is_recording_of(tmp_path / "a.mp4", SMALL)
+    for other in (
+        Phantom(4, frames=16, size=96),
+        Phantom(3, frames=15, size=96),
+        Phantom(3, frames=16, size=64),
+    ):
+        assert not is_recording_of(tmp_path / "a.mp4", other)
+    (tmp_path / "text.mp4").write_text("no video")
+    assert not is_recording_of(tmp_path / "text.mp4", SMALL)
+    assert not is_recording_of(tmp_path / "absent.mp4", SMALL)
+
+
+def test_a_data_set_is_rendered_video_by_video() -> None:
+    frames = render_data_set(3)
+    first = [next(frames) for _ in range(27)]
+    assert {(frame.video_id, frame.split) for frame in first} == {("phantom-001048", "train")}
+    assert [frame.frame_number for frame in first] == list(range(0, 324, 12))
+    labels = [frame.label for frame in first]
+    assert {label: labels.count(label) for label in LESION_LABELS} == dict.fromkeys(LESION_LABELS, 3)
+    assert first[0].pixels.shape == (224, 224, 3)
+    assert next(frames).video_id == "phantom-001049"
+    with pytest.raises(UsageError, match="seed is -1, allowed is 0 to 62436"):
+        render_data_set(-1)
 
 
 def test_a_recording_replaces_the_file_before_it(tmp_path: Path):

@@ -265,7 +265,7 @@ def test_what_is_whole_is_not_read_again(
     monkeypatch.setattr(Reader, "read", refuse)
     code, out, err = call("--resume")
     assert (code, err) == (3, "")
-    assert "read whole already" in out
+    assert "an earlier run has read it already" in out
     code, out, _ = call("--resume", "--json")
     assert (code, json.loads(out)["recordings"][0]["study"]) == (3, json.loads(before["study.json"]))
     code, out, err = call("--resume", "--every", "2")
