@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from capsule_edge.evaluation.contact_sheet import Tile
+    from capsule_edge.evaluation.explain import Tile
 
 # A sheet of 200 rows is 52,000 pixels high.
 _MOST = 200
@@ -55,7 +55,7 @@ def command(
     own: red is where most of the evidence for its label lies, however little that is. An image that cannot be read is
     named and left out.
     """
-    from capsule_edge.evaluation.contact_sheet import sheet, write_png
+    from capsule_edge.evaluation.explain import sheet, write_png
 
     if len(images) > _MOST:
         raise UsageError(f"{len(images)} images were given, allowed are {_MOST} on one sheet")
@@ -112,8 +112,7 @@ def _maps(
     labels: Sequence[str],
     top: int,
 ) -> tuple[list[tuple[str, list[Tile]]], list[dict[str, Any]]]:
-    from capsule_edge.evaluation.contact_sheet import Tile, overlay
-    from capsule_edge.evaluation.explain import chosen_labels, explain
+    from capsule_edge.evaluation.explain import Tile, chosen_labels, explain, overlay
     from capsule_edge.runtime.inference import open_model
 
     opened = open_model(model, backend=backend)
@@ -143,8 +142,7 @@ def _layers(
     from capsule_edge.evaluation._extras import TRAINING, require
 
     require(*TRAINING, extra="train", what="--layers")
-    from capsule_edge.evaluation.contact_sheet import Tile, channel_grid, overlay
-    from capsule_edge.evaluation.explain import chosen_labels
+    from capsule_edge.evaluation.explain import Tile, channel_grid, chosen_labels, overlay
     from capsule_edge.export.run_folder import load_fp32
     from capsule_edge.runtime.preprocessing import preprocess
     from capsule_edge.train.grad_cam import feature_maps, grad_cam, probabilities, stage_layers

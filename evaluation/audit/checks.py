@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..datasets import Listing, Sample, name_below
 
-__all__ = ["LEVELS", "LEVEL_ORDER", "Checks", "Finding", "Level", "many", "rests_on"]
+__all__ = ["LEVELS", "LEVEL_ORDER", "AuditFinding", "Checks", "Level", "many", "rests_on"]
 
 Level = Literal["misleading", "doubtful", "note"]
 
@@ -47,7 +47,7 @@ _EXAMPLES = 200
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """What one check found: ``count`` items, of which ``examples`` are the first."""
 
     check: str
@@ -73,7 +73,7 @@ class Checks:
 
     def __init__(self, listing: Listing, evaluated: tuple[str, ...]) -> None:
         self.listing, self.evaluated = listing, evaluated
-        self.findings: list[Finding] = []
+        self.findings: list[AuditFinding] = []
         self.of_file: dict[Path, list[Sample]] = defaultdict(list)
         for sample in listing.samples:
             self.of_file[sample.file].append(sample)
@@ -91,7 +91,9 @@ class Checks:
         found = len(examples) if count is None else count
         if found:
             grave = level or LEVELS[check]
-            self.findings.append(Finding(check, grave, split, found, message, tuple(examples[:_EXAMPLES])))
+            self.findings.append(
+                AuditFinding(check, grave, split, found, message, tuple(examples[:_EXAMPLES]))
+            )
 
     def seen(self, split: str | None) -> list[Sample]:
         """The samples of a split, all of them for None."""

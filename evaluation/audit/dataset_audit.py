@@ -17,12 +17,12 @@ from typing import Any
 from capsule_edge.runtime.errors import UsageError
 
 from ..datasets import DEFAULT_SPLIT, Listing
-from .checks import LEVEL_ORDER, LEVELS, Checks, Finding, rests_on
+from .checks import LEVEL_ORDER, LEVELS, AuditFinding, Checks, rests_on
 from .images import check_images
 from .near_duplicates import fingerprint
 from .tables import check_classes, check_labels, check_videos
 
-__all__ = ["LEVELS", "Finding", "audit"]
+__all__ = ["LEVELS", "AuditFinding", "audit"]
 
 
 def audit(

@@ -28,7 +28,7 @@ from capsule_edge.runtime.preprocessing import find_field_of_view
 
 from ..datasets import decode_frame, read_bytes
 
-__all__ = ["BITS", "RADIUS", "Fingerprints", "Pair", "exact_groups", "fingerprint", "near_pairs"]
+__all__ = ["BITS", "RADIUS", "Fingerprints", "NearPair", "exact_groups", "fingerprint", "near_pairs"]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -64,7 +64,7 @@ class Fingerprints:
     unreadable: tuple[tuple[Path, str], ...]
 
 
-class Pair(NamedTuple):
+class NearPair(NamedTuple):
     """Indices into the fingerprints, ``a`` < ``b``, and in how many of 512 bits they differ."""
 
     a: int
@@ -127,7 +127,7 @@ def exact_groups(prints: Fingerprints) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near_pairs(prints: Fingerprints, *, radius: int = RADIUS, seed: int = 0) -> list[Pair]:
+def near_pairs(prints: Fingerprints, *, radius: int = RADIUS, seed: int = 0) -> list[NearPair]:
     """Pairs of files of different bytes that show the same, nearest first. Blank pictures are in none."""
     hashes, digests = prints.hashes, np.array(prints.sha256)
     there = np.flatnonzero(~prints.blank)
@@ -150,7 +150,7 @@ def near_pairs(prints: Fingerprints, *, radius: int = RADIUS, seed: int = 0) -> 
     a, b = a[alike], b[alike]
     distance = np.bitwise_count(hashes[a] ^ hashes[b]).sum(axis=1)
     order = np.lexsort((b, a, distance))
-    return [Pair(int(a[i]), int(b[i]), int(distance[i])) for i in order]
+    return [NearPair(int(a[i]), int(b[i]), int(distance[i])) for i in order]
 
 
 def _candidates(

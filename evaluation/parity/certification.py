@@ -23,6 +23,7 @@ from .._extras import require
 from ..classification import (
     LEVEL,
     Predictions,
+    Resamples,
     defined,
     ece,
     interval,
@@ -49,7 +50,7 @@ MIN_FRAMES, MIN_VIDEOS = 100, 3
 _DP_EDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
 _WORST = 5
 
-Pair = tuple[Predictions, Predictions]
+PredictionPair = tuple[Predictions, Predictions]
 
 
 def certify(
@@ -75,52 +76,29 @@ def certify(
     Raises ``InputError`` when the two answer for different frames or labels.
     """
     require("sklearn")
-    a, b = _aligned(a, b)
-    same = a.predicted == b.predicted
+    pair = a, b = _aligned(a, b)
     dp = np.abs(a.probabilities.astype(np.float64) - b.probabilities)
-    figures = _overall((a, b))
     drawn = resample_videos(a.video_ids, resamples=resamples, seed=seed)
-    drawn_a = resampled_figures(a.labels, a.probabilities, drawn) if drawn else None
-    drawn_b = resampled_figures(b.labels, b.probabilities, drawn) if drawn else None
-    change = {name: drawn_b[name] - drawn_a[name] for name in drawn_a} if drawn_a and drawn_b else {}
-    for name, figure in figures.items():
-        figure["interval"] = interval(change[name]) if name in change else None
-    per_class = _per_class((a, b), change, judged=kind == "shipping")
-    agreement = float(same.mean())
-    gates = [_gate("agreement", agreement, MIN_AGREEMENT[kind], at_least=True)]
-    if kind == "shipping":
-        loss = figures["macro_f1"]["a"] - figures["macro_f1"]["b"]
-        gates.append(_gate("macro_f1_loss", loss, MAX_MACRO_F1_LOSS, at_least=False))
-        gates += [
-            {"name": f"sensitivity_loss.{key}", "limit": MAX_SENSITIVITY_LOSS, **_class_gate(entry)}
-            for key, entry in per_class.items()
-        ]
+    change = _resampled_change(pair, drawn) if drawn else {}
+    figures = _overall(pair, change)
+    per_class = _per_class(pair, change, judged=kind == "shipping")
+    agreement = float((a.predicted == b.predicted).mean())
+    gates = _gates(kind, agreement, figures, per_class)
     document = {
         "schema": SCHEMA,
         "kind": kind,
         "verdict": _worst([gate["verdict"] for gate in gates]),
         "tool": {"name": "capsule-edge", "version": version("capsule-edge")},
         "models": {side: dict(models[side]) for side in ("a", "b")},
-        "data": {
-            **data,
-            "frames": len(a),
-            "videos": len({video for video in a.video_ids if video is not None}),
-            "skipped": sorted(set(a.skipped) | set(b.skipped)),
-            "training_overlap": training_overlap(specs, a.video_ids),
-        },
+        "data": _data(pair, data, specs),
         "gates": gates,
         "agreement": agreement,
         "macro_f1_delta": figures["macro_f1"]["delta"],
         **figures,
-        "max_abs_dp": float(dp.max()),
-        "mean_abs_dp": float(dp.mean()),
-        "dp_histogram": {
-            "edges": list(_DP_EDGES),
-            "frames": np.histogram(np.minimum(dp.max(axis=1), 1.0), _DP_EDGES)[0].tolist(),
-        },
+        **_probability_differences(dp),
         "mcnemar": _mcnemar(a.predicted == a.labels, b.predicted == b.labels),
         "per_class": per_class,
-        "flips": _flips((a, b), dp),
+        "flips": _flips(pair, dp),
         "events": dict(events) if events is not None else None,
         "bootstrap": {
             "method": "paired percentile bootstrap over videos",
@@ -131,6 +109,50 @@ def certify(
         },
     }
     return {name: defined(value) for name, value in document.items()}
+
+
+def _resampled_change(pair: PredictionPair, drawn: Resamples) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the difference B - A of every figure in each resample."""
+    a, b = (resampled_figures(side.labels, side.probabilities, drawn) for side in pair)
+    return {name: b[name] - a[name] for name in a}
+
+
+def _data(pair: PredictionPair, data: Mapping[str, Any], specs: Sequence[ModelSpec]) -> dict[str, Any]:
+    """Return the certificate's ``data``: the data set's description and what was measured of it."""
+    a, b = pair
+    return {
+        **data,
+        "frames": len(a),
+        "videos": len({video for video in a.video_ids if video is not None}),
+        "skipped": sorted(set(a.skipped) | set(b.skipped)),
+        "training_overlap": training_overlap(specs, a.video_ids),
+    }
+
+
+def _gates(
+    kind: Kind, agreement: float, figures: Mapping[str, Any], per_class: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    gates = [_gate("agreement", agreement, MIN_AGREEMENT[kind], at_least=True)]
+    if kind == "shipping":
+        loss = figures["macro_f1"]["a"] - figures["macro_f1"]["b"]
+        gates.append(_gate("macro_f1_loss", loss, MAX_MACRO_F1_LOSS, at_least=False))
+        gates += [
+            {"name": f"sensitivity_loss.{key}", "limit": MAX_SENSITIVITY_LOSS, **_class_gate(entry)}
+            for key, entry in per_class.items()
+        ]
+    return gates
+
+
+def _probability_differences(dp: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Return the largest and mean |dp| and the histogram over frames; ``dp`` is (frames, labels)."""
+    return {
+        "max_abs_dp": float(dp.max()),
+        "mean_abs_dp": float(dp.mean()),
+        "dp_histogram": {
+            "edges": list(_DP_EDGES),
+            "frames": np.histogram(np.minimum(dp.max(axis=1), 1.0), _DP_EDGES)[0].tolist(),
+        },
+    }
 
 
 def with_sha256(certificate: Mapping[str, Any], side: Literal["a", "b"], sha256: str) -> dict[str, Any]:
@@ -158,7 +180,7 @@ def parity_summary(*certificates: Mapping[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _aligned(a: Predictions, b: Predictions) -> Pair:
+def _aligned(a: Predictions, b: Predictions) -> PredictionPair:
     if a.keys != b.keys:
         raise InputError(
             f"the labels differ: A has {', '.join(a.keys)}; B has {', '.join(b.keys)}",
@@ -193,21 +215,28 @@ def _in_order(a: Predictions, b: Predictions) -> Predictions:
     return b.take(at[file] for file in a.files)
 
 
-def _overall(pair: Pair) -> dict[str, dict[str, Any]]:
-    values = [
-        {
-            **{name: float(rate[name]) for name in ("accuracy", "macro_f1", "balanced_accuracy")},
-            "mean_auc": float(mean_defined(one_vs_rest_auc(side))),
-            "ece": ece(side.probabilities, side.labels),
-        }
-        for side in pair
-        for rate in [rates(_confusion(side))]
-    ]
-    return {name: _both(values[0][name], values[1][name]) for name in values[0]}
+def _overall(
+    pair: PredictionPair, change: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, dict[str, Any]]:
+    """Return the figures over all classes: A, B, the difference and its interval."""
+    a, b = (_overall_figures(side) for side in pair)
+    return {
+        name: {**_both(a[name], b[name]), "interval": interval(change[name]) if name in change else None}
+        for name in a
+    }
+
+
+def _overall_figures(side: Predictions) -> dict[str, float]:
+    rate = rates(_confusion(side))
+    return {
+        **{name: float(rate[name]) for name in ("accuracy", "macro_f1", "balanced_accuracy")},
+        "mean_auc": float(mean_defined(one_vs_rest_auc(side))),
+        "ece": ece(side.probabilities, side.labels),
+    }
 
 
 def _per_class(
-    pair: Pair, change: Mapping[str, npt.NDArray[np.float64]], *, judged: bool
+    pair: PredictionPair, change: Mapping[str, npt.NDArray[np.float64]], *, judged: bool
 ) -> dict[str, dict[str, Any]]:
     a, b = (rates(_confusion(side)) for side in pair)
     labels, video_ids = pair[0].labels, pair[0].video_ids
@@ -269,7 +298,7 @@ def _mcnemar(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> 
     return {"only_a_right": only_a, "only_b_right": only_b, "p_value": p}
 
 
-def _flips(pair: Pair, dp: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
+def _flips(pair: PredictionPair, dp: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
     """Which answer became which, the most frequent first, with the frames that moved most."""
     a, b = pair
     keys, moved = a.keys, dp.max(axis=1)

@@ -31,15 +31,19 @@ from capsule_edge.runtime.inference import EventParameters, ModelSpec, Operating
 
 from .._files import write_whole
 from .._module import run_module
-from .event_search import BUDGET, Fit, fit_events, read_with
+from .event_search import BUDGET, EventFit, fit_events, read_with
 from .findings import score_findings
-from .recording_scores import Answers, read_answers
+from .recording_scores import RecordingAnswers, read_answers
 
 __all__ = ["fit_document", "fitted_spec", "put_into_run"]
 
 
 def fit_document(
-    spec: ModelSpec, fitted: Sequence[Answers], held: Sequence[Answers] = (), *, budget: float = BUDGET
+    spec: ModelSpec,
+    fitted: Sequence[RecordingAnswers],
+    held: Sequence[RecordingAnswers] = (),
+    *,
+    budget: float = BUDGET,
 ) -> dict[str, Any]:
     """What OUT holds. ``budget`` is false events in 1,000 frames. Raises ``InputError`` without a finding."""
     answers = [*fitted, *held]
@@ -50,7 +54,7 @@ def fit_document(
         "left_out": _left_out(spec, fitted, budget),
         "held": _score(spec, best, held) if held else None,
         "all": _score(spec, best, answers),
-        "as_it_was": _score(spec, Fit.of(spec), answers),
+        "as_it_was": _score(spec, EventFit.of(spec), answers),
         "frame_by_frame": {
             "fitted": _score(spec, frames, fitted),
             "left_out": _left_out(spec, fitted, budget, frame_by_frame=True),
@@ -106,7 +110,7 @@ def _run_of(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
 
 
 def _left_out(
-    spec: ModelSpec, fitted: Sequence[Answers], budget: float, *, frame_by_frame: bool = False
+    spec: ModelSpec, fitted: Sequence[RecordingAnswers], budget: float, *, frame_by_frame: bool = False
 ) -> dict[str, Any] | None:
     """Every recording read with what was fitted on the others; None with fewer than two."""
     if len(fitted) < 2:
@@ -119,11 +123,11 @@ def _left_out(
     return score_findings(readings)
 
 
-def _score(spec: ModelSpec, fit: Fit, answers: Sequence[Answers]) -> dict[str, Any]:
+def _score(spec: ModelSpec, fit: EventFit, answers: Sequence[RecordingAnswers]) -> dict[str, Any]:
     return score_findings([read_with(spec, one, fit) for one in answers])
 
 
-def _points(spec: ModelSpec, fit: Fit, fitted: Sequence[Answers]) -> dict[str, OperatingPoint]:
+def _points(spec: ModelSpec, fit: EventFit, fitted: Sequence[RecordingAnswers]) -> dict[str, OperatingPoint]:
     """Operating points at the fitted thresholds, with what single frames of the recordings give there."""
     names = " and ".join(answers.recording for answers in fitted)
     points = {}

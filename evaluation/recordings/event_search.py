@@ -20,9 +20,9 @@ from capsule_edge.runtime.events import find_runs, smooth
 from capsule_edge.runtime.inference import EventParameters, ModelSpec
 
 from .findings import FoundEvent, Reading, findings, is_right, score_findings
-from .recording_scores import Answers
+from .recording_scores import RecordingAnswers
 
-__all__ = ["BUDGET", "GRID", "Fit", "fit_events", "read_with"]
+__all__ = ["BUDGET", "GRID", "EventFit", "fit_events", "read_with"]
 
 BUDGET = 5.0  # false events in 1,000 frames
 
@@ -59,14 +59,14 @@ THRESHOLDS = (
 
 
 @dataclass(frozen=True)
-class Fit:
+class EventFit:
     """Event parameters and a threshold for each finding with an operating point."""
 
     events: EventParameters
     thresholds: Mapping[str, float]
 
     @classmethod
-    def of(cls, spec: ModelSpec) -> Fit:
+    def of(cls, spec: ModelSpec) -> EventFit:
         """What the model file has."""
         return cls(spec.events, {key: spec.operating_points[key].threshold for key in _keys(spec)})
 
@@ -82,8 +82,12 @@ class _Choice:
 
 
 def fit_events(
-    spec: ModelSpec, recordings: Sequence[Answers], *, budget: float = BUDGET, frame_by_frame: bool = False
-) -> Fit:
+    spec: ModelSpec,
+    recordings: Sequence[RecordingAnswers],
+    *,
+    budget: float = BUDGET,
+    frame_by_frame: bool = False,
+) -> EventFit:
     """The parameters of the grid that hit the most findings with at most ``budget`` false events in 1,000 frames.
 
     ``frame_by_frame`` fits thresholds alone: a frame at or above is marked, and neighbouring marked frames are one
@@ -93,12 +97,12 @@ def fit_events(
     if not true:
         raise InputError(f"the {len(recordings)} recordings have no finding, events cannot be fitted on them")
     allowed = int(budget * sum(len(answers.labels) for answers in recordings) / 1000)
-    candidates: list[tuple[tuple[int, ...], Fit]] = []
+    candidates: list[tuple[tuple[int, ...], EventFit]] = []
     rules = [_frame_rule(spec, recordings)] if frame_by_frame else list(_rules(spec))
     for rule in rules:
         tables = [_choices(spec, key, recordings, rule) for key in _keys(spec)]
         worth, thresholds = _choose(tables, allowed)
-        fit = Fit(rule, dict(zip(_keys(spec), thresholds, strict=True)))
+        fit = EventFit(rule, dict(zip(_keys(spec), thresholds, strict=True)))
         candidates.append((worth, fit))
     best = max(worth for worth, _ in candidates)
     equals = [fit for worth, fit in candidates if worth == best]
@@ -107,7 +111,7 @@ def fit_events(
     )
 
 
-def read_with(spec: ModelSpec, answers: Answers, fit: Fit) -> Reading:
+def read_with(spec: ModelSpec, answers: RecordingAnswers, fit: EventFit) -> Reading:
     """The recording as it would be read with these parameters."""
     rows, columns = answers.answered, {key: spec.keys.index(key) for key in fit.thresholds}
     events = [
@@ -133,7 +137,7 @@ def _rules(spec: ModelSpec) -> Iterator[EventParameters]:
         yield replace(spec.events, **chosen, provisional=False)
 
 
-def _frame_rule(spec: ModelSpec, recordings: Sequence[Answers]) -> EventParameters:
+def _frame_rule(spec: ModelSpec, recordings: Sequence[RecordingAnswers]) -> EventParameters:
     # Less than a frame to either side, and no bridge over a frame that is not marked.
     steps = [np.diff(answers.capture_s[answers.answered]) for answers in recordings]
     step_s = min((float(np.median(step)) for step in steps if len(step)), default=1.0)
@@ -143,7 +147,7 @@ def _frame_rule(spec: ModelSpec, recordings: Sequence[Answers]) -> EventParamete
 
 
 def _events(
-    answers: Answers,
+    answers: RecordingAnswers,
     column: int,
     threshold: float,
     rule: EventParameters,
@@ -158,14 +162,14 @@ def _events(
     return [(int(rows[first]), int(rows[last])) for first, last in runs]
 
 
-def _found(answers: Answers, key: str, column: int, first: int, last: int) -> FoundEvent:
+def _found(answers: RecordingAnswers, key: str, column: int, first: int, last: int) -> FoundEvent:
     values = answers.probabilities[first : last + 1, column]
     at = int(np.nanargmax(values))
     return FoundEvent(key, first, last, first + at, float(values[at]))
 
 
 def _choices(
-    spec: ModelSpec, key: str, recordings: Sequence[Answers], rule: EventParameters
+    spec: ModelSpec, key: str, recordings: Sequence[RecordingAnswers], rule: EventParameters
 ) -> list[_Choice]:
     """What each threshold of a label is worth. Of a run of thresholds worth the same, its middle stands for all."""
     column, start = spec.keys.index(key), spec.operating_points[key].threshold
@@ -226,7 +230,7 @@ def _choose(tables: Sequence[Sequence[_Choice]], allowed: int) -> tuple[tuple[in
     return (*worth, -false), thresholds
 
 
-def _average_precision(spec: ModelSpec, recordings: Sequence[Answers], fit: Fit) -> float:
+def _average_precision(spec: ModelSpec, recordings: Sequence[RecordingAnswers], fit: EventFit) -> float:
     scores = score_findings([read_with(spec, answers, fit) for answers in recordings])
     return float(scores["matched"]["mean_average_precision"] or 0.0)
 

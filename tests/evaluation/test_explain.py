@@ -18,8 +18,7 @@ from sklearn.metrics import roc_auc_score
 from tiny_model import write_tiny_model
 
 from capsule_edge.cli.explain import command
-from capsule_edge.evaluation.contact_sheet import Tile, channel_grid, overlay, sheet
-from capsule_edge.evaluation.explain import LabelMap, explain
+from capsule_edge.evaluation.explain import LabelMap, Tile, channel_grid, explain, overlay, sheet
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
 from capsule_edge.runtime.inference import Backend, open_model
 from capsule_edge.runtime.phantom import Phantom

@@ -16,9 +16,9 @@ from tiny_model import write_tiny_model
 
 from capsule_edge.evaluation.recordings import event_search
 from capsule_edge.evaluation.recordings.event_fit import fit_document, fitted_spec, put_into_run
-from capsule_edge.evaluation.recordings.event_search import Fit, fit_events, read_with
+from capsule_edge.evaluation.recordings.event_search import EventFit, fit_events, read_with
 from capsule_edge.evaluation.recordings.findings import score_findings
-from capsule_edge.evaluation.recordings.recording_scores import Answers, read_answers
+from capsule_edge.evaluation.recordings.recording_scores import RecordingAnswers, read_answers
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_events
 from capsule_edge.runtime.study import FrameRecord
@@ -39,7 +39,7 @@ def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def answers(
     stretches: list[tuple[int, int, str, str | None, float]], count: int = 1000, name: str = "r"
-) -> Answers:
+) -> RecordingAnswers:
     """Frames of normal mucosa but for stretches: from, to, label of the truth, label of the model, probability."""
     truth = np.full(count, "normal", dtype="<U20")
     values = np.full((count, len(SPEC.labels)), 0.02)
@@ -48,7 +48,7 @@ def answers(
         if answered is not None:
             values[first:after, SPEC.keys.index(answered)] = probability
     values[:, 0] = 1 - values[:, 1:].sum(axis=1)
-    return Answers(name, truth, np.arange(count) * 0.5, values)
+    return RecordingAnswers(name, truth, np.arange(count) * 0.5, values)
 
 
 ULCERS = [(100, 120, "ulcer", "ulcer", 0.35), (400, 420, "ulcer", "ulcer", 0.32)]
@@ -59,7 +59,7 @@ def test_a_threshold_is_lowered_to_what_is_there() -> None:
     assert 0.05 < fit.thresholds["ulcer"] <= 0.3
     scores = score_findings([read_with(SPEC, answers(ULCERS), fit)])
     assert (scores["hit"], scores["false_events"]) == (2, 0)
-    as_it_was = score_findings([read_with(SPEC, answers(ULCERS), Fit.of(SPEC))])
+    as_it_was = score_findings([read_with(SPEC, answers(ULCERS), EventFit.of(SPEC))])
     assert as_it_was["hit"] == 0
 
 
@@ -104,8 +104,8 @@ def test_the_search_reads_as_the_runtime_does() -> None:
     walk = np.clip(0.4 + np.cumsum(generator.normal(0, 0.3, (600, 2)), axis=0), 0, 1) / 2
     values = np.column_stack([1 - walk.sum(axis=1), walk])
     values[50:60] = np.nan  # frames without an answer
-    recording = Answers("r", np.full(600, "normal"), np.arange(600) * 0.5, values)
-    fit = Fit(replace(SPEC.events, merge_s=7.0), {"ulcer": 0.3, "blood_fresh": 0.35})
+    recording = RecordingAnswers("r", np.full(600, "normal"), np.arange(600) * 0.5, values)
+    fit = EventFit(replace(SPEC.events, merge_s=7.0), {"ulcer": 0.3, "blood_fresh": 0.35})
     spec = fitted_spec(
         SPEC,
         {

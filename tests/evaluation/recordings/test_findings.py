@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from capsule_edge.evaluation.recordings.findings import (
-    Finding,
     FoundEvent,
     Reading,
+    TrueFinding,
     findings,
     is_right,
     score_findings,
@@ -34,9 +34,9 @@ def event(
 
 def test_a_finding_is_a_run_of_one_label() -> None:
     assert findings(reading("nppunp", []).labels) == [
-        Finding("polyp", 1, 2),
-        Finding("ulcer", 3, 3),
-        Finding("polyp", 5, 5),
+        TrueFinding("polyp", 1, 2),
+        TrueFinding("ulcer", 3, 3),
+        TrueFinding("polyp", 5, 5),
     ]
     assert findings([]) == []
 

@@ -99,7 +99,7 @@ def test_a_truth_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, fault:
 def test_times_that_are_no_numbers_are_named(run: Path, tmp_path: Path) -> None:
     truth = write_truth(tmp_path / "truth.csv")
     truth.write_text(truth.read_text("utf-8").replace("\n3,3,1.5,", "\n3,3,1:30,"), encoding="utf-8")
-    with pytest.raises(InputError, match=r"truth\.csv has a time_s that is no number.*1:30"):
+    with pytest.raises(InputError, match=r"truth\.csv has a time_s that is not a number.*1:30"):
         compare_with_truth(run, truth)
     (tmp_path / "taken").write_text("")
     done = call(recording_scores, run, truth)
@@ -112,15 +112,15 @@ RUNS = {
         "no label": (lambda text: text.replace(",label,", ",found,"), "lacks the column 'label'"),
         "no times": (lambda text: text.replace("time_s", "t"), "lacks the column 'time_s'"),
         "no normal": (lambda text: text.replace("p_normal", "p_ulcer2"), "lacks the column 'p_normal'"),
-        "words": (lambda text: text.replace(",0.9,", ",high,", 1), "p_normal that is no number"),
+        "words": (lambda text: text.replace(",0.9,", ",high,", 1), "p_normal that is not a number"),
         "half": (lambda text: text.replace(",0.9,", ",,", 1), "a label without its probabilities"),
     },
     "study.json": {
-        "no source": (lambda text: text.replace("source", "file"), "holds no study.json that can be read"),
-        "no events": (lambda text: text.replace("events", "event"), "holds no study.json that can be read"),
-        "no peak": (lambda text: text.replace("peak_p", "p"), "holds no study.json that can be read"),
-        "list": (lambda text: "[]", "holds no study.json that can be read"),
-        "cut": (lambda text: text[:40], "holds no study.json that can be read"),
+        "no source": (lambda text: text.replace("source", "file"), "has no readable study.json"),
+        "no events": (lambda text: text.replace("events", "event"), "has no readable study.json"),
+        "no peak": (lambda text: text.replace("peak_p", "p"), "has no readable study.json"),
+        "list": (lambda text: "[]", "has no readable study.json"),
+        "cut": (lambda text: text[:40], "has no readable study.json"),
     },
 }  # fmt: skip
 
