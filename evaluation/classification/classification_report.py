@@ -13,7 +13,7 @@ import numpy as np
 from capsule_edge.runtime.inference import INTENDED_USE
 
 from .._extras import require
-from .._files import write_together
+from .._files import check_free, write_together
 from .._pages import inline_svg, page, png, table
 from ..datasets import describe_overlap
 from .curves import ABNORMAL
@@ -44,6 +44,7 @@ def write_report(document: Document, folder: str | Path, *, overwrite: bool = Fa
     may not be overwritten.
     """
     require("matplotlib")
+    check_free(folder, SIGN, overwrite=overwrite)
     figures = plots(document)
     contents: dict[str, bytes] = {
         SIGN: (json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode(),

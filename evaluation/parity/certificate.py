@@ -12,7 +12,7 @@ from typing import Any
 from capsule_edge.runtime.inference import INTENDED_USE
 
 from .._extras import require
-from .._files import write_together
+from .._files import check_free, write_together
 from .._pages import inline_svg, page, table
 from ..datasets import describe_overlap
 
@@ -43,6 +43,7 @@ def write_certificate(
     that certificate and may not be overwritten.
     """
     stem = stem or certificate_stem(certificate["models"]["b"]["file"], certificate["kind"])
+    check_free(folder, f"{stem}.json", overwrite=overwrite)
     texts = {
         "json": json.dumps(certificate, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
         "md": to_markdown(certificate),

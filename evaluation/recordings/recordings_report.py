@@ -17,7 +17,7 @@ import numpy as np
 from capsule_edge.runtime.inference import INTENDED_USE
 
 from .._extras import require
-from .._files import write_together
+from .._files import check_free, write_together
 from .._pages import inline_svg, page, png, table
 from .event_matching import Span, reading_curve
 from .recording_scores import describe_training
@@ -49,6 +49,7 @@ def write_recordings(
     Raises ``OutputError`` where the folder cannot be, or holds such a report and may not be overwritten.
     """
     require("matplotlib")
+    check_free(folder, SIGN, overwrite=overwrite)
     figures = plots(documents)
     plain = [{k: v for k, v in d.items() if k not in ("reading", "spans")} for d in documents]
     text = json.dumps({"recordings": plain, "events": summary}, ensure_ascii=False, indent=1, allow_nan=False)

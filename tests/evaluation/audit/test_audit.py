@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +30,6 @@ from capsule_edge.evaluation.datasets import list_samples
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.phantom.recording import TRAINING_SEEDS, training_frames
 
-DATA = Path(os.environ.get("CAPSULE_EDGE_DATA", "../shared/data"))
 HEADER = "file,label,source,video_id,frame_number,split"
 VIDEOS = {"train": ("a", "b", "c", "d"), "val": ("e", "f", "g", "h")}
 
@@ -289,11 +287,8 @@ def test_the_document_and_the_page(tmp_path: Path, scenes: list[np.ndarray]) -> 
     assert "<script" not in page
 
 
-def test_the_published_metadata_has_its_known_faults() -> None:
-    folder = DATA / "kvasir-capsule"
-    if not folder.is_dir():
-        pytest.skip(f"the published tables are not at {folder}")
-    result = call(folder, "--json")
+def test_the_published_metadata_has_its_known_faults(published_tables: Path) -> None:
+    result = call(published_tables, "--json")
     assert result.exit_code == 5
     document = json.loads(result.stdout)
     conflicts = [f for f in document["findings"] if f["check"] == "conflicting_labels"]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from capsule_edge.evaluation.datasets import Sample, hash_dataset, load_dataset, published, read_frame
+from capsule_edge.evaluation.datasets import (
+    Listing,
+    Sample,
+    conflicting,
+    hash_dataset,
+    load_dataset,
+    read_frame,
+)
 from capsule_edge.evaluation.datasets.dataset import label_key
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, UsageError
 
@@ -273,12 +279,9 @@ def test_a_metadata_row_without_its_file_is_named(tmp_path: Path) -> None:
     one_line(error, "metadata.csv", "1 of 4", "fedcba9876543210_9.jpg")
 
 
-def test_the_published_metadata_has_its_known_faults() -> None:
-    folder = Path(os.environ.get("CAPSULE_EDGE_DATA", "../shared/data")) / "kvasir-capsule"
-    if not folder.is_dir():
-        pytest.skip(f"the published tables are not at {folder}")
-    samples = published.kvasir_capsule(folder)
-    assert len(published.conflicting(samples)) == 9
+def test_the_published_metadata_has_its_known_faults(published_listing: Listing) -> None:
+    samples = published_listing.samples
+    assert len(conflicting(samples)) == 9
     assert len({sample.label for sample in samples}) == 14
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,15 @@ from click.testing import CliRunner, Result
 
 from capsule_edge.cli.split import command
 from capsule_edge.evaluation.audit import audit
-from capsule_edge.evaluation.datasets import Dataset, Sample, conflicting, folds, list_samples, load_dataset
+from capsule_edge.evaluation.datasets import (
+    Dataset,
+    Listing,
+    Sample,
+    conflicting,
+    folds,
+    list_samples,
+    load_dataset,
+)
 from capsule_edge.evaluation.datasets.splits import (
     fold_of,
     official,
@@ -23,7 +30,6 @@ from capsule_edge.evaluation.datasets.splits import (
 )
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, UsageError
 
-DATA = Path(os.environ.get("CAPSULE_EDGE_DATA", "../shared/data"))
 HEADER = "file,label,source,video_id,frame_number,split"
 
 
@@ -144,15 +150,11 @@ def test_data_without_official_splits_is_refused(tmp_path: Path) -> None:
     one_line(error, "split_0.csv")
 
 
-def test_the_published_splits_are_cleaned() -> None:
-    folder = DATA / "kvasir-capsule"
-    if not folder.is_dir():
-        pytest.skip(f"the published tables are not at {folder}")
-    listing = list_samples(folder)
-    published = official(listing, "published")
+def test_the_published_splits_are_cleaned(published_listing: Listing) -> None:
+    published = official(published_listing, "published")
     assert len(published) == 23_061 + 24_100  # the rows of the two files
     assert len(conflicting(published)) == 8
-    cleaned = official(listing, "cleaned")
+    cleaned = official(published_listing, "cleaned")
     # Nine files under two labels: 8 of them twice in split_1, the ninth once.
     assert len(cleaned) == len(published) - 8 * 2 - 1
     sides: dict[str | None, set[str | None]] = {}

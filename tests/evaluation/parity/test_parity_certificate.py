@@ -227,7 +227,7 @@ def test_the_files_are_self_contained_and_the_same_every_time(tmp_path: Path) ->
     assert [path.name for path in paths] == [f"b.onnx.shipping.{s}" for s in ("json", "md", "html")]
     assert json.loads(paths[0].read_text(encoding="utf-8")) == document
     page = to_html(document)
-    assert page == paths[2].read_text(encoding="utf-8") == to_html(document)
+    assert page == paths[2].read_text(encoding="utf-8")
     assert "<svg" in page
     assert "&lt;0001.png&gt;" in page
     for outside in ("<script", "src=", 'href="http', "@import", "url(http"):

@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from cli_calls import Called
 from paths import ROOT
 from run_samples import FRAMES, LABELS, MODEL, write_run, write_truth
 from tiny_model import write_tiny_model
@@ -23,21 +24,27 @@ from capsule_edge.evaluation.recordings.recordings_report import write_recording
 from capsule_edge.runtime.errors import InputError, OutputError
 from capsule_edge.runtime.inference import BACKENDS, open_model
 
+Call = Callable[..., Called]
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run")
 
 
-def call(module: Any, *arguments: object) -> subprocess.CompletedProcess[str]:
-    words = [str(argument) for argument in arguments]
-    return subprocess.run(
-        [sys.executable, "-m", module.__name__, *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run ``python -m capsule_edge.evaluation.recordings`` in this process."""
+
+    def run(*arguments: object) -> Called:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["recordings", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            run_module(recording_scores.main)
+        assert isinstance(ended.value.code, int)
+        return Called(ended.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -45,25 +52,19 @@ def call(module: Any, *arguments: object) -> subprocess.CompletedProcess[str]:
     [("index,label", True), ("index,frame_number,label", True), ("index,frame_number,time_s,label", False)],
 )
 def test_a_truth_without_times_has_those_of_the_run(
-    run: Path, tmp_path: Path, header: str, times: bool
+    run: Path, tmp_path: Path, call: Call, header: str, times: bool
 ) -> None:
     truth = write_truth(tmp_path / "truth.csv", header=header, times=times)
     document = compare_with_truth(run, truth)
     assert document["largest_time_difference_s"] is None
     assert [(s.label, s.start_s, s.end_s) for s in document["spans"]["true"]] == [("ulcer", 10.0, 15.0)]
     assert summarise([document])["hit"] == 1
-    done = call(recording_scores, run, truth)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "the truth gives no times" in done.stdout
-    assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["largest_time_difference_s"] is None
-    assert (
-        len(
-            read_answers(
-                run, truth, open_model(write_tiny_model(tmp_path / "m.onnx", labels=LABELS)).spec
-            ).labels
-        )
-        == FRAMES
-    )
+    done = call(run, truth)
+    assert (done.code, done.err) == (0, "")
+    assert "the truth gives no times" in done.out
+    assert json.loads(done.out.splitlines()[-1])["recordings"][0]["largest_time_difference_s"] is None
+    spec = open_model(write_tiny_model(tmp_path / "m.onnx", labels=LABELS)).spec
+    assert len(read_answers(run, truth, spec).labels) == FRAMES
 
 
 TRUTHS = {
@@ -78,7 +79,7 @@ TRUTHS = {
 
 
 @pytest.mark.parametrize("fault", TRUTHS)
-def test_a_truth_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, fault: str) -> None:
+def test_a_truth_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, call: Call, fault: str) -> None:
     change, said = TRUTHS[fault]
     truth = write_truth(tmp_path / "truth.csv")
     text = change(truth.read_text("utf-8"))
@@ -88,23 +89,22 @@ def test_a_truth_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, fault:
         read_answers(run, truth, spec)
     if fault == "unknown":
         assert compare_with_truth(run, truth)["unknown_labels"] == ["ulzer"]
-        done = call(recording_scores, run, truth)
-        assert done.returncode == 0
-        assert done.stderr.startswith("warning: the model of exam.mp4 has no label ulzer: such findings")
+        done = call(run, truth)
+        assert done.code == 0
+        assert done.err.startswith("warning: the model of exam.mp4 has no label ulzer: such findings")
         return
     with pytest.raises(InputError, match=said):
         compare_with_truth(run, truth)
 
 
-def test_times_that_are_no_numbers_are_named(run: Path, tmp_path: Path) -> None:
+def test_times_that_are_not_numbers_are_named(run: Path, tmp_path: Path, call: Call) -> None:
     truth = write_truth(tmp_path / "truth.csv")
     truth.write_text(truth.read_text("utf-8").replace("\n3,3,1.5,", "\n3,3,1:30,"), encoding="utf-8")
     with pytest.raises(InputError, match=r"truth\.csv has a time_s that is not a number.*1:30"):
         compare_with_truth(run, truth)
-    (tmp_path / "taken").write_text("")
-    done = call(recording_scores, run, truth)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert "Traceback" not in done.stderr
+    done = call(run, truth)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "Traceback" not in done.err
 
 
 RUNS = {
@@ -137,8 +137,8 @@ def test_a_run_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize(("video", "seen"), [("exam", True), ("exam2", False), (None, None)])
-def test_a_recording_of_a_training_video_is_told(
-    run: Path, tmp_path: Path, video: str | None, seen: bool | None
+def test_a_recording_of_a_training_video_is_reported(
+    run: Path, tmp_path: Path, call: Call, video: str | None, seen: bool | None
 ) -> None:
     provenance = {} if video is None else {"training_videos": [video_mark(video)]}
     model = write_tiny_model(tmp_path / "m.onnx", labels=LABELS, provenance=provenance)
@@ -148,14 +148,14 @@ def test_a_recording_of_a_training_video_is_told(
     truth = write_truth(tmp_path / "truth.csv")
     assert compare_with_truth(run, truth, {opened.sha256: opened.spec})["seen_in_training"] is seen
     assert compare_with_truth(run, truth)["seen_in_training"] is None
-    done = call(recording_scores, run, truth, "--model", model)
-    assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
-    assert ("warning: exam.mp4 was in the training" in done.stderr) == (seen is True)
-    assert ("may have been" in done.stdout) == (seen is None)
+    done = call(run, truth, "--model", model)
+    assert json.loads(done.out.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
+    assert ("warning: exam.mp4 was in the training" in done.err) == (seen is True)
+    assert ("may have been" in done.out) == (seen is None)
 
 
 @pytest.mark.skipif(not BACKENDS["litert"].installed, reason="reads a TFLite file")
-def test_a_model_of_any_format_tells_what_it_was_trained_on(run: Path, tmp_path: Path) -> None:
+def test_a_model_of_any_format_names_its_training_videos(run: Path, tmp_path: Path, call: Call) -> None:
     model = ROOT / "models/capsule-edge-small.int8.tflite"
     study = run / "study.json"
     text = study.read_text("utf-8").replace(MODEL, open_model(model, backend="litert").sha256)
@@ -163,9 +163,9 @@ def test_a_model_of_any_format_tells_what_it_was_trained_on(run: Path, tmp_path:
     # The first is of `train`, the other of `val`.
     for video, seen in (("64440803f87b4843", True), ("bca26705313a4644", False)):
         study.write_text(text.replace("exam.mp4", f"{video}.mp4"), encoding="utf-8")
-        done = call(recording_scores, run, truth, "--model", model)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
+        done = call(run, truth, "--model", model)
+        assert done.code == 0, done.err
+        assert json.loads(done.out.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
 
 
 def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_path: Path) -> None:
@@ -185,19 +185,19 @@ def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_pa
     assert ended.value.code == 130
 
 
-def test_a_report_that_is_there_stays_unless_told(run: Path, tmp_path: Path) -> None:
+def test_a_report_is_replaced_only_with_overwrite(run: Path, tmp_path: Path, call: Call) -> None:
     truth, out = write_truth(tmp_path / "truth.csv"), tmp_path / "out"
-    assert call(recording_scores, run, truth, "--out", out).returncode == 0
+    assert call(run, truth, "--out", out).code == 0
     (out / "recordings.json").write_text("mine")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    done = call(recording_scores, run, truth, "--out", out)
-    assert (done.returncode, done.stdout) == (1, "")
+    done = call(run, truth, "--out", out)
+    assert (done.code, done.out) == (1, "")
     assert (
-        done.stderr
+        done.err
         == f"error: {out} already holds recordings.json (choose another --out, or pass --overwrite)\n"
     )
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert call(recording_scores, run, truth, "--out", out, "--overwrite").returncode == 0
+    assert call(run, truth, "--out", out, "--overwrite").code == 0
     assert json.loads((out / "recordings.json").read_text())["events"]["hit"] == 1
 
 

@@ -68,7 +68,7 @@ def test_the_report_is_written_whole(documents: list[dict[str, Any]], tmp_path: 
 def test_the_page_stands_alone_and_escapes_names(documents: list[dict[str, Any]]) -> None:
     summary = summarise(documents)
     page = to_html(documents, summary, plots(documents))
-    assert page == to_html(documents, summary, plots(documents))
+    assert page == to_html(documents, summary, plots(documents)), "the page differs from one call to the next"
     assert page.count("<svg") == 2
     assert "<b>a" not in page
     assert "temporal mAP at IoU 0.5" in page
