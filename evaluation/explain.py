@@ -115,8 +115,7 @@ def explain(model: Backend, frame: Rgb, *, top: int = 3, labels: Sequence[str] =
 
     Example:
         >>> explanation = explain(open_model("model.int8.onnx"), frame, labels=["ulcer"])
-        >>> explanation.labels[0].peak
-        (131, 92)
+        >>> explanation.labels[0].map.shape, explanation.labels[0].peak
     """
     spec = model.spec
     wanted = chosen_labels(spec, labels)

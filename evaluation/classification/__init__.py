@@ -1,6 +1,7 @@
-"""What a model file is worth frame by frame: predictions, metrics, confidence intervals, reports, model cards.
+"""Evaluate models on single frames: predictions, metrics, confidence intervals, reports, model cards.
 
-In: model files and a ``Dataset``. Out: figures with intervals over videos. Must not know: TensorFlow, recordings.
+In: model files and a ``Dataset``. Out: figures with intervals over videos.
+Must not know: TensorFlow, recordings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fixtures of several evaluation rooms."""
+"""Fixtures that several test modules of the evaluation share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``evaluation.recordings`` and ``event_fit`` on truth files and runs as people have them: a figure, or one line."""
+"""``evaluation.recordings`` and ``event_fit`` on good and faulty files: figures, or an error of one line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     ("header", "times"),
     [("index,label", True), ("index,frame_number,label", True), ("index,frame_number,time_s,label", False)],
 )
-def test_a_truth_without_times_has_those_of_the_run(
+def test_a_truth_without_times_takes_the_times_of_the_run(
     run: Path, tmp_path: Path, call: Call, header: str, times: bool
 ) -> None:
     truth = write_truth(tmp_path / "truth.csv", header=header, times=times)
@@ -79,7 +79,7 @@ TRUTHS = {
 
 
 @pytest.mark.parametrize("fault", TRUTHS)
-def test_a_truth_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, call: Call, fault: str) -> None:
+def test_a_faulty_truth_is_refused_in_one_line(run: Path, tmp_path: Path, call: Call, fault: str) -> None:
     change, said = TRUTHS[fault]
     truth = write_truth(tmp_path / "truth.csv")
     text = change(truth.read_text("utf-8"))
@@ -128,7 +128,7 @@ RUNS = {
 @pytest.mark.parametrize(
     ("name", "fault"), [(name, fault) for name, faults in RUNS.items() for fault in faults]
 )
-def test_a_run_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, name: str, fault: str) -> None:
+def test_a_faulty_run_folder_is_refused_in_one_line(run: Path, tmp_path: Path, name: str, fault: str) -> None:
     change, said = RUNS[name][fault]
     truth = write_truth(tmp_path / "truth.csv")
     (run / name).write_text(change((run / name).read_text("utf-8")), encoding="utf-8")
@@ -168,7 +168,7 @@ def test_a_model_of_any_format_names_its_training_videos(run: Path, tmp_path: Pa
         assert json.loads(done.out.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
 
 
-def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_and_ctrl_c_print_no_traceback(run: Path, tmp_path: Path) -> None:
     truth = write_truth(tmp_path / "truth.csv")
     read, write = os.pipe()
     os.close(read)
@@ -201,7 +201,7 @@ def test_a_report_is_replaced_only_with_overwrite(run: Path, tmp_path: Path, cal
     assert json.loads((out / "recordings.json").read_text())["events"]["hit"] == 1
 
 
-def test_a_report_is_written_whole_or_not_at_all(
+def test_a_report_that_cannot_be_replaced_is_unchanged(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = compare_with_truth(run, write_truth(tmp_path / "truth.csv"))
@@ -221,7 +221,7 @@ def test_a_report_is_written_whole_or_not_at_all(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_fit_leaves_whole_files_or_none(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fit_writes_no_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = dict.fromkeys(("smoothing_s", "max_gap_s", "min_frames", "release"), (1,)) | {"merge_s": (0.0,)}
     monkeypatch.setattr("capsule_edge.evaluation.recordings.event_search.GRID", grid)
     model, truth = write_tiny_model(tmp_path / "m.onnx", labels=LABELS), write_truth(tmp_path / "truth.csv")
@@ -232,9 +232,9 @@ def test_a_fit_leaves_whole_files_or_none(run: Path, tmp_path: Path, monkeypatch
         event_fit.main()
 
     (tmp_path / "no run").mkdir()
-    with pytest.raises(InputError, match="holds no spec of a training"):
+    with pytest.raises(InputError, match="has no spec of a training"):
         fit("--out", tmp_path / "events.json", "--into", tmp_path / "no run")
-    assert not (tmp_path / "events.json").exists()  # known before the search
+    assert not (tmp_path / "events.json").exists()  # the folder is checked before the search
     (tmp_path / "a file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         fit("--out", tmp_path / "a file" / "events.json")
@@ -251,7 +251,7 @@ def test_a_fit_leaves_whole_files_or_none(run: Path, tmp_path: Path, monkeypatch
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["events.json"]
 
 
-def test_what_has_no_answer_counts_for_nothing(run: Path, tmp_path: Path) -> None:
+def test_a_frame_without_an_answer_is_not_counted(run: Path, tmp_path: Path) -> None:
     document = compare_with_truth(run, write_truth(tmp_path / "truth.csv"))
     assert (document["frames"], document["answered"]) == (FRAMES, FRAMES - 1)
     assert np.isnan(document["reading"].abnormal).tolist() == [False] * (FRAMES - 1) + [True]

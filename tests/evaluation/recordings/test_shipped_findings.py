@@ -25,6 +25,8 @@ from capsule_edge.evaluation.recordings.shipped_findings import (
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import INSTALLED, OperatingPoint, default_model, open_model
 
+pytestmark = pytest.mark.quick
+
 KEYS = ("normal", "polyp", "ulcer", "worms")
 FIGURES = ROOT / "models" / "findings.json"
 
@@ -52,7 +54,7 @@ def test_findings_and_false_events_are_summed_by_class_over_the_recordings() -> 
     assert counts["worms"] == dict.fromkeys(("findings", "hit", "seen", "events", "false_events"), 0)
 
 
-def test_the_sums_over_classes_are_those_of_the_recordings() -> None:
+def test_the_sums_over_the_classes_equal_the_scores_of_the_recordings() -> None:
     counts, whole = count_by_class(READINGS, KEYS), score_findings(READINGS)
     for name in ("findings", "hit", "seen", "events", "false_events"):
         assert sum(row[name] for row in counts.values()) == whole[name]
@@ -87,7 +89,7 @@ def test_frames_are_recognised_by_the_most_probable_label_and_at_the_operating_p
 
 
 def document() -> dict[str, Any]:
-    """A measurement of two models that answer alike."""
+    """A measurement of two models with the same answers."""
     counts = count_by_class(READINGS, KEYS)
     frames = {"frames": 1200, "videos": 3, "sensitivity": 0.255, "precision": None, "operating_point": None}
     totals = {"findings": 3, "hit": 1, "seen": 2, "events": 3, "false_events": 2}
