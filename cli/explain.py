@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from capsule_edge.evaluation.contact_sheet import Tile
+    from capsule_edge.evaluation.explain import Tile
 
     Frames = Iterator[tuple[Path, npt.NDArray[np.uint8]]]
     Rows = list[tuple[str, list[Tile]]]
@@ -77,7 +77,7 @@ def command(
     Each map has a scale of its own: red marks where most of the evidence for its label lies, however weak that
     evidence is. An image that cannot be read is named and left out.
     """
-    from capsule_edge.evaluation.contact_sheet import sheet, write_png
+    from capsule_edge.evaluation.explain import sheet, write_png
 
     _check_options(context, model, images, of_layers=layers or bool(names))
     skipped: list[str] = []
@@ -139,7 +139,7 @@ def _explain_file(
     model: Path, backend: str, frames: Frames, labels: Sequence[str], top: int
 ) -> tuple[Rows, Found]:
     """Return a row of class-activation maps for each frame, and the answers for the JSON document."""
-    from capsule_edge.evaluation.contact_sheet import Tile, overlay
+    from capsule_edge.evaluation.explain import Tile, overlay
     from capsule_edge.evaluation.explain import chosen_labels, explain
     from capsule_edge.runtime.inference import open_model
 
@@ -166,7 +166,7 @@ def _explain_run(
     from capsule_edge.evaluation._extras import TRAINING, require
 
     require(*TRAINING, extra="train", what="--layers")
-    from capsule_edge.evaluation.contact_sheet import Tile, channel_grid, overlay
+    from capsule_edge.evaluation.explain import Tile, channel_grid, overlay
     from capsule_edge.evaluation.explain import chosen_labels
     from capsule_edge.export.run_folder import load_fp32
     from capsule_edge.runtime.preprocessing import preprocess

@@ -1,4 +1,4 @@
-"""What an extra brings is imported where it is used, and its absence said in one line."""
+"""Check that the packages of an optional extra are installed before a function imports them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from capsule_edge.runtime.errors import PackageError
 
 __all__ = ["TRAINING", "require"]
 
-# Looked for before anything is imported: without TensorFlow some of these print to stdout.
+# Check these before importing any of them: without TensorFlow some print to stdout.
 TRAINING = ("tensorflow", "tf_keras", "tensorflow_model_optimization")
 
 
 def require(*modules: str, extra: str = "eval", what: str = "") -> None:
-    """Raise ``PackageError`` when one of ``modules`` of an extra is not installed; ``what`` is what needs it."""
+    """Check that packages are installed.
+
+    Args:
+        modules: Names of the packages to look for.
+        extra: The extra that installs them, for the hint.
+        what: The feature that needs them, for the message.
+
+    Raises:
+        PackageError: One of the packages is not installed.
+    """
     for module in modules:
         if find_spec(module) is None:
-            lacks = f"{what} needs {module}, which is not installed" if what else f"{module} is not installed"
-            raise PackageError(lacks, hint=f"pip install 'capsule-edge[{extra}]'")
+            message = (
+                f"{what} needs {module}, which is not installed" if what else f"{module} is not installed"
+            )
+            raise PackageError(message, hint=f"pip install 'capsule-edge[{extra}]'")

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, alone or several together."""
+"""Write a file, or several files together, completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ __all__ = ["check_free", "write_together", "write_whole"]
 
 
 def write_whole(path: str | Path, content: str | bytes, what: str) -> Path:
-    """Write beside ``path`` and move, making its folder. ``what`` names it in an error.
+    """Write a file completely or not at all: write a temporary file beside it, then move that into place.
 
-    Raises ``OutputError`` where it cannot be written; then nothing is left behind.
+    Args:
+        path: The file to write; its folder is made.
+        content: Text (written as UTF-8) or bytes.
+        what: What the file is, for the error message ("the table").
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: The file cannot be written. Nothing is left behind.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -26,7 +35,7 @@ def write_whole(path: str | Path, content: str | bytes, what: str) -> Path:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
-        # Where the folder is a file, there is nothing to remove and even that is an error.
+        # If the folder is a file, there is no partial file, and removing it fails.
         with contextlib.suppress(OSError):
             partial.unlink()
         raise OutputError(f"{what} {path} cannot be written: {error.strerror or error}") from None
@@ -34,7 +43,16 @@ def write_whole(path: str | Path, content: str | bytes, what: str) -> Path:
 
 
 def check_free(folder: str | Path, sign: str, *, overwrite: bool) -> None:
-    """Raise ``OutputError`` where ``folder`` is a file, or holds ``sign`` already and may not be overwritten."""
+    """Check that a report may be written into a folder.
+
+    Args:
+        folder: The folder; it need not exist.
+        sign: Name of the report's main file. A folder that holds it holds such a report.
+        overwrite: Allow the folder to hold such a report.
+
+    Raises:
+        OutputError: ``folder`` is a file, or holds a report that may not be overwritten.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputError(
@@ -47,9 +65,20 @@ def check_free(folder: str | Path, sign: str, *, overwrite: bool) -> None:
 def write_together(
     folder: str | Path, contents: Mapping[str, str | bytes], *, sign: str, overwrite: bool = False
 ) -> list[Path]:
-    """Write the files of a report into ``folder``, all or none, ``sign`` last; returns their paths.
+    """Write the files of a report into a folder, all or none.
 
-    Raises ``OutputError`` with the folder as it was, also where it holds ``sign`` and may not be overwritten.
+    Args:
+        folder: The folder; it is made.
+        contents: Text (written as UTF-8) or bytes of each file by name.
+        sign: Name of the report's main file, which is written last.
+        overwrite: Replace a report that the folder holds.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        OutputError: The folder cannot be written, or holds a report that may not be overwritten. The folder is
+            unchanged.
     """
     folder = Path(folder)
     check_free(folder, sign, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""How a module of the project ends that is run by ``python -m``: as the command line does."""
+"""Run the ``main`` of a module that is started with ``python -m``, with the exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ __all__ = ["run_module"]
 
 
 def run_module(main: Callable[[], None]) -> NoReturn:
-    """Call ``main`` and exit: an error of ours is one line and its code, and who has gone is told nothing."""
+    """Call ``main`` and exit the interpreter.
+
+    A ``CapsuleEdgeError`` is printed as one line on stderr and gives its own exit code. Ctrl-C gives 130. If the reader
+    of stdout has closed it, nothing is printed and the exit code is 1.
+    """
     code = 0
     try:
         main()
         sys.stdout.flush()
     except CapsuleEdgeError as error:
-        code = _say(error)
+        code = _print_error(error)
     except KeyboardInterrupt:
-        code = _say(Interrupted("interrupted, nothing more was written"))
+        code = _print_error(Interrupted("interrupted, nothing more was written"))
     except BrokenPipeError:
-        # Whoever read us (head, a pager) has gone; the interpreter must not try to flush again at its end.
+        # The reader of stdout (head, a pager) has exited. Redirect stdout, or the interpreter fails to flush it.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
 
 
-def _say(error: CapsuleEdgeError) -> int:
+def _print_error(error: CapsuleEdgeError) -> int:
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     return error.exit_code

@@ -1,4 +1,4 @@
-"""What the reports share: a page that stands alone, its tables, and figures that are the same every time."""
+"""Build the parts that all reports share: a self-contained HTML page, tables, and reproducible figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ svg{max-width:100%;height:auto}code{word-break:break-all}
 
 
 def page(title: str, body: str, *, style: str = STYLE) -> str:
-    """A whole HTML document; ``title`` is text, ``body`` markup."""
+    """Return a complete HTML document; ``title`` is plain text (it is escaped), ``body`` is markup."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -31,21 +31,21 @@ def page(title: str, body: str, *, style: str = STYLE) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markup of a table of texts."""
+    """Return the markup of a table whose cells are plain text (they are escaped)."""
     top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
     return f"<table><tr>{top}</tr>{body}</table>"
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file that names no version of what drew it."""
+    """Return a figure as a PNG file, without the drawing library's version in it."""
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=110, metadata={"Software": None})
     return target.getvalue()
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG file: a fixed salt and no date, so the same figure is the same file, byte for byte."""
+    """Return a figure as an SVG file. With a fixed salt and no date, equal figures give equal bytes."""
     from matplotlib import rc_context
 
     target = io.StringIO()
@@ -55,6 +55,6 @@ def svg(figure: Figure) -> str:
 
 
 def inline_svg(figure: Figure) -> str:
-    """The same as markup within a page."""
+    """Return a figure as SVG markup for use within a page."""
     picture = svg(figure)
     return picture[picture.index("<svg") :]

@@ -1,4 +1,4 @@
-"""Small data sets in the ``labels.csv`` layout."""
+"""Write small data sets with a ``labels.csv``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 def write_frames(
     root: Path, columns: str, rows: Iterable[Sequence[object]], pictures: Iterable[np.ndarray]
 ) -> Path:
-    """Write ``labels.csv``, whose first column is ``file``, and each file as PNG of its picture (uint8 RGB)."""
+    """Write ``labels.csv`` and its pictures (uint8 RGB) as PNG; the first column of a row is the file."""
     root.mkdir(exist_ok=True)
     lines = [columns]
     for row, picture in zip(rows, pictures, strict=True):

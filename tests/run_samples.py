@@ -1,4 +1,4 @@
-"""What a run leaves of a recording with an ulcer from 10 to 15 s, and what a reader marked in it."""
+"""Write the result of a run and its truth, for a recording with an ulcer from 10 to 15 s."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EVENT = {"label": "ulcer", "start_index": 20, "end_index": 29, "peak_index": 25
 
 
 def write_run(folder: Path, labels: Sequence[str] = LABELS) -> Path:
-    """``frames.csv`` and ``study.json``; the last frame is missing."""
+    """Write ``frames.csv`` and ``study.json`` of a run in which the last frame is missing."""
     folder.mkdir(exist_ok=True)
     rows = [",".join([_COLUMNS, *(f"p_{key}" for key in labels)])]
     for i in range(FRAMES - 1):
@@ -29,7 +29,7 @@ def write_run(folder: Path, labels: Sequence[str] = LABELS) -> Path:
 
 
 def write_truth(path: Path, *, header: str = "index,frame_number,time_s,label", times: bool = True) -> Path:
-    """One row for each frame, with the columns of ``header``."""
+    """Write the truth table: one row for each frame, with the columns of ``header``."""
     rows = []
     for i in range(FRAMES):
         time, label = i * 0.5 if times else "", "Ulcer" if i in ULCER else "Normal"

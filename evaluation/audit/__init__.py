@@ -1,6 +1,7 @@
-"""Faults of a data set that would make a figure mislead: copies, leaks between splits, conflicting labels.
+"""Find faults of a data set that make figures misleading: copies, leaks between splits, conflicting labels.
 
-In: a ``Dataset``. Out: findings by kind, and a page. Must not know: models.
+In: a ``Listing``. Out: findings by check, and a page.
+Must not know: models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An audit as one self-contained HTML page: verdict, findings, class balance, and the copies that tell."""
+"""Render an audit as one self-contained HTML page: verdict, findings, class balance, and copied pictures."""
 
 from __future__ import annotations
 
@@ -32,17 +32,26 @@ summary{cursor:pointer}pre{overflow-x:auto;background:#f4f4f6;padding:.6em}figur
 figcaption{font-size:12px;max-width:340px;word-break:break-all}rect.a{fill:#335c9e}rect.b{fill:#9fb6dc}
 """
 )
-# Pairs of pictures on the page, 20 kB each.
+# At most this many pairs of pictures on the page; a pair takes 20 kB.
 _PAIRS = 24
 
 
 def write_audit(document: Document, root: Path, target: str | Path) -> Path:
-    """Write the page to ``target``, whole or not at all. Raises ``OutputError`` where that cannot be done."""
+    """Write the page of an audit, completely or not at all, and return its path.
+
+    Args:
+        document: What ``audit`` returned.
+        root: The folder of the data set, from which the copied pictures are read.
+        target: The HTML file to write.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     return write_whole(target, to_html(document, root), "the report")
 
 
 def to_html(document: Document, root: Path) -> str:
-    """The page, which needs nothing else; ``root`` is the data set, for the pictures of copies."""
+    """Return the self-contained page; pictures of copies are read from the data set folder ``root``."""
     data, verdict = document["data"], document["verdict"]
     title = f"Audit of {data['name']}"
     splits = ", ".join(f"{name} {count:,}" for name, count in data["splits"].items()) or "none"
@@ -87,7 +96,7 @@ def _finding(finding: Mapping[str, Any]) -> str:
 
 
 def _classes(classes: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
-    """Frames and videos of each class and split, with bars on one scale."""
+    """Return the table of frames and videos of each class and split, with bars on one scale."""
     sides = list(next(iter(classes.values())))
     most = max(entry["all"]["frames"] for entry in classes.values())
     head = "".join(f"<th>{html.escape(side)}: frames</th><th>videos</th><th>rests on</th>" for side in sides)

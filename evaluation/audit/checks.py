@@ -1,4 +1,4 @@
-"""What an audit collects: findings with their levels, over the samples of the splits that are evaluated."""
+"""Collect the findings of an audit, with their levels, over the samples of the evaluated splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..datasets import Listing, Sample, name_below
 
-__all__ = ["LEVELS", "LEVEL_ORDER", "Checks", "Finding", "Level", "many", "rests_on"]
+__all__ = ["LEVELS", "LEVEL_ORDER", "AuditFinding", "Checks", "Level", "many", "rests_on"]
 
 Level = Literal["misleading", "doubtful", "note"]
 
@@ -37,18 +37,21 @@ LEVELS: Mapping[str, Level] = {
     "blank": "note",
     "no_images": "note",
 }
-"""Every check. One that found nothing in the evaluated split but something elsewhere is a ``note``."""
+"""The level of each check. A fault outside the evaluated split is a ``note``."""
 
 VIDEO_SHARE = 0.9
-"""A class rests on the fewest videos that hold this share of its frames."""
+"""The fewest videos that hold this share of a class's frames are the videos that the class rests on."""
 
-# Examples kept of each finding: a leak of ten thousand frames needs no longer list than one of a hundred.
+# At most this many examples of a finding: a leak of ten thousand frames needs no longer list than one of a hundred.
 _EXAMPLES = 200
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one check found: ``count`` items, of which ``examples`` are the first."""
+class AuditFinding:
+    """The result of one check: ``count`` faulty items, of which ``examples`` names the first.
+
+    ``split`` is the split that was checked, None for the whole data set.
+    """
 
     check: str
     level: Level
@@ -69,11 +72,11 @@ class Finding:
 
 
 class Checks:
-    """The findings so far. ``of_file`` are the samples of each file."""
+    """The data set under audit and the findings so far; ``of_file`` holds the samples of each file."""
 
     def __init__(self, listing: Listing, evaluated: tuple[str, ...]) -> None:
         self.listing, self.evaluated = listing, evaluated
-        self.findings: list[Finding] = []
+        self.findings: list[AuditFinding] = []
         self.of_file: dict[Path, list[Sample]] = defaultdict(list)
         for sample in listing.samples:
             self.of_file[sample.file].append(sample)
@@ -87,27 +90,47 @@ class Checks:
         count: int | None = None,
         level: Level | None = None,
     ) -> None:
-        """Keep a finding, unless it is of nothing. ``count`` is by default that of ``examples``."""
+        """Add a finding if its count is not 0.
+
+        Args:
+            check: The name of the check, a key of ``LEVELS``.
+            split: The split that was checked, None for the whole data set.
+            examples: The faulty items, one line each.
+            message: One line for the reader.
+            count: The number of faulty items; None: that of ``examples``.
+            level: The level; None: that of the check.
+        """
         found = len(examples) if count is None else count
         if found:
-            grave = level or LEVELS[check]
-            self.findings.append(Finding(check, grave, split, found, message, tuple(examples[:_EXAMPLES])))
+            chosen = level or LEVELS[check]
+            self.findings.append(
+                AuditFinding(check, chosen, split, found, message, tuple(examples[:_EXAMPLES]))
+            )
 
     def seen(self, split: str | None) -> list[Sample]:
-        """The samples of a split, all of them for None."""
+        """Return the samples of a split, or all samples for None."""
         return [s for s in self.listing.samples if split is None or s.split == split]
 
     @property
     def scopes(self) -> tuple[str | None, ...]:
-        """The splits to look at, or None alone where the data set has none."""
+        """The splits to check; (None,), the whole data set, where it has no splits."""
         return self.evaluated or (None,)
 
     def name(self, file: Path) -> str:
+        """Return the file's name relative to the data set."""
         return name_below(self.listing.root, file)
 
 
 def rests_on(videos: Counter[Any]) -> int:
-    """The fewest videos that hold ``VIDEO_SHARE`` of the frames."""
+    """Return the smallest number of videos that hold ``VIDEO_SHARE`` of the frames.
+
+    Args:
+        videos: The number of frames of each video.
+
+    Example:
+        >>> rests_on(Counter(a=90, b=5, c=5))
+        1
+    """
     needed, held = VIDEO_SHARE * videos.total(), 0
     for number, (_, frames) in enumerate(videos.most_common(), start=1):
         held += frames
@@ -117,6 +140,6 @@ def rests_on(videos: Counter[Any]) -> int:
 
 
 def many(count: int, what: str) -> str:
-    """``1 file``, ``2 files``."""
+    """Return a count with its noun in singular or plural: ``1 file``, ``2 files``."""
     plural = f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{count:,} {what if count == 1 else plural}"

@@ -1,11 +1,14 @@
-"""Faults of a data set that a figure measured on it would not show.
+"""Audit a data set for faults that a figure measured on it does not show.
 
-A check has a level. ``misleading``: evaluation on this split would say something else than what the model does on
-patients it has not seen, and no interval tells. ``doubtful``: a figure rests on too little, or a leak cannot be ruled
-out. ``note``: worth knowing. ``LEVELS`` says which check has which; the verdict is the gravest that found something.
+Every check has a level (``LEVELS``), and the verdict is the gravest level with a finding:
 
-The split that is looked at is the one that is evaluated (``val`` where there is one), against all others; where a data
-set has splits and no ``val``, as the official ones of Kvasir-Capsule, each against the others.
+- ``misleading``: figures of this split do not describe the model on patients that it has not seen, and no confidence
+  interval shows that.
+- ``doubtful``: a figure rests on too few videos, or a leak cannot be ruled out.
+- ``note``: worth knowing.
+
+The audit checks the evaluated split against all others. That is ``val`` where the data set has it. A data set with
+splits but without ``val``, such as Kvasir-Capsule with its official ones, has each split checked against the others.
 """
 
 from __future__ import annotations
@@ -17,22 +20,30 @@ from typing import Any
 from capsule_edge.runtime.errors import UsageError
 
 from ..datasets import DEFAULT_SPLIT, Listing
-from .checks import LEVEL_ORDER, LEVELS, Checks, Finding, rests_on
+from .checks import LEVEL_ORDER, LEVELS, AuditFinding, Checks, rests_on
 from .images import check_images
 from .near_duplicates import fingerprint
 from .tables import check_classes, check_labels, check_videos
 
-__all__ = ["LEVELS", "Finding", "audit"]
+__all__ = ["LEVELS", "AuditFinding", "audit"]
 
 
 def audit(
     listing: Listing, *, split: str | None = None, advance: Callable[[int], None] | None = None
 ) -> dict[str, Any]:
-    """Audit a data set; the document has ``data``, ``verdict``, ``evaluated``, ``findings``, ``classes``, ``images``.
+    """Audit a data set.
 
-    ``split`` None is as above. Where none of the pictures is there, the tables alone are audited and the
-    ``images`` are None. ``advance`` is called with the number of files read. Raises ``UsageError`` for a split
-    that is not there.
+    Args:
+        listing: The rows of the data set.
+        split: The evaluated split; None chooses it as described above.
+        advance: Called with the number of files that were read since the last call.
+
+    Returns:
+        A JSON-ready document with ``data``, ``verdict``, ``evaluated``, ``findings``, ``classes`` and ``images``. If
+        no picture exists, only the tables are audited and ``images`` is None.
+
+    Raises:
+        UsageError: The data set has no such split.
     """
     evaluated = _evaluated(listing, split)
     files = list(dict.fromkeys(sample.file for sample in listing.samples))
@@ -76,7 +87,7 @@ def _evaluated(listing: Listing, split: str | None) -> tuple[str, ...]:
 
 
 def _class_table(listing: Listing) -> dict[str, dict[str, Any]]:
-    """Frames and videos of each class, in all and by split."""
+    """Count frames and videos of each class, in total and by split."""
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for label in sorted({sample.label for sample in listing.samples}):
         mine = [sample for sample in listing.samples if sample.label == label]

@@ -1,4 +1,4 @@
-"""What the pictures of a data set give away: files that cannot be read, and copies."""
+"""Check the pictures of a data set: find unreadable files and copies."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from .near_duplicates import Fingerprints, exact_groups, near_pairs
 __all__ = ["check_images"]
 
 MAX_UNREADABLE = 0.01
-"""Share of the evaluated frames, or of those of one class, that may be unreadable."""
+"""Largest share of the evaluated frames, or of the frames of one class, that may be unreadable."""
 
 _SHOWN = 200
 
 
 def check_images(checks: Checks, prints: Fingerprints, absent: Sequence[Path]) -> dict[str, Any]:
-    """What the pictures show; the ``images`` of the document."""
-    lost = {**dict.fromkeys(absent, "not there"), **dict(prints.unreadable)}
-    _check_lost(checks, lost)
+    """Run the checks that need pictures and return the ``images`` part of the audit.
+
+    Args:
+        checks: Takes the findings.
+        prints: The fingerprints of the readable files.
+        absent: Files that do not exist.
+    """
+    unreadable = {**dict.fromkeys(absent, "not there"), **dict(prints.unreadable)}
+    _check_unreadable(checks, unreadable)
     blank = [checks.name(prints.files[i]) for i in range(len(prints.files)) if prints.blank[i]]
     checks.add("blank", None, blank, f"{many(len(blank), 'picture')} of one colour, not compared")
     groups = exact_groups(prints)
@@ -50,21 +56,22 @@ def check_images(checks: Checks, prints: Fingerprints, absent: Sequence[Path]) -
     }
 
 
-def _check_lost(checks: Checks, lost: Mapping[Path, str]) -> None:
+def _check_unreadable(checks: Checks, reasons: Mapping[Path, str]) -> None:
+    """Report files that cannot be read, with the reason for each."""
     for split in checks.scopes:
         seen = {sample.file: sample.label for sample in checks.seen(split)}
-        gone = [file for file in seen if file in lost]
+        gone = [file for file in seen if file in reasons]
         whole, part = Counter(seen.values()), Counter(seen[file] for file in gone)
         worst = max((part[label] / whole[label] for label in part), default=0.0)
         much = max(worst, len(gone) / max(1, len(seen))) > MAX_UNREADABLE
         checks.add(
-            "unreadable", split, [f"{checks.name(file)}: {lost[file]}" for file in gone],
+            "unreadable", split, [f"{checks.name(file)}: {reasons[file]}" for file in gone],
             f"{many(len(gone), 'file')} of {split or 'the data set'} cannot be read, up to {worst:.1%} of a class",
             level="misleading" if much else "note",
         )  # fmt: skip
     if checks.evaluated:
-        others = [f for f in lost if not any(s.split in checks.evaluated for s in checks.of_file[f])]
-        lines = [f"{checks.name(file)}: {lost[file]}" for file in others]
+        others = [f for f in reasons if not any(s.split in checks.evaluated for s in checks.of_file[f])]
+        lines = [f"{checks.name(file)}: {reasons[file]}" for file in others]
         what = f"{many(len(others), 'file')} outside the evaluated split cannot be read"
         checks.add("unreadable", None, lines, what, level="note")
 
@@ -72,7 +79,10 @@ def _check_lost(checks: Checks, lost: Mapping[Path, str]) -> None:
 def _check_across(
     checks: Checks, prints: Fingerprints, pairs: Sequence[tuple[int, ...]]
 ) -> list[dict[str, Any]]:
-    """Copies on both sides of a split, in two videos or under two labels: each with the checks that it fails."""
+    """Report copies on both sides of a split, in two videos or under two labels.
+
+    ``pairs`` are (index, index, distance in bits). Return one entry for each such pair, with the checks that it fails.
+    """
     failed: dict[str, list[str]] = {
         "copies_across_splits": [],
         "copies_across_videos": [],
@@ -87,7 +97,7 @@ def _check_across(
         wrong = {
             "copies_across_splits": inside and any(x != y and x and y for x, y in splits),
             "copies_across_videos": None not in videos[0] | videos[1] and videos[0].isdisjoint(videos[1]),
-            # Neighbours in a video may differ in label, as a lesion comes into view; the same picture may not.
+            # Similar frames of a video may differ in label, as a lesion comes into view. Equal pictures may not.
             "conflicting_copies": distance == 0
             and inside
             and {s.label for s in one} != {s.label for s in two},

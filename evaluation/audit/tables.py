@@ -1,4 +1,4 @@
-"""What the tables of a data set give away without a look at its pictures."""
+"""Check the tables of a data set, without its pictures: labels, videos and classes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from pathlib import Path
 from ..datasets import Sample, conflicting
 from .checks import VIDEO_SHARE, Checks, many, rests_on
 
-__all__ = ["check_classes", "check_labels", "check_videos", "shared_videos"]
+__all__ = ["check_classes", "check_labels", "check_videos", "differ_by_one_edit", "shared_videos"]
 
 FEW_VIDEOS = 2
+"""A class that rests on this many videos or fewer is doubtful."""
 
 
 def check_labels(checks: Checks) -> None:
-    """One file under two labels, in the evaluated splits and in all the data; names that look like others."""
-    grave: set[Path] = set()
+    """Check for files under two labels, label names with a typing error, and empty class folders."""
+    conflicts: set[Path] = set()
     for split in checks.scopes:
         files = conflicting(checks.seen(split))
-        grave |= files
+        conflicts |= files
         where = f"{split} lists" if split else "the data set lists"
         checks.add(
             "conflicting_labels", split, _with_labels(checks, files, split),
             f"{where} {many(len(files), 'file')} under two labels",
         )  # fmt: skip
     everywhere = conflicting(checks.listing.samples)
-    if everywhere > grave:
+    if everywhere > conflicts:
         checks.add(
             "conflicting_labels", None, _with_labels(checks, everywhere, None),
             f"{many(len(everywhere), 'file')} of all the data are under two labels", level="note",
@@ -35,7 +36,7 @@ def check_labels(checks: Checks) -> None:
     alike = [
         f"{rare} ({counts[rare]}) and {common} ({counts[common]})"
         for rare in counts for common in counts
-        if counts[rare] < counts[common] and _one_edit(rare, common)
+        if counts[rare] < counts[common] and differ_by_one_edit(rare, common)
     ]  # fmt: skip
     checks.add("similar_names", None, alike, "labels that may be one, spelled in two ways")
     empty = [checks.name(folder) for folder in checks.listing.empty_classes]
@@ -43,6 +44,7 @@ def check_labels(checks: Checks) -> None:
 
 
 def _with_labels(checks: Checks, files: Collection[Path], split: str | None) -> list[str]:
+    """Return one line for each file with the labels that the split gives it."""
     return [
         f"{checks.name(file)}: "
         + ", ".join(sorted({s.label for s in checks.of_file[file] if split is None or s.split == split}))
@@ -51,13 +53,13 @@ def _with_labels(checks: Checks, files: Collection[Path], split: str | None) -> 
 
 
 def check_videos(checks: Checks) -> None:
-    """The same video on both sides, and frames that say of no video."""
-    told: set[str] = set()
+    """Check for videos in two splits, and for frames that name no video."""
+    reported: set[str] = set()
     for split in checks.evaluated:
         shared = shared_videos(checks.listing.samples, split)
-        if not shared.keys() - told:
+        if not shared.keys() - reported:
             continue
-        told |= shared.keys()
+        reported |= shared.keys()
         lines = [
             f"{video}: " + ", ".join(f"{count[side]} in {side}" for side in sorted(count))
             for video, count in sorted(shared.items())
@@ -77,7 +79,7 @@ def check_videos(checks: Checks) -> None:
 
 
 def shared_videos(samples: Sequence[Sample], split: str) -> dict[str, Counter[str]]:
-    """The videos of ``split`` that are in another split too, and how many frames of each are where."""
+    """Return the videos of ``split`` that are in another split too, with the number of frames in each split."""
     sides: dict[str, Counter[str]] = defaultdict(Counter)
     for sample in samples:
         if sample.video_id and sample.split:
@@ -86,60 +88,75 @@ def shared_videos(samples: Sequence[Sample], split: str) -> dict[str, Counter[st
 
 
 def check_classes(checks: Checks) -> None:
-    """What each evaluated class rests on, and which classes a split lacks."""
-    labels = {sample.label for sample in checks.listing.samples}
+    """Check how many videos each evaluated class rests on, and which classes a split lacks."""
     for split in checks.scopes:
-        seen = checks.seen(split)
-        there = {sample.label for sample in seen}
-        named = {sample.video_id for sample in seen}
-        if len(there) < 2 or (len(named) == 1 and None not in named):
-            what = f"{many(len(there), 'class')} of {many(len(named), 'video')}"
-            checks.add("too_narrow", split, [], f"{split or 'the data set'} has {what} alone", 1)
-        weak = []
-        for label in sorted(there):
-            videos = Counter(s.video_id for s in seen if s.label == label)
-            few = rests_on(videos)
-            if None not in videos and few <= FEW_VIDEOS:
-                frames = sum(videos.values())
-                weak.append(f"{label}: {few} of {many(len(videos), 'video')}, {many(frames, 'frame')}")
-        checks.add(
-            "few_videos", split, weak,
-            f"{many(len(weak), 'class')} of {split or 'the data set'} with {100 * VIDEO_SHARE:.0f} % of the frames in "
-            "one or two videos",
-        )  # fmt: skip
+        _check_width(checks, split)
+        _check_few_videos(checks, split)
         if split is not None:
-            absent = sorted(labels - there)
-            checks.add(
-                "absent_classes", split, absent, f"{many(len(absent), 'class')} without a frame in {split}"
-            )
-            others = {s.label for s in checks.listing.samples if s.split and s.split != split}
-            unseen = sorted(there - others) if others else []
-            checks.add(
-                "unseen_classes", split, unseen, f"{many(len(unseen), 'class')} of {split} in no other split"
-            )
+            _check_missing_classes(checks, split)
     if checks.evaluated:
         left = Counter(sample.label for sample in checks.listing.samples if sample.split is None)
         lines = [f"{label}: {count}" for label, count in left.most_common()]
-        checks.add(
-            "no_split",
-            None,
-            lines,
-            f"{many(left.total(), 'frame')} of {many(len(left), 'class')} in no split",
-        )
+        what = f"{many(left.total(), 'frame')} of {many(len(left), 'class')} in no split"
+        checks.add("no_split", None, lines, what)
+    _check_sources(checks)
+
+
+def _check_width(checks: Checks, split: str | None) -> None:
+    """Report a split with a single class or a single video."""
+    seen = checks.seen(split)
+    classes, videos = {sample.label for sample in seen}, {sample.video_id for sample in seen}
+    if len(classes) < 2 or (len(videos) == 1 and None not in videos):
+        what = f"{many(len(classes), 'class')} of {many(len(videos), 'video')}"
+        checks.add("too_narrow", split, [], f"{split or 'the data set'} has {what} alone", 1)
+
+
+def _check_few_videos(checks: Checks, split: str | None) -> None:
+    """Report classes with nearly all their frames in ``FEW_VIDEOS`` videos or fewer."""
+    weak = []
+    seen = checks.seen(split)
+    for label in sorted({sample.label for sample in seen}):
+        videos = Counter(s.video_id for s in seen if s.label == label)
+        few = rests_on(videos)
+        if None not in videos and few <= FEW_VIDEOS:
+            frames = sum(videos.values())
+            weak.append(f"{label}: {few} of {many(len(videos), 'video')}, {many(frames, 'frame')}")
+    checks.add(
+        "few_videos", split, weak,
+        f"{many(len(weak), 'class')} of {split or 'the data set'} with {100 * VIDEO_SHARE:.0f} % of the frames in "
+        "one or two videos",
+    )  # fmt: skip
+
+
+def _check_missing_classes(checks: Checks, split: str) -> None:
+    """Report classes that ``split`` lacks, and classes that only ``split`` has."""
+    samples = checks.listing.samples
+    there = {sample.label for sample in checks.seen(split)}
+    absent = sorted({sample.label for sample in samples} - there)
+    checks.add("absent_classes", split, absent, f"{many(len(absent), 'class')} without a frame in {split}")
+    others = {s.label for s in samples if s.split and s.split != split}
+    unseen = sorted(there - others) if others else []
+    checks.add("unseen_classes", split, unseen, f"{many(len(unseen), 'class')} of {split} in no other split")
+
+
+def _check_sources(checks: Checks) -> None:
+    """Report sources with one or two classes: a model can then know the class by the camera."""
     sources: dict[str, set[str]] = defaultdict(set)
     for sample in checks.listing.samples:
         if sample.source:
             sources[sample.source].add(sample.label)
+    labels = {sample.label for sample in checks.listing.samples}
     if len(sources) > 1:
         narrow = [
             f"{source}: {', '.join(sorted(found))}"
             for source, found in sorted(sources.items()) if len(found) <= 2 < len(labels)
         ]  # fmt: skip
-        checks.add("one_source", None, narrow, "sources of one or two classes: the camera tells the class")
+        what = "sources of one or two classes: a model can tell these classes by the camera"
+        checks.add("one_source", None, narrow, what)
 
 
-def _one_edit(a: str, b: str) -> bool:
-    """One letter more, less, another or swapped with its neighbour."""
+def differ_by_one_edit(a: str, b: str) -> bool:
+    """Return whether two names differ by one letter added, dropped, replaced or swapped with its neighbour."""
     if abs(len(a) - len(b)) > 1 or min(len(a), len(b)) < 4:
         return False
     start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,6 +1,7 @@
-"""What a model file is worth frame by frame: predictions, metrics, confidence intervals, reports, model cards.
+"""Evaluate models on single frames: predictions, metrics, confidence intervals, reports, model cards.
 
-In: model files and a ``Dataset``. Out: figures with intervals over videos. Must not know: TensorFlow, recordings.
+In: model files and a ``Dataset``. Out: figures with intervals over videos.
+Must not know: TensorFlow, recordings.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from capsule_edge.runtime.lazy import lazy_names
 if TYPE_CHECKING:
     from .bootstrap import (
         LEVEL,
+        Resamples,
         interval,
         mean_defined,
         rates,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        bootstrap="LEVEL interval mean_defined rates resample_videos resampled_figures why_no_intervals",
+        bootstrap="LEVEL Resamples interval mean_defined rates resample_videos resampled_figures why_no_intervals",
         calibration="ece fit_temperature operating_points",
         classification_report="SIGN write_report",
         metrics="defined evaluate one_vs_rest_auc",
@@ -46,6 +48,7 @@ __all__ = [
     "LEVEL",
     "SIGN",
     "Predictions",
+    "Resamples",
     "Score",
     "check_labels",
     "defined",

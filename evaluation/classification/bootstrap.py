@@ -1,8 +1,10 @@
-"""Intervals by resampling whole videos (the cluster bootstrap; Field and Welsh, JRSS B 2007).
+"""Compute confidence intervals by resampling whole videos (cluster bootstrap; Field and Welsh, JRSS B 2007).
 
-Frames of one video are not independent, so a bootstrap over frames gives intervals that are far too narrow.
-A resample is a vector of how often each video was drawn; everything that follows from a confusion matrix is
-then one product with the per-video matrices, and the AUC is computed with frame weights.
+Frames of one video are not independent, so a bootstrap over frames gives intervals that are far too narrow. A resample
+is a vector that says how often each video was drawn. Figures of a confusion matrix then follow from one product with
+the matrices of the videos, and areas under curves are computed with frame weights.
+
+R is the number of resamples, N of frames, V of videos and L of labels.
 """
 
 from __future__ import annotations
@@ -35,14 +37,20 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 LEVEL = 0.95
+"""The level of all confidence intervals."""
 
-# Rows of (resamples, frames) weights handled at once: bounds memory at some 8 MB for 10,000 frames.
+# Resamples handled at once. The (resamples, frames) weights then take 8 MB for 10,000 frames.
 _CHUNK = 100
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """``video`` is each frame's video, intp (N,) in 0..V-1; ``counts`` how often each is drawn, (R, V)."""
+    """Resamples of videos.
+
+    Attributes:
+        video: intp (N,) in 0..V-1, the video of each frame.
+        counts: float (R, V), how often each video is drawn in each resample.
+    """
 
     video: Indices
     counts: Array
@@ -51,9 +59,16 @@ class Resamples:
 def resample_videos(
     video_ids: Sequence[str | None], *, resamples: int = 1000, seed: int = 0
 ) -> Resamples | None:
-    """Draw ``resamples`` times as many videos as there are, with replacement.
+    """Draw videos with replacement, as many as there are, once for each resample.
 
-    None where a frame names no video, all are of one, or none is to be drawn: there is no interval then.
+    Args:
+        video_ids: The video of each frame, None where it is unknown.
+        resamples: The number of resamples.
+        seed: The seed of the drawing.
+
+    Returns:
+        The resamples; None if a frame names no video, all frames are of one video, or ``resamples`` is 0. There are no
+        intervals then (``why_no_intervals``).
     """
     known = [video for video in video_ids if video is not None]
     names, video = np.unique(np.array(known, dtype=str), return_inverse=True)
@@ -65,7 +80,8 @@ def resample_videos(
 
 
 def why_no_intervals(video_ids: Sequence[str | None], resamples: int) -> str:
-    """Why ``resample_videos`` answered None."""
+    """Return the reason for which ``resample_videos`` returned None."""
+    # This text is part of reports and certificates.
     if resamples < 1:
         return "no resamples were asked for"
     if None in video_ids:
@@ -74,17 +90,30 @@ def why_no_intervals(video_ids: Sequence[str | None], resamples: int) -> str:
 
 
 def confusion_by_video(labels: Indices, predicted: Indices, video: Indices, size: int) -> Array:
-    """Confusion matrices (V, L, L) of each video, rows true, columns predicted."""
+    """Return the confusion matrix of each video, float (V, L, L); rows are true, columns predicted labels.
+
+    Args:
+        labels: intp (N,) in 0..L-1, the true labels.
+        predicted: intp (N,) in 0..L-1, the predicted labels.
+        video: intp (N,) in 0..V-1, the video of each frame.
+        size: L, the number of labels.
+    """
     matrices = np.zeros((int(video.max()) + 1, size, size))
     np.add.at(matrices, (video, labels, predicted), 1)
     return matrices
 
 
 def rates(confusion: Array) -> Mapping[str, Array]:
-    """Figures of confusion matrices (..., L, L): per class (..., L) and overall (...); NaN where undefined.
+    """Compute the figures of confusion matrices.
 
-    Macro averages are over the classes that are present (have a true frame) and for which the figure is
-    defined. The Matthews correlation is Gorodkin's for several classes (Comput. Biol. Chem. 2004).
+    Macro averages are over the classes that have a true frame and for which the figure is defined. The Matthews
+    correlation is Gorodkin's for several classes (Comput. Biol. Chem. 2004).
+
+    Args:
+        confusion: float (..., L, L); rows are true, columns predicted labels.
+
+    Returns:
+        Figures by name, of each class (..., L) and overall (...); NaN where undefined.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     support, answered = confusion.sum(axis=-1), confusion.sum(axis=-2)
@@ -112,9 +141,17 @@ def rates(confusion: Array) -> Mapping[str, Array]:
 def resampled_figures(
     labels: Indices, probabilities: npt.NDArray[np.floating[Any]], drawn: Resamples, *, pr_auc: bool = False
 ) -> Mapping[str, Array]:
-    """``rates`` of each resample, ``auc`` (R, L) of each label against the rest and ``mean_auc`` (R,).
+    """Compute the figures of each resample.
 
-    With ``pr_auc`` also that (R, L) and ``mean_pr_auc`` (R,): half the work again.
+    Args:
+        labels: intp (N,) in 0..L-1, the true labels.
+        probabilities: float (N, L) in 0..1.
+        drawn: The resamples.
+        pr_auc: Compute the area under the precision-recall curve too, which takes half as much time again.
+
+    Returns:
+        The figures of ``rates``; ``auc`` (R, L) of each label against the rest and ``mean_auc`` (R,); with ``pr_auc``
+        also ``pr_auc`` (R, L) and ``mean_pr_auc`` (R,).
     """
     size = probabilities.shape[1]
     matrices = confusion_by_video(labels, most_probable(probabilities), drawn.video, size)
@@ -131,13 +168,19 @@ def resampled_figures(
 def weighted_auc(
     scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], drawn: Resamples
 ) -> Array:
-    """ROC-AUC (R,) of each resample for ``scores`` (N,): the Mann-Whitney statistic, a tie counts one half.
+    """Compute the area under the ROC curve of each resample: the Mann-Whitney statistic, ties count one half.
 
-    NaN for a resample without a positive or without a negative.
+    Args:
+        scores: float (N,).
+        positive: bool (N,).
+        drawn: The resamples.
+
+    Returns:
+        float (R,) in 0..1; NaN for a resample without a positive or without a negative frame.
     """
     found = []
     for up, down in _weights_by_score(scores, positive, drawn):
-        # From the highest score down, so what lies below a tie is what has not come yet.
+        # Scores fall along the axis: the negatives below a score are all minus those up to it, ties count half.
         below = down.sum(axis=1, keepdims=True) - np.cumsum(down, axis=1) + down / 2
         found.append(_ratio((up * below).sum(axis=1), up.sum(axis=1) * down.sum(axis=1)))
     return np.concatenate(found)
@@ -146,9 +189,15 @@ def weighted_auc(
 def weighted_average_precision(
     scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], drawn: Resamples
 ) -> Array:
-    """Area under the precision-recall curve (R,) of each resample, by steps as scikit-learn's average precision.
+    """Compute the area under the precision-recall curve of each resample, as scikit-learn's average precision.
 
-    NaN for a resample without a positive or without a negative.
+    Args:
+        scores: float (N,).
+        positive: bool (N,).
+        drawn: The resamples.
+
+    Returns:
+        float (R,) in 0..1; NaN for a resample without a positive or without a negative frame.
     """
     found = []
     for up, down in _weights_by_score(scores, positive, drawn):
@@ -165,15 +214,22 @@ def weighted_sensitivity(
     drawn: Resamples,
     specificity: float,
 ) -> Array:
-    """The best sensitivity (R,) of each resample among thresholds of at least ``specificity``.
+    """Compute the best sensitivity of each resample among the thresholds with at least this specificity.
 
-    NaN for a resample without a positive or without a negative.
+    Args:
+        scores: float (N,).
+        positive: bool (N,).
+        drawn: The resamples.
+        specificity: The least specificity, 0..1.
+
+    Returns:
+        float (R,) in 0..1; NaN for a resample without a positive or without a negative frame.
     """
     found = []
     for up, down in _weights_by_score(scores, positive, drawn):
         false = _ratio(np.cumsum(down, axis=1), down.sum(axis=1, keepdims=True))
         hit = _ratio(np.cumsum(up, axis=1), up.sum(axis=1, keepdims=True))
-        # 1 - .9 is .09999999999999998: without the slack a rate of exactly one tenth would be refused.
+        # 1 - .9 is .09999999999999998. The tolerance allows a rate of exactly one tenth.
         best = np.where(false <= 1 - specificity + 1e-9, hit, 0.0).max(axis=1)
         undefined = np.isnan(false[:, -1]) | np.isnan(hit[:, -1])
         found.append(np.where(undefined, np.nan, best))
@@ -183,7 +239,10 @@ def weighted_sensitivity(
 def _weights_by_score(
     scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_], drawn: Resamples
 ) -> Iterator[tuple[Array, Array]]:
-    """Drawn weight of the positive and of the negative frames of each distinct score, highest first, (R, scores)."""
+    """Yield, for chunks of resamples, the weights of positive and negative frames at each distinct score.
+
+    Both are (resamples of the chunk, distinct scores), the highest score first.
+    """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
@@ -195,10 +254,16 @@ def _weights_by_score(
 
 
 def interval(values: Array) -> list[float] | None:
-    """The percentile interval of resampled ``values`` (R,); None when over a tenth of them are undefined.
+    """Return the percentile interval [low, high] of resampled values.
 
-    A figure that exists only where one video happens to be drawn has no interval worth the name. With V
-    videos a class that lies in two of them is absent from some 14 % of the resamples, in three from 5 %.
+    A figure that is defined only when one certain video is drawn has no meaningful interval. A class that lies in two
+    of many videos is absent from some 14 % of the resamples, a class in three from 5 %.
+
+    Args:
+        values: float (R,), NaN where undefined.
+
+    Returns:
+        The ends of the interval; None if more than a tenth of the values are undefined.
     """
     defined = values[np.isfinite(values)]
     if len(defined) < 0.9 * len(values) or not len(defined):
@@ -208,12 +273,13 @@ def interval(values: Array) -> list[float] | None:
 
 
 def mean_defined(values: Array) -> Array:
-    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    """Return the mean over the last axis without NaN values; NaN where all are NaN."""
     defined = np.isfinite(values)
     return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
 
 
 def _ratio(part: Array, whole: Array) -> Array:
+    """Return ``part / whole``, NaN where ``whole`` is 0."""
     result: Array = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
     np.divide(part, whole, out=result, where=whole > 0)
     return result

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: temperature, calibration error, thresholds."""
+"""Calibrate probabilities: fit the temperature, measure the calibration error, choose thresholds."""
 
 from __future__ import annotations
 
@@ -23,12 +23,21 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def fit_temperature(logits: Floats, labels: Indices) -> float:
-    """The temperature in 0.05..20 that minimises the negative log-likelihood of ``softmax(logits / T)``.
+    """Find the temperature T that minimises the negative log-likelihood of ``softmax(logits / T)``.
 
-    ``logits`` are (N, L), uncalibrated; ``labels`` intp (N,). The likelihood is convex in 1/T, so a
-    golden-section search over log T finds its one minimum. Logits that separate every frame, or none, end
-    at a bound. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. Raises ``InputError`` for
-    no frames, shapes that do not fit or logits that are not finite.
+    The likelihood is convex in 1/T, so a golden-section search over log T finds its only minimum. If the logits
+    separate every frame, or none, the search ends at a bound. Source: Guo et al., "On Calibration of Modern Neural
+    Networks", ICML 2017.
+
+    Args:
+        logits: float (N, L), uncalibrated.
+        labels: intp (N,) in 0..L-1, the true labels.
+
+    Returns:
+        The temperature, 0.05..20.
+
+    Raises:
+        InputError: There are no frames, the shapes do not fit, or a logit is not finite.
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels, np.intp)
     _check(logits, labels)
@@ -51,15 +60,24 @@ def fit_temperature(logits: Floats, labels: Indices) -> float:
 
 
 def reliability(probabilities: Floats, labels: Indices, *, bins: int = BINS) -> list[dict[str, float | int]]:
-    """Top-label confidence against accuracy in equal-width bins: ``low, high, frames, confidence, accuracy``.
+    """Compare the confidence in the top label with its accuracy, in bins of equal width.
 
-    Empty bins are left out. ``probabilities`` are (N, L) in 0..1.
+    Args:
+        probabilities: float (N, L) in 0..1.
+        labels: intp (N,) in 0..L-1, the true labels.
+        bins: The number of bins.
+
+    Returns:
+        ``low``, ``high``, ``frames``, ``confidence`` and ``accuracy`` of each bin that is not empty.
+
+    Raises:
+        InputError: There are no frames, the shapes do not fit, or a probability is not finite.
     """
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels, np.intp)
     _check(probabilities, labels)
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
-    # Bins are half-open on the left, as in the paper: (m-1)/M < confidence <= m/M.
+    # Bins are open on the left, as in the paper: (m-1)/M < confidence <= m/M.
     at = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     return [
         {
@@ -74,9 +92,11 @@ def reliability(probabilities: Floats, labels: Indices, *, bins: int = BINS) -> 
 
 
 def ece(probabilities: Floats, labels: Indices, *, bins: int = BINS) -> float:
-    """Expected calibration error, 0..1: |accuracy - confidence| of the top label over 15 equal-width bins.
+    """Return the expected calibration error, 0..1.
 
-    Guo et al., ICML 2017, after Naeini et al., AAAI 2015.
+    It is the mean of |accuracy - confidence| over the bins of ``reliability``, weighted by their frames.
+
+    Source: Guo et al., ICML 2017, after Naeini et al., AAAI 2015.
     """
     rows = reliability(probabilities, labels, bins=bins)
     return sum(row["frames"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / len(labels)
@@ -93,17 +113,29 @@ def operating_points(
     measured_on: str | None = None,
     provisional: bool = True,
 ) -> dict[str, OperatingPoint]:
-    """For each label the threshold of the best F1 among those with a specificity of at least
-    ``min_specificity``.
+    """Choose for each label the threshold with the best F1 among those with enough specificity.
 
-    F1 and not Youden's index: a recording holds tens of thousands of frames, most of them normal, and
-    Youden's index weighs a percent of specificity (hundreds of false frames) like a percent of sensitivity
-    (often none). A threshold lies midway between two answers, so that the rounding of another precision
-    moves no frame across it. Where no threshold is that specific the most specific one is taken.
+    F1 is used and not Youden's index. A recording holds tens of thousands of frames, most of them normal. Youden's
+    index gives a percent of specificity (hundreds of false frames) the weight of a percent of sensitivity (often no
+    frame). A threshold lies midway between two answers, so that the rounding of another precision moves no frame
+    across it.
 
-    ``min_threshold`` is the least probability that counts: .5 is what the model holds more likely than all else
-    together. ``only`` restricts the labels (the findings, say). A label without a frame, or without a frame of
-    another label, gets 0.5 and None for what was measured.
+    Args:
+        probabilities: float (N, L) in 0..1.
+        labels: intp (N,) in 0..L-1, the true labels.
+        keys: The label keys.
+        only: Choose thresholds for these labels alone, such as the findings; None: for all.
+        min_specificity: The least specificity. If no threshold reaches it, the most specific one is chosen.
+        min_threshold: The least threshold. With .5 the model must hold the label more likely than all others together.
+        measured_on: What the frames are, for the operating point.
+        provisional: Mark the operating points as provisional.
+
+    Returns:
+        The operating points by label key. A label without a frame, or without a frame of another label, gets the
+        threshold 0.5 and no measured sensitivity or specificity.
+
+    Raises:
+        InputError: There are no frames, the shapes do not fit, or a probability is not finite.
     """
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels, np.intp)
     _check(probabilities, labels)
@@ -125,9 +157,10 @@ def operating_points(
 def _best(
     scores: Floats, positive: npt.NDArray[np.bool_], min_specificity: float, min_threshold: float
 ) -> tuple[float, float, float]:
+    """Return threshold, sensitivity and specificity of one label."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    # Seen is p >= threshold: a cut may only lie after the last of equal scores.
+    # A frame counts if p >= threshold, so a threshold may only lie below the last of equal scores.
     last = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
     hits = np.cumsum(positive[order])[last].astype(np.float64)
     false = (last + 1) - hits
@@ -149,9 +182,11 @@ def _best(
 def _check(values: Floats, labels: Indices) -> None:
     if values.ndim != 2 or not len(values) or labels.shape != (len(values),):
         raise InputError(
-            f"values are {values.shape} and labels {labels.shape}, needed are (N, L) and (N,), N > 0"
+            f"values have the shape {values.shape} and labels {labels.shape}, needed are (N, L) and (N,) with N > 0"
         )
     if not np.isfinite(values).all():
-        raise InputError("values hold numbers that are not finite")
+        raise InputError("some values are not finite")
     if labels.min() < 0 or labels.max() >= values.shape[1]:
-        raise InputError(f"labels lie in {labels.min()}..{labels.max()}, allowed is 0..{values.shape[1] - 1}")
+        raise InputError(
+            f"labels range from {labels.min()} to {labels.max()}, allowed is 0 to {values.shape[1] - 1}"
+        )

@@ -1,4 +1,4 @@
-"""An evaluation as one self-contained HTML page and PNG plots; its figures are those of ``metrics``."""
+"""Render an evaluation (``metrics``) as one self-contained HTML page and PNG plots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from capsule_edge.runtime.inference import INTENDED_USE
 
 from .._extras import require
-from .._files import write_together
+from .._files import check_free, write_together
 from .._pages import inline_svg, page, png, table
 from ..datasets import describe_overlap
 from .curves import ABNORMAL
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGN", "plots", "to_html", "write_report"]
 
-SIGN = "evaluation.json"  # where it lies, the others are whole
+SIGN = "evaluation.json"
+"""The main file of a report, written last: a folder that holds it holds a complete report."""
 
 Document = Mapping[str, Any]
 _HEADINGS = {
@@ -37,13 +38,22 @@ _BLUE, _GREY = "#335c9e", "#9a9aa0"
 
 
 def write_report(document: Document, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
-    """Write ``evaluation.json``, ``evaluation.html`` and one PNG a plot into ``folder``, all or none.
+    """Write ``evaluation.json``, ``evaluation.html`` and a PNG for each plot into a folder, all or none.
 
-    ``document`` is what ``capsule-edge evaluate --json`` prints: ``metrics.evaluate`` with ``model`` and
-    ``data``. Returns the paths. Raises ``OutputError`` where the folder cannot be written, or holds such a report and
-    may not be overwritten.
+    Args:
+        document: What ``evaluate`` returns, with ``model`` and ``data``, as ``capsule-edge evaluate --json`` prints it.
+        folder: The folder; it is made.
+        overwrite: Replace a report that the folder holds.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        OutputError: The folder cannot be written, or holds a report that may not be overwritten.
+        PackageError: matplotlib is not installed.
     """
     require("matplotlib")
+    check_free(folder, SIGN, overwrite=overwrite)
     figures = plots(document)
     contents: dict[str, bytes] = {
         SIGN: (json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode(),
@@ -55,7 +65,7 @@ def write_report(document: Document, folder: str | Path, *, overwrite: bool = Fa
 
 
 def plots(document: Document) -> dict[str, Figure]:
-    """The plots by name: ``confusion``, ``classes``, ``roc``, ``precision_recall``, ``reliability``."""
+    """Draw the plots ``confusion``, ``classes``, ``roc``, ``precision_recall`` and ``reliability``."""
     require("matplotlib")
     return {
         "confusion": _confusion(document),
@@ -67,7 +77,7 @@ def plots(document: Document) -> dict[str, Figure]:
 
 
 def to_html(document: Document, figures: Mapping[str, Figure] | None = None) -> str:
-    """The page, which needs nothing else: tables, and the plots as inline SVG."""
+    """Return the self-contained page: tables, and the plots as inline SVG (drawn if not given)."""
     model, data = document["model"], document["data"]
     title = f"{model['name']} {model['version']} ({model['precision']}) on {data['name']}"
     parts = [
@@ -112,9 +122,9 @@ def _tables(document: Document) -> list[tuple[str, Sequence[str], list[list[str]
             for how in ("macro", "micro", "weighted")
         ]
     overall.append(["ece", _n(document["ece"]), "-", "-"])
-    for name, told in (("auc", "AUC"), ("pr_auc", "PR-AUC")):
+    for name, title in (("auc", "AUC"), ("pr_auc", "PR-AUC")):
         span = _span(intervals.get(f"normal_vs_abnormal_{name}"))
-        overall.append([f"normal against abnormal, {told}", _n(binary[name]), span, _n(constant[name])])
+        overall.append([f"normal against abnormal, {title}", _n(binary[name]), span, _n(constant[name])])
     at_specificity = intervals.get("sensitivity_at_specificity", {})
     without = constant["sensitivity_at_specificity"]
     overall += [
@@ -140,7 +150,7 @@ def _tables(document: Document) -> list[tuple[str, Sequence[str], list[list[str]
 
 
 def _confusion(document: Document) -> Figure:
-    """Counts, coloured by the share of the true class."""
+    """Draw the confusion matrix: counts, coloured by their share of the true class."""
     from matplotlib.figure import Figure
 
     counts, keys = np.array(document["confusion"]["matrix"]), document["labels"]
@@ -159,7 +169,7 @@ def _confusion(document: Document) -> Figure:
 
 
 def _classes(document: Document) -> Figure:
-    """Sensitivity and AUC of each class with their intervals."""
+    """Draw the sensitivity and AUC of each class with their intervals."""
     from matplotlib.figure import Figure
 
     classes = list(document["per_class"].items())[::-1]
@@ -182,7 +192,7 @@ def _classes(document: Document) -> Figure:
 
 
 def _curves(document: Document, kind: str) -> Figure:
-    """One line a class, and the bold one of any finding against none; the classes as listed, most frames first."""
+    """Draw a curve for each class, most frames first, and a bold one for any finding against none."""
     from matplotlib.figure import Figure
 
     across, up = ("false_positive_rate", "sensitivity") if kind == "roc" else ("recall", "precision")
@@ -197,7 +207,7 @@ def _curves(document: Document, kind: str) -> Figure:
     for number, key in enumerate(order):
         label = f"{key} {_n(document['per_class'][key][area])}"
         points = found[key][kind]
-        # Ten colours, then the same ten dashed.
+        # Ten solid colours, then the same ten dashed.
         style = "-" if number < 10 else "--"
         axes.plot(points[across], points[up], style, color=f"C{number % 10}", linewidth=1.1, label=label)
     if ABNORMAL in found:
@@ -216,7 +226,7 @@ def _curves(document: Document, kind: str) -> Figure:
 
 
 def _reliability(document: Document) -> Figure:
-    """Accuracy against the confidence of the top label; a point's area is its share of the frames."""
+    """Draw accuracy against the confidence in the top label; a point's area is its share of the frames."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5, 4.2), layout="constrained")

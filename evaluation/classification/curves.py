@@ -1,4 +1,4 @@
-"""Receiver operating and precision-recall curves, thinned to what a plot can show."""
+"""Compute ROC and precision-recall curves, thinned to the points that a plot can show."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from .predictions import Predictions
 __all__ = ["ABNORMAL", "POINTS", "curves"]
 
 ABNORMAL = "normal_vs_abnormal"
-"""The name of the curves of any finding against none, beside those of the labels."""
+"""The name of the curves of any finding against none; the other curves have the names of their labels."""
 
 POINTS = 101
+"""The largest number of points of a curve."""
 
 
 def curves(predictions: Predictions, abnormal: npt.NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
-    """For each label against the rest, and ``ABNORMAL``: at most ``POINTS`` points of both curves.
+    """Compute both curves of each label against the rest, and of any finding against none (``ABNORMAL``).
 
-    ``roc`` has ``false_positive_rate`` and ``sensitivity``, ``precision_recall`` has ``recall`` and
-    ``precision``; every point is one of a real threshold. A label without a frame, or the only one, has none.
+    Args:
+        predictions: The answers for N frames over L labels.
+        abnormal: bool (L,), which labels are findings.
+
+    Returns:
+        By name, ``roc`` with ``false_positive_rate`` and ``sensitivity``, and ``precision_recall`` with ``recall`` and
+        ``precision``: at most ``POINTS`` values each, at thresholds that occur in the data. A label without a frame,
+        or without a frame of another label, is left out.
     """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -45,7 +52,7 @@ def curves(predictions: Predictions, abnormal: npt.NDArray[np.bool_]) -> dict[st
 def _thinned(
     across: str, x: npt.NDArray[np.float64], up: str, y: npt.NDArray[np.float64]
 ) -> dict[str, list[float]]:
-    """The first and last point and those between that are nearest to even steps along the curve."""
+    """Keep the first and the last point, and between them those nearest to even steps along the curve."""
     if len(x) > POINTS:
         way = np.r_[0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))]
         steps = np.searchsorted(way, np.linspace(0, way[-1], POINTS))

@@ -1,9 +1,8 @@
-"""What a model is worth on labelled frames; scikit-learn computes the points, a bootstrap over videos the
-intervals.
+"""Measure a model on labelled frames: scikit-learn computes the figures, a bootstrap over videos the intervals.
 
-A figure that is undefined is None: the AUC of a class without a frame, the precision of a class that was
-never answered, the Matthews correlation of a constant answer. Macro averages are over the classes that are
-present and for which the figure is defined; those present are listed in ``averaged_over``.
+An undefined figure is None: the AUC of a class without a frame, the precision of a class that was never predicted, the
+Matthews correlation of constant predictions. Macro averages are over the classes that have a frame (listed in
+``averaged_over``) and for which the figure is defined.
 """
 
 from __future__ import annotations
@@ -45,10 +44,26 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All figures as a JSON-ready document; keys as in DESIGN.md.
+    """Compute all figures of a set of predictions.
 
-    ``findings`` are the label keys that count as abnormal, by default all but ``normal``; a frame's score
-    of being abnormal is the sum of their probabilities. ``resamples`` 0 leaves the intervals out.
+    Args:
+        predictions: The answers for the labelled frames.
+        findings: The label keys that count as abnormal; None: all but ``normal``. A frame's score of being abnormal
+            is the sum of their probabilities.
+        resamples: The number of bootstrap resamples; 0 leaves the intervals out.
+        seed: The seed of the bootstrap.
+
+    Returns:
+        A JSON-ready document. Among its keys are ``accuracy``, ``precision``, ``recall`` and ``f1`` (each ``macro``,
+        ``micro`` and ``weighted``), ``macro_f1``, ``balanced_accuracy``, ``mean_auc``, ``mcc``, ``per_class``,
+        ``normal_vs_abnormal``, ``confidence_intervals`` and ``confusion``.
+
+    Raises:
+        PackageError: scikit-learn is not installed.
+
+    Example:
+        >>> document = evaluate(predict(model, load_dataset("capsule-vision")))
+        >>> document["macro_f1"], document["confidence_intervals"]["macro_f1"]
     """
     require("sklearn")
     keys = predictions.keys
@@ -77,14 +92,17 @@ def evaluate(
 
 
 def one_vs_rest_auc(predictions: Predictions) -> npt.NDArray[np.float64]:
-    """ROC-AUC (L,) of each label against the rest; NaN for a label without a frame, or the only one."""
+    """Return the ROC-AUC of each label against the rest, float (L,).
+
+    NaN for a label without a frame, or without a frame of another label.
+    """
     from sklearn.metrics import roc_auc_score
 
     return _per_label(predictions, roc_auc_score)
 
 
 def defined(value: Any) -> Any:
-    """``value`` with plain Python numbers, and None for what is not finite."""
+    """Return a JSON-ready copy of ``value``: plain Python numbers, None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {name: defined(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -106,7 +124,7 @@ def _summary(predictions: Predictions, auc: npt.NDArray[np.float64]) -> dict[str
         there = np.isfinite(values) & (support > 0)
         figures[name] = {
             "macro": float(values[there].mean()) if there.any() else None,
-            # Every frame has one label and one answer, so the three micro averages are all the accuracy.
+            # Every frame has one label and one prediction, so the micro averages all equal the accuracy.
             "micro": figures["accuracy"],
             "weighted": float(np.average(values[there], weights=support[there])) if there.any() else None,
         }
@@ -156,7 +174,10 @@ def _per_label(predictions: Predictions, score: Any) -> npt.NDArray[np.float64]:
 
 
 def _normal_vs_abnormal(predictions: Predictions, abnormal: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Any finding against none; the sensitivity is the best among thresholds of at least that specificity."""
+    """Compute the figures of any finding against none.
+
+    ``sensitivity_at_specificity`` is the best sensitivity among the thresholds with at least that specificity.
+    """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
     positive, score = abnormal[predictions.labels], predictions.probabilities[:, abnormal].sum(axis=1)
@@ -165,7 +186,7 @@ def _normal_vs_abnormal(predictions: Predictions, abnormal: npt.NDArray[np.bool_
         nothing = {f"{s:.2f}": None for s in SPECIFICITIES}
         return {**counts, "auc": None, "pr_auc": None, "sensitivity_at_specificity": nothing}
     false, hit, _ = roc_curve(positive, score, drop_intermediate=False)
-    # 1 - .9 is .09999999999999998: without the slack a rate of exactly one tenth would be refused.
+    # 1 - .9 is .09999999999999998. The tolerance allows a rate of exactly one tenth.
     at = {f"{s:.2f}": float(hit[false <= 1 - s + 1e-9].max()) for s in SPECIFICITIES}
     return {
         **counts,
@@ -176,7 +197,7 @@ def _normal_vs_abnormal(predictions: Predictions, abnormal: npt.NDArray[np.bool_
 
 
 def _majority_baseline(predictions: Predictions, abnormal: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Always the most frequent label of these very frames: what an answer without a model is worth."""
+    """Compute the figures of always predicting the most frequent label of these frames, without a model."""
     column = int(np.bincount(predictions.labels, minlength=len(predictions.keys)).argmax())
     always = np.zeros_like(predictions.probabilities)
     always[:, column] = 1
@@ -195,7 +216,7 @@ def _majority_baseline(predictions: Predictions, abnormal: npt.NDArray[np.bool_]
 def _intervals(
     predictions: Predictions, abnormal: npt.NDArray[np.bool_], resamples: int, seed: int
 ) -> dict[str, Any] | None:
-    """95 % percentile intervals; None, each for itself, where the videos are too few to say."""
+    """Compute 95 % percentile intervals; each is None where there are too few videos."""
     if not resamples:
         return None
     how = {"method": "percentile bootstrap over videos", "level": LEVEL, "resamples": resamples, "seed": seed}
@@ -235,8 +256,9 @@ def _confusion(predictions: Predictions) -> npt.NDArray[np.intp]:
 
 
 def _grouped(predictions: Predictions, groups: Sequence[str | None]) -> dict[str, Any]:
-    """Frames, support, what its most frequent label alone is right on, and the summary of each source or video;
-    frames that name none are left out.
+    """Summarise each source or video, given that of each frame. Frames with None are left out.
+
+    ``majority_accuracy`` is the accuracy of always predicting the most frequent label of the group.
     """
     found = {}
     for name in sorted({group for group in groups if group is not None}):

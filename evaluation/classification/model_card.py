@@ -1,4 +1,4 @@
-"""The model card: what a shipped pair of files is worth, on whom, and under which terms, all of it measured.
+"""Write the model card of a pair of model files: measured figures, training data, terms and limits.
 
 python -m capsule_edge.evaluation.classification.model_card FP32 INT8 --data DIR --out MODEL_CARD.md
 """
@@ -23,7 +23,7 @@ __all__ = ["render_card"]
 
 FIGURES = ("macro_f1", "balanced_accuracy", "mean_auc", "mcc", "accuracy")
 CLASS_FIGURES = ("recall", "specificity", "precision", "f1", "auc")
-# Measured once on the same split: what any fine-tuned model of this size has to beat.
+# Measured once on the same split. Any fine-tuned model of this size must exceed these figures.
 FLOORS = {
     "linear probe on the frozen ImageNet backbone": {"macro_f1": 0.36, "balanced_accuracy": 0.42, "mean_auc": 0.80},
     "five plain epochs of fine-tuning at 160 px": {
@@ -77,7 +77,18 @@ commercial use |
 
 
 def render_card(fp32: Backend, int8: Backend, dataset: Dataset) -> str:
-    """The card as Markdown: both files on one data set, beside the floors and the majority class."""
+    """Measure both files on a data set and return the card as Markdown.
+
+    The figures stand beside those of simple baselines and of the majority class.
+
+    Args:
+        fp32: The FP32 model.
+        int8: The INT8 model made from it.
+        dataset: The labelled frames.
+
+    Raises:
+        InputError: The data set has a label that the models lack, or no frame can be read.
+    """
     spec = int8.spec
     findings = [label.key for label in spec.labels if label.role == "finding"]
     answers = {"FP32": predict(fp32, dataset), "INT8": predict(int8, dataset)}
@@ -85,13 +96,13 @@ def render_card(fp32: Backend, int8: Backend, dataset: Dataset) -> str:
     training = dict(spec.provenance.get("training", {}))
     data = describe(dataset)
     first = whole["FP32"]
-    # Only the other split of the data that it was trained on is known to be of other videos.
+    # Only ``val`` of the data that the model was trained on is known to hold other videos.
     own = data["name"] == spec.provenance.get("data") and data["split"] == "val" != spec.provenance.get(
         "split"
     )
     overlap = training_overlap([fp32.spec, spec], answers["INT8"].video_ids)
     unseen = own if overlap is None else not any(overlap[k] for k in ("frames", "frames_without_video"))
-    # Points that were fitted on recordings name those; the others name what the temperature comes from too.
+    # Operating points fitted on recordings name these. The provisional ones name the frames of the temperature fit.
     points = sorted(
         (p for p in spec.operating_points.values() if p.measured_on), key=lambda p: not p.provisional
     )
@@ -207,11 +218,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("fp32", type=Path)
-    parser.add_argument("int8", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--split")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("fp32", type=Path, help="the FP32 model file")
+    parser.add_argument("int8", type=Path, help="the INT8 model file")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the labelled frames")
+    parser.add_argument("--split", help="split to measure on; default val, or every row without it")
+    parser.add_argument("--out", type=Path, required=True, help="the Markdown file to write")
     options = parser.parse_args()
     dataset = load_dataset(options.data, split=options.split)
     card = render_card(open_model(options.fp32), open_model(options.int8), dataset)

@@ -1,4 +1,4 @@
-"""A model's answers over a labelled data set, kept as one table that can be saved, read and compared."""
+"""Run a model over labelled frames, and save and load its answers as a table."""
 
 from __future__ import annotations
 
@@ -27,11 +27,17 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers for N frames over L labels.
+    """A model's answers for N labelled frames over L labels.
 
-    ``labels`` are the true columns, intp (N,) in 0..L-1; ``probabilities`` float32 (N, L) in 0..1;
-    ``logits`` float32 (N, L), None for a table that was read; ``skipped`` names the frames that could not
-    be read.
+    Attributes:
+        files: The name of each frame, relative to the data set.
+        labels: intp (N,) in 0..L-1, the true label of each frame.
+        video_ids: The video of each frame, None where it is unknown.
+        sources: The source of each frame, None where it is unknown.
+        probabilities: float32 (N, L) in 0..1.
+        keys: The L label keys.
+        logits: float32 (N, L); None for a table that was loaded.
+        skipped: The names of frames that could not be read.
     """
 
     files: tuple[str, ...]
@@ -48,11 +54,11 @@ class Predictions:
 
     @property
     def predicted(self) -> npt.NDArray[np.intp]:
-        """The column of the highest probability, intp (N,)."""
+        """The label with the highest probability, intp (N,) in 0..L-1."""
         return most_probable(self.probabilities)
 
     def take(self, indices: Iterable[int]) -> Predictions:
-        """The frames at ``indices``, in that order."""
+        """Return the answers for the frames at ``indices``, in that order."""
         at = np.fromiter(indices, np.intp)
         return replace(
             self,
@@ -68,11 +74,17 @@ class Predictions:
 def predict(
     model: Backend, dataset: Dataset, *, batch: int = 32, advance: Callable[[int], None] | None = None
 ) -> Predictions:
-    """Run ``model`` over the frames of ``dataset``, each preprocessed by the runtime's own code.
+    """Run a model over the frames of a data set, preprocessed as the runtime does.
 
-    A frame that cannot be read is left out and named in ``skipped``. ``advance`` is called with the number
-    of frames done. Raises ``InputError`` for a label that the model does not have or when no frame can be
-    read, ``ModelError`` for an answer that is not finite.
+    Args:
+        model: An open model file.
+        dataset: The labelled frames. One that cannot be read is left out and named in ``skipped``.
+        batch: Frames in one run of the model.
+        advance: Called with 1 after each frame.
+
+    Raises:
+        InputError: The data set has a label that the model lacks, or no frame can be read.
+        ModelError: The model returned a probability that is not finite.
     """
     keys = model.spec.keys
     check_labels(dataset, keys)
@@ -85,7 +97,10 @@ def predict(
         answer = model.run(np.stack([frame for _, frame in group]))
         for (sample, _), row in zip(group, answer.probabilities, strict=True):
             if not np.isfinite(row).all():
-                raise ModelError(f"{model.path} answers {row.tolist()} for {sample.file}, numbers are needed")
+                raise ModelError(
+                    f"the model {model.path} returned probabilities that are not finite for {sample.file}: "
+                    f"{row.tolist()}"
+                )
         kept += [sample for sample, _ in group]
         probabilities.append(answer.probabilities)
         logits.append(answer.logits)
@@ -104,9 +119,13 @@ def predict(
 
 
 def load_frames(dataset: Dataset, spec: InputSpec) -> tuple[Dataset, npt.NDArray[np.uint8]]:
-    """The frames that can be read, as the data set of those alone and as a model takes them, uint8 (N, s, s, 3).
+    """Read and preprocess the frames of a data set.
 
-    Raises ``InputError`` when there is none.
+    Returns:
+        The data set of the N frames that can be read, and these frames as model input, uint8 RGB (N, size, size, 3).
+
+    Raises:
+        InputError: No frame can be read.
     """
     found = list(_frames(dataset, spec, [], None))
     if not found:
@@ -117,7 +136,15 @@ def load_frames(dataset: Dataset, spec: InputSpec) -> tuple[Dataset, npt.NDArray
 
 
 def check_labels(dataset: Dataset, keys: Sequence[str]) -> None:
-    """Raise ``InputError`` that names the labels of ``dataset`` which are not among the model's ``keys``."""
+    """Check that a model has every label of a data set.
+
+    Args:
+        dataset: The labelled frames.
+        keys: The label keys of the model.
+
+    Raises:
+        InputError: The data set has a label that is not among ``keys``.
+    """
     unknown = sorted({sample.label for sample in dataset.samples} - set(keys))
     if unknown:
         count = sum(sample.label in unknown for sample in dataset.samples)
@@ -133,6 +160,7 @@ def check_labels(dataset: Dataset, keys: Sequence[str]) -> None:
 def _frames(
     dataset: Dataset, spec: InputSpec, skipped: list[str], advance: Callable[[int], None] | None
 ) -> Iterator[tuple[Sample, npt.NDArray[np.uint8]]]:
+    """Yield each readable frame, preprocessed; append the names of the others to ``skipped``."""
     for sample in dataset.samples:
         try:
             yield sample, preprocess(read_frame(sample), spec)
@@ -143,10 +171,12 @@ def _frames(
 
 
 def save_predictions(predictions: Predictions, path: str | Path) -> None:
-    """Write ``file,video_id,label,p_<key>...`` as UTF-8 CSV, whole or not at all.
+    """Write answers as a CSV file (UTF-8, columns ``file,video_id,label,p_<key>...``), completely or not at all.
 
-    Nine significant digits bring every float32 back as it was. Raises ``OutputError`` where it cannot be
-    written.
+    Probabilities have nine significant digits, from which every float32 is restored exactly.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -159,7 +189,11 @@ def save_predictions(predictions: Predictions, path: str | Path) -> None:
 
 
 def load_predictions(path: str | Path) -> Predictions:
-    """Read a table that ``save_predictions`` wrote. Raises ``InputError`` that names the first fault."""
+    """Read a table that ``save_predictions`` wrote.
+
+    Raises:
+        InputError: The file cannot be read or is not such a table; the message names the first fault.
+    """
     path = Path(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -173,17 +207,19 @@ def load_predictions(path: str | Path) -> Predictions:
     keys = tuple(name[2:] for name in header[3:])
     if header[:3] != ["file", "video_id", "label"] or not keys or any(n[:2] != "p_" for n in header[3:]):
         raise InputError(
-            f"the table {path} has columns {header}, needed are file, video_id, label, p_<key>..."
+            f"the table {path} has the columns {header}, needed are file, video_id, label, p_<key>..."
         )
     if not rows:
         raise InputError(f"the table {path} has no rows")
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header) or row[2] not in keys:
-            raise InputError(f"the table {path} line {line} is {row[:3]}, its label must be one of {keys}")
+            raise InputError(
+                f"the table {path} line {line} is {row[:3]}: it must have {len(header)} cells and a label of {keys}"
+            )
     try:
         probabilities = np.array([[float(p) for p in row[3:]] for row in rows], np.float32)
     except ValueError as error:
-        raise InputError(f"the table {path} has a probability that is no number: {error}") from None
+        raise InputError(f"the table {path} has a probability that is not a number: {error}") from None
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise InputError(f"the table {path} has a probability outside 0 to 1")
     return Predictions(

@@ -1,4 +1,4 @@
-"""Several files of one network on the same frames: what each is worth, and how often it says what the first says."""
+"""Score several model files of one network on the same frames, and compare each with the first."""
 
 from __future__ import annotations
 
@@ -23,8 +23,17 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Score:
-    """``agreement`` is the share of frames with the first file's label, ``rms_dp`` the root mean square difference of
-    probabilities to it; what is undefined is None."""
+    """The score of one model file; an undefined figure is None.
+
+    Attributes:
+        file: The name of the file.
+        backend: The engine that ran it.
+        bytes: The size of the file.
+        macro_f1: The macro-F1.
+        mean_auc: The mean ROC-AUC of each label against the rest.
+        agreement: The share of frames to which this file and the first give the same label, 0..1.
+        rms_dp: The root mean square difference of the probabilities to the first file's.
+    """
 
     file: str
     backend: str
@@ -38,10 +47,16 @@ class Score:
 def score_files(
     files: Sequence[Backend], dataset: Dataset, *, progress: Callable[[str], None] = lambda _: None
 ) -> list[Score]:
-    """A score for each of ``files`` on ``dataset``, whose frames are read once.
+    """Score model files on the frames of a data set, which are read once.
 
-    Raises ``InputError`` for files of different labels or preprocessing, labels that they lack, or a frame that cannot
-    be read.
+    Args:
+        files: Open model files with the same labels and preprocessing; the others are compared with the first.
+        dataset: The labelled frames.
+        progress: Called with a line of text before each file is run.
+
+    Raises:
+        InputError: The files differ in labels or preprocessing, lack a label of the data set, or a frame cannot be
+            read.
     """
     first = files[0].spec
     for other in files[1:]:
@@ -58,12 +73,12 @@ def score_files(
         keys=first.keys,
     )
     scores: list[Score] = []
-    said: Any = None
+    reference: Any = None
     for model in files:
         progress(f"{model.path.name} on {model.name}")
         parts = [model.run(frames[at : at + _BATCH]).probabilities for at in range(0, len(frames), _BATCH)]
         answers = np.concatenate(parts)
-        said = answers if said is None else said
+        reference = answers if reference is None else reference
         found = evaluate(Predictions(**{**vars(base), "probabilities": answers}), resamples=0)
         scores.append(
             Score(
@@ -72,8 +87,8 @@ def score_files(
                 model.path.stat().st_size,
                 found["macro_f1"],
                 found["mean_auc"],
-                float(np.mean(answers.argmax(axis=1) == said.argmax(axis=1))),
-                float(np.sqrt(np.mean((answers.astype(np.float64) - said) ** 2))),
+                float(np.mean(answers.argmax(axis=1) == reference.argmax(axis=1))),
+                float(np.sqrt(np.mean((answers.astype(np.float64) - reference) ** 2))),
             )
         )
     return scores

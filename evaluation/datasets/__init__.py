@@ -1,6 +1,7 @@
-"""Labelled frames: readers of data sets, patient-disjoint splits, and the videos that a model was trained on.
+"""Read labelled frames, split them by video, and identify the videos that a model was trained on.
 
-In: a folder of frames. Out: a ``Dataset`` of samples. Must not know: models, metrics.
+In: a folder of frames. Out: a ``Dataset`` of samples.
+Must not know: models, metrics.
 """
 
 from __future__ import annotations

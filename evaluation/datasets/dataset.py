@@ -1,7 +1,7 @@
-"""Labelled frames on disk: ``labels.csv`` or plain class folders, read into one small record a frame.
+"""Read labelled frames from a folder, with a ``labels.csv`` or with one folder for each class.
 
-Frames of one video are near copies of each other, so everything that draws or resamples frames (folds,
-bootstraps) does it by ``video_id``.
+Frames of one video are near copies of each other. Everything that draws or resamples frames (folds, bootstraps)
+therefore draws whole videos, by ``video_id``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 ALL = "all"
-"""The split that means every row."""
+"""The name of the split that stands for every row."""
 
 DEFAULT_SPLIT, TRAINING_SPLIT = "val", "train"
 
@@ -44,9 +44,14 @@ _COLUMNS = "file,label,source,video_id,frame_number,split"
 
 @dataclass(frozen=True)
 class Dataset:
-    """Frames of one split. ``labels`` are the sorted keys of the whole data set: splits share one order.
+    """The labelled frames of one split.
 
-    ``doubtful`` are the files of the whole data set that were left out because two labels claim them.
+    Attributes:
+        samples: The frames.
+        labels: The sorted label keys of the whole data set, so that all splits share one order.
+        root: The folder of the data set.
+        split: The name of the split; None for every row.
+        doubtful: Files of the whole data set that were left out because they are listed under two labels.
     """
 
     samples: tuple[Sample, ...]
@@ -56,31 +61,42 @@ class Dataset:
     doubtful: tuple[Path, ...] = ()
 
     def name_of(self, sample: Sample) -> str:
-        """The sample's file relative to the data set, with forward slashes: the same on every machine."""
+        """Return the sample's file relative to the data set, with forward slashes on every system."""
         return name_below(self.root, sample.file)
 
     def take(self, indices: Iterable[int]) -> Dataset:
-        """The samples at ``indices``, in that order."""
+        """Return a data set of the samples at ``indices``, in that order."""
         return replace(self, samples=tuple(self.samples[int(i)] for i in indices))
 
 
 def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
-    """Read a folder with ``labels.csv`` (``file,label[,source,video_id,frame_number,split]``) or classes.
+    """Read one split of a data set.
 
-    ``split`` None is ``val`` where the data set has rows of that name and every row elsewhere; ``"all"`` is
-    every row. Class folders may lie below folders named as splits (``train/polyp/x.jpg``) or below one
-    folder, as Kvasir v2 unpacks. Kvasir-Capsule is read as published (``metadata.csv``), its splits are
-    ``split_0`` and ``split_1``.
+    Layouts:
 
-    Raises ``InputError`` for a folder that is missing, empty or in none of the layouts, a missing column or
-    file, and ``UsageError`` for a split that is not there.
+    - a ``labels.csv`` with the columns ``file,label[,source,video_id,frame_number,split]``;
+    - one folder for each class, directly below ``path``, below folders named as splits (``train/polyp/x.jpg``), or
+      below one single folder, as Kvasir v2 unpacks;
+    - Kvasir-Capsule as published, with ``metadata.csv``; its splits are ``split_0`` and ``split_1``.
+
+    Args:
+        path: The folder of the data set.
+        split: The split to read; ``"all"`` is every row. None is ``val``, or every row if no row has that split.
+
+    Raises:
+        InputError: The folder is missing, empty or in none of the layouts, or a column or file is missing.
+        UsageError: The data set has no such split.
+
+    Example:
+        >>> dataset = load_dataset("capsule-vision", split="val")
+        >>> dataset.samples[0].label, dataset.samples[0].video_id
     """
     listing = list_samples(path)
     samples, table = listing.samples, listing.table
     if listing.empty_classes:
         raise InputError(
             f"the class folder {listing.empty_classes[0]} holds no image",
-            hint="remove it or fill it: an empty class cannot be measured",
+            hint="remove it or put images into it: an empty class cannot be measured",
         )
     _check_files(samples, table)
     doubtful = published.conflicting(samples)
@@ -92,7 +108,7 @@ def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
 
 
 def load_training(path: str | Path, *, split: str | None = None) -> Dataset:
-    """As ``load_dataset``, but None is ``train``, and every row only where the data set names no splits."""
+    """Read one split as ``load_dataset`` does, but None is ``train``, or every row if the data set names no splits."""
     if split is None and any(sample.split for sample in list_samples(path).samples):
         split = TRAINING_SPLIT
     return load_dataset(path, split=split or ALL)
@@ -100,9 +116,13 @@ def load_training(path: str | Path, *, split: str | None = None) -> Dataset:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a data set says of itself, faults and all: a file may be absent, or listed under two labels.
+    """All rows of a data set, unchecked: a file may be missing, or listed under two labels.
 
-    ``table`` is the file that says it, or the folder of classes; ``empty_classes`` are folders without images.
+    Attributes:
+        samples: One sample for each row.
+        root: The folder of the data set.
+        table: The table that lists the rows, or the folder that holds the class folders.
+        empty_classes: Class folders without an image.
     """
 
     samples: tuple[Sample, ...]
@@ -112,7 +132,7 @@ class Listing:
 
 
 def name_below(root: Path, file: Path) -> str:
-    """``file`` relative to ``root`` where it lies there, with forward slashes."""
+    """Return ``file`` with forward slashes, relative to ``root`` if it lies below it."""
     try:
         return file.relative_to(root).as_posix()
     except ValueError:
@@ -120,10 +140,10 @@ def name_below(root: Path, file: Path) -> str:
 
 
 def list_samples(path: str | Path) -> Listing:
-    """Every row of a data set in any layout that ``load_dataset`` reads, no picture looked at.
+    """List every row of a data set in any layout that ``load_dataset`` reads, without opening a picture.
 
-    Raises ``InputError`` for a folder that is missing, empty or in none of the layouts, and for a table that
-    cannot be read.
+    Raises:
+        InputError: The folder is missing, empty or in none of the layouts, or its table cannot be read.
     """
     root = Path(path)
     if not root.is_dir():
@@ -153,14 +173,15 @@ def _select(dataset: Dataset, split: str | None) -> Dataset:
     if wanted not in there:
         known = f"it has {', '.join(there)}" if there else "it names no splits"
         raise UsageError(
-            f"the data set {dataset.root} has no split {wanted!r}, {known}", hint="--split all is every row"
+            f"the data set {dataset.root} has no split {wanted!r}, {known}",
+            hint="--split all takes every row",
         )
     chosen = tuple(sample for sample in dataset.samples if sample.split == wanted)
     return replace(dataset, samples=chosen, split=wanted)
 
 
 def _from_table(root: Path, table: Path) -> list[Sample]:
-    hint = f"its columns are {_COLUMNS}; file and label are needed"
+    hint = f"its columns are {_COLUMNS}; file and label are required"
     rows = read_rows(table, ("file", "label"), hint=hint)
     samples = [_sample(root, table, line, row) for line, row in rows]
     return samples
@@ -170,8 +191,8 @@ def _check_files(samples: Sequence[Sample], table: Path) -> None:
     missing = [sample.file for sample in samples if not sample.file.is_file()]
     if missing:
         raise InputError(
-            f"{table} names {len(missing)} of {len(samples)} files that are not there, first {missing[0]}",
-            hint="copy the frames beside it or remove their rows",
+            f"{len(missing)} of {len(samples)} files that {table} names do not exist, the first is {missing[0]}",
+            hint="copy the frames to that place or remove their rows",
         )
 
 
@@ -184,7 +205,7 @@ def _sample(root: Path, table: Path, line: int, cell: Mapping[str, str]) -> Samp
     number = cell.get("frame_number", "")
     if number and not number.isdecimal():
         raise InputError(
-            f"{table} line {line}: frame_number is {number!r}, a whole number or nothing is needed"
+            f"{table} line {line}: frame_number is {number!r}, it must be a whole number or empty"
         )
     return Sample(
         file=root / cell["file"],
@@ -197,6 +218,7 @@ def _sample(root: Path, table: Path, line: int, cell: Mapping[str, str]) -> Samp
 
 
 def _from_folders(root: Path, empty: list[Path]) -> Iterator[Sample]:
+    """Yield the samples of class folders; append folders without an image to ``empty``."""
     folders = _folders(root)
     if len(folders) == 1 and not _images(folders[0]) and any(_images(f) for f in _folders(folders[0])):
         folders = _folders(folders[0])
@@ -206,7 +228,7 @@ def _from_folders(root: Path, empty: list[Path]) -> Iterator[Sample]:
     if not any(images for _, _, images in classes):
         raise InputError(
             f"{root} has no labels.csv and no class folders with images",
-            hint=f"write labels.csv ({_COLUMNS}) or sort the frames into one folder a class",
+            hint=f"write labels.csv ({_COLUMNS}) or sort the frames into one folder for each class",
         )
     for split, folder, images in classes:
         if not images:
@@ -216,7 +238,7 @@ def _from_folders(root: Path, empty: list[Path]) -> Iterator[Sample]:
 
 
 def _split_name(name: str | None) -> str | None:
-    """One name for each split, whatever its capitals: ``Validation`` is ``val``."""
+    """Return the common name of a split: ``Validation`` is ``val``."""
     return _SPLITS.get(name.lower(), name.lower()) if name else None
 
 
@@ -231,7 +253,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def hash_dataset(dataset: Dataset) -> str:
-    """SHA-256 over the frames' names, labels, videos and bytes, whatever their order."""
+    """Return the SHA-256 (hexadecimal) over the names, labels, videos and bytes of the frames, in any order."""
     lines = []
     for sample in dataset.samples:
         content = hashlib.sha256(sample.file.read_bytes()).hexdigest() if sample.file.is_file() else ""
@@ -240,5 +262,5 @@ def hash_dataset(dataset: Dataset) -> str:
 
 
 def describe(dataset: Dataset) -> dict[str, str | None]:
-    """What was measured on: ``name`` of the folder, ``sha256`` and ``split`` (None is every row)."""
+    """Identify a data set in a report: the folder's ``name``, ``sha256`` and ``split`` (None is every row)."""
     return {"name": dataset.root.resolve().name, "sha256": hash_dataset(dataset), "split": dataset.split}

@@ -1,7 +1,8 @@
-"""Data sets in the layout in which they were published, with the faults that they were published with.
+"""Read data sets as they were published, including the faults that they were published with.
 
-Kvasir-Capsule (Smedsrud et al., Scientific Data 2021): ``metadata.csv`` beside the unpacked class folders,
-one row a bounding box, and two official split files that name some classes otherwise and leave others out.
+Kvasir-Capsule (Smedsrud et al., Scientific Data 2021) has a ``metadata.csv`` beside the unpacked class folders, with
+one row for each bounding box, and two official split files. The split files use other names for some classes and leave
+some classes out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _NAME = re.compile(r"([0-9a-f]{16})_(\d+)\.jpe?g", re.IGNORECASE)
 
 
 def is_kvasir_capsule(root: Path) -> bool:
-    """True where ``root`` holds the data set's own ``metadata.csv``."""
+    """Return whether ``root`` holds the ``metadata.csv`` of Kvasir-Capsule."""
     table = root / _METADATA
     if not table.is_file():
         return False
@@ -34,13 +35,18 @@ def is_kvasir_capsule(root: Path) -> bool:
 
 
 def kvasir_capsule(root: Path) -> list[Sample]:
-    """One sample for each file and class of ``metadata.csv``; several boxes of one file and class are one
-    sample.
+    """Read Kvasir-Capsule as published: one sample for each file and class.
 
-    A file listed under two classes is two samples (see ``conflicting``). ``split`` is the official split
-    that lists the file under that class, None for the classes that those leave out; a row of theirs that
-    ``metadata.csv`` lacks is a sample too. ``file`` is where the picture lies below ``root``, and
-    ``root/<name>`` for one that is not there. Raises ``InputError`` for a row without its columns.
+    Several boxes of one file and class make one sample. A file listed under two classes makes two samples (see
+    ``conflicting``), and so does a file in two official splits. A row of the splits that ``metadata.csv`` lacks makes
+    a sample too.
+
+    Returns:
+        The samples. ``split`` is the official split that lists the file under that class; None where neither does.
+        ``file`` is the picture's place below ``root``, or ``root/<name>`` if the picture does not exist.
+
+    Raises:
+        InputError: A row lacks a file name, a class or a frame number.
     """
     table = root / _METADATA
     at = {path.name: path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
@@ -69,7 +75,7 @@ def kvasir_capsule(root: Path) -> list[Sample]:
 
 
 def official_split(root: Path, split: str) -> list[tuple[str, str]]:
-    """Rows (file name, label key) of ``split_0.csv`` or ``split_1.csv`` as published; empty without it."""
+    """Return the rows (file name, label key) of ``split_0.csv`` or ``split_1.csv``; none if the file is missing."""
     for table in (root / f"{split}.csv", root / "official_splits" / f"{split}.csv"):
         if table.is_file():
             rows = read_rows(table, ("filename", "label"))
@@ -78,7 +84,7 @@ def official_split(root: Path, split: str) -> list[tuple[str, str]]:
 
 
 def conflicting(samples: Iterable[Sample]) -> set[Path]:
-    """Files that are listed under more than one label."""
+    """Return the files that are listed under more than one label."""
     labels = defaultdict(set)
     for sample in samples:
         labels[sample.file].add(sample.label)
@@ -86,9 +92,9 @@ def conflicting(samples: Iterable[Sample]) -> set[Path]:
 
 
 def kvasir_capsule_video(samples: Sequence[Sample]) -> list[Sample]:
-    """Class folders without ``metadata.csv``: video and frame number are read from the published file names.
+    """Take video and frame number of class folders without ``metadata.csv`` from the published file names.
 
-    Only where every file is named so; else the samples are returned as they are.
+    If a file has another name, return the samples unchanged.
     """
     named = []
     for sample in samples:

@@ -1,4 +1,4 @@
-"""One labelled frame: what a table says of it, and its picture."""
+"""Read the rows of label tables, and the picture of one labelled frame."""
 
 from __future__ import annotations
 
@@ -42,12 +42,21 @@ SYNONYMS: Mapping[str, str] = {
     "ulcers": "ulcer",
     "worm": "worms",
 }
-"""Names under which published data sets (Kvasir-Capsule, Kvasir v2, Capsule Vision) list the same class."""
+"""Other names of a class in published data sets (Kvasir-Capsule, Kvasir v2, Capsule Vision), and its label key."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled frame. ``label`` is a label key; what the data set does not say is None."""
+    """One labelled frame; a value that the data set does not give is None.
+
+    Attributes:
+        file: The picture.
+        label: The label key.
+        source: The source of the frame, such as a hospital or an older data set.
+        video_id: The video that the frame was taken from.
+        frame_number: The number of the frame in the video.
+        split: The split that the frame belongs to.
+    """
 
     file: Path
     label: str
@@ -58,15 +67,24 @@ class Sample:
 
 
 def label_key(name: str) -> str:
-    """The label key of a class name as published: ``Foreign Bodies`` is ``foreign_body``."""
+    """Return the label key of a published class name: ``Foreign Bodies`` gives ``foreign_body``."""
     key = re.sub(r"[^0-9a-z]+", "_", name.strip().lower()).strip("_")
     return SYNONYMS.get(key, key)
 
 
 def read_rows(table: Path, needed: Sequence[str], *, hint: str = "") -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a CSV file (UTF-8; commas, or semicolons throughout), cells stripped.
+    """Read a CSV file in UTF-8, separated by commas or semicolons.
 
-    Raises ``InputError`` when it cannot be read or lacks a column of ``needed``.
+    Args:
+        table: The file.
+        needed: Columns that it must have.
+        hint: The error's hint if a column is missing.
+
+    Yields:
+        The line number and the cells of each row by column, stripped of white space.
+
+    Raises:
+        InputError: The file cannot be read or lacks a column.
     """
     try:
         # Spreadsheets write a byte-order mark, and semicolons where the comma is the decimal sign.
@@ -86,21 +104,23 @@ def read_rows(table: Path, needed: Sequence[str], *, hint: str = "") -> Iterator
             cells = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
             yield rows.line_num, cells
     except csv.Error as error:
-        raise InputError(f"{table} line {rows.line_num} is no CSV: {error}") from None
+        raise InputError(f"{table} line {rows.line_num} is not CSV: {error}") from None
 
 
 def read_frame(sample: Sample | str | Path) -> npt.NDArray[np.uint8]:
-    """The picture as uint8 RGB (height, width, 3).
+    """Read a picture as uint8 RGB (height, width, 3).
 
-    Grey, RGBA (alpha dropped), CMYK and 16-bit (upper byte) pictures are converted, EXIF rotation is applied.
-    Raises ``InputError`` that names the file when it cannot be read, is no picture, or is cut off.
+    Grey, RGBA (without alpha), CMYK and 16-bit (upper byte) pictures are converted, and EXIF rotation is applied.
+
+    Raises:
+        InputError: The file cannot be read, is not a picture, or is cut off.
     """
     path = sample.file if isinstance(sample, Sample) else Path(sample)
     return decode_frame(read_bytes(path), path)
 
 
 def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
-    """The file's bytes. Raises ``InputError`` that names it when it cannot be read."""
+    """Return the bytes of a file, uint8 (N,). Raise ``InputError`` if it cannot be read."""
     try:
         # cv2.imread cannot open non-ASCII paths on Windows.
         return np.fromfile(path, np.uint8)
@@ -109,7 +129,7 @@ def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def decode_frame(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
-    """``read_frame`` of bytes that have been read from ``path``."""
+    """Decode the bytes of the picture ``path`` as ``read_frame`` does."""
     if picture_is_cut(data.tobytes()):
         raise InputError(f"the image {path} is cut off at {len(data)} bytes")
     try:
@@ -119,5 +139,5 @@ def decode_frame(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint
             f"the image {path} cannot be decoded: {str(error).strip().splitlines()[0]}"
         ) from None
     if picture is None:
-        raise InputError(f"the image {path} is no picture that can be decoded ({len(data)} bytes)")
+        raise InputError(f"the image {path} is not a picture that can be decoded ({len(data)} bytes)")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)

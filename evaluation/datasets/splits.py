@@ -1,7 +1,7 @@
-"""Parting a data set so that what is measured on one part says something of patients who are not in the other.
+"""Split a data set by video, so that a figure measured on one part holds for patients who are not in the other.
 
-Frames of one video are near copies: a split at random puts copies on both sides, and turns a macro-F1 of about .3 on
-unseen videos into .97. Videos are therefore never parted, unless that is asked for by name.
+Frames of one video are near copies. A random split puts copies on both sides and turns a macro-F1 of about .3 on
+unseen videos into .97. No function here divides the frames of a video, except ``split_leaking``.
 """
 
 from __future__ import annotations
@@ -35,11 +35,22 @@ COLUMNS = ("file", "label", "source", "video_id", "frame_number", "split")
 def fold_of(
     labels: npt.NDArray[Any], videos: npt.NDArray[np.str_], count: int, *, seed: int = 0
 ) -> npt.NDArray[np.int64]:
-    """The fold 0..``count`` - 1 of each frame, int64 (N,): stratified by label, no video in two folds.
+    """Assign each frame to a fold, stratified by label, with no video in two folds.
 
-    ``labels`` (N,) are any values, ``videos`` (N,) name the group of each frame. scikit-learn's StratifiedGroupKFold.
-    Raises ``UsageError`` for fewer than two folds, ``InputError`` for fewer videos than folds, or no class with as many
-    frames.
+    Uses scikit-learn's StratifiedGroupKFold.
+
+    Args:
+        labels: (N,), the label of each frame, of any type.
+        videos: str (N,), the video of each frame.
+        count: The number of folds, at least 2.
+        seed: The seed of the shuffling.
+
+    Returns:
+        The fold of each frame, int64 (N,) in 0..count - 1.
+
+    Raises:
+        UsageError: ``count`` is less than 2.
+        InputError: There are fewer videos than folds, or no class has as many frames as there are folds.
     """
     if count < 2:
         raise UsageError(f"the number of folds is {count}, at least 2 are needed")
@@ -50,13 +61,13 @@ def fold_of(
     most = max(Counter(labels.tolist()).values(), default=0)
     if groups < count or most < count:
         raise InputError(
-            f"{len(labels)} frames of {groups} videos cannot be parted into {count} folds by video",
+            f"{len(labels)} frames of {groups} videos cannot be split into {count} folds by video",
             hint="use fewer folds or more videos",
         )
     fold = np.empty(len(labels), np.int64)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # Of a class with fewer frames than folds: whoever parts the data sees the counts.
+        # It warns of a class with fewer frames than folds. The caller reports the counts.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         for number, (_, held_out) in enumerate(splitter.split(labels, labels, videos)):
             fold[held_out] = number
@@ -66,18 +77,26 @@ def fold_of(
 def folds(
     dataset: Dataset, count: int, seed: int = 0
 ) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """``count`` pairs of (training, held-out) indices into ``dataset.samples``, parted by ``fold_of``.
+    """Split a data set into folds with ``fold_of``.
 
-    Raises ``InputError`` where frames name no video, and what ``fold_of`` raises.
+    Returns:
+        ``count`` pairs of (training, held-out) indices into ``dataset.samples``.
+
+    Raises:
+        InputError: A frame names no video, or the data cannot be split (``fold_of``).
+        UsageError: ``count`` is less than 2.
     """
     fold = fold_of(*_columns(dataset.samples), count, seed=seed)
     return [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in range(count)]
 
 
 def rows_of(listing: Listing, split: str | None = None) -> list[Sample]:
-    """The samples of a split, all for None, without files that any row lists under another label; each once.
+    """Return the samples of a split, or of all rows for None, each file once.
 
-    The pictures need not be there. Raises ``UsageError`` for a split that is not there.
+    Files that are listed under two labels are left out. The pictures need not exist.
+
+    Raises:
+        UsageError: The data set has no such split.
     """
     there = sorted({sample.split for sample in listing.samples if sample.split})
     if split is not None and split not in there:
@@ -91,9 +110,17 @@ def rows_of(listing: Listing, split: str | None = None) -> list[Sample]:
 def split_by_video(
     samples: Sequence[Sample], count: int, *, held_out: int | None = None, seed: int = 0
 ) -> list[Sample]:
-    """The samples with ``split`` ``fold0``, ``fold1``...; or ``val`` for the fold ``held_out``, ``train`` for the rest.
+    """Split samples by video into ``count`` folds and write the fold into their ``split``.
 
-    Raises ``UsageError`` for a fold that is not there, ``InputError`` where frames name no video.
+    Args:
+        samples: The samples.
+        count: The number of folds.
+        held_out: None: the splits are ``fold0``, ``fold1``... Otherwise this fold is ``val`` and the rest ``train``.
+        seed: The seed of the shuffling.
+
+    Raises:
+        UsageError: ``held_out`` is not a fold, or ``count`` is less than 2.
+        InputError: A frame names no video, or the data cannot be split (``fold_of``).
     """
     return _assigned(samples, fold_of(*_columns(samples), count, seed=seed), count, held_out)
 
@@ -101,24 +128,32 @@ def split_by_video(
 def split_leaking(
     samples: Sequence[Sample], count: int, *, held_out: int | None = None, seed: int = 0
 ) -> list[Sample]:
-    """As ``split_by_video``, but frame by frame at random: frames of one video lie on both sides.
+    """Split samples as ``split_by_video`` does, but at random frame by frame.
 
-    What is measured on such a split is no measure of a model on other patients.
+    Frames of one video then lie on both sides. A figure measured on such a split says nothing about other patients.
+
+    Raises:
+        UsageError: There are fewer than 2 folds or fewer frames than folds, or ``held_out`` is not a fold.
     """
     if count < 2 or len(samples) < count:
         raise UsageError(
-            f"{len(samples)} frames in {count} folds, at least 2 folds and a frame for each are needed"
+            f"{len(samples)} frames cannot fill {count} folds; 2 folds or more and a frame for each are needed"
         )
     fold = np.random.default_rng(seed).permutation(len(samples)) % count
     return _assigned(samples, fold, count, held_out)
 
 
 def official(listing: Listing, how: Literal["published", "cleaned"]) -> list[Sample]:
-    """The official splits of Kvasir-Capsule: every row of theirs with its ``split``, the others left out.
+    """Return the rows of Kvasir-Capsule's official splits.
 
-    ``published`` keeps their faults: files under two labels, videos on both sides. ``cleaned`` leaves out
-    files that any table lists under two labels, and puts each shared video whole on the side that has more of
-    its frames (at a tie the first). Raises ``InputError`` for a data set without them.
+    Args:
+        listing: The rows of Kvasir-Capsule as published.
+        how: ``published`` keeps the faults: files under two labels and videos on both sides. ``cleaned`` leaves out
+            files that any table lists under two labels, and puts each shared video completely on the side that has
+            more of its frames (on a tie, the first side).
+
+    Raises:
+        InputError: The data set has no official splits.
     """
     rows = [sample for sample in listing.samples if sample.split in OFFICIAL_SPLITS]
     if {sample.split for sample in rows} != set(OFFICIAL_SPLITS):
@@ -138,13 +173,21 @@ def official(listing: Listing, how: Literal["published", "cleaned"]) -> list[Sam
 
 
 def write_labels(samples: Sequence[Sample], path: str | Path, *, overwrite: bool = False) -> None:
-    """Write ``labels.csv``, whole or not at all; files are named relative to its folder, so that one is a data set.
+    """Write samples as ``labels.csv``, completely or not at all.
 
-    Raises ``OutputError`` for a file that is there (without ``overwrite``) or cannot be written.
+    Files are named relative to the table's folder, so that this folder is a data set.
+
+    Args:
+        samples: The samples to write.
+        path: The table.
+        overwrite: Replace an existing table.
+
+    Raises:
+        OutputError: The table exists and may not be replaced, or cannot be written.
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} is there already", hint="choose another name or use --overwrite")
+        raise OutputError(f"{path} already exists", hint="choose another name or use --overwrite")
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -156,11 +199,12 @@ def write_labels(samples: Sequence[Sample], path: str | Path, *, overwrite: bool
 
 
 def _columns(samples: Sequence[Sample]) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]:
+    """Return the labels and the videos of the samples. Raise ``InputError`` if one names no video."""
     unknown = sum(sample.video_id is None for sample in samples)
     if unknown:
         raise InputError(
             f"{unknown} of {len(samples)} frames name no video_id, so folds by video cannot be made",
-            hint="name their videos in labels.csv",
+            hint="add the video_id of each frame to labels.csv",
         )
     return np.array([s.label for s in samples]), np.array([s.video_id for s in samples])
 
@@ -181,5 +225,5 @@ def _relative(file: Path, folder: Path) -> str:
     try:
         return Path(os.path.relpath(file, folder)).as_posix()
     except ValueError:
-        # On Windows there is no way from one drive to another.
+        # On Windows no relative path leads from one drive to another.
         return file.resolve().as_posix()

@@ -1,7 +1,8 @@
-"""The videos that a model was trained on, as its file carries them, and how many of the frames at hand are of those.
+"""Record in a model file the videos that it was trained on, and count frames of these videos in a data set.
 
-A video is known by the first eight hexadecimal digits of the SHA-256 of its ``video_id``: short, in no need of the
-name itself, and alike by accident in one of a million pairs of data sets of 60 videos each (60 * 60 / 2^32).
+A model file identifies a video by the first eight hexadecimal digits of the SHA-256 of its ``video_id``. That is short
+and does not reveal the name. Two data sets of 60 videos each share a mark by accident with a probability of one in a
+million (60 * 60 / 2^32).
 """
 
 from __future__ import annotations
@@ -18,15 +19,20 @@ __all__ = ["describe_overlap", "training_overlap", "training_provenance", "video
 
 
 def video_mark(video_id: str) -> str:
-    """Eight hexadecimal digits that stand for a video."""
+    """Return the eight hexadecimal digits that identify a video in a model file."""
     return hashlib.sha256(video_id.encode()).hexdigest()[:8]
 
 
 def training_provenance(samples: Iterable[Sample], learnt_from: Iterable[ModelSpec] = ()) -> dict[str, Any]:
-    """What a ModelSpec's provenance says of the videos: ``training_videos``, sorted, where any is known.
+    """Return what the provenance of a ModelSpec records about training videos.
 
-    ``learnt_from`` are teachers, whose videos the model has seen through them. Frames that name no video are counted
-    as ``training_frames_without_video``.
+    Args:
+        samples: The frames that the model is trained on.
+        learnt_from: The teachers of a distilled model. It has seen their training videos through them.
+
+    Returns:
+        ``training_videos``, the sorted marks, if a video is known; ``training_frames_without_video``, a count, if a
+        frame names no video.
     """
     frames = list(samples)
     named = {sample.video_id for sample in frames if sample.video_id is not None}
@@ -41,10 +47,15 @@ def training_provenance(samples: Iterable[Sample], learnt_from: Iterable[ModelSp
 
 
 def training_overlap(specs: Sequence[ModelSpec], video_ids: Sequence[str | None]) -> dict[str, int] | None:
-    """Of the frames of ``video_ids``, how many are of videos that any of the models was trained on.
+    """Count the frames of videos that any of the models was trained on.
 
-    ``frames`` and ``videos`` of those; ``frames_without_video``, of which nobody knows. None where no model says what
-    it was trained on.
+    Args:
+        specs: The models.
+        video_ids: The video of each frame, None where it is unknown.
+
+    Returns:
+        ``frames`` and ``videos``, the counts; ``frames_without_video``, frames of unknown videos. None if no model
+        records its training videos.
     """
     said = [spec.provenance["training_videos"] for spec in specs if "training_videos" in spec.provenance]
     if not said:
@@ -59,7 +70,13 @@ def training_overlap(specs: Sequence[ModelSpec], video_ids: Sequence[str | None]
 
 
 def describe_overlap(overlap: Mapping[str, int] | None, frames: int) -> str:
-    """The same in one line, without a full stop."""
+    """Describe the result of ``training_overlap`` in one line, without a full stop.
+
+    Args:
+        overlap: What ``training_overlap`` returned.
+        frames: The number of all frames.
+    """
+    # This text is part of certificates and model cards.
     if overlap is None:
         return "the model file does not say which videos it was trained on"
     seen, videos, nameless = (overlap[name] for name in ("frames", "videos", "frames_without_video"))

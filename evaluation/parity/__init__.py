@@ -1,6 +1,7 @@
-"""The parity certificate: whether an INT8 model says what its FP32 model says.
+"""Certify that an INT8 model gives the answers of its FP32 model: the parity certificate.
 
-In: two model files and labelled frames. Out: a certificate with gates and a verdict. Must not know: TensorFlow.
+In: two model files and labelled frames. Out: a certificate with gates and a verdict.
+Must not know: TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A parity certificate as files: JSON for programs, Markdown to read, one HTML page with plots."""
+"""Write a parity certificate as JSON, as Markdown and as one HTML page with plots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from capsule_edge.runtime.inference import INTENDED_USE
 
 from .._extras import require
-from .._files import write_together
+from .._files import check_free, write_together
 from .._pages import inline_svg, page, table
 from ..datasets import describe_overlap
 
@@ -25,24 +25,35 @@ _COLOURS = {"pass": "#2a7f3f", "fail": "#b3261e", "undecided": "#8a6d00"}
 
 
 def schema_path() -> Path:
-    """The published JSON Schema of the document."""
+    """Return the path of the certificate's published JSON Schema."""
     return Path(str(resources.files("capsule_edge.evaluation") / "schema" / "certificate.schema.json"))
 
 
 def certificate_stem(file: str, kind: str) -> str:
-    """What the certificate's files are called: the certified file's name and the kind."""
+    """Return the name of a certificate's files without suffix: the certified file's name and the kind."""
     return f"{file}.{kind}"
 
 
 def write_certificate(
     certificate: Certificate, folder: str | Path, *, stem: str | None = None, overwrite: bool = False
 ) -> list[Path]:
-    """Write ``<stem>.json``, ``.md`` and ``.html`` into ``folder``, all or none, and return their paths.
+    """Write ``<stem>.json``, ``<stem>.md`` and ``<stem>.html`` into a folder, all or none.
 
-    ``stem`` is by default ``certificate_stem``. Raises ``OutputError`` where the folder cannot be written, or holds
-    that certificate and may not be overwritten.
+    Args:
+        certificate: What ``certify`` returned.
+        folder: The folder; it is made.
+        stem: The name of the files without suffix; None: ``certificate_stem``.
+        overwrite: Replace a certificate of that name.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        OutputError: The folder cannot be written, or holds a certificate that may not be overwritten.
+        PackageError: matplotlib is not installed.
     """
     stem = stem or certificate_stem(certificate["models"]["b"]["file"], certificate["kind"])
+    check_free(folder, f"{stem}.json", overwrite=overwrite)
     texts = {
         "json": json.dumps(certificate, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
         "md": to_markdown(certificate),
@@ -53,7 +64,7 @@ def write_certificate(
 
 
 def to_markdown(certificate: Certificate) -> str:
-    """The certificate as GitHub Markdown."""
+    """Return the certificate as GitHub Markdown."""
     parts = [f"# {_title(certificate)}", f"Verdict: **{certificate['verdict']}**. {_scope(certificate)}"]
     for heading, note, head, rows in _tables(certificate):
         lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *_escaped(rows)]]
@@ -62,7 +73,7 @@ def to_markdown(certificate: Certificate) -> str:
 
 
 def to_html(certificate: Certificate) -> str:
-    """The certificate as one HTML page that needs nothing else; the plots are inline SVG (matplotlib)."""
+    """Return the certificate as one self-contained HTML page; the plots (matplotlib) are inline SVG."""
     colour = _COLOURS[certificate["verdict"]]
     parts = [
         f"<h1>{html.escape(_title(certificate))}</h1>",
@@ -102,7 +113,7 @@ def _model(certificate: Certificate, side: str) -> str:
 
 
 def _tables(certificate: Certificate) -> list[tuple[str, str, list[str], Rows]]:
-    """Each section: heading, note, column names, rows."""
+    """Return the heading, note, column names and rows of each section."""
     boot, test = certificate["bootstrap"], certificate["mcnemar"]
     sections: list[tuple[str, str, list[str], Rows]] = [
         (
@@ -155,7 +166,7 @@ def _intervals(boot: Mapping[str, Any]) -> str:
 
 
 def _plots(certificate: Certificate) -> str:
-    """Sensitivity differences with their intervals, and how far the probabilities moved."""
+    """Draw the differences in sensitivity with their intervals, and a histogram of the largest |dp| of a frame."""
     require("matplotlib")
     from matplotlib.figure import Figure
 

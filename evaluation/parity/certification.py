@@ -1,9 +1,10 @@
-"""Does model B answer as model A does? The figures and gates of a parity certificate.
+"""Compare the answers of model B with those of model A: the figures and gates of a parity certificate.
 
-Two kinds. *Shipping*: an FP32 model against the INT8 one that replaces it. *Conversion*: a table of the
-answers that the training framework gave against the exported file that should give the same.
+There are two kinds. A *shipping* certificate compares an FP32 model (A) with the INT8 model (B) that replaces it. A
+*conversion* certificate compares a table of the training framework's answers (A) with the exported file (B) that must
+give the same answers.
 
-Every difference is B less A, every interval is a paired bootstrap over videos: both models see the same
+Every difference is B - A. Every interval is a paired bootstrap over videos: both models are measured on the same
 resamples.
 """
 
@@ -23,6 +24,7 @@ from .._extras import require
 from ..classification import (
     LEVEL,
     Predictions,
+    Resamples,
     defined,
     ece,
     interval,
@@ -45,11 +47,11 @@ MIN_AGREEMENT: Mapping[Kind, float] = {"shipping": 0.99, "conversion": 0.999}
 MAX_MACRO_F1_LOSS = 0.005
 MAX_SENSITIVITY_LOSS = 0.01
 MIN_FRAMES, MIN_VIDEOS = 100, 3
-# Edges of the histogram of |dp|: from the last bit of a float32 to a complete change of mind.
+# Edges of the histogram of |dp|: from the last bit of a float32 to the opposite answer.
 _DP_EDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
 _WORST = 5
 
-Pair = tuple[Predictions, Predictions]
+PredictionPair = tuple[Predictions, Predictions]
 
 
 def certify(
@@ -64,63 +66,59 @@ def certify(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The certificate of ``b`` against ``a`` as a JSON-ready document of ``schema/certificate.schema.json``.
+    """Certify the answers of model B against those of model A.
 
-    ``models`` has ``a`` and ``b``, each with file, name, version, precision, sha256 and backend; ``data``
-    has name, sha256 and split; ``specs`` say which videos the models were trained on; ``events`` is what
-    ``events.event_agreement`` found on recordings. Gates of *shipping*: agreement >= 99 %, macro-F1 loss <= .005, and
-    of each class the interval of its sensitivity loss within 1 point: beyond it fails, across it is undecided, as is
-    every class with under 100 frames or 3 videos. The one gate of *conversion*: agreement >= 99.9 %.
+    Gates of a shipping certificate:
 
-    Raises ``InputError`` when the two answer for different frames or labels.
+    - The two give the same label to at least 99 % of the frames.
+    - The macro-F1 falls by at most .005.
+    - The sensitivity of each class falls by at most 1 point. The interval of the loss decides: within the limit passes,
+      beyond it fails, across it is undecided. A class with fewer than 100 frames or 3 videos is undecided.
+
+    The only gate of a conversion certificate: the same label on at least 99.9 % of the frames.
+
+    Args:
+        a: The answers of model A.
+        b: The answers of model B, on the same frames in any order.
+        kind: ``shipping`` or ``conversion``.
+        models: ``a`` and ``b``, each with ``file, name, version, precision, sha256, backend``.
+        data: ``name, sha256, split`` of the data set.
+        specs: The models' specs, which record their training videos.
+        events: What ``event_agreement`` returned for recordings; None without recordings.
+        resamples: The number of bootstrap resamples.
+        seed: The seed of the bootstrap.
+
+    Returns:
+        A JSON-ready document of ``schema/certificate.schema.json``.
+
+    Raises:
+        InputError: The two answer for different frames, labels or videos, or there are no frames.
+        PackageError: scikit-learn is not installed.
     """
     require("sklearn")
-    a, b = _aligned(a, b)
-    same = a.predicted == b.predicted
+    pair = a, b = _aligned(a, b)
     dp = np.abs(a.probabilities.astype(np.float64) - b.probabilities)
-    figures = _overall((a, b))
     drawn = resample_videos(a.video_ids, resamples=resamples, seed=seed)
-    drawn_a = resampled_figures(a.labels, a.probabilities, drawn) if drawn else None
-    drawn_b = resampled_figures(b.labels, b.probabilities, drawn) if drawn else None
-    change = {name: drawn_b[name] - drawn_a[name] for name in drawn_a} if drawn_a and drawn_b else {}
-    for name, figure in figures.items():
-        figure["interval"] = interval(change[name]) if name in change else None
-    per_class = _per_class((a, b), change, judged=kind == "shipping")
-    agreement = float(same.mean())
-    gates = [_gate("agreement", agreement, MIN_AGREEMENT[kind], at_least=True)]
-    if kind == "shipping":
-        loss = figures["macro_f1"]["a"] - figures["macro_f1"]["b"]
-        gates.append(_gate("macro_f1_loss", loss, MAX_MACRO_F1_LOSS, at_least=False))
-        gates += [
-            {"name": f"sensitivity_loss.{key}", "limit": MAX_SENSITIVITY_LOSS, **_class_gate(entry)}
-            for key, entry in per_class.items()
-        ]
+    change = _resampled_change(pair, drawn) if drawn else {}
+    figures = _overall(pair, change)
+    per_class = _per_class(pair, change, judged=kind == "shipping")
+    agreement = float((a.predicted == b.predicted).mean())
+    gates = _gates(kind, agreement, figures, per_class)
     document = {
         "schema": SCHEMA,
         "kind": kind,
         "verdict": _worst([gate["verdict"] for gate in gates]),
         "tool": {"name": "capsule-edge", "version": version("capsule-edge")},
         "models": {side: dict(models[side]) for side in ("a", "b")},
-        "data": {
-            **data,
-            "frames": len(a),
-            "videos": len({video for video in a.video_ids if video is not None}),
-            "skipped": sorted(set(a.skipped) | set(b.skipped)),
-            "training_overlap": training_overlap(specs, a.video_ids),
-        },
+        "data": _data(pair, data, specs),
         "gates": gates,
         "agreement": agreement,
         "macro_f1_delta": figures["macro_f1"]["delta"],
         **figures,
-        "max_abs_dp": float(dp.max()),
-        "mean_abs_dp": float(dp.mean()),
-        "dp_histogram": {
-            "edges": list(_DP_EDGES),
-            "frames": np.histogram(np.minimum(dp.max(axis=1), 1.0), _DP_EDGES)[0].tolist(),
-        },
+        **_probability_differences(dp),
         "mcnemar": _mcnemar(a.predicted == a.labels, b.predicted == b.labels),
         "per_class": per_class,
-        "flips": _flips((a, b), dp),
+        "flips": _flips(pair, dp),
         "events": dict(events) if events is not None else None,
         "bootstrap": {
             "method": "paired percentile bootstrap over videos",
@@ -133,14 +131,61 @@ def certify(
     return {name: defined(value) for name, value in document.items()}
 
 
+def _resampled_change(pair: PredictionPair, drawn: Resamples) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the difference B - A of every figure in each resample."""
+    a, b = (resampled_figures(side.labels, side.probabilities, drawn) for side in pair)
+    return {name: b[name] - a[name] for name in a}
+
+
+def _data(pair: PredictionPair, data: Mapping[str, Any], specs: Sequence[ModelSpec]) -> dict[str, Any]:
+    """Return the certificate's ``data``: the data set's description and what was measured of it."""
+    a, b = pair
+    return {
+        **data,
+        "frames": len(a),
+        "videos": len({video for video in a.video_ids if video is not None}),
+        "skipped": sorted(set(a.skipped) | set(b.skipped)),
+        "training_overlap": training_overlap(specs, a.video_ids),
+    }
+
+
+def _gates(
+    kind: Kind, agreement: float, figures: Mapping[str, Any], per_class: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    gates = [_gate("agreement", agreement, MIN_AGREEMENT[kind], at_least=True)]
+    if kind == "shipping":
+        loss = figures["macro_f1"]["a"] - figures["macro_f1"]["b"]
+        gates.append(_gate("macro_f1_loss", loss, MAX_MACRO_F1_LOSS, at_least=False))
+        gates += [
+            {"name": f"sensitivity_loss.{key}", "limit": MAX_SENSITIVITY_LOSS, **_class_gate(entry)}
+            for key, entry in per_class.items()
+        ]
+    return gates
+
+
+def _probability_differences(dp: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Return the largest and mean |dp| and the histogram over frames; ``dp`` is (frames, labels)."""
+    return {
+        "max_abs_dp": float(dp.max()),
+        "mean_abs_dp": float(dp.mean()),
+        "dp_histogram": {
+            "edges": list(_DP_EDGES),
+            "frames": np.histogram(np.minimum(dp.max(axis=1), 1.0), _DP_EDGES)[0].tolist(),
+        },
+    }
+
+
 def with_sha256(certificate: Mapping[str, Any], side: Literal["a", "b"], sha256: str) -> dict[str, Any]:
-    """The certificate with another hash of one model: the INT8 file changes when its summary is written."""
+    """Return the certificate with another SHA-256 of one model.
+
+    The hash of an INT8 file changes when the summary of its certificate is written into it.
+    """
     models = {**certificate["models"], side: {**certificate["models"][side], "sha256": sha256}}
     return {**certificate, "models": models}
 
 
 def parity_summary(*certificates: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model file says of its certificates (``ModelSpec.parity``), by kind; without its own hash."""
+    """Summarise certificates by kind for a model file (``ModelSpec.parity``), without the file's own hash."""
     summary: dict[str, Any] = {}
     for certificate in certificates:
         names = ("verdict", "agreement", "macro_f1_delta", "max_abs_dp", "data")
@@ -158,7 +203,8 @@ def parity_summary(*certificates: Mapping[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _aligned(a: Predictions, b: Predictions) -> Pair:
+def _aligned(a: Predictions, b: Predictions) -> PredictionPair:
+    """Return both answers with B in the order of A. Raise ``InputError`` if they differ in more than the answers."""
     if a.keys != b.keys:
         raise InputError(
             f"the labels differ: A has {', '.join(a.keys)}; B has {', '.join(b.keys)}",
@@ -179,7 +225,7 @@ def _aligned(a: Predictions, b: Predictions) -> Pair:
         videos = (str(side.video_ids[where] or "no video") for side in (a, b))
         raise InputError(
             f"{a.files[where]} is of {' in A and of '.join(videos)} in B",
-            hint="compare on the data set, as it is now, that the table was made on",
+            hint="compare on the data set that the table was made on, unchanged",
         )
     return a, b
 
@@ -193,21 +239,28 @@ def _in_order(a: Predictions, b: Predictions) -> Predictions:
     return b.take(at[file] for file in a.files)
 
 
-def _overall(pair: Pair) -> dict[str, dict[str, Any]]:
-    values = [
-        {
-            **{name: float(rate[name]) for name in ("accuracy", "macro_f1", "balanced_accuracy")},
-            "mean_auc": float(mean_defined(one_vs_rest_auc(side))),
-            "ece": ece(side.probabilities, side.labels),
-        }
-        for side in pair
-        for rate in [rates(_confusion(side))]
-    ]
-    return {name: _both(values[0][name], values[1][name]) for name in values[0]}
+def _overall(
+    pair: PredictionPair, change: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, dict[str, Any]]:
+    """Return the figures over all classes: A, B, the difference and its interval."""
+    a, b = (_overall_figures(side) for side in pair)
+    return {
+        name: {**_both(a[name], b[name]), "interval": interval(change[name]) if name in change else None}
+        for name in a
+    }
+
+
+def _overall_figures(side: Predictions) -> dict[str, float]:
+    rate = rates(_confusion(side))
+    return {
+        **{name: float(rate[name]) for name in ("accuracy", "macro_f1", "balanced_accuracy")},
+        "mean_auc": float(mean_defined(one_vs_rest_auc(side))),
+        "ece": ece(side.probabilities, side.labels),
+    }
 
 
 def _per_class(
-    pair: Pair, change: Mapping[str, npt.NDArray[np.float64]], *, judged: bool
+    pair: PredictionPair, change: Mapping[str, npt.NDArray[np.float64]], *, judged: bool
 ) -> dict[str, dict[str, Any]]:
     a, b = (rates(_confusion(side)) for side in pair)
     labels, video_ids = pair[0].labels, pair[0].video_ids
@@ -224,7 +277,8 @@ def _per_class(
 
 
 def _judge(entry: Mapping[str, Any]) -> tuple[Verdict, str | None]:
-    """The verdict on a class's sensitivity loss, and why it is undecided."""
+    """Return the verdict on a class's loss of sensitivity, and the reason if it is undecided."""
+    # The reason is part of the certificate.
     if entry["support"] < MIN_FRAMES or entry["videos"] < MIN_VIDEOS:
         found = f"{entry['support']} frames of {entry['videos']} videos"
         return "undecided", f"{found}, needed are {MIN_FRAMES} of {MIN_VIDEOS}"
@@ -245,7 +299,7 @@ def _class_gate(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gate(name: str, value: float, limit: float, *, at_least: bool) -> dict[str, Any]:
-    # Both sides of a comparison with a decimal limit: .905 - .9 is .0050000000000000044 and means .005.
+    # The tolerance is for decimal limits: .905 - .9 is .0050000000000000044 and means .005.
     good = value >= limit - 1e-12 if at_least else value <= limit + 1e-12
     verdict = "undecided" if np.isnan(value) else "pass" if good else "fail"
     return {"name": name, "limit": limit, "value": value, "verdict": verdict}
@@ -257,10 +311,10 @@ def _worst(verdicts: list[Verdict]) -> Verdict:
 
 
 def _mcnemar(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """McNemar's exact test (Psychometrika 1947) on the frames that only one of the two gets right.
+    """Run McNemar's exact test (Psychometrika 1947) on the frames that only one of the two models gets right.
 
-    It takes frames as independent, which those of one video are not: its p-value is too small, the
-    intervals over videos are the ones to trust.
+    The test takes frames as independent, but frames of one video are not. Its p-value is therefore too small; trust the
+    intervals over videos.
     """
     from scipy.stats import binomtest
 
@@ -269,8 +323,8 @@ def _mcnemar(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> 
     return {"only_a_right": only_a, "only_b_right": only_b, "p_value": p}
 
 
-def _flips(pair: Pair, dp: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Which answer became which, the most frequent first, with the frames that moved most."""
+def _flips(pair: PredictionPair, dp: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
+    """List the changed labels (from A's to B's), the most frequent first, with the frames of the largest |dp|."""
     a, b = pair
     keys, moved = a.keys, dp.max(axis=1)
     groups: dict[tuple[int, int], list[int]] = {}

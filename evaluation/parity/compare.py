@@ -1,4 +1,4 @@
-"""Run two models, or a saved table and a model, over one data set and certify the second."""
+"""Certify a model against another model, or against a saved table of answers, on one data set."""
 
 from __future__ import annotations
 
@@ -30,10 +30,20 @@ def compare_models(
     seed: int = 0,
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """The shipping certificate of ``b`` against ``a`` on ``dataset``; ``advance`` is called for each
-    model's frames. On ``recordings`` their events are compared.
+    """Make the shipping certificate of model B against model A.
 
-    Raises ``InputError`` when their labels or preprocessing differ or the data set has labels that they lack.
+    Args:
+        a: The FP32 model.
+        b: The INT8 model.
+        dataset: The labelled frames.
+        recordings: Recordings on which the events of the two are compared too.
+        resamples: The number of bootstrap resamples.
+        seed: The seed of the bootstrap.
+        advance: Called with 1 after each frame of each model.
+
+    Raises:
+        InputError: The models differ in labels or preprocessing, lack a label of the data set, or a recording cannot
+            be read.
     """
     if a.spec.keys != b.spec.keys:
         raise InputError(
@@ -46,7 +56,7 @@ def compare_models(
         raise InputError(
             "the preprocessing differs: "
             + ", ".join(f"{name} is {ours[name]} in A and {theirs[name]} in B" for name in different),
-            hint="compare models that see the same pixels",
+            hint="compare models with the same preprocessing",
         )
     return certify(
         predict(a, dataset, advance=advance),
@@ -70,10 +80,18 @@ def compare_table(
     seed: int = 0,
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """The conversion certificate of ``b`` against a saved table of answers, on the frames of the table.
+    """Make the conversion certificate of model B against a saved table of answers, on the frames of the table.
 
-    The table's labels and videos must be the data set's. Raises ``InputError`` for a frame that the data
-    set lacks.
+    Args:
+        table: A table that ``save_predictions`` wrote.
+        b: The exported model.
+        dataset: The data set that the table was made on.
+        resamples: The number of bootstrap resamples.
+        seed: The seed of the bootstrap.
+        advance: Called with 1 after each frame.
+
+    Raises:
+        InputError: The data set lacks a frame of the table, or gives it another label or video.
     """
     expected = load_predictions(table)
     check_labels(dataset, b.spec.keys)
@@ -98,7 +116,7 @@ def compare_table(
 
 
 def describe_model(model: Backend) -> Mapping[str, Any]:
-    """What a report says of a model: ``file, name, version, precision, sha256, backend``."""
+    """Identify a model in a report: ``file, name, version, precision, sha256, backend``."""
     spec = model.spec
     return {
         "file": model.path.name,
@@ -111,7 +129,7 @@ def describe_model(model: Backend) -> Mapping[str, Any]:
 
 
 def describe_table(table: Path) -> Mapping[str, Any]:
-    """The same of a saved table of answers, which has no version, precision or engine of its own."""
+    """Identify a saved table of answers in a report, as ``describe_model``; it has no version, precision or engine."""
     return {
         "file": table.name,
         "name": "reference table",
@@ -123,9 +141,10 @@ def describe_table(table: Path) -> Mapping[str, Any]:
 
 
 def agree_on_events(a: Backend, b: Backend, recordings: Sequence[Path]) -> dict[str, Any]:
-    """How far the two model files find the same events in ``recordings``, each read whole with either.
+    """Read recordings with both models and compare the events that they find (``event_agreement``).
 
-    Raises what reading a recording raises.
+    Raises:
+        InputError: A recording cannot be read.
     """
     found: list[list[Span]] = []
     for model in (a, b):
@@ -134,7 +153,7 @@ def agree_on_events(a: Backend, b: Backend, recordings: Sequence[Path]) -> dict[
                 [
                     span
                     for number, path in enumerate(recordings)
-                    # Two recordings may have one name.
+                    # The number distinguishes two recordings with the same name.
                     for span in spans(reader.read(path).events, f"{number}:{path.name}")
                 ]
             )

@@ -1,6 +1,7 @@
-"""What a reading is worth on whole recordings: events matched with true findings, and event parameters fitted.
+"""Evaluate models on whole recordings: match events with true findings, and fit event parameters.
 
-In: result folders and truth tables. Out: findings hit, false events, figures by class. Must not know: TensorFlow.
+In: result folders and truth tables. Out: findings hit, false events, figures by class.
+Must not know: TensorFlow.
 """
 
 from __future__ import annotations

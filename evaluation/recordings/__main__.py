@@ -1,4 +1,4 @@
-"""``python -m capsule_edge.evaluation.recordings RESULT TRUTH``: see ``recording_scores``."""
+"""Run ``recording_scores`` as ``python -m capsule_edge.evaluation.recordings RESULT TRUTH``."""
 
 from __future__ import annotations
 

@@ -1,19 +1,21 @@
-"""Fits the event parameters of a model on recordings that it has not seen, and says what they are worth.
+"""Fit the event parameters of a model on recordings that it has not seen, and measure the result.
 
     python -m capsule_edge.evaluation.recordings.event_fit MODEL --fit RESULT TRUTH --hold RESULT TRUTH --out FILE
 
-``--fit`` and ``--hold`` may be given again. RESULT is what ``capsule-edge run`` left, or its ``frames.csv``, from a
-model that has not seen that video (out of fold); MODEL gives the labels, and the thresholds from which the search
-starts. ``--hold`` recordings are scored and never searched. Over a grid of ``smoothing_s, max_gap_s, min_frames,
-release, merge_s`` the thresholds of all labels are chosen together so that the most findings are hit (``findings``
-defines that) with at most ``--budget`` false events in 1,000 frames; among equals the fewest false events, then the
-highest temporal mAP@.5, then what is nearest to the middle of the grid. A label without a finding on the ``--fit``
-recordings keeps the model's threshold, and is raised only where the budget cannot be met otherwise.
+``--fit`` and ``--hold`` are repeatable. RESULT is the folder that ``capsule-edge run`` wrote, or its ``frames.csv``.
+The model that read the recording must not have been trained on its video (use the model of another fold). MODEL gives
+the labels, and the thresholds from which the search starts. ``--hold`` recordings are scored and never searched.
 
-``--into RUN`` puts what was fitted into the spec of a training's ``run.json``, from which ``export`` writes the model
-files. OUT has ``events`` and ``operating_points`` as a ModelSpec has them, and ``measured``: on the ``--fit``
-recordings, each left out in turn (fitted on the others: the figure to quote), on those held, and for frame-by-frame
-thresholding fitted the same way. Ends in one line of JSON.
+The search covers a grid of ``smoothing_s, max_gap_s, min_frames, release, merge_s``. For each point of the grid it
+chooses the thresholds of all labels together, so that the most findings are hit (``findings`` defines that) with at
+most ``--budget`` false events in 1,000 frames. Among equal points it prefers, in this order, fewer false events, a
+higher temporal mAP@.5, and the point nearest to the middle of the grid. A label without a finding in the ``--fit``
+recordings keeps the model's threshold. It is raised only if the budget cannot be met otherwise.
+
+FILE has ``events`` and ``operating_points`` as a ModelSpec has them, and ``measured``: the scores on the ``--fit``
+recordings; with each of them left out in turn and fitted on the others (quote this figure); on the ``--hold``
+recordings; and for frame-by-frame thresholds fitted the same way. ``--into RUN`` writes the fitted values into the spec
+of a training's ``run.json``, from which ``export`` makes the model files. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -26,22 +28,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from capsule_edge.runtime.errors import InputError, ModelError
 from capsule_edge.runtime.inference import EventParameters, ModelSpec, OperatingPoint, open_model
 
 from .._files import write_whole
 from .._module import run_module
-from .event_search import BUDGET, Fit, fit_events, read_with
+from .event_search import BUDGET, EventFit, fit_events, read_with
 from .findings import score_findings
-from .recording_scores import Answers, read_answers
+from .recording_scores import RecordingAnswers, read_answers
 
 __all__ = ["fit_document", "fitted_spec", "put_into_run"]
 
 
 def fit_document(
-    spec: ModelSpec, fitted: Sequence[Answers], held: Sequence[Answers] = (), *, budget: float = BUDGET
+    spec: ModelSpec,
+    fitted: Sequence[RecordingAnswers],
+    held: Sequence[RecordingAnswers] = (),
+    *,
+    budget: float = BUDGET,
 ) -> dict[str, Any]:
-    """What OUT holds. ``budget`` is false events in 1,000 frames. Raises ``InputError`` without a finding."""
+    """Fit event parameters and measure them.
+
+    Args:
+        spec: The model, with the thresholds from which the search starts.
+        fitted: The recordings to fit on.
+        held: Recordings that are scored only.
+        budget: The largest number of false events in 1,000 frames.
+
+    Returns:
+        The JSON-ready document that the command writes.
+
+    Raises:
+        InputError: The recordings to fit on have no finding.
+    """
     answers = [*fitted, *held]
     best = fit_events(spec, fitted, budget=budget)
     frames = fit_events(spec, fitted, budget=budget, frame_by_frame=True)
@@ -50,7 +71,7 @@ def fit_document(
         "left_out": _left_out(spec, fitted, budget),
         "held": _score(spec, best, held) if held else None,
         "all": _score(spec, best, answers),
-        "as_it_was": _score(spec, Fit.of(spec), answers),
+        "as_it_was": _score(spec, EventFit.of(spec), answers),
         "frame_by_frame": {
             "fitted": _score(spec, frames, fitted),
             "left_out": _left_out(spec, fitted, budget, frame_by_frame=True),
@@ -71,7 +92,11 @@ def fit_document(
 
 
 def fitted_spec(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
-    """The ModelSpec with the ``events`` and ``operating_points`` of OUT, checked. Raises ``ModelError``."""
+    """Return a spec with the ``events`` and ``operating_points`` of a fit, validated.
+
+    Raises:
+        ModelError: The result is not a valid spec.
+    """
     changed = spec.to_dict() | {
         "events": document["events"],
         "operating_points": spec.to_dict()["operating_points"] | document["operating_points"],
@@ -80,35 +105,39 @@ def fitted_spec(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
 
 
 def put_into_run(folder: Path, document: Mapping[str, Any]) -> None:
-    """Change the spec in the ``run.json`` of a training to what was fitted.
+    """Write the result of a fit into the spec in a training's ``run.json``.
 
-    Raises ``InputError``, ``ModelError``, and ``OutputError`` with the file as it was.
+    Raises:
+        InputError: The folder holds no ``run.json`` with a spec.
+        ModelError: The fitted spec is not valid.
+        OutputError: The file cannot be written; it is unchanged.
     """
-    run, spec = _run_of(folder)
+    run, spec = _read_run(folder)
     run["spec"] = {
         key: value for key, value in fitted_spec(spec, document).to_dict().items() if key != "precision"
     }
     text = json.dumps(run, indent=1, ensure_ascii=False) + "\n"
-    write_whole(folder / "run.json", text, "the training's facts")
+    write_whole(folder / "run.json", text, "the record of the training")
 
 
-def _run_of(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
-    """A training's ``run.json`` and the spec in it. Raises ``InputError``."""
+def _read_run(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
+    """Return a training's ``run.json`` and the spec in it. Raise ``InputError`` if there is none."""
     path = folder / "run.json"
     try:
         run: dict[str, Any] = json.loads(path.read_text("utf-8"))
         spec = ModelSpec.from_json(json.dumps({**run["spec"], "precision": "fp32"}))
     except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
         raise InputError(
-            f"{path} holds no spec of a training: {error}", hint="name the folder of a run"
+            f"{path} has no spec of a training: {error}",
+            hint="name the folder that 'capsule-edge train' wrote",
         ) from None
     return run, spec
 
 
 def _left_out(
-    spec: ModelSpec, fitted: Sequence[Answers], budget: float, *, frame_by_frame: bool = False
+    spec: ModelSpec, fitted: Sequence[RecordingAnswers], budget: float, *, frame_by_frame: bool = False
 ) -> dict[str, Any] | None:
-    """Every recording read with what was fitted on the others; None with fewer than two."""
+    """Score each recording with parameters fitted on the others; None with fewer than two recordings."""
     if len(fitted) < 2:
         return None
     readings = []
@@ -119,30 +148,29 @@ def _left_out(
     return score_findings(readings)
 
 
-def _score(spec: ModelSpec, fit: Fit, answers: Sequence[Answers]) -> dict[str, Any]:
+def _score(spec: ModelSpec, fit: EventFit, answers: Sequence[RecordingAnswers]) -> dict[str, Any]:
     return score_findings([read_with(spec, one, fit) for one in answers])
 
 
-def _points(spec: ModelSpec, fit: Fit, fitted: Sequence[Answers]) -> dict[str, OperatingPoint]:
-    """Operating points at the fitted thresholds, with what single frames of the recordings give there."""
+def _points(spec: ModelSpec, fit: EventFit, fitted: Sequence[RecordingAnswers]) -> dict[str, OperatingPoint]:
+    """Return operating points at the fitted thresholds, with sensitivity and specificity of single frames there."""
     names = " and ".join(answers.recording for answers in fitted)
     points = {}
     for key, threshold in fit.thresholds.items():
+        rows = [answers.answered for answers in fitted]
         column = spec.keys.index(key)
-        seen = positive = false = negative = 0
-        for answers in fitted:
-            rows = answers.answered
-            there = answers.labels[rows] == key
-            above = answers.probabilities[rows, column] >= threshold
-            seen, positive = seen + int((above & there).sum()), positive + int(there.sum())
-            false, negative = false + int((above & ~there).sum()), negative + int((~there).sum())
+        is_label = np.concatenate([a.labels[at] == key for a, at in zip(fitted, rows, strict=True)])
+        above = np.concatenate(
+            [a.probabilities[at, column] >= threshold for a, at in zip(fitted, rows, strict=True)]
+        )
+        positive, negative = int(is_label.sum()), int((~is_label).sum())
         if not positive and threshold == spec.operating_points[key].threshold:
             points[key] = spec.operating_points[key]
             continue
         points[key] = OperatingPoint(
             threshold,
-            seen / positive if positive else None,
-            1 - false / negative if negative else None,
+            int((above & is_label).sum()) / positive if positive else None,
+            1 - int((above & ~is_label).sum()) / negative if negative else None,
             f"single frames of {names}, where the events were fitted",
             spec.operating_points[key].provisional if not positive else False,
         )
@@ -150,30 +178,10 @@ def _points(spec: ModelSpec, fit: Fit, fitted: Sequence[Answers]) -> dict[str, O
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", type=Path)
-    parser.add_argument(
-        "--fit", nargs=2, action="append", type=Path, metavar=("RESULT", "TRUTH"), required=True
-    )
-    parser.add_argument(
-        "--hold", nargs=2, action="append", type=Path, metavar=("RESULT", "TRUTH"), default=[]
-    )
-    parser.add_argument(
-        "--budget", type=float, default=BUDGET, help="false events in 1,000 frames, default %(default)s"
-    )
-    parser.add_argument("--capture-fps", type=float, help="of the recordings, where it is known")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--into", type=Path, metavar="RUN", help="training whose run.json takes the result")
-    options = parser.parse_args()
-    if not 0 <= options.budget < math.inf:
-        parser.error(f"the budget is {options.budget}, allowed is 0 or more")
-    if options.capture_fps is not None and not 0 < options.capture_fps < math.inf:
-        parser.error(f"the capture rate is {options.capture_fps}, allowed is more than 0")
+    options = _parse_arguments()
     if options.into is not None:
-        # Before a search of minutes.
-        _run_of(options.into)
+        # Check the folder before a search of minutes.
+        _read_run(options.into)
     spec = open_model(options.model).spec
     fitted, held = (
         [read_answers(run, truth, spec, capture_fps=options.capture_fps) for run, truth in pairs]
@@ -184,22 +192,50 @@ def main() -> None:
     write_whole(options.out, json.dumps(document, indent=1, allow_nan=False) + "\n", "the fit")
     if options.into is not None:
         put_into_run(options.into, document)
+    _print_fit(document)
+    print(json.dumps(document, allow_nan=False))
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    pair: dict[str, Any] = {"nargs": 2, "action": "append", "type": Path, "metavar": ("RESULT", "TRUTH")}
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model file with the labels and thresholds")
+    parser.add_argument("--fit", required=True, help="recording to fit on; repeatable", **pair)
+    parser.add_argument("--hold", default=[], help="recording to score only; repeatable", **pair)
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=BUDGET,
+        help="largest number of false events in 1,000 frames, default %(default)s",
+    )
+    parser.add_argument("--capture-fps", type=float, help="frames a second at which the capsules recorded")
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="JSON file to write")
+    parser.add_argument("--into", type=Path, metavar="RUN", help="training whose run.json takes the result")
+    options = parser.parse_args()
+    if not 0 <= options.budget < math.inf:
+        parser.error(f"the budget is {options.budget}, allowed is 0 or more")
+    if options.capture_fps is not None and not 0 < options.capture_fps < math.inf:
+        parser.error(f"the capture rate is {options.capture_fps}, allowed is more than 0")
+    return options
+
+
+def _print_fit(document: Mapping[str, Any]) -> None:
     rule = EventParameters(**document["events"])
     print(
         f"smoothing {rule.smoothing_s:g} s, gaps {rule.max_gap_s:g} s, at least {rule.min_frames} frames, release "
-        f"{rule.release:g}, alike within {rule.merge_s:g} s"
+        f"{rule.release:g}, merge equal events within {rule.merge_s:g} s"
     )
-    for name, row in (
-        *document["measured"].items(),
-        *((f"{name}, frame by frame", row) for name, row in document["measured"]["frame_by_frame"].items()),
-    ):
+    measured = document["measured"]
+    by_frame = {f"{name}, frame by frame": row for name, row in measured["frame_by_frame"].items()}
+    for name, row in {**measured, **by_frame}.items():
         if row and "hit" in row:
             print(
                 f"{name:24} {row['hit']:3} of {row['findings']} findings hit, {row['seen']} seen, "
                 f"{row['matched']['hits']} at IoU .5; "
                 f"{row['false_events_per_1000_frames']:.2f} false events in 1,000 frames"
             )
-    print(json.dumps(document, allow_nan=False))
 
 
 if __name__ == "__main__":

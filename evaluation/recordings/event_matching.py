@@ -1,7 +1,8 @@
-"""Findings in time: do the events that were found match those that are there, and how much is left to read?
+"""Match found events with true events in time, and measure how much of a recording a reader still has to read.
 
-Matching is by label and temporal intersection over union, each true event taken once, as in temporal action
-detection (Heilbron et al., ActivityNet, CVPR 2015). Times are seconds of container time, half-open.
+An event matches by its label and its temporal intersection over union, and each true event counts once, as in
+temporal action detection (Heilbron et al., ActivityNet, CVPR 2015). Times are seconds of container time; spans are
+half-open.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ IOU = 0.5
 
 @dataclass(frozen=True)
 class Span:
-    """An event of ``label`` over ``[start_s, end_s)`` of ``recording``; ``score`` orders what was found."""
+    """An event of ``label`` over ``[start_s, end_s)`` of ``recording``; ``score`` ranks the found events."""
 
     recording: str
     label: str
@@ -33,22 +34,37 @@ class Span:
 
 
 def spans(events: Iterable[Event], recording: str) -> list[Span]:
-    """The events of a study, scored by their peak probability."""
+    """Return the events of a study as spans, scored by their peak probability."""
     return [Span(recording, e.label, e.start_s, e.end_s, e.peak_p) for e in events]
 
 
 def labelled_events(
     labels: Sequence[str], times_s: Sequence[float], recording: str, *, ignore: Iterable[str] = ("normal",)
 ) -> list[Span]:
-    """Runs of equally labelled frames as events; ``labels`` are keys and ``times_s`` rises, one for each
-    frame.
+    """Turn runs of frames with the same label into events.
 
-    An event ends where the next frame begins, the last one a median frame distance after its own. Labels of
-    ``ignore`` are no events. Raises ``InputError`` for lengths that differ or times that fall.
+    An event ends where the next frame begins. An event at the end of the recording ends one median frame distance
+    after its last frame.
+
+    Args:
+        labels: The label key of each frame.
+        times_s: The time of each frame in seconds; must not fall.
+        recording: The name that the spans carry.
+        ignore: Labels that make no event.
+
+    Returns:
+        The events in order of time.
+
+    Raises:
+        InputError: The lengths differ, or the times fall.
+
+    Example:
+        >>> labelled_events(["normal", "polyp", "polyp"], [0.0, 0.5, 1.0], "exam")
+        [Span(recording='exam', label='polyp', start_s=0.5, end_s=1.5, score=1.0)]
     """
     if len(labels) != len(times_s):
         raise InputError(
-            f"there are {len(labels)} labels and {len(times_s)} times, one of each a frame is needed"
+            f"there are {len(labels)} labels and {len(times_s)} times, each frame needs one of each"
         )
     times = np.asarray(times_s, np.float64)
     steps = np.diff(times)
@@ -67,9 +83,10 @@ def labelled_events(
 
 
 def match(found: Sequence[Span], true: Sequence[Span], *, iou: float = IOU) -> list[int | None]:
-    """For each of ``found`` the index of the true event that it is, None for a false one.
+    """Return for each found event the index of the true event that it matches, or None for a false event.
 
-    The highest score chooses first, and takes the best overlap of its own label and recording that is left.
+    Found events choose in order of falling score. Each takes, among the true events of its label and recording that
+    are still free, the one with the largest overlap, if that is at least ``iou``.
     """
     answer: list[int | None] = [None] * len(found)
     free = set(range(len(true)))
@@ -83,11 +100,10 @@ def match(found: Sequence[Span], true: Sequence[Span], *, iou: float = IOU) -> l
 
 
 def event_scores(found: Sequence[Span], true: Sequence[Span], *, iou: float = IOU) -> dict[str, Any]:
-    """Precision, recall and F1 of events, and the mean average precision over the labels that have a true
-    event.
+    """Return precision, recall and F1 of the events, and the mean average precision.
 
-    Average precision is the area under the precision envelope. Undefined (nothing true, nothing found) is
-    None.
+    Average precision is the area under the precision envelope; its mean is over the labels that have a true event. A
+    figure is None where it is undefined, that is, where there is no true or no found event.
     """
     matched = match(found, true, iou=iou)
     hits = sum(j is not None for j in matched)
@@ -119,7 +135,7 @@ def event_scores(found: Sequence[Span], true: Sequence[Span], *, iou: float = IO
 
 
 def event_agreement(a: Sequence[Span], b: Sequence[Span], *, iou: float = IOU) -> dict[str, Any]:
-    """How far two models find the same events; ``agreement`` is their F1, None where neither finds one."""
+    """Measure how far two models find the same events: ``agreement`` is their F1, None where neither finds one."""
     hits = sum(j is not None for j in match(b, a, iou=iou))
     both = len(a) + len(b)
     return {
@@ -136,14 +152,22 @@ def reading_curve(
     truth: npt.NDArray[np.bool_],
     shares: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
 ) -> list[dict[str, float | None]]:
-    """Sensitivity to abnormal frames when only the ``share`` of all frames with the highest score is read.
+    """Return the sensitivity to abnormal frames when a reader opens only the frames with the highest scores.
 
-    ``abnormal`` (N,) are scores, ``truth`` (N,) says which frames are. Frames of equal score are read in
-    their order of time. Sensitivity is None without an abnormal frame.
+    Args:
+        abnormal: float (N,), the score of each frame.
+        truth: bool (N,), whether the frame is abnormal.
+        shares: Shares of all frames that the reader opens, 0..1. Frames of equal score are opened in order of time.
+
+    Returns:
+        ``share`` and ``sensitivity`` for each of ``shares``; the sensitivity is None without an abnormal frame.
+
+    Raises:
+        InputError: There are no frames, or the lengths differ.
     """
     if len(abnormal) != len(truth) or not len(truth):
         raise InputError(
-            f"there are {len(abnormal)} scores and {len(truth)} labels, one of each a frame is needed"
+            f"there are {len(abnormal)} scores and {len(truth)} labels, each frame needs one of each"
         )
     seen = np.cumsum(truth[np.argsort(-abnormal, kind="stable")])
     total = int(seen[-1])

@@ -1,28 +1,31 @@
-"""What a reader gets from the events of a recording: which findings they hit, how many are false, what is left to open.
+"""Score the events found in recordings against the true findings: found or missed, false events, frames to open.
+
+Definitions:
 
 - A **finding** is a maximal run of frames that the truth gives one label other than normal. Recordings are thinned:
-  frames between two of a run that nobody marked do not end it.
-- An event is **right** when at least half of its frames carry its label in the truth, else it is **false**: whoever
-  opens it sees something else for most of it.
+  frames that nobody marked, between two frames of a run, do not end it.
+- An event is **right** when at least half of its frames carry its label in the truth. Otherwise it is **false**:
+  someone who opens it mostly sees something else.
 - A finding is **hit** when a right event of its label holds at least one of its frames. One event may hit several
-  findings of its label if they lie so close that most of it is still they: its reader sees them all. An event
-  that spans half the recording hits nothing.
-- A finding is **seen** when it is hit, or when an event of another label holds one of its frames and at least half of
-  that event's frames are of some finding: the reader is shown it under another name.
-- Two common measures stand beside: **touched**, by any event of its label that shares a frame, however long and
-  wrong; and **matched**, intersection over union of at least .5, each finding and event taken once, with the mean
-  average precision over the labels (temporal mAP@.5). Both count marked frames and not seconds: what lies in the
-  holes of a thinned recording nobody knows.
-- The **share to open** is what one reader of all the recordings opens until at least one frame of every finding was
-  before them. ``pictures``: the picture of each event, which is its peak, strongest event first, then the other frames
-  by falling probability of not being normal. ``events``: the same with all frames of each event. ``frames``: without
-  events. Nobody knows on reading that the last finding has come, so this is the least that would have been
-  enough, not a promise.
+  findings of its label if they lie so close together that at least half of its frames belong to them; a reader sees
+  them all. An event that spans half of the recording hits nothing.
+- A finding is **seen** when it is hit, or when an event of another label holds one of its frames and at least half
+  of that event's frames belong to some finding. The reader then sees the finding under another name.
+- Two common measures stand beside these. A finding is **touched** by any event of its label that shares a frame
+  with it, however long and wrong the event is. It is **matched** by an event with an intersection over union of at
+  least .5, where each finding and each event counts once; the mean average precision over the labels goes with that
+  (temporal mAP@.5). Both count marked frames and not seconds, because nobody knows what lies in the gaps of a thinned
+  recording.
+- The **share to open** is the share of all frames that one reader of all recordings opens until at least one frame
+  of every finding was open. It is computed in three ways. ``pictures``: first the peak frame of each event, strongest
+  event first, then the other frames by falling probability of not being normal. ``events``: the same, with all frames
+  of each event. ``frames``: without events. A reader does not know which finding is the last, so the share is a lower
+  bound and not a promise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -34,7 +37,17 @@ from capsule_edge.runtime.errors import InputError
 
 from .event_matching import Span, event_scores
 
-__all__ = ["Finding", "FoundEvent", "Reading", "findings", "is_right", "score_findings", "share_to_open"]
+__all__ = [
+    "FindingOutcome",
+    "FoundEvent",
+    "Reading",
+    "TrueFinding",
+    "finding_outcomes",
+    "findings",
+    "is_right",
+    "score_findings",
+    "share_to_open",
+]
 
 NORMAL = "normal"
 Way = Literal["pictures", "events", "frames"]
@@ -42,8 +55,8 @@ _WAYS: tuple[Way, ...] = ("pictures", "events", "frames")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A run of frames of one label, rows ``first`` to ``last`` inclusive."""
+class TrueFinding:
+    """A run of frames to which the truth gives ``label``: rows ``first`` to ``last``, inclusive."""
 
     label: str
     first: int
@@ -52,7 +65,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class FoundEvent:
-    """An event over rows ``first`` to ``last`` inclusive; ``score`` is its probability at row ``peak``."""
+    """An event over rows ``first`` to ``last``, inclusive; ``score`` is its probability at row ``peak``."""
 
     label: str
     first: int
@@ -63,10 +76,16 @@ class FoundEvent:
 
 @dataclass(frozen=True)
 class Reading:
-    """One recording as it was read.
+    """One recording with its truth and the events that a model found in it.
 
-    ``labels`` (N) are the keys of the truth, ``abnormal`` (N,) the probability of not being normal, NaN where
-    the frame has no answer. Raises ``InputError`` where they differ in length.
+    Attributes:
+        recording: The name of the recording.
+        labels: The true label key of each of the N frames.
+        abnormal: float (N,), the probability that the frame is not normal; NaN where the model did not answer.
+        events: The events found.
+
+    Raises:
+        InputError: ``labels`` and ``abnormal`` differ in length.
     """
 
     recording: str
@@ -77,115 +96,145 @@ class Reading:
     def __post_init__(self) -> None:
         if self.abnormal.shape != (len(self.labels),):
             raise InputError(
-                f"{self.recording} has {len(self.labels)} labels and scores {self.abnormal.shape}, "
-                "one of each a frame is needed"
+                f"{self.recording} has {len(self.labels)} labels and scores of shape {self.abnormal.shape}; "
+                "each frame needs one label and one score"
             )
 
 
-def findings(labels: Sequence[str]) -> list[Finding]:
-    """The findings of a recording, in order."""
+@dataclass(frozen=True)
+class FindingOutcome:
+    """Whether the events of a reading hit, saw and touched one finding (defined above)."""
+
+    finding: TrueFinding
+    hit: bool
+    seen: bool
+    touched: bool
+
+
+def findings(labels: Sequence[str]) -> list[TrueFinding]:
+    """Return the findings of a recording in order, given the true label key of each frame."""
     runs = [
         (key, [i for i, _ in group]) for key, group in groupby(enumerate(labels), key=lambda item: item[1])
     ]
-    return [Finding(key, rows[0], rows[-1]) for key, rows in runs if key != NORMAL]
+    return [TrueFinding(key, rows[0], rows[-1]) for key, rows in runs if key != NORMAL]
 
 
 def is_right(event: FoundEvent, labels: Sequence[str]) -> bool:
-    """Whether at least half of the event's frames carry its label."""
+    """Return whether at least half of the event's frames carry its label in the truth."""
     held = labels[event.first : event.last + 1]
     return 2 * sum(label == event.label for label in held) >= len(held)
 
 
-def score_findings(readings: Sequence[Reading]) -> dict[str, Any]:
-    """Findings hit and seen, false events, and the shares to open, over all recordings; by label too.
+def finding_outcomes(reading: Reading) -> Iterator[FindingOutcome]:
+    """Yield the outcome of each finding of a reading, in order."""
+    right = [event for event in reading.events if is_right(event, reading.labels)]
+    abnormal = [event for event in reading.events if _is_abnormal(event, reading.labels)]
+    for finding in findings(reading.labels):
+        hit = any(e.label == finding.label and _overlap(e, finding) for e in right)
+        yield FindingOutcome(
+            finding,
+            hit=hit,
+            seen=hit or any(_overlap(event, finding) for event in abnormal),
+            touched=any(e.label == finding.label and _overlap(e, finding) for e in reading.events),
+        )
 
-    Shares are None without a finding, rates None without a frame.
+
+def score_findings(readings: Sequence[Reading]) -> dict[str, Any]:
+    """Count findings and events over all readings, in total and by label.
+
+    Returns:
+        A JSON-ready document: ``findings``, of these ``hit``, ``seen`` and ``touched``; ``events``, of these
+        ``false_events``, and ``false_events_per_1000_frames`` (None without a frame); ``share_to_open`` by way (None
+        without a finding); ``matched`` as ``event_scores`` returns it; ``by_label``.
     """
-    rows: dict[str, dict[str, int]] = {}
-    total = hit = seen = touched = false = 0
-    for reading in readings:
-        right = [event for event in reading.events if is_right(event, reading.labels)]
-        shown = [event for event in reading.events if _is_abnormal(event, reading.labels)]
-        for finding in findings(reading.labels):
-            row = _row(rows, finding.label)
-            hits = any(e.label == finding.label and _holds(e, finding) for e in right)
-            total, hit = total + 1, hit + hits
-            touched += any(e.label == finding.label and _holds(e, finding) for e in reading.events)
-            seen += hits or any(_holds(event, finding) for event in shown)
-            row["findings"] += 1
-            row["hit"] += hits
-        for event in reading.events:
-            row = _row(rows, event.label)
-            row["events"] += 1
-            row["false_events"] += event not in right
-        false += len(reading.events) - len(right)
+    outcomes = [outcome for reading in readings for outcome in finding_outcomes(reading)]
+    rows = _by_label(outcomes, readings)
     frames = sum(len(reading.labels) for reading in readings)
+    false = sum(row["false_events"] for row in rows.values())
     return {
-        "findings": total,
-        "hit": hit,
-        "seen": seen,
-        "touched": touched,
+        "findings": len(outcomes),
+        "hit": sum(outcome.hit for outcome in outcomes),
+        "seen": sum(outcome.seen for outcome in outcomes),
+        "touched": sum(outcome.touched for outcome in outcomes),
         "events": sum(len(reading.events) for reading in readings),
         "false_events": false,
         "false_events_per_1000_frames": 1000 * false / frames if frames else None,
         "share_to_open": {by: share_to_open(readings, by=by) for by in _WAYS},
         "matched": event_scores(*_spans(readings)),
-        "by_label": dict(sorted(rows.items())),
+        "by_label": rows,
     }
 
 
+def _by_label(outcomes: Sequence[FindingOutcome], readings: Sequence[Reading]) -> dict[str, dict[str, int]]:
+    """Count findings, hits, events and false events of each label, sorted by label."""
+    rows: dict[str, dict[str, int]] = {}
+
+    def row(label: str) -> dict[str, int]:
+        return rows.setdefault(label, {"findings": 0, "hit": 0, "events": 0, "false_events": 0})
+
+    for outcome in outcomes:
+        row(outcome.finding.label)["findings"] += 1
+        row(outcome.finding.label)["hit"] += outcome.hit
+    for reading in readings:
+        for event in reading.events:
+            row(event.label)["events"] += 1
+            row(event.label)["false_events"] += not is_right(event, reading.labels)
+    return dict(sorted(rows.items()))
+
+
 def share_to_open(readings: Sequence[Reading], *, by: Way) -> float | None:
-    """Frames opened until one of every finding was seen, as a share of all; None without a finding."""
-    waiting = {(at, finding) for at, reading in enumerate(readings) for finding in findings(reading.labels)}
-    if not waiting:
+    """Return the share of frames that a reader opens until one frame of every finding is open.
+
+    Args:
+        readings: All recordings, read by one reader.
+        by: The order in which the reader opens frames (see the definitions above).
+
+    Returns:
+        The share, 0..1; None where the recordings have no finding.
+    """
+    unopened = {(at, finding) for at, reading in enumerate(readings) for finding in findings(reading.labels)}
+    if not unopened:
         return None
     opened = [np.zeros(len(reading.labels), bool) for reading in readings]
-
-    def open_rows(at: int, first: int, last: int) -> None:
+    for at, first, last in _reading_order(readings, by):
+        if opened[at][first : last + 1].all():
+            continue
         opened[at][first : last + 1] = True
-        waiting.difference_update(
-            {(at, f) for where, f in waiting if where == at and f.first <= last and first <= f.last}
-        )
+        unopened = {(i, f) for i, f in unopened if i != at or f.first > last or first > f.last}
+        if not unopened:
+            break
+    return float(sum(int(rows.sum()) for rows in opened) / sum(len(rows) for rows in opened))
 
-    def share() -> float:
-        return float(sum(int(rows.sum()) for rows in opened) / sum(len(rows) for rows in opened))
 
+def _reading_order(readings: Sequence[Reading], by: Way) -> Iterator[tuple[int, int, int]]:
+    """Yield (reading, first row, last row) in the order in which a reader opens them."""
     events = [
         (-e.score, at, *((e.first, e.last) if by == "events" else (e.peak, e.peak)))
         for at, reading in enumerate(readings)
         for e in (reading.events if by != "frames" else ())
     ]
     for _, at, first, last in sorted(events):
-        open_rows(at, first, last)
-        if not waiting:
-            return share()
-    # A frame without an answer is opened last: no score asks for it.
+        yield at, first, last
+    # A frame without an answer has no score and is opened last.
     scores = np.concatenate([np.nan_to_num(reading.abnormal, nan=-1.0) for reading in readings])
     places = [(at, row) for at, reading in enumerate(readings) for row in range(len(reading.labels))]
     for index in np.argsort(-scores, kind="stable").tolist():
         at, row = places[index]
-        if not opened[at][row]:
-            open_rows(at, row, row)
-            if not waiting:
-                break
-    return share()
+        yield at, row, row
 
 
 def _spans(readings: Sequence[Reading]) -> tuple[list[Span], list[Span]]:
-    """Events and findings as spans over rows."""
+    """Return the events and the findings as spans over rows."""
     found = [Span(r.recording, e.label, e.first, e.last + 1, e.score) for r in readings for e in r.events]
     true = [Span(r.recording, f.label, f.first, f.last + 1) for r in readings for f in findings(r.labels)]
     return found, true
 
 
-def _row(rows: dict[str, dict[str, int]], label: str) -> dict[str, int]:
-    return rows.setdefault(label, {"findings": 0, "hit": 0, "events": 0, "false_events": 0})
-
-
 def _is_abnormal(event: FoundEvent, labels: Sequence[str]) -> bool:
+    """Return whether at least half of the event's frames belong to some finding."""
     held = labels[event.first : event.last + 1]
     return 2 * sum(label != NORMAL for label in held) >= len(held)
 
 
-def _holds(event: FoundEvent, finding: Finding) -> bool:
+def _overlap(event: FoundEvent, finding: TrueFinding) -> bool:
     return event.first <= finding.last and finding.first <= event.last

@@ -1,10 +1,11 @@
-"""What a run wrote against what a reader marked: every row of ``frames.csv`` joined by index to its truth.
+"""Score the results of ``capsule-edge run`` against what a reader marked in the recordings.
 
     python -m capsule_edge.evaluation.recordings RESULT TRUTH.csv [RESULT TRUTH.csv ...] [--out DIR]
 
-RESULT is the folder that ``capsule-edge run`` left. ``TRUTH.csv`` has ``index,frame_number,time_s,label``, one row for
-each frame in presentation order; the times may be left out. Whether a model was trained on a recording's video, which
-the recording's name names, is told of the installed models and of those of ``--model``. Ends in one line of JSON.
+RESULT is the folder that ``capsule-edge run`` wrote. ``TRUTH.csv`` has the columns ``index,frame_number,time_s,label``
+and one row for each frame in presentation order; the times may be empty. Rows of ``frames.csv`` and of the truth are
+joined by index. A recording is named after its video. The command says whether the model was trained on that video,
+if the model is an installed one or given with ``--model``. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -40,19 +41,22 @@ from ..datasets import label_key, read_rows, video_mark
 from .event_matching import Span, labelled_events, reading_curve
 from .findings import FoundEvent, Reading, score_findings
 
-__all__ = ["Answers", "compare_with_truth", "describe_training", "read_answers", "summarise"]
+__all__ = ["RecordingAnswers", "compare_with_truth", "describe_training", "read_answers", "summarise"]
 
 _EVENT = ("label", "start_index", "end_index", "peak_index", "peak_p", "start_s", "end_s")
-_FRAMES_HINT = "name the folder that 'capsule-edge run' left"
-_TRUTH_HINT = "its columns are index,frame_number,time_s,label; index and label are needed"
+_FRAMES_HINT = "name the folder that 'capsule-edge run' wrote"
+_TRUTH_HINT = "its columns are index,frame_number,time_s,label; index and label are required"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model said of each frame of a recording, and the truth.
+class RecordingAnswers:
+    """A model's probabilities for the N frames of a recording, joined with the truth.
 
-    ``labels`` (N,) are keys, ``capture_s`` (N,) seconds of capture time, NaN for a frame without a time, and
-    ``probabilities`` (N, labels) NaN for a frame without an answer; ``answered`` are the rows that have both.
+    Attributes:
+        recording: The name of the recording.
+        labels: str (N,), the true label keys.
+        capture_s: float (N,), seconds of capture time; NaN for a frame without a time.
+        probabilities: float (N, labels) in 0..1; NaN for a frame without an answer.
     """
 
     recording: str
@@ -62,23 +66,35 @@ class Answers:
 
     @property
     def answered(self) -> npt.NDArray[np.intp]:
+        """Rows of the frames that have both a time and an answer."""
         return np.flatnonzero(np.isfinite(self.probabilities).all(axis=1) & np.isfinite(self.capture_s))
 
 
-def read_answers(run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float | None = None) -> Answers:
-    """A ``frames.csv``, or the folder that holds it, joined by index with its truth.
+def read_answers(
+    run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float | None = None
+) -> RecordingAnswers:
+    """Read a ``frames.csv`` and its truth, joined by index.
 
-    Capture time is that of the runtime: without ``capture_fps`` a playback file is taken at the model's assumed rate.
-    Raises ``InputError`` for a file that is absent or no such table, other rows or columns than the model's labels,
-    and a label of the truth that the model does not know.
+    Capture time is computed as the runtime does.
+
+    Args:
+        run: A ``frames.csv``, or the folder that holds it.
+        truth: The truth table of the recording.
+        spec: The model that read the recording.
+        capture_fps: Frames a second at which the capsule recorded. None: a playback file is taken at the rate that
+            the model assumes.
+
+    Raises:
+        InputError: A file is missing or not such a table, the rows or label columns do not fit, or the truth has a
+            label that the model lacks.
     """
     path = run / "frames.csv" if run.is_dir() else run
     joined = _join(path, truth)
     if unknown := joined.unknown(spec.keys):
         raise InputError(f"{truth} has the labels {unknown}, the model knows {list(spec.keys)}")
     columns = [f"p_{key}" for key in spec.keys]
-    if lacking := [name for name in columns if name not in joined.rows[0]]:
-        raise InputError(f"{path} lacks the columns {lacking}: another model's labels")
+    if missing := [name for name in columns if name not in joined.rows[0]]:
+        raise InputError(f"{path} lacks the columns {missing}: a model with other labels wrote it")
     values = np.column_stack([joined.column(name) for name in columns])
     times = joined.column("time_s")
     steps = np.diff(times[np.isfinite(times)])
@@ -89,87 +105,100 @@ def read_answers(run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float 
         time_kind=time_kind(distance),
         capture_fps=capture_fps,
     )
-    return Answers(path.parent.name, np.array(joined.labels), times * scale, values)
+    return RecordingAnswers(path.parent.name, np.array(joined.labels), times * scale, values)
 
 
 def compare_with_truth(
     folder: Path, truth: Path, specs: Mapping[str, ModelSpec] | None = None
 ) -> dict[str, Any]:
-    """Frame figures of one recording, its ``reading`` for ``findings``, and its true and found events as ``spans``.
+    """Compare the result folder of one recording with its truth.
 
-    ``seen_in_training`` is whether the model was trained on a video of the recording's name, by that of ``specs`` (by
-    SHA-256 of their files) which read it; None where none did, or does not say.
+    Args:
+        folder: The folder that ``capsule-edge run`` wrote.
+        truth: The truth table. A frame without a time in it has the time of the run.
+        specs: Models by the SHA-256 of their files, to look up the one that read the recording.
 
-    A frame to which the truth gives no time has that of the run. ``unknown_labels`` are those of the truth that the
-    model does not have: such a finding is never hit, and may be seen under another name. Raises ``InputError`` for a
-    file that is absent or does not fit, and when the two do not have the same rows.
+    Returns:
+        The figures of single frames; ``reading``, a ``Reading`` for ``score_findings``; and ``spans``, the ``true`` and
+        ``found`` events. ``seen_in_training`` says whether the model was trained on the recording's video, None where
+        ``specs`` lack the model or it does not say. ``unknown_labels`` are labels of the truth that the model lacks:
+        such a finding is never hit, but may be seen under another name.
+
+    Raises:
+        InputError: A file is missing or does not fit, or the two have different rows.
     """
     path = folder / "frames.csv"
     joined = _join(path, truth)
     rows, labels = joined.rows, joined.labels
-    name, model, found = _study(folder)
-    known = [column[2:] for column in rows[0] if column.startswith("p_")]
-    if "p_normal" not in rows[0]:
-        raise InputError(f"{path} lacks the column 'p_normal': its model knows no normal frame")
+    name, model, events = _read_study(folder)
     answered = [i for i, row in enumerate(rows) if row["label"]]
+    abnormal = _abnormal_probability(path, joined, answered)
     if not answered:
         raise InputError(f"no frame of {folder} was classified, so there is nothing to compare")
-    abnormal = 1 - joined.column("p_normal")
-    if not np.isfinite(abnormal[answered]).all():
-        raise InputError(f"{path} has a label without its probabilities")
-    abnormal[[i for i, row in enumerate(rows) if not row["label"]]] = np.nan
     read, marked = joined.column("time_s"), joined.marked_s
-    apart = np.abs(read - marked)[np.isfinite(read) & np.isfinite(marked)]
-    times = np.where(np.isfinite(marked), marked, read)
-    # A frame that is missing from a cut recording has no time there, and its truth may have none.
-    timed = np.flatnonzero(np.isfinite(times)).tolist()
-    true = labelled_events([labels[i] for i in timed], times[timed].tolist(), name)
+    difference = np.abs(read - marked)[np.isfinite(read) & np.isfinite(marked)]
+    is_abnormal = np.array([labels[i] != "normal" for i in answered])
     return {
         "recording": name,
         "frames": len(rows),
         "answered": len(answered),
-        "unknown_labels": joined.unknown(known),
-        "seen_in_training": _was_seen(name, (specs or {}).get(model)),
-        "largest_time_difference_s": float(apart.max()) if len(apart) else None,
+        "unknown_labels": joined.unknown([column[2:] for column in rows[0] if column.startswith("p_")]),
+        "seen_in_training": _was_trained_on(name, (specs or {}).get(model)),
+        "largest_time_difference_s": float(difference.max()) if len(difference) else None,
         "frame_accuracy": float(np.mean([rows[i]["label"] == labels[i] for i in answered])),
-        "always_normal": float(np.mean([labels[i] == "normal" for i in answered])),
-        "sensitivity_by_share_read": reading_curve(
-            abnormal[answered], np.array([labels[i] != "normal" for i in answered])
-        ),
-        "reading": Reading(
-            name,
-            labels,
-            abnormal,
-            [
-                FoundEvent(e["label"], e["start_index"], e["end_index"], e["peak_index"], e["peak_p"])
-                for e in found
-            ],
-        ),
+        "always_normal": float(np.mean(~is_abnormal)),
+        "sensitivity_by_share_read": reading_curve(abnormal[answered], is_abnormal),
+        "reading": Reading(name, labels, abnormal, [_found_event(event) for event in events]),
         "spans": {
-            "true": true,
-            "found": [Span(name, e["label"], e["start_s"], e["end_s"], e["peak_p"]) for e in found],
+            "true": _true_spans(labels, np.where(np.isfinite(marked), marked, read), name),
+            "found": [Span(name, e["label"], e["start_s"], e["end_s"], e["peak_p"]) for e in events],
         },
     }
 
 
+def _abnormal_probability(path: Path, joined: _Joined, answered: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Return 1 - p(normal) of each frame, NaN for a frame without an answer."""
+    if "p_normal" not in joined.rows[0]:
+        raise InputError(f"{path} lacks the column 'p_normal': its model has no label for normal frames")
+    p_normal = joined.column("p_normal")
+    abnormal = np.full(len(p_normal), np.nan)
+    abnormal[answered] = 1 - p_normal[answered]
+    if not np.isfinite(abnormal[answered]).all():
+        raise InputError(f"{path} has a label without its probabilities")
+    return abnormal
+
+
+def _found_event(event: Mapping[str, Any]) -> FoundEvent:
+    return FoundEvent(
+        event["label"], event["start_index"], event["end_index"], event["peak_index"], event["peak_p"]
+    )
+
+
+def _true_spans(labels: Sequence[str], times: npt.NDArray[np.float64], name: str) -> list[Span]:
+    # A frame that is missing from a cut recording has no time there, and its truth may have none.
+    timed = np.flatnonzero(np.isfinite(times)).tolist()
+    return labelled_events([labels[i] for i in timed], times[timed].tolist(), name)
+
+
 def summarise(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Event figures over recordings, as ``findings`` defines them."""
+    """Return the event figures over all recordings (``score_findings``)."""
     return score_findings([document["reading"] for document in documents])
 
 
 def describe_training(document: Mapping[str, Any]) -> str:
-    """What is known of the recording's part in the model's training, in one line."""
-    told = {
+    """Return one line on whether the model that read the recording was trained on its video."""
+    # This text is part of the report.
+    answers = {
         True: "was in the training of the model that read it: its figures say nothing about others",
         False: "was not in the training of the model that read it",
         None: "may have been in the training of the model that read it: that is not known (--model names a file)",
     }
-    return f"{document['recording']} {told[document['seen_in_training']]}"
+    return f"{document['recording']} {answers[document['seen_in_training']]}"
 
 
 @dataclass(frozen=True)
 class _Joined:
-    """The rows of ``frames.csv`` with what the truth says of each: keys, and seconds, NaN where it gives none."""
+    """The rows of a ``frames.csv``, with the true label key and the marked time (s, NaN where empty) of each."""
 
     path: Path
     rows: list[dict[str, str]]
@@ -177,11 +206,11 @@ class _Joined:
     marked_s: npt.NDArray[np.float64]
 
     def column(self, name: str) -> npt.NDArray[np.float64]:
-        """A column as numbers, NaN for an empty cell. Raises ``InputError`` for what is none."""
+        """Return a column as numbers, NaN for an empty cell. Raise ``InputError`` if a cell is not a number."""
         return _numbers(self.path, [row[name] for row in self.rows], name)
 
     def unknown(self, known: Sequence[str]) -> list[str]:
-        """Labels of the truth that are not among those ``known``."""
+        """Return the labels of the truth that are not among ``known``."""
         return sorted(set(self.labels) - set(known))
 
 
@@ -190,10 +219,12 @@ def _join(frames: Path, truth: Path) -> _Joined:
     marked = list(read_rows(truth, ("index", "label"), hint=_TRUTH_HINT))
     for line, row in marked:
         if not row["label"]:
-            raise InputError(f"{truth} line {line} has no label", hint="Normal is a label too")
+            raise InputError(
+                f"{truth} line {line} has no label", hint="label frames without a finding Normal"
+            )
     if not rows or [row["index"] for row in rows] != [row["index"] for _, row in marked]:
         raise InputError(
-            f"{frames} has {len(rows)} frames and {truth} marks {len(marked)}: not the same recording"
+            f"{frames} has {len(rows)} frames and {truth} marks {len(marked)}: they are not the same recording"
         )
     times = _numbers(truth, [row.get("time_s", "") for _, row in marked], "time_s")
     return _Joined(frames, rows, [label_key(row["label"]) for _, row in marked], times)
@@ -203,27 +234,27 @@ def _numbers(path: Path, cells: Sequence[str], name: str) -> npt.NDArray[np.floa
     try:
         return np.array([float(cell or "nan") for cell in cells])
     except ValueError as error:
-        raise InputError(f"{path} has a {name} that is no number: {error}") from None
+        raise InputError(f"{path} has a {name} that is not a number: {error}") from None
 
 
-def _was_seen(recording: str, spec: ModelSpec | None) -> bool | None:
+def _was_trained_on(recording: str, spec: ModelSpec | None) -> bool | None:
     videos = None if spec is None else spec.provenance.get("training_videos")
     return None if videos is None else video_mark(Path(recording).stem) in videos
 
 
-def _study(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
-    """The recording's name, the SHA-256 of the model that read it, and its events."""
+def _read_study(folder: Path) -> tuple[str, str, list[dict[str, Any]]]:
+    """Return the recording's name, the SHA-256 of the model that read it, and its events."""
     try:
         study = json.loads((folder / "study.json").read_text("utf-8"))
         name, model = study["source"]["name"], study["model"]["sha256"]
         events = [{key: e[key] for key in _EVENT} for e in study["events"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} holds no study.json that can be read: {error}") from None
+        raise InputError(f"{folder} has no readable study.json: {error}") from None
     return str(name), str(model), events
 
 
 def _open(model: str | Path) -> Backend:
-    """The file on the first backend that reads its format."""
+    """Open a model file on the first backend that reads its format."""
     path = find_model(model)
     return open_model(path, backend=readers_of(find_format(path))[0], threads=1)
 
@@ -233,13 +264,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", nargs="+", type=Path, metavar="RESULT TRUTH")
-    parser.add_argument("--model", action="append", default=[], help="a model that read some; repeatable")
-    parser.add_argument("--out", type=Path, help="folder for plots (PNG), one HTML page and the JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace the report that is there")
+    parser.add_argument(
+        "--model", action="append", default=[], help="a model file that read some recordings; repeatable"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="write plots (PNG), one HTML page and the JSON to this folder"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the report that --out holds")
     options = parser.parse_args()
     pairs = options.pairs
     if len(pairs) % 2:
-        parser.error(f"{len(pairs)} paths, needed is a run folder and a truth file for each recording")
+        parser.error(f"{len(pairs)} paths were given; each recording needs a run folder and a truth file")
     if options.out is not None:
         from .recordings_report import SIGN, write_recordings
 
@@ -253,34 +288,46 @@ def main() -> None:
         for path in write_recordings(documents, summary, options.out, overwrite=options.overwrite):
             print(f"wrote {path}", file=sys.stderr)
     for document in documents:
-        if document["unknown_labels"]:
-            print(
-                f"warning: the model of {document['recording']} has no label {', '.join(document['unknown_labels'])}:"
-                " such findings cannot be hit, only seen under another name",
-                file=sys.stderr,
-            )
-        if document["seen_in_training"]:
-            print(f"warning: {describe_training(document)}", file=sys.stderr)
-        spans = document.pop("spans")
-        document.pop("reading")
-        apart = document["largest_time_difference_s"]
-        times = "the truth gives no times" if apart is None else f"times within {1000 * apart:.3f} ms"
+        _warn(document)
+        _print_recording(document)
+    _print_summary(summary)
+    plain = [{k: v for k, v in d.items() if k not in ("reading", "spans")} for d in documents]
+    print(json.dumps({"recordings": plain, "events": summary}, allow_nan=False))
+
+
+def _warn(document: Mapping[str, Any]) -> None:
+    """Warn on stderr about labels that the model lacks, and about a recording that it was trained on."""
+    if document["unknown_labels"]:
         print(
-            f"{document['recording']}: {document['frames']} frames joined, {times};"
-            f" label right on {document['frame_accuracy']:.1%} (always normal {document['always_normal']:.1%});"
-            f" findings: {len(spans['true'])}, events: {len(spans['found'])}"
+            f"warning: the model of {document['recording']} has no label {', '.join(document['unknown_labels'])}:"
+            " such findings cannot be hit, only seen under another name",
+            file=sys.stderr,
         )
-        print(f"  {describe_training(document)}")
-        for span in spans["true"]:
-            print(f"  finding {span.label:18} {span.start_s:9.3f} - {span.end_s:9.3f} s")
-        for span in spans["found"]:
-            print(f"  event   {span.label:18} {span.start_s:9.3f} - {span.end_s:9.3f} s  p {span.score:.3f}")
+    if document["seen_in_training"]:
+        print(f"warning: {describe_training(document)}", file=sys.stderr)
+
+
+def _print_recording(document: Mapping[str, Any]) -> None:
+    spans, difference = document["spans"], document["largest_time_difference_s"]
+    times = "the truth gives no times" if difference is None else f"times within {1000 * difference:.3f} ms"
+    print(
+        f"{document['recording']}: {document['frames']} frames joined, {times};"
+        f" label right on {document['frame_accuracy']:.1%} (always normal {document['always_normal']:.1%});"
+        f" findings: {len(spans['true'])}, events: {len(spans['found'])}"
+    )
+    print(f"  {describe_training(document)}")
+    for span in spans["true"]:
+        print(f"  finding {span.label:18} {span.start_s:9.3f} - {span.end_s:9.3f} s")
+    for span in spans["found"]:
+        print(f"  event   {span.label:18} {span.start_s:9.3f} - {span.end_s:9.3f} s  p {span.score:.3f}")
+
+
+def _print_summary(summary: Mapping[str, Any]) -> None:
     print(
         f"{summary['hit']} of {summary['findings']} findings hit ({summary['seen']} seen, {summary['touched']} touched,"
         f" {summary['matched']['hits']} at IoU {summary['matched']['iou']}), {summary['false_events']} false events,"
         f" {summary['false_events_per_1000_frames']:.2f} in 1,000 frames"
     )
-    print(json.dumps({"recordings": documents, "events": summary}, allow_nan=False))
 
 
 if __name__ == "__main__":

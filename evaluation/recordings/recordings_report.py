@@ -1,7 +1,7 @@
-"""How a model did on whole recordings, as PNG plots and one self-contained HTML page.
+"""Render the scores of whole recordings (``recording_scores``) as PNG plots and one self-contained HTML page.
 
-The figures are those of ``recordings``. The reading curve shows what share of the abnormal frames is seen when only the
-frames most likely to be abnormal are read, beside reading in the order of time and beside the best that can be.
+The reading curve shows the share of the abnormal frames that a reader sees who opens only the frames most likely to be
+abnormal. Beside it are the curves of reading in order of time and of the best possible order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from capsule_edge.runtime.inference import INTENDED_USE
 
 from .._extras import require
-from .._files import write_together
+from .._files import check_free, write_together
 from .._pages import inline_svg, page, png, table
 from .event_matching import Span, reading_curve
 from .recording_scores import describe_training
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGN", "plots", "to_html", "write_recordings"]
 
-SIGN = "recordings.json"  # where it lies, the others are whole
+SIGN = "recordings.json"
+"""The main file of a report, written last: a folder that holds it holds a complete report."""
 
 Documents = Sequence[Mapping[str, Any]]
 _HEADINGS = {
@@ -43,12 +44,23 @@ _SHARES = np.r_[np.geomspace(0.001, 0.1, 60), np.linspace(0.11, 1, 90)]
 def write_recordings(
     documents: Documents, summary: Mapping[str, Any], folder: str | Path, *, overwrite: bool = False
 ) -> list[Path]:
-    """Write ``recordings.json``, ``recordings.html``, ``reading.png`` and ``events.png`` into ``folder``.
+    """Write ``recordings.json``, ``recordings.html``, ``reading.png`` and ``events.png`` into a folder, all or none.
 
-    ``documents`` are of ``recordings.compare_with_truth``, ``summary`` of ``summarise``. All or none are written.
-    Raises ``OutputError`` where the folder cannot be, or holds such a report and may not be overwritten.
+    Args:
+        documents: What ``compare_with_truth`` returned for each recording.
+        summary: What ``summarise`` returned for these documents.
+        folder: The folder; it is made.
+        overwrite: Replace a report that the folder holds.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        OutputError: The folder cannot be written, or holds a report that may not be overwritten.
+        PackageError: matplotlib is not installed.
     """
     require("matplotlib")
+    check_free(folder, SIGN, overwrite=overwrite)
     figures = plots(documents)
     plain = [{k: v for k, v in d.items() if k not in ("reading", "spans")} for d in documents]
     text = json.dumps({"recordings": plain, "events": summary}, ensure_ascii=False, indent=1, allow_nan=False)
@@ -62,12 +74,12 @@ def write_recordings(
 
 
 def plots(documents: Documents) -> dict[str, Figure]:
-    """``reading``: the curve of each recording; ``events``: what was there and what was found, over time."""
+    """Draw ``reading``, the reading curve of each recording, and ``events``, true and found events over time."""
     return {"reading": _reading(documents), "events": _events(documents)}
 
 
 def to_html(documents: Documents, summary: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
-    """The page, which needs nothing else."""
+    """Return the self-contained page."""
     matched = summary["matched"]
     overall = [
         ("findings", summary["findings"]),
@@ -142,7 +154,7 @@ def _events(documents: Documents) -> Figure:
         for row, side in enumerate(("true", "found")):
             drawn: Sequence[Span] = document["spans"][side]
             for span in drawn:
-                # The edge shows also what is thinner than a pixel: an event of one frame is an event.
+                # The edge makes an event visible that is narrower than a pixel, such as one of a single frame.
                 width, colour = span.end_s - span.start_s, colours[span.label]
                 axes.barh(1 - row, width, left=span.start_s, height=0.7, color=colour, edgecolor=colour)
         axes.set_yticks([1, 0], ["there", "found"])

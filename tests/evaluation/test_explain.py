@@ -1,4 +1,4 @@
-"""Maps that follow the model and the picture, the sheet, and every bad input in one line."""
+"""Activation maps follow the model and the picture; the sheet shows them; bad input is refused in one line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from sklearn.metrics import roc_auc_score
 from tiny_model import write_tiny_model
 
 from capsule_edge.cli.explain import command
-from capsule_edge.evaluation.contact_sheet import Tile, channel_grid, overlay, sheet
-from capsule_edge.evaluation.explain import LabelMap, explain
+from capsule_edge.evaluation.explain import LabelMap, Tile, channel_grid, explain, overlay, sheet
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
 from capsule_edge.runtime.inference import Backend, open_model
 from capsule_edge.runtime.phantom import Phantom
@@ -27,7 +26,7 @@ from capsule_edge.runtime.phantom.recording import PlantedLesion
 from capsule_edge.runtime.preprocessing import find_field_of_view, preprocess
 
 SHIPPED = ROOT / "runtime" / "models" / "capsule-edge.int8.onnx"
-# Seeds of recordings, which no training has seen; the lesion is in full view in each of the frames.
+# No training used these seeds. The lesion is completely in view in each of the frames.
 SEEDS, FRAMES = range(100, 104), (14, 26)
 
 
@@ -54,7 +53,7 @@ def refused(kind: type[CapsuleEdgeError], *arguments: object) -> str:
 
 
 def in_frame(found: LabelMap, frame: np.ndarray) -> np.ndarray:
-    """The map over the frame's own pixels, 0 outside the field of view."""
+    """Return the map enlarged to the frame's pixels, 0 outside the field of view."""
     box = find_field_of_view([frame])
     whole = np.zeros(frame.shape[:2], np.float32)
     grown = cv2.resize(found.map, (box.width, box.height), interpolation=cv2.INTER_LINEAR)
@@ -63,7 +62,7 @@ def in_frame(found: LabelMap, frame: np.ndarray) -> np.ndarray:
 
 
 def planted(label: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Frames of phantoms and where their lesion is."""
+    """Return phantom frames, each with the mask of its lesion."""
     found = []
     for seed in SEEDS:
         phantom = Phantom(seed, frames=40, lesions=(PlantedLesion(label, 2.0, 18.0),))
@@ -74,7 +73,8 @@ def planted(label: str) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def test_the_map_lies_on_what_is_red(red: Path) -> None:
+@pytest.mark.quick
+def test_the_map_covers_the_red_quarter(red: Path) -> None:
     frame = view(red=True)  # red in the upper left quarter of the view
     (first, *_) = explain(open_model(red), frame).labels
     assert first.key == "bleeding"
@@ -84,7 +84,7 @@ def test_the_map_lies_on_what_is_red(red: Path) -> None:
     assert frame[first.peak[1], first.peak[0]].tolist() == [220, 40, 40]
 
 
-def test_a_label_can_be_asked_for_and_a_map_of_nothing_has_no_peak(red: Path) -> None:
+def test_labels_can_be_chosen_and_an_empty_map_has_no_peak(red: Path) -> None:
     found = explain(open_model(red), view(red=True), labels=["normal", "bleeding"]).labels
     assert [one.key for one in found] == ["normal", "bleeding"]
     assert (found[0].map.max(), found[0].peak) == (0, None)
@@ -93,9 +93,10 @@ def test_a_label_can_be_asked_for_and_a_map_of_nothing_has_no_peak(red: Path) ->
 
 @pytest.mark.parametrize("label", ["bleeding", "polyp", "ulcer", "foreign_body"])
 def test_the_map_of_a_planted_lesion_covers_it(label: str) -> None:
-    """The model that is shipped, on phantoms: a pixel of the lesion against one beside it, in the field of view.
+    """The shipped model's map is stronger on a planted lesion of a phantom than beside it, in the field of view.
 
-    A blind map tells them apart as a coin does (.5), and is as strong beside the lesion as on it (ratio 1).
+    A map unrelated to the lesion has an area under the ROC curve of .5, and is as strong beside the lesion as on it
+    (ratio 1).
     """
     model = open_model(SHIPPED)
     areas, ratios = [], []
@@ -111,7 +112,7 @@ def test_the_map_of_a_planted_lesion_covers_it(label: str) -> None:
 
 
 def randomised(path: Path, seed: int) -> Path:
-    """The shipped model with the values of every weight tensor shuffled: same shapes, ranges and operators."""
+    """Write the shipped model with the values of every weight tensor shuffled: same shapes, ranges and operators."""
     model = onnx.load(SHIPPED)
     random = np.random.default_rng(seed)
     for tensor in model.graph.initializer:
@@ -124,33 +125,37 @@ def randomised(path: Path, seed: int) -> Path:
 
 
 def test_randomised_weights_change_the_map(tmp_path: Path) -> None:
-    """Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018: a map that survives is a map of the picture.
+    """Random weights must give other maps (Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018).
 
-    A random network still answers to edges, with either sign: a single map may resemble the true one or its
-    negative (seen: -.7), so that only the mean over networks and labels tells.
+    A map that stays the same shows the picture and not the model. A random network still responds to edges, with either
+    sign. A single map may therefore resemble the true one or its negative (a correlation of -.7 was seen), so the test
+    takes the mean over networks and labels.
     """
     shipped = open_model(SHIPPED)
     frames = [frame for frame, _ in planted("polyp")[:4]]
     pixels = np.stack([preprocess(frame, shipped.spec.input) for frame in frames])
 
     def ranks(model: Backend) -> np.ndarray:
-        """Rank of each position in its map, (frames, labels, positions)."""
+        """Return the rank of each position within its map, (frames, labels, positions)."""
         maps = model.run(pixels).features
         flat = maps.reshape(len(pixels), -1, maps.shape[-1]).transpose(0, 2, 1)
         return np.asarray(flat.argsort(axis=2).argsort(axis=2), float)
 
-    def alike(a: np.ndarray, b: np.ndarray) -> float:
+    def correlation(a: np.ndarray, b: np.ndarray) -> float:
+        """Return the mean correlation of the maps."""
         pairs = zip(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), strict=True)
         return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in pairs]))
 
     true = ranks(shipped)
-    assert alike(true, ranks(open_model(SHIPPED))) == pytest.approx(1)
-    found = [alike(true, ranks(open_model(randomised(tmp_path / f"{seed}.onnx", seed)))) for seed in range(6)]
+    assert correlation(true, ranks(open_model(SHIPPED))) == pytest.approx(1)
+    found = [
+        correlation(true, ranks(open_model(randomised(tmp_path / f"{seed}.onnx", seed)))) for seed in range(6)
+    ]
     assert abs(np.mean(found)) < 0.3
     assert max(found) < 0.7
 
 
-def test_the_command_writes_a_sheet_and_says_what_is_on_it(red: Path, image: Path, tmp_path: Path) -> None:
+def test_the_command_writes_a_sheet_and_prints_its_labels(red: Path, image: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "sheet.png"
     result = call(red, image, image, "--out", out, "--top", 2, "--json")
     assert result.exit_code == 0, result.output
@@ -167,7 +172,7 @@ def test_the_command_writes_a_sheet_and_says_what_is_on_it(red: Path, image: Pat
     assert "sheet.png" in printed
 
 
-def test_an_image_that_cannot_be_read_loses_none_of_the_others(
+def test_an_unreadable_image_is_named_and_the_others_are_explained(
     red: Path, image: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
@@ -208,7 +213,7 @@ def test_images_of_every_kind_are_explained(red: Path, tmp_path: Path) -> None:
     assert strongest[:2, 2:].sum() > 0.95 * strongest.sum()
 
 
-def test_bad_input_is_one_line(red: Path, image: Path, tmp_path: Path) -> None:
+def test_bad_input_is_refused_in_one_line(red: Path, image: Path, tmp_path: Path) -> None:
     assert "normal, bleeding, polyp" in refused(UsageError, red, image, "--label", "worms")
     assert "no RUN folder" in refused(UsageError, red, image, "--layers")
     assert "absent" in refused(ModelError, tmp_path / "absent.onnx", image)
@@ -225,7 +230,7 @@ def test_bad_input_is_one_line(red: Path, image: Path, tmp_path: Path) -> None:
     assert call(red).exit_code == 2
 
 
-def test_an_overlay_leaves_alone_what_the_map_leaves_alone() -> None:
+def test_an_overlay_changes_nothing_where_the_map_is_zero() -> None:
     picture = np.full((40, 40, 3), 90, np.uint8)
     activation = np.zeros((4, 4), np.float32)
     activation[0, 0] = 1
@@ -235,7 +240,7 @@ def test_an_overlay_leaves_alone_what_the_map_leaves_alone() -> None:
     assert (picture == 90).all()
 
 
-def test_a_grid_shows_the_liveliest_channels_first() -> None:
+def test_a_grid_shows_the_channels_of_the_largest_deviation_first() -> None:
     features = np.zeros((8, 8, 40), np.float32)
     features[4:, :, 7] = 5
     features[:4, :, 9] = 1
@@ -246,13 +251,14 @@ def test_a_grid_shows_the_liveliest_channels_first() -> None:
     assert (grid[:16, 36:52] == 0).all()  # a constant channel
 
 
-def test_a_sheet_holds_every_tile_and_cuts_no_picture() -> None:
+@pytest.mark.quick
+def test_a_sheet_shows_every_tile_completely() -> None:
     tile = Tile(np.full((30, 50, 3), 7, np.uint8), "a caption far longer than its picture is wide")
     paper = sheet([("first", [tile, tile]), ("second é", [tile])])
     assert (paper == 7).all(axis=2).sum() >= 3 * 30 * 50
     assert sheet([]).size > 0
 
 
-def test_the_labels_are_the_models(red: Path) -> None:
+def test_all_labels_of_the_model_are_explained(red: Path) -> None:
     found: Any = explain(open_model(red), view(red=False), top=99).labels
     assert {one.key for one in found} == set(LABELS)

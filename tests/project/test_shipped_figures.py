@@ -1,4 +1,4 @@
-"""The figures that ship: a run against its truth, and the model card."""
+"""The figures shipped with the models: a run scored against its truth, and the model card."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def test_a_run_is_joined_to_its_truth(run: Path, tmp_path: Path) -> None:
     assert document["largest_time_difference_s"] == pytest.approx(0.0004)
     events = summarise([document])
     assert (events["findings"], events["hit"], events["touched"], events["matched"]["hits"]) == (2, 1, 1, 1)
-    assert events["seen"] == 2  # the polyp is shown, under the name of blood
+    assert events["seen"] == 2  # an event of blood shows the polyp
     assert events["false_events_per_1000_frames"] == pytest.approx(1000 / 120)
 
 
-def test_another_recordings_truth_is_refused(run: Path, tmp_path: Path) -> None:
+def test_the_truth_of_another_recording_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not the same recording"):
         compare_with_truth(run, truth(tmp_path / "t.csv", ["Normal"] * 119))
     with pytest.raises(InputError, match="cannot be read"):
         compare_with_truth(run, tmp_path / "none.csv")
 
 
-def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
+def test_the_model_card_shows_the_measured_figures(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -116,7 +116,7 @@ def test_folds_share_no_video_and_unseen_classes_do_not_count(frames: Frames) ->
 def test_too_few_videos_to_hold_any_out_are_told_the_way_out(frames: Frames) -> None:
     few = frames.take(np.flatnonzero(frames.videos == frames.videos[0]))
     for stop, way_out in ((False, True), (True, False)):
-        with pytest.raises(InputError, match="cannot be parted into 6 folds") as error:
+        with pytest.raises(InputError, match="cannot be split into 6 folds") as error:
             held_out.choose(few, calibrate=True, stop=stop)
         assert ("--calibrate-on" in str(error.value)) == way_out
 

@@ -1,9 +1,8 @@
-"""Faults planted in small data sets are found, by the right name and level, and nothing else is."""
+"""The audit finds each fault planted in a small data set, with its check and level, and nothing else."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,19 +25,18 @@ from capsule_edge.evaluation.audit.near_duplicates import (
     fingerprint,
     near_pairs,
 )
-from capsule_edge.evaluation.audit.tables import _one_edit
+from capsule_edge.evaluation.audit.tables import differ_by_one_edit
 from capsule_edge.evaluation.datasets import list_samples
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.phantom.recording import TRAINING_SEEDS, training_frames
 
-DATA = Path(os.environ.get("CAPSULE_EDGE_DATA", "../shared/data"))
 HEADER = "file,label,source,video_id,frame_number,split"
 VIDEOS = {"train": ("a", "b", "c", "d"), "val": ("e", "f", "g", "h")}
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list[np.ndarray]:
-    """Frames of which no two show the same: a phantom's scenes differ with its seed."""
+    """32 different frames: the scenes of a phantom differ with its seed."""
     return [next(iter(training_frames(1, seed=TRAINING_SEEDS.start + i)))[0] for i in range(32)]
 
 
@@ -48,7 +46,7 @@ def save(path: Path, rgb: np.ndarray, quality: int = 95) -> None:
 
 
 def sound(root: Path, scenes: list[np.ndarray]) -> list[str]:
-    """Two classes of four videos and eight frames on either side, without a fault."""
+    """A data set without a fault: in each split two classes with four videos and eight frames each."""
     rows = []
     for number, scene in enumerate(scenes):
         split = "train" if number < 16 else "val"
@@ -76,7 +74,8 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(command, [str(a) for a in arguments])
 
 
-def test_a_sound_data_set_is_sound(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+@pytest.mark.quick
+def test_a_data_set_without_faults_is_sound(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     document = audited(tmp_path, sound(tmp_path, scenes))
     assert document["findings"] == []
     assert document["verdict"] == "sound"
@@ -84,7 +83,8 @@ def test_a_sound_data_set_is_sound(tmp_path: Path, scenes: list[np.ndarray]) -> 
     assert call(tmp_path).exit_code == 0
 
 
-def test_a_video_on_both_sides_is_found(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+@pytest.mark.quick
+def test_a_video_in_two_splits_is_found(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     rows = sound(tmp_path, scenes)
     rows[0] = rows[0].replace(",a,", ",e,")
     found = finding(audited(tmp_path, rows), "shared_videos")
@@ -93,7 +93,7 @@ def test_a_video_on_both_sides_is_found(tmp_path: Path, scenes: list[np.ndarray]
     assert call(tmp_path).exit_code == 5
 
 
-def test_a_video_shared_by_other_splits_does_not_concern_the_evaluated_one(
+def test_a_video_shared_by_other_splits_is_not_a_fault_of_the_evaluated_one(
     tmp_path: Path, scenes: list[np.ndarray]
 ) -> None:
     rows = [*sound(tmp_path, scenes), "0.jpg,Normal,S,a,1,test"]
@@ -101,7 +101,7 @@ def test_a_video_shared_by_other_splits_does_not_concern_the_evaluated_one(
     assert "shared_videos" in checks(audited(tmp_path, rows, split="test"))
 
 
-def test_a_copy_on_the_other_side_is_found_through_another_encoding(
+def test_a_copy_in_another_split_is_found_in_another_encoding_size_and_border(
     tmp_path: Path, scenes: list[np.ndarray]
 ) -> None:
     rows = sound(tmp_path, scenes)
@@ -119,7 +119,7 @@ def test_a_copy_on_the_other_side_is_found_through_another_encoding(
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_the_same_bytes_are_exact_duplicates_and_not_near_ones(
+def test_files_of_equal_bytes_are_exact_and_not_near_duplicates(
     tmp_path: Path, scenes: list[np.ndarray]
 ) -> None:
     rows = sound(tmp_path, scenes)
@@ -131,6 +131,7 @@ def test_the_same_bytes_are_exact_duplicates_and_not_near_ones(
     assert checks(document)["conflicting_copies"] == "misleading"
 
 
+@pytest.mark.quick
 def test_a_file_under_two_labels_is_misleading_where_it_is_evaluated(
     tmp_path: Path, scenes: list[np.ndarray]
 ) -> None:
@@ -143,7 +144,7 @@ def test_a_file_under_two_labels_is_misleading_where_it_is_evaluated(
     assert finding(document, "conflicting_labels")["examples"] == ["0.jpg: normal, polyp"]
 
 
-def test_several_boxes_of_one_file_are_no_duplicates(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+def test_several_rows_of_one_file_are_not_duplicates(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     rows = sound(tmp_path, scenes)
     document = audited(tmp_path, [*rows, rows[16], rows[16]])
     assert document["findings"] == []
@@ -151,7 +152,7 @@ def test_several_boxes_of_one_file_are_no_duplicates(tmp_path: Path, scenes: lis
 
 
 @pytest.mark.parametrize("fault", ["absent", "cut", "text", "empty"])
-def test_what_cannot_be_read_is_named(tmp_path: Path, scenes: list[np.ndarray], fault: str) -> None:
+def test_unreadable_files_are_named(tmp_path: Path, scenes: list[np.ndarray], fault: str) -> None:
     rows = sound(tmp_path, scenes)
     for number, level in ((3, "note"), (19, "misleading")):  # train, then val
         path = tmp_path / f"{number}.jpg"
@@ -168,7 +169,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, scenes: list[np.ndarray], 
 
 
 def test_one_unreadable_frame_in_many_is_a_note(tmp_path: Path) -> None:
-    """2 of 402 are .5 % of the split, and of the one class 1 of 201."""
+    """One unreadable frame of 201 is .5 %, three of 201 are more than the allowed 1 %."""
     rows = []
     for number in range(402):
         split = "val" if number % 2 else "train"
@@ -182,7 +183,9 @@ def test_one_unreadable_frame_in_many_is_a_note(tmp_path: Path) -> None:
     assert finding(audited(tmp_path, rows), "unreadable")["level"] == "misleading"  # 3 of 201
 
 
-def test_what_a_class_rests_on(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+def test_a_class_of_few_videos_is_doubtful_and_one_video_misleading(
+    tmp_path: Path, scenes: list[np.ndarray]
+) -> None:
     rows = [row.replace(",g,", ",e,").replace(",h,", ",f,") for row in sound(tmp_path, scenes)]
     document = audited(tmp_path, rows)
     assert checks(document) == {"few_videos": "doubtful"}
@@ -192,7 +195,7 @@ def test_what_a_class_rests_on(tmp_path: Path, scenes: list[np.ndarray]) -> None
     assert checks(audited(tmp_path, narrow))["too_narrow"] == "misleading"
 
 
-def test_classes_that_a_side_lacks(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+def test_classes_that_one_split_lacks_are_named(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     rows = sound(tmp_path, scenes)
     rows[0] = rows[0].replace("Normal", "Ulcer")
     rows[16] = rows[16].replace("Normal", "Worms")
@@ -201,7 +204,7 @@ def test_classes_that_a_side_lacks(tmp_path: Path, scenes: list[np.ndarray]) -> 
     assert finding(document, "unseen_classes")["examples"] == ["worms"]
 
 
-def test_frames_without_a_video_leave_a_doubt(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+def test_frames_without_a_video_are_doubtful(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     rows = sound(tmp_path, scenes)
     rows[16] = "16.jpg,Normal,S,,16,val"
     document = audited(tmp_path, rows)
@@ -209,7 +212,7 @@ def test_frames_without_a_video_leave_a_doubt(tmp_path: Path, scenes: list[np.nd
     assert finding(document, "unnamed_videos")["count"] == 1
 
 
-def test_a_label_with_a_slip_is_noticed(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+def test_a_label_with_a_typing_error_is_noticed(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     rows = sound(tmp_path, scenes)
     rows[0] = rows[0].replace("Normal", "Noraml")
     assert finding(audited(tmp_path, rows), "similar_names")["examples"] == ["noraml (1) and normal (15)"]
@@ -227,12 +230,13 @@ def test_a_label_with_a_slip_is_noticed(tmp_path: Path, scenes: list[np.ndarray]
         ("abc", "abd", False),
     ],
 )
-def test_one_slip(a: str, b: str, one: bool) -> None:
-    assert _one_edit(a, b) is one
-    assert _one_edit(b, a) is one
+@pytest.mark.quick
+def test_names_that_differ_by_one_edit(a: str, b: str, one: bool) -> None:
+    assert differ_by_one_edit(a, b) is one
+    assert differ_by_one_edit(b, a) is one
 
 
-def test_class_folders_with_an_empty_one(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+def test_an_empty_class_folder_is_found(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     for number, scene in enumerate(scenes[:4]):
         save(tmp_path / ("normal", "polyp")[number % 2] / f"{number}.png", scene)
     (tmp_path / "ulcer").mkdir()
@@ -244,7 +248,7 @@ def test_class_folders_with_an_empty_one(tmp_path: Path, scenes: list[np.ndarray
 
 
 def test_pictures_of_every_kind_are_audited(tmp_path: Path, scenes: list[np.ndarray]) -> None:
-    """1x1, grey, 16 bits, RGBA and CMYK are read; blank ones are not copies of each other."""
+    """1x1, grey, 16-bit, RGBA and CMYK pictures are read, and blank ones are not copies of each other."""
     image = pytest.importorskip("PIL.Image")
     rows = sound(tmp_path, scenes)
     image.new("L", (1, 1), 7).save(tmp_path / "grey.png")
@@ -258,7 +262,7 @@ def test_pictures_of_every_kind_are_audited(tmp_path: Path, scenes: list[np.ndar
     assert finding(document, "blank")["count"] == 4
 
 
-def test_bad_input_is_one_line(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+def test_bad_input_is_refused_in_one_line(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     for kind, arguments, words in (
         (InputError, [tmp_path / "absent"], "absent"),
         (InputError, [tmp_path], "labels.csv"),
@@ -274,7 +278,7 @@ def test_bad_input_is_one_line(tmp_path: Path, scenes: list[np.ndarray]) -> None
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_the_document_and_the_page(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+def test_the_command_prints_the_audit_and_writes_the_page(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     rows = sound(tmp_path, scenes)
     save(tmp_path / "<b>.jpg", scenes[0], quality=60)
     document = audited(tmp_path, [*rows, "<b>.jpg,Normal,S,e,1,val"])
@@ -289,11 +293,8 @@ def test_the_document_and_the_page(tmp_path: Path, scenes: list[np.ndarray]) -> 
     assert "<script" not in page
 
 
-def test_the_published_metadata_has_its_known_faults() -> None:
-    folder = DATA / "kvasir-capsule"
-    if not folder.is_dir():
-        pytest.skip(f"the published tables are not at {folder}")
-    result = call(folder, "--json")
+def test_the_published_metadata_has_its_known_faults(published_tables: Path) -> None:
+    result = call(published_tables, "--json")
     assert result.exit_code == 5
     document = json.loads(result.stdout)
     conflicts = [f for f in document["findings"] if f["check"] == "conflicting_labels"]
@@ -323,8 +324,8 @@ def prints_of(hashes: np.ndarray, thumbs: np.ndarray | None = None) -> Fingerpri
     )
 
 
-def test_neighbours_are_found_as_by_comparing_all_with_all() -> None:
-    """3,000 random hashes, each third a copy of another with 0 to 60 bits turned."""
+def test_similar_fingerprints_are_those_of_comparing_all_pairs() -> None:
+    """Of 3,000 random hashes, the last thousand are copies of others with 0 to 60 bits flipped."""
     random = np.random.default_rng(0)
     bits = random.integers(0, 2, (3000, 512)).astype(np.uint8)
     for i in range(1000):
@@ -341,7 +342,8 @@ def test_neighbours_are_found_as_by_comparing_all_with_all() -> None:
     assert len(found) >= 0.995 * len(wanted) > 700
 
 
-def test_a_hash_alone_makes_no_copy() -> None:
+@pytest.mark.quick
+def test_equal_hashes_of_different_pictures_are_not_copies() -> None:
     random = np.random.default_rng(1)
     bits = np.repeat(random.integers(0, 2, (1, 512)).astype(np.uint8), 2, axis=0)
     thumbs = random.integers(0, 255, (2, 16, 16)).astype(np.uint8)
@@ -350,7 +352,7 @@ def test_a_hash_alone_makes_no_copy() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_few_files_have_no_neighbours(tmp_path: Path, scenes: list[np.ndarray], count: int) -> None:
+def test_no_file_or_one_has_no_duplicates(tmp_path: Path, scenes: list[np.ndarray], count: int) -> None:
     files = [tmp_path / f"{i}.png" for i in range(count)]
     for file in files:
         save(file, scenes[0])
@@ -358,8 +360,8 @@ def test_few_files_have_no_neighbours(tmp_path: Path, scenes: list[np.ndarray], 
     assert near_pairs(prints) == exact_groups(prints) == []
 
 
-def test_a_capsule_at_rest_does_not_take_quadratic_time() -> None:
-    """10,000 equal hashes would be 50 million pairs; each is compared with the next 128 alone."""
+def test_equal_frames_are_compared_with_a_bounded_number_of_others() -> None:
+    """Each of 1,500 equal hashes is compared with the next 128 only, not with all others."""
     bits = np.repeat(np.random.default_rng(2).integers(0, 2, (1, 512)).astype(np.uint8), 1500, axis=0)
     pairs = near_pairs(prints_of(bits))
     assert len(pairs) < 1500 * 129
@@ -367,7 +369,7 @@ def test_a_capsule_at_rest_does_not_take_quadratic_time() -> None:
 
 
 def test_audit_and_explain_need_no_extra(tmp_path: Path, scenes: list[np.ndarray]) -> None:
-    """Both run on the plain install: no scikit-learn, matplotlib or TensorFlow."""
+    """Both run on the plain install, without scikit-learn, matplotlib and TensorFlow."""
     rows = sound(tmp_path, scenes)
     (tmp_path / "labels.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     model = ROOT / "runtime" / "models" / "capsule-edge.int8.onnx"

@@ -1,4 +1,4 @@
-"""Temperature, calibration error and thresholds, against cases whose answer is known."""
+"""Temperature, calibration error and thresholds, against cases with a known answer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from capsule_edge.evaluation.classification import ece, fit_temperature, operati
 from capsule_edge.evaluation.classification.calibration import reliability
 from capsule_edge.runtime.errors import InputError
 
+pytestmark = pytest.mark.quick
 
-def test_the_temperature_of_two_logits_is_the_closed_form() -> None:
+
+def test_the_temperature_of_two_logits_equals_the_closed_form() -> None:
     # Every frame has logits (2, 0) and 3 of 4 are right: the likelihood peaks where sigmoid(2 / T) = 3 / 4.
     logits = np.tile([2.0, 0.0], (4, 1))
     assert fit_temperature(logits, np.array([0, 0, 0, 1])) == pytest.approx(2 / math.log(3), rel=1e-6)
 
 
-def test_sharpened_logits_get_their_factor_back() -> None:
+def test_the_temperature_of_scaled_logits_is_the_factor() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(0, 2, (4000, 5))
     odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -61,12 +63,12 @@ def test_the_threshold_is_the_best_f1_among_those_specific_enough() -> None:
     assert point.threshold == pytest.approx(0.525)
     assert point.sensitivity == 0.75
     assert point.specificity == pytest.approx(0.95)
-    # Without the demand on specificity .3 is better: F1 = 8/10.
+    # Without a least specificity .3 is better: F1 = 8/10.
     free = operating_points(np.c_[1 - scores, scores], labels, ["normal", "polyp"], min_specificity=0)
     assert free["polyp"].threshold == pytest.approx(0.2)
 
 
-def test_equal_scores_are_never_cut_apart() -> None:
+def test_no_threshold_lies_between_equal_scores() -> None:
     scores = np.array([0.5, 0.5, 0.5, 0.1])
     point = operating_points(
         np.c_[1 - scores, scores], np.array([1, 1, 0, 0]), ["a", "b"], min_specificity=0
@@ -88,16 +90,18 @@ def test_a_label_without_frames_gets_no_measurement() -> None:
         (np.zeros((0, 2)), np.zeros(0, int), "N > 0"),
         (np.zeros((2, 2)), np.zeros(3, int), "(3,)"),
         (np.array([[np.nan, 1.0]]), np.zeros(1, int), "finite"),
-        (np.zeros((1, 2)), np.array([2]), "0..1"),
+        (np.zeros((1, 2)), np.array([2]), "allowed is 0 to 1"),
     ],
 )
-def test_what_cannot_be_calibrated_is_refused(values: np.ndarray, labels: np.ndarray, word: str) -> None:
+def test_values_that_cannot_be_calibrated_are_refused(
+    values: np.ndarray, labels: np.ndarray, word: str
+) -> None:
     for function in (fit_temperature, ece):
         with pytest.raises(InputError, match=word.replace("(", r"\(").replace(")", r"\)")):
             function(values, labels)
 
 
-def test_a_least_threshold_is_kept_and_measured_there() -> None:
+def test_a_least_threshold_is_kept_and_measured() -> None:
     scores = np.array([0.9, 0.45, 0.4, 0.3, 0.2, 0.1])
     labels = np.array([1, 1, 1, 0, 0, 0])
     probabilities = np.stack([1 - scores, scores], axis=1)

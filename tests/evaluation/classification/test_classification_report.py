@@ -1,4 +1,4 @@
-"""The evaluation's page and plots: complete, self-contained, the same every time."""
+"""The page and plots of an evaluation are complete, self-contained and reproducible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from capsule_edge.runtime.errors import OutputError
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    """60 frames of six videos with a class that has none and a source of a hostile name."""
+    """An evaluation of 60 frames of six videos, with a class without frames and a source named in markup."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 60)
     p = random.dirichlet([0.3] * 4, 60) + np.eye(4)[labels]
@@ -34,7 +34,12 @@ def document() -> dict[str, Any]:
     return {"model": model, "data": data, **evaluate(predictions, resamples=100)}
 
 
-def test_the_report_is_written_whole(document: dict[str, Any], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def page(document: dict[str, Any]) -> str:
+    return to_html(document)
+
+
+def test_the_report_has_all_its_files(document: dict[str, Any], tmp_path: Path) -> None:
     paths = write_report(document, tmp_path / "new" / "out")
     assert [path.name for path in paths] == [
         "evaluation.json",
@@ -53,8 +58,7 @@ def test_the_report_is_written_whole(document: dict[str, Any], tmp_path: Path) -
         assert picture.std() > 5  # a drawing, not a blank sheet
 
 
-def test_the_page_stands_alone_and_escapes_names(document: dict[str, Any]) -> None:
-    page = to_html(document)
+def test_the_page_is_self_contained_and_escapes_names(document: dict[str, Any], page: str) -> None:
     assert page.count("<svg") == 5
     assert "&lt;b&gt;A&amp;B&lt;/b&gt;" in page
     assert "<b>A" not in page
@@ -64,11 +68,11 @@ def test_the_page_stands_alone_and_escapes_names(document: dict[str, Any]) -> No
         assert outside not in page
 
 
-def test_the_page_is_the_same_every_time(document: dict[str, Any]) -> None:
-    assert to_html(document) == to_html(document)
+def test_the_page_is_the_same_every_time(document: dict[str, Any], page: str) -> None:
+    assert to_html(document) == page
 
 
-def test_without_videos_the_page_says_so(document: dict[str, Any]) -> None:
+def test_the_page_says_why_there_are_no_intervals(document: dict[str, Any]) -> None:
     nothing = {"reason": "all frames are of one video", "per_class": {}}
     assert "No intervals: all frames are of one video." in to_html(
         document | {"confidence_intervals": nothing}
@@ -76,7 +80,7 @@ def test_without_videos_the_page_says_so(document: dict[str, Any]) -> None:
     assert "95 %" in to_html(document | {"confidence_intervals": None})
 
 
-def test_a_place_that_cannot_be_written_is_named(document: dict[str, Any], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(document: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(OutputError, match="taken"):
         write_report(document, tmp_path / "taken")

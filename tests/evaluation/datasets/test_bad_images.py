@@ -1,4 +1,4 @@
-"""Every kind of picture that a folder may hold, read, evaluated and loaded for training; and what is refused."""
+"""Pictures of every format are read, evaluated and loaded for training; faulty ones are refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_picture_is_read_as_what_it_shows(tmp_path: Path, name: str) -> None:
+def test_every_format_gives_the_same_pixels(tmp_path: Path, name: str) -> None:
     KINDS[name](tmp_path / name)
     frame = read_frame(tmp_path / name)
     assert (frame.shape, frame.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
@@ -81,12 +81,12 @@ def test_grey_is_read_as_three_equal_channels(tmp_path: Path, mode: str) -> None
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_what_exif_says_of_the_orientation_is_done(tmp_path: Path, suffix: str, orientation: int) -> None:
+def test_every_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: int) -> None:
     options = {".jpg": {"quality": 95}, ".webp": {"lossless": True}}.get(suffix, {})
     path = tmp_path / f"x{suffix}"
     picture().save(path, exif=turned(orientation), **options)
     frame = read_frame(path)
-    # 1 to 8 of the EXIF standard, as numpy says them.
+    # Orientations 1 to 8 of the EXIF standard as numpy operations.
     upright = np.asarray(picture())
     wanted = {
         1: upright,
@@ -99,7 +99,7 @@ def test_what_exif_says_of_the_orientation_is_done(tmp_path: Path, suffix: str, 
         8: np.rot90(upright),
     }[orientation]
     assert frame.shape == wanted.shape
-    # Beside the edge between the halves JPEG rings.
+    # Compare the corners: JPEG distorts pixels beside the edge between the halves.
     for row, column in ((4, 4), (4, -4), (-4, 4), (-4, -4)):
         np.testing.assert_allclose(frame[row, column], wanted[row, column], atol=3)
 
@@ -110,7 +110,7 @@ def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
         read_frame(tmp_path / "f.tif")
 
 
-def test_a_flipped_bit_in_a_png_is_seen(tmp_path: Path) -> None:
+def test_a_png_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (64, 64, 3)).astype(np.uint8)
     data = bytearray(cv2.imencode(".png", noise)[1].tobytes())
@@ -124,7 +124,7 @@ def test_a_flipped_bit_in_a_png_is_seen(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """A data set of every kind, of 1x1, 1x300 and 300x1, with one file that is cut and one that is text."""
+    """A data set of every format and of 1x1, 1x300 and 300x1 pictures, with a truncated file and a text file."""
     root = tmp_path / "data"
     for folder in ("normal", "polyp"):
         (root / folder).mkdir(parents=True)
@@ -143,7 +143,7 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(evaluate, [str(a) for a in arguments])
 
 
-def test_evaluation_measures_what_can_be_read_and_names_the_rest(mixed: Path, tmp_path: Path) -> None:
+def test_evaluation_leaves_out_unreadable_pictures_and_names_them(mixed: Path, tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "m.onnx")
     result = call(model, "--data", mixed, "--json")
     assert result.exit_code == 0, result.output
@@ -156,7 +156,7 @@ def test_evaluation_measures_what_can_be_read_and_names_the_rest(mixed: Path, tm
     ]
 
 
-def test_training_loads_what_can_be_read_and_names_the_rest(mixed: Path) -> None:
+def test_training_leaves_out_unreadable_pictures_and_names_them(mixed: Path) -> None:
     from capsule_edge.train.data import load_frames
 
     frames = load_frames(load_dataset(mixed), ("normal", "polyp"), InputSpec(32))
@@ -167,7 +167,7 @@ def test_training_loads_what_can_be_read_and_names_the_rest(mixed: Path) -> None
         load_frames(load_dataset(mixed), ("normal", "ulcer"), InputSpec(32))
 
 
-def test_a_label_with_a_slip_is_told_what_it_may_be(mixed: Path, tmp_path: Path) -> None:
+def test_a_misspelt_label_is_refused_with_a_suggestion(mixed: Path, tmp_path: Path) -> None:
     (mixed / "polyp").rename(mixed / "pollyp")
     error = call(write_tiny_model(tmp_path / "m.onnx"), "--data", mixed).exception
     assert isinstance(error, InputError)
@@ -175,19 +175,20 @@ def test_a_label_with_a_slip_is_told_what_it_may_be(mixed: Path, tmp_path: Path)
     assert "\n" not in str(error)
 
 
-def test_an_empty_class_is_named_before_anything_is_measured(mixed: Path, tmp_path: Path) -> None:
+def test_an_empty_class_folder_is_refused(mixed: Path, tmp_path: Path) -> None:
     (mixed / "ulcer").mkdir()
     error = call(write_tiny_model(tmp_path / "m.onnx"), "--data", mixed).exception
     assert isinstance(error, InputError)
     assert "ulcer holds no image" in str(error)
 
 
-def test_a_row_without_its_file_is_counted_and_nothing_is_written(mixed: Path, tmp_path: Path) -> None:
+def test_rows_without_their_file_are_refused_and_nothing_is_written(mixed: Path, tmp_path: Path) -> None:
     rows = ["file,label", "normal/rgb.png,Normal", "normal/gone.png,Normal", "polyp/gone.png,Polyp"]
     (mixed / "labels.csv").write_text("\n".join(rows) + "\n")
     out = tmp_path / "out"
     error = call(write_tiny_model(tmp_path / "m.onnx"), "--data", mixed, "--out", out).exception
     assert isinstance(error, InputError)
-    assert "2 of 3 files that are not there, first" in str(error)
+    assert "2 of 3 files that" in str(error)
+    assert "do not exist, the first is" in str(error)
     assert "gone.png" in str(error)
     assert not out.exists()

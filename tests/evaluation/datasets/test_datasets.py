@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from capsule_edge.evaluation.datasets import Sample, hash_dataset, load_dataset, published, read_frame
+from capsule_edge.evaluation.datasets import (
+    Listing,
+    Sample,
+    conflicting,
+    hash_dataset,
+    load_dataset,
+    read_frame,
+)
 from capsule_edge.evaluation.datasets.dataset import label_key
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, UsageError
 
@@ -38,7 +44,8 @@ def one_line(error: pytest.ExceptionInfo[CapsuleEdgeError], *words: str) -> None
         assert word in text
 
 
-def test_a_table_is_read_whole(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_every_column_of_a_table_is_read(tmp_path: Path) -> None:
     root = table(tmp_path / "d", "a/x.png,Foreign Body,KVASIR,v1,17,val", "b/y.png,Normal,,,,train")
     data = load_dataset(root, split="all")
     assert data.samples[0] == Sample(root / "a/x.png", "foreign_body", "KVASIR", "v1", 17, "val")
@@ -60,11 +67,12 @@ def test_val_is_the_default_split_and_all_rows_where_there_is_none(tmp_path: Pat
     assert load_dataset(without_column).split is None
 
 
-def test_spreadsheet_habits_are_understood(tmp_path: Path) -> None:
+def test_semicolons_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     root = table(tmp_path, "x.png;Polyp;v", header="file;label;video_id", encoding="utf-8-sig")
     assert load_dataset(root).samples[0].video_id == "v"
 
 
+@pytest.mark.quick
 def test_class_folders(tmp_path: Path) -> None:
     picture(tmp_path / "Foreign Bodies" / "é ü.png")
     picture(tmp_path / "polyps" / "b.jpg")
@@ -98,7 +106,7 @@ def test_published_names_become_keys(published: str, key: str) -> None:
     assert label_key(published) == key
 
 
-def test_bad_data_sets_are_named(tmp_path: Path) -> None:
+def test_faulty_data_sets_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         load_dataset(tmp_path / "absent")
     one_line(error, "absent", "--data")
@@ -127,7 +135,9 @@ def test_bad_data_sets_are_named(tmp_path: Path) -> None:
         ("file,label,frame_number", ["x.png,Polyp,1.5"], ["line 2", "frame_number", "1.5"]),
     ],
 )
-def test_bad_tables_are_named(tmp_path: Path, header: str, rows: list[str], words: list[str]) -> None:
+def test_faulty_tables_are_refused_in_one_line(
+    tmp_path: Path, header: str, rows: list[str], words: list[str]
+) -> None:
     table(tmp_path, *rows, header=header)
     with pytest.raises(InputError) as error:
         load_dataset(tmp_path)
@@ -150,7 +160,7 @@ def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
     one_line(error, "UTF-8")
 
 
-def test_an_unknown_split_names_those_there(tmp_path: Path) -> None:
+def test_an_unknown_split_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     table(tmp_path, "x.png,Polyp,,v,1,val", "y.png,Ulcer,,w,2,train")
     with pytest.raises(UsageError) as error:
         load_dataset(tmp_path, split="test")
@@ -188,7 +198,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_a_cut_picture_is_refused(tmp_path: Path, suffix: str) -> None:
+def test_a_truncated_picture_is_refused(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     data = cv2.imencode(suffix, noise)[1].tobytes()
     path = tmp_path / f"cut{suffix}"
@@ -201,7 +211,7 @@ def test_a_cut_picture_is_refused(tmp_path: Path, suffix: str) -> None:
     assert read_frame(path).shape == (64, 64, 3)
 
 
-def test_the_end_mark_of_a_thumbnail_does_not_hide_a_cut(tmp_path: Path) -> None:
+def test_the_end_marker_of_a_thumbnail_does_not_hide_a_truncation(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     data = cv2.imencode(".jpg", noise)[1].tobytes()
     small = cv2.imencode(".jpg", noise[:8, :8])[1].tobytes()
@@ -215,7 +225,7 @@ def test_the_end_mark_of_a_thumbnail_does_not_hide_a_cut(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xd9"])
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.jpg").write_bytes(content)
     with pytest.raises(InputError) as error:
         read_frame(tmp_path / "broken.jpg")
@@ -225,7 +235,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     one_line(error, "cannot be read")
 
 
-def test_the_hash_follows_content_and_not_order_or_place(tmp_path: Path) -> None:
+def test_the_hash_depends_on_the_content_and_not_on_order_or_folder(tmp_path: Path) -> None:
     rows = ["a.png,Polyp", "b.png,Ulcer"]
     first = load_dataset(table(tmp_path / "one", *rows, header="file,label"))
     second = load_dataset(table(tmp_path / "two", *rows[::-1], header="file,label"))
@@ -235,7 +245,7 @@ def test_the_hash_follows_content_and_not_order_or_place(tmp_path: Path) -> None
 
 
 def kvasir_capsule(root: Path) -> Path:
-    """A small Kvasir-Capsule as published, with a frame of two boxes and one listed under two classes."""
+    """Write a small Kvasir-Capsule as published: one frame has two boxes, one is listed under two classes."""
     video, other = "0123456789abcdef", "fedcba9876543210"
     rows = [
         (f"{video}_7.jpg", video, 7, "Luminal", "Blood - fresh", "1;2;3;4;5;6;7;8"),
@@ -254,6 +264,7 @@ def kvasir_capsule(root: Path) -> Path:
     return root
 
 
+@pytest.mark.quick
 def test_kvasir_capsule_is_read_as_published(tmp_path: Path) -> None:
     data = load_dataset(kvasir_capsule(tmp_path))
     assert [(s.label, s.video_id, s.frame_number, s.split) for s in data.samples] == [
@@ -273,12 +284,9 @@ def test_a_metadata_row_without_its_file_is_named(tmp_path: Path) -> None:
     one_line(error, "metadata.csv", "1 of 4", "fedcba9876543210_9.jpg")
 
 
-def test_the_published_metadata_has_its_known_faults() -> None:
-    folder = Path(os.environ.get("CAPSULE_EDGE_DATA", "../shared/data")) / "kvasir-capsule"
-    if not folder.is_dir():
-        pytest.skip(f"the published tables are not at {folder}")
-    samples = published.kvasir_capsule(folder)
-    assert len(published.conflicting(samples)) == 9
+def test_the_published_metadata_has_its_known_faults(published_listing: Listing) -> None:
+    samples = published_listing.samples
+    assert len(conflicting(samples)) == 9
     assert len({sample.label for sample in samples}) == 14
 
 
@@ -299,6 +307,7 @@ def test_kvasir_v2_is_read_as_it_unpacks(tmp_path: Path) -> None:
     assert load_dataset(tmp_path).labels == ("normal_z_line", "polyp")
 
 
+@pytest.mark.quick
 def test_a_file_under_two_labels_is_left_out_and_named(tmp_path: Path) -> None:
     table(tmp_path, "a.png,Polyp", "b.png,Ulcer", "b.png,Erosion", header="file,label")
     data = load_dataset(tmp_path)

@@ -1,9 +1,8 @@
-"""No video is parted, the official splits come with their faults or without, and a leak has to be asked for."""
+"""Splits keep videos whole, official splits come with or without their faults, a leaking split needs an option."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,15 @@ from click.testing import CliRunner, Result
 
 from capsule_edge.cli.split import command
 from capsule_edge.evaluation.audit import audit
-from capsule_edge.evaluation.datasets import Dataset, Sample, conflicting, folds, list_samples, load_dataset
+from capsule_edge.evaluation.datasets import (
+    Dataset,
+    Listing,
+    Sample,
+    conflicting,
+    folds,
+    list_samples,
+    load_dataset,
+)
 from capsule_edge.evaluation.datasets.splits import (
     fold_of,
     official,
@@ -23,7 +30,6 @@ from capsule_edge.evaluation.datasets.splits import (
 )
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, UsageError
 
-DATA = Path(os.environ.get("CAPSULE_EDGE_DATA", "../shared/data"))
 HEADER = "file,label,source,video_id,frame_number,split"
 
 
@@ -34,6 +40,7 @@ def one_line(error: pytest.ExceptionInfo[CapsuleEdgeError], *words: str) -> None
         assert word in text
 
 
+@pytest.mark.quick
 def test_no_video_is_on_both_sides_of_a_fold() -> None:
     samples = tuple(Sample(Path(f"{i}.png"), "ab"[i % 2], None, f"v{i // 10}", i, None) for i in range(100))
     data = Dataset(samples, ("a", "b"))
@@ -67,7 +74,7 @@ def frames(count: int = 60, videos: int = 12) -> list[Sample]:
     ]
 
 
-def test_a_class_with_fewer_frames_than_folds_is_parted_in_silence(recwarn: pytest.WarningsRecorder) -> None:
+def test_a_class_with_fewer_frames_than_folds_gives_no_warning(recwarn: pytest.WarningsRecorder) -> None:
     labels = np.array(["a"] * 20 + ["b"])
     videos = np.array([f"v{i // 3}" for i in range(21)])
     assert set(fold_of(labels, videos, 5)) == set(range(5))
@@ -85,26 +92,28 @@ def test_folds_are_stratified_by_label() -> None:
 
 
 def test_one_fold_is_held_out() -> None:
-    parted = split_by_video(frames(), 4, held_out=1)
+    assigned = split_by_video(frames(), 4, held_out=1)
     fold = split_by_video(frames(), 4)
     assert {s.split for s in fold} == {"fold0", "fold1", "fold2", "fold3"}
-    assert [s.split == "val" for s in parted] == [s.split == "fold1" for s in fold]
-    assert {s.split for s in parted} == {"train", "val"}
+    assert [s.split == "val" for s in assigned] == [s.split == "fold1" for s in fold]
+    assert {s.split for s in assigned} == {"train", "val"}
     with pytest.raises(UsageError, match="is 4, allowed is 0 to 3"):
         split_by_video(frames(), 4, held_out=4)
 
 
-def test_a_leaking_split_leaks() -> None:
-    parted = split_leaking(frames(), 3)
-    sides = {s.video_id: {other.split for other in parted if other.video_id == s.video_id} for s in parted}
+def test_a_random_split_puts_a_video_on_both_sides() -> None:
+    assigned = split_leaking(frames(), 3)
+    sides = {
+        s.video_id: {other.split for other in assigned if other.video_id == s.video_id} for s in assigned
+    }
     assert any(len(found) > 1 for found in sides.values())
-    assert [sum(s.split == f"fold{i}" for s in parted) for i in range(3)] == [20, 20, 20]
+    assert [sum(s.split == f"fold{i}" for s in assigned) for i in range(3)] == [20, 20, 20]
     with pytest.raises(UsageError):
         split_leaking(frames(2), 3)
 
 
 def kvasir(root: Path) -> Path:
-    """Two official splits that share a video (three frames in split_0, one in split_1) and a file of two labels."""
+    """Write two official splits that share a video (three frames in split_0, one in split_1); a file has two labels."""
     one, two, three = "1" * 16, "2" * 16, "3" * 16
     rows = [(one, i, "Polyp") for i in range(3)] + [(one, 3, "Ulcer"), (two, 1, "Polyp"), (three, 1, "Ulcer")]
     head = "filename;video_id;frame_number;finding_category;finding_class;x1;y1;x2;y2;x3;y3;x4;y4"
@@ -118,6 +127,7 @@ def kvasir(root: Path) -> Path:
     return root
 
 
+@pytest.mark.quick
 def test_official_splits_with_their_faults_and_without(tmp_path: Path) -> None:
     listing = list_samples(kvasir(tmp_path))
     published = official(listing, "published")
@@ -144,15 +154,11 @@ def test_data_without_official_splits_is_refused(tmp_path: Path) -> None:
     one_line(error, "split_0.csv")
 
 
-def test_the_published_splits_are_cleaned() -> None:
-    folder = DATA / "kvasir-capsule"
-    if not folder.is_dir():
-        pytest.skip(f"the published tables are not at {folder}")
-    listing = list_samples(folder)
-    published = official(listing, "published")
+def test_the_published_splits_are_cleaned(published_listing: Listing) -> None:
+    published = official(published_listing, "published")
     assert len(published) == 23_061 + 24_100  # the rows of the two files
     assert len(conflicting(published)) == 8
-    cleaned = official(listing, "cleaned")
+    cleaned = official(published_listing, "cleaned")
     # Nine files under two labels: 8 of them twice in split_1, the ninth once.
     assert len(cleaned) == len(published) - 8 * 2 - 1
     sides: dict[str | None, set[str | None]] = {}
@@ -162,7 +168,7 @@ def test_the_published_splits_are_cleaned() -> None:
     assert not conflicting(cleaned)
 
 
-def test_what_is_written_is_a_data_set(tmp_path: Path) -> None:
+def test_written_labels_are_read_again_as_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     samples = []
     for sample in frames(12, 6):
@@ -199,7 +205,7 @@ def listed(root: Path, samples: Sequence[Sample]) -> Path:
     return root
 
 
-def test_the_command_parts_by_video_and_the_audit_agrees(tmp_path: Path) -> None:
+def test_the_command_splits_by_video_and_the_audit_finds_no_shared_video(tmp_path: Path) -> None:
     data = listed(tmp_path / "data", frames())
     result = call(data, "--folds", 4, "--hold-out", 0, "--out", tmp_path / "new" / "labels.csv", "--json")
     assert result.exit_code == 0
@@ -213,7 +219,7 @@ def test_the_command_parts_by_video_and_the_audit_agrees(tmp_path: Path) -> None
     assert "shared_videos" not in {finding["check"] for finding in found["findings"]}
 
 
-def test_a_random_split_has_to_be_called_a_leak(tmp_path: Path) -> None:
+def test_a_random_split_needs_its_own_option(tmp_path: Path) -> None:
     nameless = [
         Sample(s.file, s.label, None, None, s.frame_number, s.split) if i == 3 else s
         for i, s in enumerate(frames())
@@ -229,7 +235,7 @@ def test_a_random_split_has_to_be_called_a_leak(tmp_path: Path) -> None:
     assert found["verdict"] == "misleading"
 
 
-def test_among_and_conflicts(tmp_path: Path) -> None:
+def test_among_restricts_the_split_and_conflicting_files_are_left_out(tmp_path: Path) -> None:
     rows = [
         *frames(),
         Sample(Path("0.png"), "b", "S", "v0", 0, "train"),
@@ -245,7 +251,7 @@ def test_among_and_conflicts(tmp_path: Path) -> None:
     )
 
 
-def test_options_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_options_that_contradict_each_other_or_the_data_are_refused(tmp_path: Path) -> None:
     data, out = listed(tmp_path / "data", frames()), tmp_path / "o.csv"
     assert "--folds" in refused(UsageError, data, "--out", out)
     assert "--official" in refused(UsageError, data, "--official", "cleaned", "--hold-out", 1, "--out", out)

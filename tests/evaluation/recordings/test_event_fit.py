@@ -1,10 +1,8 @@
-"""Fitting event parameters: the search finds what is there, keeps to its budget, and invents nothing."""
+"""The search for event parameters hits the findings, keeps to its budget and reads as the runtime does."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +12,11 @@ from run_samples import write_run, write_truth
 from study_samples import SPEC
 from tiny_model import write_tiny_model
 
-from capsule_edge.evaluation.recordings import event_search
+from capsule_edge.evaluation.recordings import event_fit, event_search
 from capsule_edge.evaluation.recordings.event_fit import fit_document, fitted_spec, put_into_run
-from capsule_edge.evaluation.recordings.event_search import Fit, fit_events, read_with
+from capsule_edge.evaluation.recordings.event_search import EventFit, fit_events, read_with
 from capsule_edge.evaluation.recordings.findings import score_findings
-from capsule_edge.evaluation.recordings.recording_scores import Answers, read_answers
+from capsule_edge.evaluation.recordings.recording_scores import RecordingAnswers, read_answers
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_events
 from capsule_edge.runtime.study import FrameRecord
@@ -26,7 +24,7 @@ from capsule_edge.runtime.study import FrameRecord
 
 @pytest.fixture(autouse=True)
 def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The grid of the module takes a minute on real recordings; the search over it is the same."""
+    """Search a small grid. The full one takes a minute on real recordings."""
     grid = {
         "smoothing_s": (1.0, 4.0),
         "max_gap_s": (5.0,),
@@ -39,8 +37,8 @@ def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def answers(
     stretches: list[tuple[int, int, str, str | None, float]], count: int = 1000, name: str = "r"
-) -> Answers:
-    """Frames of normal mucosa but for stretches: from, to, label of the truth, label of the model, probability."""
+) -> RecordingAnswers:
+    """Answers for normal frames, except stretches of (first, end, true label, label of the model, probability)."""
     truth = np.full(count, "normal", dtype="<U20")
     values = np.full((count, len(SPEC.labels)), 0.02)
     for first, after, marked, answered, probability in stretches:
@@ -48,27 +46,27 @@ def answers(
         if answered is not None:
             values[first:after, SPEC.keys.index(answered)] = probability
     values[:, 0] = 1 - values[:, 1:].sum(axis=1)
-    return Answers(name, truth, np.arange(count) * 0.5, values)
+    return RecordingAnswers(name, truth, np.arange(count) * 0.5, values)
 
 
 ULCERS = [(100, 120, "ulcer", "ulcer", 0.35), (400, 420, "ulcer", "ulcer", 0.32)]
 
 
-def test_a_threshold_is_lowered_to_what_is_there() -> None:
+def test_a_threshold_is_lowered_to_hit_the_findings() -> None:
     fit = fit_events(SPEC, [answers(ULCERS)])
     assert 0.05 < fit.thresholds["ulcer"] <= 0.3
     scores = score_findings([read_with(SPEC, answers(ULCERS), fit)])
     assert (scores["hit"], scores["false_events"]) == (2, 0)
-    as_it_was = score_findings([read_with(SPEC, answers(ULCERS), Fit.of(SPEC))])
+    as_it_was = score_findings([read_with(SPEC, answers(ULCERS), EventFit.of(SPEC))])
     assert as_it_was["hit"] == 0
 
 
-def test_a_label_that_the_recordings_do_not_show_keeps_its_threshold() -> None:
+def test_a_label_without_a_finding_keeps_its_threshold() -> None:
     fit = fit_events(SPEC, [answers(ULCERS)])
     assert fit.thresholds["blood_fresh"] == SPEC.operating_points["blood_fresh"].threshold
 
 
-def test_the_budget_is_kept_and_hits_are_worth_it() -> None:
+def test_the_most_findings_are_hit_within_the_budget() -> None:
     # Nine stretches of normal mucosa look more like an ulcer than the faint one does.
     noise = [(10 + 90 * i, 25 + 90 * i, "normal", "ulcer", 0.6) for i in range(9)]
     recording = answers([*noise, (900, 920, "ulcer", "ulcer", 0.9), (950, 970, "ulcer", "ulcer", 0.5)])
@@ -81,14 +79,14 @@ def test_the_budget_is_kept_and_hits_are_worth_it() -> None:
     assert (loose["hit"], loose["false_events"]) == (2, 9)
 
 
-def test_an_unseen_label_is_raised_only_where_the_budget_asks_for_it() -> None:
+def test_a_label_without_a_finding_is_raised_only_to_keep_the_budget() -> None:
     noise = [(100 * i, 100 * i + 10, "normal", "blood_fresh", 0.7) for i in range(1, 8)]
     recording = answers([*noise, (850, 870, "ulcer", "ulcer", 0.9)])
     assert fit_events(SPEC, [recording], budget=7.0).thresholds["blood_fresh"] == 0.6
     assert fit_events(SPEC, [recording], budget=6.0).thresholds["blood_fresh"] == 0.75
 
 
-def test_frame_by_frame_marks_runs_of_frames() -> None:
+def test_frame_by_frame_makes_events_of_neighbouring_marked_frames() -> None:
     recording = answers([(100, 101, "ulcer", "ulcer", 0.9), (102, 103, "ulcer", "ulcer", 0.9)])
     fit = fit_events(SPEC, [recording], frame_by_frame=True)
     assert [(e.first, e.last) for e in read_with(SPEC, recording, fit).events] == [(100, 100), (102, 102)]
@@ -99,13 +97,13 @@ def test_recordings_without_a_finding_are_refused() -> None:
         fit_events(SPEC, [answers([])])
 
 
-def test_the_search_reads_as_the_runtime_does() -> None:
+def test_the_search_finds_the_same_events_as_the_runtime() -> None:
     generator = np.random.default_rng(5)
     walk = np.clip(0.4 + np.cumsum(generator.normal(0, 0.3, (600, 2)), axis=0), 0, 1) / 2
     values = np.column_stack([1 - walk.sum(axis=1), walk])
     values[50:60] = np.nan  # frames without an answer
-    recording = Answers("r", np.full(600, "normal"), np.arange(600) * 0.5, values)
-    fit = Fit(replace(SPEC.events, merge_s=7.0), {"ulcer": 0.3, "blood_fresh": 0.35})
+    recording = RecordingAnswers("r", np.full(600, "normal"), np.arange(600) * 0.5, values)
+    fit = EventFit(replace(SPEC.events, merge_s=7.0), {"ulcer": 0.3, "blood_fresh": 0.35})
     spec = fitted_spec(
         SPEC,
         {
@@ -130,7 +128,7 @@ def test_the_search_reads_as_the_runtime_does() -> None:
     ]
 
 
-def test_the_document_goes_into_a_model_spec() -> None:
+def test_the_fit_is_a_valid_part_of_a_model_spec() -> None:
     document = fit_document(
         SPEC, [answers(ULCERS, name="a"), answers(ULCERS[:1], name="b")], [answers(ULCERS[1:], name="c")]
     )
@@ -154,7 +152,7 @@ def test_the_document_goes_into_a_model_spec() -> None:
     json.dumps(document, allow_nan=False)
 
 
-def test_the_document_goes_into_a_training(tmp_path: Path) -> None:
+def test_the_fit_is_written_into_a_training(tmp_path: Path) -> None:
     document = fit_document(SPEC, [answers(ULCERS)])
     spec = {key: value for key, value in SPEC.to_dict().items() if key != "precision"}
     (tmp_path / "run.json").write_text(json.dumps({"size": 96, "spec": spec}), encoding="utf-8")
@@ -175,26 +173,24 @@ def test_the_document_goes_into_a_training(tmp_path: Path) -> None:
         put_into_run(tmp_path / "none", document)
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command_writes_and_prints_the_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     labels = ("normal", "ulcer")
     model = write_tiny_model(tmp_path / "m.onnx", labels=labels)
     folder, truth = write_run(tmp_path / "run", labels), write_truth(tmp_path / "truth.csv")
-    code = (
-        "from capsule_edge.evaluation.recordings import event_fit, event_search\n"
-        "event_search.GRID = {'smoothing_s': (1.0,), 'max_gap_s': (5.0,), 'min_frames': (1,), 'release': (0.5,), "
-        "'merge_s': (0.0,)}\nevent_fit.main()"
-    )
-    command = [sys.executable, "-c", code, str(model), "--fit", str(folder / "frames.csv"), str(truth)]
     out = tmp_path / "events.json"
-    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=True)
-    last = json.loads(done.stdout.splitlines()[-1])
+    words = ["event_fit", model, "--fit", folder / "frames.csv", truth, "--out", out]
+    monkeypatch.setattr("sys.argv", [str(word) for word in words])
+    event_fit.main()
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last == json.loads(out.read_text("utf-8"))
     assert last["measured"]["fitted"]["hit"] == 1
     assert last["measured"]["left_out"] is None
     assert last["events"]["provisional"] is False
 
 
-def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_a_truth_or_run_of_another_model_or_recording_is_refused(tmp_path: Path) -> None:
     folder, truth = write_run(tmp_path / "run"), write_truth(tmp_path / "truth.csv")
     spec = replace(SPEC, labels=SPEC.labels[:2], operating_points={"ulcer": SPEC.operating_points["ulcer"]})
     assert len(read_answers(folder, truth, spec).labels) == 60

@@ -1,4 +1,4 @@
-"""Event matching and its scores, against cases worked by hand."""
+"""Match events and compute their scores, against cases worked by hand."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from capsule_edge.evaluation.recordings.event_matching import (
     reading_curve,
 )
 from capsule_edge.runtime.errors import InputError
+
+pytestmark = pytest.mark.quick
 
 
 def span(start: float, end: float, score: float = 1.0, label: str = "polyp", recording: str = "r") -> Span:
@@ -30,31 +32,31 @@ def test_runs_of_labels_become_half_open_events() -> None:
     assert labelled_events([], [], "r") == []
 
 
-def test_events_of_frames_that_do_not_fit_are_refused() -> None:
+def test_labels_and_times_of_different_length_or_falling_times_are_refused() -> None:
     with pytest.raises(InputError, match="2 labels and 1 times"):
         labelled_events(["a", "a"], [0.0], "r")
     with pytest.raises(InputError, match="fall at row 2"):
         labelled_events(["a", "a", "a"], [0.0, 1.0, 0.5], "r")
 
 
-def test_a_true_event_is_taken_once_by_the_highest_score() -> None:
+def test_a_true_event_matches_once_with_the_highest_score() -> None:
     true = [span(0, 10)]
     assert match([span(0, 10, 0.4), span(0, 9, 0.9)], true) == [None, 0]
 
 
-def test_the_best_overlap_left_is_taken() -> None:
+def test_an_event_matches_the_free_true_event_of_the_largest_overlap() -> None:
     true = [span(0, 10), span(4, 14)]
     # 2..12 overlaps both by 8 of 12: the first wins the tie and leaves the second.
     assert match([span(2, 12, 0.9), span(4, 14, 0.8)], true) == [0, 1]
 
 
-def test_half_an_overlap_is_enough_and_less_is_not() -> None:
+def test_an_event_matches_from_an_overlap_of_one_half() -> None:
     assert match([span(0, 5)], [span(0, 10)]) == [0]
     assert match([span(0, 4.9)], [span(0, 10)]) == [None]
 
 
 @pytest.mark.parametrize("other", [span(0, 10, label="ulcer"), span(0, 10, recording="s"), span(10, 20)])
-def test_another_label_recording_or_time_is_no_match(other: Span) -> None:
+def test_events_of_another_label_recording_or_time_do_not_match(other: Span) -> None:
     assert match([other], [span(0, 10)]) == [None]
 
 
@@ -71,7 +73,7 @@ def test_scores_of_two_labels_by_hand() -> None:
     assert scores["mean_average_precision"] == pytest.approx((1 + 2 / 3) / 4)
 
 
-def test_nothing_true_and_nothing_found_is_null() -> None:
+def test_figures_without_true_or_found_events_are_null() -> None:
     scores = event_scores([], [])
     assert [scores[n] for n in ("precision", "recall", "f1", "mean_average_precision")] == [None] * 4
     assert event_scores([], [span(0, 1)])["recall"] == 0

@@ -1,4 +1,4 @@
-"""Findings hit, false events and what is left to open, against cases worked by hand."""
+"""Findings hit, false events and the share of frames to open, against cases worked by hand."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from capsule_edge.evaluation.recordings.findings import (
-    Finding,
     FoundEvent,
     Reading,
+    TrueFinding,
     findings,
     is_right,
     score_findings,
@@ -16,11 +16,13 @@ from capsule_edge.evaluation.recordings.findings import (
 )
 from capsule_edge.runtime.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 
 def reading(
     labels: str, events: list[FoundEvent], abnormal: list[float] | None = None, name: str = "r"
 ) -> Reading:
-    """One letter a frame: n normal, p polyp, u ulcer."""
+    """A reading whose frames are given by letters: n normal, p polyp, u ulcer."""
     keys = [{"n": "normal", "p": "polyp", "u": "ulcer"}[letter] for letter in labels]
     scores = [float(letter != "n") for letter in labels] if abnormal is None else abnormal
     return Reading(name, keys, np.array(scores, np.float64), events)
@@ -34,27 +36,27 @@ def event(
 
 def test_a_finding_is_a_run_of_one_label() -> None:
     assert findings(reading("nppunp", []).labels) == [
-        Finding("polyp", 1, 2),
-        Finding("ulcer", 3, 3),
-        Finding("polyp", 5, 5),
+        TrueFinding("polyp", 1, 2),
+        TrueFinding("ulcer", 3, 3),
+        TrueFinding("polyp", 5, 5),
     ]
     assert findings([]) == []
 
 
-def test_half_of_an_event_must_be_what_it_says() -> None:
+def test_an_event_is_right_if_half_of_its_frames_carry_its_label() -> None:
     labels = reading("nnnppp", []).labels
     assert is_right(event(0, 5), labels)
     assert not is_right(event(0, 4), labels)
     assert not is_right(event(3, 5, "ulcer"), labels)
 
 
-def test_an_event_over_everything_hits_nothing() -> None:
+def test_an_event_over_the_whole_recording_hits_nothing() -> None:
     scores = score_findings([reading("nnnnnppnnn", [event(0, 9)])])
     assert (scores["findings"], scores["hit"], scores["touched"], scores["false_events"]) == (1, 0, 1, 1)
     assert scores["false_events_per_1000_frames"] == 100.0
 
 
-def test_one_event_may_hit_two_findings_that_fill_it() -> None:
+def test_one_event_may_hit_two_findings() -> None:
     scores = score_findings([reading("ppnpp", [event(0, 4)])])
     assert (scores["findings"], scores["hit"], scores["events"], scores["false_events"]) == (2, 2, 1, 0)
 
@@ -74,7 +76,7 @@ def test_matching_counts_marked_frames() -> None:
     assert score_findings([reading("nnpppppn", [event(2, 3)])])["matched"]["hits"] == 0
 
 
-def test_what_is_left_to_open_by_hand() -> None:
+def test_the_share_to_open_by_hand() -> None:
     # The polyp at 4, 5 is the stronger event's; the ulcer at 8 has none and is the fourth of the other frames.
     one = reading("nnnnppnnun", [event(4, 6, peak=5)], [0.1, 0.8, 0.7, 0.1, 0.9, 0.9, 0.6, 0.1, 0.5, 0.1])
     # the peak, then 4 (.9), 1, 2, 6, 8
@@ -94,13 +96,13 @@ def test_a_frame_without_an_answer_is_opened_last() -> None:
     assert share_to_open([reading("pn", [], [float("nan"), 0.0])], by="frames") == 1.0
 
 
-def test_nothing_to_find_is_undefined() -> None:
+def test_shares_and_rates_without_a_finding_or_frame_are_undefined() -> None:
     scores = score_findings([reading("nnn", [event(0, 1)])])
     assert set(scores["share_to_open"].values()) == {None}
     assert scores["false_events"] == 1
     assert score_findings([])["false_events_per_1000_frames"] is None
 
 
-def test_labels_and_scores_must_fit() -> None:
+def test_labels_and_scores_of_different_length_are_refused() -> None:
     with pytest.raises(InputError, match="3 labels and scores"):
         Reading("r", ["normal"] * 3, np.zeros(2), [])

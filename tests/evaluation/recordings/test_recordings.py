@@ -1,4 +1,4 @@
-"""``evaluation.recordings`` and ``event_fit`` on truth files and runs as people have them: a figure, or one line."""
+"""``evaluation.recordings`` and ``event_fit`` on good and faulty files: figures, or an error of one line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from cli_calls import Called
 from paths import ROOT
 from run_samples import FRAMES, LABELS, MODEL, write_run, write_truth
 from tiny_model import write_tiny_model
@@ -23,47 +24,47 @@ from capsule_edge.evaluation.recordings.recordings_report import write_recording
 from capsule_edge.runtime.errors import InputError, OutputError
 from capsule_edge.runtime.inference import BACKENDS, open_model
 
+Call = Callable[..., Called]
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run")
 
 
-def call(module: Any, *arguments: object) -> subprocess.CompletedProcess[str]:
-    words = [str(argument) for argument in arguments]
-    return subprocess.run(
-        [sys.executable, "-m", module.__name__, *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run ``python -m capsule_edge.evaluation.recordings`` in this process."""
+
+    def run(*arguments: object) -> Called:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["recordings", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            run_module(recording_scores.main)
+        assert isinstance(ended.value.code, int)
+        return Called(ended.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.parametrize(
     ("header", "times"),
     [("index,label", True), ("index,frame_number,label", True), ("index,frame_number,time_s,label", False)],
 )
-def test_a_truth_without_times_has_those_of_the_run(
-    run: Path, tmp_path: Path, header: str, times: bool
+def test_a_truth_without_times_takes_the_times_of_the_run(
+    run: Path, tmp_path: Path, call: Call, header: str, times: bool
 ) -> None:
     truth = write_truth(tmp_path / "truth.csv", header=header, times=times)
     document = compare_with_truth(run, truth)
     assert document["largest_time_difference_s"] is None
     assert [(s.label, s.start_s, s.end_s) for s in document["spans"]["true"]] == [("ulcer", 10.0, 15.0)]
     assert summarise([document])["hit"] == 1
-    done = call(recording_scores, run, truth)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "the truth gives no times" in done.stdout
-    assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["largest_time_difference_s"] is None
-    assert (
-        len(
-            read_answers(
-                run, truth, open_model(write_tiny_model(tmp_path / "m.onnx", labels=LABELS)).spec
-            ).labels
-        )
-        == FRAMES
-    )
+    done = call(run, truth)
+    assert (done.code, done.err) == (0, "")
+    assert "the truth gives no times" in done.out
+    assert json.loads(done.out.splitlines()[-1])["recordings"][0]["largest_time_difference_s"] is None
+    spec = open_model(write_tiny_model(tmp_path / "m.onnx", labels=LABELS)).spec
+    assert len(read_answers(run, truth, spec).labels) == FRAMES
 
 
 TRUTHS = {
@@ -78,7 +79,7 @@ TRUTHS = {
 
 
 @pytest.mark.parametrize("fault", TRUTHS)
-def test_a_truth_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, fault: str) -> None:
+def test_a_faulty_truth_is_refused_in_one_line(run: Path, tmp_path: Path, call: Call, fault: str) -> None:
     change, said = TRUTHS[fault]
     truth = write_truth(tmp_path / "truth.csv")
     text = change(truth.read_text("utf-8"))
@@ -88,23 +89,22 @@ def test_a_truth_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, fault:
         read_answers(run, truth, spec)
     if fault == "unknown":
         assert compare_with_truth(run, truth)["unknown_labels"] == ["ulzer"]
-        done = call(recording_scores, run, truth)
-        assert done.returncode == 0
-        assert done.stderr.startswith("warning: the model of exam.mp4 has no label ulzer: such findings")
+        done = call(run, truth)
+        assert done.code == 0
+        assert done.err.startswith("warning: the model of exam.mp4 has no label ulzer: such findings")
         return
     with pytest.raises(InputError, match=said):
         compare_with_truth(run, truth)
 
 
-def test_times_that_are_no_numbers_are_named(run: Path, tmp_path: Path) -> None:
+def test_times_that_are_not_numbers_are_named(run: Path, tmp_path: Path, call: Call) -> None:
     truth = write_truth(tmp_path / "truth.csv")
     truth.write_text(truth.read_text("utf-8").replace("\n3,3,1.5,", "\n3,3,1:30,"), encoding="utf-8")
-    with pytest.raises(InputError, match=r"truth\.csv has a time_s that is no number.*1:30"):
+    with pytest.raises(InputError, match=r"truth\.csv has a time_s that is not a number.*1:30"):
         compare_with_truth(run, truth)
-    (tmp_path / "taken").write_text("")
-    done = call(recording_scores, run, truth)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert "Traceback" not in done.stderr
+    done = call(run, truth)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "Traceback" not in done.err
 
 
 RUNS = {
@@ -112,15 +112,15 @@ RUNS = {
         "no label": (lambda text: text.replace(",label,", ",found,"), "lacks the column 'label'"),
         "no times": (lambda text: text.replace("time_s", "t"), "lacks the column 'time_s'"),
         "no normal": (lambda text: text.replace("p_normal", "p_ulcer2"), "lacks the column 'p_normal'"),
-        "words": (lambda text: text.replace(",0.9,", ",high,", 1), "p_normal that is no number"),
+        "words": (lambda text: text.replace(",0.9,", ",high,", 1), "p_normal that is not a number"),
         "half": (lambda text: text.replace(",0.9,", ",,", 1), "a label without its probabilities"),
     },
     "study.json": {
-        "no source": (lambda text: text.replace("source", "file"), "holds no study.json that can be read"),
-        "no events": (lambda text: text.replace("events", "event"), "holds no study.json that can be read"),
-        "no peak": (lambda text: text.replace("peak_p", "p"), "holds no study.json that can be read"),
-        "list": (lambda text: "[]", "holds no study.json that can be read"),
-        "cut": (lambda text: text[:40], "holds no study.json that can be read"),
+        "no source": (lambda text: text.replace("source", "file"), "has no readable study.json"),
+        "no events": (lambda text: text.replace("events", "event"), "has no readable study.json"),
+        "no peak": (lambda text: text.replace("peak_p", "p"), "has no readable study.json"),
+        "list": (lambda text: "[]", "has no readable study.json"),
+        "cut": (lambda text: text[:40], "has no readable study.json"),
     },
 }  # fmt: skip
 
@@ -128,7 +128,7 @@ RUNS = {
 @pytest.mark.parametrize(
     ("name", "fault"), [(name, fault) for name, faults in RUNS.items() for fault in faults]
 )
-def test_a_run_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, name: str, fault: str) -> None:
+def test_a_faulty_run_folder_is_refused_in_one_line(run: Path, tmp_path: Path, name: str, fault: str) -> None:
     change, said = RUNS[name][fault]
     truth = write_truth(tmp_path / "truth.csv")
     (run / name).write_text(change((run / name).read_text("utf-8")), encoding="utf-8")
@@ -137,8 +137,8 @@ def test_a_run_that_does_not_fit_is_one_line(run: Path, tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize(("video", "seen"), [("exam", True), ("exam2", False), (None, None)])
-def test_a_recording_of_a_training_video_is_told(
-    run: Path, tmp_path: Path, video: str | None, seen: bool | None
+def test_a_recording_of_a_training_video_is_reported(
+    run: Path, tmp_path: Path, call: Call, video: str | None, seen: bool | None
 ) -> None:
     provenance = {} if video is None else {"training_videos": [video_mark(video)]}
     model = write_tiny_model(tmp_path / "m.onnx", labels=LABELS, provenance=provenance)
@@ -148,14 +148,14 @@ def test_a_recording_of_a_training_video_is_told(
     truth = write_truth(tmp_path / "truth.csv")
     assert compare_with_truth(run, truth, {opened.sha256: opened.spec})["seen_in_training"] is seen
     assert compare_with_truth(run, truth)["seen_in_training"] is None
-    done = call(recording_scores, run, truth, "--model", model)
-    assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
-    assert ("warning: exam.mp4 was in the training" in done.stderr) == (seen is True)
-    assert ("may have been" in done.stdout) == (seen is None)
+    done = call(run, truth, "--model", model)
+    assert json.loads(done.out.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
+    assert ("warning: exam.mp4 was in the training" in done.err) == (seen is True)
+    assert ("may have been" in done.out) == (seen is None)
 
 
 @pytest.mark.skipif(not BACKENDS["litert"].installed, reason="reads a TFLite file")
-def test_a_model_of_any_format_tells_what_it_was_trained_on(run: Path, tmp_path: Path) -> None:
+def test_a_model_of_any_format_names_its_training_videos(run: Path, tmp_path: Path, call: Call) -> None:
     model = ROOT / "models/capsule-edge-small.int8.tflite"
     study = run / "study.json"
     text = study.read_text("utf-8").replace(MODEL, open_model(model, backend="litert").sha256)
@@ -163,12 +163,12 @@ def test_a_model_of_any_format_tells_what_it_was_trained_on(run: Path, tmp_path:
     # The first is of `train`, the other of `val`.
     for video, seen in (("64440803f87b4843", True), ("bca26705313a4644", False)):
         study.write_text(text.replace("exam.mp4", f"{video}.mp4"), encoding="utf-8")
-        done = call(recording_scores, run, truth, "--model", model)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
+        done = call(run, truth, "--model", model)
+        assert done.code == 0, done.err
+        assert json.loads(done.out.splitlines()[-1])["recordings"][0]["seen_in_training"] is seen
 
 
-def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_and_ctrl_c_print_no_traceback(run: Path, tmp_path: Path) -> None:
     truth = write_truth(tmp_path / "truth.csv")
     read, write = os.pipe()
     os.close(read)
@@ -185,23 +185,23 @@ def test_a_reader_that_goes_away_and_ctrl_c_leave_no_traceback(run: Path, tmp_pa
     assert ended.value.code == 130
 
 
-def test_a_report_that_is_there_stays_unless_told(run: Path, tmp_path: Path) -> None:
+def test_a_report_is_replaced_only_with_overwrite(run: Path, tmp_path: Path, call: Call) -> None:
     truth, out = write_truth(tmp_path / "truth.csv"), tmp_path / "out"
-    assert call(recording_scores, run, truth, "--out", out).returncode == 0
+    assert call(run, truth, "--out", out).code == 0
     (out / "recordings.json").write_text("mine")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    done = call(recording_scores, run, truth, "--out", out)
-    assert (done.returncode, done.stdout) == (1, "")
+    done = call(run, truth, "--out", out)
+    assert (done.code, done.out) == (1, "")
     assert (
-        done.stderr
+        done.err
         == f"error: {out} already holds recordings.json (choose another --out, or pass --overwrite)\n"
     )
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert call(recording_scores, run, truth, "--out", out, "--overwrite").returncode == 0
+    assert call(run, truth, "--out", out, "--overwrite").code == 0
     assert json.loads((out / "recordings.json").read_text())["events"]["hit"] == 1
 
 
-def test_a_report_is_written_whole_or_not_at_all(
+def test_a_report_that_cannot_be_replaced_is_unchanged(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = compare_with_truth(run, write_truth(tmp_path / "truth.csv"))
@@ -221,7 +221,7 @@ def test_a_report_is_written_whole_or_not_at_all(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_fit_leaves_whole_files_or_none(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fit_writes_no_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = dict.fromkeys(("smoothing_s", "max_gap_s", "min_frames", "release"), (1,)) | {"merge_s": (0.0,)}
     monkeypatch.setattr("capsule_edge.evaluation.recordings.event_search.GRID", grid)
     model, truth = write_tiny_model(tmp_path / "m.onnx", labels=LABELS), write_truth(tmp_path / "truth.csv")
@@ -232,9 +232,9 @@ def test_a_fit_leaves_whole_files_or_none(run: Path, tmp_path: Path, monkeypatch
         event_fit.main()
 
     (tmp_path / "no run").mkdir()
-    with pytest.raises(InputError, match="holds no spec of a training"):
+    with pytest.raises(InputError, match="has no spec of a training"):
         fit("--out", tmp_path / "events.json", "--into", tmp_path / "no run")
-    assert not (tmp_path / "events.json").exists()  # known before the search
+    assert not (tmp_path / "events.json").exists()  # the folder is checked before the search
     (tmp_path / "a file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         fit("--out", tmp_path / "a file" / "events.json")
@@ -251,7 +251,7 @@ def test_a_fit_leaves_whole_files_or_none(run: Path, tmp_path: Path, monkeypatch
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["events.json"]
 
 
-def test_what_has_no_answer_counts_for_nothing(run: Path, tmp_path: Path) -> None:
+def test_a_frame_without_an_answer_is_not_counted(run: Path, tmp_path: Path) -> None:
     document = compare_with_truth(run, write_truth(tmp_path / "truth.csv"))
     assert (document["frames"], document["answered"]) == (FRAMES, FRAMES - 1)
     assert np.isnan(document["reading"].abnormal).tolist() == [False] * (FRAMES - 1) + [True]

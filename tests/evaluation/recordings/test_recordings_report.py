@@ -1,4 +1,4 @@
-"""The report on recordings: complete, self-contained, the same every time, and made by the module that is called."""
+"""The report on recordings is complete, self-contained and reproducible, and the module writes it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def documents() -> list[dict[str, Any]]:
     return [document("<b>a&b</b>.mp4"), document("clean.mp4", abnormal=False)]
 
 
-def test_the_report_is_written_whole(documents: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_report_has_all_its_files(documents: list[dict[str, Any]], tmp_path: Path) -> None:
     summary = summarise(documents)
     paths = write_recordings(documents, summary, tmp_path / "new" / "out")
     assert sorted(path.name for path in paths) == [
@@ -65,10 +65,10 @@ def test_the_report_is_written_whole(documents: list[dict[str, Any]], tmp_path: 
         write_recordings(documents, summary, tmp_path / "taken")
 
 
-def test_the_page_stands_alone_and_escapes_names(documents: list[dict[str, Any]]) -> None:
+def test_the_page_is_self_contained_and_escapes_names(documents: list[dict[str, Any]]) -> None:
     summary = summarise(documents)
     page = to_html(documents, summary, plots(documents))
-    assert page == to_html(documents, summary, plots(documents))
+    assert page == to_html(documents, summary, plots(documents)), "the page differs from one call to the next"
     assert page.count("<svg") == 2
     assert "<b>a" not in page
     assert "temporal mAP at IoU 0.5" in page
@@ -86,7 +86,7 @@ def test_recordings_without_a_finding_have_a_report(tmp_path: Path) -> None:
     assert all(path.is_file() for path in paths)
 
 
-def test_the_module_writes_it_beside_what_it_prints(tmp_path: Path) -> None:
+def test_the_module_prints_the_scores_and_writes_the_report(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from capsule_edge.cli.run import command
