@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,7 +103,7 @@ def _note(dataset: Dataset, size: int, rounds: int) -> str:
         text += (
             f" Latency: median of {rounds} rounds of one frame of {size} x {size} in ms, all files and engines"
             " interleaved, and in brackets its ratio to FP32 ONNX in onnxruntime with as many threads;"
-            f" {describe_cpu().name}, {os.cpu_count()} cores."
+            f" {describe_cpu().name}, {describe_cpu().cores} cores."
         )
     return text
 

@@ -13,7 +13,7 @@ import pytest
 from av.video.frame import VideoFrame
 from tiny_model import write_tiny_model
 
-from capsule_edge.benchmarks import first_answer, reading
+from capsule_edge.benchmarks import reading, startup
 from capsule_edge.benchmarks.machine import memory_now
 from capsule_edge.benchmarks.reading import main, trace_memory
 from capsule_edge.runtime import Reader
@@ -94,11 +94,11 @@ def test_memory_that_is_held_for_a_while_is_seen(monkeypatch: pytest.MonkeyPatch
 def test_the_time_to_the_first_answer_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recording = damage.encode(tmp_path / "exam.mp4", frames=60)
     model = str(write_tiny_model(tmp_path / "tiny.onnx"))
-    first_answer.main([str(recording), "--model", model, "--rounds", "1"])
+    startup.main([str(recording), "--model", model, "--rounds", "1"])
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert 0 < result["seconds"] < 60
     assert result["core_s"] is None or result["core_s"] > 0
     with pytest.raises(BackendError, match="without an answer"):
-        first_answer.measure_first_answer([tmp_path / "absent.mp4"], model=model, rounds=1)
+        startup.measure_first_answer([tmp_path / "absent.mp4"], model=model, rounds=1)
     with pytest.raises(UsageError, match="rounds is 0"):
-        first_answer.measure_first_answer([recording], rounds=0)
+        startup.measure_first_answer([recording], rounds=0)

@@ -223,7 +223,7 @@ def test_what_is_no_result_and_a_folder_that_cannot_be_made(tmp_path: Path) -> N
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_what_others_used_is_told_apart_from_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = iter((100.0, 103.0))
-    monkeypatch.setattr(machine, "_busy_s", lambda: next(busy))
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: next(busy))
     before = machine.time_of_others()
     code = "import time\nwhile time.process_time() < 1: pass"
     subprocess.run([sys.executable, "-c", code], check=True)
