@@ -1,24 +1,36 @@
-"""Tables that are made of results, put between markers in a document: ``<!-- NAME -->`` and ``<!-- /NAME -->``."""
+"""Put tables that are made from results into documents, between ``<!-- NAME -->`` and ``<!-- /NAME -->``."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from capsule_edge.runtime.errors import InputError, OutputError
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.results import commit_files
 
 __all__ = ["between", "to_table", "update_document"]
 
 
 def to_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0) -> str:
-    """Markdown; the last ``right`` columns are set to the right."""
+    """Return a Markdown table. The last ``right`` columns are aligned to the right."""
     rule = ["---"] * (len(head) - right) + ["---:"] * right
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
 
 
 def between(path: Path, mark: str) -> tuple[str, str, str]:
-    """The document before, between and behind the markers. Raises ``InputError`` where it does not have both, once."""
+    """Split a document at its markers.
+
+    Args:
+        path: Markdown file.
+        mark: name of the markers.
+
+    Returns:
+        The text up to the first marker (included), the text between them without newlines at its ends, and the text
+        from the second marker on.
+
+    Raises:
+        InputError: the file cannot be read, or does not have each marker once and in order.
+    """
     first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     try:
         text = path.read_text("utf-8")
@@ -31,11 +43,11 @@ def between(path: Path, mark: str) -> tuple[str, str, str]:
 
 
 def update_document(path: Path, table: str, *, mark: str = "table") -> None:
-    """Put ``table`` between the markers, whole or not at all. Raises ``InputError`` where there are none."""
-    before, _, behind = between(path, mark)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(f"{before}\n{table}\n{behind}", encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+    """Replace the text between the markers of a document with ``table``.
+
+    Raises:
+        InputError: the document lacks the markers (``between``).
+        OutputError: the document cannot be written; it is as before.
+    """
+    before, _, after = between(path, mark)
+    commit_files(path.parent, {path.name: f"{before}\n{table}\n{after}".encode()}, sign=path.name)

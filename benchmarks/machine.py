@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,20 @@ def load_now() -> float | None:
         return None
 
 
-def time_of_others() -> float | None:
+def time_of_others(busy: Callable[[], float | None] | None = None) -> float | None:
     """Return the core seconds that other processes have used since the machine started.
 
     The time of this process and of the children that it has waited for is subtracted. The difference of two calls says
     how busy other programs were in between.
 
+    Args:
+        busy: returns the busy seconds of all cores; by default as the system reports them.
+
     Returns:
         Core seconds, or None if the system does not report them.
     """
-    busy, mine = _busy_seconds(), os.times()
-    return None if busy is None else busy - sum(mine[:4])
+    seconds, mine = (busy or _busy_seconds)(), os.times()
+    return None if seconds is None else seconds - sum(mine[:4])
 
 
 def _busy_seconds() -> float | None:

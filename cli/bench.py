@@ -97,7 +97,7 @@ def _measure(
         click.echo(what, err=True)
 
     paths = list(models) or [default_model()]
-    return run_bench(paths, backends or installed_backends(), BenchOptions(**options), tell=tell)
+    return run_bench(paths, backends or installed_backends(), BenchOptions(**options), report=tell)
 
 
 def _read_accuracy(evaluations: tuple[Path, ...]) -> dict[str, float]:
