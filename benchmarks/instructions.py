@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,23 +154,13 @@ def _call(words: Sequence[str], limit_s: float) -> None:
         raise BackendError(f"{words[0]} cannot run it: {lines[-1] if lines else done.returncode}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m capsule_edge.benchmarks.instructions",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="model files")
-    parser.add_argument("--backend", default="onnxruntime", help="inference engine (default: %(default)s)")
-    parser.add_argument(
-        "--times", type=int, default=1, help="repeat the count, to see its spread (default: %(default)s)"
-    )
-    options = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, count: Callable[..., FrameCounts] = count_frame) -> None:
+    options = _make_parser().parse_args(arguments)
     if options.times < 1:
         raise UsageError(f"times is {options.times}, allowed is 1 or more")
     rows = []
     for model in options.models:
-        counts = [count_frame(model, backend=options.backend) for _ in range(options.times)]
+        counts = [count(model, backend=options.backend) for _ in range(options.times)]
         instructions = [one.instructions for one in counts]
         allocations = [one.allocations for one in counts]
         spread = max(instructions) / min(instructions) - 1
@@ -188,6 +178,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     about = {"benchmark": "instructions", "backend": options.backend, "machine": describe_machine()}
     print(json.dumps({**about, "models": rows}))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.instructions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="model files")
+    parser.add_argument("--backend", default="onnxruntime", help="inference engine (default: %(default)s)")
+    parser.add_argument(
+        "--times", type=int, default=1, help="repeat the count, to see its spread (default: %(default)s)"
+    )
+    return parser
 
 
 if __name__ == "__main__":

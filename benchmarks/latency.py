@@ -173,24 +173,7 @@ def open_each(models: Sequence[Path], names: Sequence[str], *, threads: int) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m capsule_edge.benchmarks.latency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "models", nargs="+", type=Path, metavar="MODEL", help="model files; ratios are to the first"
-    )
-    parser.add_argument(
-        "--backend",
-        action="append",
-        dest="backends",
-        metavar="NAME",
-        help="inference engine; repeatable (default: onnxruntime)",
-    )
-    parser.add_argument("--threads", type=int, default=1, help="threads per call (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=200, help="calls of each file (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     backends = open_each(options.models, options.backends or ["onnxruntime"], threads=options.threads)
     rows = summarise(measure(backends, rounds=options.rounds))
     for backend, row in zip(backends, rows, strict=True):
@@ -216,6 +199,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
     }
     print(json.dumps(document))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.latency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "models", nargs="+", type=Path, metavar="MODEL", help="model files; ratios are to the first"
+    )
+    parser.add_argument(
+        "--backend",
+        action="append",
+        dest="backends",
+        metavar="NAME",
+        help="inference engine; repeatable (default: onnxruntime)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads per call (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=200, help="calls of each file (default: %(default)s)")
+    return parser
 
 
 if __name__ == "__main__":

@@ -129,20 +129,7 @@ def _note(dataset: Dataset, size: int, rounds: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("variants", type=Path, metavar="VARIANTS", help="folder of the model files")
-    parser.add_argument("--data", type=Path, required=True, help="folder of labelled frames")
-    parser.add_argument("--split", help="value of the column split (default: val, if there is one)")
-    parser.add_argument(
-        "--threads", type=int, action="append", help="threads per call; repeatable (default: 1 and 2)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=100, help="calls of each file; 0 skips latency (default: %(default)s)"
-    )
-    parser.add_argument("--update", type=Path, metavar="FILE", help="put the table into this document")
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     files, dataset = find_variants(options.variants), load_dataset(options.data, split=options.split)
     opened = [
         open_model(path, backend="litert" if path.suffix == ".tflite" else "onnxruntime") for path in files
@@ -164,6 +151,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
     }
     print(json.dumps(document, allow_nan=False))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("variants", type=Path, metavar="VARIANTS", help="folder of the model files")
+    parser.add_argument("--data", type=Path, required=True, help="folder of labelled frames")
+    parser.add_argument("--split", help="value of the column split (default: val, if there is one)")
+    parser.add_argument(
+        "--threads", type=int, action="append", help="threads per call; repeatable (default: 1 and 2)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=100, help="calls of each file; 0 skips latency (default: %(default)s)"
+    )
+    parser.add_argument("--update", type=Path, metavar="FILE", help="put the table into this document")
+    return parser
 
 
 if __name__ == "__main__":

@@ -195,20 +195,7 @@ def trace_memory(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m capsule_edge.benchmarks.reading",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="read at once")
-    parser.add_argument("--model", help="model file or installed model (default: standard)")
-    parser.add_argument("--backend", default="onnxruntime", help="inference engine (default: %(default)s)")
-    parser.add_argument("--cores", type=int, default=2, help="cores to use (default: %(default)s)")
-    parser.add_argument("--gate", action="store_true", help="skip near-duplicate frames")
-    parser.add_argument("--written", action="store_true", help="write journal, files and report too")
-    parser.add_argument("--answers", type=Path, help="NPY file for the probabilities of the first recording")
-    parser.add_argument("--plot", type=Path, help="draw memory over time as a PNG file (needs matplotlib)")
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     limit_cores(options.cores)
 
     def read() -> dict[str, Any]:
@@ -235,6 +222,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise OutputError(f"{options.plot} cannot be written: {error.strerror or error}") from None
         found["own_mb"] = max(own for *_, own in trace)
     print(json.dumps({"benchmark": "reading", "machine": describe_machine(), **found}))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.reading",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="read at once")
+    parser.add_argument("--model", help="model file or installed model (default: standard)")
+    parser.add_argument("--backend", default="onnxruntime", help="inference engine (default: %(default)s)")
+    parser.add_argument("--cores", type=int, default=2, help="cores to use (default: %(default)s)")
+    parser.add_argument("--gate", action="store_true", help="skip near-duplicate frames")
+    parser.add_argument("--written", action="store_true", help="write journal, files and report too")
+    parser.add_argument("--answers", type=Path, help="NPY file for the probabilities of the first recording")
+    parser.add_argument("--plot", type=Path, help="draw memory over time as a PNG file (needs matplotlib)")
+    return parser
 
 
 if __name__ == "__main__":

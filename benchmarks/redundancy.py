@@ -125,15 +125,7 @@ def _cost_ms(container: Container, backend: Backend) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m capsule_edge.benchmarks.redundancy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "models", nargs="*", type=Path, metavar="MODEL", help="model files (default: the standard model)"
-    )
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     recordings = find_recordings()
     if not recordings:
         raise InputError(
@@ -160,6 +152,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     safe = [t for t in THRESHOLDS if all(each in lossless for each in THRESHOLDS if each <= t)]
     best = max(safe, default=None)
     print(json.dumps({"benchmark": "redundancy", "threshold": best, "core_ms_per_frame": round(cost, 4)}))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.redundancy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "models", nargs="*", type=Path, metavar="MODEL", help="model files (default: the standard model)"
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -178,6 +178,31 @@ def _median(rows: Sequence[Figures]) -> Figures:
 
 
 def main(arguments: Sequence[str] | None = None, *, read: Read = read_afresh) -> None:
+    options = _make_parser().parse_args(arguments)
+    found = measure_scaling(
+        options.exam,
+        options.work,
+        model=options.model,
+        cores=sorted({1, min(2, count_cores())}),
+        sizes=options.sizes,
+        rounds=options.rounds,
+        frames=options.frames,
+        read=read,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    if options.plot:
+        from .plots import plot_scaling
+
+        try:
+            options.plot.parent.mkdir(parents=True, exist_ok=True)
+            options.plot.write_bytes(plot_scaling(found))
+        except OSError as error:
+            raise OutputError(f"{options.plot} cannot be written: {error.strerror or error}") from None
+    about = {"benchmark": "scaling", "recording": options.exam.name, "model": str(options.model)}
+    print(json.dumps({**about, "machine": describe_machine(), **found}))
+
+
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m capsule_edge.benchmarks.scaling",
         description=__doc__,
@@ -209,28 +234,7 @@ def main(arguments: Sequence[str] | None = None, *, read: Read = read_afresh) ->
         help="frame sizes in pixels (default: 224 to 1024)",
     )
     parser.add_argument("--plot", type=Path, help="draw the rows as a PNG file (needs matplotlib)")
-    options = parser.parse_args(arguments)
-    found = measure_scaling(
-        options.exam,
-        options.work,
-        model=options.model,
-        cores=sorted({1, min(2, count_cores())}),
-        sizes=options.sizes,
-        rounds=options.rounds,
-        frames=options.frames,
-        read=read,
-        report=lambda line: print(line, file=sys.stderr),
-    )
-    if options.plot:
-        from .plots import plot_scaling
-
-        try:
-            options.plot.parent.mkdir(parents=True, exist_ok=True)
-            options.plot.write_bytes(plot_scaling(found))
-        except OSError as error:
-            raise OutputError(f"{options.plot} cannot be written: {error.strerror or error}") from None
-    about = {"benchmark": "scaling", "recording": options.exam.name, "model": str(options.model)}
-    print(json.dumps({**about, "machine": describe_machine(), **found}))
+    return parser
 
 
 if __name__ == "__main__":

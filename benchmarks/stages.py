@@ -141,22 +141,7 @@ def _core_ms(frames: int, work: Callable[[], _T]) -> tuple[float, _T]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m capsule_edge.benchmarks.stages",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recording", type=Path, help="recording to read")
-    parser.add_argument("model", type=Path, nargs="?", help="model file (default: the standard model)")
-    parser.add_argument("--cores", type=int, default=2, help="cores to use (default: %(default)s)")
-    parser.add_argument("--batch", type=int, help="frames per batch (default: as in a run)")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="rounds whose median counts (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--frames", type=int, help="frames that the whole pipeline reads per round (default: all)"
-    )
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     limit_cores(options.cores)
     container = scan(options.recording)
     model = options.model or default_model()
@@ -177,6 +162,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     beside = _measure_beside(options.recording, container, model)
     print(json.dumps({**about, **figures, "beside_ms_per_frame": beside}))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.stages",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recording", type=Path, help="recording to read")
+    parser.add_argument("model", type=Path, nargs="?", help="model file (default: the standard model)")
+    parser.add_argument("--cores", type=int, default=2, help="cores to use (default: %(default)s)")
+    parser.add_argument("--batch", type=int, help="frames per batch (default: as in a run)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds whose median counts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--frames", type=int, help="frames that the whole pipeline reads per round (default: all)"
+    )
+    return parser
 
 
 if __name__ == "__main__":
