@@ -412,7 +412,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="few rounds of everything, to see that it runs")
     add("--only", action="append", metavar="NAME",
         help=f"run one benchmark of {', '.join(step.name for step in STEPS)}; repeatable")  # fmt: skip
-    add("--again", action="store_true", help="measure again what is up to date")
+    add("--again", action="store_true", help="measure up-to-date results again too")
     add("--render", action="store_true", help="measure nothing, only render the tables of the documents")
     add("--out", type=Path, help=f"folder of the results (default: {RESULTS}, or {WORK}/quick with --quick)")
     add("--work", type=Path, default=WORK,

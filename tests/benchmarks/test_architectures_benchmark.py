@@ -31,8 +31,8 @@ def recipe(
     name: str, fits: int, macro_f1: float | None, parts: Sequence[str] | None = None, **config: Any
 ) -> str:
     figures: dict[str, Any] = {} if macro_f1 is None else {"macro_f1": macro_f1, "mean_auc": macro_f1 + 0.3}
-    told = {} if parts is None else {"parts": parts}
-    return json.dumps({"name": name, **figures, **told, "config": config, "curves": [[]] * fits})
+    named = {} if parts is None else {"parts": parts}
+    return json.dumps({"name": name, **figures, **named, "config": config, "curves": [[]] * fits})
 
 
 @pytest.fixture

@@ -30,13 +30,15 @@ def test_a_change_counts_if_it_exceeds_noise(
 ) -> None:
     changes, same = compare_results(changed(result, 1, width=width), changed(result, factor, width=width))
     assert same
-    told = {(change.file, change.backend, change.figure): change for change in changes}
-    assert {change.verdict for key, change in told.items() if key[:2] != ("a.onnx", "openvino")} == {"noise"}
+    by_figure = {(change.file, change.backend, change.figure): change for change in changes}
+    assert {change.verdict for key, change in by_figure.items() if key[:2] != ("a.onnx", "openvino")} == {
+        "noise"
+    }
     for figure in ("p50_ms", "ratio"):
-        found = told["a.onnx", "openvino", figure]
+        found = by_figure["a.onnx", "openvino", figure]
         assert found.verdict == verdict
         assert found.change == pytest.approx(factor - 1)
-    assert ("a.onnx", "onnxruntime", "ratio") not in told
+    assert ("a.onnx", "onnxruntime", "ratio") not in by_figure
 
 
 @pytest.mark.parametrize(
@@ -53,8 +55,8 @@ def test_fewer_frames_per_second_are_slower(
         return made
 
     changes, _ = compare_results(rate(100), rate(100 * factor))
-    told = {(one.file, one.backend, one.figure, one.threads): one for one in changes}
-    found = told["a.onnx", "onnxruntime", "frames_per_s, batch 16", 2]
+    by_figure = {(one.file, one.backend, one.figure, one.threads): one for one in changes}
+    found = by_figure["a.onnx", "onnxruntime", "frames_per_s, batch 16", 2]
     assert found.verdict == verdict
     assert found.change == pytest.approx(factor - 1)
     # A result of an earlier version has no intervals of throughput.
@@ -79,12 +81,12 @@ def test_ratios_to_different_files_are_not_compared(result: dict[str, Any]) -> N
     bare, other = changed(result, 1), changed(result, 1.5)
     for entry in bare["entries"]:
         del entry["latency"][0]["reference"]
-    told = {(one.file, one.backend, one.figure) for one in compare_results(bare, other)[0]}
-    assert ("b.onnx", "openvino", "ratio") in told
+    by_figure = {(one.file, one.backend, one.figure) for one in compare_results(bare, other)[0]}
+    assert ("b.onnx", "openvino", "ratio") in by_figure
     other["entries"][3]["latency"][0]["reference"] = {"file": "a.onnx", "backend": "openvino"}
-    told = {(one.file, one.backend, one.figure) for one in compare_results(bare, other)[0]}
-    assert ("b.onnx", "openvino", "ratio") not in told
-    assert ("b.onnx", "openvino", "p50_ms") in told
+    by_figure = {(one.file, one.backend, one.figure) for one in compare_results(bare, other)[0]}
+    assert ("b.onnx", "openvino", "ratio") not in by_figure
+    assert ("b.onnx", "openvino", "p50_ms") in by_figure
     assert "a.onnx, onnxruntime" in render_markdown(result)
     assert "the first" in render_markdown(bare)
 
