@@ -1,4 +1,4 @@
-"""Run in an environment that holds the plain install alone: its size, what it lacks, and what importing it costs."""
+"""Check an environment with the plain install alone: its size, absent packages, and the time of its imports."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from pathlib import Path
 
 MOST_MB = 450
 MOST_S = 0.5
-# Not ours: what a fresh environment comes with.
-BROUGHT = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")
+# Packages of a fresh environment, which do not count.
+FRESH = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")
 ABSENT = ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "onnx", "sklearn", "matplotlib")
-# On a busy machine one start may take anything; the fastest of five is what the import itself costs.
+# A busy machine may delay any single start. The fastest of five shows the cost of the import itself.
 TIMED = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
 
 
 def size_mb(folder: Path) -> float:
-    # Bytecode is a cache that Python writes by itself, and leaves out where it may not.
+    """Return the size of the installed packages, without bytecode: Python may or may not have written that cache."""
     files = (
         path
         for path in folder.rglob("*")
         if path.is_file() and not path.is_symlink() and path.suffix != ".pyc"
     )
-    ours = (path for path in files if not path.relative_to(folder).parts[0].startswith(BROUGHT))
-    return sum(path.stat().st_size for path in ours) / 1e6
+    counted = (path for path in files if not path.relative_to(folder).parts[0].startswith(FRESH))
+    return sum(path.stat().st_size for path in counted) / 1e6
 
 
 def seconds(statement: str) -> float:
+    """Return the time of an import in a fresh process."""
     command = [sys.executable, "-c", TIMED.format(statement)]
     return min(float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(5))
 

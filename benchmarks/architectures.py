@@ -1,11 +1,11 @@
-"""What each architecture costs at each size, beside what it is known to be worth: the table of ``docs/models.md``.
+"""Measure the latency of each architecture at each input size, for the table of ``docs/models.md``.
 
     python -m capsule_edge.benchmarks.architectures [ARCHITECTURE:SIZE]... [--work DIR] [--rounds 120]
 
-Makes untrained model files (``capsule_edge.export.tools.untrained``, needs the extra ``train``), then measures one
-frame on one thread: FP32 and INT8 in onnxruntime and INT8 in OpenVINO take turns, network after network, several
-times over. Other work on the machine then slows all networks alike. Ends in one line of JSON. The accuracies are those
-of trained models: ``read_accuracy``.
+The command writes untrained model files (``capsule_edge.export.tools.untrained``, needs the extra ``train``) and
+measures one frame on one thread. FP32 and INT8 in onnxruntime and INT8 in OpenVINO take turns, network after network,
+in several passes, so that other work on the machine slows all networks alike. The last line of output is JSON. The
+accuracies of the table are those of trained models (``read_accuracy``).
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ NETWORKS = (
     "mobilenet_v2:192", "mobilenet_v2:176", "mobilenet_v2:160", "mobilenet_v2_050:160", "mobilenet_v2_035:128",
     "rep_cnn:160", "rep_cnn:128", "plain_cnn:160", "plain_cnn:128",
 )  # fmt: skip
-# What a recipe that names neither is of.
+# The network of a recipe that names neither architecture nor size.
 RECIPE = {"architecture": "mobilenet_v2", "size": 160}
 _PASSES = 4
 _FIGURES = ("macro_f1", "mean_auc")
 _HOW = "python -m capsule_edge.benchmarks.all --only architectures"
-# The first is what ratios are to.
-_WAYS = (("fp32", "onnxruntime"), ("int8", "onnxruntime"), ("int8", "openvino"))
+# Precision and engine. Ratios are relative to the first.
+_VARIANTS = (("fp32", "onnxruntime"), ("int8", "onnxruntime"), ("int8", "openvino"))
 
 Key = tuple[str, int]
 Pair = tuple[float, float]
@@ -58,7 +58,13 @@ Figures = dict[str, Any]
 
 @dataclass
 class Accuracy:
-    """What is known of a network: macro-F1 and mean AUC out of fold, of how many fits, and those on ``val``."""
+    """The known accuracy of a network.
+
+    Attributes:
+        out_of_fold: macro-F1 and mean AUC of cross-validation.
+        fits: number of trained models behind ``out_of_fold``.
+        val: macro-F1 and mean AUC on ``val`` of the INT8 file that ships.
+    """
 
     out_of_fold: Pair | None = None
     fits: int = 0
@@ -66,53 +72,81 @@ class Accuracy:
 
 
 def make_networks(networks: Sequence[str], folder: Path) -> list[Figures]:
-    """Write the untrained files, in a process of its own: TensorFlow's threads are no company for a measurement.
+    """Write untrained model files in a separate process, because TensorFlow's threads would disturb the measurement.
 
-    Raises ``InputError`` with where to look when that fails.
+    Args:
+        networks: names as ``ARCHITECTURE:SIZE``.
+        folder: folder to write into.
+
+    Returns:
+        For each network ``architecture``, ``size``, ``parameters``, and the file names ``fp32`` and ``int8``.
+
+    Raises:
+        InputError: the process failed; its last line says why.
     """
     words = [sys.executable, "-m", "capsule_edge.export.tools.untrained", str(folder), *networks]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     if done.returncode != 0:
-        raise InputError("the untrained models could not be made", hint="the line before says why")
+        raise InputError("the untrained models could not be made", hint="the line before this one says why")
     made: list[Figures] = json.loads(done.stdout.splitlines()[-1])["networks"]
     return made
 
 
 def time_networks(networks: Sequence[Figures], folder: Path, *, rounds: int) -> list[Figures]:
-    """The same entries with bytes and, by precision and engine, p50, its 95 %, p99, core time and ratio to FP32.
+    """Measure the files of ``make_networks``. Engines that are not installed are left out.
 
-    ``rounds`` are of each file in all. An engine that is not installed is left out.
+    Args:
+        networks: entries of ``make_networks``.
+        folder: folder of the files.
+        rounds: calls of each file in all passes together.
+
+    Returns:
+        The entries with ``fp32_bytes``, ``int8_bytes`` and, under ``PRECISION_ENGINE``, ``p50_ms``, ``p50_95_ms``,
+        ``p99_ms``, ``core_ms``, and ``ratio`` and ``ratio_95`` relative to FP32 in onnxruntime.
     """
-    ways = [way for way in _WAYS if BACKENDS[way[1]].installed]
+    variants = [variant for variant in _VARIANTS if BACKENDS[variant[1]].installed]
     opened = [
-        [open_model(folder / network[precision], backend=engine, threads=1) for precision, engine in ways]
+        [open_model(folder / network[precision], backend=engine, threads=1) for precision, engine in variants]
         for network in networks
     ]
     passes = min(_PASSES, rounds)
-    found: list[list[Any]] = [[] for _ in networks]
+    measured: list[list[Any]] = [[] for _ in networks]
     for seed in range(passes):
-        for backends, times in zip(opened, found, strict=True):
+        for backends, times in zip(opened, measured, strict=True):
             times.append(measure_both(backends, rounds=rounds // passes, seed=seed))
-    answer = []
-    for network, times in zip(networks, found, strict=True):
-        wall, core = (np.concatenate([one[kind] for one in times]) for kind in (0, 1))
-        timed = {
-            f"{precision}_{engine}": {
-                **{name: row[name] for name in ("p50_ms", "p50_95_ms", "p99_ms", "ratio", "ratio_95")},
-                "core_ms": round(float(np.median(core[:, index])) * 1000, 3),
-            }
-            for index, ((precision, engine), row) in enumerate(zip(ways, summarise(wall), strict=True))
+    return [
+        {
+            **{key: network[key] for key in ("architecture", "size", "parameters")},
+            **{f"{one}_bytes": (folder / network[one]).stat().st_size for one in ("fp32", "int8")},
+            **_summarise_passes(variants, times),
         }
-        sizes = {f"{one}_bytes": (folder / network[one]).stat().st_size for one in ("fp32", "int8")}
-        about = {key: network[key] for key in ("architecture", "size", "parameters")}
-        answer.append({**about, **sizes, **timed})
-    return answer
+        for network, times in zip(networks, measured, strict=True)
+    ]
+
+
+def _summarise_passes(variants: Sequence[tuple[str, str]], passes: Sequence[Any]) -> Figures:
+    """Return the figures by ``PRECISION_ENGINE`` of wall and core times, (rounds, variants) each, of every pass."""
+    wall, core = (np.concatenate([one[kind] for one in passes]) for kind in (0, 1))
+    return {
+        f"{precision}_{engine}": {
+            **{name: row[name] for name in ("p50_ms", "p50_95_ms", "p99_ms", "ratio", "ratio_95")},
+            "core_ms": round(float(np.median(core[:, index])) * 1000, 3),
+        }
+        for index, ((precision, engine), row) in enumerate(zip(variants, summarise(wall), strict=True))
+    }
 
 
 def read_certified(root: Path) -> dict[str, Pair]:
-    """Macro-F1 and mean AUC by SHA-256 of each model that a certificate beside the models speaks of.
+    """Read macro-F1 and mean AUC from the certificates in ``models/certificates``.
 
-    Raises ``InputError`` for what is no certificate.
+    Args:
+        root: root of the repository.
+
+    Returns:
+        Macro-F1 and mean AUC by the SHA-256 of the certified model.
+
+    Raises:
+        InputError: a file is not a certificate.
     """
     found = {}
     for path in sorted((root / "models/certificates").glob("*.shipping.json")):
@@ -127,12 +161,21 @@ def read_certified(root: Path) -> dict[str, Pair]:
 
 
 def read_accuracy(root: Path) -> dict[Key, Accuracy]:
-    """Accuracy by architecture and size: out of fold from ``train.folds``' journal, on ``val`` of what ships in INT8.
+    """Read the accuracy of trained networks.
 
-    Out of fold it is that of the recipe with the most fits, the best of those; fits that were run one by one are
-    averaged. Fits are those that the score is of: the ``parts`` of a line but for that on all of ``train``; earlier
-    lines without ``parts`` fitted folds alone, a curve for each. On ``val`` it is what the shipping certificates say.
-    Raises ``InputError``.
+    The out-of-fold figures come from the journal of ``train.folds``. The recipe with the most fits counts, and of
+    several the best. Fits that were run one by one are averaged. A line's fits are its ``parts`` except the one on all
+    of ``train``; older lines have no ``parts`` and one curve per fold. The figures on ``val`` come from the
+    certificates of the INT8 files that ship.
+
+    Args:
+        root: root of the repository.
+
+    Returns:
+        The accuracy by architecture and input size.
+
+    Raises:
+        InputError: the journal or a certificate cannot be read.
     """
     answer: dict[Key, Accuracy] = {}
     for key, fits, figures in _read_recipes(root / "models/training/folds.jsonl"):
@@ -150,11 +193,11 @@ def read_accuracy(root: Path) -> dict[Key, Accuracy]:
 
 
 def _read_recipes(journal: Path) -> list[tuple[Key, int, Pair]]:
-    """Of each recipe its network, how many of its models were scored, and macro-F1 and mean AUC."""
+    """Return for each recipe its network, the number of scored fits, and macro-F1 with mean AUC."""
     recipes: dict[str, list[Figures]] = {}
     try:
         for line in map(json.loads, journal.read_text("utf-8").splitlines()):
-            # A fit on all videos has no figure.
+            # A fit on all videos has no score.
             if "macro_f1" in line:
                 recipes.setdefault(json.dumps([line["name"], line["config"]]), []).append(line)
         answer = []
@@ -173,7 +216,14 @@ def _read_recipes(journal: Path) -> list[tuple[Key, int, Pair]]:
 
 
 def render_architectures(result: Result | None, accuracy: Mapping[Key, Accuracy]) -> str:
-    """One row a network, slowest first; a cell is empty where a network was never trained."""
+    """Return the Markdown table of ``docs/models.md``: one row per network, slowest first.
+
+    Cells of accuracy are empty for a network that was never trained.
+
+    Args:
+        result: committed result of this benchmark, or None.
+        accuracy: from ``read_accuracy``.
+    """
     if result is None:
         return f"Not measured yet: `{_HOW}`."
     rows = []
@@ -222,11 +272,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("networks", nargs="*", metavar="ARCHITECTURE:SIZE", default=list(NETWORKS))
     parser.add_argument(
-        "--work", type=Path, default=Path("out/benchmarks/architectures"), help="for the files"
+        "networks",
+        nargs="*",
+        metavar="ARCHITECTURE:SIZE",
+        default=list(NETWORKS),
+        help="networks to measure (default: those of the table)",
     )
-    parser.add_argument("--rounds", type=int, default=120)
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("out/benchmarks/architectures"),
+        help="folder for the files (default: %(default)s)",
+    )
+    parser.add_argument("--rounds", type=int, default=120, help="calls of each file (default: %(default)s)")
     options = parser.parse_args(arguments)
     made = make_networks(options.networks, options.work)
     document = {

@@ -1,9 +1,10 @@
-"""Everything that ``capsule-edge bench`` measures of model files, as one document, schema ``capsule-edge/bench/1``.
+"""Measure model files for ``capsule-edge bench``: one document, schema ``capsule-edge/bench/1``.
 
-Every file runs on every backend named that reads it. Latency is measured in pairs that take turns (A B A B), two models
-open at a time, as a workstation calls one model again and again: among more of them each call finds its weights out of
-the processor's cache. An INT8 file is paired with its FP32 twin on the same backend, all else with the first entry;
-what the document is for are the ratios within pairs, on which what else the machine does falls alike.
+Every file runs on every named backend that reads its format. Latency is measured in pairs that take turns (A B, B A).
+Only the two models of a pair are open at a time, because a workstation calls one model again and again: with more
+models in turn, each call finds its weights evicted from the processor's cache. An INT8 file is paired with its FP32
+twin on the same backend, every other file with the first entry. The ratios within pairs are the point of the document:
+other work on the machine slows both sides alike.
 """
 
 from __future__ import annotations
@@ -28,9 +29,18 @@ SCHEMA = "capsule-edge/bench/1"
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How much is measured. ``threads`` of a single call, ``streams`` of calls at once; ``starts`` of fresh processes.
+    """How much ``run_bench`` measures.
 
-    Raises ``UsageError`` for numbers that measure nothing.
+    Attributes:
+        threads: numbers of threads per call; latency is measured with each.
+        batches: frames per call; throughput is measured with each.
+        streams: numbers of threads that call the model at once; throughput is measured with each.
+        rounds: calls of each file per latency measurement, at least 40.
+        throughput_rounds: rounds of the throughput measurement, at least 1.
+        starts: fresh processes per file; 0 leaves cold start and memory out.
+
+    Raises:
+        UsageError: a number is below its minimum, or a list is empty.
     """
 
     threads: tuple[int, ...] = (1,)
@@ -57,65 +67,78 @@ def run_bench(
     backends: Sequence[str],
     options: BenchOptions,
     *,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Latency at each number of threads, throughput, cold start and memory of every model on every backend.
+    """Measure latency, throughput, cold start and memory of every model on every backend that reads it.
 
-    ``ratio`` of a latency is to its ``reference``, which is an entry too. ``tell`` is called with what is being
-    measured. Raises as ``open_model`` does.
+    Args:
+        models: model files.
+        backends: names of backends.
+        options: how much to measure.
+        report: called with a line of progress before each part.
+
+    Returns:
+        The document: ``schema``, ``machine``, ``options`` and ``entries``, one for each model on each backend. The
+        ``ratio`` of a latency is relative to the entry that ``reference`` names.
+
+    Raises:
+        ModelError: a file is missing or is not a model file.
+        BackendError: a backend is unknown, not installed or does not read the file.
     """
     opened = open_each(models, backends, threads=1)
     entries = [_describe(model) for model in opened]
     references = [_find_reference(opened, index) for index in range(len(opened))]
     for threads in options.threads:
-        tell(f"latency, {threads} thread{'s' * (threads > 1)}")
-        rows = _latency(opened, references, threads, options.rounds)
+        report(f"latency, {threads} thread{'s' * (threads > 1)}")
+        rows = _measure_latency(opened, references, threads, options.rounds)
         for entry, reference, row in zip(entries, references, rows, strict=True):
             named = {name: entries[reference][name] for name in ("file", "backend")}
             entry["latency"].append({"threads": threads, "reference": named, **row})
-    tell("throughput")
-    found = measure_throughput(
+    report("throughput")
+    throughput = measure_throughput(
         opened, batches=options.batches, streams=options.streams, rounds=options.throughput_rounds
     )
-    for entry, rows in zip(entries, found, strict=True):
+    for entry, rows in zip(entries, throughput, strict=True):
         entry["throughput"] = rows
     subjects = [(model.path, model.name) for model in opened]
     for model in opened:
         model.close()
     if options.starts:
-        tell("cold starts")
+        report("cold starts")
         for entry, start in zip(entries, measure_startup(subjects, rounds=options.starts), strict=True):
             entry["startup"] = start
-    return {"schema": SCHEMA, "machine": describe_machine(), "options": _told(options), "entries": entries}
+    return {"schema": SCHEMA, "machine": describe_machine(), "options": _to_json(options), "entries": entries}
 
 
 def _find_reference(models: Sequence[Backend], index: int) -> int:
-    """The entry that one is paired with: its FP32 twin, else the first."""
-    mine = models[index]
-    if index and mine.spec.precision == "int8":
+    """Return the index of the entry that ``index`` is paired with: its FP32 twin, else 0."""
+
+    def identity(model: Backend) -> tuple[str, str, int]:
+        return model.name, model.spec.name, model.spec.input.size
+
+    if index and models[index].spec.precision == "int8":
         for at, other in enumerate(models):
-            same = (other.name, other.spec.name, other.spec.input.size)
-            if other.spec.precision == "fp32" and same == (mine.name, mine.spec.name, mine.spec.input.size):
+            if other.spec.precision == "fp32" and identity(other) == identity(models[index]):
                 return at
     return 0
 
 
-def _latency(
+def _measure_latency(
     models: Sequence[Backend], references: Sequence[int], threads: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Of one frame, from the turns of each model with its reference; of the first, from the first such turns."""
+    """Measure one frame on each model in turns with its reference; the first entry's row is of its first pair."""
     if len(models) == 1:
         return _measure_turns(models, threads, rounds)
     rows: dict[int, dict[str, Any]] = {}
     for index, reference in list(enumerate(references))[1:]:
-        other, rows[index] = _measure_turns([models[reference], models[index]], threads, rounds)
+        first, rows[index] = _measure_turns([models[reference], models[index]], threads, rounds)
         if reference == 0:
-            rows.setdefault(0, other)
+            rows.setdefault(0, first)
     return [rows[index] for index in range(len(models))]
 
 
 def _measure_turns(models: Sequence[Backend], threads: int, rounds: int) -> list[dict[str, Any]]:
-    """Rounds before the times have settled are left out."""
+    """Open the models with ``threads``, measure them in turns and summarise the rounds from the first steady one."""
     again = [open_model(model.path, backend=model.name, threads=threads) for model in models]
     wall, work = measure_both(again, rounds=rounds)
     start, steady = find_steady(wall)
@@ -145,5 +168,5 @@ def _describe(model: Backend) -> dict[str, Any]:
     }
 
 
-def _told(options: BenchOptions) -> dict[str, Any]:
+def _to_json(options: BenchOptions) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(options).items()}

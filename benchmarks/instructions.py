@@ -1,12 +1,15 @@
-"""Instructions and allocations that a model takes for one frame, counted by Valgrind: ``python -m
-capsule_edge.benchmarks.instructions MODEL... [--backend NAME]``.
+"""Count the instructions and memory allocations of a model for one frame, with Valgrind.
 
-Time depends on what else a machine does, this count does not: it comes out the same to .1 %, so it can be held in
-continuous integration. Calls with a fixed frame in one thread are counted, after three that are not, and the least is
-taken; the start of Python and the opening of the model run uninstrumented. Valgrind's processor has AVX2 and neither
-AVX-512 nor VNNI, whatever the machine has: counts compare versions of one model or of the runtime, not what FP32 and
-INT8 take on a processor with VNNI. Allocations are calls of malloc and its kin, Python's own objects included. Needs
-valgrind with its headers, and a C compiler. Ends in one line of JSON.
+    python -m capsule_edge.benchmarks.instructions MODEL... [--backend NAME] [--times 1]
+
+A time depends on the other work of a machine; this count does not. It is the same to .1 %, so continuous integration
+can hold it. The model answers a fixed frame in one thread. Three calls are not counted, then several are, and the
+smallest count is the result. The start of Python and the opening of the model are not counted.
+
+Valgrind emulates a processor with AVX2 but without AVX-512 and VNNI. The counts therefore compare versions of one model
+or of the runtime. They do not compare FP32 with INT8 on a processor that has VNNI. Allocations are calls of malloc and
+the like, Python's own included. Valgrind with its headers and a C compiler must be installed. The last line of output
+is JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,17 +30,17 @@ from capsule_edge.runtime.errors import BackendError, UsageError
 
 from .machine import describe_machine
 
-__all__ = ["Counts", "count_frame", "find_lack"]
+__all__ = ["FrameCounts", "count_allocations", "count_frame", "find_missing_tool"]
 
-_ALLOCATING = ("malloc", "calloc", "realloc", "memalign", "posix_memalign", "aligned_alloc")
+_ALLOCATORS = ("malloc", "calloc", "realloc", "memalign", "posix_memalign", "aligned_alloc")
 
-# What only a compiled program can tell Valgrind.
+# Marks the counted calls for Valgrind; only compiled code can.
 _MARKS = """
 #include <valgrind/callgrind.h>
 void begin(void) { CALLGRIND_START_INSTRUMENTATION; }
 void end(void) { CALLGRIND_DUMP_STATS; CALLGRIND_STOP_INSTRUMENTATION; }
 """
-# Of so many the least counts: what else Python or the engine does now and then only adds to it.
+# Counted calls, of which the smallest counts: other work of Python or the engine only adds to it.
 _CALLS = 8
 _CODE = f"""
 import ctypes, gc, sys
@@ -57,35 +60,44 @@ for _ in range({_CALLS}):
 """
 
 
-def find_lack() -> str | None:
-    """What is missing here for counting, in words; None where nothing is."""
+def find_missing_tool() -> str | None:
+    """Return a sentence that names the first missing tool, or None if instructions can be counted here."""
     if not sys.platform.startswith("linux") or shutil.which("valgrind") is None:
         return "valgrind is not installed"
     if shutil.which("cc") is None:
         return "there is no C compiler"
-    tried = subprocess.run(
+    compiled = subprocess.run(
         ["cc", "-E", "-include", "valgrind/callgrind.h", "-x", "c", os.devnull],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
     )  # fmt: skip
-    return None if tried.returncode == 0 else "valgrind's headers are not installed"
+    return None if compiled.returncode == 0 else "valgrind's headers are not installed"
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Of one frame."""
+class FrameCounts:
+    """Instructions and allocations of one frame."""
 
     instructions: int
     allocations: int
 
 
-def count_frame(model: Path, *, backend: str = "onnxruntime", limit_s: float = 300) -> Counts:
-    """What one frame takes through ``Backend.run``.
+def count_frame(model: Path, *, backend: str = "onnxruntime", limit_s: float = 300) -> FrameCounts:
+    """Count one call of ``Backend.run`` with one frame.
 
-    Raises ``UsageError`` where something is missing, ``BackendError`` with the complaint of a process that fails.
+    Args:
+        model: model file.
+        backend: name of the backend.
+        limit_s: seconds after which a process is stopped.
+
+    Raises:
+        UsageError: a tool is missing (``find_missing_tool``).
+        BackendError: a process failed; the message has its last line.
     """
-    lack = find_lack()
-    if lack is not None:
-        raise UsageError(f"instructions cannot be counted: {lack}", hint="install valgrind and a C compiler")
+    missing = find_missing_tool()
+    if missing is not None:
+        raise UsageError(
+            f"instructions cannot be counted: {missing}", hint="install valgrind and a C compiler"
+        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "marks.c").write_text(_MARKS, "utf-8")
@@ -98,25 +110,28 @@ def count_frame(model: Path, *, backend: str = "onnxruntime", limit_s: float = 3
             f"--callgrind-out-file={folder / 'out'}",
         ]
         _call([*words, sys.executable, "-c", _CODE, str(marks), str(model), backend], limit_s)
-        # Each call is dumped into a file of its own. Not the line "summary", which goes below zero when counting was
-        # stopped in between.
+        # Valgrind writes one file per counted call. Its line "summary" goes below zero after counting was stopped in
+        # between, so the line "totals" is read.
         dumps = [path.read_text("utf-8") for path in sorted(folder.glob("out.*"))]
         found = [re.search(r"^totals: (\d+)", dump, re.MULTILINE) for dump in dumps]
         counts = [int(one.group(1)) for one in found if one is not None]
         if len(counts) != _CALLS:
-            raise BackendError(f"valgrind counted {counts} for {model}, needed are {_CALLS} counts")
-        return Counts(min(counts), min(map(_count_allocations, dumps)))
+            raise BackendError(f"valgrind made {len(counts)} counts for {model}, needed are {_CALLS}")
+        return FrameCounts(min(counts), min(map(count_allocations, dumps)))
 
 
-def _count_allocations(dump: str) -> int:
-    """Callgrind writes ``cfn=(7) malloc`` for a function that is called, later ``cfn=(7)``, then ``calls=3``."""
+def count_allocations(dump: str) -> int:
+    """Count the calls of memory allocators in a dump of callgrind.
+
+    The dump has ``cfn=(7) malloc`` for a called function (later only ``cfn=(7)``), followed by ``calls=3``.
+    """
     names: dict[str, str] = {}
     called, total = "", 0
     for kind, number, name, calls in re.findall(
         r"^(?:(c?fn)=\((\d+)\)(?: (.+))?|calls=(\d+).*)$", dump, re.MULTILINE
     ):
         if calls:
-            total += int(calls) * (names.get(called) in _ALLOCATING)
+            total += int(calls) * (names.get(called) in _ALLOCATORS)
             continue
         if name:
             names[number] = name
@@ -126,34 +141,26 @@ def _count_allocations(dump: str) -> int:
 
 
 def _call(words: Sequence[str], limit_s: float) -> None:
-    # Hashes decide how long Python's look-ups are, and its own allocator asks for pools of objects.
-    surroundings = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONMALLOC": "malloc"}
+    # Fixed hashes make Python's look-ups repeatable. Python's own allocator would ask for whole pools of objects.
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONMALLOC": "malloc"}
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False, env=surroundings
+            words, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False, env=environment
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise BackendError(f"{words[0]} took more than {limit_s:.0f} s") from None
     if done.returncode != 0:
-        said = [line for line in done.stderr.strip().splitlines() if not line.startswith("==")]
-        raise BackendError(f"{words[0]} cannot run it: {said[-1] if said else done.returncode}")
+        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("==")]
+        raise BackendError(f"{words[0]} cannot run it: {lines[-1] if lines else done.returncode}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m capsule_edge.benchmarks.instructions", description=__doc__
-    )
-    parser.add_argument("models", nargs="+", type=Path)
-    parser.add_argument("--backend", default="onnxruntime")
-    parser.add_argument(
-        "--times", type=int, default=1, help="count so often, to see how far counts lie apart"
-    )
-    options = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, count: Callable[..., FrameCounts] = count_frame) -> None:
+    options = _make_parser().parse_args(arguments)
     if options.times < 1:
         raise UsageError(f"times is {options.times}, allowed is 1 or more")
     rows = []
     for model in options.models:
-        counts = [count_frame(model, backend=options.backend) for _ in range(options.times)]
+        counts = [count(model, backend=options.backend) for _ in range(options.times)]
         instructions = [one.instructions for one in counts]
         allocations = [one.allocations for one in counts]
         spread = max(instructions) / min(instructions) - 1
@@ -171,6 +178,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     about = {"benchmark": "instructions", "backend": options.backend, "machine": describe_machine()}
     print(json.dumps({**about, "models": rows}))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.instructions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="model files")
+    parser.add_argument("--backend", default="onnxruntime", help="inference engine (default: %(default)s)")
+    parser.add_argument(
+        "--times", type=int, default=1, help="repeat the count, to see its spread (default: %(default)s)"
+    )
+    return parser
 
 
 if __name__ == "__main__":

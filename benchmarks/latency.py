@@ -1,9 +1,10 @@
-"""One-frame latency of model files, measured interleaved: ``python -m capsule_edge.benchmarks.latency A B
-[--threads 1] [--backend NAME]...``.
+"""Compare the latency of model files for one frame.
 
-Every file runs on each of the backends named that reads its format; one that none of them reads is an error.
-Files take turns within a round, in alternating order, so that what else the machine does falls on all of
-them alike; what is compared is the ratio to the first file within each round. Ends in one line of JSON.
+    python -m capsule_edge.benchmarks.latency MODEL... [--threads 1] [--backend NAME]... [--rounds 200]
+
+Every file runs on each named backend that reads its format. A file that none of them reads is an error. The files take
+turns within a round, in alternating order (A B, B A), so that other work on the machine slows all of them alike. Ratios
+are to the first file. The last line of output is JSON.
 """
 
 from __future__ import annotations
@@ -30,14 +31,31 @@ Times = npt.NDArray[np.float64]
 def measure(
     backends: Sequence[Backend], *, rounds: int = 200, warmup: int = 20, seed: int = 0, batch: int = 1
 ) -> Times:
-    """Seconds of ``batch`` frames of random pixels through each backend in each round, (rounds, backends)."""
+    """Measure the wall time of a call of each backend in each round.
+
+    Args:
+        backends: opened models; they take turns within a round.
+        rounds: number of rounds.
+        warmup: calls of each backend before the first round, not measured.
+        seed: of the random pixels.
+        batch: frames per call.
+
+    Returns:
+        Seconds, float64 (rounds, backends).
+    """
     return measure_both(backends, rounds=rounds, warmup=warmup, seed=seed, batch=batch)[0]
 
 
 def measure_both(
     backends: Sequence[Backend], *, rounds: int = 200, warmup: int = 20, seed: int = 0, batch: int = 1
 ) -> tuple[Times, Times]:
-    """The same by the clock and in the processor's time of all our threads, which other programs hardly touch."""
+    """Measure wall time as ``measure`` does, and the core time of all threads of this process.
+
+    Other programs hardly influence the core time.
+
+    Returns:
+        Wall seconds and core seconds, each float64 (rounds, backends).
+    """
     rng = np.random.default_rng(seed)
     frames = []
     for backend in backends:
@@ -58,11 +76,20 @@ def measure_both(
 
 
 def find_steady(times: Times, *, block: int = 10) -> tuple[int, bool]:
-    """The round from which the times have settled, and whether they ever do.
+    """Find the round from which the times are steady.
 
-    Medians of blocks of rounds are compared with those of the second half: the first block from which two in a row lie
-    within three robust standard deviations (1.4826 MAD; at least 3 %, at most 10 %) of their median, in every column.
-    Where none does before the half, the half is taken and said not to be steady.
+    The rounds are cut into blocks, and each block has a median. The second half of the blocks gives a centre (the
+    median of its medians) and an allowed distance: three robust standard deviations (1.4826 MAD), but at least 3 % and
+    at most 10 % of the centre. The times are steady from the first block on that lies, with its successor, within that
+    distance in every column.
+
+    Args:
+        times: seconds, (rounds, columns).
+        block: rounds per block.
+
+    Returns:
+        The first steady round and True. If no block of the first half is steady: the round at the half, and False. With
+        fewer than four blocks: 0 and False.
     """
     blocks = len(times) // block
     if blocks < 4:
@@ -79,11 +106,18 @@ def find_steady(times: Times, *, block: int = 10) -> tuple[int, bool]:
 
 
 def summarise(times: Times, *, resamples: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
-    """For each column p50, p90, p95, p99, minimum and jitter in ms, and the ratio of its median to the first column's.
+    """Summarise the times of each column.
 
-    Jitter is the robust standard deviation, 1.4826 times the median distance from the median. The 95 % intervals, of
-    p50 and of the ratio, are bootstraps of medians over rounds: a round that something else disturbed moves them
-    little, and of the ratio it disturbs both sides.
+    Args:
+        times: seconds, (rounds, columns).
+        resamples: bootstrap samples of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        For each column ``p50_ms``, ``p90_ms``, ``p95_ms``, ``p99_ms``, ``min_ms``, ``jitter_ms`` (the robust standard
+        deviation: 1.4826 times the median distance from the median) and ``ratio``, its median relative to that of the
+        first column. ``p50_95_ms`` and ``ratio_95`` are 95 % intervals, bootstraps of medians over rounds. A disturbed
+        round moves a median little, and in a ratio it disturbs both sides.
     """
     rng = np.random.default_rng(seed)
     medians = np.array(
@@ -114,9 +148,16 @@ def _interval(samples: npt.NDArray[np.float64]) -> list[float]:
 
 
 def open_each(models: Sequence[Path], names: Sequence[str], *, threads: int) -> list[Backend]:
-    """Each model on each of the backends that reads its format, in the order of the models.
+    """Open each model on each of the named backends that reads its format, in the order of the models.
 
-    Raises as ``open_model`` does, also for a model whose format none of ``names`` reads.
+    Args:
+        models: model files.
+        names: backends.
+        threads: threads per call.
+
+    Raises:
+        ModelError: a file is missing or is not a model file.
+        BackendError: a name is unknown, a backend is not installed, or none of ``names`` reads the file's format.
     """
     opened = []
     for path in models:
@@ -125,25 +166,14 @@ def open_each(models: Sequence[Path], names: Sequence[str], *, threads: int) -> 
             for name in names
             if name in BACKENDS and path.is_file() and BACKENDS[name].reads == find_format(path)
         ]
-        # Where nothing fits, the first is asked all the same, and says what is wrong.
+        # If no backend fits, open_model of the first one raises the error that says why.
         unknown = [name for name in names if name not in BACKENDS]
         opened += [open_model(path, backend=name, threads=threads) for name in unknown + fitting or names[:1]]
     return opened
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m capsule_edge.benchmarks.latency", description=__doc__)
-    parser.add_argument("models", nargs="+", type=Path, help="model files; ratios are to the first")
-    parser.add_argument(
-        "--backend",
-        action="append",
-        dest="backends",
-        metavar="NAME",
-        help="inference engine, onnxruntime where none is given; may be given again",
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=200)
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     backends = open_each(options.models, options.backends or ["onnxruntime"], threads=options.threads)
     rows = summarise(measure(backends, rounds=options.rounds))
     for backend, row in zip(backends, rows, strict=True):
@@ -169,6 +199,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
     }
     print(json.dumps(document))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.latency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "models", nargs="+", type=Path, metavar="MODEL", help="model files; ratios are to the first"
+    )
+    parser.add_argument(
+        "--backend",
+        action="append",
+        dest="backends",
+        metavar="NAME",
+        help="inference engine; repeatable (default: onnxruntime)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads per call (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=200, help="calls of each file (default: %(default)s)")
+    return parser
 
 
 if __name__ == "__main__":

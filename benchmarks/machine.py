@@ -1,14 +1,18 @@
-"""The machine card: what a figure was measured on."""
+"""Describe the machine that a benchmark runs on, and read the system's counters of time and memory."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+# The room, not its function: the room loads the decoders only when the function is called. ``startup`` measures the
+# memory of a process that imports this module.
+from capsule_edge.runtime import pipeline
 from capsule_edge.runtime.diagnostics import describe_cpu
 from capsule_edge.runtime.errors import UsageError
 
@@ -24,50 +28,63 @@ _PACKAGES = (
     "ai-edge-litert",
 )
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-# Linux tells energy where the processor has RAPL and counts instructions where it lends its counters; virtual machines
-# mostly have neither.
+# Linux reports energy if the processor has RAPL, and hardware counters if the machine grants access to them. Most
+# virtual machines have neither.
 _ENERGY = Path("/sys/class/powercap")
 _COUNTERS = Path("/sys/bus/event_source/devices")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, governor, load, whether energy and instructions are told,
-    system and versions; None for what is not told."""
+    """Return the machine card that every result carries.
+
+    Returns:
+        Processor, number of cores that this process may use, frequency governor, load of the last minute, whether the
+        system reports energy and hardware instruction counters, operating system, Python and package versions. A
+        value that the system does not report is None.
+    """
     try:
         governor = _GOVERNOR.read_text("utf-8").strip()
     except OSError:
         governor = None
     return {
         "cpu": describe_cpu().to_dict(),
-        "cores_allowed": _allowed(),
+        "cores_allowed": pipeline.count_cores(),
         "governor": governor,
         "load_1min": load_now(),
-        "energy_counters": _has(_ENERGY, "*rapl*"),
-        "instruction_counters": _has(_COUNTERS, "cpu*"),
+        "energy_counters": _has_entry(_ENERGY, "*rapl*"),
+        "instruction_counters": _has_entry(_COUNTERS, "cpu*"),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _installed(name) for name in _PACKAGES},
+        "versions": {name: _find_version(name) for name in _PACKAGES},
     }
 
 
 def load_now() -> float | None:
-    """Processes that wanted a core over the last minute; None where the system does not tell."""
+    """Return the system's load average of the last minute, or None if the system has none."""
     try:
         return round(os.getloadavg()[0], 2)
     except (OSError, AttributeError):  # Windows
         return None
 
 
-def time_of_others() -> float | None:
-    """Seconds since its start that the machine's cores were busy with anything but this process and the children that
-    it has waited for; None where the system does not tell.
+def time_of_others(busy: Callable[[], float | None] | None = None) -> float | None:
+    """Return the core seconds that other processes have used since the machine started.
+
+    The time of this process and of the children that it has waited for is subtracted. The difference of two calls says
+    how busy other programs were in between.
+
+    Args:
+        busy: returns the busy seconds of all cores; by default as the system reports them.
+
+    Returns:
+        Core seconds, or None if the system does not report them.
     """
-    busy, mine = _busy_s(), os.times()
-    return None if busy is None else busy - sum(mine[:4])
+    seconds, mine = (busy or _busy_seconds)(), os.times()
+    return None if seconds is None else seconds - sum(mine[:4])
 
 
-def _busy_s() -> float | None:
-    """Seconds that all cores together were busy since the start of the system."""
+def _busy_seconds() -> float | None:
+    """Return the seconds that all cores together were busy since the machine started."""
     if not sys.platform.startswith("linux"):
         return None
     with open("/proc/stat", encoding="utf-8") as stat:
@@ -76,10 +93,10 @@ def _busy_s() -> float | None:
 
 
 def peak_memory() -> int | None:
-    """Bytes that this process held at most; None where the system does not tell."""
+    """Return the most memory in bytes that this process has held, or None if the system does not report it."""
     if sys.platform == "linux":
-        # Not getrusage, whose figure starts from what the parent held.
-        return _status("VmHWM")
+        # Not getrusage: its figure starts from the parent's memory.
+        return _read_status("VmHWM")
     if sys.platform == "darwin":
         import resource
 
@@ -88,41 +105,41 @@ def peak_memory() -> int | None:
 
 
 def memory_now() -> tuple[int, int] | None:
-    """Bytes that this process holds in all, and without pages of libraries and files; None where it is not told."""
+    """Return the memory of this process in bytes: all of it, and without pages of libraries and files.
+
+    Returns None if the system does not report it.
+    """
     if sys.platform != "linux":
         return None
-    whole, own = _status("VmRSS"), _status("RssAnon")
+    whole, own = _read_status("VmRSS"), _read_status("RssAnon")
     return None if whole is None or own is None else (whole, own)
 
 
-def _status(name: str) -> int | None:
+def _read_status(name: str) -> int | None:
     with open("/proc/self/status", encoding="utf-8") as status:
         return next((int(line.split()[1]) * 1024 for line in status if line.startswith(f"{name}:")), None)
 
 
 def limit_cores(cores: int) -> None:
-    """Let this process use ``cores`` cores. Raises ``UsageError`` where there are fewer, or none can be chosen."""
-    allowed = _allowed()
+    """Restrict this process to ``cores`` cores.
+
+    Raises:
+        UsageError: the process may not use as many cores, or the system cannot restrict a process.
+    """
+    allowed = pipeline.count_cores()
     if not 1 <= cores <= allowed:
         raise UsageError(f"cores is {cores}, allowed are 1 to {allowed}")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
     elif cores < allowed:
-        raise UsageError(f"this system cannot keep a process to {cores} of {allowed} cores")
+        raise UsageError(f"this system cannot restrict a process to {cores} of {allowed} cores")
 
 
-def _has(folder: Path, pattern: str) -> bool | None:
+def _has_entry(folder: Path, pattern: str) -> bool | None:
     return any(folder.glob(pattern)) if sys.platform == "linux" else None
 
 
-def _allowed() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
-
-
-def _installed(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

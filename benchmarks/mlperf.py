@@ -1,11 +1,11 @@
-"""MLPerf inference scenarios with the loadgen of MLCommons (``mlcommons_loadgen``, the extra ``[mlperf]``).
+"""Run MLPerf's inference scenarios with MLCommons' loadgen (``mlcommons_loadgen``, the extra ``mlperf``).
 
     python -m capsule_edge.benchmarks.mlperf MODEL --data frames --out logs [--scenario SingleStream]...
         [--backend NAME] [--threads 1] [--seconds 60] [--limit N]
 
-Each scenario runs twice, for performance and for accuracy, over preprocessed frames in memory, as MLPerf has it.
-loadgen's own logs stay in ``out/<scenario>/<mode>/``; accuracy is worked out from its log, not from what we answered. A
-run under 600 s is shorter than MLPerf's rules ask, and no result of ours is submitted or verified. Ends in one line of
+Each scenario runs twice, for performance and for accuracy, over preprocessed frames in memory, as MLPerf prescribes.
+loadgen's logs stay in ``logs/SCENARIO/MODE/``. The accuracy is computed from loadgen's log, not from our own answers.
+MLPerf's rules ask for runs of 600 s or more, and no result here is submitted or verified. The last line of output is
 JSON.
 """
 
@@ -31,28 +31,30 @@ from capsule_edge.runtime.inference import Backend, open_model
 
 from .machine import describe_machine
 
-__all__ = ["FIGURES", "SCENARIOS", "read_accuracy", "read_summary", "run_scenario"]
+__all__ = ["FIGURES", "SCENARIOS", "read_accuracy", "read_summary", "run_scenario", "score"]
+
+Mode = Literal["performance", "accuracy"]
 
 SCENARIOS = ("SingleStream", "MultiStream", "Offline")
-# What loadgen calls each scenario's figure.
+# The figure of each scenario, as loadgen's summary names it.
 FIGURES = {
     "SingleStream": "90.0th percentile latency (ns)",
     "MultiStream": "99.0th percentile latency (ns)",
     "Offline": "Samples per second",
 }
-MODES = ("performance", "accuracy")
-# MLPerf's own for MultiStream.
+MODES: tuple[Mode, ...] = ("performance", "accuracy")
+# Frames per query of MultiStream, as MLPerf prescribes.
 _PER_QUERY = 8
 _BATCH = 16
 
-Mode = Literal["performance", "accuracy"]
 Frames = npt.NDArray[np.uint8]
 
 
 class _System:
-    """The system under test: answers loadgen's queries with a model, keeping the first error for the caller.
+    """The system under test: it answers loadgen's queries with a model.
 
-    An error that left the callback would end the process, so queries are answered with nothing once there is one.
+    An exception that left loadgen's callback would end the process. The first one is therefore kept in ``error`` for
+    the caller, and all further queries are answered with zeros.
     """
 
     def __init__(self, model: Backend, frames: Frames, pool: ThreadPoolExecutor) -> None:
@@ -60,7 +62,7 @@ class _System:
         self.error: Exception | None = None
 
     def issue(self, samples: Sequence[Any]) -> None:
-        """A query: up to a batch is answered at once, more are shared out to the pool."""
+        """Answer a query: up to one batch directly, a larger query in batches by the pool."""
         if len(samples) <= _BATCH:
             self._answer(samples)
             return
@@ -69,7 +71,7 @@ class _System:
         )
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: no query is delayed."""
 
     def _answer(self, samples: Sequence[Any]) -> None:
         import mlperf_loadgen as lg
@@ -82,7 +84,7 @@ class _System:
                 )
             except Exception as error:
                 self.error = error
-        # loadgen copies what it logs before this returns.
+        # loadgen copies the rows before this returns.
         lg.QuerySamplesComplete(
             [
                 lg.QuerySampleResponse(sample.id, row.ctypes.data, row.nbytes)
@@ -101,10 +103,24 @@ def run_scenario(
     seconds: float,
     workers: int = 1,
 ) -> dict[str, str]:
-    """Run one scenario and leave loadgen's logs in ``folder``; the summary of a performance run (``read_summary``).
+    """Run one scenario and write loadgen's logs.
 
-    ``workers`` threads call the model at once in Offline. Raises what the model raises, ``UsageError`` for a
-    scenario that is not known, ``OutputError`` for a folder that cannot be made.
+    Args:
+        model: opened model.
+        frames: preprocessed frames, uint8 (frames, size, size, 3).
+        folder: folder for the logs; it is made.
+        scenario: one of ``SCENARIOS``.
+        mode: ``performance`` or ``accuracy``.
+        seconds: least duration of a performance run.
+        workers: threads that call the model at once in Offline.
+
+    Returns:
+        The summary of a performance run (``read_summary``); empty for an accuracy run.
+
+    Raises:
+        UsageError: the scenario is unknown.
+        OutputError: the folder cannot be made.
+        CapsuleEdgeError: the model's first error.
     """
     import mlperf_loadgen as lg
 
@@ -114,15 +130,10 @@ def run_scenario(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from None
-    settings = lg.TestSettings()
-    settings.scenario = getattr(lg.TestScenario, scenario)
-    settings.mode = lg.TestMode.PerformanceOnly if mode == "performance" else lg.TestMode.AccuracyOnly
-    settings.min_duration_ms = int(seconds * 1000)
-    settings.min_query_count = 1
-    settings.multi_stream_samples_per_query = _PER_QUERY
+    settings = _make_settings(scenario, mode, seconds)
     if scenario == "Offline":
-        # loadgen makes a query of what this many would need for the time, and 10 % more.
-        settings.offline_expected_qps = _guess_rate(model, frames) * workers
+        # loadgen sends one query, with as many frames as this rate needs for the duration, and 10 % more.
+        settings.offline_expected_qps = _estimate_rate(model, frames) * workers
     log = lg.LogSettings()
     log.log_output.outdir = str(folder)
     log.log_output.copy_summary_to_stdout = False
@@ -138,12 +149,28 @@ def run_scenario(
             lg.DestroySUT(under_test)
     if system.error is not None:
         raise system.error
-    # Of an accuracy run loadgen sums up nothing.
+    # loadgen writes no summary of an accuracy run.
     return read_summary(folder / "mlperf_log_summary.txt") if mode == "performance" else {}
 
 
+def _make_settings(scenario: str, mode: Mode, seconds: float) -> Any:
+    import mlperf_loadgen as lg
+
+    settings = lg.TestSettings()
+    settings.scenario = getattr(lg.TestScenario, scenario)
+    settings.mode = lg.TestMode.PerformanceOnly if mode == "performance" else lg.TestMode.AccuracyOnly
+    settings.min_duration_ms = int(seconds * 1000)
+    settings.min_query_count = 1
+    settings.multi_stream_samples_per_query = _PER_QUERY
+    return settings
+
+
 def read_summary(path: Path) -> dict[str, str]:
-    """Every ``name: value`` of loadgen's summary. Raises ``InputError`` where there is none."""
+    """Read every ``name: value`` of loadgen's summary.
+
+    Raises:
+        InputError: the file cannot be read or holds no summary.
+    """
     try:
         text = path.read_text("utf-8")
     except OSError as error:
@@ -155,9 +182,18 @@ def read_summary(path: Path) -> dict[str, str]:
 
 
 def read_accuracy(path: Path, samples: int, labels: int) -> npt.NDArray[np.float32]:
-    """The probabilities that loadgen logged, float32 (samples, labels), each sample once.
+    """Read the probabilities that loadgen logged.
 
-    Raises ``InputError`` for a log that lacks a sample or holds something else.
+    Args:
+        path: loadgen's accuracy log.
+        samples: number of frames.
+        labels: number of labels.
+
+    Returns:
+        Probabilities, float32 (samples, labels).
+
+    Raises:
+        InputError: the file is no accuracy log, or does not hold every sample.
     """
     try:
         entries = json.loads(path.read_text("utf-8"))
@@ -169,7 +205,8 @@ def read_accuracy(path: Path, samples: int, labels: int) -> npt.NDArray[np.float
     return np.stack([rows[index] for index in range(samples)])
 
 
-def _guess_rate(model: Backend, frames: Frames) -> float:
+def _estimate_rate(model: Backend, frames: Frames) -> float:
+    """Return frames per second of one call with a full batch."""
     batch = frames[np.arange(_BATCH) % len(frames)]
     model.run(batch)
     started = time.perf_counter()
@@ -177,30 +214,25 @@ def _guess_rate(model: Backend, frames: Frames) -> float:
     return _BATCH / (time.perf_counter() - started)
 
 
-def _score(probabilities: npt.NDArray[np.float32], dataset: Dataset, keys: Sequence[str]) -> dict[str, float]:
+def score(probabilities: npt.NDArray[np.float32], dataset: Dataset, keys: Sequence[str]) -> dict[str, float]:
+    """Return ``accuracy`` and ``macro_f1`` of the probabilities of a data set's samples.
+
+    Args:
+        probabilities: float32 (samples, labels).
+        dataset: the samples, in the same order.
+        keys: label keys of the columns.
+    """
     truth = np.array([keys.index(sample.label) for sample in dataset.samples])
     found = probabilities.argmax(axis=1)
-    scores = []
+    f1 = []
     for label in np.unique(truth):
         hit = np.count_nonzero((found == label) & (truth == label))
-        scores.append(2 * hit / (np.count_nonzero(found == label) + np.count_nonzero(truth == label)))
-    return {"accuracy": float(np.mean(found == truth)), "macro_f1": float(np.mean(scores))}
+        f1.append(2 * hit / (np.count_nonzero(found == label) + np.count_nonzero(truth == label)))
+    return {"accuracy": float(np.mean(found == truth)), "macro_f1": float(np.mean(f1))}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m capsule_edge.benchmarks.mlperf", description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="labelled frames")
-    parser.add_argument("--split", help="rows of labels.csv, val where there are such")
-    parser.add_argument("--out", type=Path, required=True, help="folder for loadgen's logs")
-    parser.add_argument(
-        "--scenario", action="append", help=f"one of {', '.join(SCENARIOS)}; all where none is given"
-    )
-    parser.add_argument("--backend", default="onnxruntime")
-    parser.add_argument("--threads", type=int, default=1, help="of a call; in Offline, calls at once")
-    parser.add_argument("--seconds", type=float, default=60.0, help="least duration of a performance run")
-    parser.add_argument("--limit", type=int, help="only the first frames")
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     if find_spec("mlperf_loadgen") is None:
         raise PackageError("mlcommons_loadgen is not installed", hint="pip install 'capsule-edge[mlperf]'")
     if options.threads < 1 or not options.seconds > 0 or (options.limit is not None and options.limit < 1):
@@ -212,31 +244,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dataset = dataset.take(range(min(options.limit, len(dataset.samples))))
     results = []
     for scenario in options.scenario or SCENARIOS:
-        # A call that may use several threads, or several calls of one.
+        # Offline makes several calls of one thread at once, the others one call of several threads.
         offline = scenario == "Offline"
         model = open_model(options.model, backend=options.backend, threads=1 if offline else options.threads)
-        check_labels(dataset, model.spec.keys)
-        dataset, frames = load_frames(dataset, model.spec.input)
-        entry: dict[str, Any] = {"scenario": scenario, "frames": len(frames)}
-        for mode in MODES:
-            folder = options.out / scenario / mode
-            summary = run_scenario(
-                model,
-                frames,
-                folder,
-                scenario=scenario,
-                mode=mode,  # type: ignore[arg-type]
-                seconds=options.seconds,
-                workers=options.threads if offline else 1,
-            )
-            if mode == "performance":
-                entry["valid"] = summary.get("Result is") == "VALID"
-                entry["summary"] = summary
-            else:
-                logged = read_accuracy(
-                    folder / "mlperf_log_accuracy.json", len(frames), len(model.spec.labels)
-                )
-                entry |= _score(logged, dataset, model.spec.keys)
+        entry = _run_both_modes(
+            model,
+            dataset,
+            options.out / scenario,
+            scenario=scenario,
+            seconds=options.seconds,
+            workers=options.threads if offline else 1,
+        )
         model.close()
         results.append(entry)
         print(f"{scenario:13} {_headline(entry)}")
@@ -252,12 +270,65 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(document))
 
 
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.mlperf",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=Path, help="model file")
+    add("--data", type=Path, required=True, help="folder of labelled frames")
+    add("--split", help="value of the column split (default: val, if there is one)")
+    add("--out", type=Path, required=True, help="folder for loadgen's logs")
+    add("--scenario", action="append", help=f"one of {', '.join(SCENARIOS)}; repeatable (default: all)")
+    add("--backend", default="onnxruntime", help="inference engine (default: %(default)s)")
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads per call; in Offline, calls at once (default: %(default)s)",
+    )
+    add(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="least duration of a performance run (default: %(default)s)",
+    )
+    add("--limit", type=int, help="use only the first LIMIT frames")
+    return parser
+
+
+def _run_both_modes(
+    model: Backend, dataset: Dataset, folder: Path, *, scenario: str, seconds: float, workers: int
+) -> dict[str, Any]:
+    """Run a scenario for performance and for accuracy, and return its entry of the document."""
+    check_labels(dataset, model.spec.keys)
+    dataset, frames = load_frames(dataset, model.spec.input)
+    summary, _ = (
+        run_scenario(
+            model, frames, folder / mode, scenario=scenario, mode=mode, seconds=seconds, workers=workers
+        )
+        for mode in MODES
+    )
+    logged = read_accuracy(
+        folder / "accuracy" / "mlperf_log_accuracy.json", len(frames), len(model.spec.labels)
+    )
+    return {
+        "scenario": scenario,
+        "frames": len(frames),
+        "valid": summary.get("Result is") == "VALID",
+        "summary": summary,
+        **score(logged, dataset, model.spec.keys),
+    }
+
+
 def _headline(entry: dict[str, Any]) -> str:
     summary = entry["summary"]
     name = FIGURES[entry["scenario"]]
     verdict = "valid" if entry["valid"] else "not valid (too short, or the log says why)"
     scores = f"accuracy {entry['accuracy']:.4f}, macro-F1 {entry['macro_f1']:.4f}"
-    return f"{name} {summary.get(name, 'not told')}, {verdict}; {scores}"
+    return f"{name} {summary.get(name, 'not in the summary')}, {verdict}; {scores}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""What a user would write instead, run by ``peers`` in an environment that has none of ours: standalone on purpose.
+"""Read a recording with the program that a user would write instead of ours.
 
     python peer_program.py KIND VIDEO MODEL THREADS VIEW OUT.npy
 
-KIND is one of ``KINDS``. THREADS is both the cores that the process may use and, where the engine has such an option,
-its threads. VIEW is JSON: ``size`` of the model's input and ``box`` of the field of view (left, top, width, height),
-which ours has to find for itself. Probabilities go to OUT.npy; the last line is JSON with ``frames``, ``seconds`` and
-``core_s`` (processor time), from opening the recording to the last answer; imports and opening the model do not count.
+``peers`` runs this file in environments without capsule-edge, so it must not import it.
+
+KIND is one of ``KINDS``. THREADS is the number of cores that the process may use, and the number of the engine's
+threads if the engine has such an option. VIEW is JSON: ``size`` of the model's input and ``box`` of the field of view
+(left, top, width, height), which the reader has to find for itself. Probabilities go to OUT.npy. The last line of
+output is JSON with ``frames``, ``seconds`` and ``core_s`` (core time), measured from opening the recording to the last
+answer; imports and opening the model do not count.
 """
 
 from __future__ import annotations
@@ -24,19 +27,24 @@ from typing import Any
 import cv2
 import numpy as np
 
-Answers = list[Any]
-Run = Callable[[], Answers]
+# Probabilities, one float32 array (labels) per frame.
+Probabilities = list[Any]
+# Reads the recording; the model is already open.
+ReadVideo = Callable[[], Probabilities]
+
+# Convolutions of MobileNetV2 without its dense layer.
+_MOBILENET_CONVOLUTIONS = 52
 
 
 def read_frames(video: str, view: dict[str, Any]) -> Iterator[Any]:
-    """Each frame, uint8 RGB, cropped, resized by area and masked, as the model was trained."""
+    """Yield each frame as the model was trained on it: cropped, resized by area and masked, uint8 RGB."""
     size, (left, top, width, height) = view["size"], view["box"]
     at = np.arange(size) + 0.5 - size / 2
     inside = (at[:, None] ** 2 + at[None, :] ** 2 <= (size / 2) ** 2)[..., None]
     capture = cv2.VideoCapture(video)
     while True:
-        there, frame = capture.read()
-        if not there:
+        found, frame = capture.read()
+        if not found:
             break
         frame = cv2.cvtColor(frame[top : top + height, left : left + width], cv2.COLOR_BGR2RGB)
         frame = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
@@ -44,8 +52,8 @@ def read_frames(video: str, view: dict[str, Any]) -> Iterator[Any]:
     capture.release()
 
 
-def with_onnxruntime(model: str, threads: int, video: str, view: dict[str, Any]) -> Run:
-    """The plain loop: one frame, one call."""
+def with_onnxruntime(model: str, threads: int, video: str, view: dict[str, Any]) -> ReadVideo:
+    """Use the plain loop: read one frame, answer it, read the next."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -54,7 +62,7 @@ def with_onnxruntime(model: str, threads: int, video: str, view: dict[str, Any])
     name = session.get_inputs()[0].name
     session.run(["probabilities"], {name: np.zeros((1, *session.get_inputs()[0].shape[1:]), np.uint8)})
 
-    def run() -> Answers:
+    def run() -> Probabilities:
         return [
             session.run(["probabilities"], {name: frame[None]})[0][0] for frame in read_frames(video, view)
         ]
@@ -62,8 +70,8 @@ def with_onnxruntime(model: str, threads: int, video: str, view: dict[str, Any])
     return run
 
 
-def with_openvino(model: str, threads: int, video: str, view: dict[str, Any]) -> Run:
-    """OpenVINO's own way to be fast: requests in flight on all streams while the next frame is read."""
+def with_openvino(model: str, threads: int, video: str, view: dict[str, Any]) -> ReadVideo:
+    """Use OpenVINO's asynchronous requests: all streams infer while the next frame is read."""
     import openvino as ov
 
     core = ov.Core()
@@ -74,8 +82,8 @@ def with_openvino(model: str, threads: int, video: str, view: dict[str, Any]) ->
     count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     requests = [compiled.create_infer_request() for _ in range(count)]
 
-    def run() -> Answers:
-        answers: Answers = []
+    def run() -> Probabilities:
+        answers: Probabilities = []
         waiting: deque[Any] = deque()
 
         def take() -> None:
@@ -83,7 +91,7 @@ def with_openvino(model: str, threads: int, video: str, view: dict[str, Any]) ->
             request.wait()
             answers.append(request.get_tensor("probabilities").data[0].copy())
 
-        # Not AsyncInferQueue, whose callbacks were seen to wait for ever on a busy machine.
+        # Not AsyncInferQueue: on a busy machine its callbacks were seen to wait for ever.
         for index, frame in enumerate(read_frames(video, view)):
             if len(waiting) == len(requests):
                 take()
@@ -96,8 +104,8 @@ def with_openvino(model: str, threads: int, video: str, view: dict[str, Any]) ->
     return run
 
 
-def with_mediapipe(model: str, threads: int, video: str, view: dict[str, Any]) -> Run:
-    """MediaPipe's ImageClassifier in VIDEO mode."""
+def with_mediapipe(model: str, threads: int, video: str, view: dict[str, Any]) -> ReadVideo:
+    """Use MediaPipe's ImageClassifier in VIDEO mode."""
     import mediapipe as mp
     from mediapipe.tasks.python import BaseOptions, vision
 
@@ -106,7 +114,7 @@ def with_mediapipe(model: str, threads: int, video: str, view: dict[str, Any]) -
     )
     classifier = vision.ImageClassifier.create_from_options(options)
 
-    def run() -> Answers:
+    def run() -> Probabilities:
         answers = []
         for index, frame in enumerate(read_frames(video, view)):
             image = mp.Image(image_format=mp.ImageFormat.SRGB, data=frame)
@@ -119,36 +127,29 @@ def with_mediapipe(model: str, threads: int, video: str, view: dict[str, Any]) -
     return run
 
 
-def with_tf_keras(model: str, threads: int, video: str, view: dict[str, Any]) -> Run:
-    """The network as its training framework has it: tf_keras's own MobileNetV2, batches of 16, one graph call each.
+def with_tf_keras(model: str, threads: int, video: str, view: dict[str, Any]) -> ReadVideo:
+    """Use tf_keras's own MobileNetV2 in batches of 16, one graph call each.
 
-    The weights are those of the ONNX file, convolution by convolution; batch normalisation, which is folded into them
-    there, adds their bias and nothing else.
+    Each convolution takes its weights from the ONNX file. There the batch normalisation is folded into them, so that of
+    tf_keras only adds the bias.
     """
     import onnx
-    import tensorflow as tf
-    import tf_keras
     from onnx import numpy_helper
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
     graph = onnx.load(model).graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     folded = [[values[name] for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"]
     folded = [pair for pair in folded if len(pair) == 2]
-    network = tf_keras.applications.MobileNetV2(
-        (view["size"], view["size"], 3), include_top=False, weights=None
-    )
-    layers = [layer for layer in network.layers if layer.weights]
-    if len(layers) != 2 * len(folded):
+    # Checked before TensorFlow is imported, which takes seconds.
+    if len(folded) != _MOBILENET_CONVOLUTIONS:
         raise SystemExit(
-            f"{Path(model).name} is no MobileNetV2: it has {len(folded)} convolutions with a bias"
+            f"{Path(model).name} is no MobileNetV2: it has {len(folded)} convolutions with a bias,"
+            f" needed are {_MOBILENET_CONVOLUTIONS}"
         )
-    for at, (kernel, bias) in enumerate(folded):
-        convolution, norm = layers[2 * at : 2 * at + 2]
-        depthwise = isinstance(convolution, tf_keras.layers.DepthwiseConv2D)
-        convolution.set_weights([kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(2, 3, 1, 0)])
-        one = np.ones_like(bias)
-        norm.set_weights([one, bias, 0 * bias, one - norm.epsilon])
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    network = _build_mobilenet(folded, view["size"])
     dense = next(node for node in graph.node if node.op_type == "MatMul")
     weights, offset = (values[name] for name in (dense.input[1], _bias_of(graph, dense)))
     scale = next(values[name] for node in graph.node if node.op_type == "Mul" and node.input[0] == "logits"
@@ -161,9 +162,9 @@ def with_tf_keras(model: str, threads: int, video: str, view: dict[str, Any]) ->
 
     answer(tf.zeros((1, view["size"], view["size"], 3), tf.uint8))
 
-    def run() -> Answers:
+    def run() -> Probabilities:
         frames = read_frames(video, view)
-        answers: Answers = []
+        answers: Probabilities = []
         while batch := list(islice(frames, 16)):
             answers.extend(answer(np.stack(batch)).numpy())
         return answers
@@ -171,26 +172,53 @@ def with_tf_keras(model: str, threads: int, video: str, view: dict[str, Any]) ->
     return run
 
 
+def _build_mobilenet(folded: list[Any], size: int) -> Any:
+    """Build tf_keras's MobileNetV2 from pairs of kernel and bias, in the order of its convolutions."""
+    import tf_keras
+
+    network = tf_keras.applications.MobileNetV2((size, size, 3), include_top=False, weights=None)
+    layers = [layer for layer in network.layers if layer.weights]
+    for (kernel, bias), convolution, norm in zip(folded, layers[::2], layers[1::2], strict=True):
+        depthwise = isinstance(convolution, tf_keras.layers.DepthwiseConv2D)
+        convolution.set_weights([kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(2, 3, 1, 0)])
+        one = np.ones_like(bias)
+        norm.set_weights([one, bias, 0 * bias, one - norm.epsilon])
+    return network
+
+
 def _bias_of(graph: Any, node: Any) -> str:
-    """The constant that is added to what ``node`` makes."""
+    """Return the name of the constant that is added to the output of ``node``."""
     add = next(other for other in graph.node if other.op_type == "Add" and node.output[0] in other.input)
     return next(str(name) for name in add.input if name != node.output[0])
 
 
-def with_ultralytics(model: str, threads: int, video: str, view: dict[str, Any]) -> Run:
-    """Ultralytics' classification predict, which opens the video itself and takes the whole picture, not the field of
-    view: ``YOLO(FILE.onnx, task="classify").predict(video, stream=True)``.
+def with_ultralytics(model: str, threads: int, video: str, view: dict[str, Any]) -> ReadVideo:
+    """Use Ultralytics: ``YOLO(FILE.onnx, task="classify").predict(video, stream=True)``.
 
-    It gives float pixels in planes, so the same file gets a first step that takes them, and keeps one output.
+    Ultralytics opens the video itself and takes the whole frame, not the field of view.
     """
-    import onnx
     import torch
-    from onnx import TensorProto, helper, numpy_helper
     from ultralytics import YOLO
 
     torch.set_num_threads(threads)
+    size = view["size"]
+    network = YOLO(str(_adapt_to_ultralytics(model, size)), task="classify")
+    options = {"imgsz": size, "stream": True, "verbose": False, "device": "cpu"}
+    list(network.predict(np.zeros((size, size, 3), np.uint8), **options))
+
+    def run() -> Probabilities:
+        return [found.probs.data.cpu().numpy() for found in network.predict(video, **options)]
+
+    return run
+
+
+def _adapt_to_ultralytics(model: str, size: int) -> Path:
+    """Write a copy of an ONNX file that takes float pixels in planes, as Ultralytics gives them, with one output."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     proto = onnx.load(model)
-    graph, size = proto.graph, view["size"]
+    graph = proto.graph
     first = graph.input[0].name
     taken = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size, size])
     graph.initializer.append(numpy_helper.from_array(np.float32(255), "whole"))
@@ -212,14 +240,7 @@ def with_ultralytics(model: str, threads: int, video: str, view: dict[str, Any])
     helper.set_model_props(proto, about)
     place = Path(tempfile.mkdtemp()) / "adapted.onnx"
     onnx.save(proto, place)
-    network = YOLO(str(place), task="classify")
-    options = {"imgsz": size, "stream": True, "verbose": False, "device": "cpu"}
-    list(network.predict(np.zeros((size, size, 3), np.uint8), **options))
-
-    def run() -> Answers:
-        return [found.probs.data.cpu().numpy() for found in network.predict(video, **options)]
-
-    return run
+    return place
 
 
 KINDS = {
@@ -232,12 +253,12 @@ KINDS = {
 
 
 def main() -> None:
-    kind, video, model, count, told, out = sys.argv[1:]
+    kind, video, model, count, view, out = sys.argv[1:]
     threads = int(count)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
     cv2.setNumThreads(threads)
-    run = KINDS[kind](model, threads, video, json.loads(told))
+    run = KINDS[kind](model, threads, video, json.loads(view))
     core, started = time.process_time(), time.perf_counter()
     answers = run()
     seconds, core = time.perf_counter() - started, time.process_time() - core

@@ -1,8 +1,9 @@
-"""The tables of committed results in README.md and docs/benchmarks.md: made of them, never by hand."""
+"""Render the tables of README.md and docs/benchmarks.md from committed results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,15 +24,29 @@ _COLUMNS = {
     "capsule-edge-small.fp32.onnx": "small FP32",
     "capsule-edge-small.int8.onnx": "small INT8",
 }
-_BIG = {precision: f"capsule-edge-224.{precision}.onnx" for precision in ("fp32", "int8")}
-_PLAIN = "cv2-onnxruntime"
+_AT_224 = {precision: f"capsule-edge-224.{precision}.onnx" for precision in ("fp32", "int8")}
+# Name and file of the row that speeds are relative to.
+_PLAIN_LOOP = ("cv2-onnxruntime", _AT_224["fp32"])
+_MODEL_ALONE = ("benchmark_app", _AT_224["int8"])
 
 Results = Mapping[str, Result]
 Entry = Mapping[str, Any]
+# Frames per second in each round, by name and file.
+Rates = Mapping[tuple[str, str], Sequence[float]]
 
 
 def update_documents(root: Path, results: Results, shipped: Mapping[str, str]) -> None:
-    """Put the tables between their markers. Raises ``InputError`` where a document has none."""
+    """Put the tables between the markers of README.md, docs/benchmarks.md and docs/models.md.
+
+    Args:
+        root: root of the repository.
+        results: the committed results.
+        shipped: SHA-256 of the present models by path (``results.hash_models``).
+
+    Raises:
+        InputError: a document lacks its markers.
+        OutputError: a document cannot be written.
+    """
     update_document(root / "README.md", render_performance(results, shipped), mark="performance")
     document = root / "docs/benchmarks.md"
     update_document(document, render_peers(results, shipped), mark="peers")
@@ -42,198 +57,258 @@ def update_documents(root: Path, results: Results, shipped: Mapping[str, str]) -
 
 
 def render_performance(results: Results, shipped: Mapping[str, str]) -> str:
-    """The README's table of the models that ship, with what it was measured on and whether that still ships."""
+    """Return the README's table of speed, with a line that says how it was measured. At most 12 lines in all.
+
+    Args:
+        results: the committed results.
+        shipped: SHA-256 of the present models by path.
+    """
     if "models" not in results:
         return "Not measured yet: `python -m capsule_edge.benchmarks.all`."
     entries = _entries(results)
-    wide = list(_COLUMNS)
 
-    def cells(backend: str, tell: Callable[[Entry], str]) -> list[str]:
-        found = [entries.get((name, backend)) for name in wide]
-        return ["" if entry is None else tell(entry) for entry in found]
+    def cells(backend: str, text: Callable[[Entry], str]) -> list[str]:
+        found = [entries.get((file, backend)) for file in _COLUMNS]
+        return ["" if entry is None else text(entry) for entry in found]
 
-    def to_twin(name: str) -> str:
-        row = _paired_row(entries, name)
-        return "" if row is None else _short(row["core_ratio"])
-
+    pairs = [_int8_row(entries, file) for file in _COLUMNS]
     rows = [
         [
-            "one frame, one thread, core time in onnxruntime, ms",
-            *cells("onnxruntime", lambda e: f"{_core(e):.2f}"),
+            "one frame on one thread, onnxruntime: median core time, ms",
+            *cells("onnxruntime", lambda entry: f"{_core_ms(entry):.2f}"),
         ],
-        ["in OpenVINO, ms", *cells("openvino", lambda e: f"{_core(e):.2f}")],
-        ["INT8 to FP32, onnxruntime", *map(to_twin, wide)],
-        ["frames a second, batches of 16 on two threads", *cells("onnxruntime", lambda e: f"{_best(e):.0f}")],
         [
-            "process start to first answer, s",
-            *cells("onnxruntime", lambda e: f"{e['startup']['cold_start_s']:.2f}"),
+            "one frame on one thread, OpenVINO: median core time, ms",
+            *cells("openvino", lambda entry: f"{_core_ms(entry):.2f}"),
         ],
-        ["memory, MB", *cells("onnxruntime", lambda e: f"{e['startup']['peak_mb'] or 0:.0f}")],
+        [
+            "core time of INT8 relative to FP32 of the same network (onnxruntime)",
+            *("" if pair is None else _short(pair["core_ratio"]) for pair in pairs),
+        ],
+        [
+            "batches of 16 frames on two threads: frames per second",
+            *cells("onnxruntime", lambda entry: f"{_throughput(entry):.0f}"),
+        ],
+        [
+            "from the start of a fresh process to its first answer: seconds",
+            *cells("onnxruntime", lambda entry: f"{entry['startup']['cold_start_s']:.2f}"),
+        ],
+        [
+            "peak memory of that process with batches of 16 frames: MB",
+            *cells("onnxruntime", lambda entry: f"{entry['startup']['peak_mb'] or 0:.0f}"),
+        ],
+        *_examination_rows(results),
     ]
-    peers = results.get("peers-exam")
-    if peers is not None:
-        rates = _rates(peers)
-        plain = rates.get((_PLAIN, _BIG["fp32"]))
-        ours = [rates.get((f"{OURS}onnxruntime", name)) for name in wide]
-        told = [f"{median(one):.0f}" if one else "" for one in ours]
-        rows.append(["an examination read on two cores, frames a second behind its start", *told])
-        if plain:
-            gain = [f"{_paired(one, plain):.1f}" if one else "" for one in ours]
-            rows.append(["to a plain loop of cv2 and onnxruntime (MobileNetV2, 224 px, FP32)", *gain])
-    table = to_table(["", *_COLUMNS.values()], rows, right=len(wide))
-    return f"{table}\n\n{_sentences(results, shipped)}"
+    table = to_table(["", *_COLUMNS.values()], rows, right=len(_COLUMNS))
+    return f"{table}\n\n{' '.join(_sentences(results, shipped))}"
 
 
-def _sentences(results: Results, shipped: Mapping[str, str]) -> str:
-    model = results["models"]
-    parts = []
+def _examination_rows(results: Results) -> Iterator[list[str]]:
+    """Yield the README's rows about reading a whole examination."""
+    if "peers-exam" not in results:
+        return
+    rates = _rates(results["peers-exam"])
+    plain = rates.get(_PLAIN_LOOP)
+    ours = [rates.get((f"{OURS}onnxruntime", file)) for file in _COLUMNS]
+    speeds = [f"{median(one):.0f}" if one else "" for one in ours]
+    yield ["reading an examination on two cores: frames per second, start-up excluded", *speeds]
+    if plain:
+        gains = [f"{_speedup(one, plain):.1f}" if one else "" for one in ours]
+        yield [
+            "that speed relative to a plain loop of OpenCV and onnxruntime (MobileNetV2, 224 px, FP32)",
+            *gains,
+        ]
+
+
+def _sentences(results: Results, shipped: Mapping[str, str]) -> Iterator[str]:
+    """Yield the sentences below the README's table."""
     if "scaling" in results:
         found = results["scaling"].found
         whole, growth = found["length"][-1], found["growth"]
-        memory = f", {whole['peak_mb']:.0f} MB" if whole["peak_mb"] else ""
-        parts.append(
-            f"{whole['frames']:,} frames with the small model on {whole['cores']} cores: {whole['seconds']:.0f} s"
-            f"{memory}; core time grows with the length to the power of {growth['time_exponent']:.2f}."
+        memory = f" and {whole['peak_mb']:.0f} MB" if whole["peak_mb"] else ""
+        yield (
+            f"The small INT8 model reads {whole['frames']:,} frames on {whole['cores']} cores in"
+            f" {whole['seconds']:.0f} s{memory}; core time grows with the length to the power of"
+            f" {growth['time_exponent']:.2f}."
         )
     stale = sorted({path for result in results.values() for path in result.replaced(shipped)})
     if stale:
-        parts.append(
+        yield (
             f"**Measured with earlier files** of {', '.join(f'`{path}`' for path in stale)}: due to be measured again."
         )
-    # What reads no file that ships has a table of its own.
-    told = [one for one in results.values() if one.models]
-    commits = sorted({one.commit for one in told})
-    loads = [one.machine["load_1min"] for one in told if one.machine["load_1min"] is not None]
-    load = f", load up to {max(loads):.1f}" if loads else ""
-    if any(one.was_disturbed for one in told):
-        parts.append(
-            "**Other programs ran meanwhile**: core times, and what is made of them, are to be relied on; frames a"
-            " second and seconds are worse than on an idle machine, and not alike for all."
+    # The result that uses no shipped file has a table of its own, in docs/models.md.
+    used = [result for result in results.values() if result.models]
+    if any(result.was_disturbed for result in used):
+        yield (
+            "**Other programs ran meanwhile**: core times and ratios of core times are reliable. Frames per second and"
+            " seconds are worse than on an idle machine, and not equally for all."
         )
-    parts.append(
-        f"Measured {max(one.measured for one in told)[:10]} on {model.machine['cpu']['name']},"
-        f" {model.machine['cores_allowed']} cores{load}, at {', '.join(f'`{commit}`' for commit in commits)} by"
+    commits = ", ".join(f"`{commit}`" for commit in sorted({result.commit for result in used}))
+    loads = [result.machine["load_1min"] for result in used if result.machine["load_1min"] is not None]
+    load = f", load up to {max(loads):.1f}" if loads else ""
+    machine = results["models"].machine
+    yield (
+        f"Measured {max(result.measured for result in used)[:10]} on {machine['cpu']['name']},"
+        f" {machine['cores_allowed']} cores{load}, at {commits} by"
         " `python -m capsule_edge.benchmarks.all`; [results](benchmarks/results), [how](docs/benchmarks.md)."
     )
-    return "\n".join(parts)
 
 
 def render_peers(results: Results, shipped: Mapping[str, str]) -> str:
-    """Each way to read the two recordings: its speed to the plain loop, core time and labels."""
-    named = {"peers-exam": "the reference examination", "peers-recording": "a real recording"}
+    """Return the tables of ``peers``: every program on the two recordings.
+
+    Args:
+        results: the committed results.
+        shipped: SHA-256 of the present models by path.
+    """
+    recordings = {"peers-exam": "the reference examination", "peers-recording": "a real recording"}
     parts = []
-    for name, what in named.items():
-        if name not in results:
-            parts.append(f"On {what}: not measured yet.")
-            continue
-        result = results[name]
-        rates = _rates(result)
-        plain = rates.get((_PLAIN, _BIG["fp32"]))
-        rows, missing = [], []
-        for row in result.found["rows"]:
-            if row["reason"] is not None:
-                missing.append(f"{row['name']} cannot run here: {row['reason']}")
-                continue
-            gain = f"{_paired(row['after_start'], plain):.2f}" if plain else ""
-            start, core = ("" if row[of] is None else f"{row[of]:.2f}" for of in ("start_s", "core_ms"))
-            share = "" if row["agreement"] is None else f"{row['agreement']:.1%}"
-            speeds = [f"{median(row[of]):.0f}" for of in ("frames_per_s", "after_start")]
-            rows.append([row["name"], row["file"], speeds[0], start, speeds[1], gain, core, share])
-        head = [
-            "reads",
-            "with",
-            "frames a second, in all",
-            "start, s",
-            "frames a second behind it",
-            "to the plain FP32 loop",
-            "core ms a frame",
-            "labels as ours",
-        ]
-        earlier = ", **of earlier files**" if result.replaced(shipped) else ""
-        disturbed = "; **other programs ran meanwhile**" * result.was_disturbed
-        mood = f"{result.found['threads']} threads{earlier}{disturbed}"
-        text = f"On {what} ({result.found['frames']:,} frames), {mood}:\n\n"
-        parts.append(text + to_table(head, rows, right=6) + "".join(f"\n\n{line}." for line in missing))
+    for name, recording in recordings.items():
+        if name in results:
+            parts.append(_render_recording(results[name], recording, shipped))
+        else:
+            parts.append(f"On {recording}: not measured yet.")
     return "\n\n".join(parts)
 
 
-def render_reach(results: Results) -> str:
-    """The figures aimed at, what was found, whether that reaches them, and how far decoding and the model alone would
-    let one come; what is not measured has a dash.
+def _render_recording(result: Result, recording: str, shipped: Mapping[str, str]) -> str:
+    plain = _rates(result).get(_PLAIN_LOOP)
+    able = [row for row in result.found["rows"] if row["reason"] is None]
+    unable = [row for row in result.found["rows"] if row["reason"] is not None]
+    head = [
+        "program",
+        "model file",
+        "frames per second, whole run",
+        "fixed time of a run, s",
+        "frames per second without the fixed time",
+        "that speed relative to the plain FP32 loop",
+        "core ms per frame",
+        "frames with the same label as capsule-edge",
+    ]
+    earlier = ", **of earlier files**" if result.replaced(shipped) else ""
+    disturbed = "; **other programs ran meanwhile**" * result.was_disturbed
+    frames, threads = result.found["frames"], result.found["threads"]
+    title = f"On {recording} ({frames:,} frames), {threads} threads{earlier}{disturbed}:"
+    reasons = [f"{row['name']} cannot run here: {row['reason']}." for row in unable]
+    table = to_table(head, [_peer_cells(row, plain) for row in able], right=6)
+    return "\n\n".join([title, table, *reasons])
 
-    Where other programs ran too, the verdict says so, and ratios of one frame are of core time.
+
+def _peer_cells(row: Mapping[str, Any], plain: Sequence[float] | None) -> list[str]:
+    gain = f"{_speedup(row['after_start'], plain):.2f}" if plain else ""
+    start, core = ("" if row[of] is None else f"{row[of]:.2f}" for of in ("start_s", "core_ms"))
+    share = "" if row["agreement"] is None else f"{row['agreement']:.1%}"
+    whole, after = (f"{median(row[of]):.0f}" for of in ("frames_per_s", "after_start"))
+    name = row["name"].replace(", gated", ", near-duplicate filter")
+    return [name, row["file"], whole, start, after, gain, core, share]
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """An aim: the figure found, the limit that it must keep, and the result that it is from.
+
+    ``bound`` is the figure that decoding and the model alone would allow. ``judged`` is False if the figure means
+    nothing because other programs ran.
     """
-    entries = _entries(results) if "models" in results else {}
-    rates = _rates(results["peers-exam"]) if "peers-exam" in results else {}
+
+    text: str
+    found: float | None
+    limit: float
+    source: str
+    at_least: bool = False
+    form: str = "{:.2f}"
+    bound: float | None = None
+    judged: bool = True
+
+    def to_row(self, results: Results) -> list[str]:
+        bound = "" if self.bound is None else self.form.format(self.bound)
+        if self.found is None:
+            return [self.text, "-", "not measured", bound]
+        reached = self.found >= self.limit if self.at_least else self.found <= self.limit
+        verdict = "reached" if reached else "**not reached**"
+        if not self.judged:
+            verdict = "not judged, other programs ran"
+        elif results[self.source].was_disturbed:
+            verdict += ", other programs ran"
+        return [self.text, self.form.format(self.found), verdict, bound]
+
+
+def render_reach(results: Results) -> str:
+    """Return the table of aims: the figure found, the verdict, and what decoding and the model alone would allow.
+
+    If other programs ran during a measurement, its verdict says so.
+    """
     bounds = _find_bounds(results)
-    rows: list[list[str]] = []
+    aims = [*_speed_aims(results, bounds), *_ratio_aims(results), *_spread_aims(results)]
+    head = ["aim", "found", "verdict", "if cores only decoded and ran the model"]
+    return to_table(head, [aim.to_row(results) for aim in aims])
 
-    def judge(
-        aim: str,
-        found: float | None,
-        limit: float,
-        of: str,
-        *,
-        least: bool,
-        told: str = "{:.2f}",
-        bound: str = "",
-    ) -> None:
-        most = told.format(bounds[bound]) if bound in bounds else ""
-        if found is None:
-            rows.append([aim, "-", "not measured", most])
-            return
-        verdict = "reached" if (found >= limit if least else found <= limit) else "**not reached**"
-        disturbed = ", other programs ran" if results[of].was_disturbed else ""
-        rows.append([aim, told.format(found), verdict + disturbed, most])
 
-    plain = rates.get((_PLAIN, _BIG["fp32"]))
-    ours = {key: rate for key, rate in rates.items() if key[0].startswith(OURS) and key[1] in _BIG.values()}
-    fastest = max(ours, key=lambda key: median(ours[key]), default=None)
-    with_it = (
-        f" (here {fastest[0].removeprefix(OURS)}, {fastest[1].split('.')[1].upper()})" if fastest else ""
-    )
-    judge(f"the standard network at 224 px, fastest backend{with_it}, to the plain FP32 loop, end to end: 3 or more",
-          _paired(ours[fastest], plain) if fastest and plain else None, 3, "peers-exam", least=True,
-          bound="to plain, 224")  # fmt: skip
-    mine, app = rates.get((f"{OURS}openvino", _BIG["int8"])), rates.get(("benchmark_app", _BIG["int8"]))
-    judge("INT8 at 224 px, OpenVINO, decoding included, to `benchmark_app`'s model alone: .75 or more",
-          _paired(mine, app) if mine and app else None, 0.75, "peers-exam", least=True, bound="to app")  # fmt: skip
+def _speed_aims(results: Results, bounds: Mapping[str, float]) -> Iterator[_Aim]:
+    """Yield the aims of reading an examination."""
+    rates = _rates(results["peers-exam"]) if "peers-exam" in results else {}
+    plain, alone = rates.get(_PLAIN_LOOP), rates.get(_MODEL_ALONE)
+    ours = [key for key in rates if key[0].startswith(OURS) and key[1] in _AT_224.values()]
+    fastest = max(ours, key=lambda key: median(rates[key]), default=("", ""))
+    which = f" (here {fastest[0].removeprefix(OURS)}, {fastest[1].split('.')[1].upper()})" if ours else ""
+    yield _Aim(
+        f"standard network at 224 px, fastest backend{which}: speed of reading relative to the plain FP32 loop, 3 or"
+        " more",
+        _optional_speedup(rates.get(fastest), plain), 3, "peers-exam", at_least=True, bound=bounds.get("plain, 224"),
+    )  # fmt: skip
+    yield _Aim(
+        "standard network at 224 px, INT8, OpenVINO: speed of reading relative to the model alone (`benchmark_app`),"
+        " .75 or more",
+        _optional_speedup(rates.get((f"{OURS}openvino", _AT_224["int8"])), alone), 0.75, "peers-exam", at_least=True,
+        bound=bounds.get("alone"),
+    )  # fmt: skip
     scaling = results.get("scaling")
-    whole = scaling.found["length"][-1]["seconds"] if scaling else None
-    judge("the whole examination with the small model, plain install, files and report: 30 s or less",
-          whole, 30, "scaling", least=False, told="{:.0f} s", bound="examination")  # fmt: skip
-    small = rates.get((f"{OURS}onnxruntime", "capsule-edge-small.int8.onnx"))
-    judge("the small model, onnxruntime, to the plain FP32 loop at 224 px: 10 or more",
-          _paired(small, plain) if small and plain else None, 10, "peers-exam", least=True,
-          bound="to plain, small")  # fmt: skip
-    for what, name, limit in (
-        ("the standard network at 224 px", _BIG["int8"], 0.56),
-        ("the standard model", "capsule-edge.int8.onnx", 0.6),
-        ("the small model", "capsule-edge-small.int8.onnx", 0.5),
+    yield _Aim(
+        "small model, plain install: whole examination with files and report, 30 s or less",
+        scaling.found["length"][-1]["seconds"] if scaling else None, 30, "scaling", form="{:.0f} s",
+        bound=bounds.get("examination"),
+    )  # fmt: skip
+    yield _Aim(
+        "small model, onnxruntime: speed of reading relative to the plain FP32 loop at 224 px, 10 or more",
+        _optional_speedup(rates.get((f"{OURS}onnxruntime", "capsule-edge-small.int8.onnx")), plain), 10, "peers-exam",
+        at_least=True, bound=bounds.get("plain, small"),
+    )  # fmt: skip
+
+
+def _ratio_aims(results: Results) -> Iterator[_Aim]:
+    """Yield the aims of INT8 relative to FP32. If the times never became steady, core time counts."""
+    entries = _entries(results)
+    for network, file, limit in (
+        ("standard network at 224 px", _AT_224["int8"], 0.56),
+        ("standard model", "capsule-edge.int8.onnx", 0.6),
+        ("small model", "capsule-edge-small.int8.onnx", 0.5),
     ):
-        row = _paired_row(entries, name)
+        row = _int8_row(entries, file)
         ratio = None if row is None else row["ratio" if row["steady"] else "core_ratio"]
-        judge(f"INT8 to FP32, p50 in onnxruntime, {what}: {_short(limit)} or less",
-              ratio, limit, "models", least=False)  # fmt: skip
-    spreads = {key: _one(entry)["p99_ms"] / _one(entry)["p50_ms"] for key, entry in entries.items()}
-    for backends, what in (
+        text = f"{network}, onnxruntime: median latency of INT8 relative to FP32, {_short(limit)} or less"
+        yield _Aim(text, ratio, limit, "models")
+
+
+def _spread_aims(results: Results) -> Iterator[_Aim]:
+    """Yield the aims of the spread of latency; it is not judged if other programs ran."""
+    entries = _entries(results)
+    spreads = {key: _latency(entry)["p99_ms"] / _latency(entry)["p50_ms"] for key, entry in entries.items()}
+    judged = "models" not in results or not results["models"].was_disturbed
+    for backends, name in (
         (("onnxruntime",), "onnxruntime"),
         (("openvino", "litert"), "OpenVINO and LiteRT"),
     ):
         worst = max((spread for key, spread in spreads.items() if key[1] in backends), default=None)
-        aim = f"p99 to p50, one thread, idle machine, {what}, the worst file: 1.5 or less"
-        if worst is not None and results["models"].was_disturbed:
-            rows.append([aim, f"{worst:.2f}", "not judged, other programs ran", ""])
-        else:
-            judge(aim, worst, 1.5, "models", least=False)
-    return to_table(["aim", "found", "", "decoding and model alone allow"], rows, right=0)
+        text = f"{name}, one thread, idle machine: p99 relative to p50 of the worst file, 1.5 or less"
+        yield _Aim(text, worst, 1.5, "models", judged=judged)
 
 
 def _find_bounds(results: Results) -> dict[str, float]:
-    """What there would be if all cores did nothing but decode and run the model, as fast as each goes by itself.
+    """Compute the figures that would be found if all cores only decoded and ran the model, at the speed of each alone.
 
-    Decoding and the small model are core time of ``stages-small``; the network at 224 pixels is ``benchmark_app``'s
-    with INT8. Only the examination's is told where other programs ran: core time is not slowed by them as rates are.
+    Decoding and the small model are core times of ``stages-small``. The network at 224 pixels is ``benchmark_app`` with
+    INT8. If other programs ran during ``peers``, only the examination's time is computed, because core time is not
+    slowed by them as frames per second are.
     """
     if "stages-small" not in results:
         return {}
@@ -242,52 +317,59 @@ def _find_bounds(results: Results) -> dict[str, float]:
     bounds = {"examination": FRAMES * (decode_s + small_s)}
     peers = results.get("peers-exam")
     rates = {} if peers is None or peers.was_disturbed else _rates(peers)
-    plain, app = rates.get((_PLAIN, _BIG["fp32"])), rates.get(("benchmark_app", _BIG["int8"]))
+    plain, alone = rates.get(_PLAIN_LOOP), rates.get(_MODEL_ALONE)
     if plain:
-        bounds["to plain, small"] = 1 / median(plain) / (decode_s + small_s)
-    if app:
-        bounds["to app"] = 1 / median(app) / (decode_s + 1 / median(app))
-    if plain and app:
-        bounds["to plain, 224"] = 1 / median(plain) / (decode_s + 1 / median(app))
+        bounds["plain, small"] = 1 / median(plain) / (decode_s + small_s)
+    if alone:
+        bounds["alone"] = 1 / median(alone) / (decode_s + 1 / median(alone))
+    if plain and alone:
+        bounds["plain, 224"] = 1 / median(plain) / (decode_s + 1 / median(alone))
     return bounds
 
 
 def _entries(results: Results) -> dict[tuple[str, str], Entry]:
+    """Return the entries of ``bench`` by file and backend; none if they are not measured."""
+    if "models" not in results:
+        return {}
     return {(entry["file"], entry["backend"]): entry for entry in results["models"].found["entries"]}
 
 
-def _one(entry: Entry) -> Mapping[str, Any]:
-    """Its latency with one thread."""
+def _latency(entry: Entry) -> Mapping[str, Any]:
+    """Return the latency of an entry with one thread."""
     row: Mapping[str, Any] = next(row for row in entry["latency"] if row["threads"] == 1)
     return row
 
 
-def _paired_row(entries: Mapping[tuple[str, str], Entry], name: str) -> Mapping[str, Any] | None:
-    """The latency of a file in onnxruntime, where that was measured in turns with its FP32 twin."""
-    entry = entries.get((name, "onnxruntime"))
-    row = None if entry is None else _one(entry)
-    twin = {"file": name.replace(".int8.", ".fp32."), "backend": "onnxruntime"}
-    return row if row is not None and ".int8." in name and row["reference"] == twin else None
+def _int8_row(entries: Mapping[tuple[str, str], Entry], file: str) -> Mapping[str, Any] | None:
+    """Return the latency of an INT8 file in onnxruntime if it was measured in turns with its FP32 twin."""
+    entry = entries.get((file, "onnxruntime"))
+    row = None if entry is None else _latency(entry)
+    twin = {"file": file.replace(".int8.", ".fp32."), "backend": "onnxruntime"}
+    return row if row is not None and ".int8." in file and row["reference"] == twin else None
 
 
-def _core(entry: Entry) -> float:
-    return float(_one(entry)["core_ms"])
+def _core_ms(entry: Entry) -> float:
+    return float(_latency(entry)["core_ms"])
 
 
-def _best(entry: Entry) -> float:
-    """Frames a second of the largest batch and most streams."""
+def _throughput(entry: Entry) -> float:
+    """Return frames per second with the largest batch and the most streams."""
     return float(max(entry["throughput"], key=lambda row: (row["batch"], row["streams"]))["frames_per_s"])
 
 
 def _rates(result: Result) -> dict[tuple[str, str], list[float]]:
-    """Frames a second behind the start, in each round: of a whole examination the start is nothing."""
+    """Return frames per second without the fixed time of a run, which is nothing of a whole examination."""
     rows = result.found["rows"]
     return {(row["name"], row["file"]): row["after_start"] for row in rows if row["after_start"]}
 
 
-def _paired(mine: Sequence[float], other: Sequence[float]) -> float:
-    """Median ratio of the rounds, each of which both took part in."""
+def _speedup(mine: Sequence[float], other: Sequence[float]) -> float:
+    """Return the median over the rounds of the ratio within a round."""
     return median(a / b for a, b in zip(mine, other, strict=True))
+
+
+def _optional_speedup(mine: Sequence[float] | None, other: Sequence[float] | None) -> float | None:
+    return _speedup(mine, other) if mine and other else None
 
 
 def _short(value: float) -> str:

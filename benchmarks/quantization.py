@@ -1,10 +1,10 @@
-"""The table of ``docs/quantization.md``: what each variant of one network is worth, weighs and takes.
+"""Compare quantised variants of one network: accuracy, size and latency, for the table of ``docs/quantization.md``.
 
     python -m capsule_edge.benchmarks.quantization VARIANTS --data DIR [--split val] [--update FILE.md]
 
-``VARIANTS`` is a folder that ``capsule_edge.export.tools.variants`` wrote. onnxruntime and LiteRT answer the labels;
-latency is measured for every file on every engine that reads it, all interleaved in one run for each number of threads.
-Ends in one line of JSON.
+``VARIANTS`` is a folder that ``capsule_edge.export.tools.variants`` wrote. Accuracy is that of onnxruntime for ONNX
+files and of LiteRT for TFLite files. Latency is measured for every file on every engine that reads it; for each number
+of threads, all files take turns in one run. The last line of output is JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from .latency import measure, open_each, summarise
 __all__ = ["find_variants", "time_variants", "to_markdown"]
 
 _FIRST = "fp32.onnx"
-# What a row is called, in the order of the table; files of other names follow as they are.
+# Names of the rows in the order of the table. Other files follow under their own names.
 _NAMES = {
     "fp32": "FP32",
     "fp16": "FP16 weights",
@@ -44,7 +43,11 @@ Latencies = Mapping[tuple[str, str, int], Mapping[str, Any]]
 
 
 def find_variants(folder: Path) -> list[Path]:
-    """The model files of ``folder`` in the table's order, FP32 ONNX first. Raises ``InputError`` without that."""
+    """Return the model files of a folder in the order of the table, FP32 ONNX first.
+
+    Raises:
+        InputError: the folder has no FP32 ONNX file.
+    """
     if not (folder / _FIRST).is_file():
         raise InputError(
             f"{folder} holds no {_FIRST}",
@@ -59,7 +62,17 @@ def find_variants(folder: Path) -> list[Path]:
 
 
 def time_variants(files: Sequence[Path], *, threads: Sequence[int], rounds: int) -> Latencies:
-    """p50 and ratio to FP32 ONNX in onnxruntime by (file, engine, threads)."""
+    """Measure every file on every installed engine that reads it.
+
+    Args:
+        files: model files, FP32 ONNX first.
+        threads: numbers of threads per call.
+        rounds: calls of each file.
+
+    Returns:
+        The row of ``latency.summarise`` by (file name, engine, threads). Ratios are relative to FP32 ONNX in
+        onnxruntime.
+    """
     found = {}
     for count in threads:
         backends = open_each(files, installed_backends(), threads=count)
@@ -70,13 +83,19 @@ def time_variants(files: Sequence[Path], *, threads: Sequence[int], rounds: int)
 
 
 def to_markdown(scores: Sequence[Score], latencies: Latencies, note: str) -> str:
-    """One row a file: size, figures, agreement with FP32, p50 in ms of each engine and number of threads."""
+    """Return the Markdown table: one row per file.
+
+    Args:
+        scores: size, accuracy and agreement with FP32 of each file.
+        latencies: from ``time_variants``. A cell has p50 in ms and the ratio in brackets. It is empty if the engine
+            does not read the file.
+        note: the paragraph below the table.
+    """
     engines = list(BACKENDS)
     timed = sorted(
         {(engine, threads) for _, engine, threads in latencies},
         key=lambda key: (engines.index(key[0]), key[1]),
     )
-    # A file that another engine reads has no figure in this one's column.
     head = ["variant", "file", "size, MB", "macro-F1", "mean AUC", "same label as FP32"]
     head += [f"{engine}, {threads} thread{'s' * (threads > 1)}" for engine, threads in timed]
     rows = []
@@ -104,22 +123,13 @@ def _note(dataset: Dataset, size: int, rounds: int) -> str:
         text += (
             f" Latency: median of {rounds} rounds of one frame of {size} x {size} in ms, all files and engines"
             " interleaved, and in brackets its ratio to FP32 ONNX in onnxruntime with as many threads;"
-            f" {describe_cpu().name}, {os.cpu_count()} cores."
+            f" {describe_cpu().name}, {describe_cpu().cores} cores."
         )
     return text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("variants", type=Path, metavar="VARIANTS")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--split")
-    parser.add_argument("--threads", type=int, action="append")
-    parser.add_argument("--rounds", type=int, default=100, help="of the latency, 0 leaves it out")
-    parser.add_argument("--update", type=Path, metavar="FILE")
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     files, dataset = find_variants(options.variants), load_dataset(options.data, split=options.split)
     opened = [
         open_model(path, backend="litert" if path.suffix == ".tflite" else "onnxruntime") for path in files
@@ -141,6 +151,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
     }
     print(json.dumps(document, allow_nan=False))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("variants", type=Path, metavar="VARIANTS", help="folder of the model files")
+    parser.add_argument("--data", type=Path, required=True, help="folder of labelled frames")
+    parser.add_argument("--split", help="value of the column split (default: val, if there is one)")
+    parser.add_argument(
+        "--threads", type=int, action="append", help="threads per call; repeatable (default: 1 and 2)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=100, help="calls of each file; 0 skips latency (default: %(default)s)"
+    )
+    parser.add_argument("--update", type=Path, metavar="FILE", help="put the table into this document")
+    return parser
 
 
 if __name__ == "__main__":

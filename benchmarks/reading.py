@@ -1,11 +1,12 @@
-"""Whole recordings read in a fresh process: time, core time and the memory that it held.
+"""Read whole recordings and measure wall time, core time and peak memory.
 
     python -m capsule_edge.benchmarks.reading RECORDING... [--model M] [--backend NAME] [--cores 2] [--gate]
         [--written] [--plot memory.png]
 
-Several recordings are read at once, each by a thread, with one model. Opening the model does not count. ``--written``
-does all that ``run`` does, with its journal, files and report, in a folder that is thrown away; without it nothing is
-written. ``--plot`` looks at the memory four times a second (Linux) and draws it. Ends in one line of JSON.
+Several recordings are read at once, each by its own thread, with one model. Opening the model is not measured. With
+``--written`` the command also writes what ``capsule-edge run`` writes (journal, files, report), into a folder that is
+deleted at the end. ``--plot`` samples the memory four times per second (Linux) and draws it. The last line of output is
+JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,7 @@ from .machine import describe_machine, limit_cores, memory_now, peak_memory
 
 __all__ = ["Trace", "find_view", "read_afresh", "read_at_once", "trace_memory"]
 
-_INTERVAL_S = 0.25
-
-# Rows of seconds since the start, MB (10**6 bytes) in all, and MB without pages of libraries and files.
+# Rows of seconds since the start, memory in MB (10**6 bytes), and memory without pages of libraries and files.
 Trace = list[tuple[float, float, float]]
 
 
@@ -52,10 +51,24 @@ def read_at_once(
     written: bool = False,
     answers: Path | None = None,
 ) -> dict[str, Any]:
-    """``frames`` of all recordings, ``seconds``, ``core_s`` and ``peak_mb`` (10**6 bytes; None where not told).
+    """Read recordings at once in this process, and measure the reading.
 
-    ``answers`` is where the probabilities of the first recording go, as NPY; none where a frame has none of its own.
-    Raises as ``Reader`` does.
+    Args:
+        recordings: files to read, each by its own thread.
+        model: a model file, the name of an installed model, or None for the standard model.
+        backend: name of the backend.
+        cores: threads of the reader.
+        gated: whether to skip near-duplicates.
+        written: whether to write journal, files and report too, into a temporary folder.
+        answers: NPY file for the probabilities of the first recording, float32 (frames, labels). It is not written if
+            a frame has none (skipped or corrupt).
+
+    Returns:
+        ``recordings``, ``cores``, ``frames`` of all recordings, ``duplicates``, ``events``, wall ``seconds``,
+        ``core_s``, ``frames_per_s``, and ``peak_mb`` (10**6 bytes; None if the system does not report it).
+
+    Raises:
+        CapsuleEdgeError: a recording or the model cannot be read, as ``Reader`` says.
     """
 
     def read(recording: Path) -> Study:
@@ -105,7 +118,11 @@ def read_afresh(
     written: bool = False,
     answers: Path | None = None,
 ) -> dict[str, Any]:
-    """The same in a process of its own. Raises ``BackendError`` with what that complains of."""
+    """Call ``read_at_once`` in a fresh process that is restricted to ``cores`` cores.
+
+    Raises:
+        BackendError: the process failed; the message has its last line.
+    """
     words = [sys.executable, "-m", __name__, *map(str, recordings)]
     words += ["--backend", backend, "--cores", str(cores)]
     if model is not None:
@@ -117,14 +134,18 @@ def read_afresh(
         words, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
     )
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        raise BackendError(f"a fresh process cannot read: {said[-1] if said else done.returncode}")
+        complaint = done.stderr.strip().splitlines()
+        reason = complaint[-1] if complaint else f"exit code {done.returncode}"
+        raise BackendError(f"a fresh process cannot read: {reason}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {name: value for name, value in found.items() if name not in ("benchmark", "machine")}
 
 
 def find_view(video: Path, model: Path) -> dict[str, Any]:
-    """The model's input size and the field of view that ours finds in the recording."""
+    """Return the model's input ``size`` and the ``box`` of the field of view: left, top, width, height in pixels.
+
+    The box is the one that the reader finds in the recording, or the whole frame.
+    """
     opened = open_model(model, backend=readers_of(find_format(model))[0], threads=1)
     with Reader(opened) as reader:
         source = reader.read(video, every=1_000_000).source
@@ -135,44 +156,46 @@ def find_view(video: Path, model: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def trace_memory() -> Iterator[Trace]:
-    """What this process holds meanwhile, a row four times a second. Raises ``UsageError`` where the system does not
-    tell.
+def trace_memory(
+    interval_s: float = 0.25, read: Callable[[], tuple[int, int] | None] = memory_now
+) -> Iterator[Trace]:
+    """Sample the memory of this process while the context is open.
+
+    Args:
+        interval_s: seconds between two samples.
+        read: returns the memory as ``machine.memory_now`` does.
+
+    Yields:
+        The list that the samples are added to.
+
+    Raises:
+        UsageError: the system does not report memory.
     """
-    if memory_now() is None:
+    if read() is None:
         raise UsageError("memory over time is read from /proc, which this system does not have")
     trace: Trace = []
-    began, over = time.perf_counter(), Event()
+    began, ended = time.perf_counter(), Event()
 
-    def look() -> None:
+    def sample() -> None:
         while True:
-            held = memory_now()
+            held = read()
             if held is not None:
                 whole, own = (round(one / 1e6, 1) for one in held)
                 trace.append((round(time.perf_counter() - began, 2), whole, own))
-            if over.wait(_INTERVAL_S):
+            if ended.wait(interval_s):
                 return
 
-    watcher = Thread(target=look, name="memory")
+    watcher = Thread(target=sample, name="memory")
     watcher.start()
     try:
         yield trace
     finally:
-        over.set()
+        ended.set()
         watcher.join()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m capsule_edge.benchmarks.reading", description=__doc__)
-    parser.add_argument("recordings", nargs="+", type=Path)
-    parser.add_argument("--model", help="a file, or standard or small, which come with the package")
-    parser.add_argument("--backend", default="onnxruntime")
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--gate", action="store_true", help="pass over frames that are near-identical")
-    parser.add_argument("--written", action="store_true", help="with journal, files and report")
-    parser.add_argument("--answers", type=Path, help="NPY file for the first recording's probabilities")
-    parser.add_argument("--plot", type=Path, help="draw the memory over the run as PNG (needs matplotlib)")
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     limit_cores(options.cores)
 
     def read() -> dict[str, Any]:
@@ -199,6 +222,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise OutputError(f"{options.plot} cannot be written: {error.strerror or error}") from None
         found["own_mb"] = max(own for *_, own in trace)
     print(json.dumps({"benchmark": "reading", "machine": describe_machine(), **found}))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.reading",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="read at once")
+    parser.add_argument("--model", help="model file or installed model (default: standard)")
+    parser.add_argument("--backend", default="onnxruntime", help="inference engine (default: %(default)s)")
+    parser.add_argument("--cores", type=int, default=2, help="cores to use (default: %(default)s)")
+    parser.add_argument("--gate", action="store_true", help="skip near-duplicate frames")
+    parser.add_argument("--written", action="store_true", help="write journal, files and report too")
+    parser.add_argument("--answers", type=Path, help="NPY file for the probabilities of the first recording")
+    parser.add_argument("--plot", type=Path, help="draw memory over time as a PNG file (needs matplotlib)")
+    return parser
 
 
 if __name__ == "__main__":

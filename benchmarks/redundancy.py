@@ -1,12 +1,13 @@
-"""What the redundancy gate saves and what it costs, threshold by threshold.
+"""Measure what the near-duplicate filter saves and loses at each threshold.
 
     python -m capsule_edge.benchmarks.redundancy [MODEL...]
 
-Every frame of the shared recordings is answered once; then each threshold is played over these answers: a frame that
-the gate would pass over takes the answer of the one before that passed. Of each recording: the share of frames
-saved, labels kept, flagged frames (some finding at or above its threshold) that would be hidden, and whether every
-event stays as it was. Prints the table of ``docs/runtime.md``, and last one line of JSON with the largest threshold
-that loses nothing on the ``train`` recordings with any of the models.
+The model answers every frame of the shared recordings once. Each threshold is then simulated on these answers: a frame
+that the filter would skip takes the answer of the last frame that it kept. For each recording the table shows the
+share of frames saved, the share of labels kept, the number of flagged frames that would be hidden (a frame is flagged
+if a finding reaches its threshold), and whether all events stay the same. The table is the one of ``docs/runtime.md``.
+The last line of output is JSON with the largest threshold that loses nothing on the ``train`` recordings with any of
+the models.
 """
 
 from __future__ import annotations
@@ -32,49 +33,67 @@ from capsule_edge.runtime.study import list_frames
 
 from .reference_exam import find_recordings
 
-__all__ = ["THRESHOLDS", "play", "play_all"]
+__all__ = ["THRESHOLDS", "simulate", "simulate_all"]
 
 THRESHOLDS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-# Of the three shared recordings, those of ``train`` videos.
+# The shared recordings that belong to ``train`` videos.
 _TRAIN = ("64440803f87b4843", "5e59c7fdb16c4228")
 _LEAST_AGREEMENT = 0.995
 
 Floats = npt.NDArray[np.float32]
 
 
-def play(container: Container, backend: Backend, answers: Floats, originals: Sequence[int]) -> dict[str, Any]:
-    """What becomes of a recording's ``answers`` (frames, labels) when frame i takes that of ``originals[i]``."""
+def simulate(
+    container: Container, backend: Backend, answers: Floats, originals: Sequence[int]
+) -> dict[str, Any]:
+    """Compare a recording's answers with those that the filter would leave.
+
+    Args:
+        container: the recording.
+        backend: the model of the answers.
+        answers: probabilities, float32 (frames, labels).
+        originals: for each frame the index of the frame whose answer it takes; its own if the filter keeps it.
+
+    Returns:
+        ``saved``: share of frames skipped. ``agreement``: share of frames with the same label. ``hidden``: flagged
+        frames that would no longer be flagged. ``same_events``: whether all events stay the same.
+    """
     spec = backend.spec
-    gated = answers[list(originals)]
+    filtered = answers[list(originals)]
     columns = [c for c in spec.index_of("finding") if spec.labels[c].key in spec.operating_points]
     thresholds = [spec.operating_points[spec.labels[c].key].threshold for c in columns]
-    flagged, still = ((each[:, columns] >= thresholds).any(axis=1) for each in (answers, gated))
+    flagged, still = ((each[:, columns] >= thresholds).any(axis=1) for each in (answers, filtered))
     return {
         "saved": float(np.mean(np.asarray(originals) != np.arange(len(answers)))),
-        "agreement": float(np.mean(answers.argmax(axis=1) == gated.argmax(axis=1))),
+        "agreement": float(np.mean(answers.argmax(axis=1) == filtered.argmax(axis=1))),
         "hidden": int((flagged & ~still).sum()),
-        "same_events": _events(container, backend, answers) == _events(container, backend, gated),
+        "same_events": _find_events(container, backend, answers)
+        == _find_events(container, backend, filtered),
     }
 
 
-def play_all(recording: Path, backend: Backend, thresholds: Sequence[float]) -> list[dict[str, Any]]:
-    """``play`` of a recording for each threshold."""
+def simulate_all(recording: Path, backend: Backend, thresholds: Sequence[float]) -> list[dict[str, Any]]:
+    """Return the row of ``simulate`` for each threshold of the filter, in grey levels.
+
+    Raises:
+        InputError: the recording cannot be read or has corrupt frames.
+    """
     container = scan(recording)
     with closing(answer_frames(container, range(container.present), backend, Plan(count_cores()))) as batches:
         answers = np.concatenate([answered.probabilities for answered in batches])
     if len(answers) != container.present:
         raise InputError(f"{recording.name} has corrupt frames", hint="take a sound recording")
-    played: list[dict[str, Any]] = []
-    small, number = list(_small(container, backend)), gop_numbers(container)
+    rows: list[dict[str, Any]] = []
+    small, number = list(_shrink_frames(container, backend)), gop_numbers(container)
     for threshold in thresholds:
         marked = mark_duplicates(small, threshold, gop_of=number)
         originals = [one.index if one.duplicate_of is None else one.duplicate_of for one in marked]
-        played.append({"threshold": threshold, **play(container, backend, answers, originals)})
-    return played
+        rows.append({"threshold": threshold, **simulate(container, backend, answers, originals)})
+    return rows
 
 
-def _small(container: Container, backend: Backend) -> Iterator[Frame]:
-    """Yield each frame as the near-duplicate filter measures it; measured again it is the same."""
+def _shrink_frames(container: Container, backend: Backend) -> Iterator[Frame]:
+    """Yield each frame in the small form that the filter compares; shrinking it again changes nothing."""
     with closing(read_frames(container, range(container.present))) as read:
         box, frames = settle_field_of_view(read, backend.spec.input)
         for frame in frames:
@@ -82,7 +101,7 @@ def _small(container: Container, backend: Backend) -> Iterator[Frame]:
                 yield Frame(frame.index, np.repeat(measure(frame.image, box)[:, :, None], 3, axis=2))
 
 
-def _events(container: Container, backend: Backend, answers: Floats) -> list[tuple[Any, ...]]:
+def _find_events(container: Container, backend: Backend, answers: Floats) -> list[tuple[Any, ...]]:
     records = list_frames(container, range(container.present), labels=answers.shape[1])
     for index, values in enumerate(answers):
         records.settle(index, "classified", probabilities=values)
@@ -96,7 +115,7 @@ def _events(container: Container, backend: Backend, answers: Floats) -> list[tup
 
 
 def _cost_ms(container: Container, backend: Backend) -> float:
-    """Core milliseconds of one measurement of the gate."""
+    """Return the core milliseconds that the filter takes for one frame."""
     with closing(read_frames(container, range(200))) as read:
         box, frames = settle_field_of_view(read, backend.spec.input)
         held = list(frames)
@@ -108,12 +127,13 @@ def _cost_ms(container: Container, backend: Backend) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m capsule_edge.benchmarks.redundancy", description=__doc__)
-    parser.add_argument("models", nargs="*", type=Path)
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     recordings = find_recordings()
     if not recordings:
-        raise InputError("the shared recordings are not there", hint="name their folder in CAPSULE_EDGE_DATA")
+        raise InputError(
+            "the shared recordings are not there",
+            hint="set CAPSULE_EDGE_DATA to the folder that holds recordings/",
+        )
     lossless = set(THRESHOLDS)
     cost = 0.0
     print("| model | threshold | recording | frames saved | labels kept | flagged frames hidden | events |")
@@ -122,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with closing(open_model(model, threads=1)) as backend:
             cost = _cost_ms(scan(recordings[0]), backend)
             for recording in recordings:
-                for row in play_all(recording, backend, THRESHOLDS):
+                for row in simulate_all(recording, backend, THRESHOLDS):
                     print(
                         f"| {model.name} | {row['threshold']} | {recording.stem} | {row['saved']:.1%} |"
                         f" {row['agreement']:.2%} | {row['hidden']} | {'same' if row['same_events'] else 'changed'} |"
@@ -130,10 +150,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     loses = row["hidden"] or not row["same_events"] or row["agreement"] < _LEAST_AGREEMENT
                     if loses and recording.stem in _TRAIN:
                         lossless.discard(row["threshold"])
-    # A threshold below which another one loses something is luck.
+    # A threshold counts only if every smaller one loses nothing either; otherwise it is luck.
     safe = [t for t in THRESHOLDS if all(each in lossless for each in THRESHOLDS if each <= t)]
     best = max(safe, default=None)
     print(json.dumps({"benchmark": "redundancy", "threshold": best, "core_ms_per_frame": round(cost, 4)}))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m capsule_edge.benchmarks.redundancy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "models", nargs="*", type=Path, metavar="MODEL", help="model files (default: the standard model)"
+    )
+    return parser
 
 
 if __name__ == "__main__":

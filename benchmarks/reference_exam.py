@@ -1,10 +1,11 @@
-"""The reference examination: eight hours at two frames a second, made of the three shared recordings.
+"""Write the reference examination: eight hours at two frames per second, made from the three shared recordings.
 
-    python -m capsule_edge.benchmarks.reference_exam exam.mp4
+    python -m capsule_edge.benchmarks.reference_exam exam.mp4 [--frames 57600]
 
-57,600 frames of 336 x 336 in H.264. The recordings of ``CAPSULE_EDGE_DATA`` follow one another, again and again,
-turned by another angle each time, at the bits per pixel that they have themselves. Without the recordings the
-rendered phantom stands in, and the last line says so. The file is made where it is needed and never kept with the code.
+The file has 57,600 frames of 336 x 336 pixels in H.264. It repeats the recordings of ``CAPSULE_EDGE_DATA`` one after
+the other, rotated by a different angle in each repetition, with as many bits per pixel as the recordings have. Without
+the recordings it shows the rendered phantom instead, and the last line of output says so. The file is written where it
+is needed and is not kept with the code.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ FRAMES = 57_600
 SIDE = 336
 FPS = 2
 RECORDINGS = ("64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644")
-# Degrees from one round to the next: no two of the eleven rounds of a whole examination are alike.
+# Degrees from one repetition to the next: the eleven repetitions of a whole examination have eleven angles.
 _TURN = 31
-# Of the phantom, which nothing was recorded of: the mean of the recordings.
+# Bits per pixel of the phantom: the mean of the three recordings.
 _PHANTOM_BITS = 0.7
 
 Pixels = npt.NDArray[np.uint8]
@@ -43,17 +44,27 @@ Pixels = npt.NDArray[np.uint8]
 def write_exam(
     path: Path, *, frames: int = FRAMES, recordings: Sequence[Path] = (), side: int = SIDE
 ) -> dict[str, Any]:
-    """Write the first ``frames`` frames of the examination; the phantom's where there are no ``recordings``.
+    """Write the first frames of the examination as an MP4 file.
 
-    ``side`` in pixels, even, with as many bits each. Returns what the file is: its source, frames, bits per pixel
-    asked for and reached. Raises ``UsageError`` for fewer than one frame and for such sides.
+    Args:
+        path: file to write.
+        frames: number of frames, at least 1.
+        recordings: the recordings to repeat; without any the phantom is rendered.
+        side: width and height in pixels, even.
+
+    Returns:
+        A description of the file: ``source``, ``frames``, ``side``, ``bits_per_pixel`` (asked for and reached) and
+        ``bytes``.
+
+    Raises:
+        UsageError: ``frames`` or ``side`` is out of range.
     """
     if frames < 1 or side < 2 or side % 2:
         raise UsageError(f"frames is {frames} and side {side}, allowed are 1 or more and an even number")
     bits = _bits_per_pixel(recordings) if recordings else _PHANTOM_BITS
-    views = _turned(recordings, side) if recordings else _phantom(side)
+    views = _repeat(recordings, side) if recordings else _render_phantom(side)
     with av.open(str(path), "w", options={"movflags": "faststart"}) as out:
-        # One slice a picture and settings close to the recordings'; "fast" looks for motion less long.
+        # One slice per picture and settings close to the recordings'; "fast" shortens the motion search.
         stream = out.add_stream("libx264", rate=FPS, options={"preset": "fast", "threads": "2"})
         stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
         stream.codec_context.time_base = Fraction(1, FPS)
@@ -74,40 +85,51 @@ def write_exam(
 
 
 def _bits_per_pixel(recordings: Sequence[Path]) -> float:
+    """Return the mean over all pixels of the recordings."""
     containers = [scan(recording) for recording in recordings]
     pixels = sum(each.present * each.width * each.height for each in containers)
     return 8 * int(sum(each.packets.sizes.sum() for each in containers)) / pixels
 
 
-def _turned(recordings: Sequence[Path], side: int) -> Iterator[Pixels]:
-    """All frames of the recordings, scaled and turned about the middle, another angle each round."""
+def _repeat(recordings: Sequence[Path], side: int) -> Iterator[Pixels]:
+    """Yield all frames of the recordings again and again, rotated by a different angle in each repetition."""
     for turn in count():
         for recording in recordings:
             for frame in decode(scan(recording)):
                 if frame.image is not None:
-                    yield _turn(frame.rgb(), turn * _TURN, side)
+                    yield _rotate(frame.rgb(), turn * _TURN, side)
 
 
-def _turn(rgb: Pixels, degrees: float, side: int) -> Pixels:
+def _rotate(rgb: Pixels, degrees: float, side: int) -> Pixels:
+    """Rotate a frame about its middle and scale its longer side to ``side`` pixels."""
     height, width = rgb.shape[:2]
     move = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, side / max(height, width))
     move[:, 2] += (side - width) / 2, (side - height) / 2
     return np.asarray(cv2.warpAffine(rgb, move, (side, side), flags=cv2.INTER_CUBIC), np.uint8)
 
 
-def _phantom(side: int) -> Iterator[Pixels]:
+def _render_phantom(side: int) -> Iterator[Pixels]:
     from capsule_edge.runtime.phantom import DEMO_SEED, Phantom
 
     for turn in count():
         phantom = Phantom(DEMO_SEED + turn)
         for index in range(phantom.frames):
-            yield _turn(phantom.render(index), 0, side)
+            yield _rotate(phantom.render(index), 0, side)
 
 
 def cut_recording(path: Path, frames: int, out: Path) -> int:
-    """Copy the pictures of a recording up to the first key frame behind ``frames``, without encoding them again.
+    """Copy the start of a recording without encoding it again.
 
-    The answer is how many there are. Raises ``InputError`` as ``scan`` does.
+    Args:
+        path: the recording.
+        frames: least number of frames; the copy ends before the next key frame.
+        out: MP4 file to write.
+
+    Returns:
+        The number of frames copied; fewer than ``frames`` if the recording is shorter.
+
+    Raises:
+        InputError: the recording cannot be read.
     """
     scan(path)
     partial = out.with_name(out.name + ".partial.mp4")
@@ -126,7 +148,7 @@ def cut_recording(path: Path, frames: int, out: Path) -> int:
 
 
 def find_recordings() -> list[Path]:
-    """The three shared recordings, or none where ``CAPSULE_EDGE_DATA`` does not have them all."""
+    """Return the paths of the three shared recordings; empty unless ``CAPSULE_EDGE_DATA`` has all of them."""
     folder = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings"
     paths = [folder / f"{name}.mp4" for name in RECORDINGS]
     return paths if all(path.exists() for path in paths) else []
@@ -134,19 +156,15 @@ def find_recordings() -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m capsule_edge.benchmarks.reference_exam", description=__doc__
+        prog="python -m capsule_edge.benchmarks.reference_exam",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, help="MP4 file to write")
-    parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--frames", type=int, default=FRAMES, help="number of frames (default: %(default)s)")
     options = parser.parse_args(arguments)
-    print(
-        json.dumps(
-            {
-                "benchmark": "reference_exam",
-                **write_exam(options.out, frames=options.frames, recordings=find_recordings()),
-            }
-        )
-    )
+    about = write_exam(options.out, frames=options.frames, recordings=find_recordings())
+    print(json.dumps({"benchmark": "reference_exam", **about}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Two results of ``capsule-edge bench``: what changed by more than noise.
+"""Compare two results of ``capsule-edge bench`` and find the changes that are larger than noise.
 
-Figures of two runs are not paired, and a machine is never in the same mood twice. So a change counts only when the
-95 % intervals lie apart and the middle has moved by more than ``tolerance``; between different machines only the
-ratios within each run are compared, and ratios only where they are to the same file and backend.
+The figures of two runs are not paired, and the load of a machine differs between them. A change therefore counts only
+if the 95 % intervals do not overlap and the figure has moved by more than ``tolerance``. Results of different machines
+are compared by their ratios alone. Ratios are compared only if they are relative to the same file and backend.
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ _KEYS = ("file", "backend", "threads", "p50_ms", "p50_95_ms", "ratio", "ratio_95
 
 @dataclass(frozen=True)
 class Change:
-    """One file on one backend with one number of threads: ``figure`` before and after, and what to make of it.
+    """A figure of one file on one backend in both results.
 
-    ``figure`` is ``p50_ms`` or, the first entry's apart, ``ratio``, or ``frames_per_s, batch N``, where ``threads`` are
-    the streams; ``change`` is after / before - 1.
+    Attributes:
+        file: name of the model file.
+        backend: name of the backend.
+        threads: threads per call; for throughput the number of streams.
+        figure: ``p50_ms``, ``ratio``, or ``frames_per_s, batch N``. The first entry has no ``ratio``.
+        before: the figure in the earlier result.
+        after: the figure in the later result.
+        change: after / before - 1.
+        verdict: ``slower``, ``faster`` or ``noise``.
     """
 
     file: str
@@ -45,7 +52,11 @@ class Change:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A document that ``bench`` wrote. Raises ``InputError`` for anything else."""
+    """Read a document that ``bench`` wrote.
+
+    Raises:
+        InputError: the file cannot be read or is no such document.
+    """
     try:
         document: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if document["schema"] != SCHEMA:
@@ -63,36 +74,29 @@ def read_result(path: Path) -> dict[str, Any]:
 def compare_results(
     before: Mapping[str, Any], after: Mapping[str, Any], *, tolerance: float = 0.05
 ) -> tuple[list[Change], bool]:
-    """Every figure that both results have, and whether they were measured on the same kind of machine.
+    """Compare every figure that both results have.
 
-    Raises ``InputError`` when they have no figure in common.
+    Args:
+        before: the earlier document.
+        after: the later document.
+        tolerance: relative change that a figure must exceed to count.
+
+    Returns:
+        The changes, and whether both results are of the same processor and number of cores.
+
+    Raises:
+        InputError: the results have no figure in common.
     """
     same = all(
         _of_machine(before, name) == _of_machine(after, name) for name in ("name", "architecture", "cores")
     )
     old, new = _rows(before), _rows(after)
-    changes = []
-    for key in old:
-        if key not in new:
-            continue
-        figures = ["p50_ms"] if same else []
-        # The first entry's ratio is to itself.
-        itself = [1, 1] in (old[key]["ratio_95"], new[key]["ratio_95"])
-        if not itself and old[key]["reference"] == new[key]["reference"]:
-            figures.append("ratio")
-        for figure in figures:
-            interval = figure.replace("_ms", "") + ("_95_ms" if figure.endswith("_ms") else "_95")
-            changes.append(
-                _judge(
-                    key,
-                    figure,
-                    old[key][figure],
-                    new[key][figure],
-                    old[key][interval],
-                    new[key][interval],
-                    tolerance,
-                )
-            )
+    changes = [
+        change
+        for key in old
+        if key in new
+        for change in _compare_latency(key, old[key], new[key], tolerance, same_machine=same)
+    ]
     if same:
         changes += _compare_throughput(before, after, tolerance)
     if not changes:
@@ -102,10 +106,29 @@ def compare_results(
     return changes, same
 
 
+def _compare_latency(
+    key: tuple[str, str, int],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    tolerance: float,
+    *,
+    same_machine: bool,
+) -> list[Change]:
+    figures = [("p50_ms", "p50_95_ms")] if same_machine else []
+    # The first entry's ratio is relative to itself.
+    itself = [1, 1] in (before["ratio_95"], after["ratio_95"])
+    if not itself and before["reference"] == after["reference"]:
+        figures.append(("ratio", "ratio_95"))
+    return [
+        _judge(key, figure, before[figure], after[figure], before[interval], after[interval], tolerance)
+        for figure, interval in figures
+    ]
+
+
 def _compare_throughput(
     before: Mapping[str, Any], after: Mapping[str, Any], tolerance: float
 ) -> list[Change]:
-    """Results of earlier versions have no intervals of it, and nothing to compare."""
+    """Compare frames per second. Results of earlier versions have no intervals for it and are skipped."""
     old, new = _rates(before), _rates(after)
     changes = []
     for (file, backend, batch, streams), row in old.items():
@@ -150,7 +173,10 @@ def _judge(
 
 
 def _rows(document: Mapping[str, Any]) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """In results of earlier versions ratios are to the first entry, and do not say so."""
+    """Return the latencies by file, backend and threads.
+
+    Results of earlier versions do not name the reference of a ratio: it is the first entry.
+    """
     first = (
         {name: document["entries"][0][name] for name in ("file", "backend")} if document["entries"] else {}
     )

@@ -1,14 +1,13 @@
-"""Committed results: what a benchmark found, with the command, commit, machine and models that it is of.
+"""Write and read committed results: the figures of a benchmark with its command, commit, machine and models.
 
-One JSON file for each benchmark, schema ``capsule-edge/result/1``, in ``benchmarks/results``. ``all`` writes them;
-``performance`` makes the README's table of them.
+``benchmarks/results`` has one JSON file per benchmark, schema ``capsule-edge/result/1``. ``benchmarks.all`` writes
+them; ``performance`` and ``details`` render the tables of the documents from them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from capsule_edge.runtime.errors import InputError, OutputError
+from capsule_edge.runtime.results import commit_files
 
 __all__ = [
     "SCHEMA",
@@ -29,18 +29,26 @@ __all__ = [
 ]
 
 SCHEMA = "capsule-edge/result/1"
-# What changes no figure: results themselves, documents, tests.
-_BESIDE = tuple(f":!{path}" for path in ("benchmarks/results", "docs", "tests", "README.md", "CHANGELOG.md"))
+# Changes of these paths change no figure.
+_IGNORED = tuple(f":!{path}" for path in ("benchmarks/results", "docs", "tests", "README.md", "CHANGELOG.md"))
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one benchmark found.
+    """The result of one benchmark.
 
-    ``command`` is run in the root of the repository at ``commit`` (``describe_commit``); ``models`` are SHA-256 by the
-    file's path there; ``machine`` is the machine card, its load that before the command began, ``load_after`` that of
-    the minute in which it ended (None where the system does not tell); ``found`` is the benchmark's own last line;
-    ``others`` are the cores that other programs used meanwhile (the system itself is among them).
+    Attributes:
+        benchmark: name of the benchmark, and of the file without ``.json``.
+        command: the command, run in the root of the repository.
+        commit: the code that was measured (``describe_commit``).
+        measured: start of the measurement, ISO 8601 in UTC.
+        seconds: how long the command took.
+        quick: whether it was the short version of the command (``benchmarks.all --quick``).
+        machine: the machine card; its load is the one before the command started.
+        load_after: load average of the minute before the command ended, or None if the system has none.
+        models: SHA-256 of each model file that the command names, by its path in the repository.
+        found: the JSON of the benchmark's last line.
+        others: cores that other programs, the system included, used on average meanwhile; None if not known.
     """
 
     benchmark: str
@@ -57,25 +65,37 @@ class Result:
 
     @property
     def was_disturbed(self) -> bool:
-        """Whether others used more than a quarter of a core; by the load where that is not known."""
+        """Whether other programs used more than a quarter of a core.
+
+        If that is not known: whether the load before the command was above 1.5 times the number of cores.
+        """
         if self.others is not None:
             return self.others > 0.25
         load, cores = self.machine["load_1min"], self.machine["cores_allowed"]
         return load is not None and load > 1.5 * float(cores)
 
     def replaced(self, shipped: Mapping[str, str]) -> set[str]:
-        """The files that it was measured with and that ship no more as they were."""
+        """Return the paths of the measured models that have changed or are gone since.
+
+        Args:
+            shipped: SHA-256 of the present models by path (``hash_models``).
+        """
         return {path for path, digest in self.models.items() if shipped.get(path) != digest}
 
     def is_of(self, other: Result) -> bool:
-        """Whether measuring again would measure the same: command, commit, models, processor and cores."""
+        """Return whether both are of the same command, commit, models, processor and number of cores."""
         same = ("benchmark", "command", "commit", "quick", "models")
         cards = [(one.machine["cpu"], one.machine["cores_allowed"]) for one in (self, other)]
         return cards[0] == cards[1] and all(getattr(self, name) == getattr(other, name) for name in same)
 
 
 def hash_models(root: Path, files: Mapping[str, Path] | None = None) -> dict[str, str]:
-    """SHA-256 of the models that ship, by path below ``root``; or of ``files``, by the names given."""
+    """Return SHA-256 hashes of model files by name.
+
+    Args:
+        root: root of the repository.
+        files: the files to hash, by name. By default all models that ship, by their path below ``root``.
+    """
     if files is None:
         found = [
             path
@@ -88,17 +108,23 @@ def hash_models(root: Path, files: Mapping[str, Path] | None = None) -> dict[str
 
 
 def describe_commit(root: Path) -> str:
-    """The last commit of the checkout at ``root`` that changed what is measured: code or models, not results,
-    documents or tests; with a ``+`` where such have changed since.
+    """Return the last commit that changed code or models; results, documents and tests do not count.
 
-    Raises ``InputError`` where there is no checkout.
+    Args:
+        root: root of a checkout.
+
+    Returns:
+        12 hexadecimal digits, followed by ``+`` if code or models have changed since that commit.
+
+    Raises:
+        InputError: ``root`` is not a git checkout.
     """
     try:
-        commit = _git(root, "log", "-1", "--format=%h", "--abbrev=12", "--", ".", *_BESIDE)
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_BESIDE)
+        commit = _git(root, "log", "-1", "--format=%h", "--abbrev=12", "--", ".", *_IGNORED)
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_IGNORED)
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(
-            f"{root} is no checkout of the repository: {error}", hint="run it where .git is"
+            f"{root} is no checkout of the repository: {error}", hint="run it in the folder that has .git"
         ) from None
     return commit + "+" * bool(changed)
 
@@ -109,27 +135,32 @@ def _git(root: Path, *words: str) -> str:
 
 
 def write_result(result: Result, folder: Path) -> Path:
-    """Write ``folder/<benchmark>.json``, whole or not at all. Raises ``OutputError``."""
-    path = folder / f"{result.benchmark}.json"
+    """Write ``folder/<benchmark>.json``, complete or not at all, and return its path.
+
+    Raises:
+        OutputError: the folder or the file cannot be written.
+    """
     text = json.dumps({"schema": SCHEMA, **asdict(result)}, ensure_ascii=False, allow_nan=False, indent=1)
-    partial = path.with_name(path.name + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(_shorten(text) + "\n", encoding="utf-8", newline="\n")
-        os.replace(partial, path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
-    return path
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
+    name = f"{result.benchmark}.json"
+    return commit_files(folder, {name: (_shorten(text) + "\n").encode()}, sign=name)[name]
 
 
 def _shorten(text: str) -> str:
-    """Lists of numbers on one line: a change of results is read by people."""
+    """Put each list of numbers on one line, so that people can read the changes of a result."""
     one = re.sub(r"\[[-+\d.e,\s]+\]", lambda found: " ".join(found.group().split()), text)
     return one.replace("[ ", "[").replace(" ]", "]")
 
 
 def read_result(path: Path) -> Result:
-    """Raises ``InputError`` for what is no result."""
+    """Read a file that ``write_result`` wrote.
+
+    Raises:
+        InputError: the file cannot be read or is not a result.
+    """
     try:
         document = json.loads(path.read_text("utf-8"))
         if document.pop("schema") != SCHEMA:
@@ -142,5 +173,5 @@ def read_result(path: Path) -> Result:
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """Every result of the folder, by benchmark; none where there is none."""
+    """Return all results of a folder by benchmark; empty if it has none. Raises as ``read_result`` does."""
     return {path.stem: read_result(path) for path in sorted(folder.glob("*.json"))}

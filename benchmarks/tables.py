@@ -1,4 +1,4 @@
-"""A result of ``capsule-edge bench`` as rows for people, and as Markdown."""
+"""Turn a result of ``capsule-edge bench`` into rows of text, and into Markdown."""
 
 from __future__ import annotations
 
@@ -24,22 +24,25 @@ LATENCY = (
     "file",
     "backend",
     "threads",
-    "p50 ms",
-    "p90",
-    "p95",
-    "p99",
-    "jitter",
-    "core ms",
+    "p50, ms",
+    "p90, ms",
+    "p95, ms",
+    "p99, ms",
+    "jitter, ms",
+    "core p50, ms",
     "ratio",
-    "95 %",
+    "ratio, 95 %",
     "core ratio",
-    "to",
+    "reference",
 )
-STARTUP = ("file", "backend", "MB", "cold start s", "opening s", "peak memory MB")
+STARTUP = ("file", "backend", "file size, MB", "cold start, s", "opening, s", "peak memory, MB")
 
 
 def latency_rows(document: Mapping[str, Any]) -> Rows:
-    """One row for each entry and number of threads, under ``LATENCY``; times that never settled have a ``~``."""
+    """Return one row per entry and number of threads, with the columns of ``LATENCY``.
+
+    A ``~`` marks a median whose times never became steady.
+    """
     rows = []
     for entry in document["entries"]:
         for row in entry["latency"]:
@@ -53,7 +56,7 @@ def latency_rows(document: Mapping[str, Any]) -> Rows:
 
 
 def _name_reference(entry: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """What the ratio is to; results of earlier versions do not say it: the first row."""
+    """Name the entry that the ratio is relative to. Results of earlier versions omit it: it is the first entry."""
     other = row.get("reference")
     if other is None:
         return "the first"
@@ -63,7 +66,7 @@ def _name_reference(entry: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def throughput_rows(document: Mapping[str, Any]) -> tuple[tuple[str, ...], Rows]:
-    """Frames a second, a column for each batch and number of streams."""
+    """Return the columns and one row per entry: frames per second by batch size and number of streams."""
     head = ["file", "backend"]
     entries: Sequence[Mapping[str, Any]] = document["entries"]
     for row in entries[0]["throughput"] if entries else ():
@@ -76,18 +79,20 @@ def throughput_rows(document: Mapping[str, Any]) -> tuple[tuple[str, ...], Rows]
 
 
 def startup_rows(document: Mapping[str, Any]) -> Rows:
-    """Under ``STARTUP``; a dash for what was not measured or is not told."""
+    """Return one row per entry with the columns of ``STARTUP``. A dash marks a figure that was not measured."""
     rows = []
     for entry in document["entries"]:
         start = entry["startup"] or {}
         cells = [start.get(name) for name in ("cold_start_s", "open_s", "peak_mb")]
-        told = ["-" if value is None else f"{value:.0f}" if value > 20 else f"{value:.2f}" for value in cells]
-        rows.append([entry["file"], entry["backend"], f"{entry['bytes'] / 1e6:.2f}", *told])
+        texts = [
+            "-" if value is None else f"{value:.0f}" if value > 20 else f"{value:.2f}" for value in cells
+        ]
+        rows.append([entry["file"], entry["backend"], f"{entry['bytes'] / 1e6:.2f}", *texts])
     return rows
 
 
 def machine_line(document: Mapping[str, Any]) -> str:
-    """The machine card in a line; of the system its name alone, which stands first in what the card has."""
+    """Return the machine card as one line, with the operating system's name but not its version."""
     machine = document["machine"]
     cpu = machine["cpu"]
     system = machine["system"].partition("-")[0]
@@ -101,26 +106,27 @@ def machine_line(document: Mapping[str, Any]) -> str:
 
 
 def render_markdown(document: Mapping[str, Any]) -> str:
-    """The tables under headings, with what was measured and on what."""
+    """Return a Markdown document: the machine, how the figures were measured, and the tables."""
     options = document["options"]
     parts = [
         "# Benchmark",
         machine_line(document),
-        f"Latency of one frame over {options['rounds']} rounds in which two take turns: each file and the one that its"
-        " ratio is to, with 95 % bootstrap intervals. `core` is the processor's time, which other programs hardly"
-        " touch. `~`: the times did not settle.",
+        f"Latency of one frame over {options['rounds']} rounds. In each round two files take turns: a file and its"
+        " reference, which the last column names; `ratio` is relative to it. Intervals are 95 % bootstraps. `core` is"
+        " processor time, which other programs hardly influence. `~` marks times that never became steady.",
         *figure_tables(document),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def figure_tables(document: Mapping[str, Any]) -> list[str]:
-    """Latency, throughput and start, each after the first under a line that says what it is."""
+    """Return the tables of latency, throughput and start, with a line before the second and the third."""
     head, throughput = throughput_rows(document)
     return [
         to_table(LATENCY, latency_rows(document)),
-        "Frames a second:",
+        "Frames per second, by frames per call (batch) and threads that call the model at once (streams):",
         to_table(head, throughput),
-        "A fresh process, from its start to the first answer, and the most memory it held with batches of 16:",
+        "Cold start (from the start of a fresh process to its first answer), the part of it that opens the model, and"
+        " peak memory with batches of 16:",
         to_table(STARTUP, startup_rows(document)),
     ]

@@ -150,7 +150,7 @@ def _measure(
         click.echo(step, err=True)
 
     paths = list(models) or [default_model()]
-    return run_bench(paths, backends or installed_backends(), BenchOptions(**options), tell=log)
+    return run_bench(paths, backends or installed_backends(), BenchOptions(**options), report=log)
 
 
 def _read_accuracy(evaluations: tuple[Path, ...]) -> dict[str, float]:

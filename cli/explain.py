@@ -139,8 +139,7 @@ def _explain_file(
     model: Path, backend: str, frames: Frames, labels: Sequence[str], top: int
 ) -> tuple[Rows, Found]:
     """Return a row of class-activation maps for each frame, and the answers for the JSON document."""
-    from capsule_edge.evaluation.explain import Tile, overlay
-    from capsule_edge.evaluation.explain import chosen_labels, explain
+    from capsule_edge.evaluation.explain import Tile, chosen_labels, explain, overlay
     from capsule_edge.runtime.inference import open_model
 
     opened = open_model(model, backend=backend)
@@ -166,8 +165,7 @@ def _explain_run(
     from capsule_edge.evaluation._extras import TRAINING, require
 
     require(*TRAINING, extra="train", what="--layers")
-    from capsule_edge.evaluation.explain import Tile, channel_grid, overlay
-    from capsule_edge.evaluation.explain import chosen_labels
+    from capsule_edge.evaluation.explain import Tile, channel_grid, chosen_labels, overlay
     from capsule_edge.export.run_folder import load_fp32
     from capsule_edge.runtime.preprocessing import preprocess
     from capsule_edge.train.grad_cam import feature_maps, grad_cam, probabilities, stage_layers

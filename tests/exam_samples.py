@@ -1,4 +1,4 @@
-"""A made-up examination of a whole day, as long as the reference exam: 57,600 frames, eight hours at 2 a second."""
+"""Make up a study as long as the reference examination: 57,600 frames, eight hours at 2 per second."""
 
 from __future__ import annotations
 
@@ -52,9 +52,12 @@ def make_exam(
     landmarks: Mapping[str, float] | None = None,
     pictures: Sequence[np.ndarray] | None = None,
 ) -> tuple[Study, np.ndarray]:
-    """A study with that many events, eight of ten of one finding, and the colours of its frames.
+    """Return a study, and the mean colours of its frames, RGB of shape (1000, 3).
 
-    ``pictures`` are uint8 RGB, taken in turn for the events; without, they are drawn.
+    Args:
+        events: number of events; eight of ten are of one finding.
+        landmarks: landmarks of the study, seconds by name.
+        pictures: thumbnails of the events, uint8 RGB, used in turn; without any they are drawn.
     """
     generator = np.random.default_rng(events)
     base = make_study(1, (), spec=SPEC, pictures=False)
@@ -96,7 +99,7 @@ def make_exam(
 
 
 def _mucosa(generator: np.random.Generator) -> np.ndarray:
-    """A round, blotchy picture that a JPEG holds like a capsule's frame."""
+    """Draw a round, blotchy picture that JPEG compresses about as well as a frame of a capsule."""
     small = generator.integers(0, 60, (24, 24, 3)).astype(np.float32) + np.array([150, 80, 50], np.float32)
     picture = cv2.resize(small, (288, 288), interpolation=cv2.INTER_CUBIC)
     picture += generator.normal(0, 5, picture.shape)
@@ -106,6 +109,7 @@ def _mucosa(generator: np.random.Generator) -> np.ndarray:
 
 
 def _map(generator: np.random.Generator) -> np.ndarray:
+    """Draw an activation map of 7 x 7 patches with one peak."""
     rows, columns = np.mgrid[0:7, 0:7]
     at = generator.uniform(1, 5, 2)
     return np.exp(-((rows - at[0]) ** 2 + (columns - at[1]) ** 2) / 3).astype(np.float32)

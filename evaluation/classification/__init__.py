@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        bootstrap="LEVEL Resamples interval mean_defined rates resample_videos resampled_figures why_no_intervals",
+        bootstrap=(
+            "LEVEL Resamples interval mean_defined rates resample_videos resampled_figures why_no_intervals"
+        ),
         calibration="ece fit_temperature operating_points",
         classification_report="SIGN write_report",
         metrics="defined evaluate one_vs_rest_auc",

@@ -1,4 +1,4 @@
-"""Architectures beside what they cost and are known to be worth."""
+"""Test the table of architectures: their accuracy from journals and certificates, and their latency."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def recipe(
     name: str, fits: int, macro_f1: float | None, parts: Sequence[str] | None = None, **config: Any
 ) -> str:
     figures: dict[str, Any] = {} if macro_f1 is None else {"macro_f1": macro_f1, "mean_auc": macro_f1 + 0.3}
-    told = {} if parts is None else {"parts": parts}
-    return json.dumps({"name": name, **figures, **told, "config": config, "curves": [[]] * fits})
+    named = {} if parts is None else {"parts": parts}
+    return json.dumps({"name": name, **figures, **named, "config": config, "curves": [[]] * fits})
 
 
 @pytest.fixture
@@ -46,11 +46,12 @@ def write_journal(root: Path, *lines: str) -> None:
     (root / "models/training/folds.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
-def test_what_a_recipe_leaves_out_is_the_trainings_default() -> None:
+def test_a_recipe_without_network_has_the_default_of_training() -> None:
     default = TrainConfig()
     assert {name: getattr(default, name) for name in RECIPE} == RECIPE
 
 
+@pytest.mark.quick
 def test_accuracy_is_that_of_the_best_recipe_with_most_fits(root: Path) -> None:
     write_journal(
         root,
@@ -64,11 +65,12 @@ def test_accuracy_is_that_of_the_best_recipe_with_most_fits(root: Path) -> None:
     found = read_accuracy(root)
     assert set(found) == {("mobilenet_v2", 160), ("rep_cnn", 128)}
     assert found["mobilenet_v2", 160] == Accuracy(pytest.approx((0.5, 0.8)), 5)
-    # Three fits, of which two were scored together.
+    # Three fits, two of which were scored together.
     assert found["rep_cnn", 128] == Accuracy(pytest.approx((0.4, 0.7)), 3)
 
 
-def test_a_fit_on_all_videos_is_none_of_those_that_the_score_is_of(root: Path) -> None:
+@pytest.mark.quick
+def test_a_fit_on_all_videos_does_not_count_as_scored(root: Path) -> None:
     rep = {"architecture": "rep_cnn", "size": 128}
     write_journal(
         root,
@@ -82,7 +84,7 @@ def test_a_fit_on_all_videos_is_none_of_those_that_the_score_is_of(root: Path) -
     assert found["rep_cnn", 128] == Accuracy(pytest.approx((0.4, 0.7)), 3)
 
 
-def test_on_val_it_is_what_the_certificate_of_the_file_says(root: Path) -> None:
+def test_accuracy_on_val_is_that_of_the_certificate(root: Path) -> None:
     write_journal(root)
     path = root / "runtime/models/a.int8.onnx"
     write_tiny_model(path, provenance={"training": {"architecture": "plain_cnn"}})
@@ -100,7 +102,7 @@ def test_on_val_it_is_what_the_certificate_of_the_file_says(root: Path) -> None:
         read_accuracy(root)
 
 
-def test_what_is_no_journal(root: Path) -> None:
+def test_a_file_that_is_no_journal_is_refused(root: Path) -> None:
     for text in ("{", '{"macro_f1": 1, "name": "x"}'):
         write_journal(root, text)
         with pytest.raises(InputError, match="is no journal of folds"):
@@ -120,7 +122,7 @@ def entry(architecture: str, ms: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_the_table_has_a_row_for_each_and_says_nothing_of_what_was_not_trained() -> None:
+def test_the_table_has_a_row_per_network_and_empty_cells_without_training() -> None:
     result = Result(
         benchmark="architectures",
         command="c",
@@ -179,7 +181,9 @@ def test_every_network_of_the_table_can_be_built() -> None:
         assert int(size) % (32 if architecture in models.BRANCHED else 16) == 0
 
 
-def test_files_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_files_that_cannot_be_made_are_an_input_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(architectures.subprocess, "run", lambda *_, **__: CompletedProcess([], 1, "", ""))
     with pytest.raises(InputError, match="could not be made"):
         architectures.make_networks(NETWORKS, tmp_path)

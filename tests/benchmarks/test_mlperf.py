@@ -1,4 +1,4 @@
-"""MLPerf's scenarios with the real loadgen, on a small model and a handful of frames."""
+"""Run MLPerf's scenarios with the real loadgen, on a small model and 21 frames."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ loadgen = pytest.importorskip("mlperf_loadgen", reason="needs the extra 'mlperf'
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """21 frames of noise, one of which cannot be read."""
+    """21 frames of plain colours, one of which cannot be read."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     lines = ["file,label,source,video_id,frame_number,split"]
     for index in range(21):
-        # Plain colours, so that the labels that the model gives differ.
+        # Plain colours, so that the model's labels differ.
         pixels = np.full((40, 40, 3), rng.integers(0, 256, 3), np.uint8)
         cv2.imwrite(str(folder / f"{index}.png"), pixels)
         lines.append(f"{index}.png,{LABELS[index % 3]},made,video{index % 4},{index},val")
@@ -41,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", gain=8)
 
 
-def test_every_scenario_leaves_its_logs_and_the_accuracy_that_they_tell(
+def test_every_scenario_writes_logs_and_has_their_accuracy(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mlperf.main(
@@ -62,7 +62,7 @@ def test_every_scenario_leaves_its_logs_and_the_accuracy_that_they_tell(
         logged = mlperf.read_accuracy(
             tmp_path / entry["scenario"] / "accuracy" / "mlperf_log_accuracy.json", 20, len(LABELS)
         )
-        # The order of a batch's sums is all that may differ.
+        # Only the order of a batch's sums may differ.
         assert np.abs(logged - right.probabilities).max() < 1e-5
 
 
@@ -71,7 +71,7 @@ def test_macro_f1_is_that_of_evaluate(data: Path, model: Path) -> None:
 
     right = predict(open_model(model, threads=1), load_dataset(data))
     dataset, _ = load_frames(load_dataset(data), open_model(model).spec.input)
-    found = mlperf._score(right.probabilities, dataset, right.keys)
+    found = mlperf.score(right.probabilities, dataset, right.keys)
     assert found["macro_f1"] == pytest.approx(evaluate(right, resamples=0)["macro_f1"], abs=1e-12)
 
 
@@ -111,6 +111,7 @@ def test_bad_input_is_one_line(
         mlperf.main(words)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "text",
     [
@@ -122,7 +123,7 @@ def test_bad_input_is_one_line(
         '[{"qsl_idx": 1, "data": "0000803f"}]',
     ],
 )
-def test_a_log_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_log_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mlperf_log_accuracy.json"
     path.write_text(text, "utf-8")
     with pytest.raises(InputError, match=r"is no accuracy log|needed are 1"):

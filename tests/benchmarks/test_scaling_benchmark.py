@@ -1,4 +1,4 @@
-"""How reading grows: whole recordings in a fresh process, cut and resized inputs; no time is asserted."""
+"""Test readings in a fresh process, their growth, and cut and resized inputs. No time is asserted."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_recordings_are_read_in_a_fresh_process(exam: Path, model: Path) -> None
     assert (found["recordings"], found["cores"], found["frames"]) == (2, 1, 600)
     assert found["seconds"] > 0
     assert found["core_s"] > 0
-    # Of this process alone, which holds no test: an interpreter and onnxruntime are some 60 MB.
+    # The fresh process alone: an interpreter and onnxruntime take some 60 MB.
     assert found["peak_mb"] is None or 10 < found["peak_mb"] < 400
 
 
-def test_what_a_fresh_process_cannot_read_is_one_line(exam: Path, model: Path, tmp_path: Path) -> None:
+def test_a_fresh_process_that_fails_is_one_line(exam: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"cannot read: error: .*absent") as caught:
         reading.read_afresh([tmp_path / "absent.mp4"], model=model, cores=1)
     assert "\n" not in str(caught.value)
@@ -56,7 +56,7 @@ def test_what_a_fresh_process_cannot_read_is_one_line(exam: Path, model: Path, t
 
 
 def fake(paths: list[Path], *, model: Any, cores: int, written: bool = False) -> dict[str, Any]:
-    """A machine of 1 ms a frame on one core, 50 MB and 1 kB a frame."""
+    """A machine that takes 1 ms per frame on one core, and 50 MB and 1 kB per frame of memory."""
     frames = sum(scan(path).present for path in paths)
     return {
         "recordings": len(paths),
@@ -69,7 +69,7 @@ def fake(paths: list[Path], *, model: Any, cores: int, written: bool = False) ->
     }
 
 
-def test_every_row_is_of_what_it_says(exam: Path, model: Path, tmp_path: Path) -> None:
+def test_every_row_reads_what_it_names(exam: Path, model: Path, tmp_path: Path) -> None:
     found = scaling.measure_scaling(
         exam, tmp_path / "work", model=model, sizes=(64, 128), frames=20, rounds=2, read=fake
     )
@@ -86,7 +86,8 @@ def test_every_row_is_of_what_it_says(exam: Path, model: Path, tmp_path: Path) -
     assert plot_scaling(found).startswith(b"\x89PNG")
 
 
-def test_growth_that_is_not_linear_is_told() -> None:
+@pytest.mark.quick
+def test_growth_that_is_not_linear_is_found() -> None:
     rows = [
         {"frames": n, "core_s": (n / 1000) ** 1.5, "peak_mb": None, "frames_per_s": 10.0}
         for n in (100, 200, 400)
@@ -101,13 +102,10 @@ def test_it_ends_in_one_line_of_json(
     model: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scaling, "SIZES", (64,))
-    monkeypatch.setattr(scaling.measure_scaling, "__kwdefaults__", {
-        **(scaling.measure_scaling.__kwdefaults__ or {}), "sizes": (64,), "read": fake})  # fmt: skip
     words = [str(exam), "--work", str(tmp_path / "work"), "--model", str(model), "--frames", "20"]
-    scaling.main([*words, "--rounds", "1", "--plot", str(tmp_path / "scaling.png")])
+    words += ["--sizes", "64", "--rounds", "1", "--plot", str(tmp_path / "scaling.png")]
+    scaling.main(words, read=fake)
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert document["benchmark"] == "scaling"
     assert document["growth"]["time_exponent"] == 1
@@ -147,14 +145,14 @@ def test_a_network_takes_frames_of_another_size(tmp_path: Path) -> None:
     found = after.run(frames)
     assert found.features.shape[:3] == (3, 2, 2)
     assert found.probabilities.sum(axis=1) == pytest.approx(1)
-    # At its own size it answers as it did.
+    # At its own size it answers as before.
     size = before.spec.input.size
     same = open_model(resize_input(source, size, tmp_path / "same.onnx"), threads=1)
     frames = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     assert np.array_equal(same.run(frames).logits, before.run(frames).logits)
 
 
-def test_what_cannot_be_resized_is_one_line(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_resized_is_one_line(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "tiny.onnx")
     with pytest.raises(UsageError, match="size is 31"):
         resize_input(model, 31, tmp_path / "out.onnx")

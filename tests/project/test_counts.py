@@ -1,4 +1,4 @@
-"""The counts that continuous integration holds: which growth is a fault."""
+"""Test ``.ci/check_counts.py``: which growth of a count is a fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATH = ROOT / ".ci" / "check_counts.py"
 
 @pytest.fixture(scope="module")
 def counts() -> Any:
-    pytest.importorskip("tensorflow", reason="needs the extra 'train'")
+    pytest.importorskip("onnx", reason="needs the extra 'train'")
     spec = importlib.util.spec_from_file_location("check_counts", PATH)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
@@ -22,12 +22,14 @@ def counts() -> Any:
     return module
 
 
+@pytest.mark.quick
 def test_the_counts_are_of_the_models_that_ship(counts: Any) -> None:
     kept = json.loads(counts.BASELINE.read_text("utf-8"))
     assert kept["models"] == counts.models(), "run: python .ci/check_counts.py --write"
     assert set(kept["counts"]) == set(counts.MOST_GROWTH)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("kind", "name", "now", "fault"),
     [
@@ -44,7 +46,9 @@ def test_the_counts_are_of_the_models_that_ship(counts: Any) -> None:
         ("allocations", "m.int8.onnx", 203, ""),
     ],
 )
-def test_what_grew_is_a_fault(counts: Any, kind: str, name: str, now: float | None, fault: str) -> None:
+def test_growth_beyond_the_limit_is_a_fault(
+    counts: Any, kind: str, name: str, now: float | None, fault: str
+) -> None:
     before = {
         "operators": {"m.onnx: float convolutions": 1, "m.onnx: integer convolutions": 53},
         "bytes_written": {"frames.csv": 1000},
@@ -60,7 +64,7 @@ def test_what_grew_is_a_fault(counts: Any, kind: str, name: str, now: float | No
     assert not fault or fault in found[0]
 
 
-def test_where_instructions_are_not_counted_they_are_no_fault(counts: Any) -> None:
+def test_missing_instructions_are_no_fault(counts: Any) -> None:
     assert counts.judge({kind: {"m.int8.onnx": 10_000} for kind in ("instructions", "allocations")}, {}) == []
 
 

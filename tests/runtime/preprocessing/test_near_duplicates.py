@@ -140,14 +140,14 @@ def test_an_impossible_threshold_is_refused(red: Reader, threshold: float, tmp_p
 
 def test_the_table_is_of_what_the_gate_does(red: Reader, tmp_path: Path) -> None:
     exam = still(tmp_path / "still.mp4", [(20, False, 0), (20, True, 0), (20, False, 3)])
-    small, large = redundancy.play_all(exam, red._engine(1), [0.5, 255.0])
+    small, large = redundancy.simulate_all(exam, red._engine(1), [0.5, 255.0])
     # Groups are of 36 frames and 24.
     assert small == {"threshold": 0.5, "saved": 56 / 60, "agreement": 1.0, "hidden": 0, "same_events": True}
     # At 255 levels all of a group are as its first: blood is hidden, but for the four frames behind the 36th.
     assert (large["saved"], large["hidden"], large["same_events"]) == (58 / 60, 16, False)
     damaged = damage.blank(exam, tmp_path / "damaged.mp4", 12)
     with pytest.raises(InputError, match="corrupt"):
-        redundancy.play_all(damaged, red._engine(1), [0.5])
+        redundancy.simulate_all(damaged, red._engine(1), [0.5])
 
 
 @pytest.mark.parametrize("stop", [16, 48, 112])
