@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from paths import ROOT
 from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.inference import Label, OperatingPoint
@@ -19,6 +21,7 @@ from capsule_edge.runtime.report.figures import CURVE_POINTS
 from capsule_edge.runtime.report.view import CARDS
 from capsule_edge.runtime.study import Study
 
+ASSETS = ROOT / "runtime" / "report" / "assets"
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -124,6 +127,28 @@ def test_names_cannot_carry_markup() -> None:
     assert heading.startswith("<bdi>&quot;&gt;&lt;script&gt;")
 
 
+def test_values_are_escaped_as_the_standard_library_does() -> None:
+    """The page is the same bytes whatever escapes it: MarkupSafe would write ``&#34;`` and ``&#39;``."""
+    name = "\"a\" & 'b' <c>"
+    labels = (Label("normal", name, "normal"), Label(name, name, "finding"), Label("q", name, "quality"))
+    failed = {"verdict": "fail", "failed": [f"sensitivity_loss.{name}"]}
+    spec = replace(
+        SPEC, labels=labels, operating_points={name: OperatingPoint(0.5)}, parity={"shipping": failed}
+    )
+    text = render(make_study(stretches=((20, 40, name, 0.9),), spec=spec, name=name))
+    assert text.count(html.escape(name)) > 20
+    assert not re.search("&#34;|&#39;|&amp;(lt|gt|amp|quot|#)", text)
+
+
+def test_only_the_style_sheet_the_script_and_their_policy_are_written_unescaped() -> None:
+    templates = {path.name: path.read_text("utf-8") for path in ASSETS.glob("*.html")}
+    assert {
+        name: re.findall(r"(\w+)\s*\|\s*safe", text) for name, text in templates.items() if "safe" in text
+    } == {"page.html": ["policy", "style", "script"]}
+    # Both escape as MarkupSafe does.
+    assert [name for name, text in templates.items() if re.search(r"{[{%][^}]*(~|\|\s*join)", text)] == []
+
+
 def test_every_event_has_a_card_and_a_link_in_its_lane() -> None:
     study = make_study()
     found = page(study)
@@ -198,12 +223,12 @@ def test_marks_by_hand_reach_every_card_and_the_timeline() -> None:
     share = 100 * study.events[0].peak_s / 20
     (card,) = found.all("article", id="event-1")
     assert f"Stomach, {share:.0f}\u00a0% of its transit time" in (card["aria-label"] or "")
-    html = render(study)
-    assert "<dt>Small-bowel transit</dt><dd><strong>20 s</strong></dd>" in html
-    assert "<dt>First picture of the duodenum</dt><dd>00:00:20, set by hand</dd>" in html
+    text = render(study)
+    assert "<dt>Small-bowel transit</dt><dd><strong>20 s</strong></dd>" in text
+    assert "<dt>First picture of the duodenum</dt><dd>00:00:20, set by hand</dd>" in text
     assert (
         "<dt>Gastric transit</dt><dd><strong>20 s</strong>, counted from the start of the recording</dd>"
-        in html
+        in text
     )
     assert [svg["class"] for svg in found.all("svg", class_="segment")] == [
         "segment g-stomach",
