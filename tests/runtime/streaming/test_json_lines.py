@@ -395,5 +395,5 @@ def test_raw_frames_come_whole_however_they_arrive() -> None:
 def test_feeds_refuse_what_they_cannot_read() -> None:
     with pytest.raises(UsageError, match="raw:WIDTHxHEIGHT"):
         parse_feed("raw:336")
-    with pytest.raises(InputError, match="a JPEG picture with ff d8"):
+    with pytest.raises(InputError, match="a JPEG picture begins with ff d8"):
         list(Mjpeg().read(io.BytesIO(b"\xff")))
