@@ -74,6 +74,7 @@ def page(study: Study, colours: np.ndarray | None = None) -> Page:
     return Page(render(study, colours))
 
 
+@pytest.mark.quick
 def test_the_same_study_gives_the_same_page() -> None:
     colours = np.linspace(0, 255, 300).reshape(100, 3)
     assert render(make_study(), colours) == render(make_study(), colours)
@@ -91,6 +92,7 @@ def test_nothing_is_loaded_from_anywhere() -> None:
     assert not re.search(r"https?://|@import|url\(", text)
 
 
+@pytest.mark.quick
 def test_the_policy_allows_the_one_script_and_style_and_nothing_else() -> None:
     text = render(make_study())
     (policy,) = [m["content"] for m in Page(text).all("meta") if m.get("http-equiv")]
@@ -104,6 +106,7 @@ def test_the_policy_allows_the_one_script_and_style_and_nothing_else() -> None:
         assert f"{tag}-src 'sha256-{digest}'" in policy
 
 
+@pytest.mark.quick
 def test_names_cannot_carry_markup() -> None:
     evil = "\"><script>alert('x')</script><img src=x onerror=alert(1)>$name${style}&lt;"
     spec = replace(
@@ -127,6 +130,7 @@ def test_names_cannot_carry_markup() -> None:
     assert heading.startswith("<bdi>&quot;&gt;&lt;script&gt;")
 
 
+@pytest.mark.quick
 def test_values_are_escaped_as_the_standard_library_does() -> None:
     """The page is the same bytes whatever escapes it: MarkupSafe would write ``&#34;`` and ``&#39;``."""
     name = "\"a\" & 'b' <c>"
@@ -198,6 +202,7 @@ def test_pictures_are_the_thumbnail_and_the_map() -> None:
     ],
     ids=["corrupt", "missing", "truncated", "unread", "all corrupt", "empty"],
 )
+@pytest.mark.quick
 def test_a_recording_not_read_whole_warns_loudly(study: Study, words: str) -> None:
     found = page(study)
     assert found.all("section", role="alert")
@@ -254,6 +259,7 @@ def test_the_view_qualifies_that_nothing_was_found() -> None:
     assert "reduced on 30 of 120 frames (25.0 %). Findings may be hidden there." in nothing
 
 
+@pytest.mark.quick
 def test_no_finding_is_not_healthy() -> None:
     found = page(make_study(stretches=()))
     assert "No finding reached its threshold" in found.text

@@ -1,4 +1,4 @@
-"""RTSP, from GStreamer's server on this machine: read, killed in mid-stream, started again, gone on with."""
+"""RTSP from GStreamer's server on this machine: read, killed in mid-stream, restarted, and read on."""
 
 from __future__ import annotations
 
