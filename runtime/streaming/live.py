@@ -61,6 +61,7 @@ class Live:
 
     Attributes:
         connections: number of connections that sent pictures.
+        patience_s: as given; it may be changed while the feed is read.
         stopped: whether ``stop`` was called.
         truncated: None while no loss is known, True after one (of a connection to a camera, or of the rest of a
             recording), False for a recording that was read to its end.
@@ -84,7 +85,7 @@ class Live:
         self.truncated: bool | None = None
         self.connections = 0
         self.stopped = False
-        self._patience_s, self._sleep, self._clock = patience_s, sleep or self._nap, clock
+        self.patience_s, self._sleep, self._clock = patience_s, sleep or self._nap, clock
         # The announced length of a recording (None for a camera), and the number of its pictures that were yielded.
         self._length: Length | None = None
         self._given = 0
@@ -138,7 +139,7 @@ class Live:
                     self.truncated = True
                     yield None
                 wait_s, since = _FIRST_WAIT_S, self._clock()
-            left_s = self._patience_s - (self._clock() - since)
+            left_s = self.patience_s - (self._clock() - since)
             if left_s <= 0:
                 self._give_up(reason)
                 break
