@@ -1,4 +1,4 @@
-"""Headless Chromium through chromedriver's own HTTP interface (W3C WebDriver): no client library is needed."""
+"""Drive headless Chromium through chromedriver's HTTP interface (W3C WebDriver), without a client library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 WHY_NOT = "Chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)"
 AVAILABLE = DRIVER is not None and BROWSER is not None
 
-# Nothing that the browser does by itself may look like a request of the page.
+# The browser makes no request of its own, so that every request is one of the page.
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
@@ -41,20 +41,21 @@ class Browser:
         self._post("/url", {"url": page.absolute().as_uri()})
 
     def js(self, body: str, *arguments: Any) -> Any:
-        """What the function body returns."""
+        """Run a function body in the page and return its result."""
         return self._post("/execute/sync", {"script": body, "args": list(arguments)})
 
     def js_later(self, body: str) -> Any:
-        """What the body hands to the function ``arguments[0]``, now or later."""
+        """Run a function body in the page and return what it passes to its callback ``arguments[0]``."""
         return self._post("/execute/async", {"script": body, "args": []})
 
     def settle(self) -> None:
-        """Wait until what was asked for is drawn: two frames, as a redraw may ask for another."""
+        """Wait until the page is drawn: two frames, since a redraw may request another."""
         self.js_later(
             "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()));"
         )
 
     def press(self, *keys: str) -> None:
+        """Press and release keys one after the other, then wait until the page is drawn."""
         actions = []
         for key in keys:
             value = KEYS.get(key, key)
@@ -63,7 +64,7 @@ class Browser:
         self.settle()
 
     def size(self, width: int, height: int) -> None:
-        # Headless windows have a least width; this is the page's own, as a phone would have it.
+        # A headless window has a minimum width. This sets the width of the page itself, as on a phone.
         self.cdp(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -82,11 +83,11 @@ class Browser:
         return self._post("/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def complaints(self) -> list[str]:
-        """Errors and warnings of the console since the last call, among them breaches of the page's policy."""
+        """Return errors and warnings of the console since the last call; violations of the page's policy are errors."""
         return [entry["message"] for entry in self._post("/se/log", {"type": "browser"})]
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since the last call."""
+        """Return the addresses requested since the last call."""
         addresses = []
         for entry in self._post("/se/log", {"type": "performance"}):
             message = json.loads(entry["message"])["message"]
@@ -118,7 +119,7 @@ def _call(address: str, body: dict[str, Any]) -> Any:
 
 @contextmanager
 def browse(arguments: Sequence[str] = ()) -> Generator[Browser]:
-    """A fresh browser without a profile; it and its driver are gone afterwards."""
+    """Start a browser with an empty profile; stop it and its driver afterwards."""
     assert DRIVER is not None
     assert BROWSER is not None
     with socket.socket() as free:
@@ -152,7 +153,7 @@ def browse(arguments: Sequence[str] = ()) -> Generator[Browser]:
 
 
 def _await(base: str) -> None:
-    """Until the driver listens."""
+    """Wait until the driver listens, at most 30 s."""
     until = time.monotonic() + 30
     while True:
         try:

@@ -1,4 +1,5 @@
-// Body of a function: texts whose contrast to what lies behind them is below 4.5 to 1 (WCAG 2.2, 1.4.3), as "ratio class text".
+// A function body that returns the texts whose contrast with their background is below 4.5 to 1 (WCAG 2.2, 1.4.3), as
+// "ratio class text".
 const luminance = (colour) => {
   const [red, green, blue] = colour.map((level) => {
     const share = level / 255;
@@ -19,7 +20,7 @@ const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walker.nextNode()) {
   const text = walker.currentNode.textContent.trim();
   const element = walker.currentNode.parentElement;
-  // Disabled controls are excepted by the rule; what is in a picture, or read out only, is not seen as text.
+  // The rule excepts disabled controls. Text inside a picture, and text for screen readers only, is not seen as text.
   if (!text || element.closest("script, title, [hidden], .view, .hidden, .skip, :disabled") || !element.checkVisibility()) continue;
   const svg = element.closest("svg");
   const style = getComputedStyle(element);

@@ -1,4 +1,4 @@
-"""Servers on this machine, for network sources, and a clock that passes in sleeping alone."""
+"""Servers on this machine for tests of network sources, and a clock that advances only in ``sleep``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Quiet(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler], *, port: int = 0) -> Iterator[str]:
-    """The address at which ``handler`` answers while the block lasts."""
+    """Yield the address at which ``handler`` answers while the block lasts."""
     http = ThreadingHTTPServer(("127.0.0.1", port), handler)
-    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # whoever read has gone
+    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that has closed its connection
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     try:
@@ -41,9 +41,12 @@ def serving(handler: type[BaseHTTPRequestHandler], *, port: int = 0) -> Iterator
 
 @contextmanager
 def server(answer: Answer, *, length: bool = False, cuts: Mapping[int, int] | None = None) -> Iterator[str]:
-    """Answers the n-th request with (content type, body), or with 404 where that is None.
+    """Yield the address of a server that answers request n with ``answer(n)``.
 
-    ``length``: says how long the body is. ``cuts``: of which request only so many bytes are sent.
+    Args:
+        answer: returns (content type, body), or None for a 404.
+        length: whether to send the length of the body.
+        cuts: number of bytes to send, by request; a request that is not in it gets the whole body.
     """
     asked: list[int] = []
 
@@ -88,7 +91,7 @@ def transport_stream(path: Path, red: range) -> bytes:
 
 
 class Clock:
-    """Time that passes in sleeping alone."""
+    """A clock that advances only in ``sleep``."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -108,7 +111,10 @@ def live(address: str, clock: Clock, patience_s: float = 5.0) -> Live:
 
 @contextmanager
 def range_server(data: bytes, cuts: Mapping[int, int]) -> Iterator[tuple[str, list[str | None]]]:
-    """As web servers have it: HTTP/1.1, connections that stay open, and the ranges that are asked for."""
+    """Yield the address of an HTTP/1.1 server that keeps connections open, and the ranges it was asked for.
+
+    ``cuts`` as in ``server``; the connection of such a request is closed.
+    """
     asked: list[str | None] = []
 
     class Handler(Quiet):
@@ -133,8 +139,21 @@ def range_server(data: bytes, cuts: Mapping[int, int]) -> Iterator[tuple[str, li
 
 
 @contextmanager
-def camera(*, pause_s: float = 0.02, then_silent: int | None = None, port: int = 0) -> Iterator[str]:
-    """Motion JPEG without an end; after ``then_silent`` pictures the connection stays, and nothing comes."""
+def camera(
+    *,
+    pause_s: float = 0.02,
+    then_silent: int | None = None,
+    port: int = 0,
+    asked: threading.Event | None = None,
+) -> Iterator[str]:
+    """Yield the address of a camera: motion JPEG without an end.
+
+    Args:
+        pause_s: time between two pictures, s.
+        then_silent: number of pictures after which the connection stays open and sends nothing.
+        port: port to listen on; 0 for any free one.
+        asked: set when a client has asked for the pictures.
+    """
     closed = threading.Event()
 
     class Handler(Quiet):
@@ -142,6 +161,8 @@ def camera(*, pause_s: float = 0.02, then_silent: int | None = None, port: int =
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=exam")
             self.end_headers()
+            if asked is not None:
+                asked.set()
             index = 0
             while not closed.wait(pause_s):
                 if then_silent is None or index < then_silent:

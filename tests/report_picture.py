@@ -1,4 +1,4 @@
-"""Makes the README's picture, the report of the demo recording, from the installed package and its default model.
+"""Make the README's picture: the report of the demo recording, by the installed package and its default model.
 
     python tests/report_picture.py docs/report.png
 

@@ -1,8 +1,8 @@
-"""An RTSP server for the tests, run by the system's Python: ``rtsp_server.py PORT FILE [--camera]``.
+"""Run an RTSP server for the tests, with the system's Python: ``rtsp_server.py PORT FILE [--camera]``.
 
-It is GStreamer's (Debian: gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-good, gstreamer1.0-plugins-bad).
-It sends the H.264 of an MP4 file at ``/exam`` to everyone who connects, from its beginning, at the file's own pace:
-as a recording of known length, or as a camera's, of which nobody knows it.
+The server is GStreamer's (Debian: gir1.2-gst-rtsp-server-1.0, python3-gi, gstreamer1.0-plugins-good,
+gstreamer1.0-plugins-bad). It sends the H.264 stream of an MP4 file at ``/exam`` to each client, from the beginning and
+at the file's own pace: as a recording of known length, or with ``--camera`` without a length.
 """
 
 from __future__ import annotations

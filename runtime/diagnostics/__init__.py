@@ -1,6 +1,6 @@
-"""What this machine computes: golden frames with known answers, saturation of 8-bit sums, the processor.
+"""Check what this machine computes: golden frames with known answers, saturation of 8-bit sums, the processor.
 
-In: an opened model. Out: whether its answers on this processor are the known ones.
+In: an opened model. Out: whether it answers correctly on this processor.
 Must not know: recordings, events, results.
 """
 

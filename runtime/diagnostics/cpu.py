@@ -1,6 +1,7 @@
-"""The processor: its name, and which of the instructions that matter for 8-bit models it has.
+"""Describe the processor: its name, and which instruction sets it has of those that matter for 8-bit models.
 
-Linux tells all in ``/proc/cpuinfo``; macOS and Windows tell some. What cannot be told is None, never False.
+Linux lists all of them in ``/proc/cpuinfo``; macOS and Windows report some. A feature that the system does not report
+is None, never False.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 __all__ = ["FEATURES", "Cpu", "describe_cpu"]
 
 FEATURES = ("avx2", "avx512", "vnni", "amx", "neon", "dotprod")
-# Names in /proc/cpuinfo, any of which says yes.
+# Flags in /proc/cpuinfo; any of them means that the feature is there.
 _LINUX = {
     "avx2": ("avx2",),
     "avx512": ("avx512bw",),
@@ -34,13 +35,20 @@ _MACOS = {
     "dotprod": ("hw.optional.arm.FEAT_DotProd",),
 }
 # PF_AVX2_INSTRUCTIONS_AVAILABLE, PF_AVX512F_INSTRUCTIONS_AVAILABLE, PF_ARM_NEON_INSTRUCTIONS_AVAILABLE,
-# PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE of IsProcessorFeaturePresent (winnt.h); it has none for VNNI.
+# PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE of IsProcessorFeaturePresent (winnt.h), which has no number for VNNI.
 _WINDOWS = {"avx2": 40, "avx512": 41, "neon": 19, "dotprod": 43}
 
 
 @dataclass(frozen=True)
 class Cpu:
-    """``features`` has a key for each of ``FEATURES``: True, False, or None where the system does not tell."""
+    """A processor.
+
+    Attributes:
+        name: its model name; empty if unknown.
+        architecture: as ``platform.machine`` spells it, such as "x86_64".
+        cores: number of logical cores.
+        features: one key for each of ``FEATURES``; None if the system does not report it.
+    """
 
     name: str
     architecture: str
@@ -48,6 +56,7 @@ class Cpu:
     features: Mapping[str, bool | None]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the processor as it is written into JSON."""
         return {
             "name": self.name,
             "architecture": self.architecture,
@@ -57,7 +66,7 @@ class Cpu:
 
 
 def describe_cpu() -> Cpu:
-    """This machine's processor. Never raises: what cannot be found out is None, or an empty name."""
+    """Describe this machine's processor. Never raises: unknown features are None, an unknown name is empty."""
     found: dict[str, bool | None] = dict.fromkeys(FEATURES)
     name = platform.processor()
     try:
@@ -74,7 +83,7 @@ def describe_cpu() -> Cpu:
     except (OSError, AttributeError, subprocess.SubprocessError):
         pass
     machine = platform.machine()
-    # By the architectures' own definition.
+    # These follow from the architecture itself.
     if machine.lower() in ("arm64", "aarch64"):
         found |= {"avx2": False, "avx512": False, "vnni": False, "amx": False, "neon": True}
     elif machine.lower() in ("x86_64", "amd64"):
@@ -85,7 +94,7 @@ def describe_cpu() -> Cpu:
 
 
 def read_flags(cpuinfo: str) -> dict[str, bool | None]:
-    """Features from the text of ``/proc/cpuinfo``; all None where it has no line of flags."""
+    """Return the features that the text of ``/proc/cpuinfo`` lists; all None if it has no line of flags."""
     flags = (_value(cpuinfo, "flags") or _value(cpuinfo, "Features")).split()
     return {
         feature: any(name in flags for name in names) if flags else None for feature, names in _LINUX.items()

@@ -1,9 +1,9 @@
-"""Golden frames: rendered phantom frames whose right answers are known, replayed to prove an engine on this machine.
+"""Golden frames: rendered phantom frames with known answers, replayed to check an engine on this machine.
 
-The right answers of a model file lie in ``golden.json`` beside it, by the file's SHA-256; they are written by
-``python -m capsule_edge.export.tools.golden``. For a file without them, or where the frames render differently, they
-are worked out here: ONNX without any optimisation, where quantised layers are computed in float and nothing can
-saturate, TFLite with LiteRT's reference kernels.
+The answers of a model file are in ``golden.json`` beside it, by the file's SHA-256.
+``python -m capsule_edge.export.tools.golden`` writes them. If the file has no stored answers, or the frames render
+differently here, they are computed: ONNX without any optimisation, where quantised layers run in float and nothing can
+saturate; TFLite with LiteRT's reference kernels.
 """
 
 from __future__ import annotations
@@ -38,20 +38,25 @@ __all__ = [
 
 GOLDEN_FILE = "golden.json"
 SCHEMA = "capsule-edge/golden/1"
-# Of the demo's phantom: five clean frames and one or two of each of its four lesions.
+# Frames of the demo's phantom: five without a lesion, and one or two of each of its four lesions.
 _INDICES = (10, 60, 90, 100, 150, 230, 240, 300, 340, 400, 480, 590)
-# Sums of some 1e3 float32 products in another order, relative to the largest logit, some fifty layers deep: 7e-5 was
-# seen. Half precision comes to 5e-3.
+# Largest FP32 difference, relative to the largest logit. Adding about 1e3 float32 products in another order, in about
+# fifty layers, gave 7e-5. Half precision gives 5e-3.
 _FLOAT_LIMIT = 1e-3
-# Root mean square of a frame, in steps of the logits. Engines agree nearly to the bit in convolutions; where they add
-# two maps some values round apart, which later layers amplify: 1.7 steps on a trained model. Saturation comes to 14 and
-# more.
+# Largest INT8 difference: root mean square over the logits of a frame, in quantisation steps. Engines agree nearly to
+# the bit in convolutions. When they add two maps, some values round differently, and later layers amplify that: 1.7
+# steps on a trained model. Saturation gives 14 and more.
 _STEPS = 6.0
 
 
 @dataclass(frozen=True)
 class Golden:
-    """The right logits of the golden frames, float32 (frames, labels), and how they are known."""
+    """The right logits of the golden frames.
+
+    Attributes:
+        logits: float32 (frames, labels).
+        source: whether they were stored in ``golden.json`` or computed here.
+    """
 
     logits: npt.NDArray[np.float32]
     source: Literal["stored", "computed"]
@@ -59,11 +64,15 @@ class Golden:
 
 @dataclass(frozen=True)
 class Replay:
-    """What an engine made of the golden frames, against the right answers.
+    """An engine's answers to the golden frames, compared with the right ones.
 
-    ``off`` is what ``limit`` bounds: the largest difference of a logit in FP32, in INT8 the root mean square over
-    the labels of the worst frame;
-    ``max_abs_dp`` is the largest difference of a probability, ``agreement`` the share of frames of the same label.
+    Attributes:
+        correct: whether ``off`` is at most ``limit`` and the probabilities belong to the logits.
+        off: FP32: the largest difference of a logit. INT8: the root mean square over the labels of the worst frame.
+        limit: the largest ``off`` of a correct engine.
+        max_abs_dp: the largest difference of a probability.
+        agreement: share of frames with the same label, 0..1.
+        source: where the right answers come from, as in ``Golden``.
     """
 
     correct: bool
@@ -75,9 +84,9 @@ class Replay:
 
 
 def golden_frames(spec: InputSpec) -> npt.NDArray[np.uint8]:
-    """The frames as a model takes them, uint8 RGB (frames, size, size, 3).
+    """Return the golden frames as model input, uint8 RGB (frames, size, size, 3).
 
-    Behind the phantom's are three that strain the sums: white, black and white pixels at random, and noise.
+    After the phantom's frames come three that make the sums large: white, random black and white pixels, and noise.
     """
     phantom = Phantom(DEMO_SEED)
     pictures = [phantom.render(index) for index in _INDICES]
@@ -93,9 +102,15 @@ def golden_frames(spec: InputSpec) -> npt.NDArray[np.uint8]:
 
 
 def know_answers(path: Path, sha256: str, frames: npt.NDArray[np.uint8]) -> Golden:
-    """The right answers of the model file at ``path``, stored or worked out.
+    """Return the right answers of a model file: the stored ones, or computed here if none fit.
 
-    Raises ``ModelError`` for a ``golden.json`` that is damaged.
+    Args:
+        path: the model file; ``golden.json`` is looked for beside it.
+        sha256: SHA-256 of the model file.
+        frames: uint8 RGB (frames, size, size, 3), from ``golden_frames``.
+
+    Raises:
+        ModelError: ``golden.json`` is damaged.
     """
     stored = _stored(path.with_name(GOLDEN_FILE)).get(sha256)
     if stored is not None and stored["frames_sha256"] == hash_frames(frames):
@@ -104,7 +119,7 @@ def know_answers(path: Path, sha256: str, frames: npt.NDArray[np.uint8]) -> Gold
 
 
 def work_out(path: Path, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The logits without any optimisation, (frames, labels)."""
+    """Return the logits of the reference engine, which optimises nothing: float32 (frames, labels)."""
     model = open_reference(path)
     logits = model.run(frames).logits
     model.close()
@@ -112,7 +127,13 @@ def work_out(path: Path, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float3
 
 
 def replay(model: Backend, frames: npt.NDArray[np.uint8], golden: Golden) -> Replay:
-    """Compare an engine's answers, frame by frame, with the right ones."""
+    """Compare an engine's answers with the right ones, frame by frame.
+
+    Args:
+        model: the opened engine.
+        frames: uint8 RGB (frames, size, size, 3).
+        golden: the right answers to these frames.
+    """
     answer = model.run(frames)
     right, found = golden.logits.astype(np.float64), answer.logits.astype(np.float64)
     wanted = _softmax(right / model.spec.temperature)
@@ -121,10 +142,10 @@ def replay(model: Backend, frames: npt.NDArray[np.uint8], golden: Golden) -> Rep
         measured, limit = float(np.sqrt(np.mean(off**2, axis=1)).max()), _STEPS * find_step(golden.logits)
     else:
         measured, limit = float(off.max()), _FLOAT_LIMIT * max(1.0, float(np.abs(right).max()))
-    # The probabilities belong to the engine's own logits, within float32's roundings.
-    of_its_own = np.abs(answer.probabilities - _softmax(found / model.spec.temperature)).max()
+    # The probabilities must be the softmax of the engine's own logits, up to float32 rounding.
+    softmax_off = np.abs(answer.probabilities - _softmax(found / model.spec.temperature)).max()
     return Replay(
-        correct=bool(measured <= limit and of_its_own <= 1e-5),
+        correct=bool(measured <= limit and softmax_off <= 1e-5),
         off=measured,
         limit=limit,
         max_abs_dp=float(np.abs(answer.probabilities - wanted).max()),
@@ -134,18 +155,19 @@ def replay(model: Backend, frames: npt.NDArray[np.uint8], golden: Golden) -> Rep
 
 
 def find_step(logits: npt.NDArray[np.float32]) -> float:
-    """The scale of INT8 logits: the smallest difference of two, since all are its multiples."""
+    """Return the quantisation step of INT8 logits: their smallest difference, since all are multiples of the step."""
     differences = np.diff(np.unique(logits))
     differences = differences[differences > 1e-4]
     return float(differences.min()) if len(differences) else 0.0
 
 
 def hash_frames(frames: npt.NDArray[np.uint8]) -> str:
+    """Return the SHA-256 of the pixels."""
     return hashlib.sha256(np.ascontiguousarray(frames).tobytes()).hexdigest()
 
 
 def entry_of(spec: ModelSpec, file: str, frames: npt.NDArray[np.uint8], logits: Any) -> dict[str, Any]:
-    """What ``golden.json`` holds of one model; 5 decimals are far below any limit."""
+    """Return a model's entry of ``golden.json``. Its 5 decimals are far finer than any limit."""
     rows = [[round(float(value), 5) for value in row] for row in logits]
     return {"file": file, "labels": list(spec.keys), "frames_sha256": hash_frames(frames), "logits": rows}
 

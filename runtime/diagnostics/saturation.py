@@ -1,8 +1,9 @@
-"""Whether an engine's 8-bit sums saturate on this machine, found by trying it, and what follows from that.
+"""Find out whether an engine's 8-bit sums saturate on this machine, and refuse models that are wrong there.
 
-On x86 CPUs without VNNI, onnxruntime's MLAS and oneDNN (OpenVINO) add two products of 8 bits in 16, with saturation
-(onnxruntime issue 14642). A model whose weights allow such sums answers otherwise there than everywhere else. Flags of
-the CPU tell less than a trial: libraries can be told to leave instructions unused, and not every system names them.
+On x86 CPUs without VNNI, onnxruntime's MLAS and oneDNN (OpenVINO) add two 8-bit products in 16 bits, with saturation
+(onnxruntime issue 14642). A model whose weights allow such large sums gives other answers there than elsewhere. A
+small probe model shows it. CPU flags say less than the probe: libraries can be set not to use an instruction, and some
+systems do not list the flags.
 """
 
 from __future__ import annotations
@@ -30,16 +31,21 @@ PROBE_LOGIT = 10.0
 
 
 def probe_path() -> Path:
-    """The model that ``export.saturation_probe`` writes."""
+    """Return the path of the probe model, which ``export.tools.saturation_probe`` writes."""
     return Path(str(resources.files(__package__) / "assets" / f"{PROBE}.onnx"))
 
 
 @cache
 def saturates_here(backend: str) -> bool:
-    """Whether that backend's sums saturate on this machine.
+    """Return whether a backend's 8-bit sums saturate on this machine.
 
-    LiteRT widens before it adds (XNNPACK multiplies s8 by s8), which the log shows on such a CPU; it is not tried.
-    Raises as ``open_model`` does.
+    LiteRT is not probed: it widens before it adds (XNNPACK multiplies s8 by s8), as was measured on such a CPU.
+
+    Args:
+        backend: name of a backend, a key of ``BACKENDS``.
+
+    Raises:
+        BackendError: the backend is not installed; and all that ``open_model`` raises.
     """
     if BACKENDS[backend].reads != "ONNX":
         return False
@@ -47,21 +53,21 @@ def saturates_here(backend: str) -> bool:
     side = model.spec.input.size
     logit = float(model.run(np.full((1, side, side, 3), 255, np.uint8)).logits[0, 1])
     model.close()
-    # Half where it saturates, whole elsewhere.
+    # The logit is PROBE_LOGIT, and half of it if the sums saturate.
     return logit < 0.75 * PROBE_LOGIT
 
 
 def answers_wrongly_here(spec: ModelSpec, backend: str) -> bool:
-    """Whether a model is known to be unsafe where sums saturate, and they do here."""
+    """Return whether a model is marked as not saturation-safe and the backend's sums saturate here."""
     return spec.precision == "int8" and spec.saturation_safe is False and saturates_here(backend)
 
 
 def refuse_saturation(model: Backend) -> None:
-    """Raises ``ModelError`` for a model that this machine answers wrongly."""
+    """Raise ``ModelError`` if this machine would answer wrongly with the opened model."""
     if answers_wrongly_here(model.spec, model.name):
         raise ModelError(
             f"{model.path} is not saturation-safe, and on this CPU {model.name} adds in 16 bits: its answers"
-            " would differ from those that were measured",
-            hint="use a saturation-safe file as the default model is, the FP32 file, or the TFLite file with --backend"
-            " litert; --allow-saturation reads all the same",
+            " would differ from the measured ones",
+            hint="use a saturation-safe file such as the default model, the FP32 file, or the TFLite file with"
+            " --backend litert; --allow-saturation reads with this file anyway",
         )

@@ -1,7 +1,7 @@
-"""A study to one self-contained HTML page.
+"""Render a study as one self-contained HTML page.
 
-In: a ``Study`` and its colours. Out: the text of ``report.html``; nothing in it is loaded from elsewhere.
-Must not know: files, decoders, engines.
+In: a ``Study`` and the mean colours of its frames. Out: the text of ``report.html``, which loads nothing.
+Must not know: result files, decoders, engines.
 """
 
 from __future__ import annotations

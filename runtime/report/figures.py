@@ -1,7 +1,6 @@
-"""Pictures of the report: data URIs and SVG that need no script, no network and no inline style.
+"""Draw the figures of the report as data URIs and SVG that need no script, no network and no inline style.
 
-Horizontal positions are shares of the recording's length, written as percentages, so one drawing fits a
-phone, a workstation and paper.
+Horizontal positions are shares of the recording's length, so one drawing fits a phone, a workstation and paper.
 """
 
 from __future__ import annotations
@@ -26,19 +25,28 @@ __all__ = [
     "unread_stretches",
 ]
 
-# A workstation is 2,000 pixels wide: more points than that cannot be seen.
+# A workstation's screen is 2,000 pixels wide and shows no more points than that.
 CURVE_POINTS = 2000
-_BREAKS = 500  # gaps that interrupt a curve, the widest first: each adds points of its own
+_BREAKS = 500  # the widest gaps interrupt a curve, at most this many: each adds points
 _STRETCHES = 1000
 
 
 def base64_text(values: npt.NDArray[Any]) -> str:
-    """The bytes of an array, for the script of the page."""
+    """Return the bytes of an array in base64, for the script of the page."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
 
 
 def jpeg(rgb: npt.NDArray[np.uint8], *, longest: int, quality: int) -> tuple[str, int, int]:
-    """JPEG data URI of uint8 RGB HxWx3, shrunk to ``longest`` pixels, and its width and height."""
+    """Encode a picture as a JPEG data URI.
+
+    Args:
+        rgb: uint8 RGB (height, width, 3).
+        longest: longest side in pixels; a larger picture is shrunk to it.
+        quality: JPEG quality, 0..100.
+
+    Returns:
+        The data URI, and the width and height of the JPEG in pixels.
+    """
     height, width = rgb.shape[:2]
     shrink = longest / max(height, width)
     if shrink < 1:
@@ -52,13 +60,13 @@ def jpeg(rgb: npt.NDArray[np.uint8], *, longest: int, quality: int) -> tuple[str
 
 
 def map_png(activation: npt.NDArray[np.float32]) -> str:
-    """Grayscale PNG data URI of a float map in 0..1; the page gives it its colours. NaN counts as 0."""
+    """Encode a float map in 0..1 as a grayscale PNG data URI; NaN counts as 0. The page colours it."""
     gray = np.round(np.clip(np.nan_to_num(activation), 0, 1) * 255).astype(np.uint8)
     return _uri("png", cv2.imencode(".png", gray)[1])
 
 
 def colour_bar(colours: npt.NDArray[Any]) -> str:
-    """PNG data URI, one pixel high, of mean colours RGB 0..255 (bins, 3); bins with NaN are transparent."""
+    """Encode mean colours, RGB 0..255 (bins, 3), as a PNG data URI one pixel high; bins with NaN are transparent."""
     values = np.asarray(colours, np.float64)
     if values.ndim != 2 or values.shape[1] != 3 or not len(values):
         raise ValueError(f"colours have shape {values.shape}, needed is (bins, 3)")
@@ -76,11 +84,16 @@ def curve_paths(
     total_s: float,
     max_gap_s: float,
 ) -> list[str]:
-    """SVG path of each column over a 2,000 x 100 box, of at most ``CURVE_POINTS`` points beside those at gaps.
+    """Draw each column of probabilities as an SVG path in a box of 2,000 x 100.
 
-    Each point is the highest probability of its stretch of frames, so that no peak is lost; the line is
-    interrupted where frames are further apart than ``max_gap_s`` (seconds of container time), at no more than
-    500 places.
+    A path has at most ``CURVE_POINTS`` points, and more at gaps. Each point is the highest probability of a stretch of
+    frames, so no peak is lost. The line is interrupted at gaps, at the 500 widest at most.
+
+    Args:
+        times_s: times of the frames, s, ascending (frames,).
+        probabilities: 0..1 (frames, columns); NaN counts as 0.
+        total_s: width of the box, s.
+        max_gap_s: two frames further apart than this are a gap, s of container time.
     """
     count = len(times_s)
     if not count:
@@ -88,12 +101,12 @@ def curve_paths(
     steps = np.diff(times_s)
     wide = np.flatnonzero(steps > max_gap_s)
     wide = np.sort(wide[np.argsort(-steps[wide], kind="stable")[:_BREAKS]]) + 1
-    # A stretch of frames never reaches across a gap.
+    # No stretch of frames crosses a gap.
     first = np.union1d(np.arange(0, count, -(-count // CURVE_POINTS)), wide)
     highest = np.maximum.reduceat(np.nan_to_num(probabilities), first, axis=0)
     begins = np.searchsorted(first, np.concatenate(([0], wide)))
     x = [f"{value:.1f}" for value in (2000 * times_s[first] / total_s).tolist()]
-    # A stretch that ends in a gap keeps its own width: close each piece where its last frame lies.
+    # Close each piece at its last frame, so that it does not reach into the gap.
     ends = np.append(begins[1:], len(first)) - 1
     last = [
         f"{value:.1f}" for value in (2000 * times_s[np.append(first[1:], count)[ends] - 1] / total_s).tolist()
@@ -110,10 +123,13 @@ def curve_paths(
 
 
 def unread_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[tuple[str, float, float]]:
-    """Stretches (status, from, to; shares of the length) with corrupt frames, or with no answered frame.
+    """Return the stretches of the recording that have corrupt frames, or no classified frame.
 
-    One corrupt frame marks its thousandth of the recording; ``skipped`` and ``unread`` mark one only where no
-    frame was classified, so that reading every tenth frame does not colour everything.
+    The recording is divided into 1,000 bins. One corrupt frame marks its bin. ``skipped`` and ``unread`` frames mark a
+    bin only if no frame in it was classified, so that reading every tenth frame does not mark everything.
+
+    Returns:
+        (status, begin, end) for each stretch, in order; begin and end are shares of the length, 0..1.
     """
     marks = np.zeros(_STRETCHES, np.uint8)
     worth = {"skipped": 1, "unread": 2, "classified": 3, "duplicate": 3, "corrupt": 4}
@@ -123,7 +139,7 @@ def unread_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[t
         ranks = np.array([worth.get(status, 0) for status in STATUSES])[every.status[every.timed]]
         bins = np.minimum((times / total_s * _STRETCHES).astype(np.intp), _STRETCHES - 1)
         np.maximum.at(marks, bins, ranks.astype(np.uint8))
-        # A bin between two frames that holds none is part of what precedes it.
+        # A bin without a frame, between two frames, takes the mark of the bin before it.
         filled = np.maximum.accumulate(np.where(marks > 0, np.arange(_STRETCHES), 0))
         reach = int(bins.max()) + 1
         marks[:reach] = marks[filled[:reach]]
@@ -137,7 +153,7 @@ def unread_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[t
 
 
 def axis_ticks(total_s: float) -> list[float]:
-    """Round times from 0, at most eight and none so near the end that its text is cut."""
+    """Return round times from 0 for the axis, in s: steps of at most an eighth, none whose text the end would cut."""
     steps = (
         0.1,
         0.2,

@@ -1,26 +1,60 @@
-"""The report's account of the model: name, hash, how INT8 compares with FP32, and the thresholds."""
+"""What the report says of the model: its name and hash, how INT8 compares with FP32, and how well it sees.
+
+A finding that the model hardly ever marks is not excluded by the absence of events, and the report says so.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from html import escape
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from ..inference import ModelSpec
+from ..inference import Label, ModelSpec, OperatingPoint
 from ..study import Study
 
-__all__ = ["model_card"]
+__all__ = ["ModelCard", "Remark", "model_card"]
 
-# The gates of ``evaluation.certificate`` as a physician reads them.
+# Marked on fewer than one in five of the single frames that show it: an event needs several in a row.
+_HARDLY = 0.2
+# The gates of ``evaluation.parity`` in a physician's words.
 _GATES = {
     "agreement": "share of frames with the same label",
     "macro_f1_loss": "mean accuracy over all labels (macro-F1)",
 }
 
 
-def model_card(study: Study) -> str:
-    """Name, hash, parity and operating points; what was not measured is said, not left out."""
+@dataclass(frozen=True)
+class Remark:
+    """One or more sentences; ``strong`` is their beginning, in bold."""
+
+    text: str
+    strong: str = ""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The model as the report shows it.
+
+    ``pairs`` are (name, value); ``parity`` compares INT8 with FP32; ``blind_spots`` are the findings that are hardly
+    seen or were never measured; ``sensitivities`` are (finding, frames marked of a hundred), the best first;
+    ``operating_points`` has None for a label without one.
+    """
+
+    pairs: list[tuple[str, str]]
+    parity: list[Remark]
+    blind_spots: list[Remark]
+    sensitivities: list[tuple[str, str]]
+    operating_points: list[tuple[Label, OperatingPoint | None]]
+
+    @property
+    def provisional(self) -> bool:
+        """Whether any threshold was not set on data fit for setting it."""
+        return any(point is not None and point.provisional for _, point in self.operating_points)
+
+
+def model_card(study: Study) -> ModelCard:
+    """Return the model's account; what was not measured is said, not left out."""
     model = study.model
     pairs = {
         "Model": f"{model.name}, version {model.version}",
@@ -29,45 +63,52 @@ def model_card(study: Study) -> str:
         "Input": f"{model.input.size} x {model.input.size} RGB",
         "Licence": model.license,
     }
-    rows = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())
-    rows += f"<dt>SHA-256</dt><dd><code>{escape(study.model_sha256)}</code></dd>"
-    rows += f"<dt>Agreement of the 8-bit model with the original</dt><dd>{_parity(model)}</dd>"
-    return f'<dl class="pairs">{rows}</dl>{_operating_points(study)}'
+    return ModelCard(
+        pairs=list(pairs.items()),
+        parity=_parity(model),
+        blind_spots=_blind_spots(model),
+        sensitivities=_sensitivities(model),
+        operating_points=[(label, model.operating_points.get(label.key)) for label in model.labels],
+    )
 
 
-def _parity(model: ModelSpec) -> str:
-    """How the 8-bit file compares with its original, in sentences; the figures are the certificate's (HTML)."""
+def _parity(model: ModelSpec) -> list[Remark]:
+    """Say how the INT8 file compares with its FP32 original; the figures are the certificate's."""
     if model.precision == "fp32":
-        return "This is the full-precision model itself; there is nothing to compare."
+        return [Remark("This is the full-precision model itself; there is nothing to compare.")]
     shipping = model.certificates.get("shipping")
     if shipping is None:
-        return (
-            "<strong>Not shown.</strong> The file has no certificate that this 8-bit model answers as the "
-            "full-precision model does."
-        )
-    data = _mapping(shipping.get("data"))
-    frames, videos, same = data.get("frames"), data.get("videos"), shipping.get("agreement")
-    words = []
-    if _is_number(same) and _is_number(frames):
-        of = f" of {videos:,} videos" if _is_number(videos) else ""
-        # Cut, not rounded: a share that missed its gate by little must not read as if it had not.
-        share = math.floor(1000 * same) / 10
-        words.append(f"Both give the same label on {share:.1f} % of {frames:,} frames{of}.")
-    failed, undecided = (_gates(model, shipping.get(name)) for name in ("failed", "undecided"))
+        text = "The file has no certificate that this 8-bit model answers as the full-precision model does."
+        return [Remark(text, strong="Not shown.")]
+    remarks = [*_agreement(shipping)]
+    failed, undecided = (_gate_names(model, shipping.get(name)) for name in ("failed", "undecided"))
     verdict = shipping.get("verdict")
     if verdict == "pass":
-        words.append("The comparison passed all that was demanded of it.")
+        remarks.append(Remark("The comparison passed all that was demanded of it."))
     if failed:
-        words.append(f"<strong>Not as demanded:</strong> {failed}.")
+        remarks.append(Remark(f"{failed}.", strong="Not as demanded:"))
     if undecided:
-        words.append(f"Not decided, for want of frames or videos that show it: {undecided}.")
+        remarks.append(Remark(f"Not decided, for want of frames or videos that show it: {undecided}."))
     if verdict not in ("pass", "fail") and not undecided:
-        words.append("The comparison was not decided.")
-    return " ".join(words)
+        remarks.append(Remark("The comparison was not decided."))
+    return remarks
 
 
-def _gates(model: ModelSpec, gates: object) -> str:
-    """The names of a certificate's gates as a reader says them; sensitivities of many findings as one (HTML)."""
+def _agreement(shipping: Mapping[str, Any]) -> list[Remark]:
+    """Say on how many frames both models give the same label; nothing where the certificate does not say."""
+    data, same = shipping.get("data"), shipping.get("agreement")
+    counts: Mapping[str, Any] = data if isinstance(data, Mapping) else {}
+    frames, videos = counts.get("frames"), counts.get("videos")
+    if not (_is_number(same) and _is_number(frames)):
+        return []
+    of = f" of {videos:,} videos" if _is_number(videos) else ""
+    # Rounded down: a share just below its gate must not read as if it had reached it.
+    share = math.floor(1000 * same) / 10
+    return [Remark(f"Both give the same label on {share:.1f} % of {frames:,} frames{of}.")]
+
+
+def _gate_names(model: ModelSpec, gates: object) -> str:
+    """Name the gates of a certificate in a reader's words, the sensitivities of all findings as one."""
     names, losses = {label.key: label.name for label in model.labels}, []
     parts = []
     for gate in gates if isinstance(gates, list | tuple) else ():
@@ -78,46 +119,48 @@ def _gates(model: ModelSpec, gates: object) -> str:
             parts.append(_GATES.get(name, name.replace("_", " ")))
     if losses:
         parts.append(f"sensitivity for {', '.join(losses)}")
-    return escape("; ".join(parts))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return "; ".join(parts)
 
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _operating_points(study: Study) -> str:
-    head = (
-        '<th scope="col">Label</th><th scope="col">Role</th><th scope="col" class="n">Threshold</th>'
-        '<th scope="col" class="n">Sensitivity</th><th scope="col" class="n">Specificity</th>'
-        '<th scope="col">Measured on</th>'
-    )
-    rows = []
-    for label in study.model.labels:
-        point = study.model.operating_points.get(label.key)
-        cells = f'<th scope="row">{escape(label.name)}</th><td>{label.role}</td>'
-        if point is None:
-            text = "makes no events" if label.role != "finding" else "no operating point, makes no events"
-            rows.append(
-                f'<tr>{cells}<td class="n"></td><td class="n"></td><td class="n"></td><td>{text}</td></tr>'
-            )
-            continue
-        mark = ' <span class="tag">provisional</span>' if point.provisional else ""
-        rates = "".join(
-            f'<td class="n">{"not measured" if rate is None else f"{rate:.3f}"}</td>'
-            for rate in (point.sensitivity, point.specificity)
+def _blind_spots(model: ModelSpec) -> list[Remark]:
+    """Name the findings that are hardly seen, and those whose sensitivity was never measured."""
+    measured = [(label.name, point.sensitivity) for label, point in _looked_for(model)]
+    hardly = [name for name, sensitivity in measured if sensitivity is not None and sensitivity < _HARDLY]
+    unknown = [name for name, sensitivity in measured if sensitivity is None]
+    remarks = []
+    if hardly:
+        text = (
+            "Fewer than one in five single frames that show it are marked. "
+            "That none was marked says next to nothing."
         )
-        rows.append(
-            f'<tr>{cells}<td class="n">{point.threshold:.3f}</td>{rates}'
-            f"<td>{escape(point.measured_on or 'not stated')}{mark}</td></tr>"
-        )
-    caption = "Findings and their thresholds. Sensitivity and specificity are shares of single frames."
-    if any(point.provisional for point in study.model.operating_points.values()):
-        caption += " Provisional: the threshold was not set on data fit for setting it; expect it to change."
-    return (
-        f'<div class="scroll"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+        remarks.append(Remark(text, strong=f"Hardly seen by this model: {', '.join(hardly)}."))
+    if unknown:
+        remarks.append(Remark(f"How well this model sees it was never measured: {', '.join(unknown)}."))
+    return remarks
+
+
+def _sensitivities(model: ModelSpec) -> list[tuple[str, str]]:
+    """Say of each finding how many of a hundred frames that show it are marked."""
+    found = sorted(_looked_for(model), key=lambda item: -(item[1].sensitivity or 0.0))
+    return [
+        (label.name, "not measured" if point.sensitivity is None else _of_hundred(point.sensitivity))
+        for label, point in found
+    ]
+
+
+def _looked_for(model: ModelSpec) -> list[tuple[Label, OperatingPoint]]:
+    return [
+        (label, model.operating_points[label.key])
+        for label in model.labels
+        if label.role == "finding" and label.key in model.operating_points
+    ]
+
+
+def _of_hundred(sensitivity: float) -> str:
+    count = 100 * sensitivity
+    text = "fewer than 1" if 0 < count < 1 else f"{count:.0f}"
+    return f"{text} of 100"

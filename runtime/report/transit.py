@@ -1,15 +1,14 @@
-"""What the report says of the way of the capsule: landmarks, transit times, where an event lies, and the view."""
+"""What the report says of the capsule's way: landmarks, transit times, where an event lies, and the view."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 
 from ..events import LANDMARKS, Landmarks, Position, Stretch
 from ..recording import clock
 from ..study import Study, reduced_view
 
-__all__ = ["OF_TRANSIT", "SEGMENTS", "duration", "place", "quality_note", "unsure", "way"]
+__all__ = ["SEGMENTS", "Way", "duration", "place", "quality_note", "unsure", "way"]
 
 SEGMENTS = {
     "oesophagus": "Oesophagus",
@@ -18,7 +17,6 @@ SEGMENTS = {
     "colon": "Colon",
     "after-end": "After the end of the examination",
 }
-OF_TRANSIT = " of its transit time"
 _FIRST = {
     "stomach": "First picture of the stomach",
     "small-bowel": "First picture of the duodenum",
@@ -27,74 +25,75 @@ _FIRST = {
 }
 
 
-def place(position: Position | None) -> str:
-    """``Small bowel, 37 % of its transit time``; empty where nothing is known (text, not HTML)."""
+@dataclass(frozen=True)
+class Way:
+    """Landmarks and transit times, and what is not known of them.
+
+    ``marks`` are (landmark, its time and source), ``transits`` (name, duration, note). ``lacking`` describes the
+    landmarks between which the small bowel lies, where they are not known.
+    """
+
+    marks: list[tuple[str, str]]
+    transits: list[tuple[str, str, str]]
+    lacking: list[str]
+    knows_landmarks: bool
+    colon_seen: bool
+    transit_unknown: bool
+    quality: str
+
+
+def place(position: Position | None) -> tuple[str, bool]:
+    """Return where an event lies, and whether a share of the transit time is part of it.
+
+    Returns:
+        ("Small bowel, 37 %", True); ("Small bowel", False) without a transit time; ("", False) where nothing is
+        known.
+    """
     if position is None or position.segment is None:
-        return ""
+        return "", False
     name = SEGMENTS[position.segment]
-    return name if position.share is None else f"{name}, {100 * position.share:.0f}\u00a0%{OF_TRANSIT}"
+    if position.share is None:
+        return name, False
+    return f"{name}, {100 * position.share:.0f}\u00a0%", True
 
 
 def unsure(stretch: Stretch) -> str:
-    """Name of a stretch whose segment is not known."""
+    """Return the name of a stretch whose segment is not known."""
     if stretch.after is None:
         return "Before the colon" if stretch.end_s is not None else ""
     return f"{SEGMENTS[stretch.after]} or beyond"
 
 
-def way(study: Study, found: Landmarks) -> str:
-    """Landmarks, transit times and what is not known of them, as HTML."""
+def way(study: Study, found: Landmarks) -> Way:
+    """Return landmarks, transit times and what is not known of them."""
     tenths = study.source.time_kind == "playback"
     names = {label.key: label.name for label in study.model.labels}
-    rows = ""
+    marks = []
     for mark in found.marks:
         by = "set by hand"
         if mark.source == "model":
-            by = f"suggested by the model ({escape(names.get(mark.label or '', ''))})"
-        rows += f"<dt>{_FIRST[mark.name]}</dt><dd>{clock(mark.time_s, tenths=tenths)}, {by}</dd>"
+            by = f"suggested by the model ({names.get(mark.label or '', '')})"
+        marks.append((_FIRST[mark.name], f"{clock(mark.time_s, tenths=tenths)}, {by}"))
     since = "" if found.gastric_from != "recording" else ", counted from the start of the recording"
-    for title, value, note in (
+    transits = (
         ("Gastric transit", found.gastric_s, since),
         ("Small-bowel transit", found.small_bowel_s, ""),
         ("Colonic transit", found.colon_s, ""),
-    ):
-        if value is not None:
-            rows += f"<dt>{title}</dt><dd><strong>{duration(value)}</strong>{note}</dd>"
-    table = f'<dl class="pairs">{rows}</dl>' if rows else ""
-    notes = (*_unknown(study, found), escape(quality_note(study)))
-    return table + "".join(f"<p>{note}</p>" for note in notes)
-
-
-def _unknown(study: Study, found: Landmarks) -> Sequence[str]:
-    """What stays unknown about the way, in sentences of HTML."""
-    notes = []
+    )
     seen = {mark.name for mark in found.marks}
-    if not found.marks:
-        looked = (
-            "The model saw no landmark" if study.model.index_of("landmark") else "The model knows no landmark"
-        )
-        notes.append(
-            "In which segment a finding lies, transit times and whether the colon was reached are not known. "
-            f"{looked}, and none was set by hand. To set them, run again with the times of the first picture of the "
-            "duodenum and of the caecum, for example "
-            "<code>--landmark small-bowel=00:41:10</code> <code>--landmark colon=05:02:00</code>."
-        )
-    elif lacking := [name for name in ("small-bowel", "colon") if name not in seen]:
-        names = " and ".join(f"{name} ({LANDMARKS[name]})" for name in lacking)
-        notes.append(
-            f"Small-bowel transit is not known. Not set: {names}."
-            + ("" if "colon" in seen else " This report does not say whether the colon was reached.")
-        )
-    if found.transit_unknown:
-        notes.append(
-            "Transit times are not computed: this file plays faster than the capsule recorded, and how fast it "
-            "recorded is not known. Run again with <code>--capture-fps</code>."
-        )
-    return notes
+    return Way(
+        marks=marks,
+        transits=[(name, duration(value), note) for name, value, note in transits if value is not None],
+        lacking=[f"{name} ({LANDMARKS[name]})" for name in ("small-bowel", "colon") if name not in seen],
+        knows_landmarks=bool(study.model.index_of("landmark")),
+        colon_seen="colon" in seen,
+        transit_unknown=bool(found.transit_unknown),
+        quality=quality_note(study),
+    )
 
 
 def quality_note(study: Study) -> str:
-    """How much of the view was reduced, or that nobody looked (text, not HTML)."""
+    """Return on how many frames the view was reduced, or that the model does not look for it."""
     names = "; ".join(label.name for label in study.model.labels if label.role == "quality")
     if not names:
         return "Quality of the view and cleansing: not assessed, the model does not look for it."
@@ -109,7 +108,7 @@ def quality_note(study: Study) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``4 h 20 min``."""
+    """Return a duration as ``4 h 20 min``, ``20 min`` or ``12 s``."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"

@@ -1,11 +1,10 @@
-"""What the sections of the report share: names and colours of findings, the time axis, where events lie."""
+"""A study as the page shows it: names and colours of findings, the time axis, and where events lie."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from html import escape
 
 import numpy as np
 
@@ -23,15 +22,27 @@ from ..recording import clock
 from ..study import Event, Study, columns
 from .transit import place
 
-__all__ = ["CARDS", "COLOURS", "View"]
+__all__ = ["CARDS", "COLOURS", "OF_TRANSIT", "View"]
 
-# A card and its place on the timeline take 2 kB without their picture, and no one looks at more pictures than this.
+# A card and its place on the timeline take 2 kB without their picture, and nobody looks at more pictures than this.
 CARDS = 1000
-COLOURS = 12  # classes c0 to c11 of report.css
+COLOURS = 12  # classes c0 to c11 of page.css
+OF_TRANSIT = " of its transit time"
 
 
 class View:
-    """A study as the page shows it."""
+    """What all sections of the page share.
+
+    Attributes:
+        labels: the findings that the model knows, in its order.
+        names: name of every label by key.
+        colour: CSS class of every finding by key.
+        events: the events that have a card, by id, at most ``CARDS``.
+        counts: number of cards by label.
+        total_s: length of the time axis, s of container time, above 0.
+        tenths: whether times are shown with tenths of a second.
+        gap_s: longest distance of two frames across which a probability curve is drawn, s of container time.
+    """
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -40,17 +51,17 @@ class View:
         self.colour = {label.key: f"c{i % COLOURS}" for i, label in enumerate(self.labels)}
         self.events = sorted(rank_events(study.events, most=CARDS), key=lambda event: event.id)
         self.counts = Counter(event.label for event in self.events)
-        self.distance_s = median_frame_distance(study.frames)
+        distance_s = median_frame_distance(study.frames)
         last = float(np.nanmax(columns(study.frames).times_s, initial=0.0))
-        self.total_s = max(study.source.duration_s or 0.0, last + (self.distance_s or 0.0)) or 1.0
+        self.total_s = max(study.source.duration_s or 0.0, last + (distance_s or 0.0)) or 1.0
+        # Files that play at 30 frames a second pass several frames, and whole events, within one second.
         self.tenths = study.source.time_kind == "playback"
         scale = capture_scale(
             study.model.events,
-            median_distance_s=self.distance_s,
+            median_distance_s=distance_s,
             time_kind=study.source.time_kind,
             capture_fps=study.source.capture_fps,
         )
-        # Container seconds from which two frames count as apart: a curve is not drawn across.
         self.gap_s = study.model.events.max_gap_s / scale
 
     @cached_property
@@ -69,27 +80,33 @@ class View:
 
     @cached_property
     def first(self) -> frozenset[int]:
-        """Ids of the events to look at first; of all of them where they are few."""
+        """Ids of the events to look at first: all events where they are few."""
         return frozenset(event.id for event in rank_events(self.study.events, most=FIRST))
 
     def clock(self, seconds: float) -> str:
-        # Files that play at 30 frames a second pass several frames, and whole events, within one second.
+        """Return a time as ``hh:mm:ss``, with tenths for a file that plays faster than the capsule recorded."""
         return clock(seconds, tenths=self.tenths)
 
     def name(self, event: Event) -> str:
-        return escape(self.names.get(event.label, event.label))
+        """Return the name of the event's finding."""
+        return self.names.get(event.label, event.label)
 
-    def place(self, event: Event) -> str:
-        return escape(place(self.positions.get(event.id)))
+    def place(self, event: Event) -> tuple[str, bool]:
+        """Return where the event lies, as ``transit.place`` does."""
+        return place(self.positions.get(event.id))
 
     def describe(self, event: Event) -> str:
-        """One line for those who hear the page rather than see it."""
-        where = self.place(event)
-        return (
-            f"Event {event.id}: {self.name(event)}, {self.clock(event.start_s)} to {self.clock(event.end_s)}, "
-            f"{f'{where}, ' if where else ''}highest probability {event.peak_p:.2f}"
-        )
+        """Return one line about the event, for readers who hear the page."""
+        where, of_transit = self.place(event)
+        words = [
+            f"Event {event.id}: {self.name(event)}",
+            f"{self.clock(event.start_s)} to {self.clock(event.end_s)}",
+            f"highest probability {event.peak_p:.2f}",
+        ]
+        if where:
+            words.insert(2, where + (OF_TRANSIT if of_transit else ""))
+        return ", ".join(words)
 
     def share(self, seconds: float) -> float:
-        """A time as a share of the axis, 0..1."""
+        """Return a time as a share of the axis, 0..1."""
         return min(max(seconds / self.total_s, 0.0), 1.0)

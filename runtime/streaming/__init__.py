@@ -1,7 +1,7 @@
-"""Recordings that come while they are read: pipes, cameras (RTSP, HTTP), and JSON lines for other programs.
+"""Recordings that arrive while they are read: pipes, cameras (RTSP, HTTP), and JSON lines for other programs.
 
-In: a byte stream or an address. Out: predictions, and lines of the schema ``capsule-edge/lines/1``.
-Must not know: result folders. Only the command line and the package's door use it.
+In: a byte stream or a network address. Out: predictions, and lines of the schema ``capsule-edge/lines/1``.
+Must not know: result folders. Only the command line and the package's door import it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One connection to a network source (RTSP, HTTP): what it says of its length, and its pictures as they come."""
+"""One connection to a network source (RTSP, HTTP): the length that it announces, and its pictures as they arrive."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from typing import Self
 
 import av
 import av.error
-import numpy as np
-import numpy.typing as npt
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..recording import MOST_PIXELS, OPEN_OPTIONS, decode_logged, open_decoder, to_rgb
+from .pipe_formats import RgbArray
 
 __all__ = ["Connection", "Length"]
 
-Frame = npt.NDArray[np.uint8]
-
-# Of what a camera sends; no play lists or scripts, which name other hosts and files.
+# The formats that cameras send. Play lists and scripts are left out: they name other hosts and files.
 _FORMATS = "rtsp,rtp,mpjpeg,mjpeg,mpegts,mov,mp4,matroska,webm,flv,h264,hevc,image2pipe,jpeg_pipe,png_pipe"
 _PROTOCOLS = "http,https,httpproxy,rtsp,rtp,srtp,udp,tcp,tls"
-# Silence for so long is a lost connection, s.
+# A connection that is silent for this long is lost, s.
 _TIMEOUT_S = 10.0
-# What is sent by time ends with the last picture, whose length is not sent: a second is two pictures of the slowest
-# capsule.
+# An RTSP recording ends with the start of its last picture, whose duration is not sent. One second is two pictures of
+# the slowest capsule.
 _LAST_S = 1.0
 
 
 @dataclass(frozen=True)
 class Length:
-    """What a source announces: bytes (HTTP), pictures (the index of an MP4), or seconds (RTSP); None where it does not.
+    """The length that a source announces; None for what it does not announce.
 
-    Two of one recording are equal.
+    Two connections to the same recording announce equal lengths.
+
+    Attributes:
+        size: bytes (HTTP).
+        pictures: pictures (the index of an MP4).
+        duration_s: seconds (RTSP).
     """
 
     size: int | None
@@ -45,16 +47,22 @@ class Length:
 
     @property
     def known(self) -> bool:
+        """Whether the source announces any length."""
         return (self.size, self.pictures, self.duration_s) != (None, None, None)
 
 
 class Connection:
-    """Opened by its construction; use it in a ``with`` block.
+    """Connect to a network source. Use it in a ``with`` block.
 
-    ``length`` is None for a camera: a source that does not say how long it is. ``ended`` is true once a recording
-    was sent to its end, ``cut`` where it then lacks pictures that it announced, ``answered`` once a picture came.
+    Attributes:
+        length: the announced length; None for a camera, a source that announces none.
+        ended: whether a recording was sent to its end.
+        cut: whether a recording that ended lacks pictures that it announced.
+        answered: whether a picture has arrived.
 
-    Raises ``av.error.FFmpegError``, ``OSError`` and ``ValueError`` for what does not answer with video.
+    Raises:
+        av.error.FFmpegError, OSError: the source does not answer.
+        ValueError: the source sends no video.
     """
 
     def __init__(self, address: str) -> None:
@@ -63,8 +71,9 @@ class Connection:
         if rtsp:
             options["rtsp_transport"] = "tcp"
         else:
-            # FFmpeg 8.1 asks for "Connection: close" and then sends its next range down the same connection, so that
-            # the first picture behind an index at the end is lost. Asking for more than one it does as it says.
+            # By default FFmpeg 8.1 sends "Connection: close" and then still requests its next range on the same
+            # connection, so the first picture of an MP4 whose index is at the end is lost. With this option it keeps
+            # the connection open.
             options["multiple_requests"] = "1"
         self._address = address
         self._source = av.open(
@@ -83,7 +92,7 @@ class Connection:
         duration, size = self._source.duration, self._source.size or 0
         self._sized = size > 0
         length = Length(
-            # Motion JPEG is of a camera, which may make a length up: nothing is built on it before it was reached.
+            # Motion JPEG comes from a camera, and cameras may invent a length. It counts only once it is reached.
             size=size if size > 0 and self._source.format.name != "mpjpeg" else None,
             pictures=self._stream.frames or None,
             duration_s=duration / av.time_base if rtsp and duration and duration > 0 else None,
@@ -98,18 +107,21 @@ class Connection:
     ) -> None:
         self._source.close()
 
-    def pictures(self) -> Iterator[Frame | None]:
-        """uint8 RGB HxWx3; None for one that is damaged and for those that follow it up to the next key frame.
+    def pictures(self) -> Iterator[RgbArray | None]:
+        """Yield the pictures, uint8 RGB (height, width, 3); None for a damaged one and those after it to a key frame.
 
-        Of a recording the same come in the same order on every connection: where it is lost, nothing is made of what
-        had come in part. Raises ``av.error.FFmpegError`` when the connection is lost.
+        Every connection to a recording yields the same pictures in the same order: a picture that arrived in part is
+        dropped when the connection is lost.
+
+        Raises:
+            av.error.FFmpegError: the connection is lost.
         """
         decoder = open_decoder(Path(self._address), self._stream)
         broken = True
         for packet in self._packets():
             failed = packet is not None and packet.is_corrupt
             pictures: list[VideoFrame] = []
-            # The decoder keeps pictures back: what it complains of is told by the packet's mark.
+            # The decoder delays pictures. The packet carries this list to its picture, to mark that one as damaged.
             spoilt: list[bool] = []
             if packet is not None:
                 packet.opaque = spoilt
@@ -129,7 +141,7 @@ class Connection:
                 yield None if broken else to_rgb(picture)
 
     def _packets(self) -> Iterator[Packet[VideoStream] | None]:
-        """The packets that carry a picture; None asks for what the decoder kept back, where nothing more will come."""
+        """Yield the packets that carry a picture, then None to flush the decoder if nothing more will come."""
         count, shown_s = 0, 0.0
         held: Packet[VideoStream] | None = None
         lost: av.error.FFmpegError | None = None
@@ -147,7 +159,7 @@ class Connection:
             if self.length is None:
                 yield packet
                 continue
-            # One behind, so that the last before a loss is known as such.
+            # Yield one packet late, to know which packet was the last before a loss.
             if held is not None:
                 yield held
             held = packet
@@ -156,7 +168,7 @@ class Connection:
             if held is not None and (self.ended or not held.is_corrupt):
                 yield held
         elif lost is None:
-            # FFmpeg raises where fewer bytes came than were announced.
+            # FFmpeg raises an error if fewer bytes arrive than were announced.
             self.ended = self._sized
         if self.length is None or self.ended:
             yield None
@@ -164,14 +176,20 @@ class Connection:
             raise lost
 
     def _settle(self, count: int, shown_s: float, lost: av.error.FFmpegError | None) -> None:
-        """Whether that was the end of a recording of known length."""
+        """Decide whether a recording of known length has ended.
+
+        Args:
+            count: packets received.
+            shown_s: latest picture time received, s.
+            lost: the error that ended the connection, if any.
+        """
         assert self.length is not None
         pictures, duration_s = self.length.pictures, self.length.duration_s
         if pictures is not None and count >= pictures:
-            # Some servers tell no length in bytes, and FFmpeg takes the end of what they send for a fault.
+            # Some servers announce no length in bytes, and FFmpeg reports the end of their data as an error.
             self.ended = True
         elif duration_s is not None:
             self.ended = shown_s >= duration_s - _LAST_S
         elif lost is None:
-            # FFmpeg raises where fewer bytes came than were announced.
+            # FFmpeg raises an error if fewer bytes arrive than were announced.
             self.ended, self.cut = True, pictures is not None

@@ -1,13 +1,13 @@
-"""A recording or a pipe as JSON lines while it is read: for programs in any language, "capsule-edge/lines/1".
+"""Write a recording or a pipe as JSON lines while it is read, for programs in any language.
 
     {"type": "start", ...}    the model and its labels
-    {"type": "frame", ...}    each frame, in order, once it is known what became of it
+    {"type": "frame", ...}    each frame, in order, once its status is final
     {"type": "event", ...}    each event, once no later frame can change it
     {"type": "end", ...}      how the frames add up, and the exit code; or
-    {"type": "error", ...}    why there is no end
+    {"type": "error", ...}    why the recording was not read to its end
 
-The schema is ``schema/lines.schema.json``. Each line is handed on at once; a reader that is slow makes the run
-wait, so that nothing is lost and nothing piles up.
+The schema is "capsule-edge/lines/1" (``schema/lines.schema.json``). Each line is flushed at once. A slow reader makes
+the run wait, so no line is lost and none pile up.
 """
 
 from __future__ import annotations
@@ -27,13 +27,20 @@ SCHEMA = "capsule-edge/lines/1"
 
 
 class Lines:
-    """Writes the lines of one recording to ``out``."""
+    """Write the lines of one recording.
+
+    Args:
+        out: text stream that takes the lines.
+        recording: name of the recording, written into the lines.
+        spec: the model's spec.
+    """
 
     def __init__(self, out: TextIO, recording: str, spec: ModelSpec) -> None:
         self._out, self._recording, self._spec = out, recording, spec
         self._events = 0
 
     def start(self, *, model_sha256: str, backend: str) -> None:
+        """Write the first line: the model and its labels."""
         spec = self._spec
         self._write(
             "start",
@@ -51,7 +58,7 @@ class Lines:
         )
 
     def frame(self, record: FrameRecord) -> None:
-        """A line for a frame; without an answer its label and probabilities are null."""
+        """Write a frame; label and probabilities are null for a frame without an answer."""
         values = record.probabilities
         best = None if values is None else int(most_probable(values))
         self._write(
@@ -70,13 +77,14 @@ class Lines:
         )
 
     def event(self, event: Event) -> None:
-        """A line for an event that has closed. Its number in the study is only known at the end."""
+        """Write an event that has closed, without its id: ids are given at the end of the recording."""
         document = event_document(event)
         del document["id"]
         self._events += 1
         self._write("event", **document)
 
     def end(self, ledger: Ledger, *, exit_code: int, folder: Path | None) -> None:
+        """Write the last line of a recording that was read to its end. ``folder`` holds its results, if any."""
         self._write(
             "end",
             recording=self._recording,
@@ -87,12 +95,12 @@ class Lines:
         )
 
     def error(self, error: Mapping[str, str], *, exit_code: int) -> None:
-        """The last line of a recording that was not read to its end."""
+        """Write the last line of a recording that was not read to its end."""
         self._write("error", recording=self._recording, error=dict(error), exit_code=exit_code)
 
     def _write(self, kind: str, **fields: Any) -> None:
+        document = {"type": kind, **fields}
         self._out.write(
-            json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            + "\n"
+            json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
         )
         self._out.flush()

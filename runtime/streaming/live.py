@@ -1,13 +1,14 @@
-"""Frames from a network camera or stream (RTSP, HTTP), as a ``Feed``: connects again when the connection is lost.
+"""Read frames from a network camera or stream (RTSP, HTTP) as a ``Feed``, and reconnect when the connection is lost.
 
     feed = Live("rtsp://recorder/exam")
     for rgb in feed.read():
         ...
 
-A camera has no end but the one that ``stop`` makes. What is lost between two connections to it is not there to be
-counted: each loss is one None in its place, so the account is not whole, and ``truncated`` says that nobody knows how
-much there was. A recording that says how long it is (a file over HTTP) ends when it ends; where the connection to it is
-lost, the next goes on at the picture at which it stopped, and nothing is lost.
+A camera ends only when ``stop`` is called. Pictures lost between two connections to a camera cannot be counted: each
+loss is one None, the ledger is not whole, and ``truncated`` is True.
+
+A recording announces its length (a file over HTTP) and ends at its end. When its connection is lost, the next one
+continues at the picture where the last one stopped, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -20,44 +21,53 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av.error
-import numpy as np
-import numpy.typing as npt
 
 from ..errors import InputError, Interrupted, UsageError
 from ..pipeline import follow
 from .connections import Connection, Length
+from .pipe_formats import RgbArray
 
 __all__ = ["Live", "live_address"]
 
-Frame = npt.NDArray[np.uint8]
-
 _SCHEMES = ("rtsp", "rtsps", "http", "https")
-# Waits between attempts, s: doubled each time up to the longest.
+# Waits between two attempts to connect, s: the first, doubled each time up to the longest.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
-# In what steps a wait is broken off when nobody reads any more, s.
+# A wait checks this often whether the feed was stopped, s.
 _STEP_S = 0.2
-# Frames that may lie ready, unread.
+# Decoded frames that may wait to be read.
 _AHEAD = 4
 
 
 def live_address(path: str | Path) -> str | None:
-    """The address, where ``path`` is one; a ``Path`` has lost one of its slashes."""
+    """Return the network address that ``path`` spells, or None. A ``Path`` has lost one slash of it.
+
+    Example:
+        >>> live_address(Path("RTSP://recorder/exam"))
+        'rtsp://recorder/exam'
+    """
     text = path.as_posix() if isinstance(path, Path) else path
     found = re.fullmatch(r"([A-Za-z]+):/{1,2}([^/].*)", text, re.DOTALL)
     return f"{found[1].lower()}://{found[2]}" if found and found[1].lower() in _SCHEMES else None
 
 
 class Live:
-    """One address, read once. ``connections`` counts those that sent pictures.
-
-    ``truncated`` is None while nothing is known to be lost, true once something is (a connection to a camera, or the
-    rest of a recording), false for a recording that was read to its end.
+    """Read one address, once.
 
     Args:
-        patience_s: how long it is tried to connect, or to connect again, before it is taken as ended.
-        sleep, clock: seconds; to be replaced by tests.
+        address: an RTSP or HTTP address.
+        patience_s: seconds to keep trying to connect, or to reconnect, before the source counts as ended.
+        sleep: waits so many seconds (for tests).
+        clock: returns a time in seconds (for tests).
 
-    Raises ``UsageError`` for what is no RTSP or HTTP address.
+    Attributes:
+        connections: number of connections that sent pictures.
+        patience_s: as given; it may be changed while the feed is read.
+        stopped: whether ``stop`` was called.
+        truncated: None while no loss is known, True after one (of a connection to a camera, or of the rest of a
+            recording), False for a recording that was read to its end.
+
+    Raises:
+        UsageError: ``address`` is not an RTSP or HTTP address.
     """
 
     def __init__(
@@ -70,29 +80,35 @@ class Live:
     ) -> None:
         found = live_address(address)
         if found is None:
-            raise UsageError(f"{address!r} is no address of {', '.join(_SCHEMES)}")
+            raise UsageError(f"{address!r} is no address that begins with {', '.join(_SCHEMES)}")
         self.address = found
         self.truncated: bool | None = None
         self.connections = 0
         self.stopped = False
-        self._patience_s, self._sleep, self._clock = patience_s, sleep or self._nap, clock
-        # The recording that is read, where it is one, and how much of it was handed on.
+        self.patience_s, self._sleep, self._clock = patience_s, sleep or self._nap, clock
+        # The announced length of a recording (None for a camera), and the number of its pictures that were yielded.
         self._length: Length | None = None
         self._given = 0
         self._ended = False
 
     def stop(self) -> None:
-        """End as a camera does: what has come is still handed on. For another thread or the handler of a signal."""
+        """End the feed; frames that have arrived are still yielded. Safe from another thread or a signal handler."""
         self.stopped = True
 
-    def read(self, file: BinaryIO | None = None) -> Iterator[Frame | None]:
-        """Frames as they come, uint8 RGB HxWx3 of one size; None for one that is damaged and for each loss.
+    def read(self, file: BinaryIO | None = None) -> Iterator[RgbArray | None]:
+        """Yield frames as they arrive, uint8 RGB (height, width, 3) of one size; None for a damaged frame and a loss.
 
-        Ends with a recording's end, within a moment of ``stop``, or when nothing answers for ``patience_s``. Raises
-        ``InputError`` when nothing ever did, and ``Interrupted`` when it was stopped before anything came.
+        Ends at the end of a recording, soon after ``stop``, or when nothing answers for ``patience_s``.
+
+        Args:
+            file: ignored; it makes this a ``Feed``.
+
+        Raises:
+            InputError: nothing ever answered.
+            Interrupted: ``stop`` was called before a frame came.
         """
         shape: tuple[int, ...] | None = None
-        # In a thread of its own: FFmpeg waits for a silent camera for seconds, and hears nobody meanwhile.
+        # In its own thread: FFmpeg waits seconds for a silent camera and cannot be stopped meanwhile.
         with closing(follow(self._items(), stopped=lambda: self.stopped, depth=_AHEAD, name="live")) as items:
             for rgb in items:
                 if rgb is not None:
@@ -101,7 +117,8 @@ class Live:
         if self.stopped and not self.connections:
             raise Interrupted(f"stopped before a frame came from {self.shown}")
 
-    def _items(self) -> Iterator[Frame | None]:
+    def _items(self) -> Iterator[RgbArray | None]:
+        """Connect again and again until the source has ended, and yield what the connections bring."""
         wait_s, since = _FIRST_WAIT_S, self._clock()
         while not self.stopped:
             came, reason = False, "it sent no picture"
@@ -118,28 +135,32 @@ class Live:
                 break
             if came:
                 if self._length is None:
-                    # The end of what a camera sends is a loss, whatever its cause.
+                    # A camera that stops sending is a loss, whatever the cause.
                     self.truncated = True
                     yield None
                 wait_s, since = _FIRST_WAIT_S, self._clock()
-            left_s = self._patience_s - (self._clock() - since)
+            left_s = self.patience_s - (self._clock() - since)
             if left_s <= 0:
-                if not self.connections:
-                    raise InputError(
-                        f"{self.shown} cannot be read: {reason}",
-                        hint="check the address, and that this machine reaches it; an MP4 whose index lies at its end "
-                        "needs a server that sends ranges",
-                    )
+                self._give_up(reason)
                 break
             self._sleep(min(wait_s, left_s))
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         if self._given:
-            # The rest of a recording.
+            # The rest of a recording is lost.
             self.truncated = True
             yield None
 
-    def _connect(self) -> Iterator[Frame | None]:
-        """What one connection brings that is new."""
+    def _give_up(self, reason: str) -> None:
+        """Raise ``InputError`` if no connection ever sent a picture."""
+        if not self.connections:
+            raise InputError(
+                f"{self.shown} cannot be read: {reason}",
+                hint="check the address, and that this machine reaches it; an MP4 whose index lies at its end "
+                "needs a server that sends ranges",
+            )
+
+    def _connect(self) -> Iterator[RgbArray | None]:
+        """Open one connection and yield its pictures that were not yielded before."""
         with Connection(self.address) as connection:
             if self._given and connection.length != self._length:
                 self._given, self.truncated = 0, True
@@ -165,6 +186,6 @@ class Live:
 
     @property
     def shown(self) -> str:
-        """The address without the name and password in it, on one line."""
+        """The address without user name and password, on one line."""
         text = re.sub(r"//[^/@]*@", "//", self.address)
         return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,11 +1,11 @@
-"""Frames from a pipe: raw RGB of a size that is told, or JPEG pictures one after the other (MJPEG).
+"""Read frames from a pipe: raw RGB of a given size, or JPEG pictures one after the other (MJPEG).
 
     feed = parse_feed("raw:336x336")
     for rgb in feed.read(sys.stdin.buffer):
         ...
 
-Nothing is lost in silence: a picture that is damaged or cut off, or what lies between pictures and is none, comes as
-None in its place, and ``truncated`` says whether the end came in the middle of a frame.
+No loss is silent. A damaged or cut-off picture is yielded as None, and so are bytes between two pictures.
+``truncated`` says whether the pipe ended inside a frame.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from av.video.codeccontext import VideoCodecContext
 from ..errors import InputError, UsageError
 from ..recording import MOST_PIXELS, to_rgb
 
-__all__ = ["Feed", "Mjpeg", "Raw", "parse_feed", "split_pictures"]
+__all__ = ["Feed", "Mjpeg", "Raw", "RgbArray", "parse_feed", "split_pictures"]
 
-Frame = npt.NDArray[np.uint8]
+# uint8 RGB (height, width, 3).
+RgbArray = npt.NDArray[np.uint8]
 
 _CHUNK = 1 << 16
-# A picture of MOST_PIXELS has less; what is longer has lost its end.
+# A picture of MOST_PIXELS has fewer bytes. A longer one has lost its end marker.
 _MOST_BYTES = 1 << 26
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
@@ -38,23 +39,35 @@ _ALONE = {0x01, *range(0xD0, 0xD8)}
 
 
 class Feed(Protocol):
-    """How the bytes of a pipe become frames."""
+    """Turn the bytes of a pipe into frames."""
 
     @property
     def truncated(self) -> bool | None:
-        """Whether something that was to come is not there: true once the end cut a frame off. None: nobody knows."""
+        """Whether frames are lost at the end: True if the end cut a frame off, None if that is not known."""
         ...
 
-    def read(self, file: BinaryIO) -> Iterator[Frame | None]:
-        """Frames as they come, uint8 RGB HxWx3 of one size; None for one that is damaged or cut off.
+    def read(self, file: BinaryIO) -> Iterator[RgbArray | None]:
+        """Yield frames as they arrive, uint8 RGB (height, width, 3) of one size; None for a damaged or cut-off frame.
 
-        Raises ``InputError`` where the first bytes are no frame.
+        Raises:
+            InputError: the first bytes are not a frame.
         """
         ...
 
 
 def parse_feed(text: str) -> Feed:
-    """``raw:WIDTHxHEIGHT`` (uint8 RGB, row by row) or ``mjpeg``. Raises ``UsageError`` for anything else."""
+    """Return the feed that a text names.
+
+    Args:
+        text: ``raw:WIDTHxHEIGHT`` (uint8 RGB, row by row) or ``mjpeg``.
+
+    Raises:
+        UsageError: ``text`` is anything else, or the frames have too many pixels.
+
+    Example:
+        >>> parse_feed("raw:336x336").width
+        336
+    """
     if text == "mjpeg":
         return Mjpeg()
     sides = re.fullmatch(r"raw:([1-9]\d{0,5})x([1-9]\d{0,5})", text)
@@ -67,13 +80,13 @@ def parse_feed(text: str) -> Feed:
 
 
 class Raw:
-    """Frames of one size without anything between them."""
+    """Read raw frames of one size, with nothing between them."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
         self.truncated = False
 
-    def read(self, file: BinaryIO) -> Iterator[Frame | None]:
+    def read(self, file: BinaryIO) -> Iterator[RgbArray | None]:
         size = self.width * self.height * 3
         while data := _read_whole(file, size):
             if len(data) < size:
@@ -84,16 +97,16 @@ class Raw:
 
 
 class Mjpeg:
-    """JPEG pictures one after the other, of one size; one of another size counts as damaged."""
+    """Read JPEG pictures one after the other. All have the first one's size; another size counts as damage."""
 
     def __init__(self) -> None:
         self.truncated = False
 
-    def read(self, file: BinaryIO) -> Iterator[Frame | None]:
+    def read(self, file: BinaryIO) -> Iterator[RgbArray | None]:
         decoder = CodecContext.create("mjpeg", "r")
         assert isinstance(decoder, VideoCodecContext)
         decoder.thread_type, decoder.thread_count = ThreadType.NONE, 1
-        # As for recordings (``ffmpeg``): a picture that stands alone reports its damage in no other way.
+        # "explode" as for recordings: a single picture reports its damage in no other way.
         decoder.options = {
             "err_detect": "crccheck+bitstream+buffer+careful+explode",
             "max_pixels": str(MOST_PIXELS),
@@ -109,17 +122,21 @@ class Mjpeg:
 
 
 def split_pictures(file: BinaryIO) -> Iterator[tuple[bytes, bool | None]]:
-    """The JPEG pictures of a pipe: their bytes, and whether they are whole; None for one cut off by the end.
+    """Split the bytes of a pipe into JPEG pictures, by their markers (ITU-T T.81).
 
-    Found by their markers (ITU-T T.81), so that a thumbnail in a header ends no picture. Bytes that belong to none
-    come as one that is not whole.
+    A thumbnail inside a header does not end a picture.
 
-    Raises ``InputError`` where the first bytes begin no picture.
+    Yields:
+        The bytes of a picture, and whether it is complete: True, False for a damaged picture or bytes that belong to
+        no picture, None for a picture that the end of the pipe cuts off.
+
+    Raises:
+        InputError: the pipe does not begin with a picture.
     """
     window = _Window(file)
     if window.has(1) and not window.begins_picture():
         raise InputError(
-            f"stdin begins with {window.peek(2).hex(' ')}, a JPEG picture with ff d8",
+            f"stdin begins with {window.peek(2).hex(' ')}, a JPEG picture begins with ff d8",
             hint="send JPEG pictures one after the other, as 'ffmpeg -f mjpeg' writes them",
         )
     while window.has(1):
@@ -134,7 +151,7 @@ def split_pictures(file: BinaryIO) -> Iterator[tuple[bytes, bool | None]]:
 
 
 def _measure(window: _Window) -> bool | None:
-    """Move behind the picture that begins here; False where it is damaged, None where the end cuts it off."""
+    """Move behind the picture that begins at 0. Return False if it is damaged, None if the end cuts it off."""
     window.at = 2
     while window.at < _MOST_BYTES:
         if not window.has(2):
@@ -166,7 +183,7 @@ def _measure(window: _Window) -> bool | None:
 
 
 class _Window:
-    """What has been read of a pipe and not yet taken; ``at`` is a place in it."""
+    """Hold the bytes that were read from a pipe and not taken yet; ``at`` is a position in them."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -175,7 +192,7 @@ class _Window:
         self.at = 0
 
     def has(self, count: int) -> bool:
-        """Whether so many bytes follow; reads what it takes to know."""
+        """Return whether ``count`` bytes follow ``at``; read from the pipe until that is known."""
         while len(self._data) < self.at + count and not self._ended:
             chunk = _read_some(self._file)
             self._ended = not chunk
@@ -189,7 +206,7 @@ class _Window:
         return self.has(2) and self.peek(2) == b"\xff\xd8"
 
     def skip_scan(self) -> bool:
-        """Move to the next marker that is no restart: entropy-coded data has only ``ff 00`` and restarts."""
+        """Move to the next marker that ends a scan: inside a scan, ff is followed by 00 or a restart marker."""
         while True:
             place = self._data.find(0xFF, self.at)
             self.at = len(self._data) if place < 0 else place
@@ -201,7 +218,7 @@ class _Window:
                 self.at = place + 2
 
     def seek_picture(self, start: int) -> None:
-        """Move to where the next picture begins, from ``start`` on, or to the end."""
+        """Move to the beginning of the next picture at or after ``start``, or to the end."""
         self.at = start
         while True:
             place = self._data.find(b"\xff\xd8", self.at)
@@ -215,14 +232,14 @@ class _Window:
                 return
 
     def take(self) -> bytes:
-        """The bytes up to ``at``, which are let go."""
+        """Remove the bytes before ``at`` and return them."""
         data = bytes(self._data[: self.at])
         del self._data[: self.at]
         self.at = 0
         return data
 
 
-def _decode(decoder: VideoCodecContext, data: bytes) -> Frame | None:
+def _decode(decoder: VideoCodecContext, data: bytes) -> RgbArray | None:
     try:
         frames = decoder.decode(Packet(data))
     except av.error.FFmpegError:
@@ -231,13 +248,13 @@ def _decode(decoder: VideoCodecContext, data: bytes) -> Frame | None:
 
 
 def _read_some(file: BinaryIO) -> bytes:
-    """What is there, without waiting for more once something is; empty at the end."""
+    """Return the bytes that are available, at least one; empty at the end."""
     read = getattr(file, "read1", file.read)
     return bytes(read(_CHUNK))
 
 
 def _read_whole(file: BinaryIO, size: int) -> bytes:
-    """So many bytes, fewer only at the end: a pipe hands over what it has."""
+    """Return ``size`` bytes, fewer only at the end. One read of a pipe may return fewer."""
     data = bytearray()
     while len(data) < size and (chunk := file.read(size - len(data))):
         data += chunk

@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_model_optimization"}
 # What the plain install brings; all else that the runtime imports must be of the standard library.
-PLAIN = {"numpy", "cv2", "onnxruntime", "av", "click", "rich"}
+PLAIN = {"numpy", "cv2", "onnxruntime", "av", "click", "rich", "jinja2", "markupsafe"}
 # What else one module of the runtime may import, in functions: the engine or format that it is for. flatbuffers comes
 # with onnxruntime, and with LiteRT.
 OPTIONAL = {
@@ -35,7 +35,7 @@ OPTIONAL = {
 }
 # Run in environments of others, never imported: what a user would write instead of ours.
 PEER = "peer_program"
-HEAVY = ("av", "cv2", "onnxruntime", "tensorflow", "numpy", "click", "rich")
+HEAVY = ("av", "cv2", "jinja2", "onnxruntime", "tensorflow", "numpy", "click", "rich")
 
 
 def modules(package: str) -> list[Path]:
@@ -254,6 +254,7 @@ def test_a_room_says_what_it_is_for_and_lists_its_door(room: Path) -> None:
         ("runtime.recording", {"av", "cv2", "numpy"}),
         ("runtime.preprocessing", {"av", "cv2", "numpy"}),
         ("runtime.inference", {"numpy"}),
+        ("runtime.report", {"av", "cv2", "numpy"}),
         ("runtime.study", {"numpy"}),
         ("runtime.results", {"av", "cv2", "numpy"}),
     ],

@@ -1,4 +1,4 @@
-"""Golden frames, saturation where it really happens, and the doctor that tells of both."""
+"""Golden frames, saturation where it really happens, and the ``doctor`` command that reports both."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from capsule_edge.runtime.reader import Reader
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 QEMU = shutil.which("qemu-x86_64")
-# oneDNN, which OpenVINO multiplies with, then takes the code that it has for CPUs without VNNI.
+# With this, oneDNN (the library behind OpenVINO) uses its code for CPUs without VNNI.
 WITHOUT_VNNI = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 ANSWER = """
 import sys
@@ -45,10 +45,25 @@ for backend, file in zip(sys.argv[2::2], sys.argv[3::2]):
     print(open_model(file, backend=backend, threads=1).run(frames).logits.tolist())
 """
 
+CALLS = """
+import contextlib, io, json, sys
+from capsule_edge.cli.main import main
+called = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(words)
+        except SystemExit as ended:
+            code = ended.code or 0
+    called.append({"code": code, "out": out.getvalue(), "err": err.getvalue()})
+print(json.dumps(called))
+"""
+
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders with the four files of one network, its ranges safe and not."""
+    """Folders with the four files of one network: once saturation-safe, once not."""
     pytest.importorskip("tensorflow")
     from quantised_models import write_run
 
@@ -72,7 +87,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answers(
     noise: Path, pairs: list[tuple[str, Path]], *, prefix: tuple[str, ...] = (), **env: str
 ) -> list[Any]:
-    """Logits of each (backend, file) in a fresh interpreter."""
+    """Return the logits of each (backend, file), computed in a fresh interpreter."""
     words = [str(word) for pair in pairs for word in pair]
     done = subprocess.run(
         [*prefix, sys.executable, "-c", ANSWER, str(noise), *words],
@@ -84,6 +99,19 @@ def answers(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return [np.array(json.loads(line)) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+def call_without_vnni(*commands: tuple[object, ...]) -> list[SimpleNamespace]:
+    """Run commands one after the other in one process where oneDNN uses no VNNI; return code, out and err of each."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, json.dumps([[str(word) for word in words] for words in commands])],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, **WITHOUT_VNNI},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [SimpleNamespace(**called) for called in json.loads(done.stdout.splitlines()[-1])]
 
 
 @pytest.fixture
@@ -118,7 +146,7 @@ def test_the_safe_file_answers_the_same_without_vnni_and_the_other_does_not(
 @pytest.mark.skipif(not (QEMU and X86), reason="needs qemu-x86_64 (Debian's qemu-user)")
 def test_onnxruntime_on_an_emulated_cpu_without_vnni(exported: dict[str, Path], noise: Path) -> None:
     pairs = [("onnxruntime", exported[name] / "model.int8.onnx") for name in ("safe", "unsafe")]
-    # What the integers come to in float, which depends on no CPU.
+    # The reference computes in float, so its logits do not depend on the CPU.
     frames = np.load(noise)
     safe, unsafe = (open_reference(file).run(frames).logits for _, file in pairs)
     safe_there, unsafe_there = answers(noise, pairs, prefix=(QEMU, "-cpu", "Haswell"))
@@ -155,21 +183,17 @@ def test_the_probe_is_what_its_script_writes() -> None:
 def test_doctor_and_run_on_such_a_machine(exported: dict[str, Path], tmp_path: Path) -> None:
     exam = write_exam(tmp_path / "exam.mp4")
 
-    def there(*words: object) -> SimpleNamespace:
-        code = "import sys; from capsule_edge.cli.main import main; main(sys.argv[1:])"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *(str(word) for word in words)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, **WITHOUT_VNNI},
-        )
-        return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
-
     files = [
         exported[name] / f"model.int8.{kind}" for name in ("safe", "unsafe") for kind in ("onnx", "tflite")
     ]
-    told = there("doctor", *files, "--rounds", 3, "--json")
+    read = ("run", exam, "--model", files[2], "--backend", "openvino", "--out", tmp_path / "out")
+    told, shown, refused, allowed, safe = call_without_vnni(
+        ("doctor", *files, "--rounds", 3, "--json"),
+        ("doctor", files[2], "--rounds", 3),
+        read,
+        (*read, "--allow-saturation"),
+        ("run", exam, "--model", files[0], "--backend", "openvino", "--out", tmp_path / "safe"),
+    )
     results = {(entry["file"], entry["backend"]): entry for entry in json.loads(told.out)["results"]}
     wrong = results.pop((str(files[2]), "openvino"))
     assert told.code == 1
@@ -177,18 +201,13 @@ def test_doctor_and_run_on_such_a_machine(exported: dict[str, Path], tmp_path: P
     assert wrong["off"] > wrong["limit"]
     if not saturation.saturates_here("onnxruntime"):
         assert all(entry["correct"] for entry in results.values())
-    shown = there("doctor", files[2], "--rounds", 3)
     assert (
         "with openvino is not saturation-safe, and 8-bit sums saturate here, so run refuses it" in shown.out
     )
-
-    read = ("run", exam, "--model", files[2], "--backend", "openvino", "--out", tmp_path / "out")
-    refused = there(*read)
     assert (refused.code, refused.err.count("\n")) == (1, 1)
     assert "is not saturation-safe" in refused.err
     assert "--allow-saturation" in refused.err
-    assert there(*read, "--allow-saturation").code == 0
-    safe = there("run", exam, "--model", files[0], "--backend", "openvino", "--out", tmp_path / "safe")
+    assert allowed.code == 0, allowed.err
     assert safe.code == 0, safe.err
 
 
@@ -213,7 +232,7 @@ def test_every_model_that_ships_has_its_golden_answers(file: Path) -> None:
     frames = golden_frames(model.spec.input)
     known = know_answers(file, model.sha256, frames)
     assert known.source == "stored", "run: python -m capsule_edge.export.tools.golden runtime/models/*.onnx"
-    # 5 decimals are stored, and float32 sums are of another order on another CPU.
+    # golden.json holds 5 decimals, and another CPU adds float32 in another order.
     worked_out = golden.work_out(file, frames)
     step = golden.find_step(known.logits) if model.spec.precision == "int8" else 0
     assert np.abs(worked_out - known.logits).max() <= 1e-3 * np.abs(known.logits).max() + 2 * step
@@ -221,7 +240,7 @@ def test_every_model_that_ships_has_its_golden_answers(file: Path) -> None:
 
 
 class Broken:
-    """A backend that answers something else."""
+    """A backend whose answers are changed."""
 
     def __init__(self, inner: Any, change: Any) -> None:
         self.inner, self.change = inner, change
@@ -247,7 +266,7 @@ def coarse(answer: Answer) -> Answer:
         ),
         ("int8", coarse),
         ("fp32", coarse),
-        # What bfloat16 does to a logit: 8 bits of it are left.
+        # As bfloat16 does to a logit, of which it keeps 8 bits.
         ("fp32", lambda answer: replace(answer, logits=answer.logits * np.float32(1 + 2**-8))),
     ],
 )
@@ -275,7 +294,7 @@ def test_golden_answers_are_written_for_every_format_and_forgotten_with_their_fi
         known = know_answers(file, model.sha256, frames)
         assert known.source == "stored"
         assert replay(model, frames, known).correct
-        # Other frames are not those that the answers are of.
+        # The stored answers belong to all the frames; for others they are computed.
         assert know_answers(file, model.sha256, frames[:4]).source == "computed"
     files[0].unlink()
     write([str(files[1])])
@@ -381,6 +400,7 @@ def test_doctor_says_what_to_install(
         ("processor : 0\n", set(), cpu.FEATURES),
     ],
 )
+@pytest.mark.quick
 def test_flags_of_linux(text: str, yes: set[str], unknown: tuple[str, ...]) -> None:
     found = cpu.read_flags(text)
     assert {name for name, has in found.items() if has} == yes
@@ -388,6 +408,7 @@ def test_flags_of_linux(text: str, yes: set[str], unknown: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize("system", ["darwin", "win32", "plan9"])
+@pytest.mark.quick
 def test_what_a_system_does_not_tell_is_unknown(monkeypatch: pytest.MonkeyPatch, system: str) -> None:
     monkeypatch.setattr(cpu.sys, "platform", system)
     monkeypatch.setattr(cpu.subprocess, "run", lambda *_a, **_k: SimpleNamespace(returncode=1, stdout=""))

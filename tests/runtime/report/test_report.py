@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from paths import ROOT
 from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.inference import Label, OperatingPoint
@@ -19,6 +21,7 @@ from capsule_edge.runtime.report.figures import CURVE_POINTS
 from capsule_edge.runtime.report.view import CARDS
 from capsule_edge.runtime.study import Study
 
+ASSETS = ROOT / "runtime" / "report" / "assets"
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -71,6 +74,7 @@ def page(study: Study, colours: np.ndarray | None = None) -> Page:
     return Page(render(study, colours))
 
 
+@pytest.mark.quick
 def test_the_same_study_gives_the_same_page() -> None:
     colours = np.linspace(0, 255, 300).reshape(100, 3)
     assert render(make_study(), colours) == render(make_study(), colours)
@@ -88,6 +92,7 @@ def test_nothing_is_loaded_from_anywhere() -> None:
     assert not re.search(r"https?://|@import|url\(", text)
 
 
+@pytest.mark.quick
 def test_the_policy_allows_the_one_script_and_style_and_nothing_else() -> None:
     text = render(make_study())
     (policy,) = [m["content"] for m in Page(text).all("meta") if m.get("http-equiv")]
@@ -101,6 +106,7 @@ def test_the_policy_allows_the_one_script_and_style_and_nothing_else() -> None:
         assert f"{tag}-src 'sha256-{digest}'" in policy
 
 
+@pytest.mark.quick
 def test_names_cannot_carry_markup() -> None:
     evil = "\"><script>alert('x')</script><img src=x onerror=alert(1)>$name${style}&lt;"
     spec = replace(
@@ -122,6 +128,29 @@ def test_names_cannot_carry_markup() -> None:
     assert evil in "".join(found.words)  # shown, as it is
     (heading,) = re.findall("<h1>(.*?)</h1>", render(study))
     assert heading.startswith("<bdi>&quot;&gt;&lt;script&gt;")
+
+
+@pytest.mark.quick
+def test_values_are_escaped_as_the_standard_library_does() -> None:
+    """The page is the same bytes whatever escapes it: MarkupSafe would write ``&#34;`` and ``&#39;``."""
+    name = "\"a\" & 'b' <c>"
+    labels = (Label("normal", name, "normal"), Label(name, name, "finding"), Label("q", name, "quality"))
+    failed = {"verdict": "fail", "failed": [f"sensitivity_loss.{name}"]}
+    spec = replace(
+        SPEC, labels=labels, operating_points={name: OperatingPoint(0.5)}, parity={"shipping": failed}
+    )
+    text = render(make_study(stretches=((20, 40, name, 0.9),), spec=spec, name=name))
+    assert text.count(html.escape(name)) > 20
+    assert not re.search("&#34;|&#39;|&amp;(lt|gt|amp|quot|#)", text)
+
+
+def test_only_the_style_sheet_the_script_and_their_policy_are_written_unescaped() -> None:
+    templates = {path.name: path.read_text("utf-8") for path in ASSETS.glob("*.html")}
+    assert {
+        name: re.findall(r"(\w+)\s*\|\s*safe", text) for name, text in templates.items() if "safe" in text
+    } == {"page.html": ["policy", "style", "script"]}
+    # Both escape as MarkupSafe does.
+    assert [name for name, text in templates.items() if re.search(r"{[{%][^}]*(~|\|\s*join)", text)] == []
 
 
 def test_every_event_has_a_card_and_a_link_in_its_lane() -> None:
@@ -173,6 +202,7 @@ def test_pictures_are_the_thumbnail_and_the_map() -> None:
     ],
     ids=["corrupt", "missing", "truncated", "unread", "all corrupt", "empty"],
 )
+@pytest.mark.quick
 def test_a_recording_not_read_whole_warns_loudly(study: Study, words: str) -> None:
     found = page(study)
     assert found.all("section", role="alert")
@@ -198,12 +228,12 @@ def test_marks_by_hand_reach_every_card_and_the_timeline() -> None:
     share = 100 * study.events[0].peak_s / 20
     (card,) = found.all("article", id="event-1")
     assert f"Stomach, {share:.0f}\u00a0% of its transit time" in (card["aria-label"] or "")
-    html = render(study)
-    assert "<dt>Small-bowel transit</dt><dd><strong>20 s</strong></dd>" in html
-    assert "<dt>First picture of the duodenum</dt><dd>00:00:20, set by hand</dd>" in html
+    text = render(study)
+    assert "<dt>Small-bowel transit</dt><dd><strong>20 s</strong></dd>" in text
+    assert "<dt>First picture of the duodenum</dt><dd>00:00:20, set by hand</dd>" in text
     assert (
         "<dt>Gastric transit</dt><dd><strong>20 s</strong>, counted from the start of the recording</dd>"
-        in html
+        in text
     )
     assert [svg["class"] for svg in found.all("svg", class_="segment")] == [
         "segment g-stomach",
@@ -229,6 +259,7 @@ def test_the_view_qualifies_that_nothing_was_found() -> None:
     assert "reduced on 30 of 120 frames (25.0 %). Findings may be hidden there." in nothing
 
 
+@pytest.mark.quick
 def test_no_finding_is_not_healthy() -> None:
     found = page(make_study(stretches=()))
     assert "No finding reached its threshold" in found.text

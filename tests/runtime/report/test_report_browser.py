@@ -1,4 +1,4 @@
-"""The report in a browser: reached by keys, zoomed, filtered, printed, legible, and silent on the network."""
+"""The report in a browser: keys, zoom, filters, print, contrast, screen readers, and no request to the network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LANDMARKS = {"stomach": 150.0, "small-bowel": 2470.0, "colon": 18120.0}
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Reports of a whole day with 0, 4 and 300 events, and one with a file name that means harm."""
+    """Reports of a whole day with 0, 4 and 300 events, and one of a recording with a hostile file name."""
     folder = tmp_path_factory.mktemp("reports")
     exams = {
         "none": make_exam(0),
@@ -66,6 +66,18 @@ def shown(browser: Browser) -> list[str]:
     )
 
 
+def send_keys(browser: Browser, *keys: str) -> None:
+    """Send keys inside the page: some hundred, which chromedriver would take seconds for."""
+    browser.js(
+        """
+        for (const key of arguments[0])
+          document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+        """,
+        list(keys),
+    )
+    browser.settle()
+
+
 def window(browser: Browser) -> str:
     return browser.js("return document.getElementById('window').textContent")
 
@@ -105,8 +117,8 @@ def test_every_event_is_reached_by_keys_with_picture_map_and_times(
     browser.press("Escape")  # all
     everything = shown(browser)
     assert len(everything) == 300
-    browser.press(*["ArrowLeft"] * 300)
-    # Noted in the page as it happens: one round trip a key would take a minute.
+    send_keys(browser, *["ArrowLeft"] * 300)
+    # The page records each step: one round trip for each key would take a minute.
     browser.js(
         """
         window.reached = [];
@@ -120,7 +132,8 @@ def test_every_event_is_reached_by_keys_with_picture_map_and_times(
         });
         """
     )
-    browser.press("ArrowLeft", *["j"] * 299)
+    browser.press("ArrowLeft", *["j"] * 9)
+    send_keys(browser, *["j"] * 290)
     assert browser.js("return window.reached") == [
         [card, f"Event {number}", 2, True, True, True, True]
         for number, card in enumerate(everything, start=1)
@@ -149,22 +162,23 @@ def test_keys_can_be_switched_off(browser: Browser, pages: dict[str, Path]) -> N
 
 def test_events_are_reached_by_tab_alone(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["few"])
-    reached = []
+    # The event's blocks on the timeline, which choose it; one card, since arrows move among cards; and the controls.
+    needed = {*(f"#event-{number}" for number in range(1, 5)), "event-1"}
+    needed |= {"zoom-in", "next", "previous", "maps", "show-time", "keys"}
     for _ in range(60):
         browser.press("Tab")
-        focused = browser.js(
-            "const a = document.activeElement; return a.id || a.getAttribute('href') || a.textContent"
+        needed.discard(
+            browser.js(
+                "const a = document.activeElement; return a.id || a.getAttribute('href') || a.textContent"
+            )
         )
-        reached.append(focused)
-    for number in range(1, 5):
-        assert f"#event-{number}" in reached  # its block on the timeline, which chooses it
-    assert "event-1" in reached  # one card; arrows move among them, and Tab goes on to what shows it large
+        if not needed:
+            break
+    assert needed == set()
     browser.js("document.querySelector('.lane a[href=\"#event-3\"]').focus()")
     browser.press("Enter")
     assert chosen(browser) == "event-3"
     assert browser.js("return document.activeElement.id") == "event-3"
-    for control in ("zoom-in", "next", "previous", "maps", "show-time", "keys"):
-        assert control in reached
 
 
 def test_filters_show_one_finding_the_first_or_all(browser: Browser, pages: dict[str, Path]) -> None:
@@ -256,7 +270,8 @@ def test_a_zoomed_timeline_shows_the_chosen_event_where_it_is(
 ) -> None:
     browser.open(pages["many"])
     browser.press("Escape")
-    browser.press(*["j"] * 40, "z")
+    send_keys(browser, *["j"] * 40)
+    browser.press("z")
     begin, end = window(browser).split(" to ")
     label = browser.js("return document.querySelector('.card[aria-current]').getAttribute('aria-label')")
     start = label.split(", ")[1].split(" to ")[0]
@@ -276,7 +291,7 @@ def test_a_zoomed_timeline_shows_the_chosen_event_where_it_is(
     assert drawn["width"] > drawn["lane"] / 30
     # Frame by frame now: fewer frames than points, so each is drawn, and the peak is the event's.
     assert 20 < drawn["curve"].count(",") < 1100
-    browser.press(*["j"] * 30)
+    send_keys(browser, *["j"] * 30)
     assert browser.js("return document.getElementById('playhead').classList.contains('on')")
     assert window(browser) != f"{begin} to {end}"
 

@@ -1,4 +1,4 @@
-"""``run --jsonl``: a line for each frame and event, from recordings and from pipes, and one for each fault."""
+"""``run --jsonl``: a line for each frame and event, of recordings and of pipes, and a line for each fault."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def lines_of(out: bytes | str) -> list[dict[str, Any]]:
-    """The lines, each as the schema has it."""
+    """Parse the lines and check each against the schema."""
     lines = [json.loads(line) for line in out.splitlines()]
     validator = jsonschema.Draft202012Validator(SCHEMA)
     for line in lines:
@@ -60,7 +60,31 @@ def lines_of(out: bytes | str) -> list[dict[str, Any]]:
 
 
 def run(*arguments: object, given: bytes = b"") -> tuple[int, list[dict[str, Any]]]:
-    done = subprocess.run(command(*arguments, "--jsonl"), input=given, capture_output=True, timeout=120)
+    """Run the command in this process, with ``given`` on stdin; return its exit code and lines."""
+    streams = {
+        "stdin": io.TextIOWrapper(io.BytesIO(given), "utf-8"),
+        "stdout": io.TextIOWrapper(io.BytesIO(), "utf-8"),
+        "stderr": io.TextIOWrapper(io.BytesIO(), "utf-8"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as ended:
+            main(["run", *map(str, arguments), "--jsonl"])
+    out, err = (written(streams[name]) for name in ("stdout", "stderr"))
+    assert err == b""
+    return int(ended.value.code or 0), lines_of(out)
+
+
+def written(stream: io.TextIOWrapper) -> bytes:
+    stream.flush()
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue()
+
+
+def run_process(*arguments: object) -> tuple[int, list[dict[str, Any]]]:
+    """Run the command in a fresh interpreter, as another program does."""
+    done = subprocess.run(command(*arguments, "--jsonl"), capture_output=True, timeout=120)
     assert done.stderr == b""
     return done.returncode, lines_of(done.stdout)
 
@@ -76,7 +100,7 @@ def test_the_schema_is_one() -> None:
 
 
 def test_the_lines_of_a_recording_say_what_its_files_say(exam: Path, model: Path, tmp_path: Path) -> None:
-    code, lines = run(exam, "--model", model, "--out", tmp_path / "out")
+    code, lines = run_process(exam, "--model", model, "--out", tmp_path / "out")
     assert code == 0
     assert [lines[0]["type"], lines[-1]["type"]] == ["start", "end"]
     assert lines[0]["recording"] == str(exam)
@@ -102,7 +126,7 @@ def test_the_lines_of_a_recording_say_what_its_files_say(exam: Path, model: Path
     assert (lines[-1]["events"], lines[-1]["exit_code"]) == (1, 0)
 
 
-def test_every_frame_has_a_line_whatever_became_of_it(exam: Path, model: Path, tmp_path: Path) -> None:
+def test_every_frame_has_a_line_whatever_its_status(exam: Path, model: Path, tmp_path: Path) -> None:
     front = damage.remux(exam, tmp_path / "front.mp4", movflags="faststart")
     flipped = damage.flip(front, tmp_path / "flipped.mp4", [30], seed=1, bits=8)
     cut = damage.cut(flipped, tmp_path / "cut.mp4", 0.9)
@@ -175,7 +199,7 @@ def test_a_pipe_is_answered_as_a_stream_is(kind: str, model: Path) -> None:
 
 
 def test_what_ffmpeg_writes_is_read(model: Path) -> None:
-    """As ``ffmpeg -f mjpeg -`` does, by the same muxer and encoder; 4:2:0, which JPEG calls yuvj420p."""
+    """The same muxer and encoder as ``ffmpeg -f mjpeg -``; 4:2:0, which JPEG calls yuvj420p."""
     file = io.BytesIO()
     with av.open(file, "w", format="mjpeg") as out:
         stream = out.add_stream("mjpeg", rate=25, options={"qscale": "2", "flags": "+qscale"})
@@ -198,14 +222,13 @@ def test_a_pipe_that_ends_in_a_frame_loses_none_before_it(model: Path) -> None:
         assert lines[-1]["ledger"]["truncated"] is True
 
 
+@pytest.mark.quick
 def test_damage_in_a_pipe_is_counted_and_what_follows_is_answered(model: Path) -> None:
     pictures = jpegs()
     pictures[3] = pictures[3][: len(pictures[3]) // 2]  # the next begins in its middle
     pictures[9] = b"--boundary\r\n"
     pictures[12] = jpegs(1, width=WIDTH - 16)[0]  # of another size
-    pictures[40] = (
-        pictures[40][:-2] + b"\x00\xff\xd9"
-    )  # more data than the picture needs is none of our business
+    pictures[40] = pictures[40][:-2] + b"\x00\xff\xd9"  # surplus data at the end of a picture is not damage
     code, lines = run("-", "--stdin", "mjpeg", "--model", model, given=b"".join(pictures))
     assert code == 3
     corrupt = [frame["index"] for frame in of(lines, "frame") if frame["status"] == "corrupt"]
@@ -262,7 +285,7 @@ def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_listener_that_goes_away_costs_nothing_that_was_answered(
     exam: Path, model: Path, tmp_path: Path
 ) -> None:
-    """90 lines do not fit in a pipe of a page, so that the run is writing when its listener goes."""
+    """90 lines do not fit into a pipe of one page, so the run is still writing when its listener goes."""
     import fcntl
 
     out = tmp_path / "out"
@@ -307,7 +330,7 @@ def test_a_pipe_is_interrupted_with_130(model: Path) -> None:
 
 
 def test_frames_are_answered_as_they_come(model: Path) -> None:
-    """Behind the first thirty-two, in which the field of view is found, each is answered before the next is sent."""
+    """After the first 32 frames, in which the field of view is found, each is answered before the next is sent."""
     process = subprocess.Popen(
         command("-", "--stdin", RAW, "--model", model, "--jsonl"),
         stdin=subprocess.PIPE,
@@ -333,7 +356,7 @@ def test_frames_are_answered_as_they_come(model: Path) -> None:
 
 
 class Dripping(io.BytesIO):
-    """Hands over as little as a pipe may."""
+    """Return at most seven bytes at a time, as a pipe may."""
 
     def read1(self, size: int | None = -1, /) -> bytes:
         return super().read1(7)
@@ -343,11 +366,12 @@ class Dripping(io.BytesIO):
 
 
 def with_thumbnail(picture: bytes) -> bytes:
-    """A whole picture inside the header of another, as cameras have it."""
+    """Put a complete picture into the header of another, as cameras do."""
     inner = picture[:60000]
     return picture[:2] + b"\xff\xe1" + (len(inner) + 2).to_bytes(2, "big") + inner + picture[2:]
 
 
+@pytest.mark.quick
 def test_pictures_are_split_by_their_markers_however_they_come() -> None:
     pictures = jpegs(4)
     pictures[1] = with_thumbnail(pictures[1])
@@ -383,6 +407,7 @@ def test_a_damaged_pipe_gives_a_frame_or_none_for_each_and_never_fails() -> None
         assert {frame.shape for frame in frames if frame is not None} == {(HEIGHT, WIDTH, 3)}
 
 
+@pytest.mark.quick
 def test_raw_frames_come_whole_however_they_arrive() -> None:
     feed = parse_feed(RAW)
     assert isinstance(feed, Raw)
@@ -392,8 +417,9 @@ def test_raw_frames_come_whole_however_they_arrive() -> None:
     assert not feed.truncated
 
 
+@pytest.mark.quick
 def test_feeds_refuse_what_they_cannot_read() -> None:
     with pytest.raises(UsageError, match="raw:WIDTHxHEIGHT"):
         parse_feed("raw:336")
-    with pytest.raises(InputError, match="a JPEG picture with ff d8"):
+    with pytest.raises(InputError, match="a JPEG picture begins with ff d8"):
         list(Mjpeg().read(io.BytesIO(b"\xff")))

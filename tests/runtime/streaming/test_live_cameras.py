@@ -1,4 +1,4 @@
-"""Cameras: stopped, interrupted, and read on when their server is started again."""
+"""Cameras: stopped, interrupted, and read on after their server was restarted."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ from capsule_edge.runtime.errors import Interrupted
 from capsule_edge.runtime.streaming import Live, read_pipe
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("then_silent", [None, 45])
+@pytest.mark.parametrize(("number", "then_silent"), [(signal.SIGINT, None), (signal.SIGTERM, 45)])
 def test_a_camera_that_is_stopped_has_ended(
     number: signal.Signals, then_silent: int | None, tmp_path: Path
 ) -> None:
     model = write_red_model(tmp_path / "red.onnx")
     code = "from capsule_edge.cli.main import main; main()"
-    with camera(then_silent=then_silent) as address:
+    with camera(pause_s=0.005, then_silent=then_silent) as address:
         process = subprocess.Popen(
             [sys.executable, "-c", code, "run", address, "--model", str(model), "--jsonl"],
             stdout=subprocess.PIPE,
@@ -50,36 +49,46 @@ def test_a_camera_that_is_stopped_has_ended(
     assert lines[-1]["exit_code"] == 0
 
 
-def test_a_camera_that_is_stopped_before_anything_came_was_interrupted(tmp_path: Path) -> None:
-    with camera(then_silent=0) as address:
+def test_a_camera_that_is_stopped_before_anything_came_was_interrupted() -> None:
+    asked = threading.Event()
+    with camera(then_silent=0, asked=asked) as address:
         feed = live(address, Clock())
-        threading.Timer(0.3, feed.stop).start()
+
+        def stop_once_connected() -> None:
+            assert asked.wait(60)
+            feed.stop()
+
+        stopper = threading.Thread(target=stop_once_connected)
+        stopper.start()
         with pytest.raises(Interrupted, match="before a frame came"):
             list(feed.read())
+        stopper.join()
 
 
 def test_a_camera_whose_server_is_started_again_is_read_on(tmp_path: Path) -> None:
-    """Its port refuses connections meanwhile. Then it is stopped by whoever reads, from a callback."""
+    """While the server is away its port refuses connections. At the end a callback stops the feed."""
     told: list[str] = []
     with (
         ExitStack() as second,
         Reader.open(write_red_model(tmp_path / "red.onnx")) as reader,
         ExitStack() as first,
     ):
-        address = first.enter_context(camera())
+        address = first.enter_context(camera(pause_s=0.005))
         feed = Live(address, patience_s=30)
 
         def follow(frame: FrameRecord) -> None:
             told.append(frame.status)
             if len(told) == 40:
                 first.close()
-                second.enter_context(camera(port=int(address.split(":")[-1].removesuffix("/exam"))))
+                second.enter_context(
+                    camera(pause_s=0.005, port=int(address.split(":")[-1].removesuffix("/exam")))
+                )
             if "corrupt" in told and told[-10:] == ["classified"] * 10:
                 feed.stop()
 
         ledger = read_pipe(reader, io.BytesIO(), feed, on_frame=follow, on_event=lambda _event: None)
     assert feed.connections == 2
-    # What came in part is a picture cut off, besides the loss itself.
+    # The loss itself, and a picture that was cut off if one had arrived in part.
     assert 1 <= ledger.corrupt == told.count("corrupt") <= 2
     assert [status for status, _ in groupby(told)] == ["classified", "corrupt", "classified"]
     assert ledger.container == len(told) == ledger.classified + ledger.corrupt

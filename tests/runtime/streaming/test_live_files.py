@@ -1,4 +1,4 @@
-"""Recordings over HTTP: their end is an end, and a lost connection goes on where it was."""
+"""Recordings over HTTP: they end at their end, and a new connection goes on where the lost one stopped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,27 @@ from red_model import write_exam
 
 from capsule_edge.runtime.recording import decode, scan
 
+Muxed = dict[str, bytes]
 
-def muxed(folder: Path, kind: str) -> bytes:
+
+@pytest.fixture(scope="module")
+def muxed(tmp_path_factory: pytest.TempPathFactory) -> Muxed:
+    """One recording of 40 frames in several containers; frames 20 to 31 are red."""
+    folder = tmp_path_factory.mktemp("muxed")
     exam = write_exam(folder / "exam.mp4", frames=40, red=range(20, 32))
-    if kind == "index first":
-        exam = damage.remux(exam, folder / "first.mp4", movflags="faststart")
-    elif kind != "mp4":
-        exam = damage.remux(exam, folder / f"exam.{kind}")
-    return exam.read_bytes()
+    paths = {"mp4": exam, "index first": damage.remux(exam, folder / "first.mp4", movflags="faststart")}
+    paths |= {kind: damage.remux(exam, folder / f"exam.{kind}") for kind in ("mkv", "ts")}
+    return {kind: path.read_bytes() for kind, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(muxed: Muxed) -> dict[str, list[np.ndarray | None]]:
+    """The frames of each container over a connection that is not lost."""
+    found = {}
+    for kind, data in muxed.items():
+        with server(lambda _turn, data=data: ("video/mp4", data), length=True) as address:
+            found[kind] = list(live(address, Clock()).read())
+    return found
 
 
 # An MP4's own index says how many pictures there are, whatever the server says.
@@ -28,12 +41,12 @@ def muxed(folder: Path, kind: str) -> bytes:
     ("kind", "length"),
     [*((kind, True) for kind in ("mp4", "index first", "mkv", "ts")), ("mp4", False), ("index first", False)],
 )
-def test_a_file_ends_when_it_ends(kind: str, length: bool, tmp_path: Path) -> None:
+def test_a_file_ends_when_it_ends(kind: str, length: bool, muxed: Muxed) -> None:
     asked, clock = [], Clock()
 
     def answer(turn: int) -> tuple[str, bytes]:
         asked.append(turn)
-        return "video/mp4", muxed(tmp_path, kind)
+        return "video/mp4", muxed[kind]
 
     with server(answer, length=length) as address:
         feed = live(address, clock)
@@ -48,10 +61,10 @@ def test_a_file_ends_when_it_ends(kind: str, length: bool, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["mp4", "index first", "mkv", "ts"])
 @pytest.mark.parametrize("share", [0.35, 0.6, 0.95])
-def test_a_file_goes_on_where_its_connection_was_lost(kind: str, share: float, tmp_path: Path) -> None:
-    data = muxed(tmp_path, kind)
-    with server(lambda turn: ("video/mp4", data), length=True) as address:
-        whole = list(live(address, Clock()).read())
+def test_a_file_goes_on_where_its_connection_was_lost(
+    kind: str, share: float, muxed: Muxed, whole: dict[str, list[np.ndarray | None]]
+) -> None:
+    data = muxed[kind]
     cuts = {0: int(len(data) * share), 2: int(len(data) * (share + 0.03))}
 
     def answer(turn: int) -> tuple[str, bytes] | None:
@@ -61,15 +74,15 @@ def test_a_file_goes_on_where_its_connection_was_lost(kind: str, share: float, t
         feed = live(address, Clock())
         frames = list(feed.read())
     assert feed.truncated is False
-    assert len(frames) == len(whole) == 40
-    for one, other in zip(frames, whole, strict=True):
+    assert len(frames) == len(whole[kind]) == 40
+    for one, other in zip(frames, whole[kind], strict=True):
         assert one is not None
         assert other is not None
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_file_whose_server_stays_away_is_not_whole(tmp_path: Path) -> None:
-    data = muxed(tmp_path, "index first")
+def test_a_file_whose_server_stays_away_is_not_whole(muxed: Muxed) -> None:
+    data = muxed["index first"]
     with server(
         lambda turn: ("video/mp4", data) if turn == 0 else None, length=True, cuts={0: len(data) // 2}
     ) as address:
@@ -81,9 +94,9 @@ def test_a_file_whose_server_stays_away_is_not_whole(tmp_path: Path) -> None:
     assert feed.truncated is True
 
 
-def test_a_file_that_is_cut_on_its_server_ends_as_such(tmp_path: Path) -> None:
-    """Every connection would bring the same."""
-    data = muxed(tmp_path, "index first")
+def test_a_file_that_is_cut_on_its_server_ends_truncated(muxed: Muxed) -> None:
+    """Every connection brings the same part, so the feed gives up."""
+    data = muxed["index first"]
     clock = Clock()
     with server(lambda turn: ("video/mp4", data[: len(data) // 2]), length=True) as address:
         feed = live(address, clock)
@@ -93,10 +106,9 @@ def test_a_file_that_is_cut_on_its_server_ends_as_such(tmp_path: Path) -> None:
     assert clock.now <= 5.0
 
 
-def test_another_file_in_its_place_is_a_loss_and_read_from_its_start(tmp_path: Path) -> None:
-    data = muxed(tmp_path, "index first")
-    (tmp_path / "b").mkdir()
-    other = write_exam(tmp_path / "b" / "exam.mp4", frames=30).read_bytes()
+def test_another_file_in_its_place_is_a_loss_and_read_from_its_start(muxed: Muxed, tmp_path: Path) -> None:
+    data = muxed["index first"]
+    other = write_exam(tmp_path / "exam.mp4", frames=30).read_bytes()
 
     with server(
         lambda turn: ("video/mp4", other if turn else data), length=True, cuts={0: len(data) // 2}

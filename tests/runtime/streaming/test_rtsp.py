@@ -1,4 +1,4 @@
-"""RTSP, from GStreamer's server on this machine: read, killed in mid-stream, started again, gone on with."""
+"""RTSP from GStreamer's server on this machine: read, killed in mid-stream, restarted, and read on."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def test_a_camera_that_comes_back_is_read_on_and_one_that_does_not_has_ended(
             servers.append(start("--camera"))
         if "corrupt" in told and told[-2:] == ["classified"] * 2:
             kill(servers[-1])
-            # Ample while a server starts on a busy machine; nobody need wait so long for one that does not.
-            feed._patience_s = 1
+            # The long patience was for a server that starts on a busy machine; this one does not come back.
+            feed.patience_s = 1
 
     with Reader.open(write_red_model(tmp_path / "red.onnx")) as reader:
         ledger = read_pipe(
