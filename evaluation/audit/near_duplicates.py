@@ -3,7 +3,7 @@
 The fingerprint is a difference hash (Krawetz, "Kind of Like That", 2013) of 16 x 16 steps to the right and 16 x 16
 steps down, 512 bits, over the square inscribed in the field of view: what every capsule frame shares, its black
 corners, takes no part. Frames of different patients are told apart by it, which the customary 64 bits fail to do
-(docs/log/2026-11.md has the figures). Neighbours are found by bit sampling (Indyk and Motwani, STOC 1998), in a time that
+(docs/log has the figures). Neighbours are found by bit sampling (Indyk and Motwani, STOC 1998), in a time that
 grows with N log N and with what is found, and are confirmed by the correlation of small pictures. Turned and mirrored
 copies are not looked for.
 """
