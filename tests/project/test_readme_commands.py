@@ -1,7 +1,7 @@
 """Run the commands of the README in a scratch folder, in their order, word for word.
 
-The test has two gaps. The suite itself is not run from within the suite. ``train`` takes minutes and is not run
-either; the small untrained RUN folder of ``quantised_models`` takes the place of what it leaves.
+The test has two gaps. The suite itself is not run from within the suite. ``train`` is not run either, because it
+takes about a minute; ``export`` reads a small untrained RUN folder of ``quantised_models`` instead.
 """
 
 from __future__ import annotations
