@@ -2,10 +2,10 @@
 
 The fingerprint is a difference hash (Krawetz, "Kind of Like That", 2013) of 512 bits: 16 x 16 steps to the right and
 16 x 16 steps down. It covers the square inscribed in the field of view, because the black corners are common to all
-capsule frames. It distinguishes frames of different patients, which the usual 64 bits do not (docs/log.md has the
-figures). Bit sampling (Indyk and Motwani, STOC 1998) finds similar fingerprints in a time that grows with N log N and
-with the number of pairs found. The correlation of small pictures confirms them. Rotated and mirrored copies are not
-found.
+capsule frames. It distinguishes frames of different patients, which the usual 64 bits do not (figures in
+docs/log/2026-11.md). Bit sampling (Indyk and Motwani, STOC 1998) finds similar fingerprints in a time that grows with
+N log N and with the number of pairs found. The correlation of small pictures confirms them. Rotated and mirrored
+copies are not found.
 """
 
 from __future__ import annotations

@@ -52,10 +52,8 @@ MARK = "findings"
 NO_FINDING = "no finding"
 _COMMAND = "python -m capsule_edge.evaluation.recordings.shipped_findings models/findings.json --measure DATA"
 _MEANING = (
-    "A finding is *found* when an event of its class overlaps it and at least half of that event's frames show the "
-    "class; any other event is *false*. It is *shown under any name* when it is found, or when an event of another "
-    "class overlaps it and at least half of that event's frames show some finding. A single frame is *recognised* "
-    "when its class is the model's most probable label."
+    "*Found*: an event of the class shows the finding. *Shown under any name*: an event of any class does. Any other "
+    "event is false. *Recognised*: the class is the frame's most probable label."
 )
 _WIDTH = 100  # characters of a line in the project's documents
 
@@ -272,12 +270,12 @@ def _percent(share: float | None) -> str:
 def _sentences(document: Mapping[str, Any]) -> str:
     models, data = document["models"], document["data"]
     found = "; ".join(
-        f"the {name} model finds {model['totals']['hit']} of {model['totals']['findings']} findings, shows "
-        f"{model['totals']['seen']} under any name and reports {model['totals']['false_events']} false events "
+        f"{name} {model['totals']['hit']} of {model['totals']['findings']} findings found, {model['totals']['seen']} "
+        f"shown, {model['totals']['false_events']} false events "
         f"({model['totals']['false_events_per_1000_frames']:.1f} in 1,000 frames)"
         for name, model in models.items()
     )
-    totals = f"In all {data['recorded_frames']:,} frames of these recordings {found}."
+    totals = f"In all {data['recorded_frames']:,} frames: {found}."
     return "\n".join(textwrap.wrap(f"{totals} {_MEANING}", _WIDTH, break_long_words=False))
 
 

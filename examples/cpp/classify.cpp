@@ -1,12 +1,12 @@
-// Runs an exported model on frames that examples/write_frames.py wrote, through onnxruntime's C API, and prints the
-// probabilities of each frame on a line, in the order of the model's labels.
+// Run an exported model on frames that examples/write_frames.py wrote, with onnxruntime's C API. Print one line for
+// each frame: its probabilities, in the order of the model's labels.
 //
 //     g++ -std=c++17 -I INCLUDE classify.cpp LIBRARY -o classify
 //     ./classify model.int8.onnx frames.raw
 //
-// INCLUDE holds onnxruntime_c_api.h (Debian 13: libonnxruntime-dev, in /usr/include/onnxruntime); LIBRARY is
-// libonnxruntime.so of that version or a later one. The Python wheel has one in onnxruntime/capi, which the program
-// looks for as libonnxruntime.so.1: give it a link of that name in a folder of LD_LIBRARY_PATH.
+// INCLUDE is the folder of onnxruntime_c_api.h (Debian 13: package libonnxruntime-dev, /usr/include/onnxruntime).
+// LIBRARY is libonnxruntime.so of the same version or a later one. The Python wheel has it in onnxruntime/capi. The
+// program loads it as libonnxruntime.so.1: make a link with that name in a folder of LD_LIBRARY_PATH.
 #include <onnxruntime_c_api.h>
 
 #include <algorithm>
@@ -42,7 +42,7 @@ std::vector<std::uint8_t> read_all(const char *path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// Name and frame side of the model's only input, uint8 (N, side, side, 3).
+// Return the name and the frame size of the model's only input, uint8 (N, side, side, 3).
 std::pair<std::string, std::int64_t> describe_input(const OrtSession *session) {
   OrtAllocator *allocator = nullptr;
   check(api->GetAllocatorWithDefaultOptions(&allocator));
@@ -68,7 +68,7 @@ void classify(const char *model, const char *frames) {
   check(api->CreateSessionOptions(&raw_options));
   const auto options = own(raw_options, api->ReleaseSessionOptions);
   check(api->SetIntraOpNumThreads(options.get(), 2));
-  // From memory: paths are wide on Windows.
+  // Open the file from memory, because paths are wide strings on Windows.
   const std::vector<std::uint8_t> file = read_all(model);
   OrtSession *raw_session = nullptr;
   check(api->CreateSessionFromArray(env.get(), file.data(), file.size(), options.get(), &raw_session));
@@ -79,7 +79,7 @@ void classify(const char *model, const char *frames) {
   const std::size_t bytes = static_cast<std::size_t>(side * side * 3);
   if (pixels.empty() || pixels.size() % bytes != 0)
     throw std::runtime_error(std::string(frames) + " has " + std::to_string(pixels.size()) +
-                             " bytes, needed is a multiple of " + std::to_string(bytes));
+                             " bytes, expected a multiple of " + std::to_string(bytes));
   OrtMemoryInfo *raw_memory = nullptr;
   check(api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &raw_memory));
   const auto memory = own(raw_memory, api->ReleaseMemoryInfo);
@@ -106,7 +106,7 @@ void classify(const char *model, const char *frames) {
     float *data = nullptr;
     check(api->GetTensorMutableData(answer.get(), reinterpret_cast<void **>(&data)));
     for (std::size_t at = 0; at < values; ++at)
-      // Nine digits tell every float32 from its neighbours.
+      // Nine digits are enough to distinguish every float32.
       std::printf("%.9g%c", data[at], (at + 1) % (values / now) == 0 ? '\n' : ' ');
   }
 }

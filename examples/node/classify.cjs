@@ -1,10 +1,10 @@
-// Runs an exported model on frames that examples/write_frames.py wrote, and prints one JSON line for each.
+// Run an exported model on frames that examples/write_frames.py wrote. Print one JSON line for each frame.
 //
 //     npm install --ignore-scripts
 //     node classify.cjs model.int8.onnx frames.raw
 //
-// The model takes uint8 RGB (N, size, size, 3) as it is; its probabilities are calibrated inside the graph, so
-// nothing is scaled here and nothing follows.
+// The model takes uint8 RGB of shape (N, size, size, 3). Scaling and calibration happen inside the graph, so this
+// program neither scales the pixels nor changes the probabilities.
 "use strict";
 
 const fs = require("node:fs");
@@ -19,7 +19,7 @@ async function main(model, frames) {
   const bytes = size * size * 3;
   const pixels = fs.readFileSync(frames);
   if (pixels.length === 0 || pixels.length % bytes !== 0) {
-    throw new Error(`${frames} has ${pixels.length} bytes, needed is a multiple of ${bytes} (${size} x ${size} x 3)`);
+    throw new Error(`${frames} has ${pixels.length} bytes, expected a multiple of ${bytes} (${size} x ${size} x 3)`);
   }
   const count = pixels.length / bytes;
   for (let first = 0; first < count; first += BATCH) {

@@ -1,8 +1,8 @@
-// Reads a recording with capsule-edge as a process of its own and prints each event as it closes. Needs no package.
+// Read a recording with capsule-edge in a separate process. Print each event as soon as it closes. Needs no package.
 //
 //     node follow.cjs exam.mp4 --out result
 //
-// CAPSULE_EDGE names the command where it is not on the path. All arguments are handed on to `capsule-edge run`.
+// Set CAPSULE_EDGE to the path of the command if it is not on PATH. All arguments are passed to `capsule-edge run`.
 "use strict";
 
 const { spawn } = require("node:child_process");
@@ -16,7 +16,7 @@ run.on("error", (error) => {
 });
 run.on("close", (code) => { process.exitCode ||= code ?? 1; });
 
-// What is not read yet makes the run wait, so nothing piles up here.
+// The run waits until this program has read its lines, so nothing accumulates.
 readline.createInterface({ input: run.stdout }).on("line", (text) => {
   const line = JSON.parse(text);
   if (line.type === "event") {

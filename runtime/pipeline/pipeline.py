@@ -67,7 +67,7 @@ _DEPTH = 4
 _AHEAD_BYTES = 12 << 20
 _RESULT_BYTES = 1 << 16
 # Pixels of a batch: 8 frames of 128 x 128, 4 of 176 x 176, 2 of 224 x 224. The activations of so many stay in the
-# processor's caches. Larger batches were slower and held more memory (measured, ``docs/log.md``).
+# processor's caches. Larger batches were slower and held more memory (measured, ``docs/log/2026-11.md``).
 _BATCH_PIXELS = 1 << 17
 _MOST_BATCH = 16
 

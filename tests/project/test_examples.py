@@ -102,7 +102,7 @@ def test_node_says_what_is_wrong_in_a_line(frames: Path, tmp_path: Path) -> None
     shutil.copy(frames.with_suffix(".labels"), tmp_path / "cut.labels")
     done = run_node(default_model(), cut)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "needed is a multiple of" in done.stderr
+    assert "expected a multiple of" in done.stderr
     assert done.stderr.count("\n") == 1
     assert run_node().returncode == 2
 
@@ -171,7 +171,7 @@ def test_cpp_says_what_is_wrong_in_a_line(frames: Path, program: Path, tmp_path:
     (tmp_path / "cut.raw").write_bytes(frames.read_bytes()[:-1])
     (tmp_path / "none.onnx").write_bytes(b"no model")
     for arguments, says in (
-        ((default_model(), tmp_path / "cut.raw"), "needed is a multiple of"),
+        ((default_model(), tmp_path / "cut.raw"), "expected a multiple of"),
         ((default_model(), tmp_path / "absent.raw"), "cannot be opened"),
         ((tmp_path / "none.onnx", frames), "error: "),
     ):

@@ -1,4 +1,4 @@
-"""What holds the project together: the documents, the metadata and the layout say the same."""
+"""The documents, the metadata and the layout of the project agree with each other and with the code."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ import capsule_edge.runtime as runtime
 from capsule_edge.cli.main import COMMANDS, cli
 
 README = (ROOT / "README.md").read_text("utf-8")
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
+DOCS = {
+    str(path.relative_to(ROOT)): path.read_text("utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))
+}
+# The log names modules as they were called on the day of an entry.
+CURRENT = {name: text for name, text in DOCS.items() if not name.startswith("docs/log/")}
+LINE_LENGTH = 100
 PACKAGES = ("runtime", "evaluation", "train", "export", "benchmarks", "cli")
 
 
@@ -28,14 +35,14 @@ def setup() -> configparser.ConfigParser:
     return parsed
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def calls() -> list[list[str]]:
-    """The words behind each ``capsule-edge`` in the README's shell blocks, up to what ends the command."""
+def calls(*texts: str) -> list[list[str]]:
+    """Return the arguments of each ``capsule-edge`` command in the shell blocks of the documents."""
     found = []
-    for line in "".join(blocks("sh")).splitlines():
+    for line in "".join("".join(blocks("sh", text)) for text in texts).splitlines():
         words = shlex.split(line, comments=True)
         for at, word in enumerate(words):
             if word == "capsule-edge":
@@ -57,20 +64,33 @@ def test_the_readme_has_the_two_commands_of_a_fresh_machine() -> None:
     assert "pip install '.[dev]' && pytest" in lines
 
 
-def test_the_readme_shows_every_command() -> None:
-    assert {call[0] for call in calls()} == set(COMMANDS)
+def test_the_readme_is_short_and_in_order() -> None:
+    assert len(README.splitlines()) <= 130
+    heads = [line for line in README.splitlines() if line.startswith("#")]
+    assert heads[0] == "# capsule-edge"
+    assert [len(blocks(language)) for language in ("sh", "python")] == [3, 1]
+    assert len(blocks("python")[0].splitlines()) == 6
+    marks = [
+        README.index(f"<!-- {name} -->") for name in ("findings", "/findings", "performance", "/performance")
+    ]
+    assert marks == sorted(marks)
 
 
-@pytest.mark.parametrize("call", calls(), ids=" ".join)
-def test_a_command_of_the_readme_parses(call: list[str]) -> None:
-    """Every option is known and every argument fits. Nothing is read or run."""
+def test_the_documents_show_every_command() -> None:
+    assert {call[0] for call in calls(README, *CURRENT.values())} == set(COMMANDS)
+    assert {"run", "train", "export", "compare", "bench"} <= {call[0] for call in calls(README)}
+
+
+@pytest.mark.parametrize("call", calls(README, *CURRENT.values()), ids=" ".join)
+def test_a_command_of_the_documents_parses(call: list[str]) -> None:
+    """Every option exists and every argument fits. Nothing is read or run."""
     command = subcommand(call[0])
     context = command.make_context(call[0], call[1:])
     assert context.params
 
 
 def test_a_module_that_the_documents_run_is_there() -> None:
-    text = README + "".join(path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.md"))
+    text = README + "".join(DOCS.values())
     modules = set(re.findall(r"python -m ([a-z_.]+)", text))
     assert "capsule_edge.benchmarks.latency" in modules
     assert {name for name in modules if find_spec(name) is None} == set()
@@ -94,10 +114,40 @@ def test_the_readme_imports_what_is_there(code: str) -> None:
 
 
 def test_every_file_that_the_documents_point_to_is_there() -> None:
-    for document in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text("utf-8")):
+    for name, text in {"README.md": README, "CHANGELOG.md": CHANGELOG, **DOCS}.items():
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
             if "://" not in target:
-                assert (document.parent / target).exists(), f"{document.name} points to {target}"
+                assert ((ROOT / name).parent / target).exists(), f"{name} points to {target}"
+
+
+def prose(text: str) -> list[tuple[int, str]]:
+    """Return the numbered lines that can be wrapped: no code, tables, images or generated parts."""
+    text = re.sub(
+        r"^<!-- (\w+) -->$.*?^<!-- /\1 -->$",
+        lambda m: "\n" * m[0].count("\n"),
+        text,
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    text = re.sub(r"^```.*?^```$", lambda m: "\n" * m[0].count("\n"), text, flags=re.MULTILINE | re.DOTALL)
+    lines = enumerate(text.splitlines(), 1)
+    return [(number, line) for number, line in lines if not re.match(r"\s*(\||!\[|:::)", line)]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", *CURRENT])
+def test_prose_wraps(name: str) -> None:
+    text = {"README.md": README, "CHANGELOG.md": CHANGELOG, **CURRENT}[name]
+    long = {number: line for number, line in prose(text) if len(line) > LINE_LENGTH and " " in line.strip()}
+    assert long == {}
+
+
+def test_the_api_reference_lists_the_public_names() -> None:
+    listed = re.findall(r"^::: capsule_edge\.runtime\.(\w+)$", DOCS["docs/api.md"], re.MULTILINE)
+    assert sorted([*listed, "__version__"]) == sorted(runtime.__all__)
+
+
+def test_the_site_has_every_document() -> None:
+    site = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert [name for name in DOCS if name.removeprefix("docs/") not in site] == []
 
 
 def test_packages_are_the_folders() -> None:
@@ -139,7 +189,7 @@ def test_every_dependency_has_its_licence_named() -> None:
     lines = parsed["options"]["install_requires"].splitlines()
     for extra, needs in parsed["options.extras_require"].items():
         lines += needs.splitlines() if extra else []
-    names = {re.split(r"[<>=;!~ ]", line)[0] for line in lines if line and not line.startswith("%")}
+    names = {re.split(r"[<>=;!~ \[]", line)[0] for line in lines if line and not line.startswith("%")}
     listed = (ROOT / "THIRD_PARTY_LICENSES.md").read_text("utf-8")
     assert {name for name in names if not re.search(rf"\b{re.escape(name)}\b", listed)} == set()
 
@@ -153,7 +203,7 @@ def requirements() -> dict[str, str]:
     found = {}
     for line in lines:
         if line and not line.startswith("%"):
-            name, bounds = re.match(r"([\w-]+)(.*?)(;|$)", line).group(1, 2)
+            name, bounds = re.match(r"([\w-]+)(?:\[\w+\])?(.*?)(;|$)", line).group(1, 2)
             found[name.replace("_", "-").lower()] = bounds.strip()
     return found
 
@@ -186,7 +236,5 @@ def test_the_lowest_versions_are_the_lower_bounds() -> None:
 
 
 def test_the_changelog_has_its_unreleased_head() -> None:
-    heads = [
-        line for line in (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines() if line.startswith("## ")
-    ]
+    heads = [line for line in CHANGELOG.splitlines() if line.startswith("## ")]
     assert heads[0] == "## Unreleased"
