@@ -95,7 +95,7 @@ def test_outputs_agree_with_each_other(exported: tuple[Path, ExportReport], name
         assert np.allclose(outputs["features"].mean(axis=(1, 2)), outputs["logits"] - bias, atol=1e-4)
     with pytest.raises(ModelError, match="features' mean"):
         check_outputs(name, {**outputs, "features": outputs["features"] * 1.5}, spec, bias, integers)
-    with pytest.raises(ModelError, match="probabilities are off"):
+    with pytest.raises(ModelError, match="probabilities differ"):
         check_outputs(
             name, {**outputs, "probabilities": outputs["probabilities"][::-1]}, spec, bias, integers
         )
@@ -245,12 +245,12 @@ def _to_one_scale(name: str, values: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (_to_signed, "needed is uint8"),
-        (_to_unsigned_weights, "needed is int8"),
-        (_to_one_scale, "needed is one each"),
+        (_to_signed, "must be uint8"),
+        (_to_unsigned_weights, "must be int8"),
+        (_to_one_scale, "must have one for each"),
         (
             lambda name, values: values[None] if name in ("relu_1/scale", "relu_1/zero") else None,
-            "needed is a scalar",
+            "must have a scalar",
         ),
     ],
 )
@@ -284,7 +284,7 @@ def test_integers_that_are_not_what_qat_emulates_are_named(plain_run: Path) -> N
     integers = read_integers(run.qat)
     check_layers(integers, run.qat, run.frames[:4])
     integers.nodes[3].kernel.biases[0] += 10_000
-    with pytest.raises(ModelError, match="layer 'conv_4' is off what QAT emulates"):
+    with pytest.raises(ModelError, match="layer 'conv_4' differs from the QAT model"):
         check_layers(integers, run.qat, run.frames[:4])
 
 

@@ -150,7 +150,7 @@ def test_a_file_that_does_not_answer_as_keras_is_not_exported(
 
     monkeypatch.setattr(bundle, "KerasBackend", Other)
     with pytest.raises(
-        GateError, match=r"ONNX INT8 gives Keras's label on .* of 60 frames, allowed is 99.9% or more"
+        GateError, match=r"ONNX INT8 gives the label of the Keras QAT model on .* of 60 frames, allowed is 99.9%"
     ):
         export_run(run_folder, tmp_path / "new" / "out", dataset=load_dataset(frames))
     assert list((tmp_path / "new").iterdir()) == []

@@ -17,7 +17,7 @@ from tiny_model import tiny_spec
 
 from capsule_edge.evaluation.datasets import video_mark
 from capsule_edge.export.run_folder import synthetic_frames
-from capsule_edge.export.tools.fold_model import carried, main, without_held_out, write_fold_model
+from capsule_edge.export.tools.fold_model import factor_and_shift, main, without_held_out, write_fold_model
 from capsule_edge.runtime.errors import InputError, UsageError
 from capsule_edge.runtime.inference import ModelSpec, open_model
 from capsule_edge.train.config import TrainConfig
@@ -72,7 +72,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_factor_and_shift_between_two_answers(pair: tuple[Path, Path]) -> None:
-    factor, shift = carried(*pair)
+    factor, shift = factor_and_shift(*pair)
     assert factor == pytest.approx(FACTOR, abs=1e-5)
     assert shift == pytest.approx(SHIFT, abs=1e-5)
 
@@ -81,15 +81,15 @@ def test_answers_that_do_not_fit_each_other(pair: tuple[Path, Path], tmp_path: P
     before, after = pair
     logits = np.load(after)["logits"]
     with pytest.raises(InputError, match="of other frames"):
-        carried(before, write_logits(tmp_path / "fewer.npz", logits[1:]))
+        factor_and_shift(before, write_logits(tmp_path / "fewer.npz", logits[1:]))
     logits[3, 1] += 0.1
     with pytest.raises(InputError, match="with a factor and a shift"):
-        carried(before, write_logits(tmp_path / "moved.npz", logits))
+        factor_and_shift(before, write_logits(tmp_path / "moved.npz", logits))
 
 
 def test_a_file_without_answers_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.npz holds no out-of-fold answers"):
-        carried(pair[0], tmp_path / "none.npz")
+        factor_and_shift(pair[0], tmp_path / "none.npz")
 
 
 def test_the_file_answers_as_the_fold_carried_over(

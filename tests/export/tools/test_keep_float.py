@@ -20,7 +20,7 @@ from quantised_models import KEYS, calibrated, fp32_model, pixels_of, write_run
 from capsule_edge.cli.export import command
 from capsule_edge.evaluation.datasets import Dataset, Sample, load_dataset
 from capsule_edge.export.bundle import FILES, export_run
-from capsule_edge.export.held_out import frames_to_choose_on, part
+from capsule_edge.export.held_out import frames_to_choose_on, split_held_out
 from capsule_edge.export.int8 import check_layers, read_integers
 from capsule_edge.export.restore_float import restore_layers
 from capsule_edge.export.run_folder import load_run, synthetic_frames
@@ -167,7 +167,7 @@ def test_choices_are_made_on_what_the_run_held_out(tmp_path: Path) -> None:
     # v11 is of val, which the certificates are measured on.
     assert {s.video_id for s in chosen.samples} == {"v2", "v7"}
     assert said == []
-    rest, out = part(tmp_path, load_dataset(data, split="train"))
+    rest, out = split_held_out(tmp_path, load_dataset(data, split="train"))
     assert (len(rest.samples), len(out.samples)) == (24, 6)
     HeldOut(("elsewhere",)).write(tmp_path)
     with pytest.raises(InputError, match=r"none of the 1 videos that .* held out is in"):

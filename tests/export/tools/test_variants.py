@@ -20,7 +20,7 @@ from capsule_edge.benchmarks.quantization import find_variants, to_markdown
 from capsule_edge.benchmarks.quantization import main as tabulate
 from capsule_edge.evaluation.classification import Score, score_files
 from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.export.held_out import part
+from capsule_edge.export.held_out import split_held_out
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.export.tools.variants import main, representative
 from capsule_edge.runtime.errors import InputError
@@ -82,7 +82,7 @@ def test_representative_frames_are_even_over_labels_and_of_other_videos(
     run_folder: Path, frames: Path
 ) -> None:
     run = load_run(run_folder)
-    calibrating, measuring = part(run_folder, load_dataset(frames, split="train"))
+    calibrating, measuring = split_held_out(run_folder, load_dataset(frames, split="train"))
     assert not {s.video_id for s in calibrating.samples} & {s.video_id for s in measuring.samples}
     batches = representative(calibrating, run, 35)
     assert sum(map(len, batches)) == 35
