@@ -30,7 +30,7 @@ PROBE_LOGIT = 10.0
 
 
 def probe_path() -> Path:
-    """The model that ``export.saturation_probe`` writes."""
+    """The model that ``export.tools.saturation_probe`` writes."""
     return Path(str(resources.files(__package__) / "assets" / f"{PROBE}.onnx"))
 
 

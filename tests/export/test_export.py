@@ -1,10 +1,11 @@
-"""The exported files: the contract of each, integers in the graph, agreement, nothing half written."""
+"""Export a RUN: every file keeps the contract, INT8 runs in integers, models agree, failures leave no file."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +18,21 @@ from onnx import numpy_helper
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 import tensorflow as tf
-from quantised_models import KEYS, calibrated, fp32_model, write_run
+from quantised_models import KEYS, Exported
 
 from capsule_edge.cli.export import command
 from capsule_edge.export import bundle
-from capsule_edge.export.bundle import FILES, ExportReport, export_run
+from capsule_edge.export.bundle import FILES, export_run
+from capsule_edge.export.certify import TABLE
 from capsule_edge.export.int8 import build_int8_onnx, check_layers, compute, read_integers, reference_runner
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.export.runners import file_runner, in_batches, keras_runner, open_file
 from capsule_edge.export.verify import check_int8_graph, check_outputs, compare_edges, replay
 from capsule_edge.export.verify.graph_checks import check_bias_scales, count_operators
 from capsule_edge.export.verify.saturation import compute_saturating, saturations
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
 from capsule_edge.runtime.inference import open_model
 from capsule_edge.runtime.inference.tflite_metadata import read_metadata, read_spec
-
-ARCHITECTURES = {"plain_cnn": 64, "mobilenet_v2_035": 96}
-
-
-@pytest.fixture(scope="session", params=ARCHITECTURES)
-def exported(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, ExportReport]:
-    """A RUN folder and the report of its export."""
-    folder = tmp_path_factory.mktemp(request.param)
-    run = write_run(folder / "run", request.param, ARCHITECTURES[request.param])
-    return run, export_run(run, folder / "out")
-
-
-@pytest.fixture(scope="session")
-def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("plain") / "run", "plain_cnn", 64, saturation_safe=False)
-
-
-@pytest.fixture(scope="session")
-def plain_out(plain_run: Path) -> Path:
-    export_run(plain_run, plain_run.parent / "out")
-    return plain_run.parent / "out"
 
 
 def _runner(path: Path) -> Any:
@@ -61,8 +40,8 @@ def _runner(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_file_keeps_the_contract(exported: tuple[Path, ExportReport], name: str) -> None:
-    path = exported[1].folder / FILES[name]
+def test_each_file_keeps_the_contract(exported: Exported, name: str) -> None:
+    path = exported.report.folder / FILES[name]
     spec = open_model(path).spec if path.suffix == ".onnx" else read_spec(path)
     assert spec.keys == KEYS
     assert spec.precision == ("int8" if "INT8" in name else "fp32")
@@ -82,12 +61,11 @@ def test_each_file_keeps_the_contract(exported: tuple[Path, ExportReport], name:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_outputs_agree_with_each_other(exported: tuple[Path, ExportReport], name: str) -> None:
-    run_folder, report = exported
-    run = load_run(run_folder)
-    path = report.folder / FILES[name]
+def test_outputs_agree_with_each_other(exported: Exported, name: str) -> None:
+    run = exported.run
+    path = exported.report.folder / FILES[name]
     spec = open_model(path).spec if path.suffix == ".onnx" else read_spec(path)
-    integers = read_integers(run.qat) if "INT8" in name else None
+    integers = exported.integers if "INT8" in name else None
     bias = integers.bias if integers else run.fp32.layers[-1].bias.numpy()
     outputs = dict(in_batches(_runner(path), run.frames))
     check_outputs(name, outputs, spec, bias, integers)
@@ -101,19 +79,20 @@ def test_outputs_agree_with_each_other(exported: tuple[Path, ExportReport], name
         )
 
 
-def test_onnxruntime_runs_the_backbone_in_integers(exported: tuple[Path, ExportReport]) -> None:
-    graph = exported[1].graph
+def test_onnxruntime_runs_the_backbone_in_integers(exported: Exported) -> None:
+    graph = exported.report.graph
     assert graph.float_convolutions == 0
     assert graph.inner_pairs == 0
     assert graph.operators["QLinearConv"] == graph.convolutions_checked
     assert not {"Clip", "Pad", "Add", "GlobalAveragePool", "Gemm"} & set(graph.operators)
-    fp32 = count_operators(exported[1].folder / FILES["ONNX FP32"])
+    fp32 = count_operators(exported.report.folder / FILES["ONNX FP32"])
     assert "QLinearConv" not in fp32
-    assert fp32["Conv"] == graph.convolutions_checked - 1 + 1  # the dense layer is no Conv there, features is
+    # In FP32 the dense layer is no Conv, but the features are one: as many as are quantised in INT8.
+    assert fp32["Conv"] == graph.convolutions_checked
 
 
-def test_the_two_int8_files_hold_the_same_integers(exported: tuple[Path, ExportReport]) -> None:
-    folder = exported[1].folder
+def test_the_two_int8_files_hold_the_same_integers(exported: Exported) -> None:
+    folder = exported.report.folder
     graph = onnx.load(folder / FILES["ONNX INT8"]).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     interpreter = tf.lite.Interpreter(
@@ -137,26 +116,25 @@ def test_the_two_int8_files_hold_the_same_integers(exported: tuple[Path, ExportR
         assert np.array_equal(constants[f"{name}/scale"], scales)
         assert np.array_equal(constants[f"{layer}/bias"], interpreter.get_tensor(bias["index"]))
         compared += 1
-    assert compared == exported[1].graph.convolutions_checked
+    assert compared == exported.report.graph.convolutions_checked
 
 
-def test_the_int8_files_agree(exported: tuple[Path, ExportReport]) -> None:
-    folder = exported[1].folder
+def test_the_int8_files_agree(exported: Exported) -> None:
+    folder = exported.report.folder
     size = open_model(folder / FILES["ONNX INT8"]).spec.input.size
-    frames = synthetic_frames(size, count=200, seed=9)
+    frames = synthetic_frames(size, count=96, seed=9)
     first = in_batches(_runner(folder / FILES["ONNX INT8"]), frames)["logits"]
     second = in_batches(_runner(folder / FILES["TFLite INT8"]), frames)["logits"]
-    # Every engine and the QAT model itself sum exactly and round alike; scales of sums are aligned so that none
-    # comes near a middle (train/alignment).
-    run = load_run(exported[0])
-    kept = in_batches(keras_runner(run.qat), frames)["logits"]
+    # Every engine and the QAT model itself sum exactly and round alike. The scales of additions are aligned, so that
+    # no sum lies next to the middle between two steps (train.qat).
+    keras = in_batches(keras_runner(exported.run.qat), frames)["logits"]
     assert np.array_equal(first, second)
-    # The files multiply (steps - zero) by the scale and Keras does too, in float32.
-    assert np.abs(first - kept).max() <= 1e-6 * np.abs(kept).max()
+    # The files and Keras multiply (steps - zero point) by the scale in float32.
+    assert np.abs(first - keras).max() <= 1e-6 * np.abs(keras).max()
 
 
-def test_the_tree_names_every_edge(exported: tuple[Path, ExportReport]) -> None:
-    report = exported[1]
+def test_the_report_lists_every_comparison_and_all_hold(exported: Exported) -> None:
+    report = exported.report
     assert [(edge.a, edge.b) for edge in report.edges] == [
         ("Keras FP32", "ONNX FP32"),
         ("Keras FP32", "TFLite FP32"),
@@ -358,29 +336,39 @@ def test_tflite_metadata_is_read_without_tensorflow_and_damage_is_named(
             read_spec(tmp_path / "bad.tflite")
 
 
-def test_the_command_prints_the_tree_or_one_document(plain_run: Path, tmp_path: Path) -> None:
-    runner = CliRunner()
-    result = runner.invoke(command, [str(plain_run), "--out", str(tmp_path / "a"), "--json"])
-    assert result.exit_code == 0, result.output
-    document = json.loads(result.stdout)
+def test_the_command_prints_one_json_document_and_the_sums_match(
+    plain_export: tuple[Path, dict[str, Any], str],
+) -> None:
+    out, document, _ = plain_export
     assert set(document["files"]) == set(FILES.values())
     assert document["int8_graph"]["float_convolutions"] == 0
-    sums = (tmp_path / "a" / "SHA256SUMS").read_text().splitlines()
+    sums = (out / "SHA256SUMS").read_text().splitlines()
     assert sorted(sums) == sorted(f"{entry['sha256']}  {name}" for name, entry in document["files"].items())
     for line in sums:
         digest, name = line.split("  ")
-        assert hashlib.sha256((tmp_path / "a" / name).read_bytes()).hexdigest() == digest
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_safe_model_answers_the_same_where_sums_saturate(architecture: str) -> None:
-    model = fp32_model(architecture)
+def test_the_command_says_that_there_is_no_certificate(
+    plain_run: Path, plain_export: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    out, _, printed = plain_export
+    assert "warning: without --data the INT8 files carry no certificate" in printed
+    assert not (out / TABLE).exists()
+    refused = CliRunner().invoke(command, [str(plain_run), "--out", str(tmp_path / "b"), "--split", "val"])
+    assert isinstance(refused.exception, UsageError)
+
+
+@pytest.mark.parametrize("architecture", ["plain_cnn", "short_mobilenet"])
+def test_a_safe_model_answers_the_same_where_sums_saturate(
+    architecture: str, make_run: Callable[..., Path]
+) -> None:
     frames = np.concatenate([synthetic_frames(64, count=1, seed=4), np.full((1, 64, 64, 3), 255, np.uint8)])
-    safe = read_integers(calibrated(model, saturation_safe=True))
+    safe = read_integers(load_run(make_run(architecture)).qat)
     exact, saturated = compute(safe, frames), compute_saturating(safe, frames)
     assert all(np.array_equal(exact[name], saturated[name]) for name in exact)
     assert not any(saturations(safe, frames).values())
-    unsafe = read_integers(calibrated(model))
+    unsafe = read_integers(load_run(make_run(architecture, safe=False)).qat)
     exact, saturated = compute(unsafe, frames), compute_saturating(unsafe, frames)
     assert any(saturations(unsafe, frames).values())
     assert not np.array_equal(exact["logits"], saturated["logits"])
