@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import tf_keras
 from tiny_model import tiny_spec
 
-from capsule_edge.export.bundle import ExportReport
-from capsule_edge.export.int8 import IntegerModel
-from capsule_edge.export.run_folder import TrainedRun, synthetic_frames
+from capsule_edge.export.run_folder import synthetic_frames
 from capsule_edge.train.models import architectures, weights
 from capsule_edge.train.qat import quantised_model as qat
+
+if TYPE_CHECKING:
+    from capsule_edge.export.bundle import ExportReport
+    from capsule_edge.export.int8 import IntegerModel
+    from capsule_edge.export.run_folder import TrainedRun
 
 KEYS = tuple(f"label_{index}" for index in range(5))
 

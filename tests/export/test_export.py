@@ -27,7 +27,7 @@ from capsule_edge.export.certify import TABLE
 from capsule_edge.export.int8 import build_int8_onnx, check_layers, compute, read_integers, reference_runner
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.export.runners import file_runner, in_batches, keras_runner, open_file
-from capsule_edge.export.verify import check_int8_graph, check_outputs, compare_edges, replay
+from capsule_edge.export.verify import check_int8_graph, check_outputs, compare_edges, draw_tree, replay
 from capsule_edge.export.verify.graph_checks import check_bias_scales, count_operators
 from capsule_edge.export.verify.saturation import compute_saturating, saturations
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
@@ -108,7 +108,7 @@ def test_the_two_int8_files_hold_the_same_integers(exported: Exported) -> None:
         layer = name.removesuffix("/weights")
         detail, bias = details[name], details[f"{layer}/bias"]
         axis = detail["quantization_parameters"]["quantized_dimension"]
-        # TFLite holds (out, h, w, in), of a depthwise kernel (1, h, w, out), where ONNX has (out, in, h, w).
+        # TFLite stores (out, h, w, in), or (1, h, w, channels) for a depthwise kernel; ONNX stores (out, in, h, w).
         theirs = np.array(interpreter.get_tensor(detail["index"]))
         ours = weights.transpose(1, 2, 3, 0) if axis == 3 else weights.transpose(0, 2, 3, 1)
         assert np.array_equal(ours, theirs)
@@ -163,13 +163,13 @@ def _change(path: Path, out: Path, change: Any) -> Path:
 @pytest.mark.parametrize(
     "layer", ["relu_2/scale", "conv_3/weights/scale", "conv_4/bias/scale", "frames/scale"]
 )
-def test_a_doubled_scale_is_caught_and_its_layer_named(plain_out: Path, tmp_path: Path, layer: str) -> None:
+def test_a_doubled_scale_is_found_and_its_layer_named(plain_out: Path, tmp_path: Path, layer: str) -> None:
     broken = _change(
         plain_out / FILES["ONNX INT8"],
         tmp_path / "broken.onnx",
         lambda name, values: values * np.float32(2) if name == layer else None,
     )
-    # An activation's scale is found at the convolution that reads it.
+    # A wrong scale of an activation shows at the convolution that reads it.
     reader = {"relu_2/scale": "relu_3", "frames/scale": "relu_1", "conv_3/weights/scale": "relu_3"}.get(
         layer, "relu_4"
     )
@@ -177,7 +177,7 @@ def test_a_doubled_scale_is_caught_and_its_layer_named(plain_out: Path, tmp_path
         check_bias_scales(broken)
 
 
-def test_a_doubled_scale_with_matching_biases_breaks_its_edge(
+def test_a_doubled_scale_with_a_matching_bias_breaks_the_edges_of_its_file(
     plain_run: Path, plain_out: Path, tmp_path: Path
 ) -> None:
     doubled = ("conv_3/weights/scale", "conv_3/bias/scale")
@@ -200,6 +200,7 @@ def test_a_doubled_scale_with_matching_biases_breaks_its_edge(
         ("exact integers", "ONNX INT8"),
         ("TFLite INT8", "ONNX INT8"),
     }
+    assert draw_tree(edges).count("BROKEN") == 3
 
 
 def _to_signed(name: str, values: Any) -> Any:
@@ -232,18 +233,20 @@ def _to_one_scale(name: str, values: Any) -> Any:
         ),
     ],
 )
-def test_types_that_run_slowly_are_caught(plain_out: Path, tmp_path: Path, change: Any, fault: str) -> None:
+def test_types_that_onnxruntime_cannot_fuse_are_found(
+    plain_out: Path, tmp_path: Path, change: Any, fault: str
+) -> None:
     broken = _change(plain_out / FILES["ONNX INT8"], tmp_path / "broken.onnx", change)
     with pytest.raises(ModelError, match=fault):
         check_bias_scales(broken)
 
 
-def test_a_float_file_is_no_int8_graph(plain_out: Path) -> None:
+def test_a_float_file_is_refused_as_an_int8_graph(plain_out: Path) -> None:
     with pytest.raises(ModelError, match="are float"):
         check_int8_graph(plain_out / FILES["ONNX FP32"])
 
 
-def test_a_failed_check_leaves_nothing(
+def test_a_failed_check_leaves_no_file(
     plain_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def build(integers: Any, spec: Any) -> Any:
@@ -257,7 +260,7 @@ def test_a_failed_check_leaves_nothing(
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_integers_that_are_not_what_qat_emulates_are_named(plain_run: Path) -> None:
+def test_a_layer_whose_integers_differ_from_the_qat_model_is_named(plain_run: Path) -> None:
     run = load_run(plain_run)
     integers = read_integers(run.qat)
     check_layers(integers, run.qat, run.frames[:4])
@@ -266,7 +269,7 @@ def test_integers_that_are_not_what_qat_emulates_are_named(plain_run: Path) -> N
         check_layers(integers, run.qat, run.frames[:4])
 
 
-def test_a_folder_that_holds_something_is_refused(plain_run: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_is_not_empty_is_refused(plain_run: Path, tmp_path: Path) -> None:
     (tmp_path / "kept.txt").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):
         export_run(plain_run, tmp_path)
@@ -298,7 +301,7 @@ def _spoil(run: Path, name: str, text: str | None) -> None:
         ("replay.npz", "no archive", "holds no frames"),
     ],
 )
-def test_a_bad_run_folder_is_one_line(
+def test_a_bad_run_folder_gives_an_error_of_one_line(
     plain_run: Path, tmp_path: Path, name: str, text: str | None, fault: str
 ) -> None:
     run = tmp_path / "run"
@@ -312,7 +315,7 @@ def test_a_bad_run_folder_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_is_not_there_and_one_that_contradicts_itself(plain_run: Path, tmp_path: Path) -> None:
+def test_a_missing_run_and_one_that_contradicts_itself_are_refused(plain_run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run folder"):
         load_run(tmp_path / "absent")
     run = tmp_path / "run"
@@ -325,7 +328,7 @@ def test_a_run_that_is_not_there_and_one_that_contradicts_itself(plain_run: Path
         load_run(run)
 
 
-def test_tflite_metadata_is_read_without_tensorflow_and_damage_is_named(
+def test_tflite_metadata_is_read_without_tensorflow_and_damage_is_reported(
     plain_out: Path, tmp_path: Path
 ) -> None:
     content = (plain_out / FILES["TFLite INT8"]).read_bytes()
