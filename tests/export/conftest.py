@@ -36,7 +36,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
         yield make
 
 
-@pytest.fixture(scope="session", params=["plain_cnn", "mobilenet_v2_035"])
+@pytest.fixture(scope="session", params=["plain_cnn", "short_mobilenet"])
 def exported(
     request: pytest.FixtureRequest, make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Any:

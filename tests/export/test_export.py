@@ -18,13 +18,21 @@ from onnx import numpy_helper
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 import tensorflow as tf
-from quantised_models import KEYS, Exported
+from quantised_models import KEYS, Exported, calibrated, fp32_model
+from tiny_model import tiny_spec
 
 from capsule_edge.cli.export import command
 from capsule_edge.export import bundle
 from capsule_edge.export.bundle import FILES, export_run
 from capsule_edge.export.certify import TABLE
-from capsule_edge.export.int8 import build_int8_onnx, check_layers, compute, read_integers, reference_runner
+from capsule_edge.export.int8 import (
+    build_int8_onnx,
+    build_int8_tflite,
+    check_layers,
+    compute,
+    read_integers,
+    reference_runner,
+)
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.export.runners import file_runner, in_batches, keras_runner, open_file
 from capsule_edge.export.verify import check_int8_graph, check_outputs, compare_edges, draw_tree, replay
@@ -55,7 +63,7 @@ def test_each_file_keeps_the_contract(exported: Exported, name: str) -> None:
     for batch in (1, 3, 2):
         answer = run(synthetic_frames(size, count=batch))
         assert answer["probabilities"].shape == answer["logits"].shape == (batch, len(KEYS))
-        assert answer["features"].shape == (batch, size // 32, size // 32, len(KEYS))
+        assert answer["features"].shape == (batch, *exported.integers.maps.shape[:2], len(KEYS))
         assert all(values.dtype == np.float32 for values in answer.values())
         assert np.allclose(answer["probabilities"].sum(axis=1), 1, atol=1e-6)
 
@@ -131,6 +139,24 @@ def test_the_int8_files_agree(exported: Exported) -> None:
     assert np.array_equal(first, second)
     # The files and Keras multiply (steps - zero point) by the scale in float32.
     assert np.abs(first - keras).max() <= 1e-6 * np.abs(keras).max()
+
+
+def test_the_int8_files_of_a_deep_network_agree(tmp_path: Path) -> None:
+    """MobileNetV2 has 53 layers, so a sum that two engines round differently would reach the logits."""
+    model = calibrated(fp32_model("mobilenet_v2_035"), saturation_safe=True)
+    integers = read_integers(model)
+    spec = tiny_spec(KEYS, 64, temperature=1.5, precision="int8", saturation_safe=True)
+    onnx.save(build_int8_onnx(integers, spec), tmp_path / "model.onnx")
+    (tmp_path / "model.tflite").write_bytes(build_int8_tflite(integers, spec))
+    frames = synthetic_frames(64, count=32, seed=9)
+    first, second = (in_batches(_runner(tmp_path / f"model.{kind}"), frames) for kind in ("onnx", "tflite"))
+    exact = reference_runner(integers, 1.5)(frames[:8])["logits"]
+    keras = keras_runner(model)(frames[:8])["logits"]
+    assert np.array_equal(first["logits"], second["logits"])
+    # The files, Keras and the reference multiply (steps - zero point) by the scale in float32.
+    limit = 1e-6 * np.abs(exact).max()
+    assert np.abs(first["logits"][:8] - exact).max() <= limit
+    assert np.abs(first["logits"][:8] - keras).max() <= limit
 
 
 def test_the_report_lists_every_comparison_and_all_hold(exported: Exported) -> None:
