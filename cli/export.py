@@ -90,7 +90,7 @@ def _export(
         raise UsageError(
             "--keep-float auto chooses the layers itself, on frames", hint="give --data, and no other layer"
         )
-    require(*TRAINING, "tf2onnx", "onnx", extra="train", what="export")
+    require(*TRAINING, "tf2onnx", "onnx", "ai_edge_litert", extra="train", what="export")
     from capsule_edge.evaluation.datasets import load_dataset
     from capsule_edge.export.bundle import export_run
     from capsule_edge.export.held_out import frames_to_choose_on

@@ -1,4 +1,7 @@
-"""``capsule-edge export``: a trained RUN becomes four self-describing files, all verified, or nothing."""
+"""Export a trained RUN as four self-describing files: FP32 and INT8, each as ONNX and TFLite.
+
+Every file is loaded again and checked. If any check fails, nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,11 @@ import onnx
 from capsule_edge.evaluation.datasets import Dataset
 from capsule_edge.evaluation.parity import parity_summary, with_sha256, write_certificate
 from capsule_edge.runtime.errors import ModelError, OutputError
-from capsule_edge.runtime.inference import ModelSpec
+from capsule_edge.runtime.inference import Backend, ModelSpec
 from capsule_edge.train.qat import check_ranges, keep_float
 
-from .certify import TABLE, Certificate, KerasBackend, certify_files
+from .certify import TABLE, KerasBackend, certify_files
+from .contract import Outputs, Runner
 from .fp32 import ServingModel, build_fp32_onnx, build_fp32_tflite
 from .int8 import (
     IntegerModel,
@@ -32,8 +36,8 @@ from .int8 import (
     reference_runner,
 )
 from .restore_float import restore_layers
-from .run_folder import Run, load_run
-from .runners import Runner, file_runner, keras_runner, open_file
+from .run_folder import TrainedRun, load_run
+from .runners import file_runner, keras_runner, open_file
 from .verify import Edge, GraphReport, check_int8_graph, check_outputs, compare_edges, draw_tree, replay
 
 __all__ = ["FILES", "ExportReport", "export_run"]
@@ -44,8 +48,9 @@ FILES = {
     "TFLite FP32": "model.fp32.tflite",
     "TFLite INT8": "model.int8.tflite",
 }
+# Each INT8 file and the FP32 file of the same format.
 _TWINS = {"ONNX INT8": "ONNX FP32", "TFLite INT8": "TFLite FP32"}
-# Frames on which each layer is compared; a single one has 1e4 values of most layers.
+# Frames on which each layer is compared. Even one frame has some 1e4 values of most layers.
 _LAYER_FRAMES = 8
 _TOOLS = (
     "capsule-edge",
@@ -56,11 +61,24 @@ _TOOLS = (
     "onnx",
     "onnxruntime",
 )
+_Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written: bytes and SHA-256 by file name, the comparison's edges, the INT8 graph's counts."""
+    """The result of an export.
+
+    Attributes:
+        folder: Where the files are.
+        files: ``bytes`` and ``sha256`` by file name.
+        edges: The comparisons of the models' logits.
+        graph: What onnxruntime made of the INT8 ONNX file.
+        saturation_safe: Whether the INT8 files answer the same on CPUs whose 16-bit sums saturate.
+        frames: The number of frames that the models were compared on.
+        frames_are: Where these frames come from: ``replay.npz`` or ``synthetic``.
+        kept_float: The names of the layers kept in float32.
+        certificates: The certificates, as JSON-ready documents.
+    """
 
     folder: Path
     files: dict[str, dict[str, Any]]
@@ -70,13 +88,15 @@ class ExportReport:
     frames: int
     frames_are: str
     kept_float: tuple[str, ...] = ()
-    certificates: list[Certificate] = field(default_factory=list)
+    certificates: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def tree(self) -> str:
+        """The comparisons as text, one a line."""
         return draw_tree(self.edges)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the report as a JSON-ready document."""
         return {
             "folder": str(self.folder),
             "files": self.files,
@@ -100,21 +120,40 @@ def export_run(
     choose_on: Dataset | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
-    """Write the four model files and ``SHA256SUMS`` into the new folder ``out``.
+    """Export a RUN: write the four model files and ``SHA256SUMS`` into the new folder ``out``.
 
-    On the frames of ``dataset`` (and the events of ``recordings``) the INT8 files are certified: Keras's answers go
-    to ``keras-qat.csv``, the certificates to ``certificates/``, their summary into the INT8 files.
+    The files are written and checked in a temporary folder beside ``out``, which is renamed to ``out`` at the
+    end. If anything fails, it is removed.
 
-    The layers ``keep`` stay in float32 in the INT8 files (``train.kept_layers``), or the fewest that make the gates of
-    shipping hold on ``choose_on``, frames that neither training nor the certificates see (``restore``).
+    Args:
+        run_folder: The RUN folder that training wrote.
+        out: The folder to make. It may exist if it is empty.
+        dataset: Labelled frames to certify the INT8 files on. With it the export also writes the predictions of
+            the Keras QAT model (``keras-qat.csv``) and ``certificates/``, and puts a summary of the certificates
+            into the INT8 files.
+        recordings: Recordings on which the certificates compare the events found.
+        keep: Names of layers to keep in float32 in the INT8 files.
+        choose_on: Labelled frames that neither training nor the certificates use. With it ``keep`` is ignored: the
+            export keeps the fewest layers in float32 with which no gate of shipping fails on these frames
+            (``restore_float.restore_layers``).
+        progress: Called with each line of progress.
 
-    All is written and checked in a folder beside it, which takes its name at the end. Raises ``OutputError``
-    when ``out`` holds anything, ``InputError`` for a RUN or frames that cannot be read, ``ModelError`` when a
-    check fails and ``GateError`` when a file does not answer as Keras does, which leaves nothing behind.
+    Returns:
+        What was written and measured.
+
+    Raises:
+        OutputError: ``out`` holds something, or cannot be written.
+        InputError: The RUN folder or the frames cannot be read.
+        ModelError: A check of a file fails.
+        GateError: An INT8 file fails its conversion certificate, or no choice of layers passes the gates.
+
+    Example:
+        >>> report = export_run("runs/first", "models/first")
+        >>> print(report.tree)
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} is there and not empty", hint="choose a new folder for --out")
+        raise OutputError(f"{out} exists and is not empty", hint="choose a new folder for --out")
     run = load_run(run_folder)
     keep_float(run.qat, restore_layers(run, choose_on, progress=progress) if choose_on is not None else keep)
     try:
@@ -126,7 +165,7 @@ def export_run(
         report = _write_and_verify(run, work, dataset, recordings, progress)
         if out.exists():
             out.rmdir()
-        # mkdtemp makes a private folder; what is shipped is for all to read.
+        # mkdtemp makes a folder for its owner alone; others must be able to read the models.
         work.chmod(0o755)
         os.replace(work, out)
     except OSError as error:
@@ -137,70 +176,82 @@ def export_run(
 
 
 def _write_and_verify(
-    run: Run,
-    folder: Path,
-    dataset: Dataset | None,
-    recordings: Sequence[Path],
-    progress: Callable[[str], None],
+    run: TrainedRun, folder: Path, dataset: Dataset | None, recordings: Sequence[Path], progress: _Progress
 ) -> ExportReport:
     check_ranges(run.qat)
     integers = read_integers(run.qat)
     paths = {name: folder / file for name, file in FILES.items()}
-    specs = _write(run, integers, paths, progress)
+    specs = _write_files(run, integers, paths, progress)
     progress("checking the INT8 graph")
     graph = check_int8_graph(paths["ONNX INT8"], kept=integers.kept_float)
-    runners: dict[str, Runner] = {"Keras FP32": keras_runner(run.fp32), "Keras QAT": keras_runner(run.qat)}
-    opened = {name: open_file(path) for name, path in paths.items()}
-    runners |= {name: file_runner(backend) for name, backend in opened.items()}
-    runners["exact integers"] = reference_runner(integers, run.spec.temperature)
     check_layers(integers, run.qat, run.frames[:_LAYER_FRAMES])
+    opened = {name: open_file(path) for name, path in paths.items()}
     progress(f"replaying {len(run.frames)} frames ({run.frames_are})")
-    answers = replay(runners, run.frames)
+    answers = replay(_runners(run, integers, opened), run.frames)
+    edges = _check_edges(answers, integers)
+    for name in FILES:
+        is_int8 = name in _TWINS
+        bias = integers.bias if is_int8 else run.fp32.layers[-1].bias.numpy()
+        check_outputs(name, answers[name], specs[name], bias, integers if is_int8 else None)
+    certificates = []
+    if dataset is not None:
+        keras, table = KerasBackend(run.qat, run.spec, folder / TABLE), folder / TABLE
+        made = certify_files(keras, opened, _TWINS, dataset, table, recordings=recordings, progress=progress)
+        certificates = _write_certificates(made, integers, paths, specs)
+    return ExportReport(
+        folder, _write_sums(folder, paths), edges, graph, integers.saturation_safe,
+        len(run.frames), run.frames_are, integers.kept_float, certificates,
+    )  # fmt: skip
+
+
+def _runners(run: TrainedRun, integers: IntegerModel, opened: Mapping[str, Backend]) -> dict[str, Runner]:
+    """Return every model to compare, by the names that ``verify.graph_replay`` uses."""
+    return {
+        "Keras FP32": keras_runner(run.fp32),
+        "Keras QAT": keras_runner(run.qat),
+        **{name: file_runner(backend) for name, backend in opened.items()},
+        "exact integers": reference_runner(integers, run.spec.temperature),
+    }
+
+
+def _check_edges(answers: Mapping[str, Outputs], integers: IntegerModel) -> list[Edge]:
+    """Compare the models' logits. Raise ``ModelError`` naming the first pair that differs too much."""
     edges = compare_edges(answers, float(integers.logits.scale), kept_float=bool(integers.kept_float))
     broken = [edge for edge in edges if not edge.holds]
     if broken:
         edge = broken[0]
         raise ModelError(
             f"{edge.a} and {edge.b} differ in logits by {edge.measured:.3g}, allowed is {edge.limit:.3g}",
-            hint=f"edges that hold: {len(edges) - len(broken)} of {len(edges)}",
+            hint=f"{len(edges) - len(broken)} of {len(edges)} comparisons hold",
         )
-    for name in FILES:
-        is_int8 = "INT8" in name
-        bias = integers.bias if is_int8 else run.fp32.layers[-1].bias.numpy()
-        check_outputs(name, answers[name], specs[name], bias, integers if is_int8 else None)
-    certificates = []
-    if dataset is not None:
-        found = certify_files(
-            KerasBackend(run.qat, run.spec, folder / TABLE), opened, _TWINS, dataset, folder / TABLE,
-            recordings=recordings, progress=progress,
-        )  # fmt: skip
-        certificates = _write_certificates(found, integers, paths, specs)
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths.values()}
-    sums = "".join(f"{entry['sha256']}  {file}\n" for file, entry in sorted(files.items()))
-    (folder / "SHA256SUMS").write_bytes(sums.encode())
-    return ExportReport(
-        folder, files, edges, graph, integers.saturation_safe, len(run.frames), run.frames_are,
-        integers.kept_float, certificates,
-    )  # fmt: skip
+    return edges
 
 
 def _write_certificates(
-    found: Mapping[str, tuple[Certificate, Certificate]],
+    made: Mapping[str, tuple[dict[str, Any], dict[str, Any]]],
     integers: IntegerModel,
     paths: Mapping[str, Path],
     specs: Mapping[str, ModelSpec],
-) -> list[Certificate]:
-    """Write the summaries into the INT8 files, then the certificates with the files' final hashes."""
+) -> list[dict[str, Any]]:
+    """Write the summaries into the INT8 files, then the certificates, which name the files' final hashes."""
     written = []
-    for name, pair in found.items():
+    for name, pair in made.items():
         spec = specs[name]
-        proven = dataclasses.replace(spec, parity={**(spec.parity or {}), **parity_summary(*pair)})
-        _write_int8(name, paths[name], integers, proven)
+        certified = dataclasses.replace(spec, parity={**(spec.parity or {}), **parity_summary(*pair)})
+        _write_int8(name, paths[name], integers, certified)
         for certificate in pair:
             final = with_sha256(certificate, "b", _sha256(paths[name]))
             write_certificate(final, paths[name].parent / "certificates")
             written.append(final)
     return written
+
+
+def _write_sums(folder: Path, paths: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Write ``SHA256SUMS`` and return the size and the hash of each file."""
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths.values()}
+    sums = "".join(f"{entry['sha256']}  {file}\n" for file, entry in sorted(files.items()))
+    (folder / "SHA256SUMS").write_bytes(sums.encode())
+    return files
 
 
 def _write_int8(name: str, path: Path, integers: IntegerModel, spec: ModelSpec) -> None:
@@ -210,10 +261,10 @@ def _write_int8(name: str, path: Path, integers: IntegerModel, spec: ModelSpec) 
         path.write_bytes(build_int8_tflite(integers, spec))
 
 
-def _write(
-    run: Run, integers: IntegerModel, paths: dict[str, Path], progress: Callable[[str], None]
+def _write_files(
+    run: TrainedRun, integers: IntegerModel, paths: Mapping[str, Path], progress: _Progress
 ) -> dict[str, ModelSpec]:
-    """Write the four files; the answer is the spec in each."""
+    """Write the four files and return the ModelSpec in each."""
     tools = {tool: importlib.metadata.version(tool) for tool in _TOOLS}
     provenance = {**run.spec.provenance, "exported_with": tools}
     fp32 = dataclasses.replace(run.spec, provenance=provenance)
@@ -223,15 +274,14 @@ def _write(
     paths["TFLite FP32"].write_bytes(build_fp32_tflite(serving, fp32))
     progress("writing INT8")
     specs = {"ONNX FP32": fp32, "TFLite FP32": fp32}
-    for name in _TWINS:
-        twin = paths[_TWINS[name]]
+    kept = {"kept_float": list(integers.kept_float)} if integers.kept_float else {}
+    for name, twin in _TWINS.items():
         specs[name] = dataclasses.replace(
             fp32,
             precision="int8",
             saturation_safe=integers.saturation_safe,
-            parity={**(run.spec.parity or {}), "fp32_sha256": _sha256(twin)},
-            provenance=provenance
-            | ({"kept_float": list(integers.kept_float)} if integers.kept_float else {}),
+            parity={**(run.spec.parity or {}), "fp32_sha256": _sha256(paths[twin])},
+            provenance=provenance | kept,
         )
         _write_int8(name, paths[name], integers, specs[name])
     return specs

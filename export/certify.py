@@ -1,13 +1,17 @@
-"""The certificates of an export: what Keras answers is written down as a table, and each INT8 file is held to it.
+"""Make the certificates of an export's INT8 files on labelled frames.
 
-*Conversion*: the table that the QAT model gave in Keras against the file, agreement >= 99.9 % or there is no export.
-*Shipping*: the FP32 file of the same format against the INT8 one, whose gates are the reader's to weigh: a failed one
-is written into the file and shown, it does not stop the export.
+Each INT8 file gets two:
+
+- *conversion*: the file against the Keras QAT model, whose predictions are saved as a table. They must agree on
+  at least 99.9 % of the frames, or the export fails.
+- *shipping*: the INT8 file against the FP32 file of the same format. The reader weighs its gates: a failed gate is
+  written into the certificate and shown, and does not stop the export.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +24,39 @@ from capsule_edge.evaluation.parity import agree_on_events, certify, describe_mo
 from capsule_edge.runtime.errors import GateError
 from capsule_edge.runtime.inference import Answer, Backend, ModelSpec
 
-from .runners import Frames
+from .contract import FrameArray, scale_pixels
 
-__all__ = ["TABLE", "Certificate", "KerasBackend", "certify_files"]
+__all__ = ["TABLE", "KerasBackend", "certify_files"]
 
 TABLE = "keras-qat.csv"
-Certificate = dict[str, Any]
 
 
 class KerasBackend:
-    """A Keras model, pixels to logits, as the evaluation's ``Backend``; its ``features`` are empty."""
+    """A Keras model as a ``Backend`` of the runtime, so that evaluation can run it. Its ``features`` are empty.
+
+    Args:
+        model: A Keras model, FP32 or QAT. It must not change while the backend is in use.
+        spec: The model's ModelSpec; probabilities are calibrated with its temperature.
+        path: The name under which reports list the model.
+    """
 
     name = "keras"
 
     def __init__(self, model: Any, spec: ModelSpec, path: Path) -> None:
         self.spec, self.path, self.sha256 = spec, path, ""
-        # The model stays what it is while it answers, so one trace serves all batches.
-        self._answer = tf.function(lambda pixels: model(pixels, training=False), reduce_retracing=True)
+        # The model does not change, so one trace serves all batches.
+        self._logits = tf.function(lambda pixels: model(pixels, training=False), reduce_retracing=True)
 
-    def run(self, frames: Frames) -> Answer:
-        logits = np.asarray(self._answer((frames.astype(np.float32) - 128) / 128), np.float32)
+    def run(self, frames: FrameArray) -> Answer:
+        """Classify uint8 frames (N, size, size, 3)."""
+        logits = np.asarray(self._logits(scale_pixels(frames)), np.float32)
         scaled = logits.astype(np.float64) / self.spec.temperature
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         probabilities = np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
         return Answer(probabilities, logits, np.empty((len(frames), 0, 0, logits.shape[1]), np.float32))
 
     def close(self) -> None:
-        return None
+        """Do nothing: a Keras model holds no file open."""
 
 
 def certify_files(
@@ -58,57 +68,57 @@ def certify_files(
     *,
     recordings: Sequence[Path] = (),
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[str, tuple[Certificate, Certificate]]:
-    """The conversion and the shipping certificate of each INT8 file; ``table`` is written.
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Make both certificates of each INT8 file and write the table of Keras's predictions.
 
-    ``files`` are all files by name, ``twins`` gives the name of the FP32 file for that of each INT8 one. The shipping
-    certificate compares the events found in ``recordings`` too. Raises ``GateError`` when a file does not answer as
-    Keras does.
+    Args:
+        keras: The QAT model.
+        files: All exported files, opened, by name.
+        twins: The name of each INT8 file, and of the FP32 file of the same format.
+        dataset: Labelled frames.
+        table: Where to write the predictions of ``keras`` (CSV).
+        recordings: Recordings on which the shipping certificate compares the events found.
+        progress: Called with each line of progress.
+
+    Returns:
+        The conversion and the shipping certificate by the name of the INT8 file.
+
+    Raises:
+        GateError: An INT8 file fails its conversion certificate.
     """
-    progress(f"Keras answers {len(dataset.samples):,} frames")
-    said = predict(keras, dataset)
-    save_predictions(said, table)
-    data, reference, specs = describe(dataset), describe_table(table), (keras.spec,)
-    answers: dict[str, Predictions] = {}
+    progress(f"classifying {len(dataset.samples):,} frames with the QAT model in Keras")
+    expected = predict(keras, dataset)
+    save_predictions(expected, table)
+    data, specs = describe(dataset), (keras.spec,)
+
+    @cache
+    def predictions(name: str) -> Predictions:
+        progress(f"classifying the same frames with {name}")
+        return predict(files[name], dataset)
+
     certificates = {}
     for name, twin in twins.items():
-        for each in (name, twin):
-            if each not in answers:
-                progress(f"{each} answers them")
-                answers[each] = predict(files[each], dataset)
-        second = describe_model(files[name])
-        conversion = certify(
-            said,
-            answers[name],
-            kind="conversion",
-            models={"a": reference, "b": second},
-            data=data,
-            specs=specs,
-        )
-        if conversion["verdict"] == "fail":
-            raise GateError(
-                f"{name} gives Keras's label on {conversion['agreement']:.3%} of {len(said):,} frames,"
-                f" allowed is {conversion['gates'][0]['limit']:.1%} or more",
-                hint=_where(conversion),
-            )
+        given, fp32 = predictions(name), predictions(twin)
+        models = {"a": describe_table(table), "b": describe_model(files[name])}
+        conversion = certify(expected, given, kind="conversion", models=models, data=data, specs=specs)
+        _check_conversion(name, conversion)
         events = None
         if recordings:
-            progress(f"{twin} and {name} read {len(recordings)} recordings")
+            progress(f"reading {len(recordings)} recordings with {twin} and {name}")
             events = agree_on_events(files[twin], files[name], recordings)
-        models = {"a": describe_model(files[twin]), "b": second}
-        shipping = certify(
-            answers[twin],
-            answers[name],
-            kind="shipping",
-            models=models,
-            data=data,
-            specs=specs,
-            events=events,
-        )
+        models = {"a": describe_model(files[twin]), "b": describe_model(files[name])}
+        shipping = certify(fp32, given, kind="shipping", models=models, data=data, specs=specs, events=events)
         certificates[name] = conversion, shipping
     return certificates
 
 
-def _where(certificate: Certificate) -> str:
+def _check_conversion(name: str, certificate: Mapping[str, Any]) -> None:
+    """Raise ``GateError`` if the conversion certificate of the file ``name`` has the verdict ``fail``."""
+    if certificate["verdict"] != "fail":
+        return
     flip = certificate["flips"][0]
-    return f"most often {flip['from']} became {flip['to']}, as in {flip['worst'][0]['file']}"
+    raise GateError(
+        f"{name} gives the label of the Keras QAT model on {certificate['agreement']:.3%} of"
+        f" {certificate['data']['frames']:,} frames, allowed is {certificate['gates'][0]['limit']:.1%} or more",
+        hint=f"most often {flip['from']} became {flip['to']}, for example in {flip['worst'][0]['file']}",
+    )

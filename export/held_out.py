@@ -1,4 +1,7 @@
-"""The frames by which an export makes its choices: videos that the run held out, never those of the certificates."""
+"""Find the frames on which an export makes its choices: of videos that training held out from fitting.
+
+The frames that the certificates are measured on are never among them.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,30 @@ import numpy as np
 from capsule_edge.evaluation.datasets import Dataset, folds, load_training
 from capsule_edge.train.data import held_out
 
-__all__ = ["frames_to_choose_on", "part"]
+__all__ = ["frames_to_choose_on", "split_held_out"]
 
-# Enough to judge layers by.
+# Enough frames to rank layers and to judge the gates.
 _FRAMES = 1500
 
 
-def part(
+def split_held_out(
     run: str | os.PathLike[str], dataset: Dataset, *, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[Dataset, Dataset]:
-    """The training's videos, and those that ``run`` calibrated on.
+    """Split training data into the videos that a RUN was trained on and those that it held out.
 
-    A RUN that held none out, or does not say, is parted as training would have done it, and that is told: its videos
-    were all seen. Raises ``InputError`` where ``dataset`` has none of the videos, or names none.
+    A RUN may name no held-out videos. Then a sixth of the videos, split off as training does it, stands for
+    them, although the model was trained on them; ``progress`` gets a line that says so.
+
+    Args:
+        run: The RUN folder.
+        dataset: The training data.
+        progress: Called with each line of progress.
+
+    Returns:
+        The training frames and the held-out frames.
+
+    Raises:
+        InputError: ``dataset`` contains none of the held-out videos, or names no videos where they are needed.
     """
     rows = held_out.held_out_rows(Path(run), dataset)
     if rows is None:
@@ -36,9 +50,15 @@ def part(
 def frames_to_choose_on(
     run: str | os.PathLike[str], data: Path, *, progress: Callable[[str], None] = lambda _: None
 ) -> Dataset:
-    """Some 1,500 frames at most of the videos that ``run`` held out of the training data in ``data``.
+    """Return about 1,500 frames at most of the videos that a RUN held out, evenly spaced.
 
-    Raises ``InputError`` as ``part`` and for data that cannot be read.
+    Args:
+        run: The RUN folder.
+        data: The data set that the RUN was trained on. Its split ``train`` is read, or all of it without splits.
+        progress: Called with each line of progress.
+
+    Raises:
+        InputError: As for ``split_held_out``, and for data that cannot be read.
     """
-    held = part(run, load_training(data), progress=progress)[1]
+    held = split_held_out(run, load_training(data), progress=progress)[1]
     return held.take(range(0, len(held.samples), max(1, len(held.samples) // _FRAMES)))

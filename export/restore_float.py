@@ -1,8 +1,11 @@
-"""The fewest layers that must stay in float32 for the gates of shipping to hold, each class's among them.
+"""Find the fewest layers that must stay in float32 so that no gate of the shipping certificate fails.
 
-After NNCF's accuracy-aware quantisation (Kozlov et al., 2020), with other gates: layers are ranked by how much nearer
-the logits come to FP32's when one alone is kept in float, taken from the top until no gate fails, and given back one by
-one where the gates hold without.
+The method follows NNCF's accuracy-aware quantisation (Kozlov et al., 2020), with the gates of shipping, which
+include one for each class:
+
+1. Rank the layers: keep each one alone in float and measure how near the logits come to FP32's.
+2. Keep layers from the top of the ranking until no gate fails.
+3. Quantise each of them again if the gates hold without it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,8 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from capsule_edge.evaluation.classification import Predictions, load_frames, predict
@@ -24,76 +25,101 @@ from capsule_edge.runtime.errors import GateError
 from capsule_edge.train.qat import keep_float, layers_with_weights
 
 from .certify import KerasBackend
+from .contract import FrameArray, Outputs, scale_pixels
 from .int8 import build_int8_onnx, read_integers
-from .run_folder import Run
-from .runners import Frames, file_runner, in_batches, open_file
+from .run_folder import TrainedRun
+from .runners import file_runner, in_batches, open_file
 
 __all__ = ["failing_gates", "rank_layers", "restore_layers"]
 
-# Frames on which layers are ranked, and the resamples of the gates' intervals: enough to order and to judge.
+# Frames on which layers are ranked, and resamples of the gates' intervals: enough to rank and to judge.
 _RANKING_FRAMES = 48
 _RESAMPLES = 300
-_NONE = {"file": "", "name": "", "version": None, "precision": None, "sha256": "", "backend": None}
+_NO_FILE = {"file": "", "name": "", "version": None, "precision": None, "sha256": "", "backend": None}
+# Says which gates fail while the layers of the given names stay in float.
+_Judge = Callable[[Sequence[str]], list[str]]
 
 
 def restore_layers(
-    run: Run, dataset: Dataset, *, progress: Callable[[str], None] = lambda _: None
+    run: TrainedRun, dataset: Dataset, *, progress: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """The layers of ``run.qat`` to keep in float so that no gate fails on ``dataset``; none where none fails.
+    """Choose the layers of a QAT model to keep in float so that no gate of shipping fails.
 
-    The QAT model is left with those layers kept. Raises ``GateError`` when the gates fail even with all of them.
+    The QAT model ``run.qat`` is changed: the chosen layers, and no others, are kept in float.
+
+    Args:
+        run: The trained RUN.
+        dataset: Labelled frames that neither training nor the certificates use.
+        progress: Called with each line of progress.
+
+    Returns:
+        The names of the layers, the most harmful first. Empty if no gate fails without them.
+
+    Raises:
+        GateError: A gate fails even with every layer in float.
     """
     expected = predict(KerasBackend(run.fp32, run.spec, Path("keras-fp32")), dataset)
     _, frames = load_frames(dataset, run.spec.input)
 
     def failing(names: Sequence[str]) -> list[str]:
-        answers = _answers(run, names, frames)
+        answers = _run_int8(run, names, frames)
         found = failing_gates(expected, dataclasses.replace(expected, probabilities=answers["probabilities"]))
         progress(f"{len(names)} layers in float: {', '.join(found) or 'no gate'} failing")
         return found
 
-    if not failing([]):
-        keep_float(run.qat, [])
-        return []
-    chosen = rank_layers(run, _spread(frames))
-    if failed := failing(chosen):
-        raise GateError(
-            f"{', '.join(failed)} fails even with every layer in float",
-            hint="quantisation-aware training has moved the weights too far from FP32's: distil longer",
-        )
-    low, high = 1, len(chosen)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if not failing(chosen[:middle]) else (middle + 1, high)
-    chosen = chosen[:low]
-    for name in reversed(chosen[:-1]):
-        fewer = [other for other in chosen if other != name]
-        if not failing(fewer):
-            chosen = fewer
+    chosen = _fewest_layers(failing, lambda: rank_layers(run, _evenly_spaced(frames))) if failing([]) else []
     keep_float(run.qat, chosen)
     return chosen
 
 
+def _fewest_layers(failing: _Judge, rank: Callable[[], list[str]]) -> list[str]:
+    """Return the shortest top of the ranking with no gate failing, less the layers that are not needed in it."""
+    ranked = rank()
+    if failed := failing(ranked):
+        raise GateError(
+            f"{', '.join(failed)} fails even with every layer in float",
+            hint="quantisation-aware training has moved the weights too far from FP32's: distil longer",
+        )
+    low, high = 1, len(ranked)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if not failing(ranked[:middle]) else (middle + 1, high)
+    chosen = ranked[:low]
+    for name in reversed(chosen[:-1]):
+        fewer = [other for other in chosen if other != name]
+        if not failing(fewer):
+            chosen = fewer
+    return chosen
+
+
 def failing_gates(a: Predictions, b: Predictions) -> list[str]:
-    """The gates of shipping that ``b`` fails against ``a``; one that is undecided does not."""
-    models = {"a": _NONE, "b": _NONE}
+    """Return the names of the shipping gates that ``b`` fails against ``a``; an undecided gate has not failed."""
+    models = {"a": _NO_FILE, "b": _NO_FILE}
     document = certify(a, b, kind="shipping", models=models, data={}, resamples=_RESAMPLES)
     return [gate["name"] for gate in document["gates"] if gate["verdict"] == "fail"]
 
 
-def rank_layers(run: Run, frames: Frames) -> list[str]:
-    """Every layer with weights, the one first whose keeping brings the logits nearest to FP32's on ``frames``."""
-    pixels = (frames.astype(np.float32) - 128) / 128
-    expected = np.asarray(run.fp32(pixels, training=False))
+def rank_layers(run: TrainedRun, frames: FrameArray) -> list[str]:
+    """Rank every layer with weights by how much keeping it in float helps.
+
+    Args:
+        run: The trained RUN. Its QAT model is changed: the layer tried last stays in float.
+        frames: uint8 RGB (N, size, size, 3).
+
+    Returns:
+        The layers' names, the one first that alone brings the INT8 logits nearest to FP32's (mean squared
+        difference).
+    """
+    expected = np.asarray(run.fp32(scale_pixels(frames), training=False))
     distance = {
-        name: float(np.mean((_answers(run, [name], frames)["logits"] - expected) ** 2))
+        name: float(np.mean((_run_int8(run, [name], frames)["logits"] - expected) ** 2))
         for name in layers_with_weights(run.qat)
     }
     return sorted(distance, key=lambda name: distance[name])
 
 
-def _answers(run: Run, names: Sequence[str], frames: Frames) -> Any:
-    """What the INT8 ONNX file with the layers ``names`` in float answers."""
+def _run_int8(run: TrainedRun, names: Sequence[str], frames: FrameArray) -> Outputs:
+    """Run the INT8 ONNX file that has the layers ``names`` in float."""
     keep_float(run.qat, names)
     spec = dataclasses.replace(run.spec, precision="int8")
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +128,7 @@ def _answers(run: Run, names: Sequence[str], frames: Frames) -> Any:
         return in_batches(file_runner(open_file(path)), frames)
 
 
-def _spread(frames: Frames) -> npt.NDArray[np.uint8]:
-    """At most ``_RANKING_FRAMES`` of the frames, evenly over all of them."""
+def _evenly_spaced(frames: FrameArray) -> FrameArray:
+    """Return at most ``_RANKING_FRAMES`` of the frames."""
     rows = np.unique(np.linspace(0, len(frames) - 1, min(_RANKING_FRAMES, len(frames))).astype(int))
     return np.asarray(frames[rows])

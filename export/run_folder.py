@@ -1,9 +1,15 @@
-"""What training leaves and export takes: a RUN folder with the models' weights and facts.
+"""Read a RUN folder: the models and facts that training leaves for export.
 
-``run.json`` (``architecture``, ``size``, ``labels`` (their number), ``spec``: a ModelSpec without
-``precision``), ``fp32.weights.npz`` (``train.weights``), ``qat.weights.npz`` (``train.qat.save_qat``) and,
-where training left them, ``replay.npz`` with ``frames``, uint8 (N, size, size, 3), preprocessed, on which
-the files are compared.
+========================  ==================================================================================
+file                      content
+========================  ==================================================================================
+``run.json``              ``architecture``, ``size``, ``labels`` (their number) and ``spec``, a ModelSpec
+                          without ``precision``
+``fp32.weights.npz``      weights of the FP32 model (``train.models.weights``)
+``qat.weights.npz``       weights and ranges of the QAT model (``train.qat.quantised_model.save_qat``)
+``replay.npz``            optional: ``frames``, uint8 (N, size, size, 3), preprocessed. The exported files are
+                          compared on them.
+========================  ==================================================================================
 """
 
 from __future__ import annotations
@@ -23,24 +29,38 @@ from capsule_edge.runtime.inference import ModelSpec
 from capsule_edge.train.models import architectures, weights
 from capsule_edge.train.qat import quantised_model
 
-from .runners import Frames
+from .contract import FrameArray
 
-__all__ = ["Run", "load_fp32", "load_run", "synthetic_frames"]
+__all__ = ["TrainedRun", "load_fp32", "load_run", "synthetic_frames"]
 
 
 @dataclass(frozen=True)
-class Run:
-    """A training's result: both Keras models, the FP32 spec, frames to replay and what they are."""
+class TrainedRun:
+    """A RUN folder in memory.
+
+    Attributes:
+        fp32: The Keras FP32 model.
+        qat: The Keras QAT model.
+        spec: The ModelSpec of the FP32 model.
+        frames: uint8 RGB (N, size, size, 3), on which the exported files are compared.
+        frames_are: Where ``frames`` come from: ``replay.npz`` or ``synthetic``.
+    """
 
     fp32: Any
     qat: Any
     spec: ModelSpec
-    frames: Frames
+    frames: FrameArray
     frames_are: str
 
 
-def load_run(folder: str | os.PathLike[str]) -> Run:
-    """Read a RUN folder. Raises ``InputError`` that says what of it is missing or does not fit."""
+def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
+    """Read a RUN folder.
+
+    Without ``replay.npz`` the frames are synthetic.
+
+    Raises:
+        InputError: A file is missing or cannot be read, or two files contradict each other.
+    """
     folder = Path(folder)
     fp32, spec = load_fp32(folder)
     if not (folder / "qat.weights.npz").is_file():
@@ -49,18 +69,25 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         )
     size = spec.input.size
     quantised = quantised_model.load_qat(folder / "qat.weights.npz", fp32)
-    frames = _frames(folder / "replay.npz", size)
+    frames = _replay_frames(folder / "replay.npz", size)
     if frames is None:
-        return Run(fp32, quantised, spec, synthetic_frames(size), "synthetic")
-    return Run(fp32, quantised, spec, frames, "replay.npz")
+        return TrainedRun(fp32, quantised, spec, synthetic_frames(size), "synthetic")
+    return TrainedRun(fp32, quantised, spec, frames, "replay.npz")
 
 
 def load_fp32(folder: str | os.PathLike[str]) -> tuple[Any, ModelSpec]:
-    """The FP32 Keras model of a RUN folder and its spec. Raises as ``load_run``."""
+    """Read the FP32 model of a RUN folder.
+
+    Returns:
+        The Keras model with its trained weights, and its ModelSpec.
+
+    Raises:
+        InputError: As for ``load_run``.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no run folder at {folder}", hint="make one with 'capsule-edge train'")
-    document = _document(folder / "run.json")
+    document = _read_document(folder / "run.json")
     for name in ("run.json", "fp32.weights.npz"):
         if not (folder / name).is_file():
             raise InputError(f"{folder} holds no {name}", hint="the training did not finish; continue it")
@@ -76,7 +103,7 @@ def load_fp32(folder: str | os.PathLike[str]) -> tuple[Any, ModelSpec]:
     return fp32, spec
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -89,11 +116,11 @@ def _document(path: Path) -> dict[str, Any]:
     for key, kind in kinds.items():
         found = document.get(key) if isinstance(document, dict) else None
         if not isinstance(found, kind) or isinstance(found, bool):
-            raise InputError(f"{path}: {key!r} is {found!r}, needed is {kind.__name__}")
+            raise InputError(f"{path}: {key!r} is {found!r}, it must be of type {kind.__name__}")
     return dict(document)
 
 
-def _frames(path: Path, size: int) -> Frames | None:
+def _replay_frames(path: Path, size: int) -> FrameArray | None:
     if not path.exists():
         return None
     try:
@@ -103,13 +130,22 @@ def _frames(path: Path, size: int) -> Frames | None:
         raise InputError(f"{path} holds no frames: {error}") from None
     if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3) or not len(frames):
         raise InputError(
-            f"{path}: frames are {frames.dtype} {frames.shape}, needed is uint8 (N, {size}, {size}, 3)"
+            f"{path}: frames are {frames.dtype} {frames.shape}, they must be uint8 (N, {size}, {size}, 3)"
         )
     return np.asarray(frames)
 
 
-def synthetic_frames(size: int, *, count: int = 32, seed: int = 0) -> Frames:
-    """Smooth random colour fields, uint8 (count, size, size, 3): no tissue, but every value and edge."""
+def synthetic_frames(size: int, *, count: int = 32, seed: int = 0) -> FrameArray:
+    """Draw smooth random colour fields: they show no tissue, but cover all pixel values and many gradients.
+
+    Args:
+        size: Width and height in pixels.
+        count: Number of frames.
+        seed: Seed of the random numbers. The same seed gives the same frames.
+
+    Returns:
+        uint8 RGB (count, size, size, 3).
+    """
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
     grown = [cv2.resize(field, (size, size), interpolation=cv2.INTER_CUBIC) for field in coarse]

@@ -1,54 +1,59 @@
-"""Everything that answers frames behind one call: Keras models, and files of both formats."""
+"""Call Keras models and exported files in the same way: uint8 frames in, outputs by name out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from capsule_edge.runtime.inference import Backend, open_model
 
-from .fp32 import OUTPUTS
+from .contract import OUTPUTS, FrameArray, Outputs, Runner, scale_pixels
 
-__all__ = ["Frames", "Outputs", "Runner", "file_runner", "in_batches", "keras_runner", "open_file"]
-
-Frames = npt.NDArray[np.uint8]
-Outputs = Mapping[str, npt.NDArray[np.float32]]
-Runner = Callable[[Frames], Outputs]
+__all__ = ["file_runner", "in_batches", "keras_runner", "open_file"]
 
 
 def keras_runner(model: Any) -> Runner:
-    """``logits`` of a Keras model, FP32 or QAT, for uint8 frames (N, s, s, 3)."""
+    """Return a runner of a Keras model, FP32 or QAT. Its only output is ``logits``."""
 
-    def run(frames: Frames) -> Outputs:
-        pixels = (frames.astype(np.float32) - 128) / 128
-        return {"logits": np.asarray(model(pixels, training=False), np.float32)}
+    def run(frames: FrameArray) -> Outputs:
+        return {"logits": np.asarray(model(scale_pixels(frames), training=False), np.float32)}
 
     return run
 
 
 def open_file(path: Path) -> Backend:
-    """An exported file in the engine that users run; ``ModelError`` as there.
+    """Open an exported file in the engine that users run: onnxruntime for ONNX, LiteRT for TFLite.
 
-    A TFLite file runs in LiteRT: TensorFlow's own interpreter rounds the last layer otherwise.
+    TensorFlow's own TFLite interpreter rounds the last layer differently, so it is not used.
+
+    Raises:
+        ModelError: The file cannot be read or does not keep the contract.
     """
     return open_model(path, backend="litert" if path.suffix == ".tflite" else "onnxruntime")
 
 
 def file_runner(backend: Backend) -> Runner:
-    """The three outputs of an opened file."""
+    """Return a runner of an opened file, with the three outputs of the contract."""
 
-    def run(frames: Frames) -> Outputs:
+    def run(frames: FrameArray) -> Outputs:
         answer = backend.run(frames)
         return {name: getattr(answer, name) for name in OUTPUTS}
 
     return run
 
 
-def in_batches(run: Runner, frames: Frames, *, batch: int = 16) -> Outputs:
-    """All frames' outputs, a batch at a time."""
+def in_batches(run: Runner, frames: FrameArray, *, batch: int = 16) -> Outputs:
+    """Run a model on all frames, ``batch`` at a time.
+
+    Args:
+        run: The model.
+        frames: uint8 RGB (N, size, size, 3), N at least 1.
+        batch: Frames in each call; the last call may get fewer.
+
+    Returns:
+        Each output for all N frames.
+    """
     parts = [run(frames[start : start + batch]) for start in range(0, len(frames), batch)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,4 +1,4 @@
-"""A model file of a few kilobytes that keeps the whole contract, for tests that need any model."""
+"""Write a model file of a few kilobytes that keeps the whole contract, for tests that need any model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ LABELS = ("normal", "bleeding", "polyp")
 
 
 def tiny_spec(labels: Sequence[str] = LABELS, size: int = 32, **overrides: Any) -> ModelSpec:
-    """A ModelSpec for label keys (``normal`` has that role, all others are findings); fields by keyword."""
+    """Return a ModelSpec for label keys. ``normal`` has that role, all others are findings.
+
+    ``overrides`` replace fields of the spec.
+    """
     spec = ModelSpec(
         name="tiny",
         version="0",
@@ -54,10 +57,17 @@ def write_tiny_model(
     metadata: bool = True,
     **overrides: Any,
 ) -> Path:
-    """Write an ONNX file of two convolutions with random weights of ``seed`` and return its path.
+    """Write an ONNX file of two convolutions with random weights, and return its path.
 
-    ``noise`` is added to the classifier's weights as a share of their size (a stand-in for quantisation),
-    ``gain`` scales the logits, ``metadata`` False leaves the ModelSpec out, ``overrides`` replace its fields.
+    Args:
+        path: The file to write.
+        labels: The label keys.
+        size: Width and height of the input in pixels.
+        seed: Seed of the random weights.
+        noise: Size of the noise added to the classifier's weights, relative to theirs; it stands for quantisation.
+        gain: Scale of the logits.
+        metadata: Whether the file carries its ModelSpec.
+        overrides: Fields of the ModelSpec to replace.
     """
     spec = tiny_spec(labels, size, **overrides)
     random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The FP32 model as it is served: uint8 frames to the contract's three outputs, one TensorFlow function."""
+"""The FP32 model as one TensorFlow function: uint8 frames in, the three outputs of the contract out."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ import tf_keras
 from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.inference import ModelSpec
 
-__all__ = ["OUTPUTS", "ServingModel", "check_fits"]
-
-OUTPUTS = ("probabilities", "logits", "features")
+__all__ = ["ServingModel", "check_fits"]
 
 
 class ServingModel(tf.Module):  # type: ignore[misc]
-    """``serve`` maps uint8 RGB (N, s, s, 3) to probabilities and logits (N, labels) and features (N, h, w,
-    labels).
+    """The TensorFlow module that both FP32 files are converted from.
 
-    ``model`` is a Keras FP32 model that ends in global average pooling and one dense layer
-    (``train.models.build``). Raises ``ModelError`` when it does not, or does not fit ``spec``.
+    ``serve`` maps uint8 RGB (N, size, size, 3) to float32 ``probabilities`` and ``logits`` (N, labels) and
+    ``features`` (N, h, w, labels). The probabilities are calibrated with the temperature of ``spec``.
+
+    Args:
+        model: A Keras FP32 model that ends in global average pooling and one dense layer
+            (as ``train.models.architectures.build`` makes it).
+        spec: The model's ModelSpec.
+
+    Raises:
+        ModelError: The model ends otherwise, or its input size or number of labels differs from ``spec``.
     """
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
@@ -29,8 +34,7 @@ class ServingModel(tf.Module):  # type: ignore[misc]
         check_fits(model, spec)
         size = spec.input.size
         signature = tf.TensorSpec((None, size, size, 3), tf.uint8, name="frames")
-        # Only the variables are attributes: a model kept here would be traced layer by layer when it is
-        # converted.
+        # Keep only the variables: the converters would trace a Keras model among the attributes layer by layer.
         self.parameters = list(model.variables)
         self.serve = tf.function(_serving(model, 1 / spec.temperature), input_signature=[signature])
 
@@ -53,18 +57,21 @@ def _serving(model: Any, inverse_temperature: float) -> Callable[[Any], dict[str
 
 
 def check_fits(model: Any, spec: ModelSpec) -> None:
-    """Raise ``ModelError`` unless input size, labels and the last two layers are as the contract needs."""
+    """Raise ``ModelError`` unless the model has the spec's input size and labels and the required last layers.
+
+    The last two layers must be global average pooling and one dense layer.
+    """
     size, labels = int(model.inputs[0].shape[1]), int(model.outputs[0].shape[-1])
     if (size, labels) != (spec.input.size, len(spec.labels)):
         raise ModelError(
-            f"the model takes {size} x {size} and has {labels} labels,"
-            f" its spec says {spec.input.size} x {spec.input.size} and {len(spec.labels)}"
+            f"the model takes {size} x {size} pixels and has {labels} labels, but its spec says"
+            f" {spec.input.size} x {spec.input.size} and {len(spec.labels)}"
         )
     pool, dense = model.layers[-2:]
     if not (
         isinstance(pool, tf_keras.layers.GlobalAveragePooling2D) and isinstance(dense, tf_keras.layers.Dense)
     ):
         raise ModelError(
-            f"the model ends in {type(pool).__name__} and {type(dense).__name__},"
-            " needed is GlobalAveragePooling2D and one Dense"
+            f"the model ends in {type(pool).__name__} and {type(dense).__name__};"
+            " it must end in GlobalAveragePooling2D and one Dense"
         )

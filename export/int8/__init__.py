@@ -1,6 +1,7 @@
-"""INT8 files, written from plain integers: the integer model, post-training quantisation, ONNX and TFLite.
+"""Write the INT8 files from one set of plain integers, made by QAT or by quantisation after training.
 
-In: a quantisation-aware Keras model. Out: ONNX and TFLite bytes with equal integers.
+In: a quantised Keras model and its ``ModelSpec``. Out: ONNX and TFLite bytes with equal integers.
+Must not know: RUN folders, data sets, certificates.
 """
 
 from __future__ import annotations
@@ -13,16 +14,24 @@ if TYPE_CHECKING:
     from .integers import IntegerModel, IntegerNode, IntegerTensor, Kernel, read_integers
     from .onnx import build_int8_onnx
     from .post_training import METHODS, quantize_after_training
-    from .reference import Integers, check_layers, compute, compute_node, reference_runner, round_sums
-    from .tflite import build_int8_tflite, finish
+    from .reference import (
+        Integers,
+        check_layers,
+        compute,
+        compute_node,
+        quantize_pixels,
+        reference_runner,
+        round_sums,
+    )
+    from .tflite import build_int8_tflite
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         integers="IntegerModel IntegerNode IntegerTensor Kernel read_integers",
         onnx="build_int8_onnx",
         post_training="METHODS quantize_after_training",
-        reference="Integers check_layers compute compute_node reference_runner round_sums",
-        tflite="build_int8_tflite finish",
+        reference="Integers check_layers compute compute_node quantize_pixels reference_runner round_sums",
+        tflite="build_int8_tflite",
     )
 
 __all__ = [
@@ -37,8 +46,8 @@ __all__ = [
     "check_layers",
     "compute",
     "compute_node",
-    "finish",
     "quantize_after_training",
+    "quantize_pixels",
     "read_integers",
     "reference_runner",
     "round_sums",

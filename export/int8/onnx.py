@@ -1,9 +1,12 @@
-"""The INT8 ONNX file: a QDQ graph of which onnxruntime makes integer operations throughout.
+"""Write the INT8 ONNX file: a QDQ graph that onnxruntime turns into integer operations throughout.
 
-What that takes, each measured on onnxruntime 1.32: U8 activations and S8 weights with a scale for each
-channel (S8 activations 5.4 ms where these take 3.2, U8 weights 7.9); biases of exactly input scale x weight
-scale, or the fusion is refused in silence; no Clip, no Pad and no Transpose between the pairs; the input's
-Transpose on the uint8 pixels.
+That needs the following, each measured on onnxruntime 1.32:
+
+- U8 activations and S8 weights with a scale for each channel: 3.2 ms, against 5.4 ms with S8 activations and
+  7.9 ms with U8 weights.
+- A bias scale of exactly input scale x weight scale. Otherwise onnxruntime does not fuse, and says nothing.
+- No Clip, Pad or Transpose between a DequantizeLinear and the next QuantizeLinear.
+- The Transpose of the input on the uint8 pixels.
 """
 
 from __future__ import annotations
@@ -17,32 +20,34 @@ from onnx import TensorProto, helper, numpy_helper
 
 from capsule_edge.runtime.inference import METADATA_KEY, ModelSpec
 
-from .integers import IntegerModel, IntegerNode, IntegerTensor, Kernel, RealKernel
+from .integers import FloatKernel, IntegerModel, IntegerNode, IntegerTensor, Kernel
 
 __all__ = ["OPSET", "build_int8_onnx"]
 
-# The first opset with every operator here in its final form for 8 bits that OpenVINO and onnxruntime-node
+# The first opset that has every operator used here in its final 8-bit form and that OpenVINO and onnxruntime-node
 # read too.
 OPSET = 17
 
 
 def build_int8_onnx(model: IntegerModel, spec: ModelSpec) -> onnx.ModelProto:
-    """The file: input ``frames`` uint8 (N, s, s, 3), outputs by the contract, ``spec`` in the metadata."""
+    """Build the INT8 ONNX model.
+
+    Args:
+        model: The integers.
+        spec: The ModelSpec to write into the file's metadata. Its temperature calibrates the probabilities.
+
+    Returns:
+        The model. Input: ``frames``, uint8 (N, size, size, 3). Outputs, float32: ``probabilities`` and ``logits``
+        (N, labels), ``features`` (N, h, w, labels).
+    """
     graph = _Graph()
-    size, labels = model.pixels.shape[0], model.logits.shape[2]
     graph.node("Transpose", ["frames"], "frames/nchw", perm=[0, 3, 1, 2])
     graph.parameters(model.pixels)
     graph.dequantize("frames/nchw", model.pixels)
     for node in model.nodes:
         graph.add(node)
-    graph.node("Flatten", [_real(model.logits)], "logits", axis=1)
-    # Beside the integer head: the dense weights at each position of the last map, as a float 1x1 convolution.
-    graph.constant("head/classifier", model.classifier.T[:, :, None, None])
-    graph.node("Conv", [_real(model.maps), "head/classifier"], "head/features_nchw", kernel_shape=[1, 1])
-    graph.node("Transpose", ["head/features_nchw"], "features", perm=[0, 2, 3, 1])
-    graph.constant("head/inverse_temperature", np.asarray(1 / spec.temperature, np.float32))
-    graph.node("Mul", ["logits", "head/inverse_temperature"], "head/calibrated_logits")
-    graph.node("Softmax", ["head/calibrated_logits"], "probabilities", axis=1)
+    _add_head(graph, model, spec.temperature)
+    size, labels = model.pixels.shape[0], model.logits.shape[2]
     height, width, _ = model.maps.shape
     float_output = helper.make_tensor_value_info
     made = helper.make_graph(
@@ -63,40 +68,58 @@ def build_int8_onnx(model: IntegerModel, spec: ModelSpec) -> onnx.ModelProto:
     return proto
 
 
-def _real(tensor: IntegerTensor) -> str:
+def _add_head(graph: _Graph, model: IntegerModel, temperature: float) -> None:
+    """Add the three float outputs behind the integer part."""
+    graph.node("Flatten", [_dequantized(model.logits)], "logits", axis=1)
+    # The features: the dense weights at each position of the last map, as a float 1 x 1 convolution.
+    graph.constant("head/classifier", model.classifier.T[:, :, None, None])
+    graph.node(
+        "Conv", [_dequantized(model.maps), "head/classifier"], "head/features_nchw", kernel_shape=[1, 1]
+    )
+    graph.node("Transpose", ["head/features_nchw"], "features", perm=[0, 2, 3, 1])
+    graph.constant("head/inverse_temperature", np.asarray(1 / temperature, np.float32))
+    graph.node("Mul", ["logits", "head/inverse_temperature"], "head/calibrated_logits")
+    graph.node("Softmax", ["head/calibrated_logits"], "probabilities", axis=1)
+
+
+def _dequantized(tensor: IntegerTensor) -> str:
+    """Return the name of the activation in float."""
     return f"{tensor.name}/real"
 
 
 class _Graph:
-    """Nodes and initializers under construction; an activation ``x`` is dequantised once, as ``x_real``."""
+    """A graph under construction. Each activation is dequantised once, right behind its QuantizeLinear."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        # The uint8 value of each activation, by the activation's name.
         self.sources: dict[str, str] = {}
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
 
     def constant(self, name: str, values: npt.NDArray[Any]) -> None:
-        # Not ascontiguousarray: it makes a scalar a vector of one, and onnxruntime then leaves Add in float.
+        # np.ascontiguousarray would turn a scalar into a vector of one, and onnxruntime then leaves Add in float.
         self.constants.append(numpy_helper.from_array(np.array(values, order="C"), name))
 
     def parameters(self, tensor: IntegerTensor) -> None:
+        """Add the scale and zero point of an activation, for U8."""
         self.constant(f"{tensor.name}/scale", np.asarray(tensor.scale, np.float32))
         self.constant(f"{tensor.name}/zero", np.asarray(tensor.zero_point + 128, np.uint8))
 
     def dequantize(self, source: str, tensor: IntegerTensor) -> None:
+        """Add the DequantizeLinear of an activation, whose uint8 value is named ``source``."""
         self.sources[tensor.name] = source
         given = [source, f"{tensor.name}/scale", f"{tensor.name}/zero"]
-        self.node("DequantizeLinear", given, _real(tensor))
+        self.node("DequantizeLinear", given, _dequantized(tensor))
 
     def add(self, node: IntegerNode) -> None:
-        """The node's operation between its inputs, dequantised, and its output, quantised and dequantised."""
-        inputs = [_real(tensor) for tensor in node.inputs]
+        """Add an operation on dequantised inputs, then quantise and dequantise its output."""
+        inputs = [_dequantized(tensor) for tensor in node.inputs]
         result = f"{node.output.name}/float"
-        if node.real is not None:
-            self._convolve_real(node, node.real, self._plain(node.inputs[0]), result)
+        if node.float_kernel is not None:
+            self._convolve_float(node, node.float_kernel, self._dequantized_plainly(node.inputs[0]), result)
         elif node.kernel is not None:
             self._convolve(node, node.kernel, inputs[0], result)
         elif node.kind == "add":
@@ -108,7 +131,7 @@ class _Graph:
             shape = {"kernel_shape": node.window, "strides": node.strides, "pads": node.pads()}
             self.node(kind, inputs, result, **shape)
         if node.output.unrounded:
-            self.nodes[-1].output[0] = _real(node.output)
+            self.nodes[-1].output[0] = _dequantized(node.output)
             return
         self.parameters(node.output)
         given = [result, f"{node.output.name}/scale", f"{node.output.name}/zero"]
@@ -116,6 +139,7 @@ class _Graph:
         self.dequantize(f"{node.output.name}/u8", node.output)
 
     def _convolve(self, node: IntegerNode, kernel: Kernel, source: str, result: str) -> None:
+        """Add a convolution with integer weights and biases, dequantised."""
         depthwise = node.kind == "depthwise"
         weights = kernel.weights[:, :, None] if depthwise else kernel.weights
         zeros = np.zeros(len(kernel.scales), np.int8)
@@ -130,15 +154,15 @@ class _Graph:
             self.node("DequantizeLinear", given, f"{node.name}/{part}/real", axis=0)
         self._conv(node, source, result)
 
-    def _plain(self, tensor: IntegerTensor) -> str:
-        """The activation in float without a DequantizeLinear.
+    def _dequantized_plainly(self, tensor: IntegerTensor) -> str:
+        """Dequantise an activation with Cast, Sub and Mul, and return the name of the result.
 
-        Between DequantizeLinear and QuantizeLinear onnxruntime quantises the float weights after all, in silence
-        (its WeightBiasQuantization, seen in 1.32): 12 to 17 % of such a layer's values were off.
+        Behind a DequantizeLinear, onnxruntime would quantise the float weights of a layer kept in float, and say
+        nothing (its WeightBiasQuantization, seen in 1.32): 12 to 17 % of such a layer's values were off.
         """
         name = f"{tensor.name}/plain"
         if tensor.unrounded:
-            return _real(tensor)
+            return _dequantized(tensor)
         if not any(node.name == name for node in self.nodes):
             self.node("Cast", [self.sources[tensor.name]], f"{name}/u8", to=TensorProto.FLOAT)
             self.constant(f"{name}/zero", np.asarray(tensor.zero_point + 128, np.float32))
@@ -146,8 +170,8 @@ class _Graph:
             self.node("Mul", [f"{name}/steps", f"{tensor.name}/scale"], name)
         return name
 
-    def _convolve_real(self, node: IntegerNode, kernel: RealKernel, source: str, result: str) -> None:
-        """A convolution kept in float."""
+    def _convolve_float(self, node: IntegerNode, kernel: FloatKernel, source: str, result: str) -> None:
+        """Add a convolution kept in float, and its ReLU."""
         weights = kernel.weights[:, :, None] if node.kind == "depthwise" else kernel.weights
         self.constant(f"{node.name}/weights/real", weights.transpose(3, 2, 0, 1))
         self.constant(f"{node.name}/bias/real", kernel.biases)

@@ -1,9 +1,9 @@
-"""The integer model computed exactly, operation by operation: what both INT8 files have to answer.
+"""Compute an integer model exactly, operation by operation. Both INT8 files must give these answers.
 
-Sums are exact (integers in float64), and rounded as onnxruntime's MLAS and XNNPACK round: the 32-bit sum
-times one float32 factor, to the nearest integer, ties to even. Keras QAT answers with the same arithmetic
-(``train.integer_layers``) from its own variables; ``compare_layers`` holds the integers that were read to it,
-layer by layer, before later layers amplify a difference.
+Sums are exact (integers in float64). They are rounded as onnxruntime's MLAS and XNNPACK round: the 32-bit sum times
+one float32 factor, to the nearest integer, ties to even. The Keras QAT model computes with the same arithmetic from
+its own variables (``train.qat.integer_layers``). ``compare_layers`` compares the two layer by layer, so that later
+layers do not amplify a difference.
 """
 
 from __future__ import annotations
@@ -18,26 +18,41 @@ import tf_keras
 
 from capsule_edge.runtime.errors import ModelError
 
-from ..runners import Frames, Outputs, Runner
-from .integers import IntegerModel, IntegerNode, IntegerTensor, Kernel, RealKernel
+from ..contract import FrameArray, Outputs, Runner, scale_pixels
+from .integers import FloatKernel, IntegerModel, IntegerNode, IntegerTensor, Kernel
 
-__all__ = ["check_layers", "compare_layers", "compute", "compute_node", "reference_runner", "round_sums"]
+__all__ = [
+    "Integers",
+    "check_layers",
+    "compare_layers",
+    "compute",
+    "compute_node",
+    "quantize_pixels",
+    "reference_runner",
+    "round_sums",
+]
 
+# s8 activations (N, h, w, channels).
 Integers = npt.NDArray[np.int8]
-# Share of a layer's values that may round to the other side: none was seen in 65 layers and 256 frames. What is
-# left to chance is a sum in float32 next to a middle, some 1e-6. A scale that is wrong by 1 % moves a third.
+# Allowed share of a layer's values that differ by one step. None was seen in 65 layers and 256 frames. Chance leaves
+# some 1e-6: a float32 sum next to the middle between two steps. A scale that is wrong by 1 % moves a third of them.
 _FLIPS = 1e-5
-# Of a layer kept in float: sums of 1e3 float32 products in another order are off by some 1e-6 of 255 steps.
-_REAL_FLIPS = 1e-3
+# The same for a layer kept in float: sums of 1e3 float32 products in another order are off by some 1e-6 of 255 steps.
+_FLOAT_FLIPS = 1e-3
 
 
 def reference_runner(model: IntegerModel, temperature: float) -> Runner:
-    """The three outputs of the contract for uint8 frames (N, s, s, 3)."""
+    """Return a runner of the exact integers, with the three outputs of the contract.
 
-    def run(frames: Frames) -> Outputs:
+    Args:
+        model: The integer model.
+        temperature: The temperature that calibrates the probabilities.
+    """
+
+    def run(frames: FrameArray) -> Outputs:
         values = compute(model, frames)
-        logits = _real(values[model.logits.name], model.logits)[:, 0, 0]
-        maps = _real(values[model.maps.name], model.maps)
+        logits = _dequantize(values[model.logits.name], model.logits)[:, 0, 0]
+        maps = _dequantize(values[model.maps.name], model.maps)
         powers = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
         return {
             "probabilities": np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32),
@@ -48,18 +63,39 @@ def reference_runner(model: IntegerModel, temperature: float) -> Runner:
     return run
 
 
-def compute(model: IntegerModel, frames: Frames) -> dict[str, Integers]:
-    """Every activation of the model by name, s8 (N, h, w, channels), float32 where it is not rounded."""
-    values = {model.pixels.name: (frames.astype(np.int16) - 128).astype(np.int8)}
+def quantize_pixels(frames: FrameArray) -> Integers:
+    """Return uint8 frames as the model's input in s8: each pixel less 128."""
+    return np.asarray((frames.astype(np.int16) - 128).astype(np.int8))
+
+
+def compute(model: IntegerModel, frames: FrameArray) -> dict[str, Integers]:
+    """Compute every activation of the model.
+
+    Args:
+        model: The integer model.
+        frames: uint8 RGB (N, size, size, 3).
+
+    Returns:
+        The activations by name, s8 (N, h, w, channels), or float32 for an unrounded one.
+    """
+    values = {model.pixels.name: quantize_pixels(frames)}
     for node in model.nodes:
         values[node.output.name] = compute_node(node, [values[tensor.name] for tensor in node.inputs])
     return values
 
 
 def compute_node(node: IntegerNode, inputs: list[Integers]) -> Integers:
-    """The node's output, s8 (N, h, w, channels), for s8 inputs of that form; float32 for what is not rounded."""
-    if node.real is not None:
-        return np.asarray(_compute_real(node, node.real, _real(inputs[0], node.inputs[0])))
+    """Compute one operation.
+
+    Args:
+        node: The operation.
+        inputs: Its inputs, s8 (N, h, w, channels), or float32 for an unrounded one.
+
+    Returns:
+        Its output, s8 (N, h, w, channels), or float32 for an unrounded one.
+    """
+    if node.float_kernel is not None:
+        return np.asarray(_compute_float(node, node.float_kernel, _dequantize(inputs[0], node.inputs[0])))
     centred = [
         values.astype(np.float64) - tensor.zero_point
         for values, tensor in zip(inputs, node.inputs, strict=True)
@@ -83,23 +119,32 @@ def compute_node(node: IntegerNode, inputs: list[Integers]) -> Integers:
     return _round(np.asarray(pool(centred[0], node.window, node.strides, padding), np.float32), node.output)
 
 
-def _compute_real(node: IntegerNode, kernel: RealKernel, values: npt.NDArray[np.float32]) -> Any:
-    """A convolution kept in float, rounded to the output's scale unless its reader is kept too."""
+def _compute_float(node: IntegerNode, kernel: FloatKernel, values: npt.NDArray[np.float32]) -> Any:
+    """Compute a convolution kept in float. Round the output unless the layer behind it is kept in float too."""
     sums = np.asarray(_convolve(node, kernel.weights.astype(np.float64), values.astype(np.float64)))
-    real = np.asarray(sums + kernel.biases, np.float32)
+    result = np.asarray(sums + kernel.biases, np.float32)
     if kernel.relu:
-        real = np.clip(real, 0, kernel.ceiling)
-    return real if node.output.unrounded else _round(real / node.output.scale, node.output)
+        result = np.clip(result, 0, kernel.ceiling)
+    return result if node.output.unrounded else _round(result / node.output.scale, node.output)
 
 
 def round_sums(node: IntegerNode, kernel: Kernel, sums: npt.NDArray[np.float64]) -> Integers:
-    """A convolution's output for its sums of products, (N, h, w, out)."""
+    """Turn a convolution's sums of products into its output: add the bias, scale, round.
+
+    Args:
+        node: The convolution.
+        kernel: Its integer weights.
+        sums: (N, h, w, out), whole numbers, without the bias.
+
+    Returns:
+        s8 (N, h, w, out).
+    """
     factors = node.inputs[0].scale * kernel.scales / node.output.scale
     return _round((sums + kernel.biases).astype(np.float32) * factors, node.output)
 
 
 def _convolve(node: IntegerNode, weights: Any, values: npt.NDArray[np.float64]) -> Any:
-    """The sums of products, float64 (N, h, w, out), exact for whole numbers."""
+    """Return the sums of products, float64 (N, h, w, out). They are exact for whole numbers."""
     padding = node.padding.upper()
     if node.kind == "depthwise":
         strides = (1, *node.strides, 1)
@@ -113,44 +158,68 @@ def _round(steps: npt.NDArray[np.float32], tensor: IntegerTensor) -> Integers:
     return np.asarray(np.clip(np.rint(steps) + tensor.zero_point, -128, 127), np.int8)
 
 
-def _real(values: Any, tensor: IntegerTensor) -> npt.NDArray[np.float32]:
+def _dequantize(values: Any, tensor: IntegerTensor) -> npt.NDArray[np.float32]:
     if tensor.unrounded:
         return np.asarray(values, np.float32)
     return np.asarray((values.astype(np.float32) - tensor.zero_point) * tensor.scale, np.float32)
 
 
-def compare_layers(model: IntegerModel, qat_model: Any, frames: Frames) -> Mapping[str, tuple[float, int]]:
-    """For each layer, given what QAT gives it: the share of values that differ, and by how many steps."""
-    named = {
-        layer.layer.name: layer.output for layer in qat_model.layers if hasattr(layer, "quantize_config")
-    }
-    names = [node.output.name for node in model.nodes if node.output.name in named]
-    watched = tf_keras.Model(qat_model.inputs, [named[name] for name in names])
-    pixels = (frames.astype(np.float32) - 128) / 128
-    emulated = dict(zip(names, watched(pixels, training=False), strict=True))
-    values: dict[str, Integers] = {model.pixels.name: (frames.astype(np.int16) - 128).astype(np.int8)}
+def compare_layers(
+    model: IntegerModel, qat_model: Any, frames: FrameArray
+) -> Mapping[str, tuple[float, int]]:
+    """Compare each layer's integers with what the QAT model emulates.
+
+    Each layer is given the inputs that the QAT model gives it, so a difference stays in its layer. Layers whose output
+    is not rounded are left out.
+
+    Args:
+        model: The integers read from ``qat_model``.
+        qat_model: The Keras QAT model.
+        frames: uint8 RGB (N, size, size, 3).
+
+    Returns:
+        By layer: the share of values that differ, and the largest difference in steps.
+    """
+    emulated = _emulate(model, qat_model, frames)
+    values: dict[str, Integers] = {model.pixels.name: quantize_pixels(frames)}
     found = {}
     for node in model.nodes:
-        computed = compute_node(node, [values[tensor.name] for tensor in node.inputs])
-        values[node.output.name] = computed
-        if node.output.name in emulated:
-            real = np.asarray(emulated[node.output.name]).reshape(computed.shape)
-            if node.output.unrounded:
-                values[node.output.name] = real
-                continue
-            theirs = np.rint(real / node.output.scale) + node.output.zero_point
-            apart = np.abs(theirs - computed)
-            found[node.name] = (float(np.mean(apart > 0)), int(apart.max()))
-            values[node.output.name] = np.clip(theirs, -128, 127).astype(np.int8)
+        name = node.output.name
+        values[name] = compute_node(node, [values[tensor.name] for tensor in node.inputs])
+        if name not in emulated:
+            continue
+        given = emulated[name].reshape(values[name].shape)
+        if node.output.unrounded:
+            values[name] = given
+            continue
+        steps = np.rint(given / node.output.scale) + node.output.zero_point
+        difference = np.abs(steps - values[name])
+        found[node.name] = (float(np.mean(difference > 0)), int(difference.max()))
+        values[name] = np.clip(steps, -128, 127).astype(np.int8)
     return found
 
 
-def check_layers(model: IntegerModel, qat_model: Any, frames: Frames) -> None:
-    """Raise ``ModelError`` naming the first layer whose integers are not what the QAT model emulates."""
+def _emulate(model: IntegerModel, qat_model: Any, frames: FrameArray) -> dict[str, npt.NDArray[Any]]:
+    """Return the QAT model's output of every node that is a layer there, float32, by the output's name."""
+    layers = {
+        layer.layer.name: layer.output for layer in qat_model.layers if hasattr(layer, "quantize_config")
+    }
+    names = [node.output.name for node in model.nodes if node.output.name in layers]
+    watched = tf_keras.Model(qat_model.inputs, [layers[name] for name in names])
+    outputs = watched(scale_pixels(frames), training=False)
+    return {name: np.asarray(output) for name, output in zip(names, outputs, strict=True)}
+
+
+def check_layers(model: IntegerModel, qat_model: Any, frames: FrameArray) -> None:
+    """Check every layer's integers against what the QAT model emulates (``compare_layers``).
+
+    Raises:
+        ModelError: More values differ than rounding explains. The error names the first such layer.
+    """
     for name, (share, steps) in compare_layers(model, qat_model, frames).items():
-        allowed = _REAL_FLIPS if name in model.kept_float else _FLIPS
+        allowed = _FLOAT_FLIPS if name in model.kept_float else _FLIPS
         if share > allowed or steps > 1:
             raise ModelError(
-                f"layer {name!r} is off what QAT emulates in {share:.2g} of its values by up to {steps} steps",
-                hint=f"rounding explains {allowed:.0e} of them, by one step",
+                f"layer {name!r} differs from the QAT model in {share:.2g} of its values, by up to {steps} steps",
+                hint=f"rounding explains a share of {allowed:.0e}, by one step",
             )

@@ -1,1 +1,4 @@
-"""Programs for model makers, each run by ``python -m capsule_edge.export.tools.NAME``; no module imports them."""
+"""Programs for model makers. Run each with ``python -m capsule_edge.export.tools.NAME``; no other module imports them.
+
+In: RUN folders, model files. Out: model files, tables and plots.
+"""

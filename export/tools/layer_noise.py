@@ -1,14 +1,17 @@
-"""Which layer hurts: the ratio of signal to quantisation noise of each layer, in decibels.
-
-``own_db`` is what the layer itself loses: it is given FP32's values, rounded to its input's scale, and its
-output compared with FP32's. ``total_db`` compares what reaches it in the whole INT8 model, with all that the
-layers before it lost. The layer to look at first is the one whose own ratio is lowest; 6 dB are one bit.
+"""Measure how much quantisation noise each layer adds: the ratio of signal to noise in decibels.
 
     python -m capsule_edge.export.tools.layer_noise RUN [--out DIR] [--keep-float LAYER] [--double LAYER]
 
-prints the table for a RUN folder's own frames, the worst layer first, and ends in one line of JSON; --out adds it as
-CSV, a plot (SVG) and the INT8 ONNX file of exactly these integers. --double doubles the weight scales of a layer, to
-see that the table names it first and that ``compare`` fails the file.
+Two figures for each layer:
+
+- ``own_db``: the noise of this layer alone. Its input is FP32's values, rounded to the input's scale, and its output is
+  compared with FP32's.
+- ``total_db``: the noise of its output in the whole INT8 model, with the noise of all layers before it.
+
+Look first at the layer with the lowest ``own_db``; 6 dB are one bit. The program prints the table for the RUN folder's
+own frames, the worst layer first, and ends in one line of JSON. ``--out`` also writes the table as CSV, a plot (SVG)
+and the INT8 ONNX file of exactly these integers. ``--double`` doubles the weight scales of a layer, to test that the
+table lists it first and that ``compare`` fails the file.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import argparse
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +35,10 @@ from capsule_edge.evaluation._pages import svg
 from capsule_edge.runtime.errors import OutputError, UsageError
 from capsule_edge.train.qat import keep_float, observed_ranges
 
+from ..contract import FrameArray, scale_pixels
 from ..int8 import (
     IntegerModel,
+    IntegerNode,
     Integers,
     IntegerTensor,
     build_int8_onnx,
@@ -41,18 +46,24 @@ from ..int8 import (
     compute_node,
     read_integers,
 )
-from ..run_folder import Run, load_run
-from ..runners import Frames
+from ..run_folder import TrainedRun, load_run
 
 __all__ = ["LayerNoise", "double_scales", "measure_layers", "plot_layers"]
 
-# Frames of the RUN that are measured on: a single one has 1e4 values of most layers.
+# Frames of the RUN to measure on. Even one frame has some 1e4 values of most layers.
 _FRAMES = 16
 
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """Signal to noise of one layer's output in dB, infinite where nothing is lost."""
+    """The ratio of signal to noise of one layer's output, in dB; infinite where nothing is lost.
+
+    Attributes:
+        layer: The layer's name.
+        kind: Its operation (``IntegerNode.kind``).
+        own_db: With the noise of this layer alone.
+        total_db: With the noise of this layer and all before it.
+    """
 
     layer: str
     kind: str
@@ -60,49 +71,63 @@ class LayerNoise:
     total_db: float
 
 
-def measure_layers(model: IntegerModel, qat_model: Any, fp32_model: Any, frames: Frames) -> list[LayerNoise]:
-    """Every layer of ``model`` (read from ``qat_model``, made of ``fp32_model``), the one that loses most
-    first.
+def measure_layers(
+    model: IntegerModel, qat_model: Any, fp32_model: Any, frames: FrameArray
+) -> list[LayerNoise]:
+    """Measure the noise of every layer.
 
-    ``frames`` are uint8 (N, s, s, 3). Where QAT has moved the weights, what they changed counts as noise too.
+    If QAT has changed the weights, that change counts as noise too.
+
+    Args:
+        model: The integers read from ``qat_model``.
+        qat_model: The Keras QAT model.
+        fp32_model: The Keras FP32 model that ``qat_model`` was made from.
+        frames: uint8 RGB (N, size, size, 3).
+
+    Returns:
+        The layers, the one with the lowest ``own_db`` first.
     """
-    sources = {point.layer: point.source for point in observed_ranges(qat_model)}
-    nodes = [node for node in model.nodes if node.output.name in sources]
-    outputs = [fp32_model.get_layer(sources[node.output.name]).output for node in nodes]
-    values = tf_keras.Model(fp32_model.inputs, outputs)(
-        (frames.astype(np.float32) - 128) / 128, training=False
-    )
-    shapes = {node.output.name: (len(frames), *node.output.shape) for node in nodes}
-    real = {
-        node.output.name: np.asarray(value).reshape(shapes[node.output.name])
-        for node, value in zip(nodes, values, strict=True)
-    }
+    expected = _fp32_outputs(model, qat_model, fp32_model, frames)
     whole = compute(model, frames)
+    # The input of each layer: FP32's values rounded to the scale of the input.
     given: dict[str, Integers] = {model.pixels.name: whole[model.pixels.name]}
     noises = []
     for node in model.nodes:
-        own = compute_node(node, [given[tensor.name] for tensor in node.inputs])
         name = node.output.name
-        if name not in real:
+        own = compute_node(node, [given[tensor.name] for tensor in node.inputs])
+        if name not in expected:
             given[name] = own
             continue
-        noises.append(
-            LayerNoise(
-                node.name,
-                node.kind,
-                _decibels(real[name], _real(own, node.output)),
-                _decibels(real[name], _real(whole[name], node.output)),
-            )
+        own_db, total_db = (
+            _decibels(expected[name], _dequantize(values, node.output)) for values in (own, whole[name])
         )
-        if node.output.unrounded:
-            given[name] = real[name]
-            continue
-        steps = np.rint(real[name] / node.output.scale) + node.output.zero_point
-        given[name] = np.asarray(np.clip(steps, -128, 127), np.int8)
+        noises.append(LayerNoise(node.name, node.kind, own_db, total_db))
+        given[name] = _quantize(expected[name], node.output)
     return sorted(noises, key=lambda noise: noise.own_db)
 
 
-def _real(values: Integers, tensor: IntegerTensor) -> npt.NDArray[np.float64]:
+def _fp32_outputs(
+    model: IntegerModel, qat_model: Any, fp32_model: Any, frames: FrameArray
+) -> dict[str, npt.NDArray[Any]]:
+    """Return FP32's value of every quantised output, float32 (N, h, w, channels), by the output's name."""
+    sources = {point.layer: point.source for point in observed_ranges(qat_model)}
+    nodes: list[IntegerNode] = [node for node in model.nodes if node.output.name in sources]
+    outputs = [fp32_model.get_layer(sources[node.output.name]).output for node in nodes]
+    values = tf_keras.Model(fp32_model.inputs, outputs)(scale_pixels(frames), training=False)
+    return {
+        node.output.name: np.asarray(value).reshape(len(frames), *node.output.shape)
+        for node, value in zip(nodes, values, strict=True)
+    }
+
+
+def _quantize(values: npt.NDArray[Any], tensor: IntegerTensor) -> npt.NDArray[Any]:
+    if tensor.unrounded:
+        return values
+    steps = np.rint(values / tensor.scale) + tensor.zero_point
+    return np.asarray(np.clip(steps, -128, 127), np.int8)
+
+
+def _dequantize(values: Integers, tensor: IntegerTensor) -> npt.NDArray[np.float64]:
     if tensor.unrounded:
         return values.astype(np.float64)
     return (values.astype(np.float64) - tensor.zero_point) * float(tensor.scale)
@@ -115,9 +140,10 @@ def _decibels(signal: npt.NDArray[np.float32], found: npt.NDArray[np.float64]) -
 
 
 def double_scales(model: IntegerModel, layer: str) -> IntegerModel:
-    """The model with the weight scales of ``layer`` doubled, as a faulty converter would leave it.
+    """Return the model with the weight scales of a layer doubled, as a faulty converter could write it.
 
-    Raises ``UsageError`` for a layer that is not there or has no integer weights.
+    Raises:
+        UsageError: There is no such layer, or it has no integer weights.
     """
     names = [node.name for node in model.nodes if node.kernel is not None]
     if layer not in names:
@@ -132,7 +158,13 @@ def double_scales(model: IntegerModel, layer: str) -> IntegerModel:
 
 
 def plot_layers(noises: Sequence[LayerNoise], order: Sequence[str], path: Path) -> None:
-    """Both ratios of each layer in the model's ``order``, as SVG."""
+    """Plot both figures of each layer as SVG.
+
+    Args:
+        noises: The layers' noise.
+        order: The layers' names from input to output. Names without noise are left out.
+        path: The file to write.
+    """
     from matplotlib.figure import Figure
 
     found = {noise.layer: noise for noise in noises}
@@ -153,7 +185,8 @@ def plot_layers(noises: Sequence[LayerNoise], order: Sequence[str], path: Path) 
     path.write_text(svg(figure), encoding="utf-8")
 
 
-def _write(folder: Path, run: Run, model: IntegerModel, noises: Sequence[LayerNoise]) -> None:
+def _write(folder: Path, run: TrainedRun, model: IntegerModel, noises: Sequence[LayerNoise]) -> None:
+    """Write the table, the plot and the INT8 ONNX file."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "layers.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -167,14 +200,29 @@ def _write(folder: Path, run: Run, model: IntegerModel, noises: Sequence[LayerNo
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
+def _json_line(noise: LayerNoise) -> Mapping[str, Any]:
+    """Return a layer's noise for JSON, which has no infinity: a layer that loses nothing has null."""
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in dataclasses.asdict(noise).items()
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--keep-float", action="append", default=[], metavar="LAYER")
-    parser.add_argument("--double", metavar="LAYER")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that training wrote")
+    parser.add_argument("--out", type=Path, help="folder for the table, the plot and the INT8 ONNX file")
+    parser.add_argument(
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="keep this layer in float; repeatable",
+    )
+    parser.add_argument("--double", metavar="LAYER", help="double the weight scales of this layer")
     options = parser.parse_args(arguments)
     run = load_run(options.run)
     keep_float(run.qat, options.keep_float)
@@ -187,10 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{noise.layer:32}{noise.kind:14}{noise.own_db:10.1f}{noise.total_db:20.1f}")
     if options.out:
         _write(options.out, run, model, noises)
-    # A layer that loses nothing has no number in JSON.
-    lines = [dataclasses.asdict(noise) for noise in noises]
-    for line in lines:
-        line.update({name: None for name in ("own_db", "total_db") if not np.isfinite(line[name])})
+    lines = [_json_line(noise) for noise in noises]
     print(json.dumps({"frames": run.frames_are, "layers": lines}, allow_nan=False))
 
 

@@ -1,15 +1,16 @@
-"""Write the model that shows whether an engine saturates on a CPU.
+"""Write the probe: a small model that shows whether an engine saturates in 16 bits on a CPU.
 
     python -m capsule_edge.export.tools.saturation_probe
 
-It keeps the whole contract (8 x 8 pixels, two labels). A white frame makes each of 64 channels 255; the next layer
-multiplies all by 127, so that two products come to 64,770, twice what 16 bits hold. An engine that adds them there
-(``export.saturation``) answers half of what the others do.
+The probe keeps the whole contract of a model file (8 x 8 pixels, two labels). A white frame makes each of 64 channels
+255. The next layer multiplies all of them by 127, so two products sum to 64,770, twice what 16 bits hold. An engine
+that adds them in 16 bits (see ``export.verify.saturation``) answers half of what the others do.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,13 +23,32 @@ __all__ = ["build_probe"]
 
 _CHANNELS = 64
 _SIZE = 8
-# A white pixel, (255 - 128) / 128: what each layer makes of it, so that it is 255 everywhere.
+# The value of a white pixel: (255 - 128) / 128. For a white frame every layer computes this value, stored as 255.
 _WHITE = 127 / 128
 
 
 def build_probe() -> onnx.ModelProto:
-    """The model. Its second logit is ``PROBE_LOGIT`` for a white frame where nothing saturates."""
-    spec = ModelSpec(
+    """Build the probe. For a white frame its second logit is ``PROBE_LOGIT`` where nothing saturates."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        _nodes(),
+        PROBE,
+        [value("frames", TensorProto.UINT8, ["N", _SIZE, _SIZE, 3])],
+        [
+            value("probabilities", TensorProto.FLOAT, ["N", 2]),
+            value("logits", TensorProto.FLOAT, ["N", 2]),
+            value("features", TensorProto.FLOAT, ["N", _SIZE, _SIZE, 2]),
+        ],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in _constants().items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, {METADATA_KEY: _spec().to_json()})
+    onnx.checker.check_model(model)
+    return model
+
+
+def _spec() -> ModelSpec:
+    return ModelSpec(
         name=PROBE,
         version="1",
         precision="int8",
@@ -41,9 +61,12 @@ def build_probe() -> onnx.ModelProto:
         saturation_safe=False,
         provenance={"data": "none, written by hand"},
     )
+
+
+def _constants() -> dict[str, Any]:
     classifier = np.zeros((2, _CHANNELS, 1, 1), np.float32)
     classifier[1] = PROBE_LOGIT / _WHITE / _CHANNELS
-    constants = {
+    return {
         "pixel_scale": np.float32(1 / 128),
         "pixel_zero": np.uint8(128),
         "scale": np.float32(_WHITE / 255),
@@ -60,6 +83,9 @@ def build_probe() -> onnx.ModelProto:
         "bias_zero": np.zeros(_CHANNELS, np.int32),
         "classifier": classifier,
     }
+
+
+def _nodes() -> list[onnx.NodeProto]:
     node = helper.make_node
     nodes = [
         node("Transpose", ["frames"], ["planes"], perm=[0, 3, 1, 2]),
@@ -73,29 +99,14 @@ def build_probe() -> onnx.ModelProto:
             node("QuantizeLinear", [f"{name}_sum", "scale", "zero"], [f"{name}_q"]),
             node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [made]),
         ]
-    nodes += [
+    return [
+        *nodes,
         node("Conv", ["z", "classifier"], ["maps"]),
         node("Transpose", ["maps"], ["features"], perm=[0, 2, 3, 1]),
         node("GlobalAveragePool", ["maps"], ["pooled"]),
         node("Flatten", ["pooled"], ["logits"]),
         node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes,
-        PROBE,
-        [value("frames", TensorProto.UINT8, ["N", _SIZE, _SIZE, 3])],
-        [
-            value("probabilities", TensorProto.FLOAT, ["N", 2]),
-            value("logits", TensorProto.FLOAT, ["N", 2]),
-            value("features", TensorProto.FLOAT, ["N", _SIZE, _SIZE, 2]),
-        ],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-    onnx.checker.check_model(model)
-    return model
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Checks of exported files: the graph that onnxruntime runs, replayed frames, saturation.
+"""Check exported files: the graph that onnxruntime runs, the answers on replayed frames, saturation.
 
-In: files and Keras answers. Out: reports; an error where a file says something else than Keras.
+In: model files and answers of the Keras models. Out: reports; a ``ModelError`` where a file fails a check.
+Must not know: how the files were written, RUN folders, certificates.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
-"""Replays frames on every file of an export and compares the answers along the tree of their making.
+"""Replay frames on every model of an export and compare the logits of each model with those it was made from.
 
-    Keras FP32 -> ONNX FP32, TFLite FP32, Keras QAT -> ONNX INT8, TFLite INT8; ONNX INT8 <-> TFLite INT8
+    Keras FP32 -> ONNX FP32, TFLite FP32, Keras QAT
+    Keras QAT -> ONNX INT8, TFLite INT8
+    exact integers -> ONNX INT8, TFLite INT8
+    TFLite INT8 <-> ONNX INT8
 
-so that the edge that breaks is seen. FP32 edges differ by the order of sums alone. The INT8 files, the QAT model
-and the integers computed exactly (``reference``) do the same arithmetic and agree to the bit on the CPUs tried. What
-quantisation costs (Keras FP32 -> Keras QAT) is a matter of data and is not bound here.
+Each arrow is an ``Edge`` of this tree. A broken edge shows which conversion went wrong. Edges between FP32 models
+differ only by the order of sums. The QAT model, the integers computed exactly (``int8.reference``) and the INT8 files
+do the same arithmetic and gave equal bits on the CPUs tried. What quantisation costs (Keras FP32 -> Keras QAT) depends
+on the data and has no limit here.
 """
 
 from __future__ import annotations
@@ -18,38 +22,45 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.inference import ModelSpec
 
+from ..contract import FrameArray, Outputs, Runner
 from ..int8 import IntegerModel
-from ..runners import Frames, Outputs, Runner, in_batches
+from ..runners import in_batches
 
 __all__ = ["Edge", "check_outputs", "compare_edges", "draw_tree", "replay"]
 
-_KERAS, _QAT, _EXACT = "Keras FP32", "Keras QAT", "exact integers"
+_KERAS, _QAT, _EXACT, _TFLITE = "Keras FP32", "Keras QAT", "exact integers", "TFLite INT8"
 _TREE = (
     (_KERAS, "ONNX FP32"),
     (_KERAS, "TFLite FP32"),
     (_KERAS, _QAT),
     (_QAT, "ONNX INT8"),
-    (_QAT, "TFLite INT8"),
+    (_QAT, _TFLITE),
     (_EXACT, "ONNX INT8"),
-    (_EXACT, "TFLite INT8"),
-    ("TFLite INT8", "ONNX INT8"),
+    (_EXACT, _TFLITE),
+    (_TFLITE, "ONNX INT8"),
 )
-# Sums of some 1e3 float32 products in another order, relative to the largest logit; 53 layers deep, 7e-5 was
-# seen.
+# Limit of FP32 edges, relative to the largest logit: sums of some 1e3 float32 products in another order. 7e-5 was seen
+# in a model of 53 layers.
 _FLOAT_LIMIT = 1e-3
-# Root mean square, in steps of the logits: 0 was seen on every edge (tests, 256 real frames). A single flipped
-# value in an early layer of an untrained net makes about one step in one frame of twenty.
+# Limit of INT8 edges: the root mean square, in steps of the logits. 0 was seen on every edge (tests, 256 real frames).
+# One flipped value in an early layer of an untrained net makes about one step in one frame of twenty.
 _STEPS = 0.5
-# With layers kept in float, whose sums may fall to either side of a middle: .8 was seen (an untrained MobileNetV2).
-_REAL_STEPS = 3.0
+# The same with layers kept in float, whose sums may fall to either side of the middle between two steps. 0.8 was seen
+# (an untrained MobileNetV2).
+_FLOAT_STEPS = 3.0
 
 
 @dataclass(frozen=True)
 class Edge:
-    """How two models' logits differ over the frames: largest, root mean square, share of equal top-1 answers.
+    """The difference between two models' logits on the replayed frames.
 
-    ``limit`` bounds ``measured``, which is the largest difference of an FP32 edge and the root mean square
-    of an INT8 one. None where nothing is bound: what QAT costs is a matter of data.
+    Attributes:
+        a: The name of the first model.
+        b: The name of the model made from it.
+        max_dlogit: The largest difference.
+        rms_dlogit: The root mean square of the differences.
+        agreement: The share of frames with the same most probable label.
+        limit: The largest ``measured`` that is allowed; None where nothing is (Keras FP32 -> Keras QAT).
     """
 
     a: str
@@ -61,77 +72,80 @@ class Edge:
 
     @property
     def measured(self) -> float:
+        """The figure that ``limit`` bounds: the largest difference of an FP32 edge, the rms of an INT8 edge."""
         return self.max_dlogit if "FP32" in self.b else self.rms_dlogit
 
     @property
     def holds(self) -> bool:
+        """Whether the difference is within the limit."""
         return self.limit is None or self.measured <= self.limit
 
 
-def replay(runners: Mapping[str, Runner], frames: Frames) -> dict[str, Outputs]:
-    """Each model's outputs on the frames, uint8 (N, s, s, 3); files run with several batch sizes, which must
-    agree.
+def replay(runners: Mapping[str, Runner], frames: FrameArray) -> dict[str, Outputs]:
+    """Run every model on the frames, once in batches and for the first frame also alone.
 
-    Raises ``ModelError`` when a model answers a frame differently alone than in a batch.
+    Args:
+        runners: The models by name.
+        frames: uint8 RGB (N, size, size, 3).
+
+    Returns:
+        The outputs of each model for all frames.
+
+    Raises:
+        ModelError: A model's logits of the first frame depend on the batch.
     """
     answers = {}
     for name, run in runners.items():
         answers[name] = in_batches(run, frames)
         alone, together = run(frames[:1])["logits"], answers[name]["logits"][:1]
-        # The same sums in another order, as above; an INT8 engine may choose another kernel but not another
-        # rounding.
-        if not np.allclose(
-            alone, together, rtol=0, atol=_FLOAT_LIMIT * max(1.0, float(np.abs(together).max()))
-        ):
-            raise ModelError(f"{name} answers a frame differently alone and in a batch")
+        # The order of sums may differ, as above. An INT8 engine may choose another kernel but not another rounding.
+        limit = _FLOAT_LIMIT * max(1.0, float(np.abs(together).max()))
+        if not np.allclose(alone, together, rtol=0, atol=limit):
+            raise ModelError(f"{name} gives a frame other logits alone than in a batch")
     return answers
 
 
 def compare_edges(
     answers: Mapping[str, Outputs], logit_step: float, *, kept_float: bool = False
 ) -> list[Edge]:
-    """Every edge of the tree; ``logit_step`` is the scale of the INT8 logits, ``kept_float`` whether layers are."""
+    """Compare the logits along every edge of the tree.
+
+    Args:
+        answers: The outputs of each model (``replay``).
+        logit_step: The scale of the INT8 logits.
+        kept_float: Whether the INT8 files have layers in float, which widens their limit.
+    """
     edges: list[Edge] = []
     for a, b in _TREE:
         first, second = answers[a]["logits"].astype(np.float64), answers[b]["logits"].astype(np.float64)
         difference = np.abs(first - second)
         largest, rms = float(difference.max()), float(np.sqrt(np.mean(difference**2)))
         agreement = float(np.mean(first.argmax(axis=1) == second.argmax(axis=1)))
-        limit = (_REAL_STEPS if kept_float else _STEPS) * logit_step
+        limit = (_FLOAT_STEPS if kept_float else _STEPS) * logit_step
         if "FP32" in b:
             limit = _FLOAT_LIMIT * max(1.0, float(np.abs(first).max()))
-        bound = None if b == _QAT else limit
-        edges.append(Edge(a, b, largest, rms, agreement, bound))
+        edges.append(Edge(a, b, largest, rms, agreement, None if b == _QAT else limit))
     return edges
 
 
 def draw_tree(edges: Sequence[Edge]) -> str:
-    """The edges as a tree of text, one line each, a broken one marked."""
+    """Draw the edges as a tree of text, one line each. A broken edge is marked."""
     lines = [_KERAS]
-
-    def draw(edge: Edge, prefix: str) -> None:
-        limit = "" if edge.limit is None else f"  limit {edge.limit:.2g}"
-        verdict = "" if edge.holds else "  BROKEN"
-        lines.append(
-            f"{prefix + edge.b:20} max |dlogit| {edge.max_dlogit:8.2g}  rms {edge.rms_dlogit:8.2g}"
-            f"  top-1 {edge.agreement:7.2%}{limit}{verdict}"
-        )
-
-    for edge in edges:
-        if edge.a == _KERAS:
-            draw(edge, "+- ")
-    for edge in edges:
-        if edge.a == _QAT:
-            draw(edge, "   +- ")
-    lines.append(_EXACT)
-    for edge in edges:
-        if edge.a == _EXACT:
-            draw(edge, "+- ")
-    lines.append("TFLite INT8")
-    for edge in edges:
-        if edge.a == "TFLite INT8":
-            draw(edge, "<> ")
+    lines += [_edge_line(edge, "+- ") for edge in edges if edge.a == _KERAS]
+    lines += [_edge_line(edge, "   +- ") for edge in edges if edge.a == _QAT]
+    for root, prefix in ((_EXACT, "+- "), (_TFLITE, "<> ")):
+        lines.append(root)
+        lines += [_edge_line(edge, prefix) for edge in edges if edge.a == root]
     return "\n".join(lines)
+
+
+def _edge_line(edge: Edge, prefix: str) -> str:
+    limit = "" if edge.limit is None else f"  limit {edge.limit:.2g}"
+    verdict = "" if edge.holds else "  BROKEN"
+    return (
+        f"{prefix + edge.b:20} max |dlogit| {edge.max_dlogit:8.2g}  rms {edge.rms_dlogit:8.2g}"
+        f"  top-1 {edge.agreement:7.2%}{limit}{verdict}"
+    )
 
 
 def check_outputs(
@@ -141,10 +155,20 @@ def check_outputs(
     bias: npt.NDArray[np.float32],
     integers: IntegerModel | None = None,
 ) -> None:
-    """Check what a file's outputs promise about each other; ``integers`` is given for an INT8 file.
+    """Check that the three outputs of a file fit each other.
 
-    Probabilities are the softmax of logits / temperature; features average to the logits less the bias, in
-    FP32 within 1e-4, in INT8 within what rounding the mean and the logits can do. Raises ``ModelError``.
+    Probabilities must be the softmax of logits / temperature. The spatial mean of the features must be the logits
+    less the bias: within 1e-4 in FP32, within the rounding of the mean and of the logits in INT8.
+
+    Args:
+        name: The name of the file, for errors.
+        outputs: The file's outputs on some frames.
+        spec: The file's ModelSpec.
+        bias: The bias of the logits, float32 (labels,).
+        integers: The integers of an INT8 file; None for an FP32 file.
+
+    Raises:
+        ModelError: The outputs do not fit each other.
     """
     logits = outputs["logits"].astype(np.float64) / spec.temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -152,28 +176,32 @@ def check_outputs(
     # Some ten float32 roundings of values up to 1.
     if not worst <= 1e-5:
         raise ModelError(
-            f"{name}: probabilities are off softmax(logits / {spec.temperature:g}) by {worst:.3g}"
+            f"{name}: probabilities differ from softmax(logits / {spec.temperature:g}) by {worst:.3g}"
         )
-    off = np.abs(outputs["features"].mean(axis=(1, 2)) - (outputs["logits"] - bias))
+    difference = np.abs(outputs["features"].mean(axis=(1, 2)) - (outputs["logits"] - bias))
     limits = np.full(len(bias), 1e-4 * max(1.0, float(np.abs(outputs["logits"]).max())))
     if integers is not None:
         limits += rounding_bound(integers)
-        # A frame unlike those of the calibration passes the end of a range and is clipped there, which no
-        # scale bounds.
-        off = np.median(off, axis=0)
-    if np.any(off > limits):
-        worst = float((off / limits).max())
+        # A frame unlike those of the calibration exceeds a layer's range and is clipped. No scale bounds that error,
+        # so judge the median frame.
+        difference = np.median(difference, axis=0)
+    if np.any(difference > limits):
+        worst = float((difference / limits).max())
         raise ModelError(
-            f"{name}: the features' mean is off logits - bias by {off.max():.3g}, {worst:.2g} x the limit"
+            f"{name}: the features' mean differs from logits - bias by {difference.max():.3g},"
+            f" {worst:.2g} x the limit"
         )
 
 
 def rounding_bound(integers: IntegerModel) -> npt.NDArray[np.float64]:
-    """How far INT8 logits less their bias lie from the features' mean, (labels,): six standard deviations.
+    """Return how far INT8 logits less their bias may lie from the features' mean: six standard deviations.
 
-    Each pooled channel is rounded once, and passes through its dense weight, and so are the logits; a
-    rounding's error is spread evenly over a step, which has a standard deviation of step / sqrt(12), and
-    those of the channels are independent.
+    Each pooled channel is rounded once and passes through its dense weight. The logits are rounded once too. The error
+    of a rounding is spread evenly over a step, which has a standard deviation of step / sqrt(12). The errors of the
+    channels are independent.
+
+    Returns:
+        float64 (labels,).
     """
     pooled = float(integers.nodes[-2].output.scale)
     through = (integers.classifier.astype(np.float64) ** 2).sum(axis=0)

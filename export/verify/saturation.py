@@ -1,10 +1,13 @@
-"""What an INT8 model answers on a CPU without VNNI, emulated: sums of two products that saturate in 16 bits.
+"""Emulate what an INT8 model answers on a CPU without VNNI, where sums of two products saturate in 16 bits.
 
-There onnxruntime's MLAS and oneDNN multiply with vpmaddubsw: adjacent pairs of u8 activations and s8 weights
-are multiplied and added in 16 bits with saturation, and only then widened (onnxruntime issue 14642). The
-activations are the raw u8, zero point and all; the zero point's share is taken off the 32-bit sum later.
-Depthwise kernels widen first. A model exported saturation-safe answers here as it does everywhere;
-``saturations`` shows where another one would not.
+On such a CPU, onnxruntime's MLAS and oneDNN multiply with vpmaddubsw: it multiplies adjacent pairs of u8 activations
+and s8 weights, adds the two products in 16 bits with saturation, and widens the sum only then (onnxruntime issue
+14642).
+The activations are the raw u8 with their zero point; its share is subtracted from the 32-bit sum later. Depthwise
+kernels widen first and cannot saturate.
+
+A model exported saturation-safe gives the same answers here as elsewhere. For other models ``saturations`` counts the
+sums that saturate.
 """
 
 from __future__ import annotations
@@ -12,17 +15,33 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..int8 import IntegerModel, IntegerNode, Integers, Kernel, compute_node, round_sums
-from ..runners import Frames
+from ..contract import FrameArray
+from ..int8 import (
+    IntegerModel,
+    IntegerNode,
+    Integers,
+    Kernel,
+    compute_node,
+    quantize_pixels,
+    round_sums,
+)
 
 __all__ = ["compute_saturating", "saturations"]
 
 _LOW, _HIGH = -(2**15), 2**15 - 1
 
 
-def compute_saturating(model: IntegerModel, frames: Frames) -> dict[str, Integers]:
-    """Every activation by name, s8 (N, h, w, channels), from uint8 frames (N, s, s, 3)."""
-    values = {model.pixels.name: (frames.astype(np.int16) - 128).astype(np.int8)}
+def compute_saturating(model: IntegerModel, frames: FrameArray) -> dict[str, Integers]:
+    """Compute every activation with sums that saturate.
+
+    Args:
+        model: The integer model.
+        frames: uint8 RGB (N, size, size, 3).
+
+    Returns:
+        The activations by name, s8 (N, h, w, channels).
+    """
+    values = {model.pixels.name: quantize_pixels(frames)}
     for node in model.nodes:
         given = [values[tensor.name] for tensor in node.inputs]
         if node.kind == "conv" and node.kernel is not None:
@@ -33,9 +52,17 @@ def compute_saturating(model: IntegerModel, frames: Frames) -> dict[str, Integer
     return values
 
 
-def saturations(model: IntegerModel, frames: Frames) -> dict[str, int]:
-    """How many sums of two products saturate in each convolution, given exact inputs."""
-    values = {model.pixels.name: (frames.astype(np.int16) - 128).astype(np.int8)}
+def saturations(model: IntegerModel, frames: FrameArray) -> dict[str, int]:
+    """Count the sums of two products that saturate in each convolution, given exact inputs.
+
+    Args:
+        model: The integer model.
+        frames: uint8 RGB (N, size, size, 3).
+
+    Returns:
+        The counts over all frames, by the convolution's name.
+    """
+    values = {model.pixels.name: quantize_pixels(frames)}
     found = {}
     for node in model.nodes:
         given = [values[tensor.name] for tensor in node.inputs]
@@ -48,7 +75,7 @@ def saturations(model: IntegerModel, frames: Frames) -> dict[str, int]:
 def _saturating_sums(
     node: IntegerNode, kernel: Kernel, values: Integers
 ) -> tuple[npt.NDArray[np.float64], int]:
-    """Sums less the zero point's share, (N, h, w, out), and how many of the pairs saturated."""
+    """Return the sums less the zero point's share, (N, h, w, out), and how many pairs saturated."""
     weights = kernel.weights.reshape(-1, len(kernel.scales)).astype(np.int32)
     columns = _unroll(node, values)
     if len(weights) % 2:
@@ -69,7 +96,7 @@ def _saturating_sums(
 
 
 def _unroll(node: IntegerNode, values: Integers) -> npt.NDArray[np.int16]:
-    """The raw u8 values under the kernel at each output position, (N, h, w, rows * columns * channels)."""
+    """Return the raw u8 values under the kernel at each output position, (N, h, w, rows * columns * channels)."""
     raw = values.astype(np.int16) + 128
     top, left, bottom, right = node.pads()
     outside = node.inputs[0].zero_point + 128

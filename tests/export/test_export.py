@@ -1,10 +1,11 @@
-"""The exported files: the contract of each, integers in the graph, agreement, nothing half written."""
+"""Export a RUN: every file keeps the contract, INT8 runs in integers, models agree, failures leave no file."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +18,29 @@ from onnx import numpy_helper
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 import tensorflow as tf
-from quantised_models import KEYS, calibrated, fp32_model, write_run
+from quantised_models import KEYS, Exported, calibrated, fp32_model
+from tiny_model import tiny_spec
 
 from capsule_edge.cli.export import command
 from capsule_edge.export import bundle
-from capsule_edge.export.bundle import FILES, ExportReport, export_run
-from capsule_edge.export.int8 import build_int8_onnx, check_layers, compute, read_integers, reference_runner
+from capsule_edge.export.bundle import FILES, export_run
+from capsule_edge.export.certify import TABLE
+from capsule_edge.export.int8 import (
+    build_int8_onnx,
+    build_int8_tflite,
+    check_layers,
+    compute,
+    read_integers,
+    reference_runner,
+)
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.export.runners import file_runner, in_batches, keras_runner, open_file
-from capsule_edge.export.verify import check_int8_graph, check_outputs, compare_edges, replay
+from capsule_edge.export.verify import check_int8_graph, check_outputs, compare_edges, draw_tree, replay
 from capsule_edge.export.verify.graph_checks import check_bias_scales, count_operators
 from capsule_edge.export.verify.saturation import compute_saturating, saturations
-from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
 from capsule_edge.runtime.inference import open_model
 from capsule_edge.runtime.inference.tflite_metadata import read_metadata, read_spec
-
-ARCHITECTURES = {"plain_cnn": 64, "mobilenet_v2_035": 96}
-
-
-@pytest.fixture(scope="session", params=ARCHITECTURES)
-def exported(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, ExportReport]:
-    """A RUN folder and the report of its export."""
-    folder = tmp_path_factory.mktemp(request.param)
-    run = write_run(folder / "run", request.param, ARCHITECTURES[request.param])
-    return run, export_run(run, folder / "out")
-
-
-@pytest.fixture(scope="session")
-def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("plain") / "run", "plain_cnn", 64, saturation_safe=False)
-
-
-@pytest.fixture(scope="session")
-def plain_out(plain_run: Path) -> Path:
-    export_run(plain_run, plain_run.parent / "out")
-    return plain_run.parent / "out"
 
 
 def _runner(path: Path) -> Any:
@@ -61,8 +48,8 @@ def _runner(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_file_keeps_the_contract(exported: tuple[Path, ExportReport], name: str) -> None:
-    path = exported[1].folder / FILES[name]
+def test_each_file_keeps_the_contract(exported: Exported, name: str) -> None:
+    path = exported.report.folder / FILES[name]
     spec = open_model(path).spec if path.suffix == ".onnx" else read_spec(path)
     assert spec.keys == KEYS
     assert spec.precision == ("int8" if "INT8" in name else "fp32")
@@ -76,18 +63,17 @@ def test_each_file_keeps_the_contract(exported: tuple[Path, ExportReport], name:
     for batch in (1, 3, 2):
         answer = run(synthetic_frames(size, count=batch))
         assert answer["probabilities"].shape == answer["logits"].shape == (batch, len(KEYS))
-        assert answer["features"].shape == (batch, size // 32, size // 32, len(KEYS))
+        assert answer["features"].shape == (batch, *exported.integers.maps.shape[:2], len(KEYS))
         assert all(values.dtype == np.float32 for values in answer.values())
         assert np.allclose(answer["probabilities"].sum(axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_outputs_agree_with_each_other(exported: tuple[Path, ExportReport], name: str) -> None:
-    run_folder, report = exported
-    run = load_run(run_folder)
-    path = report.folder / FILES[name]
+def test_outputs_agree_with_each_other(exported: Exported, name: str) -> None:
+    run = exported.run
+    path = exported.report.folder / FILES[name]
     spec = open_model(path).spec if path.suffix == ".onnx" else read_spec(path)
-    integers = read_integers(run.qat) if "INT8" in name else None
+    integers = exported.integers if "INT8" in name else None
     bias = integers.bias if integers else run.fp32.layers[-1].bias.numpy()
     outputs = dict(in_batches(_runner(path), run.frames))
     check_outputs(name, outputs, spec, bias, integers)
@@ -95,25 +81,26 @@ def test_outputs_agree_with_each_other(exported: tuple[Path, ExportReport], name
         assert np.allclose(outputs["features"].mean(axis=(1, 2)), outputs["logits"] - bias, atol=1e-4)
     with pytest.raises(ModelError, match="features' mean"):
         check_outputs(name, {**outputs, "features": outputs["features"] * 1.5}, spec, bias, integers)
-    with pytest.raises(ModelError, match="probabilities are off"):
+    with pytest.raises(ModelError, match="probabilities differ"):
         check_outputs(
             name, {**outputs, "probabilities": outputs["probabilities"][::-1]}, spec, bias, integers
         )
 
 
-def test_onnxruntime_runs_the_backbone_in_integers(exported: tuple[Path, ExportReport]) -> None:
-    graph = exported[1].graph
+def test_onnxruntime_runs_the_backbone_in_integers(exported: Exported) -> None:
+    graph = exported.report.graph
     assert graph.float_convolutions == 0
     assert graph.inner_pairs == 0
     assert graph.operators["QLinearConv"] == graph.convolutions_checked
     assert not {"Clip", "Pad", "Add", "GlobalAveragePool", "Gemm"} & set(graph.operators)
-    fp32 = count_operators(exported[1].folder / FILES["ONNX FP32"])
+    fp32 = count_operators(exported.report.folder / FILES["ONNX FP32"])
     assert "QLinearConv" not in fp32
-    assert fp32["Conv"] == graph.convolutions_checked - 1 + 1  # the dense layer is no Conv there, features is
+    # In FP32 the dense layer is no Conv, but the features are one: as many as are quantised in INT8.
+    assert fp32["Conv"] == graph.convolutions_checked
 
 
-def test_the_two_int8_files_hold_the_same_integers(exported: tuple[Path, ExportReport]) -> None:
-    folder = exported[1].folder
+def test_the_two_int8_files_hold_the_same_integers(exported: Exported) -> None:
+    folder = exported.report.folder
     graph = onnx.load(folder / FILES["ONNX INT8"]).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     interpreter = tf.lite.Interpreter(
@@ -129,7 +116,7 @@ def test_the_two_int8_files_hold_the_same_integers(exported: tuple[Path, ExportR
         layer = name.removesuffix("/weights")
         detail, bias = details[name], details[f"{layer}/bias"]
         axis = detail["quantization_parameters"]["quantized_dimension"]
-        # TFLite holds (out, h, w, in), of a depthwise kernel (1, h, w, out), where ONNX has (out, in, h, w).
+        # TFLite stores (out, h, w, in), or (1, h, w, channels) for a depthwise kernel; ONNX stores (out, in, h, w).
         theirs = np.array(interpreter.get_tensor(detail["index"]))
         ours = weights.transpose(1, 2, 3, 0) if axis == 3 else weights.transpose(0, 2, 3, 1)
         assert np.array_equal(ours, theirs)
@@ -137,26 +124,43 @@ def test_the_two_int8_files_hold_the_same_integers(exported: tuple[Path, ExportR
         assert np.array_equal(constants[f"{name}/scale"], scales)
         assert np.array_equal(constants[f"{layer}/bias"], interpreter.get_tensor(bias["index"]))
         compared += 1
-    assert compared == exported[1].graph.convolutions_checked
+    assert compared == exported.report.graph.convolutions_checked
 
 
-def test_the_int8_files_agree(exported: tuple[Path, ExportReport]) -> None:
-    folder = exported[1].folder
+def test_the_int8_files_agree(exported: Exported) -> None:
+    folder = exported.report.folder
     size = open_model(folder / FILES["ONNX INT8"]).spec.input.size
-    frames = synthetic_frames(size, count=200, seed=9)
+    frames = synthetic_frames(size, count=96, seed=9)
     first = in_batches(_runner(folder / FILES["ONNX INT8"]), frames)["logits"]
     second = in_batches(_runner(folder / FILES["TFLite INT8"]), frames)["logits"]
-    # Every engine and the QAT model itself sum exactly and round alike; scales of sums are aligned so that none
-    # comes near a middle (train/alignment).
-    run = load_run(exported[0])
-    kept = in_batches(keras_runner(run.qat), frames)["logits"]
+    # Every engine and the QAT model itself sum exactly and round alike. The scales of additions are aligned, so that
+    # no sum lies next to the middle between two steps (train.qat).
+    keras = in_batches(keras_runner(exported.run.qat), frames)["logits"]
     assert np.array_equal(first, second)
-    # The files multiply (steps - zero) by the scale and Keras does too, in float32.
-    assert np.abs(first - kept).max() <= 1e-6 * np.abs(kept).max()
+    # The files and Keras multiply (steps - zero point) by the scale in float32.
+    assert np.abs(first - keras).max() <= 1e-6 * np.abs(keras).max()
 
 
-def test_the_tree_names_every_edge(exported: tuple[Path, ExportReport]) -> None:
-    report = exported[1]
+def test_the_int8_files_of_a_deep_network_agree(tmp_path: Path) -> None:
+    """MobileNetV2 has 53 layers, so a sum that two engines round differently would reach the logits."""
+    model = calibrated(fp32_model("mobilenet_v2_035"), saturation_safe=True)
+    integers = read_integers(model)
+    spec = tiny_spec(KEYS, 64, temperature=1.5, precision="int8", saturation_safe=True)
+    onnx.save(build_int8_onnx(integers, spec), tmp_path / "model.onnx")
+    (tmp_path / "model.tflite").write_bytes(build_int8_tflite(integers, spec))
+    frames = synthetic_frames(64, count=32, seed=9)
+    first, second = (in_batches(_runner(tmp_path / f"model.{kind}"), frames) for kind in ("onnx", "tflite"))
+    exact = reference_runner(integers, 1.5)(frames[:8])["logits"]
+    keras = keras_runner(model)(frames[:8])["logits"]
+    assert np.array_equal(first["logits"], second["logits"])
+    # The files, Keras and the reference multiply (steps - zero point) by the scale in float32.
+    limit = 1e-6 * np.abs(exact).max()
+    assert np.abs(first["logits"][:8] - exact).max() <= limit
+    assert np.abs(first["logits"][:8] - keras).max() <= limit
+
+
+def test_the_report_lists_every_comparison_and_all_hold(exported: Exported) -> None:
+    report = exported.report
     assert [(edge.a, edge.b) for edge in report.edges] == [
         ("Keras FP32", "ONNX FP32"),
         ("Keras FP32", "TFLite FP32"),
@@ -185,13 +189,13 @@ def _change(path: Path, out: Path, change: Any) -> Path:
 @pytest.mark.parametrize(
     "layer", ["relu_2/scale", "conv_3/weights/scale", "conv_4/bias/scale", "frames/scale"]
 )
-def test_a_doubled_scale_is_caught_and_its_layer_named(plain_out: Path, tmp_path: Path, layer: str) -> None:
+def test_a_doubled_scale_is_found_and_its_layer_named(plain_out: Path, tmp_path: Path, layer: str) -> None:
     broken = _change(
         plain_out / FILES["ONNX INT8"],
         tmp_path / "broken.onnx",
         lambda name, values: values * np.float32(2) if name == layer else None,
     )
-    # An activation's scale is found at the convolution that reads it.
+    # A wrong scale of an activation shows at the convolution that reads it.
     reader = {"relu_2/scale": "relu_3", "frames/scale": "relu_1", "conv_3/weights/scale": "relu_3"}.get(
         layer, "relu_4"
     )
@@ -199,7 +203,7 @@ def test_a_doubled_scale_is_caught_and_its_layer_named(plain_out: Path, tmp_path
         check_bias_scales(broken)
 
 
-def test_a_doubled_scale_with_matching_biases_breaks_its_edge(
+def test_a_doubled_scale_with_a_matching_bias_breaks_the_edges_of_its_file(
     plain_run: Path, plain_out: Path, tmp_path: Path
 ) -> None:
     doubled = ("conv_3/weights/scale", "conv_3/bias/scale")
@@ -222,6 +226,7 @@ def test_a_doubled_scale_with_matching_biases_breaks_its_edge(
         ("exact integers", "ONNX INT8"),
         ("TFLite INT8", "ONNX INT8"),
     }
+    assert draw_tree(edges).count("BROKEN") == 3
 
 
 def _to_signed(name: str, values: Any) -> Any:
@@ -245,27 +250,29 @@ def _to_one_scale(name: str, values: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (_to_signed, "needed is uint8"),
-        (_to_unsigned_weights, "needed is int8"),
-        (_to_one_scale, "needed is one each"),
+        (_to_signed, "must be uint8"),
+        (_to_unsigned_weights, "must be int8"),
+        (_to_one_scale, "must have one for each"),
         (
             lambda name, values: values[None] if name in ("relu_1/scale", "relu_1/zero") else None,
-            "needed is a scalar",
+            "must have a scalar",
         ),
     ],
 )
-def test_types_that_run_slowly_are_caught(plain_out: Path, tmp_path: Path, change: Any, fault: str) -> None:
+def test_types_that_onnxruntime_cannot_fuse_are_found(
+    plain_out: Path, tmp_path: Path, change: Any, fault: str
+) -> None:
     broken = _change(plain_out / FILES["ONNX INT8"], tmp_path / "broken.onnx", change)
     with pytest.raises(ModelError, match=fault):
         check_bias_scales(broken)
 
 
-def test_a_float_file_is_no_int8_graph(plain_out: Path) -> None:
+def test_a_float_file_is_refused_as_an_int8_graph(plain_out: Path) -> None:
     with pytest.raises(ModelError, match="are float"):
         check_int8_graph(plain_out / FILES["ONNX FP32"])
 
 
-def test_a_failed_check_leaves_nothing(
+def test_a_failed_check_leaves_no_file(
     plain_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def build(integers: Any, spec: Any) -> Any:
@@ -279,16 +286,16 @@ def test_a_failed_check_leaves_nothing(
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_integers_that_are_not_what_qat_emulates_are_named(plain_run: Path) -> None:
+def test_a_layer_whose_integers_differ_from_the_qat_model_is_named(plain_run: Path) -> None:
     run = load_run(plain_run)
     integers = read_integers(run.qat)
     check_layers(integers, run.qat, run.frames[:4])
     integers.nodes[3].kernel.biases[0] += 10_000
-    with pytest.raises(ModelError, match="layer 'conv_4' is off what QAT emulates"):
+    with pytest.raises(ModelError, match="layer 'conv_4' differs from the QAT model"):
         check_layers(integers, run.qat, run.frames[:4])
 
 
-def test_a_folder_that_holds_something_is_refused(plain_run: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_is_not_empty_is_refused(plain_run: Path, tmp_path: Path) -> None:
     (tmp_path / "kept.txt").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):
         export_run(plain_run, tmp_path)
@@ -320,7 +327,7 @@ def _spoil(run: Path, name: str, text: str | None) -> None:
         ("replay.npz", "no archive", "holds no frames"),
     ],
 )
-def test_a_bad_run_folder_is_one_line(
+def test_a_bad_run_folder_gives_an_error_of_one_line(
     plain_run: Path, tmp_path: Path, name: str, text: str | None, fault: str
 ) -> None:
     run = tmp_path / "run"
@@ -334,7 +341,7 @@ def test_a_bad_run_folder_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_is_not_there_and_one_that_contradicts_itself(plain_run: Path, tmp_path: Path) -> None:
+def test_a_missing_run_and_one_that_contradicts_itself_are_refused(plain_run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run folder"):
         load_run(tmp_path / "absent")
     run = tmp_path / "run"
@@ -347,7 +354,7 @@ def test_a_run_that_is_not_there_and_one_that_contradicts_itself(plain_run: Path
         load_run(run)
 
 
-def test_tflite_metadata_is_read_without_tensorflow_and_damage_is_named(
+def test_tflite_metadata_is_read_without_tensorflow_and_damage_is_reported(
     plain_out: Path, tmp_path: Path
 ) -> None:
     content = (plain_out / FILES["TFLite INT8"]).read_bytes()
@@ -358,29 +365,39 @@ def test_tflite_metadata_is_read_without_tensorflow_and_damage_is_named(
             read_spec(tmp_path / "bad.tflite")
 
 
-def test_the_command_prints_the_tree_or_one_document(plain_run: Path, tmp_path: Path) -> None:
-    runner = CliRunner()
-    result = runner.invoke(command, [str(plain_run), "--out", str(tmp_path / "a"), "--json"])
-    assert result.exit_code == 0, result.output
-    document = json.loads(result.stdout)
+def test_the_command_prints_one_json_document_and_the_sums_match(
+    plain_export: tuple[Path, dict[str, Any], str],
+) -> None:
+    out, document, _ = plain_export
     assert set(document["files"]) == set(FILES.values())
     assert document["int8_graph"]["float_convolutions"] == 0
-    sums = (tmp_path / "a" / "SHA256SUMS").read_text().splitlines()
+    sums = (out / "SHA256SUMS").read_text().splitlines()
     assert sorted(sums) == sorted(f"{entry['sha256']}  {name}" for name, entry in document["files"].items())
     for line in sums:
         digest, name = line.split("  ")
-        assert hashlib.sha256((tmp_path / "a" / name).read_bytes()).hexdigest() == digest
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_safe_model_answers_the_same_where_sums_saturate(architecture: str) -> None:
-    model = fp32_model(architecture)
+def test_the_command_says_that_there_is_no_certificate(
+    plain_run: Path, plain_export: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    out, _, printed = plain_export
+    assert "warning: without --data the INT8 files carry no certificate" in printed
+    assert not (out / TABLE).exists()
+    refused = CliRunner().invoke(command, [str(plain_run), "--out", str(tmp_path / "b"), "--split", "val"])
+    assert isinstance(refused.exception, UsageError)
+
+
+@pytest.mark.parametrize("architecture", ["plain_cnn", "short_mobilenet"])
+def test_a_safe_model_answers_the_same_where_sums_saturate(
+    architecture: str, make_run: Callable[..., Path]
+) -> None:
     frames = np.concatenate([synthetic_frames(64, count=1, seed=4), np.full((1, 64, 64, 3), 255, np.uint8)])
-    safe = read_integers(calibrated(model, saturation_safe=True))
+    safe = read_integers(load_run(make_run(architecture)).qat)
     exact, saturated = compute(safe, frames), compute_saturating(safe, frames)
     assert all(np.array_equal(exact[name], saturated[name]) for name in exact)
     assert not any(saturations(safe, frames).values())
-    unsafe = read_integers(calibrated(model))
+    unsafe = read_integers(load_run(make_run(architecture, safe=False)).qat)
     exact, saturated = compute(unsafe, frames), compute_saturating(unsafe, frames)
     assert any(saturations(unsafe, frames).values())
     assert not np.array_equal(exact["logits"], saturated["logits"])

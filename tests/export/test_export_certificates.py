@@ -1,9 +1,10 @@
-"""Export with frames: the table of Keras's answers, both certificates of both INT8 files, their summaries."""
+"""Export with labelled frames: the table of the QAT model's predictions and the certificates of the INT8 files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,9 @@ pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 from jsonschema import Draft202012Validator
 from labelled_frames import write_frames
-from quantised_models import KEYS, write_run
+from quantised_models import KEYS
 
 from capsule_edge.cli.compare import command as compare
-from capsule_edge.cli.export import command as export
 from capsule_edge.cli.info import command as info
 from capsule_edge.evaluation.classification import load_predictions
 from capsule_edge.evaluation.datasets import load_dataset
@@ -28,15 +28,16 @@ from capsule_edge.export import bundle
 from capsule_edge.export.bundle import FILES, export_run
 from capsule_edge.export.certify import TABLE, KerasBackend
 from capsule_edge.export.run_folder import load_run, synthetic_frames
-from capsule_edge.runtime.errors import GateError, UsageError
+from capsule_edge.runtime.errors import GateError
 from capsule_edge.runtime.inference.tflite_metadata import read_spec
+from capsule_edge.runtime.preprocessing import preprocess
 
 INT8 = ("model.int8.onnx", "model.int8.tflite")
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("certified") / "run", "plain_cnn", 64)
+def run_folder(make_run: Callable[..., Path]) -> Path:
+    return make_run("plain_cnn")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def sha256(path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["conversion", "shipping"])
-def test_a_certificate_names_the_files_as_they_lie_there(out: Path, kind: str) -> None:
+def test_a_certificate_names_the_files_and_hashes_in_the_folder(out: Path, kind: str) -> None:
     for file, document in certificates(out, kind).items():
         Draft202012Validator(json.loads(schema_path().read_text())).validate(document)
         a, b = document["models"]["a"], document["models"]["b"]
@@ -79,14 +80,14 @@ def test_a_certificate_names_the_files_as_they_lie_there(out: Path, kind: str) -
         assert document["data"]["frames"] == 60
 
 
-def test_the_file_says_what_keras_says(out: Path) -> None:
+def test_the_files_give_the_labels_of_the_qat_model(out: Path) -> None:
     for document in certificates(out, "conversion").values():
         assert (document["verdict"], document["agreement"]) == ("pass", 1.0)
         # The files' softmax is float32, the table's float64.
         assert document["max_abs_dp"] < 1e-5
 
 
-def test_the_events_on_recordings_are_certified_of_both_files(out: Path) -> None:
+def test_the_shipping_certificates_compare_events_on_recordings(out: Path) -> None:
     events = [document["events"] for document in certificates(out, "shipping").values()]
     assert [found["recordings"] for found in events] == [2, 2]
     # Both INT8 files give the same labels, and so do their FP32 twins.
@@ -95,7 +96,7 @@ def test_the_events_on_recordings_are_certified_of_both_files(out: Path) -> None
     assert all(document["events"] is None for document in certificates(out, "conversion").values())
 
 
-def test_the_summary_is_in_the_file_and_info_shows_it(out: Path) -> None:
+def test_each_file_carries_its_summary_and_info_shows_it(out: Path) -> None:
     for file in INT8:
         spec = read_spec(out / file) if file.endswith("tflite") else None
         parity = (
@@ -129,18 +130,16 @@ def test_compare_repeats_the_conversion_certificate_without_tensorflow(out: Path
     assert again == first
 
 
-def test_the_table_is_what_the_qat_model_answers(run_folder: Path, frames: Path, out: Path) -> None:
+def test_the_table_holds_the_predictions_of_the_qat_model(run_folder: Path, frames: Path, out: Path) -> None:
     run = load_run(run_folder)
     table = load_predictions(out / TABLE)
     assert len(table) == 60
     picture = cv2.cvtColor(cv2.imread(str(frames / table.files[7])), cv2.COLOR_BGR2RGB)
-    from capsule_edge.runtime.preprocessing import preprocess
-
     answer = KerasBackend(run.qat, run.spec, out).run(preprocess(np.asarray(picture), run.spec.input)[None])
     assert np.allclose(answer.probabilities[0], table.probabilities[7], atol=1e-7)
 
 
-def test_a_file_that_does_not_answer_as_keras_is_not_exported(
+def test_a_file_that_differs_from_keras_is_not_exported(
     run_folder: Path, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Other(KerasBackend):
@@ -150,20 +149,12 @@ def test_a_file_that_does_not_answer_as_keras_is_not_exported(
 
     monkeypatch.setattr(bundle, "KerasBackend", Other)
     with pytest.raises(
-        GateError, match=r"ONNX INT8 gives Keras's label on .* of 60 frames, allowed is 99.9% or more"
+        GateError,
+        match=r"ONNX INT8 gives the label of the Keras QAT model on .* of 60 frames, allowed is 99.9%",
     ):
         export_run(run_folder, tmp_path / "new" / "out", dataset=load_dataset(frames))
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_the_command_says_that_there_is_no_certificate(run_folder: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(export, [str(run_folder), "--out", str(tmp_path / "out")])
-    assert result.exit_code == 0, result.output
-    assert "warning: without --data the INT8 files carry no certificate" in result.stderr
-    assert not (tmp_path / "out" / TABLE).exists()
-    refused = CliRunner().invoke(export, [str(run_folder), "--out", str(tmp_path / "b"), "--split", "val"])
-    assert isinstance(refused.exception, UsageError)
-
-
-def test_every_file_is_there(out: Path) -> None:
+def test_the_folder_holds_every_file_and_no_other(out: Path) -> None:
     assert {path.name for path in out.iterdir()} == {*FILES.values(), "SHA256SUMS", TABLE, "certificates"}

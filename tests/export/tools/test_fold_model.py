@@ -1,8 +1,10 @@
-"""The file of a fold's model: the answers of its weights, carried over, and the videos that it was trained on."""
+"""Write the file of a fold's model: its answers, the factor and shift, and the videos that it was trained on."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,12 @@ import pytest
 
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
-from quantised_models import KEYS, fp32_model, write_run
+from quantised_models import KEYS
 from tiny_model import tiny_spec
 
 from capsule_edge.evaluation.datasets import video_mark
-from capsule_edge.export.run_folder import synthetic_frames
-from capsule_edge.export.tools.fold_model import carried, main, without_held_out, write_fold_model
+from capsule_edge.export.run_folder import load_fp32, synthetic_frames
+from capsule_edge.export.tools.fold_model import factor_and_shift, main, without_held_out, write_fold_model
 from capsule_edge.runtime.errors import InputError, UsageError
 from capsule_edge.runtime.inference import ModelSpec, open_model
 from capsule_edge.train.config import TrainConfig
@@ -28,9 +30,10 @@ FACTOR, SHIFT = 1.5, np.array([0.5, -1.0, 0.0, 2.0, -0.25])
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the videos a, b and c, and on two frames that name none."""
-    folder = write_run(tmp_path_factory.mktemp("fold") / "run", "plain_cnn", SIZE)
+def run(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A RUN trained on the videos a, b and c, and on two frames that name no video."""
+    folder = tmp_path_factory.mktemp("fold") / "run"
+    shutil.copytree(make_run("plain_cnn", SIZE), folder)
     document = json.loads((folder / "run.json").read_text("utf-8"))
     document["spec"]["provenance"] = provenance()
     (folder / "run.json").write_text(json.dumps(document), "utf-8")
@@ -38,9 +41,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fold(tmp_path: Path) -> Path:
-    """Weights that are not the run's, in the folder of a recipe."""
-    model = fp32_model("plain_cnn", SIZE)
+def fold(run: Path, tmp_path: Path) -> Path:
+    """Weights that differ from the RUN's, beside the configuration that they were trained with."""
+    model, _ = load_fp32(run)
     kernel, _ = model.get_layer("logits").weights
     kernel.assign(kernel[::-1])
     (tmp_path / "config.json").write_text(
@@ -65,34 +68,37 @@ def write_logits(path: Path, logits: npt.NDArray[Any]) -> Path:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """Out-of-fold answers, and those that the second step made of them."""
+    """Out-of-fold answers of the first step and of the second."""
     logits = np.random.default_rng(0).normal(0, 3, (50, len(KEYS)))
     before = write_logits(tmp_path / "before.npz", logits)
     return before, write_logits(tmp_path / "after.npz", FACTOR * logits + SHIFT)
 
 
+@pytest.mark.quick
 def test_factor_and_shift_between_two_answers(pair: tuple[Path, Path]) -> None:
-    factor, shift = carried(*pair)
+    factor, shift = factor_and_shift(*pair)
     assert factor == pytest.approx(FACTOR, abs=1e-5)
     assert shift == pytest.approx(SHIFT, abs=1e-5)
 
 
+@pytest.mark.quick
 def test_answers_that_do_not_fit_each_other(pair: tuple[Path, Path], tmp_path: Path) -> None:
     before, after = pair
     logits = np.load(after)["logits"]
     with pytest.raises(InputError, match="of other frames"):
-        carried(before, write_logits(tmp_path / "fewer.npz", logits[1:]))
+        factor_and_shift(before, write_logits(tmp_path / "fewer.npz", logits[1:]))
     logits[3, 1] += 0.1
     with pytest.raises(InputError, match="with a factor and a shift"):
-        carried(before, write_logits(tmp_path / "moved.npz", logits))
+        factor_and_shift(before, write_logits(tmp_path / "moved.npz", logits))
 
 
+@pytest.mark.quick
 def test_a_file_without_answers_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.npz holds no out-of-fold answers"):
-        carried(pair[0], tmp_path / "none.npz")
+        factor_and_shift(pair[0], tmp_path / "none.npz")
 
 
-def test_the_file_answers_as_the_fold_carried_over(
+def test_the_file_applies_the_factor_and_shift_to_the_logits(
     run: Path, fold: Path, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     before, after = pair
@@ -106,7 +112,7 @@ def test_the_file_answers_as_the_fold_carried_over(
     np.testing.assert_allclose(moved, FACTOR * plain + SHIFT, atol=1e-3)
 
 
-def test_one_of_two_answers_is_refused(
+def test_one_answers_file_without_the_other_is_refused(
     run: Path, fold: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.onnx"
@@ -117,7 +123,9 @@ def test_one_of_two_answers_is_refused(
     assert not out.exists()
 
 
-def test_the_file_names_the_videos_that_its_fold_learnt_from(run: Path, fold: Path, tmp_path: Path) -> None:
+def test_the_file_names_the_videos_that_its_fold_was_trained_on(
+    run: Path, fold: Path, tmp_path: Path
+) -> None:
     np.savez(fold.with_name("fold0.answers.npz"), videos=np.array(["b", "b", "frame_7"]))
     out = tmp_path / "out.onnx"
     write_fold_model(run, fold, out)
@@ -127,11 +135,11 @@ def test_the_file_names_the_videos_that_its_fold_learnt_from(run: Path, fold: Pa
     }
 
 
-def test_what_is_not_known_of_the_videos_is_not_said(fold: Path) -> None:
+def test_the_file_names_no_videos_where_they_are_unknown(fold: Path) -> None:
     spec: ModelSpec = tiny_spec(provenance=provenance())
     assert without_held_out(spec, fold).provenance == {"split": "train"}
     np.savez(fold.with_name("fold0.answers.npz"), videos=np.array(["b"]))
-    # The weights that a further step left are of the same fold.
+    # Weights of the second step belong to the same fold.
     grid = without_held_out(spec, fold.with_name("fold0.grid.npz")).provenance
     assert grid["training_videos"] == sorted(video_mark(video) for video in "ac")
     assert without_held_out(tiny_spec(provenance={}), fold).provenance == {}

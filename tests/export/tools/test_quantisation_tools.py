@@ -1,8 +1,9 @@
-"""Quantisation after training, and the table that names the layer that hurts."""
+"""Quantise after training, and measure which layer adds the most noise."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,19 @@ from click.testing import CliRunner
 
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
-from quantised_models import KEYS, fp32_model, pixels_of, write_run
+from quantised_models import KEYS, pixels_of
 
 from capsule_edge.cli.compare import command as compare
 from capsule_edge.export.int8 import METHODS, quantize_after_training, read_integers
 from capsule_edge.export.int8.post_training import _entropy, _percentile
-from capsule_edge.export.run_folder import synthetic_frames
+from capsule_edge.export.run_folder import load_fp32, synthetic_frames
 from capsule_edge.export.tools.layer_noise import double_scales, main, measure_layers
 from capsule_edge.runtime.errors import InputError, UsageError
 
 
 @pytest.fixture(scope="module")
-def fp32() -> Any:
-    return fp32_model()
+def fp32(make_run: Callable[..., Path]) -> Any:
+    return load_fp32(make_run())[0]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,9 @@ def test_every_method_gives_a_model_that_exports(fp32: Any, batches: list[Any], 
     integers = read_integers(quantised)
     expected = fp32(batches[0], training=False).numpy()
     answer = quantised(batches[0], training=False).numpy()
-    # As for QAT's calibration (test_qat), and what the cut ranges clip.
+    # The bound of QAT's calibration (test_qat), which leaves room for values that cut ranges clip.
     assert np.sqrt(np.mean((answer - expected) ** 2)) < 0.05 * np.ptp(expected)
-    # The logits' range is the outermost in all: 255 steps of it span what was seen.
+    # The logits always use minmax: 255 steps span the values that were seen.
     spread = max(0, max(b.max() for b in (fp32(x).numpy() for x in batches))) - min(
         0, min(b.min() for b in (fp32(x).numpy() for x in batches))
     )
@@ -60,7 +61,8 @@ def _counts(values: Any, ends: tuple[float, float]) -> Any:
     return np.histogram(values, bins=2048, range=ends)[0].astype(float)
 
 
-def test_an_outlier_is_cut_off_and_a_flat_spread_is_kept() -> None:
+@pytest.mark.quick
+def test_an_outlier_is_clipped_and_a_uniform_range_is_kept() -> None:
     rng = np.random.default_rng(0)
     body = np.abs(rng.normal(0, 1, 200_000))
     ends = (0.0, 100.0)
@@ -77,13 +79,12 @@ def test_an_outlier_is_cut_off_and_a_flat_spread_is_kept() -> None:
     assert high == pytest.approx(1, abs=0.01)
 
 
-def test_the_layer_that_hurts_comes_first(fp32: Any, batches: list[Any]) -> None:
+def test_the_noisiest_layer_comes_first(fp32: Any, batches: list[Any]) -> None:
     quantised = quantize_after_training(fp32, batches)
     integers = read_integers(quantised)
     frames = synthetic_frames(64, count=4, seed=2)
     sound = measure_layers(integers, quantised, fp32, frames)
-    # 8 bits over a ReLU's range hold some 40 dB, and what the layers before lost only adds to a layer's own
-    # noise.
+    # 8 bits over a ReLU's range hold some 40 dB. The noise of earlier layers only adds to a layer's own.
     assert min(noise.own_db for noise in sound) > 20
     assert np.mean([noise.own_db - noise.total_db for noise in sound]) > 0
     broken = measure_layers(double_scales(integers, "conv_3"), quantised, fp32, frames)
@@ -94,10 +95,10 @@ def test_the_layer_that_hurts_comes_first(fp32: Any, batches: list[Any]) -> None
 
 
 def test_a_broken_file_fails_its_gates_and_the_table_names_the_layer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A layer's scales doubled, as by a faulty converter: what the commands say of it."""
-    run = write_run(tmp_path / "run", "plain_cnn", 64)
+    """Double a layer's scales, as a faulty converter could: ``compare`` and the table both report it."""
+    run = make_run()
     frames = tmp_path / "frames"
     for i, frame in enumerate(synthetic_frames(64, count=40, seed=8)):
         (frames / KEYS[i % 5]).mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
-"""PTQ beside QAT, and the table of the document: made from a RUN, measured, written between its markers."""
+"""Quantised variants of one RUN: PTQ and QAT files, their scores, and the table that the document shows."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,14 @@ pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 pytest.importorskip("ai_edge_litert", reason="needs the extra 'litert'")
 
 from labelled_frames import write_frames
-from quantised_models import KEYS, write_run
+from quantised_models import KEYS
 
 from capsule_edge.benchmarks.documents import update_document
 from capsule_edge.benchmarks.quantization import find_variants, to_markdown
 from capsule_edge.benchmarks.quantization import main as tabulate
 from capsule_edge.evaluation.classification import Score, score_files
 from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.export.held_out import part
+from capsule_edge.export.held_out import split_held_out
 from capsule_edge.export.run_folder import load_run, synthetic_frames
 from capsule_edge.export.tools.variants import main, representative
 from capsule_edge.runtime.errors import InputError
@@ -34,8 +35,8 @@ FILES = {"fp32.onnx", "fp32.tflite", "fp16.tflite", "dynamic.tflite"} | {
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("variants") / "run", "plain_cnn", 64)
+def run_folder(make_run: Callable[..., Path]) -> Path:
+    return make_run("plain_cnn")
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +54,10 @@ def variants(run_folder: Path, frames: Path, tmp_path_factory: pytest.TempPathFa
     return out
 
 
-def test_every_variant_is_there_and_names_itself(variants: Path) -> None:
+def test_every_variant_is_written_and_names_itself(variants: Path) -> None:
     assert {path.name for path in variants.iterdir()} == FILES
     sizes = {name: (variants / name).stat().st_size for name in FILES}
-    # Half and a quarter of the weights, and what a file holds besides.
+    # Half and a quarter of the weights, and a share for all else in the file.
     assert sizes["fp16.tflite"] < 0.6 * sizes["fp32.tflite"]
     assert sizes["dynamic.tflite"] < 0.4 * sizes["fp32.tflite"]
     for name in ("fp16.tflite", "ptq-entropy.tflite"):
@@ -78,11 +79,11 @@ def test_ptq_differs_by_method_and_stays_near_fp32(variants: Path, frames: Path)
     assert scores["fp16.tflite"].rms_dp < scores["ptq-minmax.tflite"].rms_dp
 
 
-def test_representative_frames_are_even_over_labels_and_of_other_videos(
+def test_representative_frames_are_of_other_videos_than_those_measured_on(
     run_folder: Path, frames: Path
 ) -> None:
     run = load_run(run_folder)
-    calibrating, measuring = part(run_folder, load_dataset(frames, split="train"))
+    calibrating, measuring = split_held_out(run_folder, load_dataset(frames, split="train"))
     assert not {s.video_id for s in calibrating.samples} & {s.video_id for s in measuring.samples}
     batches = representative(calibrating, run, 35)
     assert sum(map(len, batches)) == 35
@@ -90,7 +91,7 @@ def test_representative_frames_are_even_over_labels_and_of_other_videos(
     assert (pixels.min() >= -1, pixels.max() <= 127 / 128, pixels.dtype) == (True, True, np.float32)
 
 
-def test_the_table_goes_between_its_markers(
+def test_the_table_replaces_the_text_between_its_markers(
     variants: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = tmp_path / "quantization.md"
@@ -113,14 +114,14 @@ def _score(file: str) -> Score:
     return Score(file, "x", 10**6, None, 0.5, 1.0, 0.0)
 
 
-def test_what_was_not_measured_is_empty_and_not_0() -> None:
+def test_the_table_shows_a_missing_figure_as_empty_and_not_as_0() -> None:
     rows = {("fp32.onnx", "onnxruntime", 1): {"p50_ms": 3.0, "ratio": 1.0}}
     lines = to_markdown([_score("fp32.onnx"), _score("mine.tflite")], rows, "note").splitlines()
     assert lines[2] == "| FP32 | ONNX | 1.00 | - | 0.500 | 100.0% | 3.00 (1.00) |"
     assert lines[3] == "| mine | TFLite | 1.00 | - | 0.500 | 100.0% |  |"
 
 
-def test_what_cannot_be_measured_or_written_is_one_line(variants: Path, frames: Path, tmp_path: Path) -> None:
+def test_unreadable_files_and_unknown_labels_are_named(variants: Path, frames: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no fp32.onnx"):
         find_variants(tmp_path)
     (tmp_path / "bare.md").write_text("nothing", "utf-8")

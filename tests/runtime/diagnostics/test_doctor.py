@@ -310,7 +310,7 @@ def test_wrong_answers_are_not_written(
     file = Path(shutil.copy(exported["safe"] / "model.int8.onnx", tmp_path))
     right = writer.work_out
     monkeypatch.setattr(writer, "work_out", lambda path, frames: right(path, frames) + 1)
-    with pytest.raises(ModelError, match="is off the right logits by 1"):
+    with pytest.raises(ModelError, match="differs from the correct logits by 1"):
         writer.write_golden([file])
     assert not (tmp_path / GOLDEN_FILE).exists()
     with pytest.raises(ModelError, match="cannot be read: No such file"):
