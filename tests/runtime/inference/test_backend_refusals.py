@@ -51,7 +51,7 @@ def test_a_file_of_the_other_format_names_the_backend_that_reads_it(bundle: Path
         with pytest.raises(BackendError, match=r"is a TFLite file.*reads ONNX.*use --backend litert"):
             open_model(tflite, backend=engine)
     with pytest.raises(
-        BackendError, match=r"is no TFLite file.*reads TFLite.*use --backend onnxruntime or openvino"
+        BackendError, match=r"is not a TFLite file.*reads TFLite.*use --backend onnxruntime or openvino"
     ):
         open_model(onnx, backend="litert")
     disguised = bundle.parent / "disguised.onnx"
@@ -105,7 +105,7 @@ FITS = {
         ({}, {}, "inputs are []"),
         ({"a": Tensor("float32", (None, 32, 32, 3))}, {}, "inputs are [a float32 (any, 32, 32, 3)]"),
         ({"a": Tensor("uint8", (None, 3, 32, 32))}, {}, "needs one uint8 (N, 32, 32, 3)"),
-        ({"a": Tensor("uint8", (1, 32, 32, 3))}, {}, "the batch is fixed at 1"),
+        ({"a": Tensor("uint8", (1, 32, 32, 3))}, {}, "the batch size is fixed at 1"),
         (None, {"logits": None}, "output 'logits' is absent"),
         (None, {"features": Tensor("float32", (None, 3))}, "needed is float32 of rank 4"),
         (None, {"probabilities": Tensor("uint8", (None, 3))}, "output 'probabilities' is uint8 (any, 3)"),
@@ -126,5 +126,5 @@ def test_a_spec_that_does_not_fit_is_refused(
 def test_answers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     file = write_tiny_model(tmp_path / "nan.onnx", gain=float("nan"))
     for engine in ("onnxruntime", "openvino"):
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite"):
             open_model(file, backend=engine).run(np.zeros((1, 32, 32, 3), np.uint8))
