@@ -42,7 +42,7 @@ def test_commit_files_writes_all_files_and_leaves_no_other(tmp_path: Path) -> No
 
 
 def replace_until(count: int, error: BaseException):
-    """``os.replace`` that fails at its ``count``-th call, and only there."""
+    """Return an ``os.replace`` whose call number ``count`` raises ``error``; the other calls work."""
     true, calls = os.replace, iter(range(99))
 
     def replace(source: object, target: object) -> None:

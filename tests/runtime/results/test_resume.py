@@ -194,8 +194,8 @@ def test_a_resumed_run_takes_the_answers_of_the_killed_run(
     stop(start(arguments(exam, model, out)), signal.SIGKILL, 250)
     assert run(out, "--resume")[0] == 3
     timing = json.loads((out / "timing.json").read_text("utf-8"))
-    # At least 248 of the 250 lines are of frames or events, at most 5 of events. The frames behind the last
-    # classified frame of the journal are answered again; no stretch of damage here is longer than 100 frames.
+    # Of the 250 lines one is the start and at most 5 are events, so frame 243 was answered. The frames behind the
+    # last classified frame of the journal are answered again; no run of damaged frames here is longer than 100.
     assert 243 - 100 <= timing["resumed_frames"] < FRAMES
 
 
