@@ -49,10 +49,10 @@ class Backend(Protocol):
     Several threads may call ``run`` at the same time; the calls run in parallel.
 
     Attributes:
-        name: of the inference engine, a key of ``BACKENDS``.
+        name: name of the inference engine, a key of ``BACKENDS``.
         spec: the ``ModelSpec`` in the file.
-        sha256: of the model file, 64 hexadecimal digits.
-        path: of the model file.
+        sha256: SHA-256 of the model file, 64 hexadecimal digits.
+        path: path of the model file.
     """
 
     name: str
@@ -96,7 +96,7 @@ def parse_spec(path: Path, document: str | None) -> ModelSpec:
     """Return the ModelSpec of a model file.
 
     Args:
-        path: of the model file, for messages.
+        path: path of the model file, for messages.
         document: the JSON in the file's metadata; None if the file has none.
 
     Raises:
@@ -116,7 +116,7 @@ def check_contract(
     """Check that a model's inputs and outputs fit its ModelSpec, and return the name of the input.
 
     Args:
-        path: of the model file, for messages.
+        path: path of the model file, for messages.
         spec: the ModelSpec in the file.
         inputs: the model's inputs by name.
         outputs: the model's outputs by name.

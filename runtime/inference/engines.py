@@ -36,7 +36,7 @@ class Engine:
     """An inference engine, imported when it first opens a model.
 
     Attributes:
-        name: by which the user chooses the engine.
+        name: the name by which the user chooses the engine.
         reads: the format of its model files.
         needs: the Python package that must be installed.
         module: the module of this room that uses the package, relative to the room.
@@ -53,12 +53,20 @@ class Engine:
 
     @property
     def installed(self) -> bool:
+        """Whether the engine's package can be imported; it is not imported to find out."""
         try:
             return find_spec(self.needs) is not None
         except ValueError:  # sys.modules holds None for the package, which blocks its import
             return False
 
     def open(self, path: Path, threads: int, *, reference: bool = False) -> Backend:
+        """Open a model file; arguments and errors as in ``open_model``.
+
+        Args:
+            path: path of the model file.
+            threads: number of threads of one call of ``run``; 0 lets the engine choose.
+            reference: open as ``open_reference`` does; not with OpenVINO.
+        """
         if not self.installed:
             raise BackendError(
                 f"backend {self.name!r} needs {self.needs}, which is not installed",
@@ -102,7 +110,7 @@ def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int =
     Args:
         path: a model file, or the name of an installed model (``INSTALLED``).
         backend: the name of the engine, a key of ``BACKENDS``.
-        threads: of one call of ``run``; 0 lets the engine choose.
+        threads: number of threads of one call of ``run``; 0 lets the engine choose.
 
     Raises:
         ModelError: there is no such file, it is not a model, or its ModelSpec is missing or does not fit it.
@@ -143,7 +151,7 @@ def find_format(path: Path, content: bytes | None = None) -> Format:
     file is taken for ONNX, which has no identifier.
 
     Args:
-        path: of the file; it is read only if ``content`` is None.
+        path: path of the file; it is read only if ``content`` is None.
         content: the bytes of the file.
 
     Raises:

@@ -24,7 +24,7 @@ def default_model(name: str = "standard") -> Path:
     path = Path(str(resources.files("capsule_edge.runtime") / "models" / INSTALLED[name]))
     if not path.is_file():
         raise ModelError(
-            f"this installation lacks the {name} model, {path.name}",
+            f"this installation has no {name} model, {path.name}",
             hint="name a model file, or install capsule-edge from a release",
         )
     return path

@@ -28,9 +28,9 @@ class LiteRt:
     same answers.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file, for messages.
         content: the bytes of the file.
-        threads: of each interpreter; 0 lets it choose.
+        threads: number of threads of each interpreter; 0 lets it choose.
         reference: use LiteRT's reference kernels instead of XNNPACK's.
     """
 
@@ -55,6 +55,7 @@ class LiteRt:
         self._idle = [runner]
 
     def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
+        """Return the model's outputs for a batch, see ``Backend.run``."""
         check_frames(frames, self.spec.input.size)
         runner = self._take()
         found = runner(**{self._input: frames})
@@ -64,6 +65,7 @@ class LiteRt:
         return check_answer(self.path, Answer(**{name: found[name] for name in OUTPUTS}))
 
     def close(self) -> None:
+        """Release the model's memory, see ``Backend.close``."""
         with self._lock:
             self._content = None
             self._idle.clear()

@@ -20,9 +20,9 @@ class OnnxRuntime:
     """A ``Backend`` for ONNX files: one onnxruntime session, shared by all calling threads.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file, for messages.
         content: the bytes of the file.
-        threads: within one operator; 0 lets onnxruntime choose.
+        threads: number of threads within one operator; 0 lets onnxruntime choose.
         reference: switch all optimisation off. Quantised layers are then computed in float, one by one.
     """
 
@@ -41,6 +41,7 @@ class OnnxRuntime:
         self._session: Any = session
 
     def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
+        """Return the model's outputs for a batch, see ``Backend.run``."""
         check_frames(frames, self.spec.input.size)
         # Read the attribute once: another thread may close the backend meanwhile.
         session = self._session
@@ -49,6 +50,7 @@ class OnnxRuntime:
         return check_answer(self.path, Answer(*session.run(list(OUTPUTS), {self._input: frames})))
 
     def close(self) -> None:
+        """Release the model's memory, see ``Backend.close``."""
         self._session = None
 
 
@@ -66,7 +68,7 @@ def _open_session(path: Path, content: bytes, threads: int, reference: bool) -> 
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common base
+    except Exception as error:  # onnxruntime's exceptions have no common base class but this
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise ModelError(f"onnxruntime {ort.__version__} cannot read {path}: {reason}") from None
 

@@ -30,9 +30,9 @@ class OpenVino:
     layers in bfloat16 on CPUs that have it, and the answers would then depend on the CPU.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file, for messages.
         content: the bytes of the file.
-        threads: of each call; 0 gives all cores to one call at a time.
+        threads: number of threads of each call; 0 gives all cores to one call at a time.
     """
 
     name = "openvino"
@@ -56,6 +56,7 @@ class OpenVino:
         self._lock = Lock()
 
     def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
+        """Return the model's outputs for a batch, see ``Backend.run``."""
         check_frames(frames, self.spec.input.size)
         request = self._take()
         try:
@@ -70,6 +71,7 @@ class OpenVino:
         return check_answer(self.path, Answer(**found))
 
     def close(self) -> None:
+        """Release the model's memory, see ``Backend.close``."""
         with self._lock:
             self._compiled = None
             self._idle.clear()

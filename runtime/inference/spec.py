@@ -34,7 +34,7 @@ class Label:
 
     Attributes:
         key: identifies the label in files, such as ``foreign_body``.
-        name: for people, such as "Foreign body".
+        name: the label in words, such as "Foreign body".
         role: ``normal``, ``finding``, ``landmark`` or ``quality``.
         term: the entry of a published vocabulary that means the same, None if none is known.
     """
@@ -53,7 +53,7 @@ class InputSpec:
         size: side of the input in pixels, 8..4096.
         crop: cut each frame to the field of view, or not at all.
         mask: set the pixels outside the inscribed ellipse to black, or none.
-        resize: by averaging over areas.
+        resize: method of resizing, the mean over areas.
     """
 
     size: int
@@ -110,20 +110,20 @@ class ModelSpec:
     """The description in a model file: how to run the model and what its outputs mean.
 
     Attributes:
-        name: of the model.
-        version: of the model.
+        name: name of the model.
+        version: version of the model.
         precision: ``fp32`` or ``int8``.
-        labels: in the order of the model's outputs.
+        labels: the labels, in the order of the model's outputs.
         input: how a frame becomes the model's input.
-        temperature: that calibrates the logits, above 0. It is already part of the model; this is a record.
-        operating_points: by label key; a label without one has no events.
+        temperature: the temperature that calibrates the logits, above 0. The model applies it itself; this is a record.
+        operating_points: the operating points by label key; a label without one has no events.
         events: how probabilities become events.
-        license: of the model, the owner's.
+        license: licence of the model, chosen by its owner.
         intended_use: research; not a medical device.
         saturation_safe: True if INT8 weights cannot saturate 16-bit sums on CPUs without VNNI; None if not examined.
         provenance: name and hash of the data, split, training configuration, tool versions; JSON values.
         parity: summaries of the parity certificates, and the SHA-256 of the FP32 model; None if there are none.
-        schema: of the document.
+        schema: schema of the document.
     """
 
     name: str

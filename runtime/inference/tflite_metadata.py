@@ -39,7 +39,7 @@ def parse_tflite_spec(path: Path, content: bytes) -> ModelSpec:
     """Return the ModelSpec in the bytes of a TFLite file.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file, for messages.
         content: the bytes of the file.
 
     Raises:

@@ -124,7 +124,7 @@ def frames_csv(frames: Sequence[FrameRecord], model: ModelSpec) -> str:
 
     Args:
         frames: all container frames, in presentation order.
-        model: whose labels name the columns of the probabilities.
+        model: description of the model; its labels name the columns of the probabilities.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

@@ -46,9 +46,9 @@ class JournalEntries:
     """Answered frames as the journal keeps them.
 
     Attributes:
-        records: of the frames, in order.
+        records: records of the frames, in order.
         colours: mean red, green and blue of each frame, 0..255, float64 (frames, 3); NaN for a frame without a picture.
-        field_of_view: of the recording; None if it was not found or not needed.
+        field_of_view: field of view of the recording; None if it was not found or not needed.
     """
 
     records: Sequence[FrameRecord]
@@ -76,7 +76,7 @@ def entries(result: BatchResult, records: Sequence[FrameRecord]) -> JournalEntri
 
     Args:
         result: the model's answers for the batch.
-        records: of all container frames; those of the batch have their final status and probabilities.
+        records: records of all container frames; those of the batch have their final status and probabilities.
     """
     colours = np.full((len(result.frames), 3), np.nan)
     for colour, row in zip(colours, result.rows, strict=True):
@@ -95,7 +95,7 @@ class Journal:
         folder: the run folder.
 
     Attributes:
-        path: of the journal's file.
+        path: path of the journal's file.
         resumed: number of frames that ``begin`` returned.
 
     Example:
@@ -144,7 +144,7 @@ class Journal:
             identity: everything that an answer depends on, JSON values by name; or a function that returns it. A new
                 run calls the function in a thread, and keeps the entered batches in memory until it has returned.
             labels: number of labels of the model.
-            records: of all container frames.
+            records: records of all container frames.
 
         Returns:
             The answered frames, with their answers; None if there are none. The last classified frame and the frames

@@ -1,11 +1,10 @@
 """Open a run folder: lock it, start or resume a run in it, and clean up what a crash left.
 
 Example:
-
-with open_run("exam.capsule-edge", resume=True) as run:
-    study = reader.read("exam.mp4", journal=run.journal)
-    write_study(study, run.folder, timing={}, colours=study.colours)
-    run.journal.discard()
+    with open_run("exam.capsule-edge", resume=True) as run:
+        study = reader.read("exam.mp4", journal=run.journal)
+        write_study(study, run.folder, timing={}, colours=study.colours)
+        run.journal.discard()
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class Run:
 
     Attributes:
         folder: the folder, which this run has locked.
-        journal: of the frames answered so far.
-        finished: with ``resume``, the ``study.json`` of a run that is complete already; else None.
+        journal: the journal of the answered frames.
+        finished: the ``study.json`` in the folder, if the run to be resumed is complete already; else None.
     """
 
     folder: Path

@@ -30,7 +30,7 @@ class ColourBar:
         """Add a frame.
 
         Args:
-            time_s: of the frame, seconds of container time.
+            time_s: time of the frame, seconds of container time.
             colour: mean red, green and blue of the frame, 0..255, float64 (3,).
         """
         place = min(int(time_s / self._duration_s * self._bins), self._bins - 1)

@@ -25,7 +25,7 @@ class Columns:
     """Arrays with one entry per frame.
 
     Attributes:
-        indices: of the frames, int64 (frames,).
+        indices: index of each frame, int64 (frames,).
         times_s: container time in seconds, float64 (frames,); NaN for a frame without a time.
         probabilities: float32 (frames, labels); meaningless for frames that are not ``given``.
         given: bool (frames,), whether the frame has probabilities.
@@ -55,7 +55,7 @@ class FrameTable(Sequence[FrameRecord]):
     Args:
         count: number of frames.
         labels: number of labels of the model.
-        pts: of the first frames, ticks of the stream's time base. The frames behind them have no pts and no time.
+        pts: presentation times of the first frames, ticks of the stream's time base. The frames after them have none.
         times_s: container time of the same frames, seconds.
         statuses: int8 (count,), the first status of each frame as an index into ``STATUSES``; ``settle`` changes it.
     """
@@ -115,9 +115,9 @@ class FrameTable(Sequence[FrameRecord]):
         """Set the result of a frame.
 
         Args:
-            index: of the frame.
+            index: index of the frame.
             status: final status of the frame.
-            detail: more about the status, such as ``damaged``.
+            detail: a detail of the status, such as ``damaged``.
             duplicate_of: index of the frame whose answer a duplicate takes.
             probabilities: float32 (labels,), 0..1; None for a frame without an answer.
         """

@@ -76,7 +76,7 @@ def count_frames(container: Container, records: Sequence[FrameRecord]) -> Ledger
 
     Args:
         container: the recording.
-        records: of all container frames.
+        records: records of all container frames.
     """
     counts = np.bincount(columns(records).status, minlength=len(STATUSES)).tolist()
     return Ledger(
@@ -95,9 +95,9 @@ def describe_source(
 
     Args:
         container: the recording.
-        sha256: of the file, 64 hexadecimal digits.
+        sha256: SHA-256 of the file, 64 hexadecimal digits.
         capture_fps: frames per second at which the capsule recorded; None if not known.
-        field_of_view: of the recording; None if it was not found or not needed.
+        field_of_view: field of view of the recording; None if it was not found or not needed.
     """
     return Source(
         name=container.path.name,

@@ -27,12 +27,12 @@ class FrameRecord:
     """One container frame.
 
     Attributes:
-        index: in presentation order, from 0.
+        index: index in presentation order, from 0.
         status: ``classified``, ``duplicate``, ``corrupt``, ``missing``, ``skipped`` or ``unread``.
         pts: presentation time in ticks of the stream's time base; None for a missing frame.
         time_s: container time in seconds from the first presented frame; None for a missing frame.
         duplicate_of: index of the earlier frame whose answer a duplicate takes, else None.
-        detail: more about the status, such as ``damaged``; else empty.
+        detail: a detail of the status, such as ``damaged``; else empty.
         probabilities: float32 (labels,), 0..1; None unless the frame is classified or a duplicate.
     """
 
@@ -86,7 +86,7 @@ class Event:
     Attributes:
         id: number of the event in its study, from 1.
         label: key of the label.
-        role: of the label.
+        role: role of the label.
         start_index: first frame.
         end_index: last frame, inclusive.
         start_s: container time of the start, seconds.
@@ -115,18 +115,18 @@ class Source:
     """The recording.
 
     Attributes:
-        name: of the file, without its folder.
-        sha256: of the file, 64 hexadecimal digits.
-        codec: of the video stream.
-        width: of a displayed frame, pixels.
-        height: of a displayed frame, pixels.
+        name: name of the file, without its folder.
+        sha256: SHA-256 of the file, 64 hexadecimal digits.
+        codec: name of the video codec.
+        width: width of a displayed frame, pixels.
+        height: height of a displayed frame, pixels.
         time_base: seconds per tick, as "numerator/denominator".
         start_pts: presentation time of the first frame, ticks.
         duration_s: length in seconds of container time; None if not known.
         time_kind: ``capture`` if the file keeps the timing of the capsule (a median frame distance of at least 0.1 s),
             ``playback`` if it plays faster.
         capture_fps: frames per second at which the capsule recorded; None if not known.
-        field_of_view: of the recording; None if it was not found or not needed.
+        field_of_view: field of view of the recording; None if it was not found or not needed.
     """
 
     name: str
@@ -149,17 +149,17 @@ class Study:
     Attributes:
         source: the recording.
         model: the description of the model.
-        model_sha256: of the model file, 64 hexadecimal digits.
+        model_sha256: SHA-256 of the model file, 64 hexadecimal digits.
         backend: name of the inference engine.
-        options: those that can change a result, JSON values by name.
+        options: the options that can change a result, JSON values by name.
         ledger: the number of frames by status.
         frames: all container frames, in presentation order.
-        events: by start, then by label.
-        thumbnails: by event id, the peak frame as uint8 RGB (H, W, 3). Not in ``study.json``.
-        activations: by event id, the activation map of the peak frame, float32 (h, w), 0..1. Not in ``study.json``.
+        events: the events, ordered by start, then by label.
+        thumbnails: the peak frame of each event by event id, uint8 RGB (H, W, 3). Not in ``study.json``.
+        activations: the activation map of the peak frame by event id, float32 (h, w), 0..1. Not in ``study.json``.
         colours: mean colour of the frames in equal intervals of container time, float64 (bins, 3), RGB 0..255, NaN for
             an interval without frames. Not in ``study.json``.
-        landmarks: those set by hand, seconds of container time by name (``capsule_edge.runtime.events.LANDMARKS``).
+        landmarks: the landmarks set by hand, seconds of container time by name (a name in ``LANDMARKS`` of ``events``).
     """
 
     source: Source
