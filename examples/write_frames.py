@@ -16,8 +16,7 @@ from pathlib import Path
 from capsule_edge.runtime import open_model
 from capsule_edge.runtime.inference import default_model
 from capsule_edge.runtime.preprocessing import find_field_of_view, preprocess
-from capsule_edge.runtime.recording import decode
-from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.recording import decode, scan
 
 # ``Reader.read`` finds the field of view in as many frames.
 FIELD_FRAMES = 32

@@ -1,4 +1,4 @@
-"""The files that every backend is tried on."""
+"""The model files on which every backend is tested."""
 
 from __future__ import annotations
 
@@ -16,4 +16,5 @@ PRECISIONS = ("fp32", "int8")
 
 
 def file_of(bundle: Path, engine: str, precision: str) -> Path:
+    """Return the file of an exported bundle that the engine reads."""
     return bundle / f"model.{precision}.{SUFFIX[BACKENDS[engine].reads]}"

@@ -1,4 +1,4 @@
-"""A model that knows one thing, that red is blood, and examinations to try it on."""
+"""A model for which red is bleeding, and recordings to test it on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from capsule_edge.runtime.inference import METADATA_KEY
 LABELS = ("normal", "bleeding", "polyp")
 SIZE = 32
 PATCHES = 4
-# Grey tissue in a round field of view, off centre, and a caption in a corner.
+# Grey tissue in a round field of view beside the centre, and burnt-in text in a corner.
 WIDTH, HEIGHT, RADIUS, CENTRE = 160, 128, 56, (88, 66)
 
 
 def write_red_model(path: Path) -> Path:
-    """Bleeding is as probable as the picture is red; its activation map has 4 x 4 patches.
+    """Write an ONNX model whose probability of bleeding grows with the red in a frame; its map has 4 x 4 patches.
 
     The logit of bleeding is 64 times the mean of (R - G) / 128, less 4, against 0 of normal: a grey frame
     has 0.02, and one with R - G = 180 in a quarter of a disc (a fifth of its square) 64 * 0.2 * 180 / 128 -
@@ -71,7 +71,7 @@ def write_red_model(path: Path) -> Path:
 
 
 def view(red: bool, index: int = 0) -> np.ndarray:
-    """One frame, uint8 RGB: tissue, red in the upper left quarter of the view or not."""
+    """Return a frame, uint8 RGB: grey tissue, with a red upper left quarter of the field of view if ``red``."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     inside = (columns - CENTRE[0]) ** 2 + (rows - CENTRE[1]) ** 2 <= RADIUS**2
     frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -85,7 +85,7 @@ def view(red: bool, index: int = 0) -> np.ndarray:
 def write_exam(
     path: Path, *, frames: int = 60, red: Collection[int] = range(20, 32), fps: int = 2, gop: int = 12
 ) -> Path:
-    """H.264 with the index in front; frame i is shown at i / ``fps`` s and red where ``red`` holds i."""
+    """Write an H.264 MP4, index in front. Frame i is shown at i / ``fps`` seconds, and is red if i is in ``red``."""
     options = {"threads": "1", "bf": "2", "crf": "18"}
     with av.open(str(path), "w", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=fps, options=options)

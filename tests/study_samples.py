@@ -1,4 +1,4 @@
-"""Made-up studies for the tests of what a run writes; none of their numbers is a measurement."""
+"""Made-up studies for the tests of the files of a run; none of their numbers is a measurement."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPEC = ModelSpec(
     license="Apache-2.0",
 )
 
-# A stretch of one label: from, to (frames, half-open), label, probability.
+# Frames of one label: first frame, end frame (exclusive), label, probability.
 Stretch = tuple[int, int, str, float]
 
 
@@ -49,7 +49,7 @@ def make_study(
     pictures: bool = True,
     **source: Any,
 ) -> Study:
-    """A study of ``count`` frames; ``statuses`` maps a frame to one other than ``classified``."""
+    """Return a study of ``count`` frames; ``statuses`` gives frames by index another status than ``classified``."""
     probabilities = np.full((count, len(spec.labels)), 0.01, np.float32)
     for begin, end, key, value in stretches:
         probabilities[begin:end, spec.keys.index(key)] = value

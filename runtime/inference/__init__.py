@@ -1,7 +1,7 @@
-"""Model files to answers: read the ``ModelSpec`` in a file and run the file with an inference engine.
+"""Read the ``ModelSpec`` in a model file and run the model with an inference engine.
 
-In: a model file and uint8 RGB batches. Out: probabilities, logits and activation maps, all float32.
-Must not know: recordings, events, results. A framework beyond the chosen engine is never imported.
+In: a model file, and batches of uint8 RGB frames. Out: probabilities, logits and features, all float32.
+Must not know: recordings, events, results. Only the chosen engine is imported, never another framework.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every backend keeps: the protocol, the answer, and the checks that are the same for all engines."""
+"""Define the ``Backend`` protocol, its ``Answer``, and the checks that all backends share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ OUTPUTS = ("probabilities", "logits", "features")
 
 @dataclass(frozen=True)
 class Answer:
-    """The model's outputs for a batch, float32: probabilities and logits (N, labels), features (N, h, w, labels)."""
+    """The model's outputs for a batch of N frames, all float32.
+
+    Attributes:
+        probabilities: (N, labels), 0..1, calibrated.
+        logits: (N, labels), not calibrated.
+        features: (N, h, w, labels), the classifier applied at each position before pooling.
+    """
 
     probabilities: Floats
     logits: Floats
@@ -38,7 +44,16 @@ class Answer:
 
 
 class Backend(Protocol):
-    """An opened model. ``run`` may be called from several threads, and these calls run at once."""
+    """An opened model.
+
+    Several threads may call ``run`` at the same time; the calls run in parallel.
+
+    Attributes:
+        name: name of the inference engine, a key of ``BACKENDS``.
+        spec: the ``ModelSpec`` in the file.
+        sha256: SHA-256 of the model file, 64 hexadecimal digits.
+        path: path of the model file.
+    """
 
     name: str
     spec: ModelSpec
@@ -46,21 +61,29 @@ class Backend(Protocol):
     path: Path
 
     def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
-        """Answers for preprocessed frames, uint8 RGB (N, size, size, 3), N >= 1; the arrays are the caller's.
+        """Return the model's outputs for a batch of preprocessed frames.
 
-        Raises ``InputError`` for other arrays, ``BackendError`` once closed, ``ModelError`` for answers that are
-        no numbers.
+        Args:
+            frames: uint8 RGB (N, size, size, 3), N >= 1, where ``size`` is ``spec.input.size``. They are not changed.
+
+        Returns:
+            New arrays; later calls do not overwrite them.
+
+        Raises:
+            InputError: the frames have another type or shape.
+            BackendError: the model is closed.
+            ModelError: a probability is NaN or infinite.
         """
         ...
 
     def close(self) -> None:
-        """Give the model's memory back. A second call does nothing."""
+        """Release the model's memory. A second call does nothing."""
         ...
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of a model file as its engine describes it; ``None`` in a shape is a free length."""
+    """An input or output of a model, as the engine describes it. None in ``shape`` is a dynamic dimension."""
 
     dtype: str
     shape: tuple[int | None, ...]
@@ -70,11 +93,19 @@ class Tensor:
 
 
 def parse_spec(path: Path, document: str | None) -> ModelSpec:
-    """The ModelSpec from the text in a file's metadata, None where there is none; ``ModelError`` as that."""
+    """Return the ModelSpec of a model file.
+
+    Args:
+        path: path of the model file, for messages.
+        document: the JSON in the file's metadata; None if the file has none.
+
+    Raises:
+        ModelError: there is no JSON, or it is not a ModelSpec.
+    """
     if document is None:
         raise ModelError(
             f"{path} carries no {METADATA_KEY} metadata, so its labels and preprocessing are unknown",
-            hint="export it with 'capsule-edge export'",
+            hint="export the model with 'capsule-edge export'",
         )
     return ModelSpec.from_json(document)
 
@@ -82,7 +113,18 @@ def parse_spec(path: Path, document: str | None) -> ModelSpec:
 def check_contract(
     path: Path, spec: ModelSpec, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
 ) -> str:
-    """The input's name. Raises ``ModelError`` for a file whose ModelSpec does not fit its inputs and outputs."""
+    """Check that a model's inputs and outputs fit its ModelSpec, and return the name of the input.
+
+    Args:
+        path: path of the model file, for messages.
+        spec: the ModelSpec in the file.
+        inputs: the model's inputs by name.
+        outputs: the model's outputs by name.
+
+    Raises:
+        ModelError: the input is not one uint8 tensor (any, size, size, 3), or an output is missing, is not float32 or
+            has another number of dimensions or labels.
+    """
     size, labels = spec.input.size, len(spec.labels)
     name, given = next(iter(inputs.items()), ("", Tensor("none", ())))
     if len(inputs) != 1 or given.dtype != "uint8" or given.shape[1:] != (size, size, 3):
@@ -91,7 +133,7 @@ def check_contract(
             f"{path}: inputs are [{found}], its ModelSpec needs one uint8 (N, {size}, {size}, 3)"
         )
     if given.shape[0] is not None:
-        raise ModelError(f"{path}: the batch is fixed at {given.shape[0]}, a dynamic one is needed")
+        raise ModelError(f"{path}: the batch size is fixed at {given.shape[0]}, a dynamic one is needed")
     for wanted in OUTPUTS:
         rank = 4 if wanted == "features" else 2
         output = outputs.get(wanted)
@@ -105,7 +147,7 @@ def check_contract(
 
 
 def check_frames(frames: npt.NDArray[np.uint8], size: int) -> None:
-    """Raises ``InputError`` for anything but uint8 (N, size, size, 3) with N >= 1."""
+    """Raise ``InputError`` unless ``frames`` is uint8 (N, size, size, 3) with N >= 1."""
     fits = isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.shape[1:] == (size, size, 3)
     if not fits or not len(frames):
         found = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
@@ -113,7 +155,9 @@ def check_frames(frames: npt.NDArray[np.uint8], size: int) -> None:
 
 
 def check_answer(path: Path, answer: Answer) -> Answer:
-    """The answer, unless it holds probabilities that are no numbers (``ModelError``)."""
+    """Return the answer; raise ``ModelError`` if a probability is NaN or infinite."""
     if not np.isfinite(answer.probabilities).all():
-        raise ModelError(f"{path} answers with probabilities that are no numbers", hint="export it again")
+        raise ModelError(
+            f"the model returned NaN or infinite probabilities ({path})", hint="export the model again"
+        )
     return answer

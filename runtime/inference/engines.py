@@ -1,4 +1,7 @@
-"""Inference engines by name. What was asked for and cannot be had is an error; nothing falls back."""
+"""Open a model file with an inference engine chosen by name.
+
+If the chosen engine is not installed or does not read the file, that is an error: no other engine takes its place.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,15 @@ Format = Literal["ONNX", "TFLite"]
 
 @dataclass(frozen=True)
 class Engine:
-    """How to get at an engine: the class ``opener`` of our ``module``, which needs the package ``needs``.
+    """An inference engine, imported when it first opens a model.
 
-    ``extra`` is what installs it, empty where the plain install has it.
+    Attributes:
+        name: the name by which the user chooses the engine.
+        reads: the format of its model files.
+        needs: the Python package that must be installed.
+        module: the module of this room that uses the package, relative to the room.
+        opener: the ``Backend`` class in ``module``.
+        extra: the extra of capsule-edge that installs the package; empty if the plain install has it.
     """
 
     name: str
@@ -44,12 +53,20 @@ class Engine:
 
     @property
     def installed(self) -> bool:
+        """Whether the engine's package can be imported; it is not imported to find out."""
         try:
             return find_spec(self.needs) is not None
-        except ValueError:  # a module that is blocked in sys.modules
+        except ValueError:  # sys.modules holds None for the package, which blocks its import
             return False
 
     def open(self, path: Path, threads: int, *, reference: bool = False) -> Backend:
+        """Open a model file; arguments and errors as in ``open_model``.
+
+        Args:
+            path: path of the model file.
+            threads: number of threads of one call of ``run``; 0 lets the engine choose.
+            reference: open as ``open_reference`` does; not with OpenVINO.
+        """
         if not self.installed:
             raise BackendError(
                 f"backend {self.name!r} needs {self.needs}, which is not installed",
@@ -60,9 +77,9 @@ class Engine:
         content = _read(path)
         found = find_format(path, content)
         if found != self.reads:
-            kind = "a TFLite file" if found == "TFLite" else "no TFLite file"
+            kind = "a TFLite file" if found == "TFLite" else "not a TFLite file"
             raise BackendError(
-                f"{path} is {kind}, the backend {self.name!r} reads {self.reads}",
+                f"{path} is {kind}, and the backend {self.name!r} reads {self.reads}",
                 hint=f"use --backend {' or '.join(readers_of(found))}, or the {self.reads} file of the same export",
             )
         opener = getattr(import_module(self.module, __package__), self.opener)
@@ -83,42 +100,69 @@ BACKENDS = {
 
 
 def installed_backends() -> tuple[str, ...]:
-    """Names of the backends whose engine is installed, in the order of ``BACKENDS``."""
+    """Return the names of the backends whose engine is installed, in the order of ``BACKENDS``."""
     return tuple(name for name, engine in BACKENDS.items() if engine.installed)
 
 
 def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int = 0) -> Backend:
-    """Open a model file, or one that comes with the package by name. ``threads`` 0 leaves the number to the engine.
+    """Open a model file with an inference engine.
 
-    Raises ``ModelError`` for a file that is none or breaks the contract, ``BackendError`` for an engine that is not
-    known, not installed, or reads another format than the file has.
+    Args:
+        path: a model file, or the name of an installed model (``INSTALLED``).
+        backend: the name of the engine, a key of ``BACKENDS``.
+        threads: number of threads of one call of ``run``; 0 lets the engine choose.
+
+    Raises:
+        ModelError: there is no such file, it is not a model, or its ModelSpec is missing or does not fit it.
+        BackendError: the engine is unknown, not installed, or reads another format.
+        UsageError: ``threads`` is negative.
+
+    Example:
+        backend = open_model("standard")
+        answer = backend.run(frames)  # uint8 RGB (N, size, size, 3)
+        backend.close()
     """
     if backend not in BACKENDS:
-        raise BackendError(f"backend {backend!r} is not known, allowed is one of {', '.join(BACKENDS)}")
+        raise BackendError(f"the backend {backend!r} is not known, allowed is one of {', '.join(BACKENDS)}")
     if threads < 0:
         raise UsageError(f"threads is {threads}, allowed is 0 (the engine's own choice) or more")
     return BACKENDS[backend].open(find_model(path), threads)
 
 
 def open_reference(path: Path) -> Backend:
-    """The file opened so that each layer is computed by itself and plainly, to hold faster ways to; slow.
+    """Open a model file with an engine that computes each layer separately, without optimisation.
 
-    ONNX: onnxruntime without optimisation, where quantised layers are computed in float. TFLite: LiteRT's
-    reference kernels. Raises as ``open_model`` does.
+    It is slow, and serves as the reference for the results of faster engines. An ONNX file is opened by onnxruntime
+    without optimisation, which computes quantised layers in float. A TFLite file is opened with LiteRT's reference
+    kernels.
+
+    Raises:
+        ModelError, BackendError: as ``open_model``.
     """
     if not path.is_file():
-        raise ModelError(f"no model file at {path}")
+        raise ModelError(f"there is no model file at {path}")
     return BACKENDS["onnxruntime" if find_format(path) == "ONNX" else "litert"].open(path, 1, reference=True)
 
 
 def find_format(path: Path, content: bytes | None = None) -> Format:
-    """TFLite by its mark, or its name where the mark is gone; all else is taken for ONNX, which has no mark."""
+    """Return the format of a model file.
+
+    A file is TFLite if it has TFLite's identifier ("TFL3" at byte 4) or a name that ends in ``.tflite``. Every other
+    file is taken for ONNX, which has no identifier.
+
+    Args:
+        path: path of the file; it is read only if ``content`` is None.
+        content: the bytes of the file.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
     head = _read(path)[:8] if content is None else content[:8]
     return "TFLite" if head[4:] == b"TFL3" or path.suffix.lower() == ".tflite" else "ONNX"
 
 
 def readers_of(format: Format) -> tuple[str, ...]:
-    """Names of the backends that read files of that format."""
+    """Return the names of the backends that read files of a format."""
     return tuple(name for name, engine in BACKENDS.items() if engine.reads == format)
 
 

@@ -1,4 +1,4 @@
-"""The models that come with the package, and the names that stand for their files."""
+"""Find the installed models: the model files that come with the package, each with a name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ INSTALLED = {"standard": "capsule-edge.int8.onnx", "small": "capsule-edge-small.
 
 
 def default_model(name: str = "standard") -> Path:
-    """The model of that name that comes with the package (``INSTALLED``). ``ModelError`` where it does not."""
+    """Return the path of an installed model.
+
+    Args:
+        name: a key of ``INSTALLED``.
+
+    Raises:
+        ModelError: this installation lacks the file.
+    """
     path = Path(str(resources.files("capsule_edge.runtime") / "models" / INSTALLED[name]))
     if not path.is_file():
         raise ModelError(
@@ -24,13 +31,20 @@ def default_model(name: str = "standard") -> Path:
 
 
 def find_model(model: str | Path) -> Path:
-    """The file that ``model`` names: a path, or a name of ``INSTALLED``. ``ModelError`` where there is none."""
+    """Return the path of a model file.
+
+    Args:
+        model: a path, or the name of an installed model (a key of ``INSTALLED``). An existing path goes first.
+
+    Raises:
+        ModelError: there is no such file.
+    """
     path = Path(model)
     if not path.exists() and str(model) in INSTALLED:
         return default_model(str(model))
     if not path.is_file():
-        hint = f"name a file, or an installed one: {', '.join(INSTALLED)}"
+        hint = f"name a model file, or an installed model: {', '.join(INSTALLED)}"
         if (path / "run.json").is_file():
-            hint = f"it is a RUN, which 'train' left; make files of it: capsule-edge export {path} --out DIR"
-        raise ModelError(f"no model file at {path}", hint=hint)
+            hint = f"this is a training run; export its model files: capsule-edge export {path} --out DIR"
+        raise ModelError(f"there is no model file at {path}", hint=hint)
     return path

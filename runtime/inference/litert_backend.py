@@ -1,4 +1,4 @@
-"""LiteRT (TFLite's successor) on the CPU, the extra ``[litert]``: reads the TFLite files."""
+"""Run TFLite files with LiteRT (TFLite's successor) on the CPU. The extra ``[litert]`` installs it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,17 @@ _SIGNATURE = "serving_default"
 
 
 class LiteRt:
-    """A TFLite file in LiteRT interpreters with XNNPACK; ``threads`` of each, 0 is the interpreter's choice.
+    """A ``Backend`` for TFLite files: LiteRT interpreters with XNNPACK kernels.
 
-    An interpreter answers one call at a time, so there are as many as there are calls at once. It is resized to each
-    batch, which is faster than one frame at a time (the log has the ratios) and gives the same answers.
-    ``reference`` takes the plain kernels instead of XNNPACK's.
+    An interpreter runs one call at a time, so there are as many interpreters as parallel calls. Each call resizes its
+    interpreter to the batch. This is faster than one frame at a time (``docs/log.md`` has the ratios) and gives the
+    same answers.
+
+    Args:
+        path: path of the file, for messages.
+        content: the bytes of the file.
+        threads: number of threads of each interpreter; 0 lets it choose.
+        reference: use LiteRT's reference kernels instead of XNNPACK's.
     """
 
     name = "litert"
@@ -43,12 +49,13 @@ class LiteRt:
             runner = self._interpreter(content)
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise ModelError(f"{path} is no model that LiteRT can run: {reason}") from None
+            raise ModelError(f"LiteRT cannot run {path}: {reason}") from None
         inputs, outputs = _describe(runner.get_input_details()), _describe(runner.get_output_details())
         self._input = check_contract(path, self.spec, inputs, outputs)
         self._idle = [runner]
 
     def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
+        """Return the model's outputs for a batch, see ``Backend.run``."""
         check_frames(frames, self.spec.input.size)
         runner = self._take()
         found = runner(**{self._input: frames})
@@ -58,12 +65,13 @@ class LiteRt:
         return check_answer(self.path, Answer(**{name: found[name] for name in OUTPUTS}))
 
     def close(self) -> None:
+        """Release the model's memory, see ``Backend.close``."""
         with self._lock:
             self._content = None
             self._idle.clear()
 
     def _take(self) -> Any:
-        """An interpreter's runner that no other thread is using."""
+        """Return the runner of an interpreter that no other thread is using."""
         with self._lock:
             content = self._content
             if content is None:

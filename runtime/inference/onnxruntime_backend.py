@@ -1,4 +1,4 @@
-"""onnxruntime on the CPU: the backend of the plain install."""
+"""Run ONNX files with onnxruntime on the CPU, the backend of the plain install."""
 
 from __future__ import annotations
 
@@ -17,34 +17,21 @@ __all__ = ["OnnxRuntime"]
 
 
 class OnnxRuntime:
-    """An ONNX file in an onnxruntime session; ``threads`` within an operator, 0 is onnxruntime's choice.
+    """A ``Backend`` for ONNX files: one onnxruntime session, shared by all calling threads.
 
-    ``reference`` switches all optimisation off: quantised layers are then computed in float, one by one.
+    Args:
+        path: path of the file, for messages.
+        content: the bytes of the file.
+        threads: number of threads within one operator; 0 lets onnxruntime choose.
+        reference: switch all optimisation off. Quantised layers are then computed in float, one by one.
     """
 
     name = "onnxruntime"
 
     def __init__(self, path: Path, content: bytes, threads: int, *, reference: bool = False) -> None:
-        import onnxruntime as ort
-
         self.path = path
         self.sha256 = hashlib.sha256(content).hexdigest()
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
-        # Threads that spin between batches take the cores that decode.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # A plan of the memory for each size of batch saves no time here, and takes a tenth more.
-        options.enable_mem_pattern = False
-        if reference:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            session: Any = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own unrelated types
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise ModelError(
-                f"{path} is no model that onnxruntime {ort.__version__} can read: {reason}"
-            ) from None
+        session: Any = _open_session(path, content, threads, reference)
         self.spec = parse_spec(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
         inputs, outputs = (
             {node.name: _describe(node) for node in nodes}
@@ -54,18 +41,39 @@ class OnnxRuntime:
         self._session: Any = session
 
     def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
+        """Return the model's outputs for a batch, see ``Backend.run``."""
         check_frames(frames, self.spec.input.size)
-        # Taken once: another thread may close the backend meanwhile.
+        # Read the attribute once: another thread may close the backend meanwhile.
         session = self._session
         if session is None:
             raise BackendError(f"{self.path.name} is closed", hint="open it again")
         return check_answer(self.path, Answer(*session.run(list(OUTPUTS), {self._input: frames})))
 
     def close(self) -> None:
+        """Release the model's memory, see ``Backend.close``."""
         self._session = None
 
 
+def _open_session(path: Path, content: bytes, threads: int, reference: bool) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    # Threads that spin between batches would take processor time from the decoders.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A memory plan for each batch size saves no time here, and takes a tenth more memory.
+    options.enable_mem_pattern = False
+    if reference:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base class but this
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ModelError(f"onnxruntime {ort.__version__} cannot read {path}: {reason}") from None
+
+
 def _describe(node: Any) -> Tensor:
-    """onnxruntime's own words for types are ``tensor(float)`` and the like; free lengths are names or None."""
+    """Translate onnxruntime's type (``tensor(float)``) and shape; it gives dynamic dimensions a name or None."""
     kind = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}.get(node.type, node.type)
     return Tensor(kind, tuple(side if isinstance(side, int) else None for side in node.shape))

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, the extra ``[openvino]``: reads the ONNX files."""
+"""Run ONNX files with OpenVINO on the CPU. The extra ``[openvino]`` installs it."""
 
 from __future__ import annotations
 
@@ -23,31 +23,24 @@ _METADATA = ["framework", METADATA_KEY]
 
 
 class OpenVino:
-    """An ONNX file compiled by OpenVINO; ``threads`` of each call, 0 is all cores for one call at a time.
+    """A ``Backend`` for ONNX files: one model compiled by OpenVINO, shared by all calling threads.
 
-    Calls from several threads run at once, on streams of ``threads`` each, as many as the machine has cores for.
-    Precision is pinned to float32: left alone, OpenVINO computes float layers in bfloat16 where the CPU has it,
-    and answers then depend on the CPU.
+    Calls from several threads run in parallel on OpenVINO's streams. Each stream has ``threads`` threads, and there are
+    as many streams as the machine has cores for. The precision is pinned to float32: by default OpenVINO computes float
+    layers in bfloat16 on CPUs that have it, and the answers would then depend on the CPU.
+
+    Args:
+        path: path of the file, for messages.
+        content: the bytes of the file.
+        threads: number of threads of each call; 0 gives all cores to one call at a time.
     """
 
     name = "openvino"
 
     def __init__(self, path: Path, content: bytes, threads: int) -> None:
-        import openvino
-
         self.path = path
         self.sha256 = hashlib.sha256(content).hexdigest()
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
-        if threads:
-            streams = max(1, (os.cpu_count() or 1) // threads)
-            options |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * threads}
-        try:
-            core = _core()
-            model = core.read_model(io.BytesIO(content))
-        except RuntimeError as error:
-            raise ModelError(
-                f"{path} is no model that OpenVINO {openvino.__version__} can read: {_reason(error)}"
-            ) from None
+        model = _read_model(path, content)
         document = model.get_rt_info(_METADATA).value if model.has_rt_info(_METADATA) else None
         self.spec = parse_spec(path, document)
         inputs, outputs = (
@@ -56,19 +49,20 @@ class OpenVino:
         )
         self._input = check_contract(path, self.spec, inputs, outputs)
         try:
-            self._compiled: Any = core.compile_model(model, "CPU", options)
+            self._compiled: Any = _core().compile_model(model, "CPU", _compile_options(threads))
         except RuntimeError as error:
-            raise ModelError(f"{path} cannot be compiled by OpenVINO: {_reason(error)}") from None
+            raise ModelError(f"OpenVINO cannot compile {path}: {_reason(error)}") from None
         self._idle: list[Any] = []
         self._lock = Lock()
 
     def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
+        """Return the model's outputs for a batch, see ``Backend.run``."""
         check_frames(frames, self.spec.input.size)
         request = self._take()
         try:
-            # Shared, since they are copied below, once.
+            # Let OpenVINO share its arrays here, since the outputs are copied below.
             request.infer({self._input: np.ascontiguousarray(frames)}, share_inputs=True, share_outputs=True)
-            # A request's outputs are its own memory: its next call writes over them.
+            # The next call of this request overwrites its outputs, so copy them.
             found = {name: np.array(request.get_tensor(name).data) for name in OUTPUTS}
         finally:
             with self._lock:
@@ -77,12 +71,13 @@ class OpenVino:
         return check_answer(self.path, Answer(**found))
 
     def close(self) -> None:
+        """Release the model's memory, see ``Backend.close``."""
         with self._lock:
             self._compiled = None
             self._idle.clear()
 
     def _take(self) -> Any:
-        """A request that no other thread is using; one answers one call at a time."""
+        """Return an inference request that no other thread is using; a request runs one call at a time."""
         with self._lock:
             if self._compiled is None:
                 raise BackendError(f"{self.path.name} is closed", hint="open it again")
@@ -91,14 +86,31 @@ class OpenVino:
 
 @cache
 def _core() -> Any:
-    """The one core of the process, which is never given back.
+    """Return the one OpenVINO core of the process, which is never released.
 
-    Its CPU plugin sets the stack on which the opening thread handles signals, and unmaps it when it goes, in
-    whichever thread that is: the next ctrl-C would then end the program with a segmentation fault.
+    The core's CPU plugin sets the signal stack of the thread that creates it, and unmaps that stack when the core is
+    released, in whichever thread that happens. The next ctrl-C would then end the program with a segmentation fault.
     """
     import openvino
 
     return openvino.Core()
+
+
+def _read_model(path: Path, content: bytes) -> Any:
+    import openvino
+
+    try:
+        return _core().read_model(io.BytesIO(content))
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO {openvino.__version__} cannot read {path}: {_reason(error)}") from None
+
+
+def _compile_options(threads: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+    if threads:
+        streams = max(1, (os.cpu_count() or 1) // threads)
+        options |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * threads}
+    return options
 
 
 def _describe(port: Any) -> Tensor:
@@ -107,6 +119,6 @@ def _describe(port: Any) -> Tensor:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last line that says something; those before it are where in OpenVINO's source it happened."""
+    """Return the last line with text; the lines before it name places in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__

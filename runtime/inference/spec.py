@@ -1,7 +1,7 @@
-"""The facts a model file carries about itself: the ``ModelSpec``, schema ``capsule-edge/model/1``.
+"""Define the ``ModelSpec``, the description that a model file carries of itself (schema ``capsule-edge/model/1``).
 
-The JSON lies in ``metadata_props["capsule_edge"]`` of an ONNX file and in the metadata buffer of that name of a
-TFLite file. Its JSON Schema is ``schema/model.schema.json`` beside this module.
+An ONNX file holds it as JSON in ``metadata_props["capsule_edge"]``, a TFLite file in the metadata buffer of that name.
+Its JSON Schema is ``schema/model.schema.json`` in the package ``capsule_edge.runtime``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ Precision = Literal["fp32", "int8"]
 
 @dataclass(frozen=True)
 class Label:
-    """One output of the model. ``term`` names the entry of a published vocabulary where one is known."""
+    """One output of the model.
+
+    Attributes:
+        key: identifies the label in files, such as ``foreign_body``.
+        name: the label in words, such as "Foreign body".
+        role: ``normal``, ``finding``, ``landmark`` or ``quality``.
+        term: the entry of a published vocabulary that means the same, None if none is known.
+    """
 
     key: str
     name: str
@@ -40,7 +47,14 @@ class Label:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a frame becomes the model's input: uint8 RGB, NHWC, ``size`` x ``size``, dynamic batch."""
+    """How a frame becomes the model's input, uint8 RGB (N, size, size, 3) with any N.
+
+    Attributes:
+        size: side of the input in pixels, 8..4096.
+        crop: cut each frame to the field of view, or not at all.
+        mask: set the pixels outside the inscribed ellipse to black, or none.
+        resize: method of resizing, the mean over areas.
+    """
 
     size: int
     crop: Literal["field_of_view", "none"] = "field_of_view"
@@ -50,7 +64,15 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Probability from which a label counts as seen, and what was measured there (shares of frames, 0..1)."""
+    """The probability from which a label counts as seen, and what was measured with it.
+
+    Attributes:
+        threshold: probability, 0..1.
+        sensitivity: share of the label's frames at or above the threshold, 0..1; None if not measured.
+        specificity: share of the other frames below the threshold, 0..1; None if not measured.
+        measured_on: the frames that were measured; None if not measured.
+        provisional: True until the threshold was set on suitable data.
+    """
 
     threshold: float
     sensitivity: float | None = None
@@ -61,11 +83,17 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class EventParameters:
-    """How probabilities become events; all times are seconds of capture time.
+    """How probabilities become events. All times are seconds of capture time.
 
-    ``release`` is the share of a label's threshold below which an open event ends (hysteresis).
-    ``merge_s`` is the widest gap between two events of one label that look alike to the model and are
-    therefore one; 0, and whatever is not above ``max_gap_s``, adds nothing to the merging over that.
+    Attributes:
+        assumed_capture_fps: frames per second at which a playback file of unknown capture rate was captured.
+        smoothing_s: width of the centred window of the moving mean.
+        max_gap_s: frames further apart than this are never in one event, except by ``merge_s``.
+        min_frames: the fewest frames of an event before merging.
+        release: an open event ends when the probability falls below this share of the label's threshold (hysteresis).
+        merge_s: two events of one label that look alike to the model are one event if their gap is up to this. It has
+            an effect only above ``max_gap_s``; 0 switches it off.
+        provisional: True until the parameters were set on suitable data.
     """
 
     assumed_capture_fps: float = 2.0
@@ -79,7 +107,24 @@ class EventParameters:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything a program needs to know to run a model file and to say what its answers mean."""
+    """The description in a model file: how to run the model and what its outputs mean.
+
+    Attributes:
+        name: name of the model.
+        version: version of the model.
+        precision: ``fp32`` or ``int8``.
+        labels: the labels, in the order of the model's outputs.
+        input: how a frame becomes the model's input.
+        temperature: the temperature that calibrates the logits, above 0. The model applies it itself; this is a record.
+        operating_points: the operating points by label key; a label without one has no events.
+        events: how probabilities become events.
+        license: licence of the model, chosen by its owner.
+        intended_use: research; not a medical device.
+        saturation_safe: True if INT8 weights cannot saturate 16-bit sums on CPUs without VNNI; None if not examined.
+        provenance: name and hash of the data, split, training configuration, tool versions; JSON values.
+        parity: summaries of the parity certificates, and the SHA-256 of the FP32 model; None if there are none.
+        schema: schema of the document.
+    """
 
     name: str
     version: str
@@ -98,17 +143,25 @@ class ModelSpec:
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """The keys of the labels, in the order of the model's outputs."""
         return tuple(label.key for label in self.labels)
 
     @property
     def certificates(self) -> Mapping[str, Mapping[str, Any]]:
-        """The summaries of the parity certificates that the file carries, by kind; empty where there is none."""
+        """The summaries of the parity certificates in the file, by kind; empty if there are none."""
         return {kind: entry for kind, entry in (self.parity or {}).items() if isinstance(entry, Mapping)}
 
     def with_rules(self, thresholds: Mapping[str, float], *, min_frames: int | None = None) -> ModelSpec:
-        """The same model with operating points (and the fewest frames of an event) set by hand: nothing is measured.
+        """Return a copy with operating points, and the fewest frames of an event, set by hand.
 
-        Raises ``UsageError`` for a label that is not the model's, a threshold outside (0, 1] and no frame.
+        These operating points have no measured sensitivity or specificity.
+
+        Args:
+            thresholds: a probability above 0 and up to 1 by label key.
+            min_frames: the fewest frames of an event, 1 or more; None keeps the model's.
+
+        Raises:
+            UsageError: a label is not the model's, or a number is out of range.
         """
         if min_frames is not None and min_frames < 1:
             raise UsageError(f"min_frames is {min_frames}, allowed is 1 or more")
@@ -123,31 +176,27 @@ class ModelSpec:
         return replace(self, operating_points=points, events=events)
 
     def index_of(self, role: Role) -> tuple[int, ...]:
-        """Output columns of the labels with that role."""
+        """Return the output columns of the labels with a role, in order."""
         return tuple(i for i, label in enumerate(self.labels) if label.role == role)
 
     def to_json(self) -> str:
+        """Return the JSON that a model file carries."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document as a dict, with ``schema`` first."""
         document = {"schema": self.schema, **dataclasses.asdict(self)}
         document["labels"] = [dataclasses.asdict(label) for label in self.labels]
         return document
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """Parse and check the document. Raises ``ModelError`` that names the first field at fault."""
-        try:
-            document = json.loads(text)
-        except ValueError as error:
-            raise ModelError(f"the model's capsule_edge metadata is not JSON: {error}") from None
-        if not isinstance(document, dict):
-            raise ModelError("the model's capsule_edge metadata is not a JSON object")
-        if document.get("schema") != SCHEMA:
-            raise ModelError(
-                f"the model's schema is {document.get('schema')!r}, this version reads {SCHEMA!r}",
-                hint="export the model again or install the capsule-edge that made it",
-            )
+        """Parse and check the JSON of a model file.
+
+        Raises:
+            ModelError: the text is not a valid ModelSpec; the message names the first field at fault.
+        """
+        document = _document(text)
         try:
             spec = cls(
                 name=_text(document, "name"),
@@ -193,16 +242,35 @@ class ModelSpec:
             raise ModelError(
                 f"the model's provenance.training_videos is {videos!r}, a list of 8 hexadecimal digits each is needed"
             )
-        events = self.events
-        for name in ("assumed_capture_fps", "smoothing_s", "max_gap_s", "min_frames", "release"):
-            _positive(getattr(events, name), f"events.{name}")
-        if events.merge_s != 0:
-            _positive(events.merge_s, "events.merge_s")
-        if events.release > 1 or not isinstance(events.min_frames, int):
-            raise ModelError(
-                f"the model's events.release is {events.release} and events.min_frames {events.min_frames!r},"
-                " allowed are at most 1 and a whole number"
-            )
+        _check_events(self.events)
+
+
+def _check_events(events: EventParameters) -> None:
+    for name in ("assumed_capture_fps", "smoothing_s", "max_gap_s", "min_frames", "release"):
+        _positive(getattr(events, name), f"events.{name}")
+    if events.merge_s != 0:
+        _positive(events.merge_s, "events.merge_s")
+    if events.release > 1 or not isinstance(events.min_frames, int):
+        raise ModelError(
+            f"the model's events.release is {events.release} and events.min_frames {events.min_frames!r},"
+            " allowed are at most 1 and a whole number"
+        )
+
+
+def _document(text: str) -> dict[str, Any]:
+    """Parse the JSON and check its schema."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"the model's capsule_edge metadata is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ModelError("the model's capsule_edge metadata is not a JSON object")
+    if document.get("schema") != SCHEMA:
+        raise ModelError(
+            f"the model's schema is {document.get('schema')!r}, this version reads {SCHEMA!r}",
+            hint="export the model again or install the capsule-edge that made it",
+        )
+    return document
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:

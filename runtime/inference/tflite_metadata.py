@@ -1,7 +1,6 @@
-"""The ModelSpec in a TFLite file: a metadata entry named ``capsule_edge`` whose buffer is the document's
-JSON.
+"""Read the ModelSpec in a TFLite file: the metadata entry ``capsule_edge``, whose buffer holds the JSON.
 
-Reading needs the ``flatbuffers`` package alone, which onnxruntime and LiteRT bring. Field numbers are those of
+This needs only the package ``flatbuffers``, which onnxruntime and LiteRT install. The field numbers are those of
 TFLite's schema (tensorflow/compiler/mlir/lite/schema/schema.fbs): ``Model.buffers`` 4, ``Model.metadata`` 6,
 ``Metadata.name`` 0, ``Metadata.buffer`` 1, ``Buffer.data`` 0.
 """
@@ -24,28 +23,47 @@ _IDENTIFIER = b"TFL3"
 
 
 def read_spec(path: Path) -> ModelSpec:
-    """The ModelSpec of a TFLite file. Raises ``ModelError`` for a file that is none or carries no spec."""
+    """Return the ModelSpec of a TFLite file.
+
+    Raises:
+        ModelError: the file cannot be read, is not a TFLite file, or has no ModelSpec.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} is no TFLite file: {error}") from None
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
     return parse_tflite_spec(path, content)
 
 
 def parse_tflite_spec(path: Path, content: bytes) -> ModelSpec:
-    """The same from the file's bytes; ``path`` is for messages."""
+    """Return the ModelSpec in the bytes of a TFLite file.
+
+    Args:
+        path: path of the file, for messages.
+        content: the bytes of the file.
+
+    Raises:
+        ModelError: the bytes are not a TFLite file, or hold no ModelSpec.
+    """
     try:
         found = read_metadata(content)
     except ValueError as error:
-        raise ModelError(f"{path} is no TFLite file: {error}") from None
+        raise ModelError(f"{path} is not a TFLite file: {error}") from None
     document = found.get(METADATA_KEY)
     return parse_spec(path, None if document is None else document.decode("utf-8", "replace"))
 
 
 def read_metadata(content: bytes) -> dict[str, bytes]:
-    """Each metadata entry's name and buffer. Raises ``ValueError`` for what is no TFLite flatbuffer."""
+    """Return the metadata of a TFLite file: the bytes of each entry by its name.
+
+    Args:
+        content: the bytes of the file.
+
+    Raises:
+        ValueError: the bytes are not a TFLite flatbuffer.
+    """
     if len(content) < 8 or content[4:8] != _IDENTIFIER:
-        raise ValueError("it does not begin as a TFLite flatbuffer")
+        raise ValueError("it lacks the identifier of a TFLite flatbuffer")
     try:
         model = Table(content, encode.Get(packer.uoffset, content, 0))
         buffers, entries = _tables(model, 4), _tables(model, 6)
@@ -58,7 +76,7 @@ def read_metadata(content: bytes) -> dict[str, bytes]:
 
 
 def _field(table: Table, number: int) -> int:
-    """Position of the field of that number, 0 where it is absent."""
+    """Return the position of a field in the bytes, 0 if the table lacks it."""
     offset = table.Offset(4 + 2 * number)
     return int(table.Pos + offset) if offset else 0
 

@@ -1,7 +1,7 @@
-"""A study to files: the result folder, its lock and journal, ``study.json`` and ``frames.csv``.
+"""Write a study to its result folder: ``study.json``, ``frames.csv``, the folder's lock and the journal of a run.
 
-In: a ``Study``. Out: files that are whole or absent, and byte-identical for equal studies.
-Must not know: decoders and engines.
+In: a ``Study``, or the results of its batches. Out: files, each whole or absent; equal studies give equal bytes.
+Must not know: decoders and inference engines.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .atomic import commit_files
+    from .atomic import commit_files, whole_file, write_whole
     from .document import rounded
     from .files import event_document, ledger_document, prepare_folder, study_document, write_study
     from .journal import Journal, entries
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        atomic="commit_files",
+        atomic="commit_files whole_file write_whole",
         document="rounded",
         files="event_document ledger_document prepare_folder study_document write_study",
         journal="Journal entries",
@@ -37,5 +37,7 @@ __all__ = [
     "prepare_folder",
     "rounded",
     "study_document",
+    "whole_file",
     "write_study",
+    "write_whole",
 ]

@@ -1,33 +1,91 @@
-"""Several files that appear together or not at all, with one of them as the sign that the others are whole.
+"""Write files so that each is whole or absent: one alone (``whole_file``), or several together (``commit_files``).
 
-A disk moves one file at a time, so a process can be killed between two moves. The sign is therefore withdrawn
-before the first and set by the last: where it lies, all the files beside it are of one run; where it does not,
-they are not to be trusted.
+A file is written under a temporary name in the folder of its final name, forced to the disk, and moved. A move within
+a folder is atomic, so a reader sees the earlier file or the new one, never a part.
+
+A disk moves one file at a time, so a process can be killed between the moves of several files. ``commit_files``
+therefore makes one of them the sign that the others are whole: it removes the sign before the first move and puts the
+new sign in place last. If the sign exists, all files beside it are of the same run. If it does not, do not trust them.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
 
-__all__ = ["clear_leftovers", "commit_files", "reason"]
+__all__ = ["clear_leftovers", "commit_files", "reason", "whole_file", "write_whole"]
 
 _STAGED, _EARLIER = ".tmp", ".earlier"
+_HINT = "free some space, close a program that has the file open, or choose another place"
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], *, hint: str = _HINT) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; move it to ``path`` when the block ends without an error.
+
+    If the block raises any error, the temporary file is removed and an earlier file at ``path`` stays as it was.
+    The temporary name has the suffix of ``path``, since some libraries choose the file format by it.
+
+    Args:
+        path: the file to write; an earlier one is replaced. Its folder must exist when the block ends.
+        hint: the next step that the error suggests.
+
+    Raises:
+        OutputError: the file cannot be written or moved. Every ``OSError`` of the block becomes this error, so do
+            nothing in the block but write the file.
+
+    Example:
+        with whole_file("answers.npz") as temporary:
+            np.savez(temporary, logits=logits)
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}{_STAGED}{target.suffix}")
+    try:
+        yield temporary
+        _sync_file(temporary)
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {reason(error)}", hint=hint) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes, *, hint: str = _HINT) -> Path:
+    """Write ``data`` to ``path``, whole or not at all, and return the path.
+
+    Args:
+        path: the file to write; an earlier one is replaced. Its folder must exist.
+        data: all bytes of the file.
+        hint: the next step that the error suggests.
+
+    Raises:
+        OutputError: the file cannot be written. An earlier file at ``path`` stays as it was.
+    """
+    with whole_file(path, hint=hint) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
 
 
 def commit_files(folder: Path, contents: Mapping[str, bytes], *, sign: str) -> dict[str, Path]:
-    """Write the files of ``contents`` (name to bytes) into ``folder``, ``sign`` last; returns their paths.
+    """Write several files into ``folder``, all or none, and return their paths by name.
 
-    All are written beside their names first (a move within a folder is atomic), so that a full disk is met
-    before anything has changed. Should a move itself fail, those before it are taken back. Should the process
-    be killed between two moves, ``sign`` is not there.
+    All files are written under temporary names first, so a full disk is noticed before anything has changed. If a
+    move fails, the moves before it are undone. If the process is killed between two moves, the sign is missing.
 
-    Raises ``OutputError`` with the folder as it was.
+    Args:
+        folder: an existing folder.
+        contents: the bytes of each file by its name; earlier files of these names are replaced.
+        sign: the name in ``contents`` that is moved last and shows that the others are whole.
+
+    Raises:
+        OutputError: a file cannot be written. The folder is as it was before.
     """
     names = [name for name in contents if name != sign] + [sign]
     mark = uuid.uuid4().hex
@@ -38,23 +96,24 @@ def commit_files(folder: Path, contents: Mapping[str, bytes], *, sign: str) -> d
     try:
         for name in names:
             target = folder / name
-            _write(staged[name], contents[name])
+            staged[name].write_bytes(contents[name])
+            _sync_file(staged[name])
         target = folder / sign
         _set_aside(target, earlier[sign])
-        _sync(folder)
+        _sync_folder(folder)
         for name in names:
             target = folder / name
             if name != sign:
                 _set_aside(target, earlier[name])
             else:
-                # All others must have reached the disk under their names before the sign does.
-                _sync(folder)
+                # The other files must have reached the disk under their names before the sign does.
+                _sync_folder(folder)
             os.replace(staged[name], target)
             moved.append(name)
-        _sync(folder)
+        _sync_folder(folder)
     except BaseException as error:
-        # Also on ctrl-C: the sign comes back last.
-        _take_back(folder, names, moved, earlier)
+        # BaseException: undo the moves on ctrl-C too. The earlier sign comes back last.
+        _undo_moves(folder, names, moved, earlier)
         if isinstance(error, OSError):
             raise OutputError(
                 f"{target} cannot be written: {reason(error)}",
@@ -69,7 +128,10 @@ def commit_files(folder: Path, contents: Mapping[str, bytes], *, sign: str) -> d
 
 
 def clear_leftovers(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove what a killed process left beside the files of ``names``; only for who holds the folder's lock."""
+    """Remove the temporary files of ``names`` that a killed ``commit_files`` left.
+
+    Call it only while holding the folder's lock: otherwise another process may be writing them.
+    """
     for name in names:
         for ending in (_STAGED, _EARLIER):
             for path in folder.glob(f".{name}.*{ending}"):
@@ -78,11 +140,11 @@ def clear_leftovers(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def reason(error: Exception) -> str:
-    """The system's words without its errno and path, which the message already has."""
+    """Return the system's message of an ``OSError`` in lower case, without its number and its path."""
     return (getattr(error, "strerror", None) or str(error)).lower()
 
 
-def _take_back(folder: Path, names: list[str], moved: list[str], earlier: Mapping[str, Path]) -> None:
+def _undo_moves(folder: Path, names: list[str], moved: list[str], earlier: Mapping[str, Path]) -> None:
     for name in names:
         with suppress(OSError):
             if earlier[name].exists():
@@ -96,15 +158,14 @@ def _set_aside(path: Path, place: Path) -> None:
         os.replace(path, place)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
+def _sync_file(path: Path) -> None:
+    # Windows syncs only what is open for writing.
+    with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    """Have the moves so far reach the disk in their order; only POSIX can, and not on every file system."""
+def _sync_folder(folder: Path) -> None:
+    """Force the moves so far to the disk, in their order. Only POSIX can, and not on every file system."""
     if os.name != "posix":
         return
     with suppress(OSError):

@@ -1,6 +1,6 @@
-"""Parts of ``study.json``: the rules by which frames became events, landmarks and quality.
+"""Make three parts of ``study.json``: the rules for events, the landmarks, and the quality of the view.
 
-Where the model has no label of a role, ``assessed`` is false and the rest null: nothing is inferred from silence.
+If the model has no label of a role, ``assessed`` is false and the values are null: no label is no evidence of absence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["landmarks_document", "quality_document", "rounded", "rules_document"
 
 
 def rules_document(study: Study) -> dict[str, Any]:
-    """``rules`` of ``study.json``: the capture rate and the thresholds with which frames became events."""
+    """Return ``rules`` of ``study.json``: the capture rate and the thresholds by which frames became events."""
     source, model = study.source, study.model
     distance_s = median_frame_distance(study.frames)
     fps: float | None
@@ -42,7 +42,7 @@ def rules_document(study: Study) -> dict[str, Any]:
 
 
 def landmarks_document(study: Study) -> dict[str, Any]:
-    """``landmarks`` of ``study.json``: what the model's labels saw, the marks, and what follows from them."""
+    """Return ``landmarks`` of ``study.json``: labels of that role, marks, transit times, positions of events."""
     found = locate_events(study)
     columns = study.model.index_of("landmark")
     return {
@@ -69,7 +69,7 @@ def landmarks_document(study: Study) -> dict[str, Any]:
 
 
 def quality_document(study: Study) -> dict[str, Any]:
-    """``quality`` of ``study.json``: each label, and the frames on which any of them reduces the view."""
+    """Return ``quality`` of ``study.json``: the labels of that role, and the number of frames with a reduced view."""
     if not study.model.index_of("quality"):
         return {"assessed": False, "labels": None, "reduced_frames": None, "reduced_share": None}
     reduced = reduced_view(study)
@@ -82,10 +82,9 @@ def quality_document(study: Study) -> dict[str, Any]:
 
 
 def _labels(study: Study, role: Role) -> list[dict[str, Any]]:
-    """Frames at or above the operating point of each label of a role.
+    """Count the frames at or above the operating point of each label of a role.
 
-    A label without an operating point, or a recording without a classified frame, has null: nothing was
-    measured.
+    The counts are None for a label without an operating point, and in a recording without an answered frame.
     """
     times_s, values = answered_values(study)
     labels = []
@@ -108,8 +107,8 @@ def _labels(study: Study, role: Role) -> list[dict[str, Any]]:
 
 
 def rounded(value: float | None) -> float | None:
-    """Return a number with six decimals: microseconds, and finer than a float32 probability is worth.
+    """Return a number rounded to six decimals: microseconds for times, and finer than the noise of probabilities.
 
-    NaN and infinity become None and minus zero becomes zero, since readers of JSON do not agree on them.
+    NaN and infinity become None, and minus zero becomes zero, because JSON readers treat them differently.
     """
     return None if value is None or not math.isfinite(value) else round(float(value), 6) + 0.0

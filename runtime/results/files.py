@@ -1,9 +1,8 @@
-"""The files a run leaves: ``frames.csv``, ``study.json``, ``timing.json`` and ``report.html``.
+"""Write the files of a run: ``frames.csv``, ``study.json``, ``timing.json`` and ``report.html``.
 
-All four are written beside their final names first and moved there only when every one is whole (``commit``), so
-a full disk or an error leaves what was there before. ``study.json`` is withdrawn first and comes last: where it
-lies, the others are of the same run, and a folder without it holds no study. All but ``timing.json`` depend on
-the ``Study`` alone, byte for byte.
+``commit_files`` writes all four or none, so an error or a full disk leaves the earlier files. ``study.json`` is removed
+first and put in place last: if it exists, the other files are of the same run, and a folder without it holds no study.
+All files but ``timing.json`` depend on the ``Study`` alone: equal studies give equal bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from ..errors import OutputError
 from ..inference import ModelSpec, most_probable
-from ..study import SCHEMA, Event, FrameRecord, Ledger, Study, columns
+from ..study import SCHEMA, Event, FrameRecord, Ledger, Source, Study, columns
 from .atomic import commit_files, reason
 from .document import landmarks_document, quality_document, rounded, rules_document
 
@@ -44,10 +43,10 @@ def prepare_folder(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
     Args:
         path: the folder; its parents are created too.
-        overwrite: allow a folder that already holds a ``study.json`` (also for resuming).
+        overwrite: allow a folder that already holds a ``study.json``, to replace it or to resume.
 
-    Raises ``OutputError`` when there is a study already, a file lies in the way or the folder cannot be
-    written.
+    Raises:
+        OutputError: the folder already holds a ``study.json``, a file is in its place, or it cannot be written.
     """
     folder = Path(path)
     probe = folder / f".write-test.{os.getpid()}.tmp"
@@ -62,7 +61,7 @@ def prepare_folder(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
         probe.unlink()
     except (FileExistsError, NotADirectoryError):
         raise OutputError(
-            f"{folder} cannot be a folder: a file lies in its place", hint="choose another --out"
+            f"{folder} cannot be a folder: a file is in its place", hint="choose another --out"
         ) from None
     except (OSError, ValueError) as error:
         raise OutputError(
@@ -79,16 +78,23 @@ def write_study(
     timing: Mapping[str, Any],
     colours: npt.NDArray[Any] | None = None,
 ) -> dict[str, Path]:
-    """Write the four files into a folder made by ``prepare_folder``; return their paths by name.
+    """Write the four files of a study, all or none, and return their paths by name.
 
     Args:
-        timing: what differs from run to run (seconds, threads, batch size, paths); JSON values.
-        colours: mean colour of the frames in equal stretches of container time, RGB 0..255 of shape (bins, 3),
-            NaN for a stretch without a frame; drawn as the report's colour bar.
+        study: the results of reading a recording.
+        folder: made by ``prepare_folder``.
+        timing: values that differ from run to run (seconds, threads, batch size, paths), JSON values by name.
+        colours: mean colour of the frames in equal intervals of container time, float (bins, 3), RGB 0..255, NaN for
+            an interval without frames. The report draws it as a colour bar; None leaves the bar out.
 
-    Raises ``OutputError`` when a file cannot be written. Nothing has changed then.
+    Raises:
+        OutputError: a file cannot be written. The folder is as it was before.
+
+    Example:
+        folder = prepare_folder("exam.capsule-edge", overwrite=False)
+        write_study(study, folder, timing={}, colours=study.colours)
     """
-    # What only the end of a run needs is not waited for at its start.
+    # Import the report here: only the end of a run needs it, and its start should not wait for it.
     from ..report import render_report
 
     writers: dict[str, Callable[[], str]] = {
@@ -97,14 +103,14 @@ def write_study(
         "timing.json": lambda: _json(timing),
         "study.json": lambda: _json(study_document(study)),
     }
-    # One after the other: as text and as bytes an examination's take 15 MB each.
-    # A file name that is not valid Unicode (Linux allows it) must not stop the run: it is shown with "?".
+    # Make one file after the other: an examination's frames.csv takes 15 MB as text and 15 MB as bytes.
+    # A file name that is not valid Unicode (Linux allows it) must not stop the run: it is written with "?".
     contents = {name: writers[name]().encode("utf-8", "replace") for name in FILES}
     return commit_files(Path(folder), contents, sign="study.json")
 
 
 def tool_version() -> str:
-    """Version of the installed capsule-edge, ``unknown`` when it runs from loose files."""
+    """Return the version of the installed capsule-edge, or ``unknown`` if it is not installed."""
     from importlib import metadata
 
     try:
@@ -114,7 +120,12 @@ def tool_version() -> str:
 
 
 def frames_csv(frames: Sequence[FrameRecord], model: ModelSpec) -> str:
-    """One row for each container frame; what is undefined is empty."""
+    """Return the text of ``frames.csv``: a row for each container frame, undefined fields empty.
+
+    Args:
+        frames: all container frames, in presentation order.
+        model: description of the model; its labels name the columns of the probabilities.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -127,41 +138,27 @@ def frames_csv(frames: Sequence[FrameRecord], model: ModelSpec) -> str:
 
 def _rows(frames: Sequence[FrameRecord], model: ModelSpec) -> Iterator[list[object]]:
     keys, nothing = model.keys, [""] * len(model.keys)
-    told = columns(frames)
-    known = told.given & np.isfinite(told.probabilities).all(axis=1)
-    best = most_probable(told.probabilities).tolist() if known.any() else []
+    every = columns(frames)
+    known = every.given & np.isfinite(every.probabilities).all(axis=1)
+    best = most_probable(every.probabilities).tolist() if known.any() else []
     for at, frame in enumerate(frames):
         time_s = "" if frame.time_s is None else f"{frame.time_s:.6f}"
         label, values = "", nothing
         if known[at]:
             label = keys[best[at]]
-            values = [f"{value:.6f}" for value in told.probabilities[at].tolist()]
-        # csv writes None as an empty field
+            values = [f"{value:.6f}" for value in every.probabilities[at].tolist()]
+        # The csv writer turns None into an empty field.
         yield [frame.index, frame.pts, time_s, frame.status, frame.duplicate_of, frame.detail, label, *values]
 
 
 def study_document(study: Study) -> dict[str, Any]:
-    """``study.json`` as a dict, keys in the order they are written (``schema/study.schema.json``)."""
-    source, model, box, ledger = study.source, study.model, study.source.field_of_view, study.ledger
+    """Return ``study.json`` as a dict, with its keys in the order of the file (``schema/study.schema.json``)."""
+    model = study.model
     return {
         "schema": SCHEMA,
         "tool": {"version": tool_version(), "options": dict(sorted(study.options.items()))},
         "intended_use": model.intended_use,
-        "source": {
-            "name": source.name,
-            "sha256": source.sha256,
-            "codec": source.codec,
-            "width": source.width,
-            "height": source.height,
-            "time_base": source.time_base,
-            "start_pts": source.start_pts,
-            "duration_s": rounded(source.duration_s),
-            "time_kind": source.time_kind,
-            "capture_fps": rounded(source.capture_fps),
-            "field_of_view": None
-            if box is None
-            else {"left": box.left, "top": box.top, "width": box.width, "height": box.height},
-        },
+        "source": _source_document(study.source),
         "model": {
             "name": model.name,
             "version": model.version,
@@ -169,7 +166,7 @@ def study_document(study: Study) -> dict[str, Any]:
             "precision": model.precision,
             "backend": study.backend,
         },
-        "ledger": ledger_document(ledger),
+        "ledger": ledger_document(study.ledger),
         "rules": rules_document(study),
         "events": [event_document(event) for event in study.events],
         "landmarks": landmarks_document(study),
@@ -177,8 +174,27 @@ def study_document(study: Study) -> dict[str, Any]:
     }
 
 
+def _source_document(source: Source) -> dict[str, Any]:
+    box = source.field_of_view
+    return {
+        "name": source.name,
+        "sha256": source.sha256,
+        "codec": source.codec,
+        "width": source.width,
+        "height": source.height,
+        "time_base": source.time_base,
+        "start_pts": source.start_pts,
+        "duration_s": rounded(source.duration_s),
+        "time_kind": source.time_kind,
+        "capture_fps": rounded(source.capture_fps),
+        "field_of_view": None
+        if box is None
+        else {"left": box.left, "top": box.top, "width": box.width, "height": box.height},
+    }
+
+
 def ledger_document(ledger: Ledger) -> dict[str, Any]:
-    """A ledger as ``study.json`` has it."""
+    """Return ``ledger`` of ``study.json``."""
     return {
         "container": ledger.container,
         "container_source": ledger.container_source,
@@ -194,7 +210,7 @@ def ledger_document(ledger: Ledger) -> dict[str, Any]:
 
 
 def event_document(event: Event) -> dict[str, Any]:
-    """An event as ``study.json`` has it."""
+    """Return an entry of ``events`` of ``study.json``."""
     return {
         "id": event.id,
         "label": event.label,
@@ -215,7 +231,7 @@ def _json(document: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Values as JSON has them: NaN and infinity become null, numpy scalars numbers, paths text."""
+    """Convert to JSON values: NaN and infinity to null, numpy arrays to lists, paths to text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray):

@@ -1,11 +1,11 @@
-"""What a run has answered so far, on disk: a killed run goes on from there and ends in the same bytes.
+"""Keep the answered frames of a run in a file, so that a killed run can be resumed and ends in the same bytes.
 
-The journal is one file of blocks, each appended whole after its batch was answered: what identifies the run,
-then frames. A block that a dying process left half written fails its checksum and is cut off; the frames in it
-are answered again. Nothing needs to reach the disk in order, so nothing waits for the disk.
+The journal is a file of blocks. The first block identifies the run: everything that an answer depends on. Each further
+block holds the answered frames of one batch. A block that a killed process left half written fails its checksum and is
+cut off; its frames are answered again. The blocks need not reach the disk in order, so nothing waits for the disk.
 
-A resumed run decodes from the beginning, since only so is known what damage reaches, and prepares and
-classifies what the journal lacks.
+A resumed run decodes the recording from the beginning, since only decoding shows which frames the damage reaches. It
+preprocesses and classifies only the frames that the journal lacks.
 """
 
 from __future__ import annotations
@@ -43,9 +43,12 @@ _BOX = struct.Struct("<?4i")
 
 @dataclass(frozen=True)
 class JournalEntries:
-    """Frames that are answered, in order: their records, what the colour bar needs and the field of view.
+    """Answered frames as the journal keeps them.
 
-    ``colours`` is float64 (frames, 3), the mean red, green and blue of a frame, NaN where it has no picture.
+    Attributes:
+        records: records of the frames, in order.
+        colours: mean red, green and blue of each frame, 0..255, float64 (frames, 3); NaN for a frame without a picture.
+        field_of_view: field of view of the recording; None if it was not found or not needed.
     """
 
     records: Sequence[FrameRecord]
@@ -53,7 +56,7 @@ class JournalEntries:
     field_of_view: FieldOfView | None
 
     def enter(self, table: FrameTable, bar: ColourBar) -> None:
-        """As when they were answered."""
+        """Add the frames to the table and the colour bar, as if they had just been answered."""
         for record, colour in zip(self.records, self.colours, strict=True):
             table.settle(
                 record.index,
@@ -69,11 +72,11 @@ class JournalEntries:
 
 
 def entries(result: BatchResult, records: Sequence[FrameRecord]) -> JournalEntries:
-    """Return a batch's result as the journal keeps it.
+    """Return the frames of a batch as the journal keeps them.
 
     Args:
-        result: of the batch.
-        records: of every container frame, those of the batch settled.
+        result: the model's answers for the batch.
+        records: records of all container frames; those of the batch have their final status and probabilities.
     """
     colours = np.full((len(result.frames), 3), np.nan)
     for colour, row in zip(colours, result.rows, strict=True):
@@ -83,19 +86,32 @@ def entries(result: BatchResult, records: Sequence[FrameRecord]) -> JournalEntri
 
 
 class Journal:
-    """The journal of one run in ``folder``; only for who holds the folder's lock.
+    """The journal of one run. Use it only while holding the folder's lock (``open_run`` does).
 
-    ``begin`` it, ``enter`` each batch, and ``discard`` it once the study is written. Closing keeps the file.
-    ``resumed`` is the number of frames that ``begin`` gave back.
+    Call ``begin``, then ``enter`` for each batch, and ``discard`` when the study is written. ``close`` keeps the file,
+    so that the run can be resumed. All methods are for one thread.
+
+    Args:
+        folder: the run folder.
+
+    Attributes:
+        path: path of the journal's file.
+        resumed: number of frames that ``begin`` returned.
+
+    Example:
+        with open_run("exam.capsule-edge", resume=True) as run:
+            study = reader.read("exam.mp4", journal=run.journal)
+            write_study(study, run.folder, timing={})
+            run.journal.discard()
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / JOURNAL
         self._file = BlockFile(self.path)
         self._entry: np.dtype[np.void] | None = None
-        # The block that identifies the run, until it is written, and those behind it.
+        # While the first block is computed in a thread: that block, and the batches that are entered meanwhile.
         self._head: Future[bytes] | None = None
-        self._behind: list[bytes] = []
+        self._waiting: list[bytes] = []
         self.resumed = 0
 
     def __enter__(self) -> Self:
@@ -108,11 +124,11 @@ class Journal:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is at least one answered frame, of this run or an earlier one."""
+        """Whether the journal holds at least one answered batch, of this run or an earlier one."""
         try:
             self._write()
-        except CapsuleEdgeError:  # said where it was entered; asked is what is there
-            self._behind.clear()
+        except CapsuleEdgeError:  # ``enter`` and ``close`` report it; here only the file counts
+            self._waiting.clear()
         return len(list(self._file.read(2))) == 2
 
     def begin(
@@ -122,18 +138,21 @@ class Journal:
         labels: int,
         records: Sequence[FrameRecord],
     ) -> JournalEntries | None:
-        """Take up the run that the file holds, or start one where it holds none.
+        """Resume the run in the file, or start a new one if the file holds no answered frame.
 
         Args:
-            identity: all that an answer depends on, JSON values; or what finds that out, which is done in a thread
-                where nothing needs to be compared with it. Until it is known what is entered is held in memory.
-            labels: of the model.
-            records: of every container frame; those that are answered come back with their answer.
+            identity: everything that an answer depends on, JSON values by name; or a function that returns it. A new
+                run calls the function in a thread, and keeps the entered batches in memory until it has returned.
+            labels: number of labels of the model.
+            records: records of all container frames.
 
-        Returns what is answered, None where nothing is. The last frame that was classified and those behind
-        it are left out: the next may be its duplicate, for which its picture is needed.
+        Returns:
+            The answered frames, with their answers; None if there are none. The last classified frame and the frames
+            after it are left out: the next frame may be its duplicate, and the comparison needs its picture.
 
-        Raises ``UsageError`` where the file is of another run and ``OutputError`` where it cannot be written.
+        Raises:
+            UsageError: the file is of another run.
+            OutputError: the file cannot be read or written.
         """
 
         def head() -> bytes:
@@ -144,7 +163,7 @@ class Journal:
         blocks = list(self._file.read())
         if len(blocks) > 1:
             self._compare(json.loads(blocks[0][1]), json.loads(head()))
-            kept, answers = self._take_up(blocks[1:], records)
+            kept, answers = self._answered(blocks[1:], records)
             self._file.open(kept)
             return answers
         self._file.open(0)
@@ -155,7 +174,11 @@ class Journal:
         return None
 
     def enter(self, answers: JournalEntries) -> None:
-        """Append what became of a batch. Raises ``OutputError``; what was entered before stays whole."""
+        """Append the answered frames of a batch.
+
+        Raises:
+            OutputError: the file cannot be written. The batches that were entered before stay whole.
+        """
         if self._entry is None:
             raise RuntimeError("begin the journal first")
         rows = np.zeros(len(answers.records), self._entry)
@@ -170,35 +193,39 @@ class Journal:
         rows["colour"] = answers.colours
         box = answers.field_of_view
         sides = (0, 0, 0, 0) if box is None else (box.left, box.top, box.width, box.height)
-        self._behind.append(_BOX.pack(box is not None, *sides) + rows.tobytes())
+        self._waiting.append(_BOX.pack(box is not None, *sides) + rows.tobytes())
         if self._head is None or self._head.done():
             self._write()
 
     def close(self) -> None:
-        """Write what is held in memory and end. Raises ``OutputError`` where it cannot be written."""
+        """Write the batches that are still in memory, and close the file.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         try:
             self._write()
         finally:
             self._end()
 
     def discard(self) -> None:
-        """Remove the file: the study is written, or is not to be gone on with."""
+        """Remove the file, because the study is written or the run is not to be resumed."""
         self._end()
         with suppress(FileNotFoundError):
             self.path.unlink()
 
     def _end(self) -> None:
-        self._head, self._behind = None, []
+        self._head, self._waiting = None, []
         self._file.close()
 
     def _write(self) -> None:
-        """Append the batches that are held, behind what identifies the run, which is waited for."""
-        if self._head is not None and self._behind:
+        """Append the batches in memory; if the first block is not written yet, wait for it and write it first."""
+        if self._head is not None and self._waiting:
             self._file.append(self._head.result())
             self._head = None
-        while self._behind:
-            self._file.append(self._behind[0])
-            del self._behind[0]
+        while self._waiting:
+            self._file.append(self._waiting[0])
+            del self._waiting[0]
 
     def _compare(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         other = [name for name in wanted if found.get(name) != wanted[name]]
@@ -207,17 +234,17 @@ class Journal:
             raise UsageError(
                 f"the interrupted run in {self.path.parent} has another {name}: "
                 f"{found.get(name)}, not {wanted[name]}",
-                hint="give what it was started with, or start over with --overwrite",
+                hint="resume it with the same recording, model and options, or start over with --overwrite",
             )
 
-    def _take_up(
+    def _answered(
         self, blocks: Sequence[tuple[int, bytes]], records: Sequence[FrameRecord]
     ) -> tuple[int, JournalEntries | None]:
-        """What the blocks hold up to before the last classified frame, and where their last whole one ends."""
+        """Return the end of the last whole block, and the answered frames before the last classified one."""
         assert self._entry is not None
         parts = [np.frombuffer(payload, self._entry, offset=_BOX.size) for _, payload in blocks]
         rows = np.concatenate(parts)
-        # A frame that was answered again after an earlier resumption counts as it was answered last.
+        # A resumed run answers some frames again: the last answer counts.
         _, last = np.unique(rows["index"][::-1], return_index=True)
         rows = rows[len(rows) - 1 - last]
         seen = np.flatnonzero(rows["status"] == STATUSES.index("classified"))
@@ -225,24 +252,26 @@ class Journal:
         known, *sides = _BOX.unpack_from(blocks[-1][1])
         self.resumed = len(rows)
         answers = JournalEntries(
-            [
-                replace(
-                    records[int(row["index"])],
-                    status=STATUSES[row["status"]],
-                    duplicate_of=None if row["duplicate_of"] < 0 else int(row["duplicate_of"]),
-                    detail=row["detail"].decode(),
-                    probabilities=row["probabilities"].copy() if row["answered"] else None,
-                )
-                for row in rows
-            ],
+            [_record(row, records[int(row["index"])]) for row in rows],
             rows["colour"].copy(),
             _field_of_view(sides) if known else None,
         )
         return blocks[-1][0], answers if len(rows) else None
 
 
+def _record(row: np.void, record: FrameRecord) -> FrameRecord:
+    """Return the record of a frame with the answer in a row of the journal."""
+    return replace(
+        record,
+        status=STATUSES[row["status"]],
+        duplicate_of=None if row["duplicate_of"] < 0 else int(row["duplicate_of"]),
+        detail=row["detail"].decode(),
+        probabilities=row["probabilities"].copy() if row["answered"] else None,
+    )
+
+
 def _field_of_view(sides: Sequence[int]) -> FieldOfView:
-    # Loads OpenCV, which a journal does without until a run is resumed.
+    # This import loads OpenCV, which the journal needs only when a run is resumed.
     from ..preprocessing import FieldOfView
 
     return FieldOfView(*sides)

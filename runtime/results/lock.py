@@ -1,4 +1,7 @@
-"""One run at a time in a folder: a lock of the operating system, which dies with the process that holds it."""
+"""Lock a folder, so that one run at a time writes to it.
+
+The lock is the operating system's: it is released when the process that holds it dies.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,13 @@ LOCK = ".capsule-edge.lock"
 
 @contextmanager
 def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the folder for this run; the lock's file goes when the run ends, and stays empty after a crash.
+    """Hold the lock of a folder while the block runs, and remove the lock's file after it.
 
-    A file that a killed process left does not matter: it is locked by nobody. Two locks in one process
-    exclude each other too.
+    A killed process leaves the empty file behind. That does no harm, since nobody holds the lock. Two locks in one
+    process exclude each other too.
 
-    Raises ``OutputError`` where another run holds it and where the folder cannot be locked.
+    Raises:
+        OutputError: another run holds the lock, or the folder cannot be locked.
     """
     path = Path(folder) / LOCK
     try:
@@ -39,8 +43,8 @@ def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before it is let go: afterwards the file may already be another run's. Windows keeps a file that is
-        # open, and there it stays.
+        # Remove the file before releasing the lock: afterwards it may already belong to another run. Windows cannot
+        # remove an open file, so there it is removed below.
         with suppress(OSError):
             path.unlink()
         os.close(descriptor)
@@ -50,15 +54,15 @@ def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> int | None:
-    """A descriptor that holds the lock, or None where another has it."""
+    """Return a file descriptor that holds the lock; None if another run holds it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _lock(descriptor):
                 os.close(descriptor)
                 return None
-            # The run that ended meanwhile took the file away with it, and what is locked here is no longer
-            # what others will open.
+            # A run that ended meanwhile may have removed the file. Then this lock is on a removed file, and other runs
+            # will create and lock a new one: try again.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     return descriptor
@@ -84,7 +88,7 @@ else:
 
     def _lock(descriptor: int) -> bool:
         try:
-            # Not fcntl's record locks: those are let go when any descriptor of the file is closed.
+            # fcntl's record locks would be released as soon as any descriptor of the file is closed.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False

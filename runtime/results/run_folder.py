@@ -1,9 +1,10 @@
-"""A run in its folder: one at a time, begun anew or gone on with, and what it must not leave behind.
+"""Open a run folder: lock it, start or resume a run in it, and clean up what a crash left.
 
-with open_run("exam.capsule-edge", resume=True) as run:
-    study = reader.read("exam.mp4", journal=run.journal)
-    write_study(study, run.folder, timing={}, colours=study.colours)
-    run.journal.discard()
+Example:
+    with open_run("exam.capsule-edge", resume=True) as run:
+        study = reader.read("exam.mp4", journal=run.journal)
+        write_study(study, run.folder, timing={}, colours=study.colours)
+        run.journal.discard()
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ __all__ = ["Run", "open_run"]
 
 @dataclass(frozen=True)
 class Run:
-    """A folder held by this run. ``finished`` is the ``study.json`` of a whole run that was to be resumed."""
+    """An open run folder.
+
+    Attributes:
+        folder: the folder, which this run has locked.
+        journal: the journal of the answered frames.
+        finished: the ``study.json`` in the folder, if the run to be resumed is complete already; else None.
+    """
 
     folder: Path
     journal: Journal
@@ -38,41 +45,56 @@ class Run:
 def open_run(
     folder: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False
 ) -> Iterator[Run]:
-    """Make the folder ready and hold it. On leaving, a journal with answers stays; without any, nothing does.
+    """Create and lock a run folder while the block runs.
+
+    After the block the journal stays if it holds answered frames, so that the run can be resumed. Otherwise it is
+    removed; a folder that this call created and that stayed empty is removed when the block raises an error.
 
     Args:
-        overwrite: replace an earlier study, forget an interrupted run. Until the new study is whole, the
-            earlier one stays.
-        resume: go on with an interrupted run; where there is none, a new one begins.
+        folder: the result folder; its parents are created too.
+        overwrite: replace an earlier study and discard an interrupted run. The earlier study stays until the new one
+            is written.
+        resume: continue an interrupted run; without one, start a new run.
 
-    Raises ``UsageError`` for both, and ``OutputError`` when another run holds the folder, when it holds a
-    study or an interrupted run and neither was asked for, and when it cannot be written.
+    Raises:
+        UsageError: both options are given.
+        OutputError: another run has locked the folder, it cannot be written, or it holds a study or an interrupted run
+            and neither option is given.
     """
     if overwrite and resume:
-        raise UsageError("overwrite starts over and resume goes on", hint="give one of them")
+        raise UsageError("overwrite starts over and resume continues", hint="give one of them")
     folder = Path(folder)
+    with (
+        _new_folders_removed_on_error(folder),
+        lock_folder(prepare_folder(folder, overwrite=overwrite or resume)),
+    ):
+        # Check again: another run may have ended here before the lock was taken.
+        prepare_folder(folder, overwrite=overwrite or resume)
+        clear_leftovers(folder, FILES)
+        with Journal(folder) as journal:
+            if overwrite:
+                journal.discard()
+            interrupted = journal.is_there
+            if interrupted and not resume:
+                raise OutputError(
+                    f"{folder} holds an interrupted run",
+                    hint="continue it with --resume, start over with --overwrite, or choose another --out",
+                )
+            try:
+                yield Run(folder, journal, _finished(folder) if resume and not interrupted else None)
+            finally:
+                if not journal.is_there:
+                    journal.discard()
+
+
+@contextmanager
+def _new_folders_removed_on_error(folder: Path) -> Iterator[None]:
+    """If the block raises an error, remove those of the folder and its parents that are new and empty."""
     made: list[Path] = []
     with suppress(OSError, ValueError):
         made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with lock_folder(prepare_folder(folder, overwrite=overwrite or resume)):
-            # Once more: another run may just have ended here.
-            prepare_folder(folder, overwrite=overwrite or resume)
-            clear_leftovers(folder, FILES)
-            with Journal(folder) as journal:
-                if overwrite:
-                    journal.discard()
-                interrupted = journal.is_there
-                if interrupted and not resume:
-                    raise OutputError(
-                        f"{folder} holds an interrupted run",
-                        hint="go on with --resume, start over with --overwrite, or choose another --out",
-                    )
-                try:
-                    yield Run(folder, journal, _finished(folder) if resume and not interrupted else None)
-                finally:
-                    if not journal.is_there:
-                        journal.discard()
+        yield
     except BaseException:
         for path in made:
             with suppress(OSError):
@@ -81,6 +103,7 @@ def open_run(
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:
+    """Return the ``study.json`` in the folder, None if there is none."""
     path = folder / "study.json"
     try:
         document = json.loads(path.read_text("utf-8"))

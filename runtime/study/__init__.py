@@ -1,7 +1,7 @@
-"""The records of a reading: one ``FrameRecord`` per container frame, the ledger, and the ``Study`` that holds all.
+"""Hold the results of reading a recording: a ``FrameRecord`` per container frame, the ``Ledger``, and the ``Study``.
 
-In: what became of each frame. Out: a ``Study``, whose ledger adds up to the frames that the container holds.
-Must not know: decoders, engines, files, HTML.
+In: the status and the probabilities of each frame. Out: a ``Study``; its ledger counts every container frame once.
+Must not know: decoders, inference engines, files, HTML.
 """
 
 from __future__ import annotations

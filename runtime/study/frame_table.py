@@ -1,7 +1,7 @@
-"""The frames of a recording as columns: a row takes a tenth of the memory of a ``FrameRecord`` and its arrays.
+"""Hold the frames of a recording as columns, in a tenth of the memory of ``FrameRecord`` objects.
 
-An examination has 57,600 frames and more. ``FrameTable`` is a sequence of ``FrameRecord``, which are made as they are
-asked for; ``columns`` gives what all frames have of one kind, of a table or of any other sequence.
+An examination has 57,600 frames and more. ``FrameTable`` is a sequence of ``FrameRecord`` that makes each record when
+it is asked for. ``columns`` returns the columns of a ``FrameTable`` or of any other sequence of records.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ _CODES = {status: code for code, status in enumerate(STATUSES)}
 
 @dataclass(frozen=True)
 class Columns:
-    """One entry a frame.
+    """Arrays with one entry per frame.
 
-    ``times_s`` is float64, NaN where there is none; ``probabilities`` float32 (frames, labels), of no meaning where
-    not ``given``; ``status`` the place in ``STATUSES``.
+    Attributes:
+        indices: index of each frame, int64 (frames,).
+        times_s: container time in seconds, float64 (frames,); NaN for a frame without a time.
+        probabilities: float32 (frames, labels); meaningless for frames that are not ``given``.
+        given: bool (frames,), whether the frame has probabilities.
+        status: int8 (frames,), index into ``STATUSES``.
     """
 
     indices: npt.NDArray[np.int64]
@@ -36,18 +40,24 @@ class Columns:
 
     @property
     def timed(self) -> npt.NDArray[np.bool_]:
+        """Whether a frame has a time, bool (frames,)."""
         return ~np.isnan(self.times_s)
 
     @property
     def answered(self) -> npt.NDArray[np.bool_]:
-        """Frames that have a say: a time and an answer of numbers."""
+        """Whether a frame has a time and finite probabilities, bool (frames,); only such frames can make events."""
         return self.timed & self.given & np.isfinite(self.probabilities).all(axis=1)
 
 
 class FrameTable(Sequence[FrameRecord]):
-    """Frames ``0 .. count - 1``, the first of which have a pts and a time.
+    """The frames 0 .. ``count`` - 1 of a container, as a sequence of ``FrameRecord``.
 
-    Each is as ``statuses`` says until it is set.
+    Args:
+        count: number of frames.
+        labels: number of labels of the model.
+        pts: presentation times of the first frames, ticks of the stream's time base. The frames after them have none.
+        times_s: container time of the same frames, seconds.
+        statuses: int8 (count,), the first status of each frame as an index into ``STATUSES``; ``settle`` changes it.
     """
 
     def __init__(
@@ -102,7 +112,15 @@ class FrameTable(Sequence[FrameRecord]):
         duplicate_of: int | None = None,
         probabilities: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        """What became of a frame."""
+        """Set the result of a frame.
+
+        Args:
+            index: index of the frame.
+            status: final status of the frame.
+            detail: a detail of the status, such as ``damaged``.
+            duplicate_of: index of the frame whose answer a duplicate takes.
+            probabilities: float32 (labels,), 0..1; None for a frame without an answer.
+        """
         self._status[index] = _CODES[status]
         if detail not in self._details:
             self._details.append(detail)
@@ -113,11 +131,11 @@ class FrameTable(Sequence[FrameRecord]):
             self._probabilities[index] = probabilities
 
     def time_s(self, index: int) -> float:
-        """Of a frame that is there."""
+        """Return the container time in seconds of a frame that has one."""
         return self._times_s[index]
 
     def columns(self, span: slice = slice(None)) -> Columns:
-        """Of the frames from ``span.start`` up to ``span.stop``; not to be written to."""
+        """Return the columns of the frames from ``span.start`` up to ``span.stop``. Do not write to them."""
         begin, after, _ = span.indices(len(self))
         times_s = np.full(after - begin, np.nan)
         shown = self._times_s[begin:after]
@@ -132,7 +150,10 @@ class FrameTable(Sequence[FrameRecord]):
 
 
 def columns(frames: Sequence[FrameRecord]) -> Columns:
-    """The frames' columns; those of a ``FrameTable`` are its own, not to be written to."""
+    """Return the columns of a sequence of frames.
+
+    Those of a ``FrameTable`` are its own arrays, not copies. Do not write to them.
+    """
     if isinstance(frames, FrameTable):
         return frames.columns()
     count = len(frames)

@@ -1,4 +1,4 @@
-"""The account of a recording: which frames are wanted, what became of each, and how they add up."""
+"""Choose the frames to read, list all container frames, and count them in the ledger."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ __all__ = ["choose_frames", "count_frames", "describe_source", "list_frames"]
 
 
 def choose_frames(container: Container, start_s: float | None, end_s: float | None, every: int) -> range:
-    """Every ``every``-th index in ``[start_s, end_s)``, seconds of container time, from its first on.
+    """Return the indices of the frames to read.
 
-    Raises ``UsageError`` for impossible values and a stretch without a frame.
+    Args:
+        container: the recording.
+        start_s: read from this time on, seconds of container time; None from the beginning.
+        end_s: read up to this time, exclusive, seconds of container time; None to the end.
+        every: read every n-th frame of the interval, beginning with its first; 1 or more.
+
+    Raises:
+        UsageError: a value is out of range, or no frame lies in the interval.
     """
     if every < 1:
         raise UsageError(f"every is {every}, allowed is 1 or more")
     for name, value in (("start", start_s), ("end", end_s)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise UsageError(f"{name} is {value} s, allowed is 0 or more")
-    # Times come from tick counts; 6 decimals are what is written, and what a user copies from there.
+    # Compare with 6 decimals: the files have as many, and users copy times from them.
     times_s = [round(time_s, 6) for time_s in container.times_s]
     first = 0 if start_s is None else bisect_left(times_s, round(start_s, 6))
     after = len(times_s) if end_s is None else bisect_left(times_s, round(end_s, 6))
@@ -44,7 +51,14 @@ def choose_frames(container: Container, start_s: float | None, end_s: float | No
 
 
 def list_frames(container: Container, wanted: range, *, labels: int) -> FrameTable:
-    """A row for each container frame before any is read: ``unread``, ``skipped`` or ``missing``."""
+    """Return a table of all container frames before the first is read.
+
+    Args:
+        container: the recording.
+        wanted: indices of the frames to read; their status is ``unread``. The other frames of the file are ``skipped``,
+            and frames that the container announces but does not hold are ``missing``.
+        labels: number of labels of the model.
+    """
     statuses = np.full(container.frames, STATUSES.index("missing"), np.int8)
     statuses[: container.present] = STATUSES.index("skipped")
     statuses[wanted.start : wanted.stop : wanted.step] = STATUSES.index("unread")
@@ -58,7 +72,12 @@ def list_frames(container: Container, wanted: range, *, labels: int) -> FrameTab
 
 
 def count_frames(container: Container, records: Sequence[FrameRecord]) -> Ledger:
-    """The ledger of the records, which are all of the container's frames."""
+    """Return the ledger.
+
+    Args:
+        container: the recording.
+        records: records of all container frames.
+    """
     counts = np.bincount(columns(records).status, minlength=len(STATUSES)).tolist()
     return Ledger(
         container=container.frames,
@@ -72,6 +91,14 @@ def count_frames(container: Container, records: Sequence[FrameRecord]) -> Ledger
 def describe_source(
     container: Container, sha256: str, capture_fps: float | None, field_of_view: FieldOfView | None
 ) -> Source:
+    """Return the description of the recording for the study.
+
+    Args:
+        container: the recording.
+        sha256: SHA-256 of the file, 64 hexadecimal digits.
+        capture_fps: frames per second at which the capsule recorded; None if not known.
+        field_of_view: field of view of the recording; None if it was not found or not needed.
+    """
     return Source(
         name=container.path.name,
         sha256=sha256,

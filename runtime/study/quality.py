@@ -1,4 +1,4 @@
-"""The view of a recording: how many frames a label of role ``quality`` calls reduced."""
+"""Count the frames with a reduced view, by the labels of role ``quality``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ __all__ = ["answered_values", "reduced_view"]
 
 
 def reduced_view(study: Study) -> tuple[int, int] | None:
-    """Return the number of frames with a reduced view, and of frames answered; None where it is unknown.
+    """Return the number of frames with a reduced view and the number of answered frames.
 
-    The view is reduced where any label of role ``quality`` is at or above its operating point.
+    The view of a frame is reduced if any label of role ``quality`` is at or above its operating point. The result is
+    None if no such label has an operating point, or if no frame was answered.
     """
     spec = study.model
     points = {
@@ -30,14 +31,14 @@ def reduced_view(study: Study) -> tuple[int, int] | None:
 
 
 def answered_values(study: Study) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the times (n,) in seconds and the probabilities (n, labels) of the answered frames, float64.
+    """Return the container times in seconds (n,) and the probabilities (n, labels) of the answered frames, float64.
 
-    Probabilities are rounded to the six decimals with which they are written.
+    The probabilities are rounded to six decimals, as in ``frames.csv``.
     """
     every = columns(study.frames)
     used = every.answered
     if not used.any():
         return np.empty(0), np.empty((0, len(study.model.labels)))
-    # float32 holds 0.7 as 0.69999999.
+    # Round as float64: float32 stores 0.7 as 0.69999999, which would miss a threshold of 0.7.
     values = every.probabilities[used].astype(np.float64)
     return every.times_s[used], np.round(values, 6, out=values)

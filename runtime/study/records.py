@@ -1,4 +1,4 @@
-"""What a run finds: the records that flow from the reader to the files, schema ``capsule-edge/study/1``."""
+"""Define the records of a study: frames, ledger, events and source (schema ``capsule-edge/study/1``)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ STATUSES: tuple[Status, ...] = ("classified", "duplicate", "corrupt", "missing",
 
 @dataclass(frozen=True, slots=True)
 class FrameRecord:
-    """One container frame, in presentation order.
+    """One container frame.
 
-    ``pts`` counts ticks of the stream's time base; ``time_s`` is container time from the first presented
-    frame. Both are None for a missing frame. ``probabilities`` is float32 (labels,), None unless classified
-    or duplicate.
+    Attributes:
+        index: index in presentation order, from 0.
+        status: ``classified``, ``duplicate``, ``corrupt``, ``missing``, ``skipped`` or ``unread``.
+        pts: presentation time in ticks of the stream's time base; None for a missing frame.
+        time_s: container time in seconds from the first presented frame; None for a missing frame.
+        duplicate_of: index of the earlier frame whose answer a duplicate takes, else None.
+        detail: a detail of the status, such as ``damaged``; else empty.
+        probabilities: float32 (labels,), 0..1; None unless the frame is classified or a duplicate.
     """
 
     index: int
@@ -42,9 +47,19 @@ class FrameRecord:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Every container frame, counted once: ``container`` is the sum of the six statuses.
+    """The number of container frames by status; each frame is counted once.
 
-    ``truncated`` is None where the container does not say how long it is.
+    Attributes:
+        container: number of container frames, the sum of the six statuses.
+        container_source: where that number is from: the file's header, its packets, or unknown.
+        truncated: whether the file ends before its container's end; None if the container does not give its length.
+        classified: frames that the model answered.
+        duplicate: near-duplicates of an earlier frame, whose answer they take.
+        corrupt: damaged frames, and frames that depend on them.
+        missing: frames that the container announces and does not hold.
+        skipped: frames that were not to be read.
+        unread: frames that were not reached, because the run was cancelled.
+        edited_out: samples that the edit list discards; not part of ``container``.
     """
 
     container: int
@@ -60,13 +75,27 @@ class Ledger:
 
     @property
     def whole(self) -> bool:
-        """True when no frame is corrupt, missing or unread and the file is not cut."""
+        """True if no frame is corrupt, missing or unread and the file is not truncated."""
         return not (self.corrupt or self.missing or self.unread or self.truncated)
 
 
 @dataclass(frozen=True)
 class Event:
-    """A finding over a half-open stretch ``[start_s, end_s)`` of container time; indices are inclusive."""
+    """A label over an interval of a recording.
+
+    Attributes:
+        id: number of the event in its study, from 1.
+        label: key of the label.
+        role: role of the label.
+        start_index: first frame.
+        end_index: last frame, inclusive.
+        start_s: container time of the start, seconds.
+        end_s: container time of the end, seconds, exclusive.
+        peak_index: frame with the highest probability.
+        peak_s: container time of that frame, seconds.
+        peak_p: its probability before smoothing, 0..1.
+        frames: number of classified and duplicate frames from the first to the last.
+    """
 
     id: int
     label: str
@@ -83,7 +112,22 @@ class Event:
 
 @dataclass(frozen=True)
 class Source:
-    """The recording as it was found. ``time_base`` is "num/den" seconds a tick."""
+    """The recording.
+
+    Attributes:
+        name: name of the file, without its folder.
+        sha256: SHA-256 of the file, 64 hexadecimal digits.
+        codec: name of the video codec.
+        width: width of a displayed frame, pixels.
+        height: height of a displayed frame, pixels.
+        time_base: seconds per tick, as "numerator/denominator".
+        start_pts: presentation time of the first frame, ticks.
+        duration_s: length in seconds of container time; None if not known.
+        time_kind: ``capture`` if the file keeps the timing of the capsule (a median frame distance of at least 0.1 s),
+            ``playback`` if it plays faster.
+        capture_fps: frames per second at which the capsule recorded; None if not known.
+        field_of_view: field of view of the recording; None if it was not found or not needed.
+    """
 
     name: str
     sha256: str
@@ -100,13 +144,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Study:
-    """The whole answer for one recording.
+    """The results of reading one recording.
 
-    ``thumbnails`` maps an event id to a uint8 RGB HxWx3 picture of its peak and ``activations`` to a
-    float32 (h, w) map in 0..1 over that picture; ``colours`` is the mean colour of the frames in equal
-    stretches of container time, RGB 0..255 of shape (bins, 3), NaN for a stretch without a frame. None of
-    them is part of the JSON. ``landmarks`` are those set by hand, seconds of container time by name
-    (``landmarks.LANDMARKS``).
+    Attributes:
+        source: the recording.
+        model: the description of the model.
+        model_sha256: SHA-256 of the model file, 64 hexadecimal digits.
+        backend: name of the inference engine.
+        options: the options that can change a result, JSON values by name.
+        ledger: the number of frames by status.
+        frames: all container frames, in presentation order.
+        events: the events, ordered by start, then by label.
+        thumbnails: the peak frame of each event by event id, uint8 RGB (H, W, 3). Not in ``study.json``.
+        activations: the activation map of the peak frame by event id, float32 (h, w), 0..1. Not in ``study.json``.
+        colours: mean colour of the frames in equal intervals of container time, float64 (bins, 3), RGB 0..255, NaN for
+            an interval without frames. Not in ``study.json``.
+        landmarks: the landmarks set by hand, seconds of container time by name (a name in ``LANDMARKS`` of ``events``).
     """
 
     source: Source

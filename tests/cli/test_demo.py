@@ -145,7 +145,7 @@ def test_the_default_model_answers_alike_in_any_batch(reader: Reader) -> None:
 def test_the_small_model_is_opened_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Reader.open("small") as opened:
         assert opened.spec.name == "capsule-edge-small"
-    with pytest.raises(CapsuleEdgeError, match="an installed one: standard, small"):
+    with pytest.raises(CapsuleEdgeError, match="an installed model: standard, small"):
         Reader.open("tiny")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").mkdir()  # an existing path goes before the name of an installed model

@@ -1,4 +1,4 @@
-"""Files, engines and answers that are refused, each in one line that says what to do."""
+"""Bad model files, engines and answers are refused in one line that says what to do."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from capsule_edge.runtime.inference import BACKENDS, installed_backends, open_mo
 from capsule_edge.runtime.inference.backend import Tensor, check_contract
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x00\x00\x00\x00TFL3" + bytes(64), bytes(4096)])
-def test_what_is_no_model_is_one_line(tmp_path: Path, engine: str, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_an_error_in_one_line(
+    tmp_path: Path, engine: str, content: bytes
+) -> None:
     file = tmp_path / f"bad.{SUFFIX[BACKENDS[engine].reads]}"
     file.write_bytes(content)
     with pytest.raises((ModelError, BackendError)) as caught:
@@ -26,7 +29,9 @@ def test_what_is_no_model_is_one_line(tmp_path: Path, engine: str, content: byte
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_cut_file_is_one_line(bundle: Path, tmp_path: Path, engine: str, share: float) -> None:
+def test_a_truncated_model_file_is_an_error_in_one_line(
+    bundle: Path, tmp_path: Path, engine: str, share: float
+) -> None:
     whole = file_of(bundle, engine, "int8")
     file = tmp_path / whole.name
     content = whole.read_bytes()
@@ -37,7 +42,7 @@ def test_a_cut_file_is_one_line(bundle: Path, tmp_path: Path, engine: str, share
     assert "\n" not in str(caught.value)
 
 
-def test_paths_may_hold_spaces_and_other_letters(bundle: Path, tmp_path: Path, engine: str) -> None:
+def test_paths_may_have_spaces_and_non_ascii_letters(bundle: Path, tmp_path: Path, engine: str) -> None:
     file = file_of(bundle, engine, "int8")
     copy = tmp_path / "Größe 2 Ω" / file.name
     copy.parent.mkdir()
@@ -51,7 +56,7 @@ def test_a_file_of_the_other_format_names_the_backend_that_reads_it(bundle: Path
         with pytest.raises(BackendError, match=r"is a TFLite file.*reads ONNX.*use --backend litert"):
             open_model(tflite, backend=engine)
     with pytest.raises(
-        BackendError, match=r"is no TFLite file.*reads TFLite.*use --backend onnxruntime or openvino"
+        BackendError, match=r"is not a TFLite file.*reads TFLite.*use --backend onnxruntime or openvino"
     ):
         open_model(onnx, backend="litert")
     disguised = bundle.parent / "disguised.onnx"
@@ -75,7 +80,7 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(
     assert engine not in installed_backends()
 
 
-def test_unknown_names_and_impossible_threads(bundle: Path, engine: str) -> None:
+def test_unknown_engines_bad_threads_and_folders_are_refused(bundle: Path, engine: str) -> None:
     file = file_of(bundle, engine, "int8")
     with pytest.raises(BackendError, match="allowed is one of onnxruntime, openvino, litert"):
         open_model(file, backend="tensorrt")
@@ -85,6 +90,7 @@ def test_unknown_names_and_impossible_threads(bundle: Path, engine: str) -> None
         open_model(bundle, backend=engine)
 
 
+@pytest.mark.quick
 def test_a_file_without_a_spec_is_refused(tmp_path: Path) -> None:
     file = write_tiny_model(tmp_path / "plain.onnx", metadata=False)
     for engine in ("onnxruntime", "openvino"):
@@ -99,13 +105,14 @@ FITS = {
 }
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("inputs", "outputs", "fault"),
     [
         ({}, {}, "inputs are []"),
         ({"a": Tensor("float32", (None, 32, 32, 3))}, {}, "inputs are [a float32 (any, 32, 32, 3)]"),
         ({"a": Tensor("uint8", (None, 3, 32, 32))}, {}, "needs one uint8 (N, 32, 32, 3)"),
-        ({"a": Tensor("uint8", (1, 32, 32, 3))}, {}, "the batch is fixed at 1"),
+        ({"a": Tensor("uint8", (1, 32, 32, 3))}, {}, "the batch size is fixed at 1"),
         (None, {"logits": None}, "output 'logits' is absent"),
         (None, {"features": Tensor("float32", (None, 3))}, "needed is float32 of rank 4"),
         (None, {"probabilities": Tensor("uint8", (None, 3))}, "output 'probabilities' is uint8 (any, 3)"),
@@ -123,8 +130,9 @@ def test_a_spec_that_does_not_fit_is_refused(
     assert check_contract(Path("m"), tiny_spec(), {"x": Tensor("uint8", (None, 32, 32, 3))}, FITS) == "x"
 
 
-def test_answers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_nan_probabilities_are_refused(tmp_path: Path) -> None:
     file = write_tiny_model(tmp_path / "nan.onnx", gain=float("nan"))
     for engine in ("onnxruntime", "openvino"):
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(ModelError, match="NaN or infinite"):
             open_model(file, backend=engine).run(np.zeros((1, 32, 32, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""One conformance suite over every backend: same frames, same answers, same errors, whatever the engine."""
+"""One conformance suite over every backend: the same frames give the same answers and the same errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -24,7 +23,7 @@ from capsule_edge.runtime.inference import BACKENDS, Backend, installed_backends
 from capsule_edge.runtime.inference.backend import OUTPUTS, Answer
 from capsule_edge.runtime.reader import Reader, default_model
 
-# Sums of some 1e3 float32 products in another order, relative to the largest logit, as in export.verify.
+# Engines sum some 1e3 float32 products in different orders. Relative to the largest logit, as in export.verify.
 FLOAT_LIMIT = 1e-3
 
 
@@ -37,7 +36,7 @@ def opened(request: pytest.FixtureRequest, bundle: Path, engine: str) -> Iterato
 
 @pytest.fixture(scope="session")
 def frames() -> np.ndarray:
-    """16 smooth pictures and one of noise, uint8 RGB."""
+    """Return 16 smooth pictures and one of noise, uint8 RGB."""
     from capsule_edge.runtime.phantom.recording import training_frames
 
     smooth = [frame for frame, _ in training_frames(16, size=SIZE, seed=3)]
@@ -46,7 +45,7 @@ def frames() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def expected(bundle: Path, frames: np.ndarray) -> dict[str, Answer]:
-    """What onnxruntime answers; the default engine is what the others are held to."""
+    """Return the answers of onnxruntime, the default engine, with which the others are compared."""
     return {
         precision: open_model(bundle / f"model.{precision}.onnx", threads=1).run(frames)
         for precision in PRECISIONS
@@ -54,16 +53,16 @@ def expected(bundle: Path, frames: np.ndarray) -> dict[str, Answer]:
 
 
 def step_of(answer: Answer) -> float:
-    """The step of the INT8 logits, whose multiples they are, with 1 % for rounding.
+    """Return the quantisation step of INT8 logits, plus 1 % for rounding.
 
-    Engines of integers differ where a sum falls on the edge between two integers; without a layer that adds two
-    maps hardly any of that is amplified, and one step is what it comes to.
+    INT8 engines differ by one where a sum lies on the edge between two integers. This network has no layer that adds
+    two feature maps, so the difference is hardly amplified, and logits differ by at most one step.
     """
     return 1.01 * float(np.diff(np.unique(np.round(answer.logits, 5))).min())
 
 
 def slope(backend: Backend) -> float:
-    """How much a probability moves for each unit of a logit: softmax's 1/4, for two that move apart."""
+    """Return the largest change of a probability per unit of logit: softmax's 1/4, twice that for two logits."""
     return 0.5 / backend.spec.temperature
 
 
@@ -72,25 +71,27 @@ def same(a: Answer, b: Answer) -> bool:
 
 
 def test_the_development_environment_has_every_backend() -> None:
-    """Else the suite would pass by skipping."""
+    """Otherwise the suite would pass by skipping."""
     assert installed_backends() == tuple(BACKENDS)
 
 
-def test_it_answers_as_the_contract_says(opened: Backend, frames: np.ndarray) -> None:
+def test_answers_have_the_shapes_and_types_of_the_contract(opened: Backend, frames: np.ndarray) -> None:
     answer = opened.run(frames)
     labels = len(opened.spec.labels)
     assert answer.probabilities.shape == answer.logits.shape == (len(frames), labels)
     assert answer.features.ndim == 4
     assert answer.features.shape[::3] == (len(frames), labels)
     assert {getattr(answer, name).dtype for name in OUTPUTS} == {np.dtype(np.float32)}
-    # Each of the labels' probabilities is rounded to 2**-24 at most, and so is their sum.
+    # Rounding changes each probability by at most 2**-24, and their sum too.
     assert np.abs(answer.probabilities.sum(axis=1) - 1).max() < labels * 2**-23
     assert opened.name in BACKENDS
     assert opened.path.is_file()
     assert len(opened.sha256) == 64
 
 
-def test_it_agrees_with_onnxruntime(opened: Backend, frames: np.ndarray, expected: dict[str, Answer]) -> None:
+def test_answers_agree_with_onnxruntime(
+    opened: Backend, frames: np.ndarray, expected: dict[str, Answer]
+) -> None:
     wanted, found = expected[opened.spec.precision], opened.run(frames)
     largest = max(1.0, float(np.abs(wanted.logits).max()))
     limit = step_of(wanted) if opened.spec.precision == "int8" else FLOAT_LIMIT * largest
@@ -99,21 +100,21 @@ def test_it_agrees_with_onnxruntime(opened: Backend, frames: np.ndarray, expecte
     assert np.array_equal(found.logits.argmax(axis=1), wanted.logits.argmax(axis=1))
 
 
-def test_a_frame_is_answered_the_same_alone_and_in_any_batch(opened: Backend, frames: np.ndarray) -> None:
+def test_the_answer_of_a_frame_does_not_depend_on_its_batch(opened: Backend, frames: np.ndarray) -> None:
     together = opened.run(frames)
     for batch in (1, 5, 2):
         parts = [opened.run(frames[at : at + batch]) for at in range(0, len(frames), batch)]
         logits = np.concatenate([part.logits for part in parts])
-        # Integer kernels have one right answer; float ones sum in an order that may depend on the batch.
+        # Integer kernels are exact. Float kernels sum in an order that may depend on the batch.
         limit = 0 if opened.spec.precision == "int8" else FLOAT_LIMIT * float(np.abs(logits).max())
         assert np.abs(logits - together.logits).max() <= limit
 
 
-def test_the_same_call_answers_the_same_bytes(opened: Backend, frames: np.ndarray) -> None:
+def test_the_same_frames_give_the_same_bytes(opened: Backend, frames: np.ndarray) -> None:
     assert same(opened.run(frames), opened.run(frames))
 
 
-def test_answers_are_the_callers_own(opened: Backend, frames: np.ndarray) -> None:
+def test_later_calls_do_not_change_earlier_answers(opened: Backend, frames: np.ndarray) -> None:
     first = opened.run(frames[:4])
     kept = Answer(*(getattr(first, name).copy() for name in OUTPUTS))
     opened.run(frames[4:8])
@@ -122,23 +123,23 @@ def test_answers_are_the_callers_own(opened: Backend, frames: np.ndarray) -> Non
     assert opened.run(frames[:4]).probabilities.max() > 0
 
 
-def test_frames_need_not_be_contiguous_and_stay_as_they_are(opened: Backend, frames: np.ndarray) -> None:
+def test_frames_need_not_be_contiguous_and_are_not_changed(opened: Backend, frames: np.ndarray) -> None:
     view = frames[::-2, :, ::-1]
     before = view.copy()
     assert same(opened.run(view), opened.run(np.ascontiguousarray(view)))
     assert np.array_equal(view, before)
 
 
-def test_several_threads_get_their_own_answers(opened: Backend, frames: np.ndarray) -> None:
+def test_parallel_calls_give_each_thread_its_own_answers(opened: Backend, frames: np.ndarray) -> None:
     alone = [opened.run(frames[at : at + 1]) for at in range(len(frames))]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda at: opened.run(frames[at : at + 1]), [*range(len(frames))] * 6))
     assert all(same(answer, alone[at % len(frames)]) for at, answer in enumerate(answers))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-def test_control_c_is_survived_after_closing_in_another_thread(bundle: Path, engine: str) -> None:
-    """OpenVINO leaves the opening thread a stack for signals that it unmaps in the closing one."""
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals of POSIX")
+def test_ctrl_c_after_closing_in_another_thread_does_not_crash(bundle: Path, engine: str) -> None:
+    """OpenVINO sets the signal stack of the opening thread, and would unmap it in the closing thread."""
     code = f"""
 import signal, threading
 from capsule_edge.runtime.inference.engines import open_model
@@ -156,7 +157,9 @@ except KeyboardInterrupt:
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
-def test_closing_while_others_run_is_an_error_of_ours(bundle: Path, engine: str, frames: np.ndarray) -> None:
+def test_closing_during_other_calls_raises_backend_error(
+    bundle: Path, engine: str, frames: np.ndarray
+) -> None:
     backend = open_model(file_of(bundle, engine, "int8"), backend=engine, threads=1)
 
     def ask(_: int) -> str:
@@ -190,20 +193,20 @@ def test_closing_while_others_run_is_an_error_of_ours(bundle: Path, engine: str,
     ],
     ids=lambda bad: f"{getattr(bad, 'dtype', '')}{getattr(bad, 'shape', type(bad).__name__)}",
 )
-def test_other_arrays_are_refused(opened: Backend, bad: object) -> None:
+def test_frames_of_another_type_or_shape_are_refused(opened: Backend, bad: object) -> None:
     with pytest.raises(InputError, match=r"the model needs uint8 \(N, 64, 64, 3\), N >= 1"):
         opened.run(bad)  # type: ignore[arg-type]
 
 
-def test_one_thread_is_one_thread(bundle: Path, engine: str, frames: np.ndarray) -> None:
-    """Processor time of the whole process cannot pass the clock's by much if one thread works at a time."""
+def test_one_thread_means_one_thread_at_a_time(bundle: Path, engine: str, frames: np.ndarray) -> None:
+    """The processor time of the process is hardly more than the elapsed time if one thread works at a time."""
     backend = open_model(file_of(bundle, engine, "fp32"), backend=engine, threads=1)
     backend.run(frames)
     wall, work = time.perf_counter(), time.process_time()
     for _ in range(20):
         backend.run(frames)
     wall, work = time.perf_counter() - wall, time.process_time() - work
-    # Two threads would come to 2 on an idle machine; a tick of 10 ms either way is what the system counts in.
+    # On an idle machine two threads would use twice the elapsed time. The system counts in ticks of 10 ms.
     assert work <= 1.2 * wall + 0.02
 
 
@@ -220,7 +223,7 @@ def test_the_number_of_threads_changes_no_answer(
 
 
 def test_the_default_model_answers_alike_in_openvino() -> None:
-    """A network with additions, where the engines round apart: 3 steps of root mean square, as in export.verify."""
+    """This network adds feature maps, so rounding differs more: up to 3 steps root mean square, as in export.verify."""
     from capsule_edge.runtime.phantom.recording import training_frames
 
     ours = open_model(default_model(), threads=1)
@@ -230,7 +233,7 @@ def test_the_default_model_answers_alike_in_openvino() -> None:
     a, b = ours.run(frames), theirs.run(frames)
     step = float(np.diff(np.unique(np.round(a.logits, 5))).min())
     assert np.sqrt(np.mean((a.logits - b.logits) ** 2)) <= 3 * step
-    assert replace(ours.spec) == theirs.spec
+    assert ours.spec == theirs.spec
     assert ours.sha256 == theirs.sha256
 
 
@@ -248,7 +251,7 @@ def exam(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_exam(tmp_path_factory.mktemp("exam") / "exam.mp4")
 
 
-def test_run_reads_with_every_backend(
+def test_the_run_command_takes_every_backend(
     bundle: Path,
     engine: str,
     exam: Path,
@@ -270,13 +273,13 @@ def test_run_reads_with_every_backend(
         expected = [frame.probabilities for frame in reader.read(exam).frames]
     rows = list(csv.DictReader((tmp_path / "out" / "frames.csv").open(encoding="utf-8")))
     found = [[float(row[name]) for name in row if name.startswith("p_")] for row in rows]
-    # Besides a step, the softmax's last bits and the six decimals.
+    # One step, and the rounding of the softmax and of the six decimals.
     ours = open_model(bundle / "model.int8.onnx", threads=1)
     limit = slope(ours) * step_of(ours.run(frames)) + 1e-5
     assert np.abs(np.array(found) - np.array(expected)).max() < limit
 
 
-def test_evaluate_and_compare_take_every_backend(
+def test_the_evaluate_and_compare_commands_take_every_backend(
     bundle: Path, engine: str, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = file_of(bundle, engine, "int8")
@@ -299,7 +302,7 @@ def test_evaluate_and_compare_take_every_backend(
     assert document["max_abs_dp"] < slope(ours) * step_of(ours.run(frames)) + 1e-5
 
 
-def test_the_command_line_names_the_backend_for_a_tflite_file(
+def test_an_error_for_a_tflite_file_names_its_backend(
     bundle: Path, exam: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = call("run", exam, "--model", bundle / "model.int8.tflite", "--json", capsys=capsys)
@@ -310,7 +313,7 @@ def test_the_command_line_names_the_backend_for_a_tflite_file(
     assert "use --backend litert" in err
 
 
-def test_the_latency_benchmark_takes_files_to_the_backends_that_read_them(
+def test_the_latency_benchmark_gives_each_file_to_the_backends_that_read_it(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = [str(bundle / name) for name in ("model.int8.onnx", "model.int8.tflite")]

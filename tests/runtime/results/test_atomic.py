@@ -1,4 +1,4 @@
-"""Files that appear together or not at all, whatever fails and whenever the process dies; one run a folder."""
+"""Files are whole or absent, whatever fails and whenever the process dies; and one run at a time holds a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from capsule_edge.runtime.errors import OutputError
-from capsule_edge.runtime.results import atomic, commit_files
+from capsule_edge.runtime.results import atomic, commit_files, whole_file, write_whole
 from capsule_edge.runtime.results.atomic import clear_leftovers
 from capsule_edge.runtime.results.lock import LOCK, lock_folder
 
@@ -34,14 +34,15 @@ def write(folder: Path, run: str) -> dict[str, Path]:
     return commit_files(folder, contents(run), sign="study.json")
 
 
-def test_all_files_are_there_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_commit_files_writes_all_files_and_leaves_no_other(tmp_path: Path) -> None:
     for run in ("first", "second"):
         paths = write(tmp_path, run)
         assert files(tmp_path) == contents(run) == {path.name: path.read_bytes() for path in paths.values()}
 
 
 def replace_until(count: int, error: BaseException):
-    """``os.replace`` that fails at its ``count``-th call, and only there."""
+    """Return an ``os.replace`` whose call number ``count`` raises ``error``; the other calls work."""
     true, calls = os.replace, iter(range(99))
 
     def replace(source: object, target: object) -> None:
@@ -52,10 +53,11 @@ def replace_until(count: int, error: BaseException):
     return replace
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("earlier", [True, False])
 @pytest.mark.parametrize("at", range(MOVES))
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "In use"), KeyboardInterrupt()])
-def test_a_move_that_fails_takes_back_those_before_it(
+def test_a_failed_move_undoes_the_moves_before_it(
     at: int, earlier: bool, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if earlier:
@@ -65,6 +67,73 @@ def test_a_move_that_fails_takes_back_those_before_it(
     with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
         write(tmp_path, "second")
     assert files(tmp_path) == before
+
+
+@pytest.mark.quick
+def test_whole_file_replaces_the_earlier_file_and_leaves_no_other(tmp_path: Path) -> None:
+    target = tmp_path / "Köhler 検査.mp4"
+    for data in (b"first", b"second"):
+        with whole_file(target) as temporary:
+            assert (temporary.parent, temporary.suffix) == (tmp_path, ".mp4")
+            temporary.write_bytes(data)
+            assert target.exists() == (data == b"second")  # the earlier file stays until the new one is whole
+        assert files(tmp_path) == {target.name: data}
+    assert write_whole(str(target), b"third") == target
+    assert files(tmp_path) == {target.name: b"third"}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("earlier", [True, False])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), ValueError("x"), KeyboardInterrupt()]
+)
+def test_whole_file_keeps_the_earlier_file_when_the_block_fails(
+    earlier: bool, error: BaseException, tmp_path: Path
+) -> None:
+    target = tmp_path / "a.json"
+    if earlier:
+        target.write_bytes(b"first")
+    before = files(tmp_path)
+
+    def fail() -> None:
+        with whole_file(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(OutputError if isinstance(error, OSError) else type(error)) as caught:
+        fail()
+    assert files(tmp_path) == before
+    if isinstance(error, OSError):
+        assert caught.value.message == f"{target} cannot be written: no space left"
+
+
+@pytest.mark.quick
+def test_write_whole_reports_what_is_in_the_way_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    (tmp_path / "folder").mkdir()
+    for target in (
+        tmp_path / "folder",
+        tmp_path / "file" / "a",
+        tmp_path / "absent" / "a",
+        tmp_path / ("x" * 300),
+    ):
+        with pytest.raises(OutputError, match="cannot be written") as caught:
+            write_whole(target, b"new", hint="choose another --plot")
+        assert "\n" not in str(caught.value)
+        assert caught.value.hint == "choose another --plot"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+@pytest.mark.quick
+def test_write_whole_keeps_the_earlier_file_when_the_move_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_whole(tmp_path / "a", b"first")
+    monkeypatch.setattr(atomic.os, "replace", replace_until(0, PermissionError(errno.EACCES, "In use")))
+    with pytest.raises(OutputError, match="in use"):
+        write_whole(tmp_path / "a", b"second")
+    assert files(tmp_path) == {"a": b"first"}
 
 
 DIE = """
@@ -86,7 +155,9 @@ with lock_folder(folder):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that cannot be caught")
 @pytest.mark.parametrize("at", range(MOVES + 1))
-def test_a_process_killed_between_two_moves_leaves_no_mix_that_looks_whole(at: int, tmp_path: Path) -> None:
+def test_after_a_kill_between_two_moves_study_json_is_never_beside_files_of_another_run(
+    at: int, tmp_path: Path
+) -> None:
     write(tmp_path, "first")
     died = subprocess.run([sys.executable, "-c", DIE, str(tmp_path), str(at), *NAMES], timeout=60)
     assert died.returncode == (-signal.SIGKILL if at < MOVES else 0)
@@ -94,7 +165,7 @@ def test_a_process_killed_between_two_moves_leaves_no_mix_that_looks_whole(at: i
     if "study.json" in left:
         assert left == contents("first") or left == contents("second")
         assert at in (0, MOVES)
-    # The lock of the dead is no lock, and the next run cleans up.
+    # A dead process holds no lock, and the next run cleans up.
     with lock_folder(tmp_path):
         clear_leftovers(tmp_path, NAMES)
         write(tmp_path, "third")
@@ -119,7 +190,7 @@ def hold(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_second_process_is_refused_until_the_first_has_died(tmp_path: Path) -> None:
+def test_a_second_process_cannot_lock_the_folder_until_the_first_has_died(tmp_path: Path) -> None:
     folder = tmp_path / "Köhler 検査"
     folder.mkdir()
     first = hold(folder)
@@ -134,7 +205,8 @@ def test_a_second_process_is_refused_until_the_first_has_died(tmp_path: Path) ->
     assert list(folder.iterdir()) == []
 
 
-def test_a_second_run_of_the_same_process_is_refused(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_one_process_cannot_lock_a_folder_twice(tmp_path: Path) -> None:
     with lock_folder(tmp_path):
         with pytest.raises(OutputError, match="another run"), lock_folder(tmp_path):
             pass
@@ -142,8 +214,8 @@ def test_a_second_run_of_the_same_process_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / LOCK).exists()
 
 
-def test_never_two_hold_it_however_they_come_and_go(tmp_path: Path) -> None:
-    """The lock's file goes with each run, so a run may open one that is no longer there."""
+def test_of_many_threads_one_at_a_time_holds_the_lock(tmp_path: Path) -> None:
+    """Each run removes the lock's file, so another run may open a file that is removed before it is locked."""
     holding, most, taken = 0, 0, 0
     guard = threading.Lock()
 
@@ -169,7 +241,8 @@ def test_never_two_hold_it_however_they_come_and_go(tmp_path: Path) -> None:
     assert taken > 0
 
 
-def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_an_impossible_lock_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / LOCK).mkdir()
     with pytest.raises(OutputError, match="cannot be locked") as caught, lock_folder(tmp_path):
         pass

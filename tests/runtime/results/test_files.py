@@ -1,4 +1,4 @@
-"""The files of a run: their schemas, the same bytes for the same study, and never half a file."""
+"""The files of a run fit their schemas, are the same bytes for the same study, and are never half written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def schema(name: str) -> dict[str, Any]:
 
 def write(study: Study, folder: Path, **timing: Any) -> dict[str, bytes]:
     paths = write_study(study, prepare_folder(folder, overwrite=True), timing=timing)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)  # nothing temporary stays
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)  # no temporary file is left
     return {name: path.read_bytes() for name, path in paths.items()}
 
 
@@ -99,7 +99,7 @@ def test_model_spec_fits_its_schema() -> None:
 
 @pytest.mark.parametrize("name", ["study", "model", "lines"])
 def test_the_schemas_describe_every_field_and_allow_no_other(name: str) -> None:
-    open_fields = {"options", "provenance", "parity"}  # what else is in them is not the schema's to name
+    open_fields = {"options", "provenance", "parity"}  # the schema does not name what they hold
 
     def walk(node: Any, key: str) -> None:
         if not isinstance(node, dict):
@@ -125,7 +125,8 @@ def test_the_schemas_describe_every_field_and_allow_no_other(name: str) -> None:
         jsonschema.validate(extra, schema("study"), jsonschema.Draft202012Validator)
 
 
-def test_what_no_label_assesses_is_not_reported_as_absent() -> None:
+@pytest.mark.quick
+def test_a_role_without_labels_is_reported_as_not_assessed() -> None:
     document = study_document(STUDIES["plain"])
     assert document["quality"] == {
         "assessed": False,
@@ -154,6 +155,7 @@ def test_what_no_label_assesses_is_not_reported_as_absent() -> None:
     assert cecum["share"] is None
 
 
+@pytest.mark.quick
 def test_frames_csv() -> None:
     study = STUDIES["damaged"]
     text = frames_csv(study.frames, study.model)
@@ -185,7 +187,8 @@ def test_frames_csv() -> None:
     assert (rows[-1]["status"], rows[-1]["pts"], rows[-1]["time_s"]) == ("missing", "", "")
 
 
-def test_an_answer_that_is_no_number_is_empty_and_never_nan(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_nan_probabilities_are_empty_in_csv_and_null_in_json(tmp_path: Path) -> None:
     study = make_study(stretches=())
     bad = replace(study.frames[7], probabilities=np.full(3, np.nan, np.float32))
     study = replace(study, frames=[*study.frames[:7], bad, *study.frames[8:]], options={"x": float("nan")})
@@ -217,13 +220,14 @@ def test_numbers_have_six_decimals() -> None:
 
 
 @pytest.mark.parametrize("name", ["darm größe 内视镜.mp4", "odd\udce9.mp4", "a\nb.mp4"])
-def test_names_of_any_kind_are_written(name: str, tmp_path: Path) -> None:
+def test_a_recording_name_with_any_characters_is_written(name: str, tmp_path: Path) -> None:
     files = write(make_study(name=name), tmp_path / "größe 内")
     read = json.loads(files["study.json"])["source"]["name"]
     assert read == name.replace("\udce9", "?")
 
 
-def test_prepare_folder_creates_and_refuses(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_prepare_folder_creates_the_folder_and_refuses_one_with_a_study(tmp_path: Path) -> None:
     folder = prepare_folder(tmp_path / "a" / "b", overwrite=False)
     assert folder.is_dir()
     assert list(folder.iterdir()) == []
@@ -234,7 +238,8 @@ def test_prepare_folder_creates_and_refuses(tmp_path: Path) -> None:
     assert prepare_folder(folder, overwrite=True) == folder
 
 
-def test_prepare_folder_says_in_one_line_what_is_in_the_way(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_prepare_folder_reports_a_file_in_its_place_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
         with pytest.raises(OutputError) as caught:
@@ -248,7 +253,7 @@ def test_a_folder_without_write_access_is_an_error(tmp_path: Path, monkeypatch: 
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    # The tests may run as root, to whom no folder is closed.
+    # The tests may run as root, who can write to every folder.
     monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(OutputError, match="permission denied"):
         prepare_folder(tmp_path / "out", overwrite=False)
@@ -273,7 +278,7 @@ def test_a_full_disk_leaves_the_old_files_whole(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_file_held_open_by_another_program_changes_nothing(
+def test_a_file_that_another_program_holds_open_leaves_the_earlier_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = write(make_study(stretches=()), tmp_path)

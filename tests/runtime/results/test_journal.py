@@ -1,4 +1,4 @@
-"""The journal by itself: what was entered comes back, wherever it ends."""
+"""The journal gives back the frames that were entered, also when its file ends anywhere or is damaged."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.preprocessing import FieldOfView
 from capsule_edge.runtime.results import Journal, open_run
+from capsule_edge.runtime.results.block_file import BlockFile
 from capsule_edge.runtime.results.journal import JOURNAL, JournalEntries
 from capsule_edge.runtime.results.lock import LOCK
 from capsule_edge.runtime.study import FrameRecord
@@ -33,7 +34,7 @@ BOX = FieldOfView(3, 4, 120, 118)
 
 
 def answers(first: int, after: int) -> JournalEntries:
-    """Frames ``[first, after)`` of a made-up run, each always the same."""
+    """Return frames ``[first, after)`` of a made-up run; a frame is the same in every call."""
     records, colours = [], []
     for record in RECORDS[first:after]:
         rng = np.random.default_rng(record.index)
@@ -66,7 +67,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def check(found: JournalEntries | None, *, after: int) -> None:
-    """All before the last classified frame of ``after``, to the bit."""
+    """Check that ``found`` holds exactly the frames before the last classified one of the first ``after``."""
     all_of_it = [answers(first, first + 16) for first in range(0, 64, 16)]
     records = [record for part in all_of_it for record in part.records][:after]
     last = max((record.index for record in records if record.status == "classified"), default=0)
@@ -85,7 +86,7 @@ def check(found: JournalEntries | None, *, after: int) -> None:
             np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
-def test_what_is_entered_before_the_run_is_identified_is_held(tmp_path: Path) -> None:
+def test_batches_stay_in_memory_until_the_identity_of_the_run_is_known(tmp_path: Path) -> None:
     known = threading.Event()
 
     def identity() -> dict:
@@ -105,13 +106,14 @@ def test_what_is_entered_before_the_run_is_identified_is_held(tmp_path: Path) ->
     journal.close()
 
 
-def test_what_cannot_be_identified_is_no_journal(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_a_run_whose_identity_cannot_be_found_has_no_journal(tmp_path: Path) -> None:
     def identity() -> dict:
         raise InputError("the recording is gone")
 
     journal = Journal(tmp_path)
     journal.begin(identity, labels=LABELS, records=RECORDS)
-    with suppress(InputError):  # found out by now, or not yet
+    with suppress(InputError):  # raised here, or by close if the thread has not ended yet
         journal.enter(answers(0, 16))
     with pytest.raises(InputError, match="gone"):
         journal.close()
@@ -119,24 +121,24 @@ def test_what_cannot_be_identified_is_no_journal(tmp_path: Path) -> None:
     assert not journal.is_there
 
 
+@pytest.mark.quick
 def test_a_journal_gives_back_what_was_entered(written: Path) -> None:
     journal, found = begin(written.parent)
     check(found, after=64)
     assert journal.resumed == 63  # frame 63 is classified, and its picture may be needed
-    journal.enter(answers(48, 64))  # what is answered again counts as it was answered last
+    journal.enter(answers(48, 64))  # the same frames again: the last answers count
     journal.close()
     check(begin(written.parent)[1], after=64)
 
 
 @pytest.mark.parametrize("kind", ["cut", "flipped", "zeros"])
-def test_a_journal_that_ends_anywhere_gives_back_what_is_whole(kind: str, written: Path) -> None:
+def test_a_damaged_journal_gives_back_its_whole_blocks(kind: str, written: Path) -> None:
     data = written.read_bytes()
     rng = random.Random(5)
-    journal = Journal(written.parent)
-    ends = [end for end, _ in journal._file.read()]
-    for place in [0, 1, *ends[:-1], *rng.sample(range(len(data)), 60)]:
+    ends = [end for end, _ in BlockFile(written).read()]
+    for place in [0, 1, *ends[:-1], *rng.sample(range(len(data)), 40)]:
         damaged = bytearray(data[:place] if kind == "cut" else data)
-        if kind == "zeros":  # as a power cut may leave it
+        if kind == "zeros":  # a power cut can leave such a file
             damaged[place:] = bytes(len(data) - place)
         elif kind == "flipped":
             damaged[place] ^= 1 << rng.randrange(8)
@@ -144,13 +146,14 @@ def test_a_journal_that_ends_anywhere_gives_back_what_is_whole(kind: str, writte
         whole_blocks = sum(end <= place for end in ends)
         taken, found = begin(written.parent)
         check(found, after=16 * max(0, whole_blocks - 1))
-        # And it can be gone on with: what is entered now is there next time.
+        # The damaged journal can be continued: the next run gets the frames that are entered now.
         taken.enter(answers(16 * max(0, whole_blocks - 1), 64))
         taken.close()
         check(begin(written.parent)[1], after=64)
 
 
-def test_a_journal_of_another_run_is_refused_and_stays(written: Path) -> None:
+@pytest.mark.quick
+def test_the_journal_of_another_run_is_refused_and_kept(written: Path) -> None:
     before = written.read_bytes()
     for identity in (IDENTITY | {"recording": "b" * 64}, IDENTITY | {"options": {"every": 2, "end_s": None}}):
         with pytest.raises(UsageError, match=r"has another (recording|options)") as caught:
@@ -159,7 +162,8 @@ def test_a_journal_of_another_run_is_refused_and_stays(written: Path) -> None:
     assert written.read_bytes() == before
 
 
-def test_a_journal_in_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_a_folder_in_place_of_the_journal_is_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).mkdir()
     with pytest.raises(OutputError, match="cannot be written") as caught:
         begin(tmp_path)
@@ -172,7 +176,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path / "a", ignore_errors=True)
 
 
-def test_a_run_without_answers_leaves_nothing(folder: Path) -> None:
+@pytest.mark.quick
+def test_a_run_without_answers_leaves_no_folder(folder: Path) -> None:
     def stopped() -> None:
         with open_run(folder) as run_:
             run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS)
@@ -184,7 +189,8 @@ def test_a_run_without_answers_leaves_nothing(folder: Path) -> None:
     assert not folder.parent.exists()
 
 
-def test_a_run_with_answers_is_kept_until_it_is_whole_or_overwritten(folder: Path) -> None:
+@pytest.mark.quick
+def test_a_run_with_answers_stays_until_it_is_resumed_or_overwritten(folder: Path) -> None:
     def stopped() -> None:
         with open_run(folder) as run_:
             run_.journal.begin(IDENTITY, labels=LABELS, records=RECORDS)
@@ -205,7 +211,8 @@ def test_a_run_with_answers_is_kept_until_it_is_whole_or_overwritten(folder: Pat
         pass
 
 
-def test_a_study_that_is_no_json_is_not_taken_for_whole(folder: Path) -> None:
+@pytest.mark.quick
+def test_a_study_json_that_is_not_json_is_an_error(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "study.json").write_text("{", "utf-8")
     with pytest.raises(OutputError, match=r"study\.json cannot be read"), open_run(folder, resume=True):

@@ -1,4 +1,4 @@
-"""Frames as columns are the frames that they are made of."""
+"""A ``FrameTable`` equals the records that were put into it, and so do its columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from capsule_edge.runtime.study import STATUSES, FrameRecord, FrameTable, column
 
 
 def table() -> FrameTable:
-    """Five frames, the last of them missing."""
+    """Return a table of five frames, the last of which is missing."""
     statuses = np.array([STATUSES.index("unread")] * 4 + [STATUSES.index("missing")], np.int8)
     made = FrameTable(
         count=5, labels=2, pts=[10, 20, 30, 40], times_s=[0.0, 0.5, 1.0, 1.5], statuses=statuses
@@ -30,6 +30,7 @@ def same(one: FrameRecord, other: FrameRecord) -> bool:
     return bool((one.probabilities == other.probabilities).all())
 
 
+@pytest.mark.quick
 def test_a_table_is_a_sequence_of_records() -> None:
     answer = np.array([0.25, 0.75], np.float32)
     wanted = [
@@ -50,19 +51,21 @@ def test_a_table_is_a_sequence_of_records() -> None:
         found[5]
 
 
-def test_the_columns_of_a_table_are_those_of_its_records() -> None:
+@pytest.mark.quick
+def test_the_columns_of_a_table_equal_those_of_its_records() -> None:
     found = table()
     found.settle(3, "classified", probabilities=np.array([math.nan, 1.0], np.float32))
     ours, theirs = columns(found), columns(list(found))
     for name in ("indices", "times_s", "given", "status", "timed", "answered"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
     np.testing.assert_array_equal(ours.probabilities[ours.given], theirs.probabilities[theirs.given])
-    # An answer that is no number has no say, and neither has a frame without a time.
+    # A frame with NaN probabilities counts as not answered, and so does a frame without a time.
     assert ours.answered.tolist() == [True, True, False, False, False]
     assert ours.timed.tolist() == [True, True, True, True, False]
 
 
-def test_frames_without_an_answer_have_columns_too() -> None:
+@pytest.mark.quick
+def test_frames_without_probabilities_have_columns() -> None:
     found = columns([FrameRecord(0, "missing"), FrameRecord(1, "unread", 5, 0.5)])
     assert found.probabilities.shape == (2, 0)
     assert not found.answered.any()
