@@ -33,7 +33,7 @@ from typing import Any
 
 from capsule_edge.runtime.errors import InputError, ModelError, OutputError, UsageError
 from capsule_edge.runtime.inference import METADATA_KEY, open_model
-from capsule_edge.runtime.results import commit_files
+from capsule_edge.runtime.results import commit_files, whole_file
 
 from .architectures import read_certified
 from .machine import describe_machine, load_now, time_of_others
@@ -345,9 +345,8 @@ def _prepare(root: Path, work: Path, *, quick: bool, report: Callable[[str], Non
 
 def _write_part(path: Path, frames: int, recordings: Sequence[Path]) -> None:
     """Write the first frames of the examination; a file of that name is always complete."""
-    unfinished = path.with_name("partial.mp4")
-    write_exam(unfinished, frames=frames, recordings=recordings)
-    unfinished.replace(path)
+    with whole_file(path) as temporary:
+        write_exam(temporary, frames=frames, recordings=recordings)
 
 
 def main(

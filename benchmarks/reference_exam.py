@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from capsule_edge.runtime.errors import UsageError
 from capsule_edge.runtime.recording import decode, scan
+from capsule_edge.runtime.results import whole_file
 
 __all__ = ["FRAMES", "RECORDINGS", "SIDE", "cut_recording", "find_recordings", "write_exam"]
 
@@ -132,8 +133,11 @@ def cut_recording(path: Path, frames: int, out: Path) -> int:
         InputError: the recording cannot be read.
     """
     scan(path)
-    partial = out.with_name(out.name + ".partial.mp4")
-    with av.open(str(path)) as whole, av.open(str(partial), "w", options={"movflags": "faststart"}) as part:
+    with (
+        whole_file(out) as temporary,
+        av.open(str(path)) as whole,
+        av.open(str(temporary), "w", options={"movflags": "faststart"}) as part,
+    ):
         source = whole.streams.video[0]
         stream = part.add_stream_from_template(source)
         copied = 0
@@ -143,7 +147,6 @@ def cut_recording(path: Path, frames: int, out: Path) -> int:
             packet.stream = stream
             part.mux(packet)
             copied += 1
-    os.replace(partial, out)
     return copied
 
 

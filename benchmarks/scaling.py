@@ -25,6 +25,7 @@ import numpy as np
 from capsule_edge.runtime.errors import OutputError, UsageError
 from capsule_edge.runtime.pipeline import count_cores
 from capsule_edge.runtime.recording import scan
+from capsule_edge.runtime.results import whole_file
 
 from .machine import describe_machine
 from .reading import read_afresh
@@ -117,9 +118,8 @@ def _write_size(side: int, frames: int, work: Path, report: Callable[[str], None
     path = work / f"size-{side}-{frames}.mp4"
     if not path.exists():
         report(f"writing frames of {side} pixels")
-        unfinished = path.with_name("partial.mp4")
-        write_exam(unfinished, frames=frames, recordings=find_recordings(), side=side)
-        unfinished.replace(path)
+        with whole_file(path) as temporary:
+            write_exam(temporary, frames=frames, recordings=find_recordings(), side=side)
     return path
 
 

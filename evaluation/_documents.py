@@ -7,7 +7,7 @@ from pathlib import Path
 
 from capsule_edge.runtime.errors import InputError
 
-from ._files import write_whole
+from ._files import write_text
 
 __all__ = ["between", "to_table", "update_document"]
 
@@ -43,4 +43,4 @@ def update_document(path: Path, table: str, *, mark: str = "table") -> None:
         OutputError: The document cannot be written.
     """
     before, _, after = between(path, mark)
-    write_whole(path, f"{before}\n{table}\n{after}", "the document")
+    write_text(path, f"{before}\n{table}\n{after}")

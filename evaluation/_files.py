@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from capsule_edge.runtime.errors import OutputError
-from capsule_edge.runtime.results import commit_files
+from capsule_edge.runtime.results import commit_files, whole_file
 
-__all__ = ["check_free", "write_together", "write_whole"]
+__all__ = ["check_free", "write_text", "write_together"]
 
 
-def write_whole(path: str | Path, content: str | bytes, what: str) -> Path:
-    """Write a file completely or not at all: write a temporary file beside it, then move that into place.
+def write_text(path: str | Path, content: str | bytes) -> Path:
+    """Write a file completely or not at all, and make its folder.
 
     Args:
-        path: The file to write; its folder is made.
+        path: The file to write.
         content: Text (written as UTF-8) or bytes.
-        what: What the file is, for the error message ("the table").
 
     Returns:
         The path.
@@ -28,17 +25,9 @@ def write_whole(path: str | Path, content: str | bytes, what: str) -> Path:
         OutputError: The file cannot be written. Nothing is left behind.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    try:
+    with whole_file(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        # If the folder is a file, there is no partial file, and removing it fails.
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise OutputError(f"{what} {path} cannot be written: {error.strerror or error}") from None
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     return path
 
 
@@ -55,9 +44,7 @@ def check_free(folder: str | Path, sign: str, *, overwrite: bool) -> None:
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise OutputError(
-            f"{folder} cannot be a folder: a file lies in its place", hint="choose another --out"
-        )
+        raise OutputError(f"{folder} cannot be a folder: a file is in its place", hint="choose another --out")
     if (folder / sign).exists() and not overwrite:
         raise OutputError(f"{folder} already holds {sign}", hint="choose another --out, or pass --overwrite")
 

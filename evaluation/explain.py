@@ -22,7 +22,7 @@ from capsule_edge.runtime.events import activation_map
 from capsule_edge.runtime.inference import Backend, ModelSpec
 from capsule_edge.runtime.preprocessing import FieldOfView, find_field_of_view, preprocess
 
-from ._files import write_whole
+from ._files import write_text
 
 __all__ = [
     "PICTURE_SIDE",
@@ -228,7 +228,7 @@ def write_png(picture: Rgb, path: str | Path) -> Path:
     """
     done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     assert done, "a uint8 picture can always be encoded"
-    return write_whole(path, data.tobytes(), "the picture")
+    return write_text(path, data.tobytes())
 
 
 def _draw_text(paper: Rgb, text: str, left: int, baseline: int) -> None:

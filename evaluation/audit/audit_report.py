@@ -10,7 +10,7 @@ from typing import Any
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.report import jpeg
 
-from .._files import write_whole
+from .._files import write_text
 from .._pages import STYLE, page
 from ..datasets import read_frame
 
@@ -47,7 +47,7 @@ def write_audit(document: Document, root: Path, target: str | Path) -> Path:
     Raises:
         OutputError: The file cannot be written.
     """
-    return write_whole(target, to_html(document, root), "the report")
+    return write_text(target, to_html(document, root))
 
 
 def to_html(document: Document, root: Path) -> str:

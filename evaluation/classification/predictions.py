@@ -17,7 +17,7 @@ from capsule_edge.runtime.errors import InputError, ModelError
 from capsule_edge.runtime.inference import Backend, InputSpec, most_probable
 from capsule_edge.runtime.preprocessing import preprocess
 
-from .._files import write_whole
+from .._files import write_text
 from ..datasets import Dataset, Sample, read_frame
 
 __all__ = ["Predictions", "check_labels", "load_frames", "load_predictions", "predict", "save_predictions"]
@@ -185,7 +185,7 @@ def save_predictions(predictions: Predictions, path: str | Path) -> None:
         predictions.files, predictions.video_ids, predictions.labels, predictions.probabilities, strict=True
     ):
         writer.writerow([name, video or "", predictions.keys[label], *(f"{p:.9g}" for p in row)])
-    write_whole(path, text.getvalue(), "the table")
+    write_text(path, text.getvalue())
 
 
 def load_predictions(path: str | Path) -> Predictions:

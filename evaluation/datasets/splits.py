@@ -22,7 +22,7 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 
 from .._extras import require
-from .._files import write_whole
+from .._files import write_text
 from .dataset import Dataset, Listing
 from .published import OFFICIAL_SPLITS, conflicting
 from .samples import Sample
@@ -195,7 +195,7 @@ def write_labels(samples: Sequence[Sample], path: str | Path, *, overwrite: bool
         number = "" if s.frame_number is None else s.frame_number
         name = _relative(s.file, path.parent)
         rows.writerow([name, s.label, s.source or "", s.video_id or "", number, s.split or ""])
-    write_whole(path, text.getvalue(), "the table")
+    write_text(path, text.getvalue())
 
 
 def _columns(samples: Sequence[Sample]) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]:

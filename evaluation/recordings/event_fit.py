@@ -33,7 +33,7 @@ import numpy as np
 from capsule_edge.runtime.errors import InputError, ModelError
 from capsule_edge.runtime.inference import EventParameters, ModelSpec, OperatingPoint, open_model
 
-from .._files import write_whole
+from .._files import write_text
 from .._module import run_module
 from .event_search import BUDGET, EventFit, fit_events, read_with
 from .findings import score_findings
@@ -117,7 +117,7 @@ def put_into_run(folder: Path, document: Mapping[str, Any]) -> None:
         key: value for key, value in fitted_spec(spec, document).to_dict().items() if key != "precision"
     }
     text = json.dumps(run, indent=1, ensure_ascii=False) + "\n"
-    write_whole(folder / "run.json", text, "the record of the training")
+    write_text(folder / "run.json", text)
 
 
 def _read_run(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
@@ -189,7 +189,7 @@ def main() -> None:
     )
     document = fit_document(spec, fitted, held, budget=options.budget)
     fitted_spec(spec, document)
-    write_whole(options.out, json.dumps(document, indent=1, allow_nan=False) + "\n", "the fit")
+    write_text(options.out, json.dumps(document, indent=1, allow_nan=False) + "\n")
     if options.into is not None:
         put_into_run(options.into, document)
     _print_fit(document)

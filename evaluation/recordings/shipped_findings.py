@@ -31,7 +31,7 @@ from capsule_edge.runtime.reader import Reader
 from capsule_edge.runtime.results import write_study
 
 from .._documents import to_table, update_document
-from .._files import write_whole
+from .._files import write_text
 from .._module import run_module
 from ..classification import Predictions, defined, evaluate, predict
 from ..datasets import Dataset, describe, load_dataset, read_rows
@@ -308,7 +308,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure is not None:
         document = measure(options.measure, split=options.split)
-        write_whole(options.file, json.dumps(document, indent=1, allow_nan=False) + "\n", "the measurement")
+        write_text(options.file, json.dumps(document, indent=1, allow_nan=False) + "\n")
     table = render_table(read_document(options.file))
     if options.update is None:
         print(table)

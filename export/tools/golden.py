@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from capsule_edge.runtime.diagnostics import (
 )
 from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.inference import find_format, open_model, readers_of
+from capsule_edge.runtime.results import write_whole
 
 __all__ = ["write_golden"]
 
@@ -40,6 +40,7 @@ def write_golden(models: Sequence[Path]) -> list[Path]:
 
     Raises:
         ModelError: A file cannot be read, or an engine does not give the correct logits.
+        OutputError: A ``golden.json`` cannot be written.
     """
     entries: dict[Path, dict[str, Any]] = {}
     for path in models:
@@ -68,11 +69,9 @@ def _update(folder: Path, found: Mapping[str, Any]) -> Path:
         kept = json.loads(target.read_text("utf-8"))["models"] if target.exists() else {}
         there = {hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir() if file.is_file()}
         models = {sha256: entry for sha256, entry in {**kept, **found}.items() if sha256 in there}
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        temporary.write_text(_to_json(models), "utf-8")
-        os.replace(temporary, target)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{target} cannot be read or written: {error}") from None
+        raise ModelError(f"{target} cannot be read: {error}") from None
+    write_whole(target, _to_json(models).encode("utf-8"))
     return target
 
 

@@ -1,7 +1,7 @@
 """A rendered capsule recording with known lesions, for demos, tests and training.
 
 In: a seed and a number of frames. Out: frames and their true labels, an MP4 file, or a small labelled data set.
-Must not know: models, events, results.
+Must not know: models, events, studies.
 """
 
 from __future__ import annotations

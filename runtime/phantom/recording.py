@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -269,22 +268,18 @@ def write_recording(path: str | os.PathLike[str], phantom: Phantom, *, fps: floa
     """
     import av  # not at the top: rendering for training does not need it
 
+    from ..results import whole_file
+
     wanted = phantom.capture_fps if fps is None else fps
     if not 1e-2 <= wanted <= 1e3:
         raise UsageError(f"fps is {wanted}, allowed is a number from 0.01 to 1000")
     rate = Fraction(wanted).limit_denominator(1001)
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    hint = "choose a folder that can be written"
     try:
-        _encode(str(temporary), phantom, rate)
-        os.replace(temporary, target)
-    except (OSError, av.FFmpegError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(
-            f"cannot write {target}: {reason}", hint="choose a folder that can be written"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        with whole_file(path, hint=hint) as temporary:
+            _encode(str(temporary), phantom, rate)
+    except av.FFmpegError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from error
 
 
 def is_recording_of(path: str | os.PathLike[str], phantom: Phantom) -> bool:

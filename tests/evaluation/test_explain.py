@@ -220,7 +220,7 @@ def test_bad_input_is_refused_in_one_line(red: Path, image: Path, tmp_path: Path
     assert "metadata" in refused(ModelError, write_tiny_model(tmp_path / "b.onnx", metadata=False), image)
     assert "allowed are 200" in refused(UsageError, red, *[image] * 201)
     assert isinstance(call(red, image, "--out", tmp_path).exception, OutputError)
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*.tmp*"))
     run = tmp_path / "run"
     run.mkdir()
     for option, value in (("--backend", "openvino"), ("--top", 2)):

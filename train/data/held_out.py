@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.evaluation._files import write_whole
+from capsule_edge.evaluation._files import write_text
 from capsule_edge.evaluation.datasets import Dataset
 from capsule_edge.runtime.errors import InputError
 
@@ -36,7 +36,7 @@ class HeldOut:
 
     def write(self, run: Path) -> None:
         """Into the RUN folder, whole or not at all. Raises ``OutputError``."""
-        write_whole(run / FILE, json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n", "the run")
+        write_text(run / FILE, json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n")
 
 
 def choose(frames: Frames, *, calibrate: bool, stop: bool) -> HeldOut:

@@ -275,7 +275,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path, scenes: list[np.ndarra
     with pytest.raises(UsageError, match="no split 'test', it has train, val"):
         audited(tmp_path, rows, split="test")
     assert isinstance(call(tmp_path, "--html", tmp_path).exception, OutputError)
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*.tmp*"))
 
 
 def test_the_command_prints_the_audit_and_writes_the_page(tmp_path: Path, scenes: list[np.ndarray]) -> None:

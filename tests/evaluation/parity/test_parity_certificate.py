@@ -238,7 +238,7 @@ def test_the_files_are_self_contained_and_the_same_every_time(tmp_path: Path) ->
     text = to_markdown(document)
     assert "\\|x" in text
     assert "| sensitivity_loss.polyp | 0.0050 | 0.0100 |" in text
-    assert not list((tmp_path / "ü").glob("*.partial"))
+    assert not list((tmp_path / "ü").glob(".*.tmp*"))
 
 
 def test_events_on_recordings_are_part_of_the_certificate() -> None:
