@@ -227,7 +227,7 @@ def test_other_impossible_calls(tmp_path: Path):
         write_recording(tmp_path / "a.mp4", SMALL, fps=0)
     with pytest.raises(UsageError, match="nan"):
         write_recording(tmp_path / "a.mp4", SMALL, fps=float("nan"))
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_recording(tmp_path / "missing" / "a.mp4", SMALL)
     with pytest.raises(UsageError, match="warts"):
         training_frames(1, seed=1, labels=["warts"])
