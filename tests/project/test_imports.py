@@ -201,7 +201,7 @@ def arrows(package: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("package", ["evaluation"])
+@pytest.mark.parametrize("package", ["evaluation", "train"])
 def test_rooms_import_each_other_without_a_circle(package: str) -> None:
     found = arrows(package)
     assert found
