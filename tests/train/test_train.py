@@ -51,6 +51,7 @@ def frames() -> TrainingFrames:
     )
 
 
+@pytest.mark.quick
 def test_a_draw_depends_on_seed_and_epoch_alone(frames: TrainingFrames) -> None:
     config = TrainConfig(size=SIZE, batch=16)
     chances = draw_weights(frames, config)
@@ -61,6 +62,7 @@ def test_a_draw_depends_on_seed_and_epoch_alone(frames: TrainingFrames) -> None:
     assert not np.array_equal(first.rows, other.rows)
 
 
+@pytest.mark.quick
 def test_sampling_evens_out_classes_and_videos() -> None:
     labels = np.array([0] * 90 + [1] * 10)
     videos = np.array(["a"] * 80 + ["b"] * 10 + ["c"] * 10)
@@ -75,13 +77,14 @@ def test_sampling_evens_out_classes_and_videos() -> None:
     assert held_out.sum() == pytest.approx(1)
 
 
-def test_a_class_without_frames_is_not_adjusted_for() -> None:
+def test_a_class_without_frames_gets_no_logit_adjustment() -> None:
     frames = TrainingFrames(
         np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, int), np.array(list("abcd")), ("normal", "worms")
     )
     assert class_prior(frames, draw_weights(frames, TrainConfig())).tolist() == [1, 1]
 
 
+@pytest.mark.quick
 def test_folds_share_no_video_and_unseen_classes_do_not_count(frames: TrainingFrames) -> None:
     fold = fold_of(frames, 4)
     for video in np.unique(frames.videos):
@@ -93,6 +96,7 @@ def test_folds_share_no_video_and_unseen_classes_do_not_count(frames: TrainingFr
     assert logits[seen].min() == 1
 
 
+@pytest.mark.quick
 def test_the_error_for_too_few_videos_says_what_to_do(frames: TrainingFrames) -> None:
     few = frames.take(np.flatnonzero(frames.videos == frames.videos[0]))
     for stop, has_hint in ((False, True), (True, False)):
@@ -112,7 +116,7 @@ def test_frames_are_moved_as_opencv_moves_them(tf_keras: object) -> None:
         wanted = cv2.warpAffine(
             frame, how[:6].reshape(2, 3), (SIZE, SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         )
-        # OpenCV places samples on a grid of 1/32 pixel: 1/64 of the steepest slope, about 15 levels a pixel.
+        # OpenCV places samples on a grid of 1/32 pixel. The error is up to 1/64 of the slope, here 15 levels a pixel.
         assert np.abs(got - wanted)[2:-2, 2:-2].mean() < 0.25
 
 

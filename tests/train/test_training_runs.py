@@ -55,7 +55,7 @@ def kill_at(words: list[str], part: str, step: int) -> None:
             process.kill()
             break
     process.communicate(timeout=60)
-    assert process.returncode
+    assert process.returncode, "the run ended before it was killed"
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(data: Path, whole_run: WholeRun, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_tensorboard_shows_the_curve(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--set", "epochs"], "'epochs' sets nothing, allowed is FIELD=VALUE"),
         (["--set", "no_such=1"], "'no_such' is not known, allowed are architecture"),
@@ -235,12 +235,12 @@ def test_tensorboard_shows_the_curve(tmp_path: Path) -> None:
         (["--batch", "0"], "batch is 0, allowed is a number above 0"),
     ],
 )
-def test_overrides_that_do_not_fit_are_named(data: Path, tmp_path: Path, words: list[str], said: str) -> None:
+def test_wrong_overrides_are_named(data: Path, tmp_path: Path, words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         CliRunner().invoke(
             command, ["--data", str(data), "--out", str(tmp_path / "o"), *words], catch_exceptions=False
         )
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "o").exists()
 
 

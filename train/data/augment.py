@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Variation", "apply", "draw", "palettes"]
+__all__ = ["NO_COMPRESSION", "Variation", "apply", "draw", "palettes"]
 
 Floats = npt.NDArray[np.float32]
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -34,7 +34,7 @@ _JPEG = np.array(
     ]
 )
 # With a table this fine, rounding changes no pixel by half a level.
-_FINEST = 1e-3
+NO_COMPRESSION = 1e-3
 
 
 class Variation(NamedTuple):
@@ -119,7 +119,7 @@ def draw(
     coarse = np.zeros((count, 0))
     if compression:
         table = np.exp(rng.uniform(np.log(0.2), np.log(3.3), (count, 1)))
-        coarse = np.where(rng.random((count, 1)) < 0.5 * compression, table, _FINEST)
+        coarse = np.where(rng.random((count, 1)) < 0.5 * compression, table, NO_COMPRESSION)
     palette = np.zeros((count, 0))
     if recolour and others is not None:
         way = np.where(rng.random(count) < recolour, rng.random(count), 0.0)

@@ -19,7 +19,7 @@ __all__ = ["specs_of", "teacher_probabilities"]
 
 _WEIGHTS = ".npz"
 _BATCH = 64
-Answers = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+Answering = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 def specs_of(teachers: Sequence[Path]) -> list[ModelSpec]:
@@ -59,7 +59,7 @@ def teacher_probabilities(
     return answers
 
 
-def _answers_of_model(path: Path, frames: TrainingFrames) -> Answers:
+def _answers_of_model(path: Path, frames: TrainingFrames) -> Answering:
     teacher = open_model(path)
     if teacher.spec.keys != frames.keys or teacher.spec.input.size != frames.pixels.shape[1]:
         spec = teacher.spec
@@ -71,7 +71,7 @@ def _answers_of_model(path: Path, frames: TrainingFrames) -> Answers:
     return lambda pixels: teacher.run(pixels).probabilities
 
 
-def _answers_of_weights(path: Path, frames: TrainingFrames, config: TrainConfig) -> Answers:
+def _answers_of_weights(path: Path, frames: TrainingFrames, config: TrainConfig) -> Answering:
     import tensorflow as tf
     import tf_keras
 

@@ -40,7 +40,7 @@ from .torch_equalisation import equalise_channels, rounded_outputs
 from .torch_graph import Node, TorchGraph
 from .torch_training import build_graph, record
 
-__all__ = ["GridTrainer"]
+__all__ = ["GridTrainer", "build_rounding", "carry_over", "round_straight_through"]
 
 _RANGE_RATE = 10.0  # learning rate of the ranges, relative to the weights'; they move by shares of themselves
 _OBSERVED_STEPS = 40
@@ -59,7 +59,7 @@ class GridTrainer:
         import keras
         import torch
 
-        self._round = _rounding()
+        self._round = build_rounding()
         self.graph, self._config, self._torch, self._ops = graph, config, torch, keras.ops
         outputs = rounded_outputs(graph.nodes)
         self._ranges = {name: torch.zeros(2, device=graph.device) for name in outputs}
@@ -94,7 +94,7 @@ class GridTrainer:
         low, high = self._ranges[node.name] * self._moves[node.name].exp()
         low = low * 0 if node.name in self._relus else low.clamp(max=0.0)
         step = (high.clamp(1e-3, self._ceilings.get(node.name)) - low) / 255
-        return self._round(values, step, _straight(-low / step))
+        return self._round(values, step, round_straight_through(-low / step))
 
     def answers(self, x: Any) -> tuple[Any, Any]:
         """Return the logits of the float form and of the integer form, each (N, labels)."""
@@ -268,7 +268,7 @@ def _sample_batches(
         yield (torch.from_numpy(pixels[part]).to(device).float() - 128) / 128
 
 
-def _rounding() -> Callable[[Any, Any, Any], Any]:
+def build_rounding() -> Callable[[Any, Any, Any], Any]:
     """Return a function that rounds values half up to 256 steps.
 
     It has gradients for the values, the step and the zero point, and needs few passes over memory.
@@ -296,7 +296,7 @@ def _rounding() -> Callable[[Any, Any, Any], Any]:
     return Rounding.apply  # type: ignore[no-any-return]
 
 
-def _straight(x: Any) -> Any:
+def round_straight_through(x: Any) -> Any:
     """Round half up as TensorFlow does, with the gradient of the unrounded value."""
     return x + ((x + 0.5).floor() - x).detach()
 

@@ -30,6 +30,7 @@ from .weight_ranges import Pairs, weight_limits
 __all__ = [
     "calibrate",
     "check_ranges",
+    "current_ranges",
     "freeze_observers",
     "is_saturation_safe",
     "load_qat",
@@ -196,6 +197,14 @@ def observed_ranges(qat_model: Any) -> list[ObservedRange]:
     """Return every output whose range is observed, in the model's order."""
     configs = [(wrapper.layer.name, wrapper.quantize_config) for wrapper, _ in _observed(qat_model)]
     return [ObservedRange(name, config.source, config.output.extreme) for name, config in configs]
+
+
+def current_ranges(qat_model: Any) -> dict[str, tuple[float, float]]:
+    """Return (low, high) of every observed output, by layer name."""
+    return {
+        wrapper.layer.name: (float(variables["min_var"]), float(variables["max_var"]))
+        for wrapper, variables in _observed(qat_model)
+    }
 
 
 def set_ranges(qat_model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:

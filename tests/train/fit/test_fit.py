@@ -1,4 +1,4 @@
-"""The parts of a fit: losses, early stopping, and how workers share and fail."""
+"""The training loop: losses, early stopping, and how workers share a batch and fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from capsule_edge.train.data import TrainingFrames
     "text", ["no json", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
              '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}']
 )  # fmt: skip
-def test_a_tf_config_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_wrong_tf_config_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     from capsule_edge.train.fit import Workers
 
     monkeypatch.setenv("TF_CONFIG", text)
@@ -28,6 +28,7 @@ def test_a_tf_config_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, text
         Workers.from_environment()
 
 
+@pytest.mark.quick
 def test_a_batch_that_workers_cannot_share_is_named() -> None:
     from capsule_edge.train.fit import Workers
 
@@ -37,21 +38,22 @@ def test_a_batch_that_workers_cannot_share_is_named() -> None:
         Workers(three, 1, 3).part(TrainConfig(batch=16))
 
 
-def test_a_lost_worker_ends_in_one_line_that_says_how_to_go_on() -> None:
+def test_a_lost_worker_gives_one_line_that_says_how_to_continue() -> None:
     import tensorflow as tf
 
     from capsule_edge.train.fit import Workers
 
     lost = tf.errors.UnavailableError(None, None, "Collective ops is aborted by: Connection reset by peer")
-    said = "worker 0 of 2 lost the others and stopped"
-    with pytest.raises(Interrupted, match=said) as caught, Workers(None, 0, 2).together():
+    message = "worker 0 of 2 lost the others and stopped"
+    with pytest.raises(Interrupted, match=message) as caught, Workers(None, 0, 2).together():
         raise lost
     assert "same command again" in caught.value.hint
     with pytest.raises(tf.errors.UnavailableError), Workers(None).together():
         raise lost
 
 
-def test_losses_are_what_their_papers_say() -> None:
+@pytest.mark.quick
+def test_losses_equal_the_formulas_of_their_papers() -> None:
     import tensorflow as tf
 
     from capsule_edge.train.fit import losses
@@ -81,7 +83,7 @@ def test_losses_are_what_their_papers_say() -> None:
     assert np.asarray(mixed).ravel() == pytest.approx([10, 10, 19])
 
 
-def test_a_fit_that_no_longer_helps_unseen_videos_stops_with_its_best_weights(tmp_path: Path) -> None:
+def test_training_stops_early_with_the_best_weights(tmp_path: Path) -> None:
     import tensorflow as tf
     import tf_keras
 
@@ -101,11 +103,11 @@ def test_a_fit_that_no_longer_helps_unseen_videos_stops_with_its_best_weights(tm
     def loss_of(pixels: Any, rows: Any, _: Any) -> Any:
         return tf.reduce_mean(tf.square(model(pixels) - tf.one_hot(rows % 2, 2)))
 
-    for _ in range(2):  # the second finds the fit finished
+    for _ in range(2):  # the second finds training finished
         TrainingLoop(model, loss_of, config, average=0.5).run(
             frames, np.full(8, 1 / 8), CheckpointSettings(tmp_path / "c.npz"), lines.append, judge=judge
         )
-        told = [(line["epoch"], line["held_out"]) for line in lines if "epoch" in line]
-        assert told == [(0, 0.2), (1, 0.5), (2, 0.5), (3, 0.4)]
+        noted = [(line["epoch"], line["held_out"]) for line in lines if "epoch" in line]
+        assert noted == [(0, 0.2), (1, 0.5), (2, 0.5), (3, 0.4)]
         assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), seen[1], strict=True))
     assert not np.array_equal(seen[1][0], seen[3][0])

@@ -229,7 +229,7 @@ def _orientations(batch: Any) -> list[Any]:
 
 ROUNDED = """
 import torch
-from capsule_edge.train.gpu.torch_qat import _rounding, _straight
+from capsule_edge.train.gpu.torch_qat import build_rounding, round_straight_through
 
 torch.manual_seed(0)
 values = (torch.randn(2, 3, 5, 5) * 2).double().requires_grad_()
@@ -240,11 +240,11 @@ def gradients(rounded):
     return torch.autograd.grad((rounded * weigh).sum(), (values, ends))
 
 step = (ends[1] - ends[0]) / 255
-zero = _straight(-ends[0] / step)
-plain = (_straight(values / step + zero).clamp(0, 255) - zero) * step
+zero = round_straight_through(-ends[0] / step)
+plain = (round_straight_through(values / step + zero).clamp(0, 255) - zero) * step
 wanted = gradients(plain)
 step = (ends[1] - ends[0]) / 255
-short = _rounding()(values, step, _straight(-ends[0] / step))
+short = build_rounding()(values, step, round_straight_through(-ends[0] / step))
 assert torch.allclose(short, plain), "values"
 assert len(short.unique()) > 50 and short.min() > -1.71 and short.max() < 3.11
 for found, expected in zip(gradients(short), wanted):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,6 @@ import pytest
 tf_keras = pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 from quantised_models import fp32_model, pixels_of  # noqa: E402
-from small_networks import residual_model  # noqa: E402
 
 from capsule_edge.export.run_folder import synthetic_frames  # noqa: E402
 from capsule_edge.train.models import weights  # noqa: E402
@@ -42,13 +39,14 @@ def noise(model: Any) -> float:
     return float(np.sqrt(np.mean((exact - rounded) ** 2)) / exact.std())
 
 
-@pytest.mark.parametrize("network", [partial(fp32_model, "plain_cnn"), residual_model])
-def test_equalised_channels_compute_the_same_with_less_noise(network: Callable[..., Any]) -> None:
-    model = uneven(network(size=SIZE))
+# The noise of a shallow network has other causes, so this takes a real one.
+@pytest.mark.parametrize("architecture", ["plain_cnn", "mobilenet_v2_035"])
+def test_equalised_channels_compute_the_same_with_less_noise(architecture: str) -> None:
+    model = uneven(fp32_model(architecture, SIZE))
     before, noise_before = np.asarray(model(SEEN, training=False)), noise(model)
     weights.assign(model, equalise(model, [SEEN]))
     after = np.asarray(model(SEEN, training=False))
-    # Channels are scaled up in one layer and down in the next: only float32's rounding differs, over at most 20 layers.
+    # Channels are scaled up in one layer and down in the next: only float32's rounding differs, over up to 50 layers.
     assert np.allclose(before, after, atol=1e-4 * np.abs(before).max())
     assert noise(model) < 0.8 * noise_before
 
