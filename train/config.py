@@ -1,6 +1,4 @@
-"""The configuration of a training run: one frozen record, saved with the run, from which the run can be
-repeated.
-"""
+"""The configuration of a training run: one frozen record that is saved with the run and enough to repeat it."""
 
 from __future__ import annotations
 
@@ -135,8 +133,9 @@ class TrainConfig:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup)))
 
     def of_qat(self) -> TrainConfig:
-        """Return the configuration of QAT: its own epochs, learning rate and batch, no weight decay, the next
-        seed.
+        """Return the configuration of QAT.
+
+        It has its own epochs, learning rate and batch, no weight decay, and the next seed.
         """
         return dataclasses.replace(
             self, epochs=self.qat_epochs, learning_rate=self.qat_learning_rate, batch=self.qat_batch,

@@ -248,7 +248,7 @@ def _fit_on_labels(run: _Run, frames: TrainingFrames, held: held_out.HeldOut) ->
     keras_training.fit_fp32(
         model, frames, config, checkpoint=run.checkpoint("fp32"), note=run.log("fp32"),
         among=held_out.rows_to_fit(frames, held),
-        taught=teacher_probabilities(inputs.teachers, frames, config) if inputs.teachers else None,
+        teacher_answers=teacher_probabilities(inputs.teachers, frames, config) if inputs.teachers else None,
         judge=judge, workers=run.workers,
     )  # fmt: skip
     return model

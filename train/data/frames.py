@@ -222,8 +222,9 @@ def scale(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def draw_weights(
     frames: TrainingFrames, config: TrainConfig, among: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.float64]:
-    """Return the probability of each frame to be drawn, by the size of its class and of its video within the
-    class.
+    """Return the probability of each frame to be drawn.
+
+    It depends on the size of the frame's class and on the size of its video within the class.
 
     Args:
         frames: N frames.
@@ -273,7 +274,9 @@ def class_prior(frames: TrainingFrames, weights: npt.NDArray[np.float64]) -> npt
 
 
 class EpochDraw(NamedTuple):
-    """The frames of one epoch: ``rows`` int (steps, batch) into the frames, and their augmentation (steps,
+    """The frames of one epoch.
+
+    ``rows`` are indices into the frames, int (steps, batch). ``variation`` is their augmentation, (steps,
     batch, ...).
     """
 

@@ -34,7 +34,7 @@ def fit_fp32(
     checkpoint: CheckpointSettings,
     note: Note,
     among: npt.NDArray[np.bool_] | None = None,
-    taught: npt.NDArray[np.float32] | None = None,
+    teacher_answers: npt.NDArray[np.float32] | None = None,
     judge: Judge | None = None,
     workers: Workers | None = None,
 ) -> None:
@@ -47,7 +47,7 @@ def fit_fp32(
         checkpoint: where the checkpoint is, and how often to write it.
         note: called with each step, checkpoint and epoch.
         among: which frames may be drawn, bool (N,); by default all. The others are held out.
-        taught: the teachers' probabilities, float32 (N, labels). They have the share ``config.distillation``
+        teacher_answers: the teachers' probabilities, float32 (N, labels). They have the share ``config.distillation``
             of the loss.
         judge: scores each epoch for early stopping (``config.patience``).
         workers: the workers that share the batch.
@@ -58,7 +58,7 @@ def fit_fp32(
         Interrupted: another worker was lost.
     """
     chances = draw_weights(frames, config, among)
-    loop = label_loop(model, frames, config, chances, taught=taught, workers=workers)
+    loop = label_loop(model, frames, config, chances, teacher_answers=teacher_answers, workers=workers)
     loop.run(frames, chances, checkpoint, note, judge=judge)
 
 
@@ -68,7 +68,7 @@ def label_loop(
     config: TrainConfig,
     chances: npt.NDArray[np.float64],
     *,
-    taught: npt.NDArray[np.float32] | None = None,
+    teacher_answers: npt.NDArray[np.float32] | None = None,
     workers: Workers | None = None,
 ) -> TrainingLoop:
     """Return the ``TrainingLoop`` of ``model`` on labels and on teachers, to run or to call step by step.
@@ -78,13 +78,13 @@ def label_loop(
         frames: N training frames.
         config: the training configuration.
         chances: the probability of each frame to be drawn, float64 (N,).
-        taught: the teachers' probabilities, float32 (N, labels).
+        teacher_answers: the teachers' probabilities, float32 (N, labels).
         workers: the workers that share the batch.
     """
     ops = keras_ops()
     offset = tf.constant(config.adjustment * np.log(class_prior(frames, chances)), tf.float32)
     labels = tf.constant(frames.labels)
-    answers = None if taught is None else tf.constant(taught)
+    answers = None if teacher_answers is None else tf.constant(teacher_answers)
 
     def loss_of(pixels: Any, rows: Any, share: Any) -> Any:
         target = losses.targets(tf.gather(labels, rows), len(frames.keys), config, ops)
@@ -170,9 +170,9 @@ def fit_qat(
         return
 
     def loss_of(pixels: Any, *_: Any) -> Any:
-        taught = tf.nn.log_softmax(fp32(pixels, training=False) / _SOFTENING)
-        learnt = tf.nn.log_softmax(quantised(pixels, training=True) / _SOFTENING)
-        return _SOFTENING**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(taught) * (taught - learnt), axis=1))
+        wanted = tf.nn.log_softmax(fp32(pixels, training=False) / _SOFTENING)
+        answered = tf.nn.log_softmax(quantised(pixels, training=True) / _SOFTENING)
+        return _SOFTENING**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(wanted) * (wanted - answered), axis=1))
 
     TrainingLoop(quantised, loss_of, config.of_qat()).run(
         frames, draw_weights(frames, config), checkpoint, note,

@@ -55,9 +55,9 @@ def label_loss(logits: Any, target: Any, offset: Any, config: TrainConfig, ops: 
     return -ops.mean(ops.sum(target * log_p, axis=-1))
 
 
-def answer_loss(logits: Any, taught: Any, ops: Any) -> Any:
-    """Return the cross-entropy to the teachers' probabilities ``taught`` (N, labels).
+def answer_loss(logits: Any, teacher_answers: Any, ops: Any) -> Any:
+    """Return the cross-entropy to the teachers' probabilities ``teacher_answers`` (N, labels).
 
     There is no offset: the teachers' answers are adjusted already.
     """
-    return -ops.mean(ops.sum(taught * ops.log_softmax(logits, axis=-1), axis=-1))
+    return -ops.mean(ops.sum(teacher_answers * ops.log_softmax(logits, axis=-1), axis=-1))

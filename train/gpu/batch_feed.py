@@ -1,5 +1,4 @@
-"""The batches of GPU training: frames drawn, augmented and mixed on the GPU, with labels and the teachers'
-answers.
+"""The batches of GPU training, drawn, augmented and mixed on the GPU, with labels and teachers' answers.
 
 Teachers answer exactly the view that the student sees (Beyer et al., CVPR 2022). With ``TrainConfig.views``
 above 0 the draws of that many epochs are repeated again and again. Teachers then answer each view once. Their
@@ -50,7 +49,7 @@ class BatchFeed:
     """Fill the inputs of one training step after another, in place.
 
     ``x`` (batch, size, size, 3) holds the frames, ``target`` (batch, labels) the labels and ``soft`` (batch,
-    labels) the mean of the teachers' probabilities. ``soft`` is only valid if ``taught``.
+    labels) the mean of the teachers' probabilities. ``soft`` is only valid if ``has_answers``.
 
     Args:
         config: the training configuration.
@@ -83,7 +82,7 @@ class BatchFeed:
         self._kept: Path | None = None
 
     @property
-    def taught(self) -> bool:
+    def has_answers(self) -> bool:
         """Whether there are answers of teachers."""
         return bool(self.teachers or self._answers)
 
@@ -177,14 +176,16 @@ class BatchFeed:
 
 
 def answers_file(folder: Path, part: str, teachers: Sequence[str], config: TrainConfig) -> Path | None:
-    """Return the file for the answers of ``teachers`` to the draws of ``config``; None if no draw is
-    repeated.
+    """Return the file for the answers of ``teachers`` to the draws of ``config``.
 
     Args:
         folder: the folder of all recipes.
         part: "all", or "fold0", "fold1"...
         teachers: names of the teachers.
         config: the training configuration.
+
+    Returns:
+        The path, or None if no draw is repeated or there is no teacher.
     """
     if not (teachers and config.views):
         return None

@@ -73,8 +73,7 @@ def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dic
 
 
 class RecipeData:
-    """The training data in each size that a recipe asks for, with rendered frames and transplants; loaded
-    once.
+    """The training data in each size that a recipe asks for, loaded once.
 
     Args:
         data: the folder of the data set.
@@ -88,9 +87,7 @@ class RecipeData:
         self._loaded: dict[tuple[int, int, int], TrainingFrames] = {}
 
     def of(self, size: int, config: TrainConfig) -> TrainingFrames:
-        """Return the frames of ``train`` at ``size``, and behind them the rendered frames and the
-        transplants.
-        """
+        """Return the frames of ``train`` at ``size``, then the rendered frames and the transplants."""
         wanted = (size, config.phantom, config.transplants)
         if wanted not in self._loaded:
             spec = InputSpec(size)
@@ -101,9 +98,7 @@ class RecipeData:
         return self._loaded[wanted]
 
     def teacher(self, folder: Path, part: str, config: TrainConfig) -> FrozenTeacher:
-        """Return the model of the recipe in ``folder`` that was trained on ``part``, with the frames of
-        ``config``.
-        """
+        """Return the model that the recipe in ``folder`` learnt on ``part``, with the frames of ``config``."""
         own = TrainConfig.read(folder / "config.json")
         graph = build_graph(own.architecture, size=own.size, labels=len(self.keys), branched=False)
         teacher = FrozenTeacher(graph, self.of(own.size, config).pixels)

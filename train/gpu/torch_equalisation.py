@@ -1,10 +1,10 @@
-"""Equalise the channels of a PyTorch network before its activations are rounded: the same function with finer
-steps.
+"""Equalise the channels of a PyTorch network, so that 8 bits resolve its activations in finer steps.
 
-An 8-bit tensor has one scale and one zero point. Between two convolutions a channel can be scaled up if its
-readers' weights are scaled down (Nagel et al., ICCV 2019; ``qat.equalisation`` does it for tf_keras). If no
-ReLU follows and only 1x1 convolutions read a channel, it can also be shifted, and its readers' biases take
-the shift back. Weights have one scale for each output channel, and ``torch_qat`` trains them afterwards.
+The network computes the same function before and after. An 8-bit tensor has one scale and one zero point.
+Between two convolutions a channel can be scaled up if its readers' weights are scaled down (Nagel et al.,
+ICCV 2019; ``qat.equalisation`` does it for tf_keras). If no ReLU follows and only 1x1 convolutions read a
+channel, it can also be shifted, and its readers' biases take the shift back. Weights have one scale for each
+output channel, and ``torch_qat`` trains them afterwards.
 """
 
 from __future__ import annotations

@@ -175,9 +175,7 @@ class TorchGraph:
             return functional.linear(x.float(), weight, self.trained[f"{node.name}/bias"])
 
     def folded(self) -> TorchGraph:
-        """Return a graph that computes the same, with every normalisation merged into the convolution before
-        it.
-        """
+        """Return a graph that computes the same, with normalisations merged into convolutions."""
         arrays, nodes = self.arrays(), []
         renamed: dict[str, str] = {}
         for node in self.nodes:
@@ -198,8 +196,9 @@ class TorchGraph:
 
     @staticmethod
     def unfolded(original: TorchGraph, folded: Arrays) -> Arrays:
-        """Return weights for ``original`` that compute what the ``folded`` weights do; each normalisation
-        only adds a bias.
+        """Return weights for ``original`` that compute what the ``folded`` weights do.
+
+        Each normalisation then only adds a bias.
         """
         arrays = dict(folded)
         for node in original.nodes:

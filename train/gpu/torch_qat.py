@@ -205,7 +205,7 @@ class GridTrainer:
         torch, config = self._torch, self._config
         whole, rounded = self.answers(feed.x)
         target = feed.target
-        if feed.taught:
+        if feed.has_answers:
             target = torch.lerp(feed.target, feed.soft, config.distillation)
         float_loss = -(target * whole.log_softmax(1)).sum(1).mean()
         integer_loss = -(target * rounded.log_softmax(1)).sum(1).mean()

@@ -90,8 +90,9 @@ class GpuTrainer:
         chances: npt.NDArray[np.float64],
         log: Callable[[dict[str, Any]], None],
     ) -> weights.Arrays:
-        """Train from ``initial`` and return the moving average of the weights, which is also left in
-        ``self.graph``.
+        """Train from ``initial`` and return the moving average of the weights.
+
+        The graph is left with these weights.
 
         Args:
             initial: weights by name. Layers that it lacks start afresh, the head at zero.
@@ -159,7 +160,7 @@ class GpuTrainer:
         target = self.feed.target
         smooth = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
         loss = label_loss(logits.float(), smooth, self._offset, config, keras.ops)
-        if self.feed.taught:
+        if self.feed.has_answers:
             # There is no offset: the teachers' answers are adjusted already.
             soft = -(self.feed.soft * logits.log_softmax(1)).sum(1).mean()
             loss = (1 - config.distillation) * loss + config.distillation * soft

@@ -61,11 +61,11 @@ def _normalise(x: Any, layers: Any, name: str, *, relu: str | None = None) -> An
 
 
 def _mobilenet_v2(x: Any, layers: Any, width: float) -> Any:
-    """Return the features of MobileNetV2 (Sandler et al., CVPR 2018), with the layer names of
-    ``keras.applications``.
+    """Return the features of MobileNetV2 (Sandler et al., CVPR 2018).
 
-    Strided convolutions pad "same" instead of using a padding layer. On even sizes both compute the same, and
-    a separate padding layer would break the pattern that the quantiser looks for.
+    Layers have the names of ``keras.applications``. Strided convolutions pad "same" instead of using a
+    padding layer. On even sizes both compute the same, and a separate padding layer would break the pattern
+    that the quantiser looks for.
     """
 
     def channels(count: float) -> int:

@@ -24,11 +24,10 @@ def kept_layers(qat_model: Any) -> list[str]:
 
 
 def keep_float(qat_model: Any, names: Collection[str]) -> None:
-    """Compute the layers ``names`` in float32, in inference and in exported files, and all other layers in
-    integers.
+    """Compute the layers ``names`` in float32 and all other layers in integers.
 
-    The kept layers use the weights of the QAT model before rounding. Values between two kept layers are not
-    rounded to 8 bits either.
+    This holds in inference and in exported files. The kept layers use the weights of the QAT model before
+    rounding. Values between two kept layers are not rounded to 8 bits either.
 
     Raises:
         UsageError: a layer does not exist or has no weights. Additions and means cannot be kept: 8 bits only

@@ -48,8 +48,7 @@ class FoldedLayer:
 
 
 def fold_layers(model: Any) -> list[FoldedLayer]:
-    """Return the FP32 model's layers in order, each batch normalisation merged into the convolution before
-    it.
+    """Return the FP32 model's layers in order, with batch normalisation merged into convolutions.
 
     Args:
         model: a flat functional tf_keras model.
@@ -147,9 +146,7 @@ def _check_supported(layer: Any) -> None:
 
 
 def _is_plain_convolution(layer: Any) -> bool:
-    """Return whether a convolution is neither dilated, grouped, causal, channels first nor multiplies its
-    channels.
-    """
+    """Return whether there is an 8-bit kernel for this kind of convolution."""
     return (
         tuple(layer.dilation_rate) == (1, 1)
         and layer.padding in ("same", "valid")

@@ -1,5 +1,4 @@
-"""Layers that train on tfmot's float emulation of 8 bits and compute, in inference, with the integers
-themselves.
+"""Layers that train on tfmot's float emulation of 8 bits and, in inference, compute with integers.
 
 A float emulation and an integer engine differ if a sum lies near the middle between two steps, and later
 layers amplify the difference. On the first default model 99.9 % of such differences came from biases that
@@ -38,8 +37,9 @@ class Grid(NamedTuple):
         return self.at(real / self.scale)
 
     def at(self, steps: Any) -> Any:
-        """Return the value ``steps`` steps from zero; ``steps`` are rounded to nearest, ties to even, and
-        saturated.
+        """Return the value that is ``steps`` steps from zero.
+
+        The steps are rounded to the nearest whole number, ties to even, and saturated.
         """
         return (tf.clip_by_value(tf.round(steps), -self.zero, 255.0 - self.zero)) * self.scale
 
@@ -56,8 +56,9 @@ def grid_of(ranges: Ranges) -> Grid:
 
 
 def _divide(values: Any, by: int) -> Any:
-    """Return the float32 quotient as IEEE rounds it. In a graph TensorFlow would multiply by a float32
-    reciprocal.
+    """Return the float32 quotient as IEEE rounds it.
+
+    In a graph TensorFlow would multiply by a float32 reciprocal instead.
     """
     return tf.cast(tf.cast(values, tf.float64) / by, tf.float32)
 
@@ -74,9 +75,7 @@ class IntegerWrapper(QuantizeWrapperV2):  # type: ignore[misc]
     unrounded = False
 
     def connect(self, given: Sequence[Ranges], target: Ranges) -> None:
-        """Set the ranges of each input, and the range of the output, which may be that of a fused ReLU behind
-        it.
-        """
+        """Set the ranges of each input and of the output, which may be that of a fused ReLU."""
         # Hide the variables in a function: Keras would take variables in an attribute for this layer's own.
         self._connected = lambda: (given, target)
 

@@ -86,11 +86,10 @@ class RangeObserver(Quantizer):  # type: ignore[misc]
 
 
 class WeightQuantizer(Quantizer):  # type: ignore[misc]
-    """8-bit symmetric fake quantisation of a kernel, with one range for each output channel, taken from its
-    weights.
+    """8-bit symmetric fake quantisation of a kernel, with one range for each output channel.
 
-    tfmot gives a depthwise kernel, (h, w, channels, 1), one range for all its channels; here each channel has
-    its own.
+    The range comes from the channel's weights. tfmot gives a depthwise kernel, (h, w, channels, 1), one range
+    for all its channels; here each channel has its own.
 
     Args:
         depthwise: whether the kernel is depthwise.

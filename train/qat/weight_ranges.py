@@ -1,6 +1,4 @@
-"""The range over which each output channel's weights are rounded: plain, or such that no 16-bit sum
-saturates.
-"""
+"""The range over which each output channel's weights are rounded, plain or safe from saturation."""
 
 from __future__ import annotations
 

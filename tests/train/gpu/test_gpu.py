@@ -192,7 +192,7 @@ new = [seen(first, epoch) for epoch in range(2)]
 again = [seen(first, epoch) for epoch in range(2, 4)]
 second = BatchFeed(config, small, labels, 5, "cpu")
 second.begin(kept)
-assert second.taught and not BatchFeed(config, small, labels, 5, "cpu").taught
+assert second.has_answers and not BatchFeed(config, small, labels, 5, "cpu").has_answers
 alone = [seen(second, epoch) for epoch in range(4)]
 np.savez(folder / "taught.npz", **{
     f"{name}{part}": np.array([[step[at] for step in epoch] for epoch in epochs])
