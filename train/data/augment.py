@@ -94,25 +94,9 @@ def draw(
     Returns:
         The augmentation, all arrays float32.
     """
-    angle = rng.uniform(0, 2 * np.pi, count)
-    zoom = np.exp(rng.uniform(-0.18, 0.08, count) * strength)
-    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
-    shift = rng.uniform(-0.05, 0.05, (2, count)) * strength * size
-    a, b = zoom * np.cos(angle) * mirror, -zoom * np.sin(angle)
-    c, d = zoom * np.sin(angle) * mirror, zoom * np.cos(angle)
-    centre = (size - 1) / 2
-    zero = np.zeros(count)
-    move = np.stack(
-        [a, b, centre - (a + b) * centre + shift[0], c, d, centre - (c + d) * centre + shift[1], zero, zero],
-        axis=1,
-    )
+    move = _draw_move(rng, count, size, strength)
     blur = np.where(rng.random(count) < 0.25 * strength, rng.random(count), 0.0)
-    gain = np.exp(rng.uniform(-0.25, 0.2, count) * strength)
-    gamma = np.exp(rng.uniform(-0.25, 0.25, count) * strength)
-    saturation = np.exp(rng.uniform(-0.35, 0.3, count) * strength)[:, None, None]
-    warmth = rng.uniform(-0.12, 0.12, count) * strength
-    tint = np.exp(np.stack([warmth, rng.uniform(-0.03, 0.03, count) * strength, -warmth], axis=1))
-    mix = tint[:, None, :] * (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA[:, None], (1, 3)))
+    gain, gamma, mix = _draw_colours(rng, count, strength)
     spots, tone = (
         _draw_spots(rng, count, debris) if debris else (np.zeros((count, 0, 4)), np.zeros((count, 3)))
     )
@@ -126,6 +110,33 @@ def draw(
         palette = np.column_stack([others, way])
     drawn = (move, blur, gain, gamma, mix, spots, tone, coarse, palette)
     return Variation(*(np.asarray(v, np.float32) for v in drawn))
+
+
+def _draw_move(rng: np.random.Generator, count: int, size: int, strength: float) -> Any:
+    """Draw turns, mirrors, zooms and shifts, (count, 8)."""
+    angle = rng.uniform(0, 2 * np.pi, count)
+    zoom = np.exp(rng.uniform(-0.18, 0.08, count) * strength)
+    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
+    shift = rng.uniform(-0.05, 0.05, (2, count)) * strength * size
+    a, b = zoom * np.cos(angle) * mirror, -zoom * np.sin(angle)
+    c, d = zoom * np.sin(angle) * mirror, zoom * np.cos(angle)
+    centre = (size - 1) / 2
+    zero = np.zeros(count)
+    return np.stack(
+        [a, b, centre - (a + b) * centre + shift[0], c, d, centre - (c + d) * centre + shift[1], zero, zero],
+        axis=1,
+    )
+
+
+def _draw_colours(rng: np.random.Generator, count: int, strength: float) -> tuple[Any, Any, Any]:
+    """Draw exposure, (count,) gain and gamma, and the colour matrix (count, 3, 3)."""
+    gain = np.exp(rng.uniform(-0.25, 0.2, count) * strength)
+    gamma = np.exp(rng.uniform(-0.25, 0.25, count) * strength)
+    saturation = np.exp(rng.uniform(-0.35, 0.3, count) * strength)[:, None, None]
+    warmth = rng.uniform(-0.12, 0.12, count) * strength
+    tint = np.exp(np.stack([warmth, rng.uniform(-0.03, 0.03, count) * strength, -warmth], axis=1))
+    mix = tint[:, None, :] * (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA[:, None], (1, 3)))
+    return gain, gamma, mix
 
 
 def _draw_spots(rng: np.random.Generator, count: int, debris: float) -> tuple[Any, Any]:
