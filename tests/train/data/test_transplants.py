@@ -99,7 +99,6 @@ def test_the_same_seed_makes_the_same_frames(data: Path) -> None:
     assert list(first.videos) == list(second.videos)
 
 
-@pytest.mark.quick
 def test_transplants_from_a_held_out_video_are_found(forty: tuple[Dataset, TrainingFrames]) -> None:
     _, frames = forty
     assert not is_real(frames.videos).any()
@@ -122,7 +121,6 @@ def test_a_frame_without_a_video_is_a_group_of_its_own(data: Path) -> None:
     assert not made_of(frames.videos, {"None", "a", "b"}).any()
 
 
-@pytest.mark.quick
 def test_a_fold_is_withheld_with_the_transplants_from_its_videos(
     forty: tuple[Dataset, TrainingFrames],
 ) -> None:
