@@ -113,7 +113,7 @@ def test_transplants_from_a_held_out_video_are_found(forty: tuple[Dataset, Train
 def test_a_frame_without_a_video_is_a_group_of_its_own(data: Path) -> None:
     table = data / "labels.csv"
     table.write_text(table.read_text("utf-8").replace("well0", "").replace("well1", "a/b"), encoding="utf-8")
-    _, frames = made(data)
+    _, frames = made(data, 12)
     assert made_of(
         frames.videos, {"2"}
     ).any()  # the stem of 2.png, which also names it in folds and held-out videos
@@ -175,7 +175,7 @@ def test_training_does_not_see_transplants_from_calibration_videos(
 
 def test_an_image_that_cannot_be_read_is_skipped(data: Path) -> None:
     (data / "3.png").write_bytes(b"no picture")
-    assert len(made(data)[1]) == 40
+    assert len(made(data, 10)[1]) == 10
     for name in ("2", "4", "5", "6", "7"):
         (data / f"{name}.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="can be read"):
