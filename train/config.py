@@ -1,4 +1,4 @@
-"""One frozen record of everything that shapes a training run; saved with it, and enough to repeat it."""
+"""The configuration of a training run: one frozen record that is saved with the run and enough to repeat it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from capsule_edge.runtime.errors import InputError, UsageError
 
 __all__ = ["TrainConfig"]
 
-_KINDS: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
-_SAID = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _SHARES = (
     "sampling", "video_sampling", "prior", "label_smoothing", "ema", "distillation", "debris", "compression",
     "recolour",
@@ -32,22 +32,52 @@ _LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """``sampling`` 0 draws frames as they come, 1 draws every class equally often, .5 by the root of its size;
-    ``video_sampling`` does the same among the videos of a class.
+    """All settings that shape a training run.
 
-    ``adjustment`` is the tau of logit adjustment (Menon et al., ICLR 2021) against the distribution that is drawn,
-    ``prior`` the share of the data's own class prior that is given back at the end, folded into the last bias.
-    ``distillation`` is the share of the loss that teachers have, where there are any, ``closeness`` the weight of the
-    distance between the logits of the float and the integer form (``gpu_qat``). ``phantom`` is the number of rendered
-    frames added, ``transplants`` that of frames with a lesion set in or taken out (``transplants``). With ``views``
-    above 0 the draws of as many epochs are gone through again and again, and teachers answer each of them once
-    (``gpu_feed``). With ``qat_epochs`` 0 the INT8 twin keeps the FP32 weights, rounded; ``equalise`` evens channels
-    and rounds the FP32 weights themselves before (``equalise``).
+    Attributes:
+        architecture: name of the architecture (``models.architectures``).
+        size: width and height of the frames in pixels.
+        epochs: number of epochs of FP32 training.
+        batch: frames in a batch, over all workers.
+        learning_rate: the peak learning rate.
+        warmup_epochs: epochs of linear warm-up.
+        weight_decay: weight decay of the kernels (AdamW).
+        label_smoothing: share of the target that is spread over all classes, 0..1.
+        sampling: how evenly classes are drawn, 0..1. 0 draws frames as they come, 1 draws all classes equally
+            often, .5 draws a class by the root of its size.
+        video_sampling: the same among the videos of a class, 0..1.
+        adjustment: tau of logit adjustment (Menon et al., ICLR 2021) against the drawn distribution of
+            classes.
+        prior: share of the data's own class prior that is added to the last bias after training, 0..1.
+        augmentation: strength of geometry, exposure and colour (``augment.draw``).
+        debris: strength of debris and bubbles, 0..1.
+        compression: strength of JPEG artefacts, 0..1.
+        recolour: share of frames that take on another frame's colours, 0..1.
+        focal: gamma of the focal loss; 0 is cross-entropy.
+        ema: decay of the moving average of the weights, 0..1.
+        patience: early stopping. Training ends when macro-F1 on held-out videos has not risen for this many
+            epochs, with the weights of the best epoch; 0 never stops early.
+        distillation: share of the teachers in the loss, 0..1, if there are teachers.
+        mixup: alpha of mixup's beta distribution; 0 turns mixup off.
+        closeness: weight of the distance between the logits of the float and the integer form
+            (``gpu.torch_qat``).
+        phantom: number of rendered frames added to the data.
+        transplants: number of transplants added to the data (``data.transplants``).
+        views: number of epochs whose draws are repeated again and again. Teachers then answer each draw once
+            (``gpu.batch_feed``). 0 draws each epoch anew.
+        seed: seed of draws and of fresh weights.
+        qat_epochs: number of epochs of QAT. With 0 the INT8 twin keeps the FP32 weights, rounded.
+        qat_learning_rate: the peak learning rate of QAT.
+        qat_batch: frames in a batch of QAT.
+        saturation_safe: whether the ranges of weights keep 16-bit sums from saturating on CPUs without VNNI.
+        equalise: whether to equalise the channels and round the FP32 weights before QAT
+            (``qat.equalisation``).
 
-    ``augmentation``, ``debris`` and ``compression`` are strengths and ``recolour`` a share (``augment.draw``).
-    ``focal`` is the gamma of the focal loss, 0 for cross-entropy; ``mixup`` the alpha of mixup's beta distribution, 0
-    for none. With a ``patience`` above 0 a fit ends when macro-F1 on held-out videos has not risen for as many epochs,
-    with the best epoch's weights.
+    Raises:
+        UsageError: a value has the wrong type or lies outside its range.
+
+    Example:
+        ``TrainConfig(architecture="plain_cnn", epochs=2)``
     """
 
     architecture: str = "mobilenet_v2"
@@ -84,11 +114,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, wanted = getattr(self, field.name), _KINDS[str(field.type)]
-            # A bool is an int to Python, and an int a number to everyone.
+            value, wanted = getattr(self, field.name), _TYPES[str(field.type)]
+            # To Python a bool is an int, so compare it separately. Accept an int where a float is wanted.
             fits = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
             if not fits and not (wanted is float and type(value) is int):
-                raise UsageError(f"{field.name} is {value!r}, allowed is {_SAID[wanted]}")
+                raise UsageError(f"{field.name} is {value!r}, allowed is {_TYPE_NAMES[wanted]}")
         for names, fits_range, allowed in _LIMITS:
             for name in names:
                 value = getattr(self, name)
@@ -96,21 +126,24 @@ class TrainConfig:
                     raise UsageError(f"{name} is {value}, allowed is {allowed}")
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate at ``step`` of ``steps``: linear warm-up, then a cosine to zero."""
+        """Return the learning rate at ``step`` of ``steps``: linear warm-up, then a cosine to zero."""
         warmup = self.warmup_epochs * steps / self.epochs
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup)))
 
     def of_qat(self) -> TrainConfig:
-        """The same run's second part: fewer and smaller steps from the FP32 weights."""
+        """Return the configuration of QAT.
+
+        It has its own epochs, learning rate and batch, no weight decay, and the next seed.
+        """
         return dataclasses.replace(
             self, epochs=self.qat_epochs, learning_rate=self.qat_learning_rate, batch=self.qat_batch,
             weight_decay=0.0, seed=self.seed + 1,
         )  # fmt: skip
 
     def drawing(self) -> dict[str, Any]:
-        """What the draws of a fit depend on, beside the frames' own size."""
+        """Return the settings that determine the draws of a training run, apart from the size of the frames."""
         names = (
             "batch",
             "sampling",
@@ -126,11 +159,16 @@ class TrainConfig:
         return {name: getattr(self, name) for name in (*names, "views", "seed")}
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all settings by name."""
         return dataclasses.asdict(self)
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
-        """The configuration in a JSON file. Raises ``InputError`` for a file or a field that does not fit."""
+        """Read a configuration from a JSON file.
+
+        Raises:
+            InputError: the file cannot be read, is no JSON object, or has an unknown or impossible setting.
+        """
         try:
             return cls.of(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, UsageError) as error:
@@ -138,17 +176,28 @@ class TrainConfig:
 
     @classmethod
     def of(cls, fields: Any) -> TrainConfig:
-        """The defaults but for ``fields``. Raises ``UsageError`` that names a field that is not known."""
+        """Return the default configuration changed by ``fields``, a dictionary from names to values.
+
+        Raises:
+            UsageError: a name is not known, or a value does not fit.
+        """
         known = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(fields, dict) or (odd := [name for name in fields if name not in known]):
             what = (
-                f"the field {odd[0]!r} is not known" if isinstance(fields, dict) else "that is no JSON object"
+                f"the field {odd[0]!r} is not known" if isinstance(fields, dict) else "it is no JSON object"
             )
             raise UsageError(f"{what}, allowed are {', '.join(known)}")
         return cls(**fields)
 
     def override(self, assignments: Sequence[str]) -> TrainConfig:
-        """This configuration with ``FIELD=VALUE`` in place of its own. Raises ``UsageError`` for what does not fit."""
+        """Return this configuration with each ``FIELD=VALUE`` of ``assignments`` applied.
+
+        Raises:
+            UsageError: an assignment has no "=", its field is not known, or its value does not fit.
+
+        Example:
+            ``config.override(["batch=32", "ema=.99"])``
+        """
         fields = self.to_dict()
         for text in assignments:
             name, equals, value = text.partition("=")
@@ -159,7 +208,7 @@ class TrainConfig:
 
 
 def _parse(value: str) -> Any:
-    """A number, true or false as JSON has them, also ``.5``; what is neither stays a text, and is refused by name."""
+    """Parse a number, true or false as in JSON, or a number such as ``.5``; return any other text unchanged."""
     for read in (json.loads, float):
         try:
             return read(value)

@@ -1,7 +1,7 @@
-"""What a Keras model looks at, layer by layer: its feature maps, and Grad-CAM.
+"""Feature maps and Grad-CAM of a Keras model, layer by layer.
 
-Own code: tf-explain 0.3.1, of 2021 and the last, builds its models with the Keras 3 of today's TensorFlow and
-refuses the layers of tf_keras.
+This is own code because tf-explain 0.3.1, its last version, of 2021, builds its models with the Keras 3 of
+current TensorFlow and refuses the layers of tf_keras.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def map_layers(model: Any) -> tuple[str, ...]:
-    """The layers that answer with a map (height, width, channels), from the input's side to the output's."""
+    """Return the names of the layers whose output is a map (height, width, channels), from input to output."""
     return tuple(
         layer.name
         for layer in model.layers
@@ -33,16 +33,28 @@ def map_layers(model: Any) -> tuple[str, ...]:
 
 
 def stage_layers(model: Any) -> tuple[str, ...]:
-    """The last layer of each resolution: what a stage of the model hands on."""
+    """Return the name of the last layer at each resolution, from input to output."""
     last = {tuple(model.get_layer(name).output.shape[1:3]): name for name in map_layers(model)}
     return tuple(last.values())
 
 
 def feature_maps(model: Any, pixels: Pixels, layers: Sequence[str] = ()) -> dict[str, Floats]:
-    """The outputs of ``layers`` (all that are maps where none is named), float32 (N, h, w, channels).
+    """Return the outputs of layers.
 
-    ``pixels`` are uint8 RGB (N, size, size, 3), preprocessed. Raises ``UsageError`` for a layer that is not there or
-    gives no map, ``InputError`` for pixels that do not fit.
+    Args:
+        model: a functional tf_keras model.
+        pixels: preprocessed frames, uint8 RGB (N, size, size, 3).
+        layers: names of layers whose output is a map; by default all of them.
+
+    Returns:
+        float32 (N, h, w, channels) by layer.
+
+    Raises:
+        UsageError: the model has no such layer, or the layer's output is no map.
+        InputError: ``pixels`` have another shape or dtype.
+
+    Example:
+        ``feature_maps(model, pixels, ["relu_1"])["relu_1"].shape``
     """
     names = _checked(model, pixels, layers)
     inside = type(model)(model.inputs, [model.get_layer(name).output for name in names])
@@ -54,13 +66,23 @@ def feature_maps(model: Any, pixels: Pixels, layers: Sequence[str] = ()) -> dict
 def grad_cam(
     model: Any, pixels: Pixels, layer: str | None = None, *, labels: Sequence[int] | None = None
 ) -> Floats:
-    """Grad-CAM maps float32 (N, h, w) in 0..1 of ``layer``, by default the last that gives a map.
+    """Return Grad-CAM maps (Selvaraju et al., ICCV 2017).
 
-    ``pixels`` are uint8 RGB (N, size, size, 3), preprocessed; ``labels`` the column of each frame, by default that
-    of its highest logit. Channels are weighted by the mean gradient of the logit, and what speaks for the label
-    is kept (Selvaraju et al., ICCV 2017). At the last layer that is the class-activation map.
+    Channels are weighted by the mean gradient of the logit, and only what speaks for the label is kept. At
+    the last layer this is the class-activation map.
 
-    Raises as ``feature_maps``.
+    Args:
+        model: a functional tf_keras model.
+        pixels: preprocessed frames, uint8 RGB (N, size, size, 3).
+        layer: name of a layer whose output is a map; by default the last one.
+        labels: the label of each frame, as its column; by default that of its highest logit.
+
+    Returns:
+        float32 (N, h, w) in 0..1.
+
+    Raises:
+        UsageError: the model has no such layer, or the layer's output is no map.
+        InputError: ``pixels`` have another shape or dtype.
     """
     import tensorflow as tf
 
@@ -77,17 +99,29 @@ def grad_cam(
 
 
 def probabilities(model: Any, pixels: Pixels, *, temperature: float = 1.0) -> Floats:
-    """Softmax of the logits over ``temperature``, float32 (N, labels), of preprocessed uint8 RGB frames."""
+    """Return the softmax of the logits divided by ``temperature``.
+
+    Args:
+        model: a functional tf_keras model.
+        pixels: preprocessed frames, uint8 RGB (N, size, size, 3).
+        temperature: above 0; 1 gives uncalibrated probabilities.
+
+    Returns:
+        float32 (N, labels).
+    """
     logits = np.asarray(model(scale(pixels), training=False), np.float64) / temperature
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
 
 
 def _checked(model: Any, pixels: Pixels, layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers, by default all that give maps, after checking layers and pixels."""
     known = map_layers(model)
     for name in layers:
         if name not in known:
-            raise UsageError(f"the model has no layer {name!r} that gives a map, it has {', '.join(known)}")
+            raise UsageError(
+                f"the model has no layer {name!r} whose output is a map, allowed is one of {', '.join(known)}"
+            )
     wanted = tuple(model.input_shape[1:])
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != wanted:
         raise InputError(

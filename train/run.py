@@ -1,48 +1,81 @@
-"""A whole training run in one folder: FP32, calibration on videos it has not seen, QAT, and the facts of all three.
+"""A whole training run in one folder: FP32 training, calibration on unseen videos, QAT, and the model's description.
 
-The folder is what ``capsule-edge export`` takes. Each part that is there already is kept, so that a run that was
-killed goes on where it was.
+``capsule-edge export`` takes the folder. Each part that the folder already holds is kept, so a run that was killed
+continues where it stopped.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.evaluation.classification import fit_temperature, operating_points
-from capsule_edge.evaluation.datasets import Dataset, hash_dataset, training_provenance
+from capsule_edge.evaluation._files import write_whole
+from capsule_edge.evaluation.datasets import Dataset
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
-from capsule_edge.runtime.inference import EventParameters, InputSpec, Label, ModelSpec, Role
+from capsule_edge.runtime.inference import InputSpec
 
 from .config import TrainConfig
-from .data import Frames, cached_frames, check_boxes, check_phantom, held_out, is_real, made_of, scale
-from .fit import Journal, ask, specs_of
-from .gpu import mask_unseen
+from .data import (
+    TrainingFrames,
+    cached_frames,
+    check_boxes,
+    check_phantom,
+    held_out,
+    is_real,
+    mask_unseen,
+    scale,
+)
+from .fit import CheckpointSettings, TrainingLog, specs_of, teacher_probabilities
+from .model_spec import describe_model
 from .models import architectures, reparameterise, weights
+from .run_inputs import RunInputs, claim_folder, is_finished
+
+if TYPE_CHECKING:
+    from .fit import Workers
 
 __all__ = ["train_run"]
 
-_EVEN_BATCHES = 32
-_RANGE = "range/"  # of the ranges that gpu_qat leaves beside the weights
-_REPLAY_FRAMES = 64
+_FP32, _QAT, _CALIBRATION = "fp32.weights.npz", "qat.weights.npz", "calibration.npz"
 _CACHE = "cache"
-_GIVEN = "given.json"  # the name, and the files that the run was begun with
-_WHOLE = ("config.json", "data.sha256", "qat.weights.npz", "run.json")
-# A recording is almost all normal: one false frame in a hundred is as many as a reader bears, and nothing is shown
-# that the calibrated model does not hold more likely than all else together.
-_MIN_SPECIFICITY, _MIN_THRESHOLD = 0.99, 0.5
-_LICENSE = "CC-BY-4.0 data (Kvasir-Capsule asks written permission for commercial use); Apache-2.0 code"
-_LANDMARKS = {"pylorus", "ileocecal_valve", "ampulla_of_vater", "z_line", "cecum"}
-_QUALITY = {"reduced_mucosal_view"}
+_RANGE = "range/"  # the key of a learnt range in the weights files of torch_qat
+_EQUALISATION_BATCHES = 32
+_REPLAY_FRAMES = 64
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every step of a run needs."""
+
+    dataset: Dataset
+    out: Path
+    config: TrainConfig
+    inputs: RunInputs
+    workers: Workers
+    note: Callable[[dict[str, Any]], None]
+    checkpoint_every_s: float
+
+    def checkpoint(self, part: str) -> CheckpointSettings:
+        return CheckpointSettings(self.out / f"{part}.checkpoint.npz", self.checkpoint_every_s)
+
+    def log(self, part: str) -> Callable[[dict[str, Any]], None]:
+        return TrainingLog(self.out if self.workers.first else None, self.note).of(part)
+
+    def build(self, *, branched: bool = False) -> Any:
+        """Return a fresh model, or the form in which a re-parameterised architecture is trained."""
+        import tf_keras
+
+        config = self.config
+        return architectures.build(
+            config.architecture, size=config.size, labels=len(self.dataset.labels), keras=tf_keras,
+            branched=branched,
+        )  # fmt: skip
 
 
 def train_run(
@@ -60,313 +93,265 @@ def train_run(
     checkpoint_every_s: float = 120.0,
     note: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> None:
-    """Train on ``dataset`` and leave a RUN folder in ``out``; one that was begun goes on where it was.
+    """Train on ``dataset`` and write a run folder; continue the run if the folder holds a started one.
 
-    One that is finished stays as it is, with what ``event_fit`` has put into it.
+    A finished run stays unchanged, including what ``event_fit`` has written into it. The result depends on the
+    arguments alone: a run that was killed and continued ends in the same bytes as one that was not.
 
-    ``backbone`` are pretrained weights (``weights.load_backbone``). ``teachers`` are exported model files, or weights
-    of the same architecture, whose mean probabilities are learnt beside the labels. ``calibrate_on`` is the
-    ``out_of_fold.npz`` that ``folds`` left: the temperature and the operating points come from it. Without it a sixth
-    of the videos is held out of the fit, to calibrate on; another sixth where ``config.patience`` asks for early
-    stopping. ``fp32_weights`` from elsewhere (``folds``, ``gpu_qat``) stand for the fit and need ``calibrate_on``;
-    where they come with ranges learnt, QAT keeps these. ``boxes`` is the table of lesions that transplants are taken
-    from (``transplants.read_boxes``), needed where ``config.transplants`` are wanted. Preprocessed frames are kept in
-    ``cache``; without one they lie in ``out`` while the run lasts.
+    Without ``calibrate_on`` a sixth of the videos is held out of FP32 training, and temperature and operating points
+    come from their frames. If ``config.patience`` asks for early stopping, another sixth is held out for it.
 
-    Under a TF_CONFIG of several workers (``workers``) the FP32 fit is shared; the rest is the first one's alone.
+    If the environment variable TF_CONFIG names several workers (``multi_worker``), they share FP32 training. The
+    first worker alone does everything else.
 
-    Raises ``UsageError`` for a data set of one class or of labels that no phantom shows, and what reading and
-    writing raise.
+    Args:
+        dataset: the labelled frames. They need at least two classes.
+        out: the run folder. It is created if it does not exist.
+        config: the training configuration.
+        name: name of the trained model.
+        backbone: pretrained weights to start from (``weights.load_backbone``).
+        teachers: exported model files, or weights (``.npz``) of the same architecture. The model learns the mean of
+            their probabilities beside the labels.
+        calibrate_on: the ``out_of_fold.npz`` that ``cross_validation`` wrote. Temperature and operating points come
+            from it.
+        fp32_weights: FP32 weights from ``cross_validation`` or ``torch_qat`` that replace FP32 training. They need
+            ``calibrate_on``. If they come with learnt ranges, QAT keeps these ranges.
+        cache: folder for preprocessed frames. By default they lie in ``out`` until the run ends.
+        boxes: the table of lesions for transplants (``transplants.read_boxes``). Needed if ``config.transplants``
+            is above 0.
+        checkpoint_every_s: seconds between two checkpoints within an epoch.
+        note: called with each step, epoch and checkpoint, and with each image that could not be read.
+
+    Raises:
+        UsageError: the data set has one class only, no phantom can show its labels, or arguments do not fit
+            together.
+        InputError: a file cannot be read or does not fit.
+        OutputError: the folder cannot be written, or it holds another run.
+        Interrupted: another worker was lost.
     """
+    inputs = RunInputs(name, backbone, tuple(teachers), calibrate_on, fp32_weights, boxes)
+    _check_request(dataset.labels, config, boxes)
+    workers = _start_tensorflow(config)
+    run = _Run(dataset, out, config, inputs, workers, note, checkpoint_every_s)
+    _create_folder(out)
+    if _is_finished_for_all(run):
+        return
+    frames = _prepare_frames(run, cache or out / _CACHE)
+    if fp32_weights is not None:
+        _take_fp32(run, frames, fp32_weights)
+    elif not (out / _FP32).is_file():
+        _train_fp32(run, frames)
+    if workers.first:
+        _train_int8(run, frames)
+        document = _describe(run, unreadable=len(frames.unreadable))
+        del frames  # Windows does not remove a file that is mapped.
+        shutil.rmtree(out / _CACHE, ignore_errors=True)
+        # The run counts as finished once this file exists, so write it last.
+        text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
+        write_whole(out / "run.json", text, "the file")
+    # If a worker left early, TensorFlow would end the others.
+    workers.wait()
+
+
+def _check_request(keys: Sequence[str], config: TrainConfig, boxes: Path | None) -> None:
+    """Raise ``UsageError`` for an impossible request, before the folder is claimed for its settings."""
+    if len(keys) < 2:
+        raise UsageError(f"the data set has only the class {', '.join(keys)}, at least two are needed")
+    if config.phantom:
+        check_phantom(keys)
+    check_boxes(config, boxes)
+
+
+def _start_tensorflow(config: TrainConfig) -> Workers:
+    """Make TensorFlow deterministic and join the other workers, if there are any."""
     import tensorflow as tf
     import tf_keras
 
-    from .fit import Saving, Workers
-    from .fit import fp32 as fit
+    from .fit import Workers
 
-    keys = dataset.labels
-    if len(keys) < 2:
-        raise UsageError(f"the data set has the class {', '.join(keys)} alone, at least two are needed")
-    if config.phantom:
-        check_phantom(keys)  # before the folder is claimed for these settings
-    check_boxes(config, boxes)
     tf.config.experimental.enable_op_determinism()
     workers = Workers.from_environment()
     workers.part(config)
     tf_keras.utils.set_random_seed(config.seed)
+    return workers
+
+
+def _create_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from None
-    ready = False
-    if workers.first:
-        _claim(
-            out, config, dataset, name=name, backbone=backbone, teachers=teachers, calibrate_on=calibrate_on,
-            fp32_weights=fp32_weights, boxes=boxes,
-        )  # fmt: skip
-        ready = _finished(out)
-    with workers.together():
-        if workers.mean(float(ready)) > 0:
-            return
-    # One worker prepares what they share; where they share no folder, the others find nothing and do it too.
-    if not workers.first:
-        workers.wait()
-    everything = cached_frames(
-        dataset, keys, InputSpec(config.size), cache or out / _CACHE, config=config, boxes=boxes
-    )
-    if workers.first:
-        workers.wait()
-    for file in everything.unreadable:
-        note({"skipped": file})
-    note({"frames": len(everything), "skipped": len(everything.unreadable)})
-    real = int(is_real(everything.videos).sum())
-    frames = everything.first(real)
-    journal = Journal(out if workers.first else None, note)
-    saving = [Saving(out / f"{part}.checkpoint.npz", checkpoint_every_s) for part in ("fp32", "qat")]
-    if fp32_weights is not None:
-        if calibrate_on is None:
-            raise UsageError(
-                f"{fp32_weights} was fitted elsewhere", hint="name what calibrates it: calibrate_on"
-            )
-        fp32 = _build(config, keys)
-        weights.assign(fp32, weights.load(fp32_weights))
-        logits, labels = _out_of_fold(calibrate_on, keys)
-        _finish_fp32(fp32, logits, labels, everything, config, out)
-    elif not (out / "fp32.weights.npz").is_file():
-        held = held_out.choose(frames, calibrate=calibrate_on is None, stop=bool(config.patience))
-        if workers.first:
-            held.write(out)
-        calibrating = np.isin(everything.videos, held.calibration)
-        stopping = np.flatnonzero(np.isin(everything.videos, held.stopping))
-        among = ~calibrating
-        among[stopping] = False
-        among &= ~made_of(everything.videos, {*held.calibration, *held.stopping})
-        with workers.strategy.scope():
-            fitted = _build(config, keys, branched=True)
-            if backbone is not None:
-                weights.assign(fitted, weights.load_backbone(backbone), fresh=("logits",))
-        judged, fp32 = _build(config, keys, branched=True), _build(config, keys)
-        fit.fit_fp32(
-            fitted, everything, config, saving=saving[0], note=journal.of("fp32"), among=among,
-            taught=ask(teachers, everything, config) if teachers else None,
-            judge=fit.judge_with(judged, everything, stopping) if config.patience else None, workers=workers,
-        )  # fmt: skip
-        if workers.first:
-            arrays = workers.collect(fitted)
-            weights.assign(
-                fp32,
-                reparameterise.merge(arrays) if config.architecture in architectures.BRANCHED else arrays,
-            )
-            rows = np.flatnonzero(calibrating)
-            if calibrate_on is None:
-                logits, labels = fit.predict(fp32, everything.pixels, rows), everything.labels[rows]
-            else:
-                logits, labels = _out_of_fold(calibrate_on, keys)
-            _finish_fp32(fp32, logits, labels, everything, config, out)
-    if workers.first:
-        # Ranges learnt before the channels were evened are of other channels.
-        learnt = {} if fp32_weights is None or config.equalise else weights.load(fp32_weights)
-        ranges = {k.removeprefix(_RANGE): ends for k, ends in learnt.items() if k.startswith(_RANGE)}
-        _quantise(everything, config, out, saving[1], journal, ranges)
-        calibration: dict[str, Any] = dict(weights.load(out / "calibration.npz"))
-        learnt_from = specs_of(teachers)
-        spec = _spec(
-            name, keys, calibration["logits"], calibration["labels"], config, dataset, everything, learnt_from
-        )
-        document = {
-            "architecture": config.architecture,
-            "size": config.size,
-            "labels": len(keys),
-            "spec": {k: v for k, v in spec.to_dict().items() if k != "precision"},
-        }
-        del everything, frames  # Windows removes no file that is mapped
-        shutil.rmtree(out / _CACHE, ignore_errors=True)
-        # Last: with it the run is finished.
-        _write(out / "run.json", json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
-    # A worker that left would end the others.
-    workers.wait()
 
 
-def _build(config: TrainConfig, keys: Sequence[str], *, branched: bool = False) -> Any:
-    import tf_keras
-
-    return architectures.build(
-        config.architecture, size=config.size, labels=len(keys), keras=tf_keras, branched=branched
-    )
-
-
-def _quantise(
-    everything: Frames,
-    config: TrainConfig,
-    out: Path,
-    saving: Any,
-    journal: Journal,
-    ranges: Mapping[str, Any],
-) -> None:
-    """The INT8 twin of the FP32 weights in ``out``, and frames to compare the exported files on."""
-    from .fit import fp32 as fit
-    from .qat import quantised_model
-
-    fp32 = _build(config, everything.keys)
-    weights.assign(fp32, weights.load(out / "fp32.weights.npz"))
-    quantised = quantised_model.quantize(fp32, saturation_safe=config.saturation_safe)
-    fit.fit_qat(fp32, quantised, everything, config, saving=saving, note=journal.of("qat"), ranges=ranges)
-    quantised_model.check_ranges(quantised)
-    quantised_model.save_qat(out / "qat.weights.npz", quantised)
-    rng = np.random.default_rng(config.seed)
-    chosen = rng.choice(len(everything), min(_REPLAY_FRAMES, len(everything)))
-    weights.save(out / "replay.npz", {"frames": everything.pixels[chosen]}, compressed=True)
+def _is_finished_for_all(run: _Run) -> bool:
+    """Claim the folder for this run, and let all workers agree on whether it is finished already."""
+    finished = False
+    if run.workers.first:
+        claim_folder(run.out, run.config, run.dataset, run.inputs)
+        finished = is_finished(run.out)
+    with run.workers.together():
+        return run.workers.mean(float(finished)) > 0
 
 
-def _out_of_fold(path: Path, keys: Sequence[str]) -> tuple[Any, Any]:
-    """Out-of-fold logits and labels that ``folds`` left, of classes that the answering model had seen."""
+def _prepare_frames(run: _Run, cache: Path) -> TrainingFrames:
+    """Return the real frames and, behind them, the rendered frames and the transplants."""
+    # The first worker fills the cache that all share. If they share no folder, the others find none and fill their own.
+    if not run.workers.first:
+        run.workers.wait()
+    frames = cached_frames(
+        run.dataset, run.dataset.labels, InputSpec(run.config.size), cache, config=run.config,
+        boxes=run.inputs.boxes,
+    )  # fmt: skip
+    if run.workers.first:
+        run.workers.wait()
+    for file in frames.unreadable:
+        run.note({"skipped": file})
+    run.note({"frames": len(frames), "skipped": len(frames.unreadable)})
+    return frames
+
+
+def _take_fp32(run: _Run, frames: TrainingFrames, fp32_weights: Path) -> None:
+    """Take FP32 weights that were trained elsewhere."""
+    model = run.build()
+    weights.assign(model, weights.load(fp32_weights))
+    _finish_fp32(run, frames, model, held_out.HeldOut())
+
+
+def _train_fp32(run: _Run, frames: TrainingFrames) -> None:
+    """Train the FP32 model on the labels, without the videos that are held out."""
+    real = frames.first(int(is_real(frames.videos).sum()))
+    held = held_out.choose(real, calibrate=run.inputs.calibrate_on is None, stop=bool(run.config.patience))
+    if run.workers.first:
+        held.write(run.out)
+    trained = _fit_on_labels(run, frames, held)
+    if run.workers.first:
+        arrays = run.workers.collect(trained)
+        branched = run.config.architecture in architectures.BRANCHED
+        model = run.build()
+        weights.assign(model, reparameterise.merge(arrays) if branched else arrays)
+        _finish_fp32(run, frames, model, held)
+
+
+def _fit_on_labels(run: _Run, frames: TrainingFrames, held: held_out.HeldOut) -> Any:
+    """Return the trained model, in the form in which its architecture is trained."""
+    from .fit import keras_training
+
+    config, inputs = run.config, run.inputs
+    with run.workers.strategy.scope():
+        model = run.build(branched=True)
+        if inputs.backbone is not None:
+            weights.assign(model, weights.load_backbone(inputs.backbone), fresh=("logits",))
+    judge = None
+    if config.patience:
+        stopping = np.flatnonzero(np.isin(frames.videos, held.stopping))
+        judge = keras_training.judge_with(run.build(branched=True), frames, stopping)
+    keras_training.fit_fp32(
+        model, frames, config, checkpoint=run.checkpoint("fp32"), note=run.log("fp32"),
+        among=held_out.rows_to_fit(frames, held),
+        teacher_answers=teacher_probabilities(inputs.teachers, frames, config) if inputs.teachers else None,
+        judge=judge, workers=run.workers,
+    )  # fmt: skip
+    return model
+
+
+def _finish_fp32(run: _Run, frames: TrainingFrames, model: Any, held: held_out.HeldOut) -> None:
+    """Add the class prior to the last bias, equalise if asked for, and write weights and calibration answers."""
+    logits, labels = _calibration_answers(run, frames, model, held)
+    config = run.config
+    shift = (config.prior * _log_prior(frames)).astype(np.float32)
+    bias = model.get_layer("logits").weights[1]
+    bias.assign(bias + shift)
+    if config.equalise:
+        _equalise(model, frames, config)
+    weights.save(run.out / _CALIBRATION, {"logits": logits + shift, "labels": labels}, compressed=True)
+    weights.save(run.out / _FP32, weights.collect(model))
+
+
+def _calibration_answers(
+    run: _Run, frames: TrainingFrames, model: Any, held: held_out.HeldOut
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return logits (N, labels) and labels (N,) of frames that the answering model had not seen."""
+    from .fit import keras_training
+
+    if run.inputs.calibrate_on is not None:
+        return _out_of_fold(run.inputs.calibrate_on, frames.keys)
+    rows = np.flatnonzero(np.isin(frames.videos, held.calibration))
+    return keras_training.predict(model, frames.pixels, rows), frames.labels[rows]
+
+
+def _out_of_fold(path: Path, keys: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Read the answers of ``cross_validation``, without frames of classes that their model had not seen."""
     try:
         with np.load(path) as archive:
             logits, labels, seen = archive["logits"], archive["labels"], archive["seen"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} holds no out-of-fold answers: {error}") from None
     if logits.shape[1] != len(keys) or seen.shape != logits.shape:
-        raise InputError(f"{path} is of other labels", hint="run train.folds again")
+        raise InputError(
+            f"{path} holds answers for {logits.shape[1]} labels, the data set has {len(keys)}",
+            hint="run cross_validation again on this data set",
+        )
     logits, known = mask_unseen(logits, labels, seen)
     return logits[known], labels[known]
 
 
-def _finish_fp32(fp32: Any, logits: Any, labels: Any, frames: Frames, config: TrainConfig, out: Path) -> None:
-    """Fold the share of the class prior into the last bias, and keep the calibration answers with it."""
+def _log_prior(frames: TrainingFrames) -> npt.NDArray[np.float64]:
+    """Return the logarithm of each class's share of the real frames, (labels,)."""
     real = frames.labels[is_real(frames.videos)]
-    prior = np.log(np.maximum(np.bincount(real, minlength=len(frames.keys)), 1) / len(real))
-    shift = (config.prior * prior).astype(np.float32)
-    bias = fp32.get_layer("logits").weights[1]
-    bias.assign(bias + shift)
-    if config.equalise:
-        from .qat import equalise, snap
-
-        rows = np.random.default_rng(config.seed).choice(len(frames), (_EVEN_BATCHES, config.qat_batch))
-        weights.assign(fp32, equalise(fp32, (scale(frames.pixels[np.sort(batch)]) for batch in rows)))
-        weights.assign(fp32, snap(fp32, saturation_safe=config.saturation_safe))
-    weights.save(out / "calibration.npz", {"logits": logits + shift, "labels": labels}, compressed=True)
-    weights.save(out / "fp32.weights.npz", weights.collect(fp32))
+    counts = np.bincount(real, minlength=len(frames.keys))
+    return np.asarray(np.log(np.maximum(counts, 1) / len(real)))
 
 
-def _spec(
-    name: str,
-    keys: Sequence[str],
-    logits: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    config: TrainConfig,
-    dataset: Dataset,
-    everything: Frames,
-    learnt_from: Sequence[ModelSpec],
-) -> ModelSpec:
-    temperature = fit_temperature(logits, labels)
-    scaled = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-    described = tuple(Label(key, key.replace("_", " ").capitalize(), _role(key)) for key in keys)
-    videos = f"{dataset.split} videos" if dataset.split else "videos"
-    points = operating_points(
-        scaled / scaled.sum(axis=1, keepdims=True), labels, keys,
-        only=[label.key for label in described if label.role != "normal"],
-        min_specificity=_MIN_SPECIFICITY, min_threshold=_MIN_THRESHOLD,
-        measured_on=f"{len(labels)} frames of {videos} that the answering model had not seen",
+def _equalise(model: Any, frames: TrainingFrames, config: TrainConfig) -> None:
+    """Equalise the channels of ``model``, then round its weights to the steps of the INT8 file."""
+    from .qat import equalise, snap
+
+    rows = np.random.default_rng(config.seed).choice(len(frames), (_EQUALISATION_BATCHES, config.qat_batch))
+    weights.assign(model, equalise(model, (scale(frames.pixels[np.sort(batch)]) for batch in rows)))
+    weights.assign(model, snap(model, saturation_safe=config.saturation_safe))
+
+
+def _train_int8(run: _Run, frames: TrainingFrames) -> None:
+    """Quantise the FP32 model, train it with QAT, and write its weights and the frames for the export's checks."""
+    from .fit import keras_training
+    from .qat import quantised_model
+
+    config = run.config
+    fp32 = run.build()
+    weights.assign(fp32, weights.load(run.out / _FP32))
+    quantised = quantised_model.quantize(fp32, saturation_safe=config.saturation_safe)
+    keras_training.fit_qat(
+        fp32, quantised, frames, config, checkpoint=run.checkpoint("qat"), note=run.log("qat"),
+        ranges=_learnt_ranges(run),
     )  # fmt: skip
-    return ModelSpec(
-        name=name,
-        version=importlib.metadata.version("capsule-edge"),
-        precision="fp32",
-        labels=described,
-        input=InputSpec(config.size),
-        temperature=temperature,
-        operating_points=points,
-        events=EventParameters(),
-        license=_LICENSE,
-        provenance={
-            "data": dataset.root.name,
-            "data_sha256": hash_dataset(dataset),
-            "split": dataset.split,
-            "frames": len(dataset.samples) - len(everything.unreadable),
-            "unreadable": len(everything.unreadable),
-            "videos": len({s.video_id for s in dataset.samples}),
-            **training_provenance(dataset.samples, learnt_from),
-            "phantom_frames": config.phantom,
-            "transplants": config.transplants,
-            "training": config.to_dict(),
-        },
-    )
+    quantised_model.check_ranges(quantised)
+    quantised_model.save_qat(run.out / _QAT, quantised)
+    rng = np.random.default_rng(config.seed)
+    chosen = rng.choice(len(frames), min(_REPLAY_FRAMES, len(frames)))
+    weights.save(run.out / "replay.npz", {"frames": frames.pixels[chosen]}, compressed=True)
 
 
-def _role(key: str) -> Role:
-    if key == "normal":
-        return "normal"
-    return "landmark" if key in _LANDMARKS else "quality" if key in _QUALITY else "finding"
+def _learnt_ranges(run: _Run) -> Mapping[str, Any]:
+    """Return the ranges that came with ``fp32_weights``, by layer; none after an equalisation.
 
-
-def _claim(
-    out: Path,
-    config: TrainConfig,
-    dataset: Dataset,
-    *,
-    name: str,
-    backbone: Path | None,
-    teachers: Sequence[Path],
-    calibrate_on: Path | None,
-    fp32_weights: Path | None,
-    boxes: Path | None,
-) -> None:
-    """Write what the run is made of, or refuse to go on with other than the folder was begun with.
-
-    A finished run keeps its files as they are.
+    The learnt ranges belong to the channels before the equalisation.
     """
-    path, data, given = out / "config.json", out / "data.sha256", out / _GIVEN
-    digest = hash_dataset(dataset)
-    if data.is_file() and data.read_text("utf-8").strip() != digest:
-        raise OutputError(f"{out} holds a run on other data", hint="choose another --out or the same data")
-    if path.is_file() and TrainConfig.read(path) != config:
-        raise OutputError(
-            f"{path.parent} holds a run of another configuration",
-            hint="choose another --out or the same settings",
-        )
-    document = {
-        "name": name,
-        "backbone": _identity(backbone),
-        "teachers": [_identity(teacher) for teacher in teachers],
-        "calibrate_on": _identity(calibrate_on),
-        "fp32_weights": _identity(fp32_weights),
+    if run.inputs.fp32_weights is None or run.config.equalise:
+        return {}
+    arrays = weights.load(run.inputs.fp32_weights)
+    return {key.removeprefix(_RANGE): ends for key, ends in arrays.items() if key.startswith(_RANGE)}
+
+
+def _describe(run: _Run, *, unreadable: int) -> dict[str, Any]:
+    """Return the content of ``run.json``: the architecture and the model's spec without its precision."""
+    calibration: dict[str, Any] = dict(weights.load(run.out / _CALIBRATION))
+    spec = describe_model(
+        run.inputs.name, run.config, run.dataset, logits=calibration["logits"], labels=calibration["labels"],
+        unreadable=unreadable, teachers=specs_of(run.inputs.teachers),
+    )  # fmt: skip
+    return {
+        "architecture": run.config.architecture,
+        "size": run.config.size,
+        "labels": len(run.dataset.labels),
+        "spec": {key: value for key, value in spec.to_dict().items() if key != "precision"},
     }
-    if boxes is not None:
-        document["boxes"] = _identity(boxes)
-    text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-    if given.is_file() and given.read_text("utf-8") != text:
-        raise OutputError(
-            f"{out} holds a run of another name, or begun with other weights, teachers, calibration or boxes:"
-            f" see {given}",
-            hint="choose another --out or the same options",
-        )
-    if not _finished(out):
-        _write(path, json.dumps(config.to_dict(), indent=1))
-        _write(data, digest + "\n")
-        _write(given, text)
-
-
-def _identity(path: Path | None) -> dict[str, str] | None:
-    """A file that the run is made of: its name and hash."""
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as stream:
-            return {"file": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _finished(out: Path) -> bool:
-    return all((out / file).is_file() for file in _WHOLE)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -201,7 +201,7 @@ def arrows(package: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("package", ["runtime", "evaluation", "export"])
+@pytest.mark.parametrize("package", ["runtime", "evaluation", "train", "export"])
 def test_rooms_import_each_other_without_a_circle(package: str) -> None:
     found = arrows(package)
     assert found

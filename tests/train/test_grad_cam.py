@@ -1,4 +1,4 @@
-"""Grad-CAM and feature maps of Keras models, against what is known in closed form."""
+"""Grad-CAM and feature maps of Keras models, compared with closed forms."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def pixels() -> np.ndarray:
 
 
 def test_at_the_last_layer_grad_cam_is_the_class_activation_map(model: object, pixels: np.ndarray) -> None:
-    """The gradient of a mean of features times weights is the weights over the number of positions."""
+    """The logit is a mean of weighted features, so its gradient is the weights divided by the number of positions."""
     features = feature_maps(model, pixels, map_layers(model)[-1:])
     (last,) = features.values()
     kernel = model.get_layer("logits").get_weights()[0]
     for label in range(3):
         wanted = [activation_map(one) for one in last @ kernel[:, label]]
         found = grad_cam(model, pixels, labels=[label, label])
-        # Both are sums of 160 products of float32 in another order: some 160 * 6e-8 of the largest, 1.
+        # Both add 160 float32 products, in different orders: an error of some 160 * 6e-8 of the largest value, 1.
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
@@ -56,7 +56,7 @@ def test_randomised_weights_change_the_map(model: object, pixels: np.ndarray) ->
     np.testing.assert_array_equal(a, grad_cam(model, pixels, "relu_3", labels=[1, 1]))
 
 
-def test_layers_are_those_that_give_maps(model: object, pixels: np.ndarray) -> None:
+def test_layers_with_maps_are_listed(model: object, pixels: np.ndarray) -> None:
     names = map_layers(model)
     assert names[0] == "conv_1"
     assert names[-1] == "relu_5"
@@ -70,7 +70,7 @@ def test_layers_are_those_that_give_maps(model: object, pixels: np.ndarray) -> N
     assert set(feature_maps(model, pixels)) == set(names)
 
 
-def test_what_does_not_fit_is_refused(model: object, pixels: np.ndarray) -> None:
+def test_wrong_layers_and_pixels_are_refused(model: object, pixels: np.ndarray) -> None:
     with pytest.raises(UsageError, match="no layer 'conv_9'"):
         feature_maps(model, pixels, ("conv_9",))
     with pytest.raises(UsageError, match="no layer 'pool'"):

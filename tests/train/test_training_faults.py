@@ -24,7 +24,6 @@ from capsule_edge.runtime import (
     InputError,
     ModelError,
     ModelSpec,
-    OutputError,
     Reader,
     UsageError,
 )
@@ -122,23 +121,3 @@ def test_every_spelling_of_val_is_val(tmp_path: Path, name: str) -> None:
             cv2.imwrite(str(folder / f"{index}.png"), FRAME)
     assert len(load_dataset(tmp_path).samples) == 2
     assert len(load_dataset(tmp_path, split="train").samples) == 3
-
-
-def test_a_run_on_other_data_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("tf_keras")
-    from capsule_edge.train.config import TrainConfig
-    from capsule_edge.train.run import _claim
-
-    for name in ("a", "b"):
-        for label in ("normal", "polyp"):
-            (tmp_path / name / label).mkdir(parents=True)
-            cv2.imwrite(str(tmp_path / name / label / "0.png"), FRAME + (name == "b"))
-    out = tmp_path / "run"
-    out.mkdir()
-    given = {
-        "name": "m", "backbone": None, "teachers": (), "calibrate_on": None, "fp32_weights": None, "boxes": None
-    }  # fmt: skip
-    _claim(out, TrainConfig(), load_dataset(tmp_path / "a"), **given)
-    _claim(out, TrainConfig(), load_dataset(tmp_path / "a"), **given)
-    with pytest.raises(OutputError, match="other data"):
-        _claim(out, TrainConfig(), load_dataset(tmp_path / "b"), **given)

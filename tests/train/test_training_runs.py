@@ -1,4 +1,4 @@
-"""Whole training runs in processes of their own: killed and gone on, full disks, several workers, faults."""
+"""Whole training runs: killed and continued, full disks, damaged images, several workers, wrong settings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from training_samples import DAMAGED, KEYS, SETTINGS, SIZE, WholeRun, setting_words
 
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
@@ -22,34 +22,14 @@ from capsule_edge.cli.train import command
 from capsule_edge.evaluation.datasets import Sample, training_provenance
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.data import Frames, cached_frames
+from capsule_edge.train.data import TrainingFrames, cached_frames
 from capsule_edge.train.models import weights
 
-SIZE, KEYS = 64, ("bleeding", "normal", "polyp")
 MADE = TrainConfig(phantom=3)
 
 
-SETTINGS = ("architecture=plain_cnn", f"size={SIZE}", "epochs=3", "batch=16", "phantom=0", "qat_batch=8")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three colours that a few steps can tell apart, twelve videos of sixteen frames."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    rows = ["file,label,source,video_id,frame_number,split"]
-    for i in range(192):
-        colour = np.array([[200, 90, 60], [90, 40, 30], [180, 180, 60]])[i % 3]
-        frame = np.clip(colour + rng.normal(0, 40, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{i}.png"), frame[:, :, ::-1])
-        rows.append(f"{i}.png,{KEYS[i % 3]},X,v{i % 12},{i},train")
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return folder
-
-
-def arguments(data: Path, out: Path, *settings: str, options: tuple[str, ...] = ()) -> list[str]:
-    given = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
-    return ["--data", str(data), "--out", str(out), *given, *options]
+def arguments(data: Path, out: Path, *settings: str) -> list[str]:
+    return ["--data", str(data), "--out", str(out), *setting_words(*SETTINGS, *settings)]
 
 
 def started(words: list[str], **kwargs: Any) -> subprocess.Popen[str]:
@@ -61,56 +41,53 @@ def started(words: list[str], **kwargs: Any) -> subprocess.Popen[str]:
 
 
 def curve(out: Path) -> list[dict[str, str]]:
-    """The rows of curve.csv, less what the clock says."""
+    """Return the rows of curve.csv without the column of seconds."""
     with (out / "curve.csv").open(encoding="utf-8", newline="") as stream:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
 
 
-def test_a_killed_run_ends_as_an_uninterrupted_one(data: Path, tmp_path: Path) -> None:
-    """Killed in the midst of an epoch of FP32, then of QAT: the weights are the same, byte for byte."""
-    settings = ("patience=2", "mixup=0.2", "focal=1.5", "debris=1", "compression=1", "qat_epochs=2")
-    options = ("--checkpoint-every", "0")
-    whole = started(arguments(data, tmp_path / "whole", *settings))
-    told = whole.communicate(timeout=300)
-    assert whole.returncode == 0, told
-    killed = []
+def kill_at(words: list[str], part: str, step: int) -> None:
+    """Start training in a process of its own, and kill it once it has saved ``step`` steps of ``part``."""
+    process = started([*words, "--checkpoint-every", "0"])
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"part {part}  checkpoint ") and int(line.split()[-1]) >= step:
+            process.kill()
+            break
+    process.communicate(timeout=60)
+    assert process.returncode, "the run ended before it was killed"
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(data: Path, whole_run: WholeRun, tmp_path: Path) -> None:
+    """Kill a run within an epoch of FP32, then of QAT: it ends in the same bytes as the whole run."""
+    out, whole = tmp_path / "killed", whole_run.out
+    words = ["--data", str(data), "--out", str(out), *whole_run.words]
     for part, step in (("fp32", 11), ("qat", 5)):
-        process = started(arguments(data, tmp_path / "killed", *settings, options=options))
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith(f"part {part}  checkpoint ") and int(line.split()[-1]) >= step:
-                process.kill()
-                break
-        process.communicate(timeout=60)
-        killed.append(process.returncode)
-        assert not (tmp_path / "killed" / "run.json").exists()
-    assert all(killed)
-    last = started(arguments(data, tmp_path / "killed", *settings))
-    told = last.communicate(timeout=300)
-    assert last.returncode == 0, told
+        kill_at(words, part, step)
+        assert not (out / "run.json").exists()
+    CliRunner().invoke(command, words, catch_exceptions=False)
     for name in (
-        "fp32.weights.npz",
-        "calibration.npz",
-        "qat.weights.npz",
-        "replay.npz",
-        "run.json",
-        "config.json",
-        "held_out.json",
+        *("fp32.weights.npz", "calibration.npz", "qat.weights.npz", "replay.npz"),
+        *("run.json", "config.json", "held_out.json"),
     ):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
-    held = json.loads((tmp_path / "whole" / "held_out.json").read_text("utf-8"))
+        assert (whole / name).read_bytes() == (out / name).read_bytes(), name
+    assert curve(whole) == curve(out)
+    assert [row["epoch"] for row in curve(out) if row["part"] == "fp32"][:2] == ["0", "1"]
+    assert not (out / "cache").exists()
+
+
+def test_a_run_records_the_videos_that_it_held_out(whole_run: WholeRun) -> None:
+    held = json.loads((whole_run.out / "held_out.json").read_text("utf-8"))
     assert held["calibration"]
     assert held["stopping"]
     assert not set(held["calibration"]) & set(held["stopping"])
-    with np.load(tmp_path / "whole" / "calibration.npz") as answers:
-        assert len(answers["labels"]) == 16 * len(held["calibration"])  # the frames of each
-    assert curve(tmp_path / "whole") == curve(tmp_path / "killed")
-    assert [row["epoch"] for row in curve(tmp_path / "killed") if row["part"] == "fp32"][:2] == ["0", "1"]
-    assert not (tmp_path / "killed" / "cache").exists()
+    with np.load(whole_run.out / "calibration.npz") as answers:
+        damaged = sum(f"v{int(Path(name).stem) % 12}" in held["calibration"] for name in DAMAGED)
+        assert len(answers["labels"]) == 16 * len(held["calibration"]) - damaged
 
 
-def test_a_disk_that_fills_up_costs_no_checkpoint(data: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the full disk: the system refuses the write in its midst."""
+def test_a_full_disk_costs_no_checkpoint(data: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: the system refuses the rest of the write."""
     resource = pytest.importorskip("resource")
     earlier = {"a/b": np.ones(1000, np.float32)}
     weights.save(tmp_path / "w.npz", earlier)
@@ -127,25 +104,27 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(data: Path, tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["cache", "w.npz"]
 
 
-def test_a_run_says_in_one_line_that_the_disk_is_full(data: Path, tmp_path: Path) -> None:
+def test_a_run_says_in_one_line_that_the_disk_is_full(data: Path, tmp_path: Path, call: Any) -> None:
+    """A limit on the size of files stands for the full disk."""
     resource = pytest.importorskip("resource")
-    process = started(
-        arguments(data, tmp_path / "run", "size=32"),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
-    )
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 1
-    last = told.strip().splitlines()[-1]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+        called = call("train", *arguments(data, tmp_path / "run"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert called.code == 1
+    last = called.err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "fp32.checkpoint.npz cannot be written: File too large" in last
-    assert "Traceback" not in told
+    assert "Traceback" not in called.err
     assert not list((tmp_path / "run").glob("*.partial"))
 
 
 def load(data: Path) -> Any:
     from capsule_edge.evaluation.datasets import load_dataset
 
-    return load_dataset(data, split="train")
+    return load_dataset(data)
 
 
 def spec() -> Any:
@@ -154,7 +133,7 @@ def spec() -> Any:
     return InputSpec(SIZE)
 
 
-def test_the_cache_holds_what_loading_gives_and_is_made_anew_when_it_must(data: Path, tmp_path: Path) -> None:
+def test_the_cache_equals_loading_and_is_rebuilt_when_damaged(data: Path, tmp_path: Path) -> None:
     from capsule_edge.train.data import load_frames
     from capsule_edge.train.data.frames import phantom_frames
     from capsule_edge.train.data.transplants import MADE_SEED
@@ -181,11 +160,11 @@ def test_the_cache_holds_what_loading_gives_and_is_made_anew_when_it_must(data: 
         cached_frames(dataset, ("normal",), spec(), tmp_path)
 
 
-def test_batches_go_on_at_any_step_and_part_among_workers() -> None:
+def test_batches_start_at_any_step_and_are_split_among_workers() -> None:
     from capsule_edge.train.data import batches, draw_epoch, draw_mixing, unpack
 
     rng = np.random.default_rng(0)
-    frames = Frames(
+    frames = TrainingFrames(
         rng.integers(0, 256, (30, 32, 32, 3), np.uint8), np.arange(30) % 3, np.full(30, "v"), KEYS
     )
     config = TrainConfig(size=32, batch=8, mixup=0.3, debris=1)
@@ -205,31 +184,23 @@ def test_batches_go_on_at_any_step_and_part_among_workers() -> None:
         assert np.array_equal(np.concatenate([one[0], other[0]]), whole[step][0])
 
 
-def test_a_corrupt_image_is_named_skipped_and_counted(data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for file in data.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "7.png").write_bytes(b"no image")
-    (folder / "8.png").write_bytes((folder / "8.png").read_bytes()[:300])
-    result = CliRunner().invoke(
-        command, [*arguments(folder, tmp_path / "run", "epochs=1"), "--json"], catch_exceptions=False
-    )
-    assert [Path(file).name for file in json.loads(result.stdout)["skipped"]] == ["7.png", "8.png"]
+def test_damaged_images_are_named_skipped_and_counted(whole_run: WholeRun) -> None:
+    result = whole_run.result
+    assert [Path(file).name for file in json.loads(result.stdout)["skipped"]] == list(DAMAGED)
     assert "warning: 2 images could not be read and left out" in result.stderr
-    provenance = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["spec"]["provenance"]
+    provenance = json.loads((whole_run.out / "run.json").read_text("utf-8"))["spec"]["provenance"]
     assert (provenance["frames"], provenance["unreadable"]) == (190, 2)
     samples = [Sample(Path("x"), "polyp", video_id=f"v{i}") for i in range(12)]
     assert provenance["training_videos"] == training_provenance(samples)["training_videos"]
 
 
-def test_tensorboard_shows_the_curve(data: Path, tmp_path: Path) -> None:
+def test_tensorboard_shows_the_curve(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    from capsule_edge.train.fit import Journal
+    from capsule_edge.train.fit import TrainingLog
 
     lines: list[dict[str, Any]] = []
-    write = Journal(tmp_path, lines.append).of("fp32")
+    write = TrainingLog(tmp_path, lines.append).of("fp32")
     for epoch, loss in ((0, 1.5), (1, 1.25), (1, 1.25)):
         write({"step": 1, "of": 2, "loss": loss})
         write({"epoch": epoch, "loss": loss, "seconds": 1.0, "rate": 0.1})
@@ -251,7 +222,7 @@ def test_tensorboard_shows_the_curve(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--set", "epochs"], "'epochs' sets nothing, allowed is FIELD=VALUE"),
         (["--set", "no_such=1"], "'no_such' is not known, allowed are architecture"),
@@ -264,12 +235,12 @@ def test_tensorboard_shows_the_curve(data: Path, tmp_path: Path) -> None:
         (["--batch", "0"], "batch is 0, allowed is a number above 0"),
     ],
 )
-def test_overrides_that_do_not_fit_are_named(data: Path, tmp_path: Path, words: list[str], said: str) -> None:
+def test_wrong_overrides_are_named(data: Path, tmp_path: Path, words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         CliRunner().invoke(
             command, ["--data", str(data), "--out", str(tmp_path / "o"), *words], catch_exceptions=False
         )
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "o").exists()
 
 
@@ -287,7 +258,7 @@ def test_options_override_the_file_and_set_overrides_both(tmp_path: Path) -> Non
 
 
 def _ports(count: int) -> list[int]:
-    """Ports that nobody listens at now."""
+    """Return ports that are free at this moment."""
     taken = [socket.socket() for _ in range(count)]
     try:
         for one in taken:
@@ -311,15 +282,15 @@ def test_two_workers_give_the_curve_of_one(data: Path, tmp_path: Path) -> None:
     pairs = {"one": [None], "two": [0, 1]}
     for name, workers in pairs.items():
         processes = [run(tmp_path / name, index) for index in workers]
-        told = [process.communicate(timeout=400) for process in processes]
-        assert [process.returncode for process in processes] == [0] * len(workers), told
+        printed = [process.communicate(timeout=400) for process in processes]
+        assert [process.returncode for process in processes] == [0] * len(workers), printed
     one, two = (
         np.array([float(row["loss"]) for row in curve(tmp_path / name) if row["part"] == "fp32"])
         for name in pairs
     )
     assert one[-1] < 0.7 * one[0]
-    # The two sum gradients and statistics in another order. A single worker whose batches are turned round sums in
-    # another order too, and its curve moves by up to 2e-4 (rounding, and Adam's steps of one size for small slopes);
-    # five times that is allowed. Statistics of each worker's own half move it by .09.
+    # Two workers add gradients and statistics in another order than one. If a single worker reverses its batches, which
+    # changes the order too, its curve moves by up to 2e-4 (rounding, and Adam's equal steps for small gradients). Five
+    # times that is allowed. With separate statistics for each worker's half the curve moves by .09.
     assert np.abs(one - two).max() < 1e-3
     assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in (tmp_path / "two").iterdir()}

@@ -1,4 +1,4 @@
-"""Training frames: decoded and preprocessed once, augmented, drawn and batched.
+"""Training frames: decode and preprocess them once, then draw, augment and batch them.
 
 In: a ``Dataset``. Out: batches for tf.data or PyTorch. Must not know: networks, losses.
 """
@@ -11,9 +11,10 @@ from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .cache import cached_frames
+    from .folds import fold_of, fold_of_real, mask_unseen, withheld_from_fold
     from .frames import (
         PHANTOM,
-        Frames,
+        TrainingFrames,
         check_phantom,
         class_prior,
         colours_of,
@@ -30,8 +31,9 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         cache="cached_frames",
+        folds="fold_of fold_of_real mask_unseen withheld_from_fold",
         frames=(
-            "Frames PHANTOM check_phantom class_prior colours_of draw_epoch draw_mixing draw_weights "
+            "TrainingFrames PHANTOM check_phantom class_prior colours_of draw_epoch draw_mixing draw_weights "
             "is_real load_frames scale"
         ),
         input_pipeline="Item batches unpack",
@@ -40,8 +42,8 @@ else:
 
 __all__ = [
     "PHANTOM",
-    "Frames",
     "Item",
+    "TrainingFrames",
     "batches",
     "cached_frames",
     "check_boxes",
@@ -51,10 +53,14 @@ __all__ = [
     "draw_epoch",
     "draw_mixing",
     "draw_weights",
+    "fold_of",
+    "fold_of_real",
     "is_real",
     "load_frames",
     "made_frames",
     "made_of",
+    "mask_unseen",
     "scale",
     "unpack",
+    "withheld_from_fold",
 ]

@@ -1,8 +1,9 @@
-"""What a frame may look like without changing what it shows: a capsule has no up, and brands differ in colour.
+"""Augmentation: change how a frame looks without changing what it shows.
 
-The draw is numpy's and small (``draw``), the pixels are changed by ``keras.ops`` (``apply``): inside the training
-step, on TensorFlow and PyTorch alike. Works on preprocessed frames, black outside the inscribed ellipse, so that a
-turned frame is still a valid one. All shapes are known before the step: it can be captured and replayed as it is.
+A capsule has no up and down, and brands differ in colour. NumPy draws a few numbers for each frame
+(``draw``), and ``keras.ops`` changes the pixels (``apply``) inside the training step, on TensorFlow and
+PyTorch alike. The frames are preprocessed, so they are black outside the inscribed ellipse and stay valid
+when they are turned. All shapes are known before the step, so a CUDA graph can record and replay it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Variation", "apply", "draw", "palettes"]
+__all__ = ["NO_COMPRESSION", "Variation", "apply", "draw", "palettes"]
 
 Floats = npt.NDArray[np.float32]
 _LUMA = np.array([0.299, 0.587, 0.114])
-# Gaussians a frame that stand for what floats before the lens: as many pieces of debris, or half as many bubbles.
+# Gaussians in a frame: as many pieces of debris, or half as many bubbles.
 _SPOTS = 4
-# The luminance table of JPEG (ITU-T T.81, K.1), which is that of quality 50.
+# The luminance quantisation table of JPEG at quality 50 (ITU-T T.81, K.1).
 _JPEG = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -32,18 +33,27 @@ _JPEG = np.array(
         [72, 92, 95, 98, 112, 100, 103, 99],
     ]
 )
-# A table so fine that rounding by it changes no pixel by half a level.
-_FINEST = 1e-3
+# With a table this fine, rounding changes no pixel by half a level.
+NO_COMPRESSION = 1e-3
 
 
 class Variation(NamedTuple):
-    """How each of N frames is varied, float32.
+    """The augmentation of N frames, all float32.
 
-    ``move`` (N, 8) maps output to input pixels, ``blur`` (N,) is the share of a Gaussian of one pixel, ``gain`` and
-    ``gamma`` (N,) the exposure, ``mix`` (N, 3, 3) the colour matrix. ``spots`` (N, K, 4) are Gaussians (x, y, radius
-    in parts of the frame, opacity) of colour ``tone`` (N, 3), in levels, that lie over the frame; ``coarse`` (N, 1)
-    scales JPEG's table of quality 50. ``palette`` (N, 7) is another frame's (``palettes``) and the share of the way to
-    it. Where they were not asked for K is 0, ``coarse`` and ``palette`` (N, 0): nothing is computed.
+    Parts that were not asked for are empty arrays, and nothing is computed for them.
+
+    Attributes:
+        move: (N, 8), the affine map from output pixels to input pixels.
+        blur: (N,), the share of a Gaussian blur of one pixel, 0..1.
+        gain: (N,), the factor of exposure.
+        gamma: (N,), the exponent of exposure.
+        mix: (N, 3, 3), the colour matrix.
+        spots: (N, K, 4), Gaussians that lie over the frame: x, y and radius as shares of the frame, and
+            opacity. K is 0 without debris.
+        tone: (N, 3), the colour of the spots, in levels 0..255.
+        coarse: (N, 1), the factor of JPEG's table of quality 50; or (N, 0).
+        palette: (N, 7), the palette of another frame (``palettes``) and how far to go towards it, 0..1; or
+            (N, 0).
     """
 
     move: Any
@@ -68,37 +78,32 @@ def draw(
     recolour: float = 0.0,
     others: Floats | None = None,
 ) -> Variation:
-    """Variations of ``count`` frames of ``size`` pixels; ``strength`` 0 only turns and mirrors.
+    """Draw the augmentation of ``count`` frames.
 
-    Half of the frames times ``debris`` get bubbles or debris, half times ``compression`` the artefacts of JPEG at a
-    quality of about 15 to 90. The share ``recolour`` goes some of the way to the palettes ``others`` (count, 6).
+    Args:
+        rng: the random generator.
+        count: number of frames.
+        size: side of the frames in pixels.
+        strength: strength of geometry, blur, exposure and colour, 0..1; 0 only turns and mirrors.
+        debris: 0..1; half of this share of the frames gets bubbles or debris.
+        compression: 0..1; half of this share of the frames gets JPEG artefacts of a quality of about 15 to
+            90.
+        recolour: 0..1; this share of the frames goes some of the way towards the palettes in ``others``.
+        others: palettes of other frames, float32 (count, 6), or None.
+
+    Returns:
+        The augmentation, all arrays float32.
     """
-    angle = rng.uniform(0, 2 * np.pi, count)
-    zoom = np.exp(rng.uniform(-0.18, 0.08, count) * strength)
-    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
-    shift = rng.uniform(-0.05, 0.05, (2, count)) * strength * size
-    a, b = zoom * np.cos(angle) * mirror, -zoom * np.sin(angle)
-    c, d = zoom * np.sin(angle) * mirror, zoom * np.cos(angle)
-    centre = (size - 1) / 2
-    zero = np.zeros(count)
-    move = np.stack(
-        [a, b, centre - (a + b) * centre + shift[0], c, d, centre - (c + d) * centre + shift[1], zero, zero],
-        axis=1,
-    )
+    move = _draw_move(rng, count, size, strength)
     blur = np.where(rng.random(count) < 0.25 * strength, rng.random(count), 0.0)
-    gain = np.exp(rng.uniform(-0.25, 0.2, count) * strength)
-    gamma = np.exp(rng.uniform(-0.25, 0.25, count) * strength)
-    saturation = np.exp(rng.uniform(-0.35, 0.3, count) * strength)[:, None, None]
-    warmth = rng.uniform(-0.12, 0.12, count) * strength
-    tint = np.exp(np.stack([warmth, rng.uniform(-0.03, 0.03, count) * strength, -warmth], axis=1))
-    mix = tint[:, None, :] * (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA[:, None], (1, 3)))
+    gain, gamma, mix = _draw_colours(rng, count, strength)
     spots, tone = (
         _draw_spots(rng, count, debris) if debris else (np.zeros((count, 0, 4)), np.zeros((count, 3)))
     )
     coarse = np.zeros((count, 0))
     if compression:
         table = np.exp(rng.uniform(np.log(0.2), np.log(3.3), (count, 1)))
-        coarse = np.where(rng.random((count, 1)) < 0.5 * compression, table, _FINEST)
+        coarse = np.where(rng.random((count, 1)) < 0.5 * compression, table, NO_COMPRESSION)
     palette = np.zeros((count, 0))
     if recolour and others is not None:
         way = np.where(rng.random(count) < recolour, rng.random(count), 0.0)
@@ -107,8 +112,38 @@ def draw(
     return Variation(*(np.asarray(v, np.float32) for v in drawn))
 
 
+def _draw_move(rng: np.random.Generator, count: int, size: int, strength: float) -> Any:
+    """Draw turns, mirrors, zooms and shifts, (count, 8)."""
+    angle = rng.uniform(0, 2 * np.pi, count)
+    zoom = np.exp(rng.uniform(-0.18, 0.08, count) * strength)
+    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
+    shift = rng.uniform(-0.05, 0.05, (2, count)) * strength * size
+    a, b = zoom * np.cos(angle) * mirror, -zoom * np.sin(angle)
+    c, d = zoom * np.sin(angle) * mirror, zoom * np.cos(angle)
+    centre = (size - 1) / 2
+    zero = np.zeros(count)
+    return np.stack(
+        [a, b, centre - (a + b) * centre + shift[0], c, d, centre - (c + d) * centre + shift[1], zero, zero],
+        axis=1,
+    )
+
+
+def _draw_colours(rng: np.random.Generator, count: int, strength: float) -> tuple[Any, Any, Any]:
+    """Draw exposure, (count,) gain and gamma, and the colour matrix (count, 3, 3)."""
+    gain = np.exp(rng.uniform(-0.25, 0.2, count) * strength)
+    gamma = np.exp(rng.uniform(-0.25, 0.25, count) * strength)
+    saturation = np.exp(rng.uniform(-0.35, 0.3, count) * strength)[:, None, None]
+    warmth = rng.uniform(-0.12, 0.12, count) * strength
+    tint = np.exp(np.stack([warmth, rng.uniform(-0.03, 0.03, count) * strength, -warmth], axis=1))
+    mix = tint[:, None, :] * (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA[:, None], (1, 3)))
+    return gain, gamma, mix
+
+
 def _draw_spots(rng: np.random.Generator, count: int, debris: float) -> tuple[Any, Any]:
-    """Pieces of debris, or bubbles: a bubble is a Gaussian less a narrower one, a bright rim around a clear middle."""
+    """Draw debris or bubbles.
+
+    A bubble is a Gaussian minus a narrower one: a bright rim around a clear middle.
+    """
     x, y = rng.uniform(0.1, 0.9, (2, count, _SPOTS))
     radius = np.exp(rng.uniform(np.log(0.015), np.log(0.08), (count, _SPOTS)))
     opacity = rng.uniform(0, 0.9, (count, _SPOTS))
@@ -117,7 +152,7 @@ def _draw_spots(rng: np.random.Generator, count: int, debris: float) -> tuple[An
     for values in (x, y, radius, opacity):
         values[:, 1::2] = np.where(bubble, values[:, ::2], values[:, 1::2])
     radius = np.where(inner, 0.6 * radius, radius)
-    # The rim of a difference of these two is a third as high as each of them.
+    # The rim of the difference of these two Gaussians is a third as high as each of them.
     opacity = opacity * np.where(bubble, np.where(inner, -2.5, 2.5), 1.0)
     opacity = opacity * (rng.random((count, 1)) < 0.5 * debris)
     residue = rng.uniform((90, 70, 20), (200, 170, 90), (count, 3))
@@ -126,10 +161,18 @@ def _draw_spots(rng: np.random.Generator, count: int, debris: float) -> tuple[An
 
 
 def apply(pixels: Any, variation: Variation, ops: Any, move: Callable[[Any, Any], Any]) -> Any:
-    """Frames uint8 RGB (N, S, S, 3), varied and scaled to [-1, 127/128] float32; ``ops`` is ``keras.ops``.
+    """Augment frames and scale them to [-1, 127/128].
 
-    ``move`` transforms float frames by ``variation.move``, bilinearly: that of ``keras.ops`` turns the other way on
-    PyTorch than on TensorFlow (Keras 3.15), and takes longer than the model.
+    Args:
+        pixels: frames, uint8 RGB (N, S, S, 3), preprocessed.
+        variation: the augmentation of the N frames.
+        ops: ``keras.ops``.
+        move: transforms float frames by ``variation.move``, bilinearly. The function of ``keras.ops`` is not
+            used: it turns the other way on PyTorch than on TensorFlow (Keras 3.15), and takes longer than the
+            model.
+
+    Returns:
+        float32 (N, S, S, 3), black outside the inscribed circle.
     """
     size = int(pixels.shape[1])
     x = move(ops.cast(pixels, "float32"), variation.move)
@@ -150,7 +193,14 @@ def apply(pixels: Any, variation: Variation, ops: Any, move: Callable[[Any, Any]
 
 
 def palettes(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """Mean and standard deviation of each colour within the inscribed circle, in levels: (N, S, S, 3) to (N, 6)."""
+    """Return mean and standard deviation of each colour within the inscribed circle.
+
+    Args:
+        pixels: frames, uint8 RGB (N, S, S, 3). Every eighth pixel in both directions is used.
+
+    Returns:
+        float32 (N, 6): three means, then three standard deviations, in levels 0..255.
+    """
     coarse = pixels[:, ::8, ::8]
     inside = _inside(pixels.shape[1])[::8, ::8, 0] > 0
     values = [frame[inside].astype(np.float32) for frame in coarse]
@@ -158,7 +208,7 @@ def palettes(pixels: npt.NDArray[np.uint8]) -> Floats:
 
 
 def _recolour(x: Any, palette: Any, ops: Any) -> Any:
-    """Frames (N, S, S, 3) in levels, some of the way to another's colours (Reinhard et al., CG&A 2001, in RGB)."""
+    """Move frames (N, S, S, 3), in levels, towards another palette (Reinhard et al., CG&A 2001, in RGB)."""
     inside = ops.convert_to_tensor(_inside(int(x.shape[1]))[None])
     area = ops.sum(inside)
     mean = ops.sum(x * inside, axis=(1, 2), keepdims=True) / area
@@ -170,7 +220,10 @@ def _recolour(x: Any, palette: Any, ops: Any) -> Any:
 
 
 def _cover(x: Any, spots: Any, tone: Any, ops: Any) -> Any:
-    """Frames (N, S, S, 3) in levels under their spots. Gaussians are separable, so their sum is one small product."""
+    """Lay the spots over frames (N, S, S, 3), in levels.
+
+    Gaussians are separable, so their sum is one small matrix product.
+    """
     size = int(x.shape[1])
     at = ops.convert_to_tensor(((np.arange(size) + 0.5) / size).astype(np.float32))
     across = ops.exp(-0.5 * ops.square((at - spots[..., 0:1]) / spots[..., 2:3]))
@@ -180,7 +233,10 @@ def _cover(x: Any, spots: Any, tone: Any, ops: Any) -> Any:
 
 
 def _compress(x: Any, coarse: Any, ops: Any) -> Any:
-    """Frames (N, S, S, 3) in [0, 1] as JPEG would leave them: cosines of 8 x 8 blocks, rounded (each colour alike)."""
+    """Give frames (N, S, S, 3) in [0, 1] the artefacts of JPEG: round the cosine transform of 8 x 8 blocks.
+
+    All three colours are treated alike.
+    """
     size = int(x.shape[1])
     blocks = size // 8
     cosines = ops.convert_to_tensor(_cosines())
@@ -193,18 +249,23 @@ def _compress(x: Any, coarse: Any, ops: Any) -> Any:
 
 
 def _cosines() -> Floats:
-    """(64, 64): a block's pixels, row by row, to the coefficients of its orthonormal cosine transform."""
+    """Return the orthonormal cosine transform of an 8 x 8 block, float32 (64, 64).
+
+    It maps pixels, row by row, to coefficients.
+    """
     k = np.arange(8)[:, None]
     line = np.sqrt(np.where(k == 0, 1, 2) / 8) * np.cos(np.pi * (2 * np.arange(8) + 1) * k / 16)
     return np.kron(line, line).T.astype(np.float32)
 
 
 def _gaussian() -> Floats:
+    """Return a depthwise kernel of a Gaussian of one pixel, float32 (5, 5, 3, 1)."""
     line = np.exp(-0.5 * np.arange(-2, 3) ** 2)
     kernel = np.outer(line, line) / line.sum() ** 2
     return np.tile(kernel[:, :, None, None], (1, 1, 3, 1)).astype(np.float32)
 
 
 def _inside(size: int) -> Floats:
+    """Return 1 inside the inscribed circle and 0 outside, float32 (size, size, 1)."""
     at = np.arange(size) + 0.5 - size / 2
     return (at[:, None] ** 2 + at[None, :] ** 2 <= (size / 2) ** 2)[:, :, None].astype(np.float32)

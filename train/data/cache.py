@@ -1,12 +1,14 @@
-"""Preprocessed frames on disk: decoded once for all runs, and mapped, so that training needs no memory for them.
+"""The cache of preprocessed frames, decoded once for all runs.
 
-Two files a data set and size: the frames, uint8 (N, size, size, 3) without a header, and a JSON with their labels and
-videos, written last. Their name holds a hash of the images and of the code that preprocesses them.
+It is memory-mapped, so training needs no memory for it. There are two files for each data set and size: the
+frames, uint8 (N, size, size, 3) without a header, and a JSON file with labels and videos, which is written
+last. Their name is a hash of the images and of the code that preprocesses them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -26,7 +28,7 @@ from capsule_edge.runtime.preprocessing import model_input
 
 from ..config import TrainConfig
 from . import transplants
-from .frames import Frames, check_labels, decode, videos_of
+from .frames import TrainingFrames, check_labels, decode, videos_of
 from .transplants import made_frames
 
 __all__ = ["cached_frames"]
@@ -40,39 +42,36 @@ def cached_frames(
     *,
     config: TrainConfig | None = None,
     boxes: Path | None = None,
-) -> Frames:
-    """``load_frames`` with what ``config`` wants made behind, from the cache in ``folder``, which is filled first.
+) -> TrainingFrames:
+    """Return the frames of a data set, and behind them the rendered frames and transplants, from a cache.
 
-    ``pixels`` is mapped, not loaded. Raises what ``load_frames`` and ``made_frames`` raise, and ``OutputError`` for a
-    folder that cannot be written or has no room; nothing is left there then.
+    If the cache in ``folder`` lacks them, they are decoded and written first. The frames are those of
+    ``load_frames`` followed by those of ``made_frames``.
+
+    Args:
+        dataset: the labelled images.
+        keys: the labels of the model, in order.
+        spec: the input of the model.
+        folder: the folder of the cache.
+        config: says how many rendered frames and transplants to make; None makes none.
+        boxes: the table of lesions for transplants.
+
+    Returns:
+        The frames; ``pixels`` is memory-mapped.
+
+    Raises:
+        InputError: a label is not among ``keys``, no image can be read, or the table of lesions is damaged.
+        UsageError: rendered frames or transplants cannot be made.
+        OutputError: the folder cannot be written or has too little space. Nothing is left there then.
     """
     labels = check_labels(dataset, keys)
     frames_file = folder / f"{_key(dataset, keys, spec, config, boxes)}.frames"
-    facts_file = frames_file.with_suffix(".json")
-    each = spec.size * spec.size * 3
-    facts = _facts(facts_file)
-    if (
-        facts is None
-        or not frames_file.is_file()
-        or frames_file.stat().st_size != len(facts["labels"]) * each
-    ):
+    facts = _read_facts(frames_file, spec)
+    if facts is None:
         made = made_frames(dataset, keys, spec, config, boxes) if config else None
-        facts_file.unlink(missing_ok=True)
-        needed = (len(labels) + (len(made) if made else 0)) * each
-        lost = _write(frames_file, decode(dataset, spec), made, needed)
-        if len(lost) == len(labels):
-            frames_file.unlink()
-            raise InputError(f"none of the {len(labels)} images can be read")
-        kept = np.setdiff1d(np.arange(len(labels)), lost)
-        extra = (made.labels.tolist(), made.videos.tolist()) if made else ([], [])
-        facts = {
-            "labels": labels[kept].tolist() + extra[0],
-            "videos": videos_of(dataset)[kept].tolist() + extra[1],
-            "unreadable": [str(dataset.samples[row].file) for row in lost],
-        }
-        _replace(facts_file, json.dumps(facts).encode())
+        facts = _fill(frames_file, dataset, labels, spec, made)
     pixels = np.memmap(frames_file, np.uint8, "r", shape=(len(facts["labels"]), spec.size, spec.size, 3))
-    return Frames(
+    return TrainingFrames(
         pixels,
         np.array(facts["labels"], np.int64),
         np.array(facts["videos"]),
@@ -84,6 +83,7 @@ def cached_frames(
 def _key(
     dataset: Dataset, keys: Sequence[str], spec: InputSpec, config: TrainConfig | None, boxes: Path | None
 ) -> str:
+    """Return the name of the cache: a hash of the data, the settings and the code that preprocesses."""
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (model_input, samples, transplants))
     made = (config.phantom, config.transplants) if config else (0, 0)
     table = hashlib.sha256(boxes.read_bytes()).hexdigest() if boxes and made[1] else ""
@@ -99,25 +99,53 @@ def _key(
     return hashlib.sha256(code + json.dumps([settings, names]).encode()).hexdigest()[:20]
 
 
-def _facts(path: Path) -> dict[str, Any] | None:
+def _fill(
+    frames_file: Path,
+    dataset: Dataset,
+    labels: npt.NDArray[np.int64],
+    spec: InputSpec,
+    made: TrainingFrames | None,
+) -> dict[str, Any]:
+    """Write both files and return the content of the JSON file."""
+    facts_file = frames_file.with_suffix(".json")
+    facts_file.unlink(missing_ok=True)
+    needed = (len(labels) + (len(made) if made else 0)) * spec.size * spec.size * 3
+    lost = _write(frames_file, decode(dataset, spec), made, needed)
+    if len(lost) == len(labels):
+        frames_file.unlink()
+        raise InputError(f"none of the {len(labels)} images can be read")
+    kept = np.setdiff1d(np.arange(len(labels)), lost)
+    extra = (made.labels.tolist(), made.videos.tolist()) if made else ([], [])
+    facts = {
+        "labels": labels[kept].tolist() + extra[0],
+        "videos": videos_of(dataset)[kept].tolist() + extra[1],
+        "unreadable": [str(dataset.samples[row].file) for row in lost],
+    }
+    _replace(facts_file, json.dumps(facts).encode())
+    return facts
+
+
+def _read_facts(frames_file: Path, spec: InputSpec) -> dict[str, Any] | None:
+    """Read the JSON file; None if one of the two files is absent or damaged."""
     try:
-        facts = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        facts = json.loads(frames_file.with_suffix(".json").read_text("utf-8"))
+        wanted = len(facts["labels"]) * spec.size * spec.size * 3
+        return facts if frames_file.stat().st_size == wanted else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return facts if isinstance(facts, dict) else None
 
 
 def _write(
-    path: Path, frames: Iterator[npt.NDArray[np.uint8] | None], made: Frames | None, needed: int
+    path: Path, frames: Iterator[npt.NDArray[np.uint8] | None], made: TrainingFrames | None, needed: int
 ) -> list[int]:
-    """Write the frames that could be read; the answer is the rows of the others."""
+    """Write the frames and return the rows of those that could not be read."""
     lost = []
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         if free < needed:
-            raise OSError(28, f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
+            raise OSError(errno.ENOSPC, f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
         with partial.open("wb") as stream:
             for row, frame in enumerate(frames):
                 if frame is None:
@@ -135,6 +163,7 @@ def _write(
 
 
 def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(content)
@@ -148,5 +177,5 @@ def _replace(path: Path, content: bytes) -> None:
 def _unwritable(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"the preprocessed frames cannot be written to {path.parent}: {error.strerror}",
-        hint="give --cache DIR on a disk with room",
+        hint="choose a disk with more free space: --cache DIR",
     )

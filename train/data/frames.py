@@ -1,6 +1,6 @@
-"""Frames ready for training: preprocessed once by the runtime's own code, then drawn.
+"""The frames of training: decoded and preprocessed by the runtime's own code, then drawn.
 
-A draw depends on (seed, epoch) alone: a resumed run sees what the uninterrupted one would have seen.
+A draw depends on (seed, epoch) alone, so a resumed run sees the same frames as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..config import TrainConfig
 from .augment import Variation, draw, palettes
 
 __all__ = [
-    "Draw",
-    "Frames",
+    "EpochDraw",
+    "TrainingFrames",
     "check_labels",
     "check_phantom",
     "class_prior",
@@ -43,15 +43,24 @@ __all__ = [
 ]
 
 _WORKERS = 8
-_CHUNK = 512  # frames decoded ahead of whoever takes them
-PHANTOM = "phantom"  # the video that rendered frames are said to be of
-# A made frame's video is called TRANSPLANT, the donor's and the host's, with BETWEEN between: a sign that no name has.
-TRANSPLANT, BETWEEN = "transplant", "\t"
+_CHUNK = 512  # frames decoded ahead of their use
+PHANTOM = "phantom"  # the video name of rendered frames
+# The video name of a transplant is TRANSPLANT, the donor's video and the host's video, joined by SEPARATOR, a
+# character that no video name has.
+TRANSPLANT, SEPARATOR = "transplant", "\t"
 
 
 @dataclass(frozen=True)
-class Frames:
-    """``pixels`` uint8 RGB (N, size, size, 3), ``labels`` int (N,) into ``keys``, ``videos`` the group of each."""
+class TrainingFrames:
+    """Preprocessed frames with their labels.
+
+    Attributes:
+        pixels: uint8 RGB (N, size, size, 3).
+        labels: int (N,), indices into ``keys``.
+        videos: str (N,), the group of each frame: its video, or its file's stem where no video is named.
+        keys: the labels of the model, in order.
+        unreadable: the files that could not be read.
+    """
 
     pixels: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -62,19 +71,25 @@ class Frames:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Frames:
-        return Frames(self.pixels[rows], self.labels[rows], self.videos[rows], self.keys)
+    def take(self, rows: npt.NDArray[np.int64]) -> TrainingFrames:
+        """Return a copy of the frames at ``rows``, int (n,)."""
+        return TrainingFrames(self.pixels[rows], self.labels[rows], self.videos[rows], self.keys)
 
-    def first(self, count: int) -> Frames:
-        """The first ``count``, a view."""
-        return Frames(
+    def first(self, count: int) -> TrainingFrames:
+        """Return a view of the first ``count`` frames."""
+        return TrainingFrames(
             self.pixels[:count], self.labels[:count], self.videos[:count], self.keys, self.unreadable
         )
 
-    def join(self, other: Frames) -> Frames:
+    def join(self, other: TrainingFrames) -> TrainingFrames:
+        """Return a copy of these frames followed by ``other``.
+
+        Raises:
+            InputError: the two have different labels.
+        """
         if other.keys != self.keys:
-            raise InputError(f"labels differ: {self.keys} and {other.keys}")
-        return Frames(
+            raise InputError(f"frames of the labels {self.keys} and {other.keys} cannot be joined")
+        return TrainingFrames(
             np.concatenate([self.pixels, other.pixels]),
             np.concatenate([self.labels, other.labels]),
             np.concatenate([self.videos, other.videos]),
@@ -82,10 +97,18 @@ class Frames:
         )
 
 
-def load_frames(dataset: Dataset, keys: Sequence[str], spec: InputSpec) -> Frames:
-    """Decode and preprocess a data set; images that cannot be read are left out and named in ``unreadable``.
+def load_frames(dataset: Dataset, keys: Sequence[str], spec: InputSpec) -> TrainingFrames:
+    """Decode and preprocess all images of a data set.
 
-    Raises ``InputError`` for a label that is not among ``keys`` or when no image can be read.
+    Images that cannot be read are left out and named in ``unreadable``.
+
+    Args:
+        dataset: the labelled images.
+        keys: the labels of the model, in order.
+        spec: the input of the model.
+
+    Raises:
+        InputError: a label is not among ``keys``, or no image can be read.
     """
     labels = check_labels(dataset, keys)
     pixels = np.empty((len(dataset.samples), spec.size, spec.size, 3), np.uint8)
@@ -101,11 +124,15 @@ def load_frames(dataset: Dataset, keys: Sequence[str], spec: InputSpec) -> Frame
     lost = tuple(str(dataset.samples[row].file) for row in np.flatnonzero(~readable))
     if lost:
         pixels, labels, videos = pixels[readable], labels[readable], videos[readable]
-    return Frames(pixels, labels, videos, tuple(keys), lost)
+    return TrainingFrames(pixels, labels, videos, tuple(keys), lost)
 
 
 def check_labels(dataset: Dataset, keys: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The column of each sample's label. Raises ``InputError`` for a label that is not among ``keys``."""
+    """Return the column of each sample's label, int (N,).
+
+    Raises:
+        InputError: a label is not among ``keys``.
+    """
     column = {key: i for i, key in enumerate(keys)}
     for sample in dataset.samples:
         if sample.label not in column:
@@ -114,12 +141,17 @@ def check_labels(dataset: Dataset, keys: Sequence[str]) -> npt.NDArray[np.int64]
 
 
 def videos_of(dataset: Dataset) -> npt.NDArray[np.str_]:
-    """The group of each sample: its video, or itself where none is named."""
+    """Return the group of each sample, str (N,): its video, or its file's stem where no video is named."""
     return np.array([s.video_id or s.file.stem for s in dataset.samples])
 
 
 def decode(dataset: Dataset, spec: InputSpec) -> Iterator[npt.NDArray[np.uint8] | None]:
-    """Every sample preprocessed by the runtime's code, in order, on several threads; None for what cannot be read."""
+    """Decode and preprocess every sample on several threads.
+
+    Yields:
+        A frame, uint8 RGB (size, size, 3), for each sample in order, or None for an image that cannot be
+        read.
+    """
 
     def one(row: int) -> npt.NDArray[np.uint8] | None:
         try:
@@ -133,23 +165,33 @@ def decode(dataset: Dataset, spec: InputSpec) -> Iterator[npt.NDArray[np.uint8] 
 
 
 def check_phantom(keys: Sequence[str]) -> tuple[str, ...]:
-    """The lesions among ``keys`` that a phantom can show.
+    """Return those lesions among ``keys`` that a phantom can show.
 
-    Raises ``UsageError`` for ``keys`` without one or without ``normal``.
+    Raises:
+        UsageError: there is none, or ``keys`` lack ``normal``.
     """
     labels = tuple(key for key in LESION_LABELS if key in keys)
     if NORMAL not in keys or not labels:
         raise UsageError(
             f"the labels are {', '.join(keys)}, phantom frames need {NORMAL} and one of {', '.join(LESION_LABELS)}",
-            hint="train without them: --set phantom=0",
+            hint="train without phantom frames: --set phantom=0",
         )
     return labels
 
 
-def phantom_frames(count: int, keys: Sequence[str], spec: InputSpec, seed: int) -> Frames:
-    """Rendered frames of the labels that a phantom can show, for the demo's sake; on all cores.
+def phantom_frames(count: int, keys: Sequence[str], spec: InputSpec, seed: int) -> TrainingFrames:
+    """Render frames of the labels that a phantom can show, on all cores.
 
-    Raises what ``check_phantom`` raises.
+    They let the model read the rendered recording of the demo.
+
+    Args:
+        count: number of frames.
+        keys: the labels of the model, in order.
+        spec: the input of the model.
+        seed: the same seed renders the same frames.
+
+    Raises:
+        UsageError: ``keys`` have no lesion that a phantom can show, or lack ``normal``.
     """
     column = {key: i for i, key in enumerate(keys)}
     labels = check_phantom(keys)
@@ -158,31 +200,45 @@ def phantom_frames(count: int, keys: Sequence[str], spec: InputSpec, seed: int) 
             pool.map(partial(_phantom_frame, spec=spec, seed=seed, labels=labels), range(count), chunksize=16)
         )
     pixels = np.stack([frame for frame, _ in drawn])
-    return Frames(pixels, np.array([column[key] for _, key in drawn]), np.full(count, PHANTOM), tuple(keys))
+    return TrainingFrames(
+        pixels, np.array([column[key] for _, key in drawn]), np.full(count, PHANTOM), tuple(keys)
+    )
 
 
 def _phantom_frame(number: int, *, spec: InputSpec, seed: int, labels: tuple[str, ...]) -> tuple[Any, str]:
+    """Render one frame and return it, preprocessed, with its label."""
     frame, key = training_frame(number, seed=seed, labels=labels)
     return preprocess(frame, spec), key
 
 
 def scale(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """uint8 to [-1, 127/128] in steps of 1/128: the pixel is its own 8-bit quantisation."""
+    """Scale uint8 pixels to float32 in [-1, 127/128].
+
+    The steps are 1/128, so a pixel is its own 8-bit quantisation.
+    """
     return np.asarray((pixels.astype(np.float32) - 128) / 128, np.float32)
 
 
 def draw_weights(
-    frames: Frames, config: TrainConfig, among: npt.NDArray[np.bool_] | None = None
+    frames: TrainingFrames, config: TrainConfig, among: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.float64]:
-    """Probability of each frame to be drawn, by the size of its class and of its video within the class.
+    """Return the probability of each frame to be drawn.
 
-    Frames that are not ``among`` (N,) have none: a held-out fold.
+    It depends on the size of the frame's class and on the size of its video within the class.
+
+    Args:
+        frames: N frames.
+        config: ``sampling`` and ``video_sampling`` set how evenly to draw.
+        among: which frames may be drawn, bool (N,); by default all. The others get 0.
+
+    Returns:
+        float64 (N,), with sum 1.
     """
     if among is not None:
         weight = np.zeros(len(frames))
         weight[among] = draw_weights(frames.take(np.flatnonzero(among)), config)
         return weight
-    # Made frames of many pairs of videos are one video here: they are not to outweigh the real ones.
+    # Transplants stem from many pairs of videos. Count them as one video, so that they do not outweigh real videos.
     videos = np.where(is_transplant(frames.videos), TRANSPLANT, frames.videos)
     _, group = np.unique(np.char.add(frames.labels.astype(str), videos), return_inverse=True)
     weight = np.bincount(group)[group].astype(np.float64) ** -config.video_sampling
@@ -194,25 +250,35 @@ def draw_weights(
 
 
 def is_transplant(videos: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
-    return np.char.startswith(videos, TRANSPLANT + BETWEEN)
+    """Return which frames are transplants, bool (N,)."""
+    return np.char.startswith(videos, TRANSPLANT + SEPARATOR)
 
 
 def is_real(videos: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
-    """Which frames a camera saw: neither rendered nor made of two others."""
+    """Return which frames a camera recorded, bool (N,): those that are neither rendered nor transplants."""
     return np.asarray((videos != PHANTOM) & ~is_transplant(videos))
 
 
-def class_prior(frames: Frames, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Share of each class among drawn frames, 1 for a class without frames.
+def class_prior(frames: TrainingFrames, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the share of each class among drawn frames, float64 (labels,), and 1 for a class without frames.
 
-    A small share there would adjust the logit of a class that nothing holds down: the model would see it everywhere.
+    A small share instead of 1 would raise the logit of a class that no frame holds down. The model would then
+    see this class everywhere.
+
+    Args:
+        frames: N frames.
+        weights: the probability of each frame to be drawn, float64 (N,).
     """
     shares = np.bincount(frames.labels, weights, len(frames.keys))
     return np.asarray(np.where(shares > 0, shares, 1.0), np.float64)
 
 
-class Draw(NamedTuple):
-    """One epoch's frames: ``rows`` int (steps, batch) into the frames, and how each is varied, (steps, batch, ...)."""
+class EpochDraw(NamedTuple):
+    """The frames of one epoch.
+
+    ``rows`` are indices into the frames, int (steps, batch). ``variation`` is their augmentation, (steps,
+    batch, ...).
+    """
 
     rows: Any
     variation: Variation
@@ -225,10 +291,16 @@ def draw_epoch(
     epoch: int,
     steps: int,
     colours: npt.NDArray[np.float32] | None = None,
-) -> Draw:
-    """The frames of one epoch: ``steps`` batches drawn by ``weights`` (N,), one probability a frame.
+) -> EpochDraw:
+    """Draw the frames of one epoch and their augmentation.
 
-    ``colours`` (N, 6) are the frames' own palettes (``colours_of``), for what ``config.recolour`` says.
+    Args:
+        weights: the probability of each frame to be drawn, float64 (N,).
+        size: side of the frames in pixels.
+        config: batch size, seed and augmentation.
+        epoch: number of the epoch; with the seed it determines the draw.
+        steps: number of batches.
+        colours: the palettes of the frames (``colours_of``), float32 (N, 6), or None.
     """
     rng = np.random.default_rng((config.seed, epoch))
     rows = rng.choice(len(weights), (steps, config.batch), p=weights)
@@ -241,18 +313,22 @@ def draw_epoch(
         rng, rows.size, size, config.augmentation,
         debris=config.debris, compression=config.compression, recolour=config.recolour, others=others,
     )  # fmt: skip
-    return Draw(
+    return EpochDraw(
         rows.astype(np.int32), Variation(*(v.reshape(steps, config.batch, *v.shape[1:]) for v in flat))
     )
 
 
-def colours_of(frames: Frames, config: TrainConfig) -> npt.NDArray[np.float32] | None:
-    """The palettes that frames may be given, None where none is."""
+def colours_of(frames: TrainingFrames, config: TrainConfig) -> npt.NDArray[np.float32] | None:
+    """Return the palettes (N, 6) that frames may take on, or None if ``config.recolour`` is 0."""
     return palettes(frames.pixels) if config.recolour else None
 
 
 def draw_mixing(config: TrainConfig, epoch: int, steps: int) -> npt.NDArray[np.float32]:
-    """How much of its neighbour each frame takes on, (steps, batch), at most half (mixup, Zhang et al., ICLR 2018)."""
+    """Draw how much of its neighbour each frame takes on (mixup, Zhang et al., ICLR 2018).
+
+    Returns:
+        float32 (steps, batch), at most 0.5.
+    """
     if not config.mixup:
         return np.zeros((steps, config.batch), np.float32)
     rng = np.random.default_rng((config.seed, epoch, 1))

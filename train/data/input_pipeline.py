@@ -1,7 +1,7 @@
-"""Batches by tf.data: the frames of a draw gathered ahead of the training step.
+"""The tf.data pipeline: gather the frames of a draw ahead of the training step.
 
-Frames come preprocessed by the runtime's own code (``data``, ``cache``); here they are only picked, in the order that
-the draw says, so that a pipeline can begin at any step of an epoch.
+Frames are preprocessed already (``frames``, ``cache``). The pipeline only picks them in the order of the
+draw, so it can begin at any step of an epoch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from .augment import Variation
-from .frames import Draw, Frames
+from .frames import EpochDraw, TrainingFrames
 
 __all__ = ["Item", "batches", "unpack"]
 
@@ -22,25 +22,30 @@ Item = tuple[Any, ...]
 
 
 def batches(
-    frames: Frames,
-    drawn: Draw,
+    frames: TrainingFrames,
+    drawn: EpochDraw,
     share: npt.NDArray[np.float32],
     *,
     first: int = 0,
     part: tuple[int, int, int] = (0, 1, 1),
 ) -> Any:
-    """A ``tf.data.Dataset`` of the epoch's batches from step ``first`` on; ``unpack`` says what is in one.
+    """Return a ``tf.data.Dataset`` with the batches of an epoch; ``unpack`` says what a batch holds.
 
-    ``share`` (steps, batch) is that of the neighbour in mixup. ``part`` (from, to, of) are the replicas whose slices
-    of each batch are wanted, one element for each.
+    Args:
+        frames: the training frames.
+        drawn: the rows and the augmentation of the epoch.
+        share: the share of the neighbour in mixup, float32 (steps, batch).
+        first: the step to begin at.
+        part: (first, end, number of all) replicas. The data set has one element for each step and each of
+            these replicas, with the replica's slice of the batch.
     """
     begin, end, replicas = part
     steps, batch = drawn.rows.shape
     each, size = batch // replicas, frames.pixels.shape[1]
 
     def slices(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        apart = values[first:].reshape(steps - first, replicas, each, *values.shape[2:])[:, begin:end]
-        return apart.reshape((steps - first) * (end - begin), each, *values.shape[2:])
+        by_replica = values[first:].reshape(steps - first, replicas, each, *values.shape[2:])[:, begin:end]
+        return by_replica.reshape((steps - first) * (end - begin), each, *values.shape[2:])
 
     def fetch(rows: Any, *rest: Any) -> Item:
         pixels = tf.numpy_function(lambda at: frames.pixels[at], [rows], tf.uint8, stateful=False)
@@ -51,6 +56,10 @@ def batches(
 
 
 def unpack(item: Item) -> tuple[Any, Any, Any, Variation]:
-    """Pixels uint8 (N, S, S, 3), rows (N,) into the frames, the neighbour's share (N,), and the variation."""
+    """Split a batch into its parts.
+
+    Returns:
+        Pixels uint8 (N, S, S, 3), rows (N,) into the frames, share of the neighbour (N,), and augmentation.
+    """
     pixels, rows, share, *variation = item
     return pixels, rows, share, Variation(*variation)

@@ -1,4 +1,4 @@
-"""The training loop: losses, checkpoints, several workers, teachers, calibration.
+"""The training loop: losses, checkpoints, several workers, teachers, calibration, the log.
 
 In: a network and batches. Out: trained weights and a log. Must not know: file formats of export.
 """
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .loop import Saving
     from .losses import label_loss
     from .multi_worker import Workers
-    from .teachers import ask, specs_of
-    from .training_log import Journal
+    from .teachers import specs_of, teacher_probabilities
+    from .training_log import TrainingLog
+    from .training_loop import CheckpointSettings
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        loop="Saving",
+        training_loop="CheckpointSettings",
         losses="label_loss",
         multi_worker="Workers",
-        teachers="ask specs_of",
-        training_log="Journal",
+        teachers="specs_of teacher_probabilities",
+        training_log="TrainingLog",
     )
 
-__all__ = ["Journal", "Saving", "Workers", "ask", "label_loss", "specs_of"]
+__all__ = ["CheckpointSettings", "TrainingLog", "Workers", "label_loss", "specs_of", "teacher_probabilities"]

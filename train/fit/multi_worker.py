@@ -1,11 +1,11 @@
-"""Several machines on one fit: ``tf.distribute.MultiWorkerMirroredStrategy``, set up by ``TF_CONFIG``.
+"""Training on several machines: ``tf.distribute.MultiWorkerMirroredStrategy``, set up by ``TF_CONFIG``.
 
     TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
-Every worker runs the same command on the same data and ``--out`` (a shared folder); each takes its slice of every
-batch, gradients and the statistics of batch normalisation are averaged, and the first one writes. Without TF_CONFIG
-the same code runs under TensorFlow's default strategy. The workers talk without encryption or authentication: use a
-network that is yours alone.
+Every worker runs the same command on the same data and with the same ``--out``, a shared folder. Each takes
+its slice of every batch. Gradients and the statistics of batch normalisation are averaged, and the first
+worker writes. Without TF_CONFIG the same code runs under TensorFlow's default strategy. The workers talk
+without encryption or authentication: use a private network.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ _EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among ``count`` workers: it is number ``index``."""
+    """This process as one of ``count`` workers, with number ``index``.
+
+    Attributes:
+        strategy: the ``tf.distribute`` strategy in whose scope models are built.
+        index: 0 for the first worker.
+        count: number of workers.
+    """
 
     strategy: Any
     index: int = 0
@@ -40,13 +46,17 @@ class Workers:
 
     @classmethod
     def alone(cls) -> Workers:
+        """Return a single worker, under TensorFlow's default strategy."""
         return cls(tf.distribute.get_strategy())
 
     @classmethod
     def from_environment(cls) -> Workers:
-        """As ``TF_CONFIG`` says; must come before anything else of TensorFlow's. Waits for the other workers.
+        """Return the worker that ``TF_CONFIG`` describes, and wait for the other workers.
 
-        Raises ``UsageError`` for a TF_CONFIG that is none.
+        Call it before any other TensorFlow operation.
+
+        Raises:
+            UsageError: TF_CONFIG is no JSON of the expected form, or names other tasks than workers.
         """
         text = os.environ.get("TF_CONFIG", "")
         if not text:
@@ -63,17 +73,24 @@ class Workers:
         except (ValueError, KeyError, TypeError):
             fits = False
         if not fits:
-            raise UsageError(f"TF_CONFIG is {text!r}, allowed are workers alone", hint=f"such as {_EXAMPLE}")
+            raise UsageError(
+                f"TF_CONFIG is {text!r}, allowed is a cluster of workers only", hint=f"such as {_EXAMPLE}"
+            )
         if len(hosts) == 1:
             return cls.alone()
         return cls(tf.distribute.MultiWorkerMirroredStrategy(), index, len(hosts))
 
     @property
     def first(self) -> bool:
+        """Whether this is the worker that writes files."""
         return self.index == 0
 
     def part(self, config: TrainConfig) -> tuple[int, int, int]:
-        """The replicas that are here: from, to and of how many. Raises ``UsageError`` for a batch they cannot share."""
+        """Return which replicas run on this worker: (first, end, number of all replicas).
+
+        Raises:
+            UsageError: the replicas cannot share ``config.batch`` evenly.
+        """
         replicas = self.strategy.num_replicas_in_sync
         if config.batch % replicas:
             raise UsageError(
@@ -83,29 +100,39 @@ class Workers:
         return self.index * here, (self.index + 1) * here, replicas
 
     def synchronise(self, model: Any) -> None:
-        """Let batch normalisation see the whole batch, so that the fit is the one that a single worker does."""
+        """Compute batch normalisation over the whole batch.
+
+        Several workers then train as a single one would.
+        """
         if self.strategy.num_replicas_in_sync > 1:
             for layer in model.layers:
                 if hasattr(layer, "synchronized"):
                     layer.fused, layer.synchronized = False, True
 
     def local(self, value: Any) -> Any:
-        """This worker's own copy of a variable or value; reading a distributed one makes all workers meet."""
+        """Return this worker's own copy of a variable or value.
+
+        Reading a distributed one instead would make all workers wait for each other.
+        """
         return self.strategy.experimental_local_results(value)[0]
 
     def collect(self, model: Any) -> weights.Arrays:
+        """Return this worker's copy of the model's weights by name, float32."""
         return {
             name: np.asarray(self.local(weight), np.float32)
             for name, weight in weights.tensors(model).items()
         }
 
     def mean(self, value: float) -> float:
-        """The mean of the workers' values, the same for all of them; they wait for each other here."""
+        """Return the mean of the workers' values.
+
+        All workers wait for each other here and get the same result.
+        """
         if self.count == 1:
             return value
 
         def meet(here: Any) -> Any:
-            # A value of this replica's own device: TensorFlow reduces no other in a graph.
+            # Copy the value to this replica's device: in a graph TensorFlow reduces no other.
             replica = tf.distribute.get_replica_context()
             return replica.all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(here))
 
@@ -113,18 +140,23 @@ class Workers:
         return float(self.local(together(tf.constant(value, tf.float64))))
 
     def wait(self) -> None:
+        """Wait until all workers have come here."""
         with self.together():
             self.mean(0.0)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Work that all workers share. Raises ``Interrupted`` when another one is lost in its midst."""
+        """Run work that all workers share.
+
+        Raises:
+            Interrupted: another worker was lost during the work.
+        """
         try:
             yield
         except tf.errors.OpError as error:
             if self.count == 1:
                 raise
             raise Interrupted(
-                f"worker {self.index} of {self.count} cannot go on without the others: {type(error).__name__}",
-                hint="give every worker the same command again: they go on from the checkpoint",
+                f"worker {self.index} of {self.count} lost the others and stopped: {type(error).__name__}",
+                hint="start every worker with the same command again: they continue from the checkpoint",
             ) from error

@@ -1,4 +1,4 @@
-"""What teachers answer: exported models, or weights of the architecture that is trained."""
+"""The answers of teachers: exported models, or weights of the architecture that is trained."""
 
 from __future__ import annotations
 
@@ -12,45 +12,66 @@ from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import ModelSpec, open_model
 
 from ..config import TrainConfig
-from ..data import PHANTOM, Frames, scale
+from ..data import PHANTOM, TrainingFrames, scale
 from ..models import architectures, weights
 
-__all__ = ["ask", "specs_of"]
+__all__ = ["specs_of", "teacher_probabilities"]
 
 _WEIGHTS = ".npz"
+_BATCH = 64
+Answering = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 def specs_of(teachers: Sequence[Path]) -> list[ModelSpec]:
-    """Of those that are exported models; weights alone say nothing of themselves."""
+    """Return the specs of those teachers that are exported models; weights files have none."""
     return [open_model(path).spec for path in teachers if path.suffix != _WEIGHTS]
 
 
-def ask(teachers: Sequence[Path], frames: Frames, config: TrainConfig) -> npt.NDArray[np.float32]:
-    """The teachers' mean probabilities (N, labels); rendered frames keep their label.
+def teacher_probabilities(
+    teachers: Sequence[Path], frames: TrainingFrames, config: TrainConfig
+) -> npt.NDArray[np.float32]:
+    """Return the mean probabilities of the teachers for each frame.
 
-    A teacher is an exported model, or the weights (``.npz``) of one of the same architecture and size.
+    Rendered frames get their label as probability 1: the teachers have not learnt to read them.
+
+    Args:
+        teachers: exported models, or weights (``.npz``) of the same architecture and size.
+        frames: N training frames.
+        config: the training configuration.
+
+    Returns:
+        float32 (N, labels).
+
+    Raises:
+        InputError: a teacher cannot be read, or has other labels or another input size.
     """
     answers = np.eye(len(frames.keys), dtype=np.float32)[frames.labels]
     real = np.flatnonzero(frames.videos != PHANTOM)
     answers[real] = 0
     for path in teachers:
-        answer = _ask_weights(path, frames, config) if path.suffix == _WEIGHTS else _ask_file(path, frames)
-        for at in range(0, len(real), 64):
-            rows = real[at : at + 64]
+        if path.suffix == _WEIGHTS:
+            answer = _answers_of_weights(path, frames, config)
+        else:
+            answer = _answers_of_model(path, frames)
+        for at in range(0, len(real), _BATCH):
+            rows = real[at : at + _BATCH]
             answers[rows] += answer(frames.pixels[rows]) / len(teachers)
     return answers
 
 
-def _ask_file(path: Path, frames: Frames) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+def _answers_of_model(path: Path, frames: TrainingFrames) -> Answering:
     teacher = open_model(path)
     if teacher.spec.keys != frames.keys or teacher.spec.input.size != frames.pixels.shape[1]:
-        raise InputError(f"the teacher {path} has other labels or another input size than the model to train")
+        spec = teacher.spec
+        raise InputError(
+            f"the teacher {path} has the labels {', '.join(spec.keys)} and the input size {spec.input.size},"
+            f" the model to train has {', '.join(frames.keys)} and {frames.pixels.shape[1]}",
+            hint="choose a teacher with the same labels and input size",
+        )
     return lambda pixels: teacher.run(pixels).probabilities
 
 
-def _ask_weights(
-    path: Path, frames: Frames, config: TrainConfig
-) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+def _answers_of_weights(path: Path, frames: TrainingFrames, config: TrainConfig) -> Answering:
     import tensorflow as tf
     import tf_keras
 

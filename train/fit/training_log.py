@@ -1,4 +1,4 @@
-"""What a run tells while it goes: every step to whoever watches, epochs to a CSV file and to TensorBoard."""
+"""The log of a training run: each step goes to a callback, each epoch also to a CSV file and to TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,22 +11,31 @@ from typing import Any
 
 from capsule_edge.runtime.errors import OutputError
 
-__all__ = ["Journal"]
+__all__ = ["TrainingLog"]
 
 _COLUMNS = ("part", "epoch", "loss", "seconds", "rate", "held_out", "held_out_balanced_accuracy")
 
 
-class Journal:
-    """Notes of a run. ``folder`` None writes nothing: a worker that is not the first.
+class TrainingLog:
+    """Log of a run. With ``folder`` None it writes no files, for workers that are not the first.
 
-    ``curve.csv`` has a row for each epoch of each part, also when an epoch was begun twice because the process was
-    killed; ``tensorboard/`` has the same figures as scalars, for ``tensorboard --logdir``.
+    ``curve.csv`` has one row for each epoch of each part. If a killed run repeats an epoch, the new row
+    replaces the old one. ``tensorboard/`` has the same figures as scalars, for ``tensorboard --logdir``.
+
+    Args:
+        folder: the run folder.
+        note: called with each line, a dictionary with "part" and the figures.
     """
 
     def __init__(self, folder: Path | None, note: Callable[[dict[str, Any]], None]) -> None:
         self._folder, self._note = folder, note
 
     def of(self, part: str) -> Callable[[dict[str, Any]], None]:
+        """Return a function that logs the lines of ``part`` ("fp32" or "qat").
+
+        It raises ``OutputError`` if a file cannot be written.
+        """
+
         def write(line: dict[str, Any]) -> None:
             self._note({"part": part, **line})
             if "epoch" in line and self._folder is not None:
@@ -36,6 +45,7 @@ class Journal:
         return write
 
     def _to_csv(self, path: Path, line: dict[str, Any]) -> None:
+        """Add the row of an epoch, or replace it."""
         text = io.StringIO()
         rows = csv.DictWriter(text, _COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
         rows.writeheader()
@@ -54,16 +64,16 @@ class Journal:
             os.replace(partial, path)
         except (OSError, KeyError, ValueError) as error:
             raise OutputError(
-                f"{path} cannot be written: {error}", hint="the checkpoint before is whole"
+                f"{path} cannot be written: {error}", hint="the last checkpoint is intact"
             ) from None
         finally:
             partial.unlink(missing_ok=True)
 
     def _to_tensorboard(self, folder: Path, line: dict[str, Any]) -> None:
-        """As ``tf.summary.scalar`` writes it, which would need the package tensorboard; one file each time."""
+        """Write one event file, as ``tf.summary.scalar`` would; that function needs the package tensorboard."""
         import tensorflow as tf
 
-        kind = tf.compat.v1.SummaryMetadata(data_class=1)  # scalars
+        kind = tf.compat.v1.SummaryMetadata(data_class=1)  # 1 means scalars
         kind.plugin_data.plugin_name = "scalars"
         try:
             writer = tf.summary.create_file_writer(str(folder))
@@ -74,5 +84,5 @@ class Journal:
             writer.close()
         except (OSError, tf.errors.OpError) as error:
             raise OutputError(
-                f"{folder} cannot be written: {error}", hint="the checkpoint before is whole"
+                f"{folder} cannot be written: {error}", hint="the last checkpoint is intact"
             ) from None

@@ -1,6 +1,7 @@
-"""Training with PyTorch or JAX on an accelerator, from the same architectures and to the same weights files.
+"""Training with PyTorch on an accelerator: the same architectures, the same weights files, no TensorFlow.
 
-In: packed frames. Out: FP32 weights, folds and quantisation-aware weights. Must not know: TensorFlow at run time.
+In: training frames and a recipe. Out: FP32 weights by fold, and weights trained for 8 bits.
+Must not know: TensorFlow, file formats of export.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .cross_validation import fold_of, mask_unseen
+    from .batch_feed import BatchFeed
+    from .torch_graph import TorchGraph
+    from .torch_qat import GridTrainer
+    from .torch_training import GpuTrainer, build_graph
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        cross_validation="fold_of mask_unseen",
+        batch_feed="BatchFeed",
+        torch_graph="TorchGraph",
+        torch_qat="GridTrainer",
+        torch_training="GpuTrainer build_graph",
     )
 
-__all__ = ["fold_of", "mask_unseen"]
+__all__ = ["BatchFeed", "GpuTrainer", "GridTrainer", "TorchGraph", "build_graph"]

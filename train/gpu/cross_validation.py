@@ -1,13 +1,22 @@
-"""Choose a recipe by k-fold over the videos of ``train``; the out-of-fold answers also calibrate what ships.
+"""Choose a recipe by k-fold cross-validation over the videos of ``train``.
 
-    python -m capsule_edge.train.gpu.cross_validation --data DIR --configs recipes.json --pretrained NAME=FILE --out DIR
+    python -m capsule_edge.train.gpu.cross_validation --data DIR --configs recipes.json --pretrained NAME=FILE
+    --out DIR
 
-``recipes.json`` maps a name to the fields of ``TrainConfig`` that differ from the defaults. Each recipe leaves one
-line of JSON. With ``"keep": true`` it also leaves its folder: ``config.json``, ``out_of_fold.npz``, the weights of
-each fold and, as ``all.npz``, those of a fit on all of ``train``; ``"folds": [-1, 0, 1]`` fits these alone, -1 on all.
-``"teachers": [NAME...]`` are kept recipes, learnt from: each fold by their models that have not seen its held-out
-videos either; ``"start": NAME`` begins with the weights of one. ``--pretrained ARCHITECTURE=FILE`` are backbones to
-begin with. Needs PyTorch and Keras 3, and a GPU for all but a trial.
+``recipes.json`` maps the name of a recipe to those fields of ``TrainConfig`` that differ from the defaults.
+Each recipe prints one line of JSON. A recipe can have further keys:
+
+- ``"keep": true`` keeps a folder with ``config.json``, the weights of each fold, the weights of training on
+all of
+  ``train`` (``all.npz``), and ``out_of_fold.npz``, on which the shipped model is calibrated.
+- ``"folds": [-1, 0, 1]`` trains only these folds; -1 stands for all of ``train``.
+- ``"teachers": [NAME...]`` distils from kept recipes. Each fold learns from teachers that have not seen its
+held-out
+  videos either.
+- ``"start": NAME`` starts from the weights of a kept recipe.
+
+``--pretrained ARCHITECTURE=FILE`` names backbones to start from. The module needs PyTorch and Keras 3, and a
+GPU for all but a trial.
 """
 
 from __future__ import annotations
@@ -24,50 +33,32 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.evaluation.datasets import load_dataset, splits
+from capsule_edge.evaluation.datasets import load_dataset
 from capsule_edge.runtime.inference import InputSpec
 
 from ..config import TrainConfig
-from ..data import Frames, draw_weights, is_real, load_frames, made_frames, made_of
+from ..data import (
+    TrainingFrames,
+    draw_weights,
+    fold_of_real,
+    is_real,
+    load_frames,
+    made_frames,
+    mask_unseen,
+    withheld_from_fold,
+)
 from ..models import BRANCHED, reparameterise, weights
-from .feed import Frozen, answers_file
-from .gpu_fit import GpuTrainer, build_graph
-
-FOLD_SEED = 0
-
-
-def fold_of(frames: Frames, folds: int) -> npt.NDArray[np.int64]:
-    """The fold of each frame: stratified by label, no video in two folds."""
-    return splits.fold_of(frames.labels, frames.videos, folds, seed=FOLD_SEED)
-
-
-def folds_of(frames: Frames, folds: int) -> npt.NDArray[np.int64]:
-    """``fold_of`` the real frames; -1 for the others."""
-    fold = np.full(len(frames), -1)
-    real = np.flatnonzero(is_real(frames.videos))
-    fold[real] = fold_of(frames.take(real), folds)
-    return fold
-
-
-def kept_from(frames: Frames, fold: npt.NDArray[np.int64], number: int) -> npt.NDArray[np.bool_]:
-    """What a model may not learn from that is asked about fold ``number``: its frames, and those made of them."""
-    held_out = fold == number
-    return np.asarray(held_out | made_of(frames.videos, set(frames.videos[held_out])))
-
-
-def mask_unseen(
-    logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Out-of-fold logits without the classes that the answering model never saw, and which frames are of seen ones.
-
-    ``seen`` (N, labels) says it of each frame's model. A class of one video is in no training part of its own fold:
-    its logit there means nothing.
-    """
-    return np.where(seen, logits, np.float32(-30.0)), seen[np.arange(len(labels)), labels]
+from .batch_feed import FrozenTeacher, answers_file
+from .torch_training import GpuTrainer, build_graph
 
 
 def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dict[str, float]:
-    """What a recipe is chosen by, over the pooled out-of-fold answers."""
+    """Return the figures by which a recipe is chosen, over the pooled out-of-fold answers.
+
+    Args:
+        logits: float32 (N, labels).
+        labels: int (N,).
+    """
     from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef, roc_auc_score
 
     answer = logits.argmax(1)
@@ -81,17 +72,22 @@ def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dic
     return {name: round(float(value), 4) for name, value in figures.items()}
 
 
-class DataSet:
-    """The data set and its rendered frames in each size that a recipe asks for, loaded once."""
+class RecipeData:
+    """The training data in each size that a recipe asks for, loaded once.
+
+    Args:
+        data: the folder of the data set.
+        boxes: the table of lesions for transplants.
+    """
 
     def __init__(self, data: Path, boxes: Path | None = None) -> None:
         self._train = load_dataset(data, split="train")
         self.keys = tuple(self._train.labels)
         self._boxes = boxes
-        self._loaded: dict[tuple[int, int, int], Frames] = {}
+        self._loaded: dict[tuple[int, int, int], TrainingFrames] = {}
 
-    def of(self, size: int, config: TrainConfig) -> Frames:
-        """The frames of ``train`` at ``size``, behind them those that are rendered and made (``made_frames``)."""
+    def of(self, size: int, config: TrainConfig) -> TrainingFrames:
+        """Return the frames of ``train`` at ``size``, then the rendered frames and the transplants."""
         wanted = (size, config.phantom, config.transplants)
         if wanted not in self._loaded:
             spec = InputSpec(size)
@@ -101,18 +97,18 @@ class DataSet:
             self._loaded[wanted] = frames
         return self._loaded[wanted]
 
-    def teacher(self, folder: Path, part: str, config: TrainConfig) -> Frozen:
-        """What the recipe kept in ``folder`` learnt on ``part``, with the frames that ``config`` trains on."""
+    def teacher(self, folder: Path, part: str, config: TrainConfig) -> FrozenTeacher:
+        """Return the model that the recipe in ``folder`` learnt on ``part``, with the frames of ``config``."""
         own = TrainConfig.read(folder / "config.json")
         graph = build_graph(own.architecture, size=own.size, labels=len(self.keys), branched=False)
-        teacher = Frozen(graph, self.of(own.size, config).pixels)
+        teacher = FrozenTeacher(graph, self.of(own.size, config).pixels)
         teacher.assign(read_plain(folder, part))
         return teacher
 
 
 def run_recipe(
     config: TrainConfig,
-    data: DataSet,
+    data: RecipeData,
     *,
     folds: int,
     initial: weights.Arrays | Path,
@@ -120,58 +116,79 @@ def run_recipe(
     keep: Path | None = None,
     only: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Fit every fold, or ``only`` those of which -1 is all of ``train``, and score the out-of-fold answers.
+    """Train a recipe on every fold and score the pooled out-of-fold answers.
 
-    ``initial`` are the weights to begin with, or the folder of a kept recipe that begins where this one goes on.
+    Args:
+        config: the recipe.
+        data: the training data.
+        folds: number of folds.
+        initial: the weights to start from, or the folder of a kept recipe to continue.
+        teachers: folders of kept recipes to distil from.
+        keep: the folder to keep weights and answers in; None keeps nothing.
+        only: the folds to train; -1 stands for all of ``train``. By default all folds, and -1 if ``keep`` is given.
+
+    Returns:
+        The scores (``score``), the names of the parts, the seconds taken and the curve of each part.
     """
     parts = [*([-1] if keep else []), *range(folds)] if only is None else list(only)
     own = data.of(config.size, config)
     names = [folder.name for folder in teachers]
     kept = {n: answers_file(keep.parent, name_part(n), names, config) for n in parts} if keep else {}
-    # Where all that the teachers say is known already, they need not be there.
-    silent = bool(kept) and all(path and path.exists() for path in kept.values())
-    taught = [] if silent else [data.teacher(folder, name_part(parts[0]), config) for folder in teachers]
-    trainer = GpuTrainer(config, own, taught)
-    real, fold = is_real(own.videos), folds_of(own, folds)
+    # If all answers of the teachers are in files already, do not load the teachers.
+    all_known = bool(kept) and all(path and path.exists() for path in kept.values())
+    loaded = [] if all_known else [data.teacher(folder, name_part(parts[0]), config) for folder in teachers]
+    trainer = GpuTrainer(config, own, loaded)
+    fold = fold_of_real(own, folds)
     answers: list[dict[str, npt.NDArray[Any]]] = []
     started, curves = time.monotonic(), []
     for number in parts:
         part = name_part(number)
-        for folder, teacher in zip(teachers, taught, strict=False):
+        for folder, teacher in zip(teachers, loaded, strict=False):
             teacher.assign(read_plain(folder, part))
         trainer.feed.begin(kept.get(number))
         curve: list[dict[str, Any]] = []
-        among = None if number < 0 else ~kept_from(own, fold, number)
+        among = None if number < 0 else ~withheld_from_fold(own, fold, number)
         begin = weights.load(initial / f"{part}.npz") if isinstance(initial, Path) else initial
         fitted = trainer.fit(begin, draw_weights(own, config, among), _note(part, curve))
         curves.append(curve)
         if keep:
             (keep / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
             weights.save(keep / f"{part}.npz", fitted)
-        if number < 0:
-            continue
-        held_out = np.flatnonzero(fold == number)
-        seen = np.isin(np.arange(len(own.keys)), own.labels[real & (fold != number)])
-        answers.append(
-            {
-                "logits": trainer.predict(held_out), "labels": own.labels[held_out], "videos": own.videos[held_out],
-                "fold": fold[held_out], "seen": np.tile(seen, (len(held_out), 1)),
-            }
-        )  # fmt: skip
-        if keep:
-            np.savez_compressed(keep / f"{part}.answers.npz", **answers[-1])  # type: ignore[arg-type]
-            gather(keep)
-    figures: dict[str, Any] = {}
-    if answers:
-        logits, labels, seen = (np.concatenate([a[k] for a in answers]) for k in ("logits", "labels", "seen"))
-        masked, known = mask_unseen(logits, labels, seen)
-        figures = score(masked[known], labels[known])
+        if number >= 0:
+            answers.append(_answer_fold(trainer, own, fold, number))
+            if keep:
+                np.savez_compressed(keep / f"{part}.answers.npz", **answers[-1])  # type: ignore[arg-type]
+                gather(keep)
+    figures: dict[str, Any] = _score_pooled(answers) if answers else {}
     figures["parts"] = [name_part(number) for number in parts]
     return {**figures, "seconds": round(time.monotonic() - started, 1), "curves": curves}
 
 
+def _answer_fold(
+    trainer: GpuTrainer, frames: TrainingFrames, fold: npt.NDArray[np.int64], number: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the trained model's answers to the frames of its held-out fold, and which classes it had seen."""
+    held_out = np.flatnonzero(fold == number)
+    learnt_from = frames.labels[is_real(frames.videos) & (fold != number)]
+    seen = np.isin(np.arange(len(frames.keys)), learnt_from)
+    return {
+        "logits": trainer.predict(held_out),
+        "labels": frames.labels[held_out],
+        "videos": frames.videos[held_out],
+        "fold": fold[held_out],
+        "seen": np.tile(seen, (len(held_out), 1)),
+    }
+
+
+def _score_pooled(answers: Sequence[dict[str, npt.NDArray[Any]]]) -> dict[str, float]:
+    """Score the answers of all folds together, without classes that their model had not seen."""
+    logits, labels, seen = (np.concatenate([a[k] for a in answers]) for k in ("logits", "labels", "seen"))
+    masked, known = mask_unseen(logits, labels, seen)
+    return score(masked[known], labels[known])
+
+
 def gather(folder: Path) -> None:
-    """Put the answers of all folds that lie in a recipe's folder into its ``out_of_fold.npz``."""
+    """Join the answers of all folds in a recipe's folder into its ``out_of_fold.npz``."""
     parts = [
         dict(np.load(path)) for path in sorted(folder.glob("fold*.answers.npz")) if path.name.count(".") == 2
     ]
@@ -180,19 +197,19 @@ def gather(folder: Path) -> None:
 
 
 def read_plain(folder: Path, part: str) -> weights.Arrays:
-    """What a recipe learnt on ``part``, of branches that are merged into the convolutions that they add up to."""
+    """Read what a recipe learnt on ``part``, with branches merged into plain convolutions."""
     arrays = weights.load(folder / f"{part}.npz")
     branched = TrainConfig.read(folder / "config.json").architecture in BRANCHED
     return reparameterise.merge(arrays) if branched else arrays
 
 
 def name_part(number: int) -> str:
-    """What the weights of a fold are called; of -1, which is all of ``train``."""
+    """Return the name of a fold's files: "fold0", "fold1"..., or "all" for -1."""
     return f"fold{number}" if number >= 0 else "all"
 
 
 def _note(part: str, curve: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
-    """Keep an epoch's line and show it as it comes."""
+    """Return a function that keeps the line of an epoch and prints it."""
 
     def note(line: dict[str, Any]) -> None:
         curve.append(line)
@@ -205,39 +222,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--pretrained", action="append", default=[], help="ARCHITECTURE=FILE, a backbone")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument(
-        "--boxes", type=Path, help="Kvasir-Capsule's metadata.csv, for recipes with transplants"
+        "--pretrained",
+        action="append",
+        default=[],
+        metavar="ARCHITECTURE=FILE",
+        help="backbone to start from",
     )
-    parser.add_argument("--configs", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--only", type=int, action="append", help="fit these folds alone; -1 is all of train")
+    parser.add_argument(
+        "--boxes", type=Path, help="metadata.csv of Kvasir-Capsule, for recipes with transplants"
+    )
+    parser.add_argument("--configs", type=Path, required=True, help="JSON file of the recipes")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results of all recipes")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds")
+    parser.add_argument(
+        "--only", type=int, action="append", help="train only this fold, -1 for all of train; may be repeated"
+    )
     options = parser.parse_args()
-    cv2.setNumThreads(1)  # frames are loaded on threads of our own
+    cv2.setNumThreads(1)  # Frames are loaded on several threads already.
     backbones = {
         name: weights.load(Path(file)) for name, file in (p.split("=", 1) for p in options.pretrained)
     }
-    data = DataSet(options.data, options.boxes)
+    data = RecipeData(options.data, options.boxes)
     for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
-        folder = options.out / name
-        folder.mkdir(parents=True, exist_ok=True)
-        teachers = [options.out / teacher for teacher in fields.pop("teachers", ())]
-        named = fields.pop("folds", None)
-        only = options.only or named
-        start = fields.pop("start", None)
-        keep = folder if fields.pop("keep", False) else None
-        config = TrainConfig(**fields)
-        initial = options.out / start if start else backbones.get(config.architecture, {})
-        line = run_recipe(
-            config, data, folds=options.folds, initial=initial, teachers=teachers, keep=keep, only=only
-        )
-        curves = line.pop("curves")
-        print(json.dumps({"name": name, **line}), flush=True)
-        with (options.out / "folds.jsonl").open("a", encoding="utf-8") as journal:
-            settings = {**fields, "teachers": [teacher.name for teacher in teachers]}
-            journal.write(json.dumps({"name": name, **line, "config": settings, "curves": curves}) + "\n")
+        _run_named(name, dict(fields), data, backbones, options)
+
+
+def _run_named(
+    name: str,
+    fields: dict[str, Any],
+    data: RecipeData,
+    backbones: dict[str, weights.Arrays],
+    options: argparse.Namespace,
+) -> None:
+    """Train one recipe of the file, print its line and add it to ``folds.jsonl``."""
+    folder = options.out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    teachers = [options.out / teacher for teacher in fields.pop("teachers", ())]
+    named = fields.pop("folds", None)
+    start = fields.pop("start", None)
+    keep = folder if fields.pop("keep", False) else None
+    config = TrainConfig(**fields)
+    line = run_recipe(
+        config, data, folds=options.folds, teachers=teachers, keep=keep, only=options.only or named,
+        initial=options.out / start if start else backbones.get(config.architecture, {}),
+    )  # fmt: skip
+    curves = line.pop("curves")
+    print(json.dumps({"name": name, **line}), flush=True)
+    with (options.out / "folds.jsonl").open("a", encoding="utf-8") as file:
+        settings = {**fields, "teachers": [teacher.name for teacher in teachers]}
+        file.write(json.dumps({"name": name, **line, "config": settings, "curves": curves}) + "\n")
 
 
 if __name__ == "__main__":

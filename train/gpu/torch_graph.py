@@ -1,8 +1,9 @@
-"""A Keras model as plain PyTorch operations, for a GPU machine that has no TensorFlow.
+"""A Keras model as plain PyTorch operations, for a GPU machine without TensorFlow.
 
-Keras 3 on PyTorch spends .17 s of Python on a training step that the GPU does in a few milliseconds. Here the layers of
-a flat functional model are read once into a list of nodes and run by ``torch.nn.functional``, channels last, in a form
-that a CUDA graph can record. Weights keep the names of ``weights.py`` (``layer/variable``) and Keras's shapes outside.
+Keras 3 on PyTorch spends .17 s in Python on a training step that the GPU does in a few milliseconds. Here the
+layers of a flat functional model are read once into a list of nodes and run by ``torch.nn.functional``,
+channels first with a channels-last memory layout, in a form that a CUDA graph can record. Weights keep the
+names of ``models.weights`` (``layer/variable``) and, outside this module, Keras's shapes.
 """
 
 from __future__ import annotations
@@ -29,13 +30,24 @@ _KINDS = {
     "GlobalAveragePooling2D": "mean",
     "Dense": "dense",
 }
-_PIXELS = ""  # the name under which nodes read the input
+_PIXELS = ""  # the name of the input, as nodes read it
 _TRAINED = ("kernel", "depthwise_kernel", "bias", "gamma", "beta")
 
 
 @dataclass(frozen=True)
 class Node:
-    """One layer: what it does, whose outputs it reads (layer names) and, of a convolution, how it strides."""
+    """One layer of the graph.
+
+    Attributes:
+        kind: the operation, a value of ``_KINDS``.
+        name: the name of the layer.
+        inputs: the names of the layers whose outputs it reads.
+        stride: stride of a convolution.
+        window: width of a convolution's kernel.
+        momentum: momentum of a normalisation.
+        epsilon: epsilon of a normalisation.
+        ceiling: largest output of a ReLU; 0 for none.
+    """
 
     kind: str
     name: str
@@ -48,9 +60,14 @@ class Node:
 
 
 class TorchGraph:
-    """Nodes in order and their tensors: ``trained`` take gradients, ``statistics`` are those of normalisation.
+    """A network: nodes in order and their tensors.
 
-    Raises ``UsageError`` for a layer that is not known here.
+    ``trained`` tensors take gradients; ``statistics`` are the moving averages of normalisations.
+
+    Args:
+        nodes: the layers in order.
+        arrays: the weights by name, in Keras's shapes.
+        device: "cuda" or "cpu".
     """
 
     def __init__(self, nodes: list[Node], arrays: Arrays, device: str) -> None:
@@ -66,20 +83,29 @@ class TorchGraph:
 
     @classmethod
     def read(cls, model: Any, device: str) -> TorchGraph:
-        """The graph of a Keras 3 model, with its weights."""
+        """Return the graph of a Keras 3 model, with its weights.
+
+        Raises:
+            UsageError: the model has a layer of an unknown kind.
+        """
         from ..models import collect
 
         return cls(list(_nodes(model)), collect(model), device)
 
     def arrays(self) -> Arrays:
-        """All weights by name in Keras's shapes."""
+        """Return all weights by name, in Keras's shapes."""
         return {name: _to_keras(name, tensor) for name, tensor in self.tensors().items()}
 
     def tensors(self) -> dict[str, Any]:
+        """Return all tensors by name, in PyTorch's shapes."""
         return {**self.trained, **self.statistics}
 
     def assign(self, arrays: Arrays) -> None:
-        """Set every tensor in place; names that ``arrays`` lacks are a ``KeyError``."""
+        """Set every tensor in place.
+
+        Raises:
+            KeyError: ``arrays`` lack a name.
+        """
         import torch
 
         with torch.no_grad():
@@ -94,9 +120,15 @@ class TorchGraph:
         kernel: Callable[[str, Any], Any] = lambda _, kernel: kernel,
         output: Callable[[Node, Any], Any] = lambda _, values: values,
     ) -> Any:
-        """Logits (N, labels) of ``x`` float (N, S, S, 3) in [-1, 127/128].
+        """Return the logits (N, labels).
 
-        ``kernel`` changes each kernel before it is used, ``output`` each node's values: what quantisation does.
+        Args:
+            x: float (N, S, S, 3) in [-1, 127/128].
+            training: whether normalisations use the statistics of the batch.
+            kernel: called with the name and the value of each kernel; returns the kernel to use. Quantisation
+                rounds here.
+            output: called with each node and its values; returns the values to hand on. Quantisation rounds
+                here.
         """
         values: dict[str, Any] = {_PIXELS: x.permute(0, 3, 1, 2)}
         for node in self.nodes:
@@ -108,6 +140,7 @@ class TorchGraph:
     def _run_node(
         self, node: Node, given: list[Any], training: bool, kernel: Callable[[str, Any], Any]
     ) -> Any:
+        """Return the output of one node."""
         import torch
         from torch.nn import functional
 
@@ -142,7 +175,7 @@ class TorchGraph:
             return functional.linear(x.float(), weight, self.trained[f"{node.name}/bias"])
 
     def folded(self) -> TorchGraph:
-        """The same function with every normalisation merged into the convolution before it."""
+        """Return a graph that computes the same, with normalisations merged into convolutions."""
         arrays, nodes = self.arrays(), []
         renamed: dict[str, str] = {}
         for node in self.nodes:
@@ -163,7 +196,10 @@ class TorchGraph:
 
     @staticmethod
     def unfolded(original: TorchGraph, folded: Arrays) -> Arrays:
-        """Weights for ``original`` that compute what ``folded`` ones do: each normalisation only adds."""
+        """Return weights for ``original`` that compute what the ``folded`` weights do.
+
+        Each normalisation then only adds a bias.
+        """
         arrays = dict(folded)
         for node in original.nodes:
             if node.kind == "norm":
@@ -182,6 +218,7 @@ _NORMALISATION = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def _nodes(model: Any) -> Iterator[Node]:
+    """Read the layers of a Keras 3 model in order."""
     for layer in model.layers:
         kind = type(layer).__name__
         if kind == "InputLayer":
@@ -189,7 +226,7 @@ def _nodes(model: Any) -> Iterator[Node]:
         if kind not in _KINDS:
             raise UsageError(
                 f"layer {layer.name!r} is a {kind}, allowed is one of {', '.join(_KINDS)}",
-                hint="train this architecture with capsule-edge train",
+                hint="train this architecture with capsule-edge train, which uses TensorFlow",
             )
         given = layer.input if isinstance(layer.input, list) else [layer.input]
         sources = [tensor._keras_history.operation for tensor in given]
@@ -205,13 +242,16 @@ def _nodes(model: Any) -> Iterator[Node]:
 
 
 def _pads(size: int, node: Node) -> tuple[int, int]:
-    """TensorFlow's "same": what is uneven goes behind."""
+    """Return the padding before and after of TensorFlow's "same"; the odd pixel goes behind."""
     total = max((-(-size // node.stride) - 1) * node.stride + node.window - size, 0)
     return total // 2, total - total // 2
 
 
 def _to_torch(name: str, array: npt.NDArray[np.float32]) -> Any:
-    """Kernels from (h, w, in, out), depthwise (h, w, in, 1), dense (in, out) to PyTorch's order."""
+    """Convert an array from Keras's layout to PyTorch's.
+
+    Kernels are (h, w, in, out), depthwise kernels (h, w, in, 1), dense kernels (in, out).
+    """
     import torch
 
     if name.endswith("/depthwise_kernel"):
@@ -225,6 +265,7 @@ def _to_torch(name: str, array: npt.NDArray[np.float32]) -> Any:
 
 
 def _to_keras(name: str, tensor: Any) -> npt.NDArray[np.float32]:
+    """Convert a tensor from PyTorch's layout to Keras's."""
     array = np.array(tensor.detach().cpu().numpy(), np.float32)
     if name.endswith("/depthwise_kernel"):
         array = array.transpose(2, 3, 0, 1)

@@ -1,7 +1,7 @@
 """Network architectures, pretrained weights and weights files.
 
-In: an architecture's name and size. Out: a Keras model that ends in global average pooling and one dense layer.
-Must not know: data, training.
+In: an architecture's name and size. Out: a Keras model that ends in global average pooling and one dense
+layer. Must not know: data, training.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The architectures, each a flat functional Keras model that tensorflow-model-optimization can quantise.
+"""The architectures: flat functional Keras models that tensorflow-model-optimization can quantise.
 
-Every model maps pixels scaled to [-1, 127/128], float32 (N, size, size, 3) RGB, to logits (N, labels), and ends in
-global average pooling and one dense layer: class-activation maps need nothing else.
+Every model maps pixels, float32 RGB (N, size, size, 3) scaled to [-1, 127/128], to logits (N, labels). It
+ends in global average pooling and one dense layer, so that class-activation maps need nothing else.
 
-The builders take the Keras they are to be built with, tf_keras (training, quantisation, export) or Keras 3 (a GPU
-without TensorFlow); layers bear the same names in both, so that weights are carried over by name (``weights.py``).
+The builders take the Keras to build with: tf_keras for training, quantisation and export, or Keras 3 for a
+GPU without TensorFlow. Layers have the same names in both, so weights are carried over by name (``weights``).
 """
 
 from __future__ import annotations
@@ -18,17 +18,27 @@ from .efficientnet import efficientnet_lite
 
 __all__ = ["ARCHITECTURES", "BRANCHED", "build"]
 
-# Keras's default of .999 forgets too slowly for fine-tuning of a few hundred steps.
+# MobileNetV2 of ``keras.applications`` has .999, which forgets too slowly for fine-tuning of a few hundred steps.
 _BN_MOMENTUM = 0.99
 
 
 def build(architecture: str, *, size: int, labels: int, keras: Any, branched: bool = False) -> Any:
-    """A fresh model of ``architecture`` for frames of ``size`` x ``size``.
+    """Return a fresh model for frames of ``size`` x ``size``.
 
-    ``branched`` builds the form that a re-parameterised architecture is trained in (``BRANCHED``;
-    ``reparam.merge`` makes the plain one's weights of it); it changes nothing for the others.
+    Args:
+        architecture: a name in ``ARCHITECTURES``.
+        size: width and height in pixels, from 32: a multiple of 16, for re-parameterised architectures of 32.
+        labels: number of labels.
+        keras: the module ``tf_keras`` or ``keras``.
+        branched: build the form in which a re-parameterised architecture (``BRANCHED``) is trained.
+            ``reparameterise.merge`` converts its weights to the plain form. Other architectures have one form
+            only.
 
-    Raises ``UsageError`` for a name that is not in ``ARCHITECTURES`` or a size that its strides do not divide.
+    Raises:
+        UsageError: the name is not known, or the size does not fit.
+
+    Example:
+        ``build("plain_cnn", size=64, labels=3, keras=tf_keras)``
     """
     if architecture not in ARCHITECTURES:
         raise UsageError(
@@ -51,10 +61,11 @@ def _normalise(x: Any, layers: Any, name: str, *, relu: str | None = None) -> An
 
 
 def _mobilenet_v2(x: Any, layers: Any, width: float) -> Any:
-    """MobileNetV2 (Sandler et al., CVPR 2018), with the layer names of ``keras.applications``.
+    """Return the features of MobileNetV2 (Sandler et al., CVPR 2018).
 
-    Strided convolutions pad "same" instead of by a layer of their own: on even sizes the two are equal, and a
-    separate Pad breaks the quantised pattern.
+    Layers have the names of ``keras.applications``. Strided convolutions pad "same" instead of using a
+    padding layer. On even sizes both compute the same, and a separate padding layer would break the pattern
+    that the quantiser looks for.
     """
 
     def channels(count: float) -> int:
@@ -93,21 +104,24 @@ def _mobilenet_v2(x: Any, layers: Any, width: float) -> Any:
 
 
 def _plain_cnn(x: Any, layers: Any) -> Any:
-    """The plain CNN that the project started from: five stages of 3x3 convolutions, each halving the picture."""
+    """Return the features of a plain CNN: five stages of 3x3 convolutions, each halving the resolution."""
     for stage, filters in enumerate((16, 32, 64, 96, 160), start=1):
         x = layers.Conv2D(filters, 3, 2, padding="same", use_bias=False, name=f"conv_{stage}")(x)
         x = _normalise(x, layers, f"bn_{stage}", relu=f"relu_{stage}")
     return x
 
 
-# Channels of each stage's convolutions; a stage begins with a stride of 2. Chosen by INT8 latency: dense 3x3
-# convolutions gain twice from 8 bits what depthwise ones do.
+# Channels of each stage's convolutions. The first convolution of a stage has a stride of 2. The numbers were chosen by
+# INT8 latency: dense 3x3 convolutions gain twice as much from 8 bits as depthwise ones.
 _REP_STAGES = ((16,), (32,), (64, 64), (128, 128), (192, 192))
 
 
 def _rep_cnn(x: Any, layers: Any, *, branched: bool) -> Any:
-    """Plain 3x3 convolutions that are trained with a 1x1 and an identity branch beside each (RepVGG, Ding et al.,
-    CVPR 2021), here with ReLU6, whose range 8 bits resolve well."""
+    """Return the features of plain 3x3 convolutions (RepVGG, Ding et al., CVPR 2021).
+
+    In training each has a 1x1 branch and an identity branch beside it. ReLU6 replaces ReLU, because 8 bits
+    resolve its range well.
+    """
     for stage, filters in enumerate(_REP_STAGES, start=1):
         for place, count in enumerate(filters, start=1):
             name, stride = f"rep_{stage}_{place}", 2 if place == 1 else 1

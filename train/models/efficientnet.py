@@ -1,7 +1,7 @@
-"""EfficientNet-Lite: EfficientNet made for 8-bit hardware, without squeeze-and-excitation and with ReLU6.
+"""EfficientNet-Lite: EfficientNet for 8-bit hardware, without squeeze-and-excitation and with ReLU6.
 
-Tan and Le, ICML 2019; the Lite variants are TensorFlow's (tpu/models/official/efficientnet/lite, 2020). Layers bear
-the names that ``keras.applications`` gives those of EfficientNet.
+Tan and Le, ICML 2019; the Lite variants are TensorFlow's (tpu/models/official/efficientnet/lite, 2020).
+Layers have the names of EfficientNet in ``keras.applications``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 __all__ = ["efficientnet_lite"]
 
-# Expansion, channels, repeats, stride and kernel of each stage. Lite scales neither the stem (32) nor the top (1280),
-# nor how often the first and the last stage repeat.
+# Expansion, channels, repeats, stride and kernel of each stage. Lite scales neither the channels of the stem (32) and
+# of the top (1280) nor the repeats of the first and the last stage.
 _STAGES = (
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
@@ -28,11 +28,17 @@ _STAGES = (
 def efficientnet_lite(
     x: Any, layers: Any, normalise: Callable[..., Any], *, width: float = 1.0, depth: float = 1.0
 ) -> Any:
-    """Scaled pixels (N, size, size, 3) to features (N, size / 32, size / 32, 1280).
+    """Return the features of EfficientNet-Lite, (N, size / 32, size / 32, 1280).
 
-    Lite0 has ``width`` and ``depth`` 1, Lite2 1.1 and 1.2. ``normalise(x, layers, name, relu=)`` is batch
-    normalisation, and ReLU6 of the name ``relu`` where one is given. Strided convolutions pad "same", which on even
-    sizes is what the padding layers of ``keras.applications`` do.
+    Strided convolutions pad "same"; on even sizes this equals the padding layers of ``keras.applications``.
+
+    Args:
+        x: scaled pixels (N, size, size, 3).
+        layers: ``tf_keras.layers`` or ``keras.layers``.
+        normalise: ``normalise(x, layers, name, relu=)`` adds batch normalisation and, if ``relu`` is a name,
+            ReLU6.
+        width: factor of the channels: 1 for Lite0, 1.1 for Lite2.
+        depth: factor of the repeats: 1 for Lite0, 1.2 for Lite2.
     """
     x = layers.Conv2D(32, 3, 2, padding="same", use_bias=False, name="stem_conv")(x)
     x = normalise(x, layers, "stem_bn", relu="stem_activation")

@@ -1,10 +1,11 @@
-"""Weights that PyTorch users have, by the names of our layers.
+"""Convert pretrained weights of PyTorch to the names of our layers.
 
     python -m capsule_edge.train.models.pretrained efficientnet-lite2.pth efficientnet_lite2 backbone.npz
 
-reads a state dictionary of EfficientNet-Lite as ``efficientnet_lite_pytorch`` (Apache 2.0) names its tensors, ImageNet
-weights converted from TensorFlow's, and leaves the backbone for ``train --weights``. Both scale pixels by about 1/128
-around 128 and pad as TensorFlow does, so nothing else changes. Needs PyTorch.
+reads a state dictionary of EfficientNet-Lite with the tensor names of ``efficientnet_lite_pytorch`` (Apache
+2.0): ImageNet weights that were converted from TensorFlow's. It writes the backbone for ``capsule-edge train
+--weights``. Both scale pixels by about 1/128 around 128 and pad as TensorFlow does, so nothing else has to
+change. Needs PyTorch.
 """
 
 from __future__ import annotations
@@ -36,15 +37,20 @@ _OUTSIDE = {"_conv_stem": "stem_conv", "_bn0": "stem_bn", "_conv_head": "top_con
 
 
 def from_efficientnet_lite(state: dict[str, Any], architecture: str) -> weights.Arrays:
-    """The backbone's weights by layer name, from tensors named as in ``efficientnet_lite_pytorch``.
+    """Return the backbone's weights by the names of our layers.
 
-    Raises ``InputError`` for a tensor that the architecture has no place for, or in another shape.
+    Args:
+        state: the tensors, named as in ``efficientnet_lite_pytorch``.
+        architecture: a name in ``ARCHITECTURES``.
+
+    Raises:
+        InputError: a tensor has no place in the architecture or has another shape, or one is missing.
     """
     import keras
 
     model = architectures.build(architecture, size=224, labels=2, keras=keras)
     wanted = {n: tuple(w.shape) for n, w in weights.tensors(model).items() if not n.startswith("logits/")}
-    blocks = [name.removesuffix("_dwconv") for name in _names(wanted) if name.endswith("_dwconv")]
+    blocks = [name.removesuffix("_dwconv") for name in _layer_names(wanted) if name.endswith("_dwconv")]
     arrays: weights.Arrays = {}
     for key, tensor in state.items():
         if key.endswith("num_batches_tracked") or key.startswith("_fc."):
@@ -65,11 +71,13 @@ def from_efficientnet_lite(state: dict[str, Any], architecture: str) -> weights.
     return arrays
 
 
-def _names(wanted: dict[str, Any]) -> list[str]:
+def _layer_names(wanted: dict[str, Any]) -> list[str]:
+    """Return the names of the layers, in order."""
     return list(dict.fromkeys(name.split("/")[0] for name in wanted))
 
 
 def _name(key: str, blocks: list[str]) -> str:
+    """Return our name of a tensor."""
     inside = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
     outside = re.fullmatch(r"(\w+)\.(\w+)", key)
     if inside and int(inside[1]) < len(blocks) and inside[2] in _PARTS:
@@ -77,7 +85,7 @@ def _name(key: str, blocks: list[str]) -> str:
     elif outside and outside[1] in _OUTSIDE:
         layer, tensor = _OUTSIDE[outside[1]], outside[2]
     else:
-        raise InputError(f"{key} is no tensor of EfficientNet-Lite")
+        raise InputError(f"{key} is no tensor name of EfficientNet-Lite")
     if not layer.endswith("conv"):
         return f"{layer}/{_TENSORS.get(tensor, tensor)}"
     return f"{layer}/{'depthwise_kernel' if layer.endswith('dwconv') else 'kernel'}"
@@ -87,11 +95,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("state", type=Path, help="a .pth with a state dictionary")
+    parser.add_argument("state", type=Path, help=".pth file with a state dictionary")
     parser.add_argument(
         "architecture", choices=[name for name in architectures.ARCHITECTURES if "lite" in name]
     )
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help=".npz file to write")
     options = parser.parse_args()
     import torch
 

@@ -1,6 +1,6 @@
-"""Weights by name: between tf_keras and Keras 3, and from a pretrained backbone into a model.
+"""Weights by name: carry them between tf_keras and Keras 3, and from a pretrained backbone into a model.
 
-Stored as ``.npz`` with keys ``layer/variable`` (``bn_Conv1/gamma``), float32.
+They are stored as ``.npz`` with keys ``layer/variable`` (``bn_Conv1/gamma``), float32.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 def tensors(model: Any) -> dict[str, Any]:
-    """Each weight of the model as ``layer/variable``, as tf_keras names them.
+    """Return each weight of the model by its name ``layer/variable``, as tf_keras names it.
 
-    tf_keras says ``layer/variable:0``, Keras 3 ``variable``, and calls a depthwise kernel just ``kernel``.
+    tf_keras calls a weight ``layer/variable:0``, Keras 3 ``variable``. Keras 3 calls a depthwise kernel
+    ``kernel``.
     """
     named = {}
     for layer in model.layers:
@@ -36,13 +37,20 @@ def tensors(model: Any) -> dict[str, Any]:
 
 
 def collect(model: Any) -> Arrays:
+    """Return copies of the model's weights by name, float32."""
     return {name: np.asarray(weight, np.float32) for name, weight in tensors(model).items()}
 
 
 def assign(model: Any, arrays: Arrays, *, fresh: tuple[str, ...] = ()) -> None:
-    """Set the model's weights by name; those of the layers ``fresh`` are left as they are.
+    """Set the model's weights by name.
 
-    Raises ``InputError`` when ``arrays`` lacks another weight of the model or holds it in another shape.
+    Args:
+        model: a tf_keras or Keras 3 model.
+        arrays: the weights by name. Names that the model lacks are ignored.
+        fresh: layers that keep their weights.
+
+    Raises:
+        InputError: ``arrays`` lack a weight of the model, or have it in another shape.
     """
     wanted = {n: w for n, w in tensors(model).items() if n.split("/")[0] not in fresh}
     missing = [name for name in wanted if name not in arrays]
@@ -58,7 +66,11 @@ def assign(model: Any, arrays: Arrays, *, fresh: tuple[str, ...] = ()) -> None:
 
 
 def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:
-    """Write atomically, so that a full disk leaves the earlier file."""
+    """Write arrays to a ``.npz`` file, whole or not at all: if the disk is full, the earlier file stays.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as stream:
@@ -66,13 +78,18 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be written: {error.strerror}", hint="the earlier file is whole"
+            f"{path} cannot be written: {error.strerror}", hint="the earlier file is intact"
         ) from None
     finally:
         partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Arrays:
+    """Read all arrays of a ``.npz`` file.
+
+    Raises:
+        InputError: the file cannot be read or is damaged.
+    """
     try:
         with np.load(path) as archive:
             return {name: archive[name] for name in archive.files}
@@ -81,7 +98,11 @@ def load(path: Path) -> Arrays:
 
 
 def load_backbone(path: Path) -> Arrays:
-    """A pretrained MobileNetV2 1.0 without top: our ``.npz``, or tf_keras's ``.h5`` of ``keras.applications``."""
+    """Read a pretrained MobileNetV2 1.0 without top: our ``.npz``, or the ``.h5`` of ``keras.applications``.
+
+    Raises:
+        InputError: the file cannot be read or holds another network.
+    """
     if path.suffix == ".npz":
         return load(path)
     import tf_keras

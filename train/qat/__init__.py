@@ -1,4 +1,4 @@
-"""Quantisation-aware training: fold batch normalisation, insert quantisers, even out channels, keep layers in float.
+"""Quantisation-aware training: fold normalisation, insert quantisers, equalise channels, keep float layers.
 
 In: a trained Keras FP32 model. Out: a Keras model that computes with INT8 weights and activations.
 Must not know: file formats of export.

@@ -1,4 +1,4 @@
-"""Which tensors of a network must have their channels scaled alike."""
+"""Find the tensors of a network whose channels must be scaled alike."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ K = TypeVar("K", bound=Hashable)
 
 
 def group_channels(layers: Iterable[tuple[K, Sequence[K], bool]]) -> dict[K, K]:
-    """A group's name for each tensor: what a layer without weights reads and writes is of one group.
+    """Return a group for each tensor. A layer without weights reads and writes tensors of the same group.
 
-    ``layers`` are (output, inputs, whether it has weights).
+    Args:
+        layers: (output, inputs, whether it has weights) of each layer, in order.
+
+    Returns:
+        The group of each tensor, named by one of its tensors.
     """
     leader: dict[K, K] = {}
 

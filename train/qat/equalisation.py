@@ -1,12 +1,13 @@
-"""Even out the channels of an FP32 model and put its weights on the integers' grid, without another training.
+"""Equalise the channels of an FP32 model and round its weights to the integer grid, without further training.
 
-An 8-bit tensor has one scale, so a channel of small values has few steps left. Between two convolutions a channel may
-be scaled up and its reader's weights scaled down: the function stays, the steps get finer (Nagel et al., ICCV 2019). In
-depthwise networks this is where most of the noise comes from: behind the first convolution of MobileNetV2 some channels
-never exceed a tenth of the range. Weights have a scale for each output channel and lose nothing by it there.
+An 8-bit tensor has one scale, so a channel of small values has few steps. Between two convolutions a channel
+can be scaled up if its reader's weights are scaled down: the function stays the same and the steps get finer
+(Nagel et al., ICCV 2019). In depthwise networks most of the noise comes from such channels: behind the first
+convolution of MobileNetV2 some channels never exceed a tenth of the range. Weights have one scale for each
+output channel and lose nothing there.
 
-The weights are then rounded as the INT8 file will round them, so that the FP32 model that ships computes with the very
-weights of its INT8 twin, and only the rounding of activations is left between the two.
+The weights are then rounded as in the INT8 file. The shipped FP32 model thus computes with exactly the
+weights of its INT8 twin, and the two differ by the rounding of activations alone.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tf_keras
 
 from ..models import weights
 from .channels import group_channels
-from .fold_batch_norm import Step, kernel_of, plan
+from .fold_batch_norm import FoldedLayer, fold_layers, kernel_of
 from .quantised_model import pairs_of
 from .weight_ranges import weight_limits
 
@@ -29,19 +30,26 @@ __all__ = ["equalise", "snap"]
 
 _layers = tf_keras.layers
 Floats = npt.NDArray[np.float64]
-# A channel may reach this much beyond what was seen before a ReLU's ceiling cuts it.
+# A channel may exceed its observed reach by this factor before a ReLU's ceiling cuts it.
 _MARGIN = 1.25
-# The most that a channel is scaled up: beyond, its reader's weights have too few steps where they share a scale.
+# The largest factor of a channel. Beyond it, its reader's weights have too few steps if they share a scale.
 _MOST, _MOST_DEPTHWISE = 4.0, 16.0
 
 
 def equalise(model: Any, batches: Iterable[npt.NDArray[np.float32]]) -> weights.Arrays:
-    """Weights of ``model`` (functional, tf_keras) that compute the same with evened channels.
+    """Return weights of ``model`` that compute the same with equalised channels.
 
-    ``batches`` float32 (N, s, s, 3) in [-1, 127/128] show how far each channel goes. Normalisations come back as a
-    bias alone. Exact up to float32, but for values beyond ``_MARGIN`` of what was seen below a ReLU's ceiling.
+    Normalisations become a bias alone. The result is exact up to float32, except for values that exceed the
+    observed ones by more than ``_MARGIN`` below a ReLU's ceiling.
+
+    Args:
+        model: a functional tf_keras model.
+        batches: float32 (N, s, s, 3) in [-1, 127/128]. They show how far each channel reaches.
+
+    Raises:
+        UsageError: the model has a layer that cannot be quantised.
     """
-    steps = plan(model)
+    steps = fold_layers(model)
     group = group_channels(
         (id(step.output), [id(tensor) for tensor in step.inputs], kernel_of(step.layer) is not None)
         for step in steps
@@ -67,8 +75,16 @@ def equalise(model: Any, batches: Iterable[npt.NDArray[np.float32]]) -> weights.
 
 
 def snap(model: Any, *, saturation_safe: bool) -> weights.Arrays:
-    """Weights of ``model`` rounded to the steps that ``qat.quantize`` gives them."""
-    steps = plan(model)
+    """Return weights of ``model`` rounded to the steps that ``quantize`` gives them.
+
+    Args:
+        model: a functional tf_keras model.
+        saturation_safe: as for ``quantize``.
+
+    Raises:
+        UsageError: the model has a layer that cannot be quantised.
+    """
+    steps = fold_layers(model)
     folded: dict[str, dict[str, Floats]] = {}
     for step in steps:
         name = kernel_of(step.layer)
@@ -77,7 +93,7 @@ def snap(model: Any, *, saturation_safe: bool) -> weights.Arrays:
         kernel: npt.NDArray[Any] = step.weights[name]
         pairs = pairs_of(step.layer) if saturation_safe else "none"
         channels = kernel.shape[2] if name == "depthwise_kernel" else kernel.shape[-1]
-        # A pair that rounds down narrows its channel's range: round until the range stays.
+        # If a pair is rounded down, its channel's range gets narrower. Repeat until the range is stable.
         for _ in range(16):
             flat = kernel.reshape(-1, channels)
             step_size = np.asarray(weight_limits(flat, keras.ops, pairs=pairs)) / 127
@@ -89,9 +105,9 @@ def snap(model: Any, *, saturation_safe: bool) -> weights.Arrays:
 
 
 def _reach(
-    model: Any, steps: list[Step], group: dict[int, int], batches: Iterable[npt.NDArray[np.float32]]
+    model: Any, steps: list[FoldedLayer], group: dict[int, int], batches: Iterable[npt.NDArray[np.float32]]
 ) -> dict[int, Floats]:
-    """The largest magnitude of each channel of each group, over the outputs that are rounded."""
+    """Return the largest magnitude of each channel of each group, over the outputs that are rounded."""
     relus = {id(step.inputs[0]) for step in steps if isinstance(step.layer, _layers.ReLU)}
     watched = [step for step in steps if step.quantized and id(step.output) not in relus]
     outputs = tf_keras.Model(model.inputs, [step.output for step in watched])
@@ -104,7 +120,8 @@ def _reach(
     return reach
 
 
-def _scales(key: int, steps: list[Step], group: dict[int, int], reach: Floats) -> Floats:
+def _scales(key: int, steps: list[FoldedLayer], group: dict[int, int], reach: Floats) -> Floats:
+    """Return the factor of each channel of a group."""
     readers = [s for s in steps if kernel_of(s.layer) and group[id(s.inputs[0])] == key]
     depthwise = all(isinstance(s.layer, _layers.DepthwiseConv2D) for s in readers)
     ceilings = [
@@ -117,11 +134,12 @@ def _scales(key: int, steps: list[Step], group: dict[int, int], reach: Floats) -
 
 
 def _along(values: Floats, rank: int, axis: int) -> Floats:
+    """Reshape a vector so that it broadcasts along ``axis`` of a tensor of ``rank``."""
     return values.reshape([-1 if at == axis else 1 for at in range(rank)])
 
 
-def _unfolded(model: Any, steps: list[Step], folded: dict[str, dict[str, Floats]]) -> weights.Arrays:
-    """All of the model's weights: a layer's bias goes to the normalisation behind it where there is one."""
+def _unfolded(model: Any, steps: list[FoldedLayer], folded: dict[str, dict[str, Floats]]) -> weights.Arrays:
+    """Return all weights of the model. A layer's bias goes into the normalisation behind it, if there is one."""
     arrays = weights.collect(model)
     for step in steps:
         if step.layer.name not in folded:

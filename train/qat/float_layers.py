@@ -1,4 +1,4 @@
-"""Layers of a QAT model that stay in float32: what 8 bits cost most may be worth its time."""
+"""Keep layers of a QAT model in float32, where 8 bits cost the most accuracy."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ __all__ = ["keep_float", "kept_layers", "layers_with_weights"]
 
 
 def layers_with_weights(qat_model: Any) -> list[str]:
-    """The layers that can be kept in float, in the model's order."""
+    """Return the names of the layers that can be kept in float, in the model's order."""
     return [wrapper.layer.name for wrapper in _weighted(qat_model)]
 
 
 def kept_layers(qat_model: Any) -> list[str]:
+    """Return the names of the layers that are kept in float, in the model's order."""
     return [wrapper.layer.name for wrapper in _weighted(qat_model) if wrapper.kept]
 
 
 def keep_float(qat_model: Any, names: Collection[str]) -> None:
-    """Compute the layers ``names`` in float32 in inference and in what is exported, all others in integers.
+    """Compute the layers ``names`` in float32 and all other layers in integers.
 
-    Their weights are those of the QAT model before rounding. What lies between two kept layers is not rounded to 8
-    bits either. Raises ``UsageError`` for a layer that is not there or has no weights: of an addition or a mean 8 bits
-    only round the output, which its reader needs anyway.
+    This holds in inference and in exported files. The kept layers use the weights of the QAT model before
+    rounding. Values between two kept layers are not rounded to 8 bits either.
+
+    Raises:
+        UsageError: a layer does not exist or has no weights. Additions and means cannot be kept: 8 bits only
+            round their output, and the layer that reads it needs that anyway.
     """
     known = layers_with_weights(qat_model)
     for name in names:
@@ -43,10 +47,10 @@ def keep_float(qat_model: Any, names: Collection[str]) -> None:
     for wrapper in _weighted(qat_model):
         wrapper.kept = wrapper.layer.name in names
     for wrapper in _weighted(qat_model):
-        # A fused ReLU reads alone and rounds in its layer's stead.
+        # A fused ReLU is its layer's only reader, and rounds in its place.
         last = wrapper if wrapper.quantize_config.output else readers[id(wrapper.output)][0]
         after = readers.get(id(last.output), [])
-        # The logits are an output: nothing reads them as steps.
+        # No layer reads the logits, so nothing needs them as 8-bit steps.
         last.unrounded = wrapper.kept and all(getattr(reader, "kept", False) for reader in after)
 
 

@@ -1,9 +1,8 @@
-"""Quantisation-aware training, the model's side: an FP32 model in, one that emulates its INT8 twin out.
+"""The QAT model: built from an FP32 model, calibrated, saved and loaded.
 
-Batch normalisation is folded into the convolution before it, with the statistics of the FP32 training: the
-quantised weights are then the ones that ship, so the integers of QAT, TFLite and ONNX are the same, and so
-are the sums that a saturation-safe range has to bound. Ranges come from ``calibrate`` and are refined in
-training.
+Batch normalisation is folded into the convolution before it, with the statistics of FP32 training. The
+quantised weights are therefore the shipped ones: QAT, TFLite and ONNX have the same integers, and the same
+sums that a saturation-safe range has to bound. ``calibrate`` sets the ranges, and training refines them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import tf_keras
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 
 from ..models import weights as weight_files
-from .fold_batch_norm import Step, kernel_of, plan, short_name
+from .fold_batch_norm import FoldedLayer, fold_layers, kernel_of, short_name
 from .integer_layers import IntegerWrapper as _Wrapper
 from .quantizers import INITIAL_RANGE, INPUT_RANGE, LayerConfig, RangeObserver, WeightQuantizer
 from .residual_scales import align_sums
@@ -31,6 +30,7 @@ from .weight_ranges import Pairs, weight_limits
 __all__ = [
     "calibrate",
     "check_ranges",
+    "current_ranges",
     "freeze_observers",
     "is_saturation_safe",
     "load_qat",
@@ -47,27 +47,30 @@ _SAFE_KEY = "qat/saturation_safe"
 
 
 def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
-    """A tf_keras model that emulates ``model`` in INT8, with its weights and uncalibrated ranges.
+    """Return a tf_keras model that emulates ``model`` in INT8, with its weights and uncalibrated ranges.
 
-    ``model`` is functional and flat, maps float32 (N, s, s, 3) in [-1, 127/128] to logits, and has weights.
-    The answer maps the same to the same; its convolutions have the batch normalisation folded in. It trains on
-    float emulation and answers in inference with the integers of the exported files (``integer_layers``).
-    ``saturation_safe`` widens the weights' ranges so that CPUs without VNNI do not saturate
-    (``limits.weight_limits``).
+    It trains on float emulation, and computes with the integers of the exported files in inference
+    (``integer_layers``). Batch normalisation is folded into the convolutions.
 
-    Raises ``UsageError`` that names the layer for one that has no quantisation, and for a nested or Keras 3
-    model.
+    Args:
+        model: a flat functional tf_keras model that maps float32 (N, s, s, 3) in [-1, 127/128] to logits.
+        saturation_safe: widen the ranges of weights so that CPUs without VNNI do not saturate
+            (``weight_ranges.weight_limits``).
+
+    Raises:
+        UsageError: a layer cannot be quantised (the message names it), or the model is nested, not functional
+            or of Keras 3.
     """
     if not isinstance(model, tf_keras.Model) or not getattr(model, "_is_graph_network", False):
         raise UsageError(
-            f"the model is a {type(model).__module__}.{type(model).__name__}, not a functional tf_keras one",
+            f"the model is a {type(model).__module__}.{type(model).__name__}, needed is a functional tf_keras model",
             hint="build it with capsule_edge.train.models.architectures.build(..., keras=tf_keras)",
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UsageError(
             f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs, allowed is one each"
         )
-    steps = plan(model)
+    steps = fold_layers(model)
     inputs = tf_keras.Input(model.inputs[0].shape[1:], name=model.inputs[0].name.split(":")[0])
     pixels = _layers.Activation("linear", name="pixels_range")
     low, high = INPUT_RANGE
@@ -98,13 +101,17 @@ def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
 
 
 def pairs_of(layer: Any) -> Pairs:
-    """Depthwise kernels widen to 16 bits before they multiply, so nothing saturates there."""
+    """Return which weights of a layer a 16-bit sum can join.
+
+    Depthwise kernels are widened to 16 bits before they are multiplied, so nothing saturates there.
+    """
     if isinstance(layer, _layers.DepthwiseConv2D):
         return "none"
     return "adjacent" if getattr(layer, "kernel_size", (1, 1)) == (1, 1) else "any"
 
 
-def _config(step: Step, saturation_safe: bool) -> LayerConfig:
+def _config(step: FoldedLayer, saturation_safe: bool) -> LayerConfig:
+    """Return what the wrapper of a layer quantises."""
     layer, name = step.layer, kernel_of(step.layer)
     weights = None
     if name:
@@ -113,7 +120,7 @@ def _config(step: Step, saturation_safe: bool) -> LayerConfig:
     activation = layer.activation.__name__ if name else ""
     relu = isinstance(layer, _layers.ReLU) or activation in ("relu", "relu6")
     ceiling = 6.0 if activation == "relu6" else getattr(layer, "max_value", None)
-    # Behind the pooling there are no outliers to shed, and what is clipped there is a finding.
+    # Behind the pooling there are no outliers to cut off, and clipping there would hide findings.
     head = isinstance(layer, (_layers.Dense, _layers.GlobalAveragePooling2D))
     observer = RangeObserver(nonnegative=relu, extreme=head)
     return LayerConfig(
@@ -136,19 +143,25 @@ def _wrappers(model: Any) -> Iterator[Any]:
 
 
 def _observed(model: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Each wrapper whose output's range is observed, with the range's variables."""
+    """Yield each wrapper whose output range is observed, with the variables of the range."""
     for wrapper in _wrappers(model):
         if isinstance(wrapper.quantize_config.output, RangeObserver):
             yield wrapper, wrapper._output_quantizer_vars
 
 
 def calibrate(qat_model: Any, fp32_model: Any, batches: Iterable[npt.NDArray[np.float32]]) -> None:
-    """Set every range from what ``fp32_model`` (the model that was quantised) produces on ``batches``.
+    """Set every range from the values that the FP32 model computes.
 
-    A batch is float32 (N, s, s, 3) in [-1, 127/128]. A range is the mean over batches of the batch's minimum
-    and maximum, that of the logits the outermost of all; weights' ranges come from the weights.
+    A range is the mean over batches of the batch's minimum and maximum; for the pooled mean and the logits it
+    is the outermost values of all batches. The ranges of weights come from the weights.
 
-    Raises ``InputError`` when there is no batch.
+    Args:
+        qat_model: the model to calibrate.
+        fp32_model: the model that was quantised.
+        batches: float32 (N, s, s, 3) in [-1, 127/128].
+
+    Raises:
+        InputError: there is no batch.
     """
     points = observed_ranges(qat_model)
     watched = tf_keras.Model(
@@ -162,7 +175,7 @@ def calibrate(qat_model: Any, fp32_model: Any, batches: Iterable[npt.NDArray[np.
         highs.append([float(np.max(value)) for value in values])
     if not lows:
         raise InputError(
-            "no batch to calibrate the quantised model on", hint="give at least one batch of frames"
+            "there is no batch to calibrate the quantised model on", hint="pass at least one batch of frames"
         )
     ranges = {}
     for point, low, high in zip(points, np.transpose(lows), np.transpose(highs), strict=True):
@@ -173,7 +186,7 @@ def calibrate(qat_model: Any, fp32_model: Any, batches: Iterable[npt.NDArray[np.
 
 @dataclass(frozen=True)
 class ObservedRange:
-    """A quantised output: its layer, the FP32 layer of the same values, whether nothing may be clipped."""
+    """A quantised output: its layer, the FP32 layer with the same values, and whether nothing may be clipped."""
 
     layer: str
     source: str
@@ -181,25 +194,38 @@ class ObservedRange:
 
 
 def observed_ranges(qat_model: Any) -> list[ObservedRange]:
-    """Every output whose range is observed, in the model's order."""
+    """Return every output whose range is observed, in the model's order."""
     configs = [(wrapper.layer.name, wrapper.quantize_config) for wrapper, _ in _observed(qat_model)]
     return [ObservedRange(name, config.source, config.output.extreme) for name, config in configs]
 
 
+def current_ranges(qat_model: Any) -> dict[str, tuple[float, float]]:
+    """Return (low, high) of every observed output, by layer name."""
+    return {
+        wrapper.layer.name: (float(variables["min_var"]), float(variables["max_var"]))
+        for wrapper, variables in _observed(qat_model)
+    }
+
+
 def set_ranges(qat_model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Set the ranges of all observed outputs by layer name, and the weights' from the weights."""
+    """Set the ranges of all observed outputs by layer name, and the ranges of weights from the weights.
+
+    Args:
+        qat_model: the model.
+        ranges: (low, high) for each observed layer.
+    """
     for wrapper, variables in _observed(qat_model):
         low, high = ranges[wrapper.layer.name]
         variables["min_var"].assign(min(0.0, low))
         variables["max_var"].assign(max(0.0, high))
-        # As if the moving average had settled: a single training batch does not overthrow the calibration.
+        # Let the moving average count as settled, so that a single training batch does not overturn the calibration.
         variables["seen"].assign(1 / (1 - wrapper.quantize_config.output.decay))
     align_sums(qat_model)
     refresh_weights(qat_model)
 
 
 def refresh_weights(qat_model: Any) -> None:
-    """Set the weights' ranges from the weights as they are (training does it at each step)."""
+    """Set the ranges of weights from the current weights. Training does this at each step."""
     for wrapper in _wrappers(qat_model):
         for variable, quantizer, ranges in wrapper._weight_vars:
             flat = np.reshape(variable.numpy(), (-1, ranges["min_var"].shape[0]))
@@ -209,9 +235,9 @@ def refresh_weights(qat_model: Any) -> None:
 
 
 def freeze_observers(qat_model: Any, *, frozen: bool = True) -> None:
-    """Hold the activations' ranges from now on, or let them move again; a running ``fit`` obeys at once.
+    """Freeze the ranges of activations from now on, or release them; a running ``fit`` obeys at once.
 
-    Those that meet in a sum are aligned first (``alignment``).
+    Before freezing, the ranges that meet in a residual sum are aligned (``residual_scales``).
     """
     if frozen:
         align_sums(qat_model)
@@ -221,7 +247,7 @@ def freeze_observers(qat_model: Any, *, frozen: bool = True) -> None:
 
 
 def check_ranges(qat_model: Any) -> None:
-    """Raise ``ModelError`` that names the first layer whose range was never set or is none."""
+    """Raise ``ModelError`` that names the first layer whose range was never set or is invalid."""
     for wrapper, variables in _observed(qat_model):
         config = wrapper.quantize_config
         low, high = float(variables["min_var"]), float(variables["max_var"])
@@ -241,16 +267,25 @@ def check_ranges(qat_model: Any) -> None:
 
 
 def save_qat(path: Path, qat_model: Any) -> None:
-    """Write the QAT model's weights and ranges (``.npz``, keys ``layer/variable``)."""
+    """Write the QAT model's weights and ranges to a ``.npz`` file with keys ``layer/variable``.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     arrays = {k: v for k, v in weight_files.collect(qat_model).items() if not k.endswith("/optimizer_step")}
     arrays[_SAFE_KEY] = np.asarray(is_saturation_safe(qat_model), np.float32)
     weight_files.save(path, arrays)
 
 
 def load_qat(path: Path, fp32_model: Any) -> Any:
-    """The QAT model that ``save_qat`` wrote, built upon the FP32 model of the same architecture.
+    """Return the QAT model that ``save_qat`` wrote.
 
-    Raises ``InputError`` when the file is none or belongs to another architecture.
+    Args:
+        path: the file.
+        fp32_model: an FP32 model of the same architecture.
+
+    Raises:
+        InputError: the file cannot be read, holds no QAT model, or belongs to another architecture.
     """
     arrays = weight_files.load(path)
     if _SAFE_KEY not in arrays:
@@ -262,9 +297,9 @@ def load_qat(path: Path, fp32_model: Any) -> Any:
             if name.endswith("/optimizer_step"):
                 continue
             if name not in arrays or arrays[name].shape != tuple(variable.shape):
-                found = f"{arrays[name].shape} there" if name in arrays else "absent"
+                found = f"has shape {arrays[name].shape}" if name in arrays else "is absent"
                 raise InputError(
-                    f"{path} is not of {fp32_model.name}: {name} {tuple(variable.shape)} is {found}"
+                    f"{path} is not of {fp32_model.name}: {name} of shape {tuple(variable.shape)} {found}"
                 )
             variable.assign(arrays[name])
     align_sums(model)
@@ -272,5 +307,6 @@ def load_qat(path: Path, fp32_model: Any) -> Any:
 
 
 def is_saturation_safe(qat_model: Any) -> bool:
+    """Return whether the ranges of weights are widened against saturation."""
     quantizers = [quantizer for wrapper in _wrappers(qat_model) for _, quantizer, _ in wrapper._weight_vars]
     return any(quantizer.pairs != "none" for quantizer in quantizers)

@@ -1,7 +1,7 @@
-"""The quantisers that QAT puts into a model: how ranges are observed, and which weights an AVX2 sum can hold.
+"""The quantisers of a QAT model: they observe the ranges of activations and bound the sums of weights.
 
-Both emulate TFLite's 8-bit scheme (Jacob et al., CVPR 2018): activations with one scale and a zero point a
-tensor, weights symmetric in [-127, 127] with a scale for each output channel.
+Both emulate TFLite's 8-bit scheme (Jacob et al., CVPR 2018). Activations have one scale and one zero point
+for each tensor. Weights are symmetric in [-127, 127] with one scale for each output channel.
 """
 
 from __future__ import annotations
@@ -23,19 +23,22 @@ __all__ = [
     "WeightQuantizer",
 ]
 
-# (x - 128) / 128 for x in 0..255: scale 1/128, zero point 128, so that the INT8 model takes the pixel as it
-# is.
+# (x - 128) / 128 for x in 0..255: scale 1/128, zero point 128, so that the INT8 model takes pixels unchanged.
 INPUT_RANGE = (-1.0, 127 / 128)
 INITIAL_RANGE = (-6.0, 6.0)
 
 
 class RangeObserver(Quantizer):  # type: ignore[misc]
-    """8-bit fake quantisation of an activation, over a range that follows what is seen in training.
+    """8-bit fake quantisation of an activation, over a range that follows the values in training.
 
-    tfmot's own observer averages with .999 from (-6, 6), so a run of a few hundred steps ends near (-6, 6).
-    Here the first batch sets the range and the weight of a batch falls to ``1 - decay``. ``nonnegative``
-    holds the lower end at 0 (behind a ReLU); ``extreme`` takes the outermost values ever seen instead of the
-    average (logits, where clipping makes ties between classes).
+    The first batch sets the range, and the weight of later batches falls to ``1 - decay``. tfmot's own
+    observer averages with .999 from (-6, 6), so that a run of a few hundred steps ends near (-6, 6).
+
+    Args:
+        nonnegative: hold the lower end at 0, behind a ReLU.
+        extreme: use the outermost values ever seen instead of the average. Clipped logits would make ties
+            between classes.
+        decay: decay of the moving average, 0..1.
     """
 
     def __init__(self, *, nonnegative: bool = False, extreme: bool = False, decay: float = 0.99) -> None:
@@ -44,12 +47,14 @@ class RangeObserver(Quantizer):  # type: ignore[misc]
         self.decay = decay
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        """Create the variables of the range."""
+
         def variable(suffix: str, value: float) -> Any:
             start = tf.constant_initializer(value)
             return layer.add_weight(name=f"{name}_{suffix}", shape=(), initializer=start, trainable=False)
 
         low, high = INITIAL_RANGE
-        # ``seen`` counts batches; infinity freezes the range, and 0 marks one that was never set.
+        # ``seen`` counts batches. Infinity freezes the range; 0 marks a range that was never set.
         return {
             "min_var": variable("min", low),
             "max_var": variable("max", high),
@@ -63,6 +68,7 @@ class RangeObserver(Quantizer):  # type: ignore[misc]
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8)
 
     def _observe(self, inputs: Any, low: Any, high: Any, seen: Any) -> None:
+        """Move the range towards the values of a batch."""
         batch_low = tf.minimum(tf.reduce_min(inputs), 0.0) * (0.0 if self.nonnegative else 1.0)
         batch_high = tf.maximum(tf.reduce_max(inputs), 0.0)
         if self.extreme:
@@ -80,11 +86,14 @@ class RangeObserver(Quantizer):  # type: ignore[misc]
 
 
 class WeightQuantizer(Quantizer):  # type: ignore[misc]
-    """8-bit symmetric fake quantisation of a kernel, with a range for each output channel taken from its
-    weights.
+    """8-bit symmetric fake quantisation of a kernel, with one range for each output channel.
 
-    tfmot gives a depthwise kernel, (h, w, channels, 1), one range for all its channels; here it has one for
-    each.
+    The range comes from the channel's weights. tfmot gives a depthwise kernel, (h, w, channels, 1), one range
+    for all its channels; here each channel has its own.
+
+    Args:
+        depthwise: whether the kernel is depthwise.
+        pairs: the weights that a 16-bit sum can join (``weight_limits``).
     """
 
     def __init__(self, *, depthwise: bool = False, pairs: Pairs = "none") -> None:
@@ -92,6 +101,7 @@ class WeightQuantizer(Quantizer):  # type: ignore[misc]
         self.pairs = pairs
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        """Create the variables of the ranges."""
         channels = int(tensor_shape[2] * tensor_shape[3] if self.depthwise else tensor_shape[-1])
 
         def variable(suffix: str, value: float) -> Any:
@@ -123,10 +133,14 @@ class WeightQuantizer(Quantizer):  # type: ignore[misc]
 
 
 class LayerConfig(QuantizeConfig):  # type: ignore[misc]
-    """What of a layer is quantised: its kernel (an attribute's name), its output, or neither.
+    """What a wrapper quantises of its layer: the kernel, the output, or neither.
 
-    ``source`` names the FP32 layer whose output has the range of this one's; ``ceiling`` is that of a
-    clipped ReLU.
+    Args:
+        kernel: the attribute of the layer that holds its kernel, if it has one.
+        weights: the quantiser of the kernel.
+        output: the quantiser of the output, if there is one.
+        source: the FP32 layer whose output has the range of this layer's output.
+        ceiling: the largest output of a clipped ReLU.
     """
 
     def __init__(

@@ -1,9 +1,10 @@
-"""Scales of the maps that a residual Add joins, chosen so that no engine rounds their sum otherwise than another.
+"""The scales around a residual Add, chosen so that all engines round its sum alike.
 
-An Add's output in steps is (a x scale of a + b x scale of b) / its own scale. onnxruntime computes that in float32,
-XNNPACK with fixed-point factors of 21 bits; where it falls next to the middle between two steps they part, and later
-layers amplify it (11 steps of a logit were seen). With all scales whole multiples of one unit, the sum's own an odd
-one, the result is a multiple of 1 / odd: it never comes nearer to a middle than half of that.
+In steps, an Add's output is (a x scale of a + b x scale of b) / its own scale. onnxruntime computes this in
+float32, XNNPACK with fixed-point factors of 21 bits. If the result lies next to the middle between two steps,
+the two round differently, and later layers amplify it (11 steps of a logit were seen). Here all scales are
+whole multiples of one unit, and the sum's own scale is an odd multiple. The result is then a multiple of 1 /
+odd and never comes closer to a middle than half of that.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from .integer_layers import IntegerWrapper, Ranges, grid_of
 
 __all__ = ["align_sums"]
 
-# The largest scale of a group in units. A sum then keeps 1/1022 from a middle; XNNPACK's factors put it off by up to
-# 2.4e-4, float32 by 2e-4. A scale of a twentieth of the largest is widened by 4 % at most.
+# The largest scale of a group, in units. A sum then stays at least 1/1022 from a middle. XNNPACK's factors are off by
+# up to 2.4e-4, float32 by 2e-4. A scale of a twentieth of the largest is widened by at most 4 %.
 _UNITS = 511
 
 
 def align_sums(qat_model: Any) -> None:
-    """Widen the ranges that meet in residual sums until their scales are whole multiples of a unit, of sums odd ones.
+    """Align the ranges that meet in residual sums.
 
-    A range behind a ReLU with a ceiling is narrowed instead. Done twice it changes nothing.
+    Widen them until their scales are whole multiples of a unit, odd multiples for the sums. A range behind a
+    ReLU with a ceiling is narrowed instead. Aligning twice changes nothing more.
     """
     ceilings, sums = set(), set()
     groups: dict[int, dict[int, Ranges]] = {}
@@ -49,10 +51,11 @@ def align_sums(qat_model: Any) -> None:
 
 
 def _align(group: dict[int, Ranges], sums: set[int], ceilings: set[int]) -> None:
+    """Set the ranges of one group."""
     grids = {key: grid_of(ranges) for key, ranges in group.items()}
     unit = max(float(grid.scale) for grid in grids.values()) / _UNITS
     for key, ranges in group.items():
-        # A scale that is whole already may be off by float32's 1e-7 of 511.
+        # A scale that is a whole multiple already may be off by float32's 1e-7 of 511.
         exact = float(grids[key].scale) / unit
         steps = math.floor(exact + 1e-3) if key in ceilings else math.ceil(exact - 1e-3)
         if key in sums and steps % 2 == 0:

@@ -1,4 +1,4 @@
-"""What is laid over training frames: nothing where nothing is asked for, JPEG's own artefacts, the same on PyTorch."""
+"""Augmentation: nothing where nothing is asked for, the artefacts of JPEG, and the same frames on PyTorch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def still(x: object, _: object) -> object:
 
 
 def varied(frames: np.ndarray, variation: augment.Variation) -> np.ndarray:
-    """Levels, float, of frames that are neither moved nor recoloured."""
+    """Return the augmented frames, not moved, as float levels."""
     out = augment.apply(frames, variation, keras.ops, still)
     return np.asarray(out) * 128 + 128
 
 
 def plain(count: int, **fields: np.ndarray) -> augment.Variation:
-    """No change but for ``fields``."""
+    """Return an augmentation that changes nothing, except for ``fields``."""
     one = np.ones(count, np.float32)
     nothing = augment.draw(np.random.default_rng(0), count, SIZE, 0.0)
     nothing = nothing._replace(
@@ -41,7 +41,7 @@ def plain(count: int, **fields: np.ndarray) -> augment.Variation:
 
 @pytest.fixture
 def grey() -> np.ndarray:
-    """Smooth fields with edges, (4, SIZE, SIZE, 3), the three colours alike."""
+    """Smooth grey fields with edges, (4, SIZE, SIZE, 3)."""
     rng = np.random.default_rng(1)
     fields = [cv2.GaussianBlur(rng.uniform(0, 255, (SIZE, SIZE)), (0, 0), sigma) for sigma in (1, 2, 3, 5)]
     frames = np.stack([(f - f.min()) / np.ptp(f) * 235 + 10 for f in fields]).astype(np.uint8)
@@ -54,9 +54,10 @@ def inside() -> np.ndarray:
     return at[:, None] ** 2 + at[None, :] ** 2 <= (SIZE / 2) ** 2
 
 
-def test_nothing_is_drawn_or_computed_where_nothing_is_asked_for(grey: np.ndarray) -> None:
+@pytest.mark.quick
+def test_debris_and_compression_of_strength_0_change_nothing(grey: np.ndarray) -> None:
     before, after = (augment.draw(np.random.default_rng(3), 4, SIZE, debris=d, compression=d) for d in (0, 1))
-    # What was drawn before these were added is drawn as it was: they come last.
+    # Debris and compression are drawn last, so the other draws do not depend on them.
     for name in ("move", "blur", "gain", "gamma", "mix"):
         assert np.array_equal(getattr(before, name), getattr(after, name))
     assert before.spots.shape == (4, 0, 4)
@@ -71,20 +72,20 @@ def test_nothing_is_drawn_or_computed_where_nothing_is_asked_for(grey: np.ndarra
 
 
 @pytest.mark.parametrize(("scale", "quality"), [(1.0, 50), (2.0, 25), (5.0, 10)])
-def test_compression_is_that_of_jpeg(grey: np.ndarray, scale: float, quality: int) -> None:
-    """libjpeg's table at quality q is K.1 times 50 / q below 50; these are whole numbers, as libjpeg rounds."""
+def test_compression_equals_jpeg(grey: np.ndarray, scale: float, quality: int) -> None:
+    """Below 50, libjpeg's table at quality q is K.1 times 50 / q; here the products are whole, as libjpeg rounds."""
     got = varied(grey, plain(4, coarse=np.full((4, 1), scale, np.float32)))[..., 0]
     for frame, mine in zip(grey[..., 0], got, strict=True):
         wanted = cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
-        # The decoder rounds to whole levels (1/2) and its integer cosines add about as much; where a coefficient falls
-        # between two steps the two may choose differently, in few blocks.
+        # The decoder rounds to whole levels (1/2), and its integer cosines add about as much. If a coefficient falls
+        # between two steps, the two may round differently; this happens in few blocks.
         assert np.median(np.abs(mine - wanted)[inside()]) < 0.75
-        assert np.abs(wanted.astype(float) - frame)[inside()].mean() > 0.5  # there is something to imitate
+        assert np.abs(wanted.astype(float) - frame)[inside()].mean() > 0.5  # JPEG does change the frame
 
 
 def test_a_frame_that_is_not_compressed_keeps_its_levels(grey: np.ndarray) -> None:
-    got = varied(grey, plain(4, coarse=np.full((4, 1), augment._FINEST, np.float32)))
-    # Half a step each, 64 coefficients, none of whose cosines is above 1/4: at most .46 of a level.
+    got = varied(grey, plain(4, coarse=np.full((4, 1), augment.NO_COMPRESSION, np.float32)))
+    # 64 coefficients are off by at most half a step, and no cosine is above 1/4: at most .46 of a level.
     assert np.abs(got - grey)[:, inside()].max() < 0.5
 
 
@@ -99,7 +100,7 @@ def test_debris_covers_and_a_bubble_is_a_rim(grey: np.ndarray) -> None:
     assert np.abs(covered - grey)[:, 2:10, 30:34].max() < 0.01
     bubbles = augment.draw(np.random.default_rng(0), 200, SIZE, 0.0, debris=1.0)
     rim = bubbles.spots[(bubbles.spots[:, 1, 3] < 0)]
-    assert 20 < len(rim) < 90  # half of half of 200, of which each has the same chance
+    assert 20 < len(rim) < 90  # half of the frames get spots, and half of these bubbles: about 50 of 200
     assert np.array_equal(rim[:, 0, :2], rim[:, 1, :2])
     assert np.array_equal(-rim[:, 0, 3], rim[:, 1, 3])
 
@@ -108,13 +109,13 @@ def test_a_recoloured_frame_has_the_colours_of_the_other(grey: np.ndarray) -> No
     palette = np.float32([150, 90, 60, 40, 30, 20])
     whole = np.tile(np.append(palette, 1).astype(np.float32), (4, 1))
     got = augment.palettes(np.clip(np.rint(varied(grey, plain(4, palette=whole))), 0, 255).astype(np.uint8))
-    # Palettes look at every eighth pixel, and what leaves [0, 255] is cut off.
+    # Palettes use every eighth pixel, and values outside [0, 255] are clipped.
     assert got == pytest.approx(np.tile(palette, (4, 1)), abs=12)
     none = whole * np.float32([1, 1, 1, 1, 1, 1, 0])
     assert np.abs(varied(grey, plain(4, palette=none)) - grey)[:, inside()].max() < 0.01
 
 
-def test_palettes_are_those_of_frames_that_may_be_drawn() -> None:
+def test_palettes_come_from_frames_that_may_be_drawn() -> None:
     colours = np.arange(24, dtype=np.float32).reshape(4, 6)
     config = TrainConfig(batch=64, recolour=1.0)
     drawn = draw_epoch(np.float64([0.5, 0.5, 0, 0]), SIZE, config, 0, 3, colours).variation
@@ -125,6 +126,7 @@ def test_palettes_are_those_of_frames_that_may_be_drawn() -> None:
     assert draw_epoch(np.full(4, 0.25), SIZE, TrainConfig(batch=2), 0, 3).variation.palette.shape == (3, 2, 0)
 
 
+@pytest.mark.quick
 def test_strengths_outside_0_to_1_are_named() -> None:
     from capsule_edge.runtime.errors import UsageError
 
@@ -155,5 +157,5 @@ def test_pytorch_gives_the_same_frames(grey: np.ndarray, tmp_path: Path) -> None
         env=os.environ | {"KERAS_BACKEND": "torch"},
     )
     mine, theirs = varied(grey, variation), np.load(tmp_path / "got.npy") * 128 + 128
-    # float32 products of 64 terms; a coefficient that lies between two steps may be rounded either way, in few blocks.
+    # These are float32 products of 64 terms. A coefficient between two steps may be rounded either way, in few blocks.
     assert np.quantile(np.abs(mine - theirs), 0.99) < 0.01

@@ -1,7 +1,8 @@
-"""Lesions set into other frames and taken out of theirs: where, of what, and never of a video that is held out."""
+"""Transplants: where lesions are set in and taken out, and that none stems from a held-out video."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,8 +14,8 @@ from capsule_edge.evaluation.datasets import Dataset, load_dataset
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import InputSpec
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.data import Frames, draw_weights, is_real, made_of
-from capsule_edge.train.data.transplants import Box, read_boxes, transplant_frames
+from capsule_edge.train.data import TrainingFrames, draw_weights, is_real, made_of
+from capsule_edge.train.data.transplants import LesionBox, read_boxes, transplant_frames
 
 SIZE, KEYS = 96, ("normal", "ulcer")
 SPEC = InputSpec(SIZE)
@@ -22,9 +23,10 @@ MUCOSA, WALL, LESION = (150, 100, 80), (120, 90, 60), (255, 255, 220)
 HEADER = "filename;video_id;frame_number;finding_category;finding_class;x1;y1;x2;y2;x3;y3;x4;y4"
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Two ulcers of one video, each a bright disc in the middle, and normal frames of two others."""
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ulcers of one video, each a bright disc in the middle, and normal frames of two other videos."""
+    tmp_path = tmp_path_factory.mktemp("shared")
     rows, boxes = ["file,label,source,video_id,frame_number,split"], [HEADER]
     for i in range(8):
         ulcer = i < 2
@@ -40,36 +42,54 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def made(data: Path, count: int = 40) -> tuple[Dataset, Frames]:
+@pytest.fixture
+def data(shared: Path, tmp_path: Path) -> Path:
+    """A copy of the data set that a test may change."""
+    return Path(shutil.copytree(shared, tmp_path / "data"))
+
+
+@pytest.fixture(scope="module")
+def forty(shared: Path) -> tuple[Dataset, TrainingFrames]:
+    """The data set and forty transplants."""
+    return made(shared)
+
+
+def made(data: Path, count: int = 40) -> tuple[Dataset, TrainingFrames]:
     dataset = load_dataset(data, split="train")
     boxes = read_boxes(data / "metadata.csv")
     return dataset, transplant_frames(dataset, boxes, count, KEYS, SPEC, 1)
 
 
-def test_boxes_are_read_in_parts_of_the_frame(data: Path) -> None:
-    (box,) = read_boxes(data / "metadata.csv")["sick", 0]
-    assert box == Box(*[pytest.approx(v) for v in (0.5, 0.5, 20 / 336, 20 / 336)])
+@pytest.mark.quick
+def test_boxes_are_read_as_shares_of_the_frame(shared: Path) -> None:
+    (box,) = read_boxes(shared / "metadata.csv")["sick", 0]
+    assert box == LesionBox(*[pytest.approx(v) for v in (0.5, 0.5, 20 / 336, 20 / 336)])
 
 
-def test_a_lesion_comes_with_its_label_and_what_is_taken_out_is_normal(data: Path) -> None:
-    _, frames = made(data)
+def test_a_lesion_keeps_its_label_and_its_frame_becomes_normal(
+    forty: tuple[Dataset, TrainingFrames],
+) -> None:
+    _, frames = forty
     bright = (frames.pixels.min(axis=3) > 130).sum(axis=(1, 2))
     ulcer = frames.labels == KEYS.index("ulcer")
     assert 0 < ulcer.sum() < len(frames)
-    # A disc of 20 of 336 pixels has 103 at 96, scaled by .7 to 1.4 in each direction; its rim is soft.
+    # A disc with a radius of 20 of 336 pixels covers 103 pixels at size 96. It is scaled by .7 to 1.4 in each
+    # direction, and its rim is soft.
     assert ((bright[ulcer] > 25) & (bright[ulcer] < 260)).all()
     assert (bright[~ulcer] == 0).all()
 
 
-def test_around_the_piece_the_host_is_as_it_was_and_no_edge_shows(data: Path) -> None:
-    _, frames = made(data)
+def test_the_host_is_unchanged_around_the_piece_and_no_edge_shows(
+    forty: tuple[Dataset, TrainingFrames],
+) -> None:
+    _, frames = forty
     ulcer = frames.pixels[frames.labels == KEYS.index("ulcer")]
-    middle = ulcer[:, 46:50, 2:6]  # no lesion is set in so far out
-    assert (np.abs(middle.astype(int) - WALL) <= 1).all()
+    border = ulcer[:, 46:50, 2:6]  # no lesion is set in so far out
+    assert (np.abs(border.astype(int) - WALL) <= 1).all()
     plain = np.abs(ulcer.astype(int) - WALL).max(axis=3)
     at = np.arange(SIZE) + 0.5 - SIZE / 2
     inside = at[:, None] ** 2 + at[None, :] ** 2 < (SIZE / 2 - 2) ** 2
-    # Beside the bright disc nothing of the donor's own colour is seen: its ring took on the host's.
+    # Beside the bright disc the donor's colour does not show: its ring took on the host's colour.
     assert np.median(plain[:, inside]) <= 1
 
 
@@ -79,52 +99,55 @@ def test_the_same_seed_makes_the_same_frames(data: Path) -> None:
     assert list(first.videos) == list(second.videos)
 
 
-def test_frames_made_of_a_held_out_video_are_left_out_too(data: Path) -> None:
-    _, frames = made(data)
+def test_transplants_from_a_held_out_video_are_found(forty: tuple[Dataset, TrainingFrames]) -> None:
+    _, frames = forty
     assert not is_real(frames.videos).any()
     assert made_of(frames.videos, {"sick"}).all()
-    # Only a held-out video's own frames are held out: another of the same name but for its ending is not.
+    # Names are compared whole: "well" is the beginning of other names.
     assert not made_of(frames.videos, {"well"}).any()
     of_one = made_of(frames.videos, {"well0"})
     assert 0 < of_one.sum() < len(frames)
     assert not made_of(np.array(["sick", "well0"]), {"sick"}).any()
 
 
-def test_a_frame_of_no_named_video_stands_for_itself(data: Path) -> None:
+def test_a_frame_without_a_video_is_a_group_of_its_own(data: Path) -> None:
     table = data / "labels.csv"
     table.write_text(table.read_text("utf-8").replace("well0", "").replace("well1", "a/b"), encoding="utf-8")
-    _, frames = made(data)
-    assert made_of(frames.videos, {"2"}).any()  # the stem of 2.png, as folds and held-out videos know it
+    _, frames = made(data, 12)
+    assert made_of(
+        frames.videos, {"2"}
+    ).any()  # the stem of 2.png, which also names it in folds and held-out videos
     assert made_of(frames.videos, {"a/b"}).any()
     assert not made_of(frames.videos, {"None", "a", "b"}).any()
 
 
-def test_a_fold_is_kept_from_its_frames_and_from_what_is_made_of_them(data: Path) -> None:
-    from capsule_edge.train.data import PHANTOM, load_frames
-    from capsule_edge.train.gpu.cross_validation import folds_of, kept_from
+def test_a_fold_is_withheld_with_the_transplants_from_its_videos(
+    forty: tuple[Dataset, TrainingFrames],
+) -> None:
+    from capsule_edge.train.data import PHANTOM, fold_of_real, load_frames, withheld_from_fold
 
-    dataset, frames = made(data)
-    rendered = Frames(frames.pixels[:2], frames.labels[:2], np.full(2, PHANTOM), KEYS)
+    dataset, frames = forty
+    rendered = TrainingFrames(frames.pixels[:2], frames.labels[:2], np.full(2, PHANTOM), KEYS)
     everything = load_frames(dataset, KEYS, SPEC).join(rendered).join(frames)
-    fold = folds_of(everything, 2)
+    fold = fold_of_real(everything, 2)
     assert (fold[:8] >= 0).all()
     assert (fold[8:] == -1).all()
     for number in (0, 1):
-        kept = kept_from(everything, fold, number)
+        kept = withheld_from_fold(everything, fold, number)
         held_out = set(everything.videos[fold == number])
         assert kept[fold == number].all()
         for row in range(8, len(everything)):
             assert kept[row] == bool(held_out & set(everything.videos[row].split("\t")[1:]))
-    assert not kept_from(everything, fold, 0)[8:10].any()  # what is rendered is of nobody
+    assert not withheld_from_fold(everything, fold, 0)[8:10].any()  # rendered frames stem from no video
 
 
-def test_training_holds_out_what_is_made_of_the_videos_that_calibrate(
+def test_training_does_not_see_transplants_from_calibration_videos(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tf_keras", reason="needs the extra 'train'")
     from capsule_edge.train import run
     from capsule_edge.train.data import held_out
-    from capsule_edge.train.fit import fp32
+    from capsule_edge.train.fit import keras_training
 
     held = held_out.HeldOut(calibration=("well0",), stopping=())
     monkeypatch.setattr(held_out, "choose", lambda *_, **__: held)
@@ -133,11 +156,13 @@ def test_training_holds_out_what_is_made_of_the_videos_that_calibrate(
     class SeenError(Exception):
         pass
 
-    def spy(_model: object, frames: Frames, _config: TrainConfig, *, among: np.ndarray, **_: object) -> None:
+    def spy(
+        _model: object, frames: TrainingFrames, _config: TrainConfig, *, among: np.ndarray, **_: object
+    ) -> None:
         seen.update(videos=frames.videos, among=among)
         raise SeenError
 
-    monkeypatch.setattr(fp32, "fit_fp32", spy)
+    monkeypatch.setattr(keras_training, "fit_fp32", spy)
     config = TrainConfig(architecture="plain_cnn", size=SIZE, epochs=1, batch=4, phantom=0, transplants=20)
     with pytest.raises(SeenError):
         run.train_run(
@@ -148,23 +173,23 @@ def test_training_holds_out_what_is_made_of_the_videos_that_calibrate(
     assert not any("well0" in video for video in shown)
 
 
-def test_a_picture_that_cannot_be_read_is_passed_over(data: Path) -> None:
+def test_an_image_that_cannot_be_read_is_skipped(data: Path) -> None:
     (data / "3.png").write_bytes(b"no picture")
-    assert len(made(data)[1]) == 40
+    assert len(made(data, 10)[1]) == 10
     for name in ("2", "4", "5", "6", "7"):
         (data / f"{name}.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="can be read"):
         made(data, 1)
 
 
-def test_made_frames_are_drawn_as_one_video(data: Path) -> None:
+def test_all_transplants_are_drawn_as_one_video(forty: tuple[Dataset, TrainingFrames]) -> None:
     from capsule_edge.train.data import load_frames
 
-    dataset, frames = made(data)
+    dataset, frames = forty
     chances = draw_weights(load_frames(dataset, KEYS, SPEC).join(frames), TrainConfig(video_sampling=1.0))
     ulcers = np.r_[dataset_labels(dataset), frames.labels] == KEYS.index("ulcer")
     real = np.arange(len(ulcers)) < len(dataset.samples)
-    # Videos alike often: the one real video of ulcers, and all that are made together.
+    # With video_sampling 1 the one real video of ulcers is drawn as often as all transplants together.
     assert chances[ulcers & real].sum() == pytest.approx(chances[ulcers & ~real].sum())
 
 
@@ -176,7 +201,7 @@ def dataset_labels(dataset: Dataset) -> np.ndarray:
     ("row", "box"),
     [
         ("0.png;sick;0;L;U;0;148;40;148;40;188;0;188", "beyond the inscribed circle"),
-        ("0.png;sick;0;L;U;60;60;280;60;280;280;60;280", "a view and not a lesion"),
+        ("0.png;sick;0;L;U;60;60;280;60;280;280;60;280", "outlines a view, not a lesion"),
     ],
 )
 def test_boxes_that_show_no_whole_lesion_are_not_used(data: Path, row: str, box: str) -> None:
@@ -191,7 +216,7 @@ def test_a_corner_that_is_no_number_is_named(data: Path) -> None:
         read_boxes(data / "metadata.csv")
 
 
-def test_training_asks_for_the_boxes(data: Path, tmp_path: Path) -> None:
+def test_transplants_without_boxes_are_refused(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("tf_keras", reason="needs the extra 'train'")
     from capsule_edge.cli.train import command
 

@@ -1,4 +1,4 @@
-"""The parts of a fit: losses, early stopping, and how workers share and fail."""
+"""The training loop: losses, early stopping, and how workers share a batch and fail."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 from capsule_edge.runtime.errors import Interrupted, UsageError
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.data import Frames
+from capsule_edge.train.data import TrainingFrames
 
 
 @pytest.mark.parametrize(
     "text", ["no json", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
              '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}']
 )  # fmt: skip
-def test_a_tf_config_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_wrong_tf_config_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     from capsule_edge.train.fit import Workers
 
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UsageError, match=r"TF_CONFIG is .*allowed are workers alone"):
+    with pytest.raises(UsageError, match=r"TF_CONFIG is .*allowed is a cluster of workers only"):
         Workers.from_environment()
 
 
+@pytest.mark.quick
 def test_a_batch_that_workers_cannot_share_is_named() -> None:
     from capsule_edge.train.fit import Workers
 
@@ -37,25 +38,26 @@ def test_a_batch_that_workers_cannot_share_is_named() -> None:
         Workers(three, 1, 3).part(TrainConfig(batch=16))
 
 
-def test_a_lost_worker_ends_in_one_line_that_says_how_to_go_on() -> None:
+def test_a_lost_worker_gives_one_line_that_says_how_to_continue() -> None:
     import tensorflow as tf
 
     from capsule_edge.train.fit import Workers
 
     lost = tf.errors.UnavailableError(None, None, "Collective ops is aborted by: Connection reset by peer")
-    said = "worker 0 of 2 cannot go on without the others"
-    with pytest.raises(Interrupted, match=said) as caught, Workers(None, 0, 2).together():
+    message = "worker 0 of 2 lost the others and stopped"
+    with pytest.raises(Interrupted, match=message) as caught, Workers(None, 0, 2).together():
         raise lost
     assert "same command again" in caught.value.hint
     with pytest.raises(tf.errors.UnavailableError), Workers(None).together():
         raise lost
 
 
-def test_losses_are_what_their_papers_say() -> None:
+@pytest.mark.quick
+def test_losses_equal_the_formulas_of_their_papers() -> None:
     import tensorflow as tf
 
     from capsule_edge.train.fit import losses
-    from capsule_edge.train.fit.loop import keras_ops
+    from capsule_edge.train.fit.training_loop import keras_ops
 
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (6, 4)).astype(np.float32)
@@ -81,14 +83,14 @@ def test_losses_are_what_their_papers_say() -> None:
     assert np.asarray(mixed).ravel() == pytest.approx([10, 10, 19])
 
 
-def test_a_fit_that_no_longer_helps_unseen_videos_stops_with_its_best_weights(tmp_path: Path) -> None:
+def test_training_stops_early_with_the_best_weights(tmp_path: Path) -> None:
     import tensorflow as tf
     import tf_keras
 
-    from capsule_edge.train.fit import Saving
-    from capsule_edge.train.fit.loop import Fit
+    from capsule_edge.train.fit import CheckpointSettings
+    from capsule_edge.train.fit.training_loop import TrainingLoop
 
-    frames = Frames(np.zeros((8, 32, 32, 3), np.uint8), np.arange(8) % 2, np.full(8, "v"), ("a", "b"))
+    frames = TrainingFrames(np.zeros((8, 32, 32, 3), np.uint8), np.arange(8) % 2, np.full(8, "v"), ("a", "b"))
     model = tf_keras.Sequential([tf_keras.Input((32, 32, 3)), tf_keras.layers.GlobalAveragePooling2D(),
                                  tf_keras.layers.Dense(2)])  # fmt: skip
     config = TrainConfig(size=32, epochs=9, batch=4, patience=2, augmentation=0)
@@ -101,11 +103,11 @@ def test_a_fit_that_no_longer_helps_unseen_videos_stops_with_its_best_weights(tm
     def loss_of(pixels: Any, rows: Any, _: Any) -> Any:
         return tf.reduce_mean(tf.square(model(pixels) - tf.one_hot(rows % 2, 2)))
 
-    for _ in range(2):  # the second finds the fit finished
-        Fit(model, loss_of, config, average=0.5).run(
-            frames, np.full(8, 1 / 8), Saving(tmp_path / "c.npz"), lines.append, judge=judge
+    for _ in range(2):  # the second finds training finished
+        TrainingLoop(model, loss_of, config, average=0.5).run(
+            frames, np.full(8, 1 / 8), CheckpointSettings(tmp_path / "c.npz"), lines.append, judge=judge
         )
-        told = [(line["epoch"], line["held_out"]) for line in lines if "epoch" in line]
-        assert told == [(0, 0.2), (1, 0.5), (2, 0.5), (3, 0.4)]
+        noted = [(line["epoch"], line["held_out"]) for line in lines if "epoch" in line]
+        assert noted == [(0, 0.2), (1, 0.5), (2, 0.5), (3, 0.4)]
         assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), seen[1], strict=True))
     assert not np.array_equal(seen[1][0], seen[3][0])

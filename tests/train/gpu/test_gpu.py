@@ -1,4 +1,4 @@
-"""Training without TensorFlow: the same functions as in Keras, in PyTorch on any processor."""
+"""Training without TensorFlow: PyTorch computes the same functions as Keras."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,24 @@ import pytest
 tf_keras = pytest.importorskip("tf_keras", reason="needs the extra 'train'")
 
 from quantised_models import KEYS, fp32_model, pixels_of  # noqa: E402
+from small_networks import branched_model  # noqa: E402
 
 from capsule_edge.export.run_folder import synthetic_frames  # noqa: E402
-from capsule_edge.runtime.errors import UsageError  # noqa: E402
-from capsule_edge.train.models import architectures, reparameterise, weights  # noqa: E402
+from capsule_edge.train.models import architectures, weights  # noqa: E402
 from capsule_edge.train.qat import quantised_model as qat  # noqa: E402
 
 SIZE = 32
 FRAMES = synthetic_frames(SIZE, seed=4)[:6]
 
-# Keras 3 takes its backend once a process, and TensorFlow's is in use here.
+# Keras 3 takes its backend once for a process, and this process uses TensorFlow's.
 ELSEWHERE = """
 import sys
 from pathlib import Path
 import numpy as np, torch
 from capsule_edge.train.models import weights
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.gpu.gpu_fit import build_graph
-from capsule_edge.train.gpu.qat import GridTrainer
+from capsule_edge.train.gpu.torch_training import build_graph
+from capsule_edge.train.gpu.torch_qat import GridTrainer
 
 folder, architecture, branched = Path(sys.argv[1]), sys.argv[2], bool(int(sys.argv[3]))
 pixels = np.load(folder / "frames.npy")
@@ -52,9 +53,15 @@ if not branched:
 """
 
 
+@pytest.fixture
+def torch() -> None:
+    """Skip a test before it builds a model, if there is no PyTorch."""
+    if find_spec("torch") is None:
+        pytest.skip("needs PyTorch, which no extra brings")
+
+
 def run_elsewhere(program: str, *arguments: object) -> str:
-    """What a program prints in a process of its own, with PyTorch under Keras 3."""
-    pytest.importorskip("torch", reason="needs PyTorch, which no extra brings")
+    """Run a program in a process of its own, with PyTorch under Keras 3, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], env={**os.environ, "KERAS_BACKEND": "torch"},
         capture_output=True, text=True,
@@ -70,45 +77,17 @@ def in_torch(folder: Path, architecture: str, arrays: weights.Arrays, *, branche
     run_elsewhere(ELSEWHERE, folder, architecture, int(branched))
 
 
-def branched_model() -> Any:
-    """The student in its training form, every normalisation with statistics of its own."""
-    model = architectures.build("rep_cnn", size=SIZE, labels=len(KEYS), keras=tf_keras, branched=True)
-    rng = np.random.default_rng(5)
-    for layer in model.layers:
-        if isinstance(layer, tf_keras.layers.BatchNormalization):
-            for variable in layer.weights:
-                scale = "gamma" in variable.name or "variance" in variable.name
-                drawn = rng.uniform(0.5, 1.5, variable.shape) if scale else rng.normal(0, 0.3, variable.shape)
-                variable.assign(drawn)
-    return model
-
-
-def test_merged_branches_answer_as_the_branches_do() -> None:
-    trained = branched_model()
-    plain = architectures.build("rep_cnn", size=SIZE, labels=len(KEYS), keras=tf_keras)
-    weights.assign(plain, reparameterise.merge(weights.collect(trained)))
-    expected = np.asarray(trained(pixels_of(FRAMES), training=False))
-    # Nine layers, each a sum of up to 1,728 float32 products: 1e-7 a layer, relative.
-    assert np.allclose(plain(pixels_of(FRAMES), training=False), expected, atol=2e-5 * np.abs(expected).max())
-    assert len(plain.layers) == 1 + 2 * 8 + 2
-    assert len(trained.layers) > 50
-
-
-def test_a_size_at_which_the_branches_would_not_meet_is_refused() -> None:
-    with pytest.raises(UsageError, match="multiple of 32"):
-        architectures.build("rep_cnn", size=48, labels=3, keras=tf_keras)
-
-
 @pytest.mark.parametrize("architecture", ["mobilenet_v2_035", "rep_cnn"])
-def test_torch_answers_as_keras_does(architecture: str, tmp_path: Path) -> None:
+def test_torch_answers_as_keras_does(torch: None, architecture: str, tmp_path: Path) -> None:
     model = branched_model() if architecture == "rep_cnn" else fp32_model(architecture, SIZE)
     in_torch(tmp_path, architecture, weights.collect(model), branched=True)
     expected = np.asarray(model(pixels_of(FRAMES), training=False))
     assert np.allclose(np.load(tmp_path / "logits.npy"), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_what_is_learnt_on_the_grid_is_what_qat_emulates(tmp_path: Path) -> None:
-    # Without residual sums, whose scales QAT aligns: an untrained MobileNetV2 amplifies that to many steps.
+def test_qat_emulates_the_weights_and_ranges_learnt_in_torch(torch: None, tmp_path: Path) -> None:
+    # QAT aligns the scales of residual sums, which an untrained MobileNetV2 amplifies to many steps. Use a model
+    # without sums.
     architecture = "plain_cnn"
     in_torch(tmp_path, architecture, weights.collect(fp32_model(architecture, SIZE)), branched=False)
     grid = weights.load(tmp_path / "grid.npz")
@@ -121,25 +100,25 @@ def test_what_is_learnt_on_the_grid_is_what_qat_emulates(tmp_path: Path) -> None
     for wrapper in quantised.layers:
         for kernel, quantizer, limits in getattr(wrapper, "_weight_vars", ()):
             rounded = np.asarray(quantizer(kernel, False, limits))
-            # The weights lie on the integers already: rounding them again moves none by a tenth of a step.
+            # The weights lie on the grid already: rounding again moves none of them by a tenth of a step.
             step = np.asarray(limits["max_var"]) / 127
             moved = np.abs(rounded - np.asarray(kernel)).reshape(-1, len(step)) / step
             assert moved.max() < 0.1, wrapper.name
     with np.load(tmp_path / "answers.npz") as answers:
         whole = np.asarray(model(pixels_of(FRAMES), training=False))
         assert np.allclose(whole, answers["whole"], atol=1e-4 * np.abs(whole).max())
-        # Biases are rounded in one of the two: a value in a thousand moves by a step, and a logit by a few.
+        # Only one of the two rounds biases: one value in a thousand moves by a step, and a logit by a few steps.
         low, high = ranges["logits"]
         found = np.asarray(quantised(pixels_of(FRAMES), training=False))
         assert np.abs(found - answers["rounded"]).max() < 3 * (high - low) / 255
 
 
-EVENED = """
+EQUALISED = """
 import json, sys
 import numpy as np, torch
 from capsule_edge.train.models import weights
-from capsule_edge.train.gpu.torch_equalisation import even, rounded_outputs
-from capsule_edge.train.gpu.gpu_fit import build_graph
+from capsule_edge.train.gpu.torch_equalisation import equalise_channels, rounded_outputs
+from capsule_edge.train.gpu.torch_training import build_graph
 
 frames, folder, architecture = sys.argv[1:]
 pixels = np.load(frames)
@@ -163,34 +142,36 @@ def reach():
 
 
 before, uneven = reach()
-graph.assign(even(graph, [x[:4], x[4:]]))
-after, evened = reach()
+graph.assign(equalise_channels(graph, [x[:4], x[4:]]))
+after, equalised = reach()
 print(json.dumps({
     "error": float(np.abs(after - before).max() / np.abs(before).max()),
-    "spread": [float(np.mean(list(each.values()))) for each in (uneven, evened)],
+    "spread": [float(np.mean(list(each.values()))) for each in (uneven, equalised)],
 }))
 """
 
 
 @pytest.mark.parametrize("architecture", ["mobilenet_v2_035", "plain_cnn"])
-def test_evened_channels_compute_the_same_and_reach_alike(architecture: str, tmp_path: Path) -> None:
+def test_equalised_channels_compute_the_same_and_reach_alike(
+    torch: None, architecture: str, tmp_path: Path
+) -> None:
     np.save(tmp_path / "frames.npy", FRAMES)
     weights.save(tmp_path / "weights.npz", weights.collect(fp32_model(architecture, SIZE)))
-    told = run_elsewhere(EVENED, tmp_path / "frames.npy", tmp_path / "weights.npz", architecture)
+    told = run_elsewhere(EQUALISED, tmp_path / "frames.npy", tmp_path / "weights.npz", architecture)
     found = json.loads(told.splitlines()[-1])
     assert found["error"] < 1e-4
-    # The largest channel's reach to the median one's, mean over the outputs that are rounded.
+    # The ratio of the largest channel's reach to the median channel's, averaged over the rounded outputs.
     assert found["spread"][1] < 0.8 * found["spread"][0]
 
 
-# A pupil of 32 px and two teachers, one of them larger; the second pupil has no teacher but what was kept.
+# A student of 32 px and two teachers, one of them larger. The second student has only the kept answers.
 TAUGHT = """
 import sys
 from pathlib import Path
 import numpy as np, torch
 from capsule_edge.train.config import TrainConfig
-from capsule_edge.train.gpu.feed import Feed, Frozen, answers_file
-from capsule_edge.train.gpu.gpu_fit import build_graph
+from capsule_edge.train.gpu.batch_feed import BatchFeed, FrozenTeacher, answers_file
+from capsule_edge.train.gpu.torch_training import build_graph
 
 folder = Path(sys.argv[1])
 config = TrainConfig(architecture="plain_cnn", size=32, batch=4, views=2, mixup=0.5, epochs=4)
@@ -198,20 +179,20 @@ rng = np.random.default_rng(0)
 small, large = (rng.integers(0, 256, (8, size, size, 3), dtype=np.uint8) for size in (32, 48))
 labels, chances = np.arange(8) % 5, np.full(8, 1 / 8)
 graphs = [build_graph("plain_cnn", size=size, labels=5, branched=False) for size in (32, 48)]
-teachers = [Frozen(graph, pixels) for graph, pixels in zip(graphs, (small, large))]
+teachers = [FrozenTeacher(graph, pixels) for graph, pixels in zip(graphs, (small, large))]
 kept = answers_file(folder, "all", ["ta", "tb"], config)
 assert answers_file(folder, "all", ["ta"], config) != kept
 
 def seen(feed, epoch):
     return [[t.clone().numpy() for t in (feed.x, feed.target, feed.soft)] for _ in feed.steps(chances, epoch, 3)]
 
-first = Feed(config, small, labels, 5, "cpu", teachers)
+first = BatchFeed(config, small, labels, 5, "cpu", teachers)
 first.begin(kept)
 new = [seen(first, epoch) for epoch in range(2)]
 again = [seen(first, epoch) for epoch in range(2, 4)]
-second = Feed(config, small, labels, 5, "cpu")
+second = BatchFeed(config, small, labels, 5, "cpu")
 second.begin(kept)
-assert second.taught and not Feed(config, small, labels, 5, "cpu").taught
+assert second.has_answers and not BatchFeed(config, small, labels, 5, "cpu").has_answers
 alone = [seen(second, epoch) for epoch in range(4)]
 np.savez(folder / "taught.npz", **{
     f"{name}{part}": np.array([[step[at] for step in epoch] for epoch in epochs])
@@ -221,7 +202,7 @@ np.savez(folder / "taught.npz", **{
 """
 
 
-def test_a_view_is_answered_once_for_all_pupils_and_comes_back_turned(tmp_path: Path) -> None:
+def test_teachers_answer_a_view_once_and_it_comes_back_turned(torch: None, tmp_path: Path) -> None:
     run_elsewhere(TAUGHT, tmp_path)
     found = np.load(tmp_path / "taught.npz")
     for part in ("target", "soft"):
@@ -248,7 +229,7 @@ def _orientations(batch: Any) -> list[Any]:
 
 ROUNDED = """
 import torch
-from capsule_edge.train.gpu.qat import _rounding, _straight
+from capsule_edge.train.gpu.torch_qat import build_rounding, round_straight_through
 
 torch.manual_seed(0)
 values = (torch.randn(2, 3, 5, 5) * 2).double().requires_grad_()
@@ -259,11 +240,11 @@ def gradients(rounded):
     return torch.autograd.grad((rounded * weigh).sum(), (values, ends))
 
 step = (ends[1] - ends[0]) / 255
-zero = _straight(-ends[0] / step)
-plain = (_straight(values / step + zero).clamp(0, 255) - zero) * step
+zero = round_straight_through(-ends[0] / step)
+plain = (round_straight_through(values / step + zero).clamp(0, 255) - zero) * step
 wanted = gradients(plain)
 step = (ends[1] - ends[0]) / 255
-short = _rounding()(values, step, _straight(-ends[0] / step))
+short = build_rounding()(values, step, round_straight_through(-ends[0] / step))
 assert torch.allclose(short, plain), "values"
 assert len(short.unique()) > 50 and short.min() > -1.71 and short.max() < 3.11
 for found, expected in zip(gradients(short), wanted):
@@ -271,7 +252,7 @@ for found, expected in zip(gradients(short), wanted):
 """
 
 
-def test_rounding_has_the_gradients_of_what_it_stands_for() -> None:
+def test_rounding_has_the_gradients_of_the_plain_formula(torch: None) -> None:
     run_elsewhere(ROUNDED)
 
 
@@ -279,7 +260,7 @@ PRETRAINED = """
 import sys
 import numpy as np
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.train.gpu.gpu_fit import build_graph
+from capsule_edge.train.gpu.torch_training import build_graph
 from capsule_edge.train.models.pretrained import from_efficientnet_lite
 
 graph = build_graph("efficientnet_lite2", size=64, labels=3, branched=False)
@@ -319,7 +300,7 @@ for change in ("short", "odd", "missing"):
 """
 
 
-def test_weights_of_efficientnet_lite_in_pytorch_find_their_layers() -> None:
+def test_pytorch_weights_of_efficientnet_lite_are_converted_by_name(torch: None) -> None:
     printed = run_elsewhere(PRETRAINED)
     short, odd, missing = printed.strip().splitlines()
     assert "_bn0.bias is (31,)" in short

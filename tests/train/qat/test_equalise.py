@@ -1,4 +1,4 @@
-"""Evening the channels of a model: the same function, less noise in 8 bits, weights that are integers already."""
+"""Equalised channels: the same function with less noise in 8 bits, and weights that lie on the integer grid."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ SIZE = 32
 SEEN = pixels_of(synthetic_frames(SIZE, seed=6))
 
 
-def uneven(architecture: str) -> Any:
-    """A model whose channels differ in size by up to a hundred, behind every normalisation."""
-    model = fp32_model(architecture, SIZE)
+def uneven(model: Any) -> Any:
+    """Make the channels behind every normalisation differ in size, by a factor of up to 55."""
     rng = np.random.default_rng(8)
     for layer in model.layers:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
@@ -33,26 +32,27 @@ def uneven(architecture: str) -> Any:
 
 
 def noise(model: Any) -> float:
-    """rms of what 8 bits change in the logits, in units of their spread."""
+    """Return the rms change of the logits by 8 bits, in units of their standard deviation."""
     quantised = qat.quantize(model)
     qat.calibrate(quantised, model, [SEEN])
     exact, rounded = (np.asarray(m(SEEN, training=False)) for m in (model, quantised))
     return float(np.sqrt(np.mean((exact - rounded) ** 2)) / exact.std())
 
 
+# The noise of a shallow network has other causes, so this takes a real one.
 @pytest.mark.parametrize("architecture", ["plain_cnn", "mobilenet_v2_035"])
-def test_evened_channels_compute_the_same_with_less_noise(architecture: str) -> None:
-    model = uneven(architecture)
-    before, loud = np.asarray(model(SEEN, training=False)), noise(model)
+def test_equalised_channels_compute_the_same_with_less_noise(architecture: str) -> None:
+    model = uneven(fp32_model(architecture, SIZE))
+    before, noise_before = np.asarray(model(SEEN, training=False)), noise(model)
     weights.assign(model, equalise(model, [SEEN]))
     after = np.asarray(model(SEEN, training=False))
-    # Scaled up in one layer and down in the next: float32's rounding alone, over 50 layers.
+    # Channels are scaled up in one layer and down in the next: only float32's rounding differs, over up to 50 layers.
     assert np.allclose(before, after, atol=1e-4 * np.abs(before).max())
-    assert noise(model) < 0.8 * loud
+    assert noise(model) < 0.8 * noise_before
 
 
-def test_snapped_weights_are_the_integers_that_ship() -> None:
-    model = uneven("plain_cnn")
+def test_snapped_weights_lie_on_the_integers_of_the_int8_file() -> None:
+    model = uneven(fp32_model("plain_cnn", SIZE))
     weights.assign(model, snap(model, saturation_safe=True))
     quantised = qat.quantize(model, saturation_safe=True)
     qat.calibrate(quantised, model, [SEEN])

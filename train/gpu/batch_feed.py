@@ -1,9 +1,9 @@
-"""What a GPU trainer learns from: frames drawn, varied and mixed on the GPU, with labels and the teachers' answers.
+"""The batches of GPU training, drawn, augmented and mixed on the GPU, with labels and teachers' answers.
 
-Teachers answer the very view that the pupil sees (Beyer et al., CVPR 2022). As many epochs of draws as
-``TrainConfig.views`` says are gone through again and again; the teachers answer each view once and their answers are
-kept, in a file too, so that other pupils of the same draws need no teacher. From the second time on a batch is turned
-by quarters and mirrored.
+Teachers answer exactly the view that the student sees (Beyer et al., CVPR 2022). With ``TrainConfig.views``
+above 0 the draws of that many epochs are repeated again and again. Teachers then answer each view once. Their
+answers are kept, also in a file, so that other students with the same draws need no teacher. From the second
+time on, a batch is turned by quarters and mirrored.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ from ..data import augment, draw_epoch, draw_mixing
 from ..models import weights
 from .torch_graph import TorchGraph
 
-__all__ = ["Feed", "Frozen", "answers_file", "move"]
+__all__ = ["BatchFeed", "FrozenTeacher", "answers_file", "move"]
 
 
-class Frozen:
-    """A teacher: a graph that only answers, with the pixels of the frames in the size that it takes."""
+class FrozenTeacher:
+    """A teacher: a graph that only answers, and the pixels of the frames in the size that it takes.
+
+    Args:
+        graph: the teacher's network.
+        pixels: all training frames, uint8 RGB (N, S, S, 3).
+    """
 
     def __init__(self, graph: TorchGraph, pixels: npt.NDArray[np.uint8]) -> None:
         import torch
@@ -35,15 +40,24 @@ class Frozen:
         self.pixels = torch.from_numpy(pixels).to(graph.device)
 
     def assign(self, arrays: weights.Arrays) -> None:
-        """Answer with other weights from now on."""
+        """Take other weights, as ``TorchGraph.assign`` does."""
         self._whole.assign(arrays)
         self.graph.assign(self._whole.folded().arrays())
 
 
-class Feed:
-    """Fills ``x`` (batch, size, size, 3), ``target`` and ``soft`` (batch, labels) for one step after the other.
+class BatchFeed:
+    """Fill the inputs of one training step after another, in place.
 
-    ``soft``, the mean of the teachers' probabilities, means something only where ``taught``.
+    ``x`` (batch, size, size, 3) holds the frames, ``target`` (batch, labels) the labels and ``soft`` (batch,
+    labels) the mean of the teachers' probabilities. ``soft`` is only valid if ``has_answers``.
+
+    Args:
+        config: the training configuration.
+        pixels: all training frames, uint8 RGB (N, size, size, 3).
+        labels: their labels, int (N,).
+        classes: number of classes.
+        device: "cuda" or "cpu".
+        teachers: the teachers, if there are any.
     """
 
     def __init__(
@@ -53,7 +67,7 @@ class Feed:
         labels: npt.NDArray[np.int64],
         classes: int,
         device: str,
-        teachers: Sequence[Frozen] = (),
+        teachers: Sequence[FrozenTeacher] = (),
     ) -> None:
         import torch
 
@@ -68,11 +82,15 @@ class Feed:
         self._kept: Path | None = None
 
     @property
-    def taught(self) -> bool:
+    def has_answers(self) -> bool:
+        """Whether there are answers of teachers."""
         return bool(self.teachers or self._answers)
 
     def begin(self, kept: Path | None = None) -> None:
-        """Forget what the teachers said; take it from the file ``kept``, or leave it there once it is whole."""
+        """Forget the teachers' answers, and read them from the file ``kept`` if it exists.
+
+        Otherwise they are written there once all views are answered.
+        """
         import torch
 
         self._kept, self._answers = kept, {}
@@ -81,21 +99,27 @@ class Feed:
             self._answers = dict(enumerate(whole))
 
     def steps(self, chances: npt.NDArray[np.float64], epoch: int, count: int) -> Iterator[None]:
-        """Fill the inputs of ``count`` steps of ``epoch``, frames drawn by ``chances`` (N,)."""
+        """Fill the inputs of ``count`` steps, one step for each item that is taken.
+
+        Args:
+            chances: the probability of each frame to be drawn, float64 (N,).
+            epoch: number of the epoch.
+            count: number of steps.
+        """
         import torch
 
         config = self._config
         again = bool(config.views) and epoch >= config.views
         view = epoch % config.views if config.views else epoch
         known = self._answers.get(view)
-        asked = self.teachers if known is None else ()
+        teachers = self.teachers if known is None else ()
         draws = draw_epoch(chances, self._size, config, view, count, self._colours)
         rows = torch.from_numpy(draws.rows.astype(np.int64)).to(self._device)
         share = self._to_device(draw_mixing(config, view, count))
         own = self._varied(draws.variation)
         others = [
             self._varied(draw_epoch(chances, t.size, config, view, count, self._colours).variation)
-            for t in asked
+            for t in teachers
         ]
         turns = np.random.default_rng((config.seed, epoch, 2)).integers(0, 8, count) * again
         answers = []
@@ -108,31 +132,34 @@ class Feed:
                 self.x.copy_(_turned(x, int(turns[step])))
                 if known is not None:
                     self.soft.copy_(known[step])
-                elif asked:
-                    said = [
+                elif teachers:
+                    given = [
                         self._ask(teacher, self._view(teacher.pixels[here], [v[step] for v in other], mixed))
-                        for teacher, other in zip(asked, others, strict=True)
+                        for teacher, other in zip(teachers, others, strict=True)
                     ]
-                    self.soft.copy_(torch.stack(said).mean(0))
+                    self.soft.copy_(torch.stack(given).mean(0))
                     answers.append(self.soft.clone())
             yield
         if config.views and answers:
             self._keep(view, torch.stack(answers))
 
     def _keep(self, view: int, answers: Any) -> None:
+        """Keep the answers to a view, and write all answers once every view has some."""
         self._answers[view] = answers
         if self._kept and len(self._answers) == self._config.views:
             whole = np.stack([self._answers[v].cpu().numpy() for v in range(self._config.views)])
             self._kept.parent.mkdir(parents=True, exist_ok=True)
             np.save(self._kept, whole)
 
-    def _ask(self, teacher: Frozen, x: Any) -> Any:
+    def _ask(self, teacher: FrozenTeacher, x: Any) -> Any:
+        """Return a teacher's probabilities, in bfloat16 on a GPU."""
         import torch
 
         with torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
             return teacher.graph.run(x).softmax(1)
 
     def _view(self, pixels: Any, variation: list[Any], mixed: Any) -> Any:
+        """Augment frames and mix neighbours."""
         import keras
         import torch
 
@@ -149,15 +176,25 @@ class Feed:
 
 
 def answers_file(folder: Path, part: str, teachers: Sequence[str], config: TrainConfig) -> Path | None:
-    """Where the answers of ``teachers`` to the draws of ``config`` are kept; None where no draw comes again."""
+    """Return the file for the answers of ``teachers`` to the draws of ``config``.
+
+    Args:
+        folder: the folder of all recipes.
+        part: "all", or "fold0", "fold1"...
+        teachers: names of the teachers.
+        config: the training configuration.
+
+    Returns:
+        The path, or None if no draw is repeated or there is no teacher.
+    """
     if not (teachers and config.views):
         return None
-    said = json.dumps([list(teachers), config.drawing()], sort_keys=True)
-    return folder / "answers" / f"{part}.{hashlib.sha256(said.encode()).hexdigest()[:12]}.npy"
+    identity = json.dumps([list(teachers), config.drawing()], sort_keys=True)
+    return folder / "answers" / f"{part}.{hashlib.sha256(identity.encode()).hexdigest()[:12]}.npy"
 
 
 def move(x: Any, move: Any) -> Any:
-    """Frames (N, S, S, 3) transformed bilinearly; ``move`` (N, 8) maps output to input pixels."""
+    """Transform frames (N, S, S, 3) bilinearly; ``move`` (N, 8) maps output pixels to input pixels."""
     import torch
 
     size = x.shape[1]
@@ -171,6 +208,6 @@ def move(x: Any, move: Any) -> Any:
 
 
 def _turned(x: Any, turn: int) -> Any:
-    """A batch (N, S, S, 3) in one of its eight orientations; 0 leaves it."""
+    """Return a batch (N, S, S, 3) in one of its eight orientations; 0 leaves it unchanged."""
     x = x.rot90(turn % 4, (1, 2))
     return x.flip(2) if turn >= 4 else x

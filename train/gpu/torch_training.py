@@ -1,8 +1,9 @@
-"""The FP32 fit on a GPU machine that has PyTorch and Keras 3 and no TensorFlow.
+"""FP32 training on a GPU machine that has PyTorch and Keras 3 and no TensorFlow.
 
-The same architectures, draws and schedule as ``fit.py``; the weights go over by name (``weights.py``). Nothing here is
-needed to train: ``fit.py`` does it on any CPU, this takes seconds where that takes minutes. One step is recorded as a
-CUDA graph and replayed, for folds and epochs alike; it computes in bfloat16 with float32 weights.
+The architectures, draws and schedule are those of ``fit.keras_training``, and weights are carried over by
+name (``models.weights``). Nothing here is needed to train: ``fit.keras_training`` runs on any CPU, and this
+module takes seconds where that one takes minutes. One step is recorded as a CUDA graph and replayed for all
+folds and epochs. It computes in bfloat16 with float32 weights.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import UsageError
 
 from ..config import TrainConfig
-from ..data import Frames, class_prior
+from ..data import TrainingFrames, class_prior
 from ..fit import label_loss
 from ..models import architectures, weights
-from .feed import Feed, Frozen
+from .batch_feed import BatchFeed, FrozenTeacher
 from .torch_graph import TorchGraph
 
 __all__ = ["GpuTrainer", "build_graph", "record"]
 
 
 def build_graph(architecture: str, *, size: int, labels: int, branched: bool) -> TorchGraph:
-    """The architecture with fresh weights, on the GPU where there is one."""
+    """Return the architecture with fresh weights, on the GPU if there is one."""
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
     import torch
@@ -38,14 +39,27 @@ def build_graph(architecture: str, *, size: int, labels: int, branched: bool) ->
 
 
 class GpuTrainer:
-    """Fits one recipe on one set of frames; a fit can be repeated with other draws, weights and teachers."""
+    """Train one recipe on one set of frames. Training can be repeated with other draws, weights and teachers.
 
-    def __init__(self, config: TrainConfig, frames: Frames, teachers: Sequence[Frozen] = ()) -> None:
+    Args:
+        config: the recipe.
+        frames: N training frames.
+        teachers: the teachers, if there are any.
+
+    Raises:
+        UsageError: the recipe asks for early stopping, or its architecture has a layer that ``TorchGraph``
+            lacks.
+    """
+
+    def __init__(
+        self, config: TrainConfig, frames: TrainingFrames, teachers: Sequence[FrozenTeacher] = ()
+    ) -> None:
         import torch
 
         if config.patience:
             raise UsageError(
-                "early stopping is not known here", hint="use capsule-edge train, or leave patience 0"
+                f"patience is {config.patience}, allowed on a GPU is 0: there is no early stopping",
+                hint="train with capsule-edge train, or set patience to 0",
             )
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.benchmark_limit = 4
@@ -54,12 +68,12 @@ class GpuTrainer:
         self.graph = build_graph(config.architecture, size=size, labels=len(keys), branched=True)
         self._fresh = self.graph.arrays()
         device = self._device = self.graph.device
-        self.feed = Feed(config, frames.pixels, frames.labels, len(keys), device, teachers)
+        self.feed = BatchFeed(config, frames.pixels, frames.labels, len(keys), device, teachers)
         self._offset = torch.zeros(len(keys), device=device)
         self._rate, self._keep, self._loss = (torch.zeros((), device=device) for _ in range(3))
         trained = list(self.graph.trained.values())
         self._average = [tensor.detach().clone() for tensor in self.graph.tensors().values()]
-        # Decay the kernels only: scales and biases are what fine-tuning adjusts.
+        # Decay the kernels only: fine-tuning has to adjust scales and biases.
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
@@ -76,9 +90,14 @@ class GpuTrainer:
         chances: npt.NDArray[np.float64],
         log: Callable[[dict[str, Any]], None],
     ) -> weights.Arrays:
-        """Fit from ``initial`` (layers that it lacks start afresh, the head at zero), drawing by ``chances`` (N,).
+        """Train from ``initial`` and return the moving average of the weights.
 
-        Returns the moving average of the weights, which is left in ``self.graph``.
+        The graph is left with these weights.
+
+        Args:
+            initial: weights by name. Layers that it lacks start afresh, the head at zero.
+            chances: the probability of each frame to be drawn, float64 (N,).
+            log: called with a line after each epoch.
         """
         import torch
 
@@ -112,7 +131,15 @@ class GpuTrainer:
         return self.graph.arrays()
 
     def predict(self, rows: npt.NDArray[np.int64], *, batch: int = 256) -> npt.NDArray[np.float32]:
-        """Logits (N, labels) of the frames at ``rows`` with the weights that the last fit left."""
+        """Return logits of the frames at ``rows`` with the current weights.
+
+        Args:
+            rows: int (n,).
+            batch: frames at a time.
+
+        Returns:
+            float32 (n, labels).
+        """
         import torch
 
         parts = []
@@ -123,6 +150,7 @@ class GpuTrainer:
         return np.concatenate(parts)
 
     def _step(self) -> None:
+        """Do one training step on the inputs that ``feed`` has filled, and update the moving average."""
         import keras
         import torch
 
@@ -132,8 +160,8 @@ class GpuTrainer:
         target = self.feed.target
         smooth = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
         loss = label_loss(logits.float(), smooth, self._offset, config, keras.ops)
-        if self.feed.taught:
-            # The teachers' answers are adjusted already: what they say is learnt without the offset.
+        if self.feed.has_answers:
+            # There is no offset: the teachers' answers are adjusted already.
             soft = -(self.feed.soft * logits.log_softmax(1)).sum(1).mean()
             loss = (1 - config.distillation) * loss + config.distillation * soft
         loss.backward()
@@ -147,7 +175,15 @@ class GpuTrainer:
 
 
 def record(step: Callable[[], None], optimizer: Any, device: str) -> Callable[[], None]:
-    """A training step as something to call: a CUDA graph's replay, or on a CPU the step itself."""
+    """Return a function that does one training step.
+
+    On a GPU it replays a CUDA graph of ``step``; on a CPU it calls ``step`` itself.
+
+    Args:
+        step: computes gradients and applies the optimizer.
+        optimizer: its gradients are cleared before each step.
+        device: "cuda" or "cpu".
+    """
     import torch
 
     def plain() -> None:

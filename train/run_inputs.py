@@ -1,0 +1,120 @@
+"""The identity of a training run: what it is made from, and the refusal to continue it with anything else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capsule_edge.evaluation._files import write_whole
+from capsule_edge.evaluation.datasets import Dataset, hash_dataset
+from capsule_edge.runtime.errors import InputError, OutputError, UsageError
+
+from .config import TrainConfig
+
+__all__ = ["RunInputs", "claim_folder", "is_finished"]
+
+_GIVEN = "given.json"  # the run's name and the files that it was started with
+_COMPLETE = ("config.json", "data.sha256", "qat.weights.npz", "run.json")
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """The name of a run and the files it is made from, beside its data and its configuration.
+
+    Attributes:
+        name: name of the trained model.
+        backbone: pretrained weights to start from.
+        teachers: exported models, or weights of the same architecture, to distil from.
+        calibrate_on: out-of-fold answers that set temperature and operating points.
+        fp32_weights: FP32 weights that replace FP32 training. They need ``calibrate_on``.
+        boxes: table of bounding boxes around lesions, for transplants.
+    """
+
+    name: str
+    backbone: Path | None = None
+    teachers: tuple[Path, ...] = ()
+    calibrate_on: Path | None = None
+    fp32_weights: Path | None = None
+    boxes: Path | None = None
+
+    def check(self) -> None:
+        """Raise ``UsageError`` if ``fp32_weights`` come without ``calibrate_on``."""
+        if self.fp32_weights is not None and self.calibrate_on is None:
+            raise UsageError(
+                f"the FP32 weights {self.fp32_weights} come without the answers to calibrate them on",
+                hint="name the out-of-fold answers of the same recipe: --calibrate-on FILE",
+            )
+
+    def document(self) -> dict[str, Any]:
+        """Return the name, and for each file its name and SHA-256, as they are written into ``given.json``.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        document = {
+            "name": self.name,
+            "backbone": _identity(self.backbone),
+            "teachers": [_identity(teacher) for teacher in self.teachers],
+            "calibrate_on": _identity(self.calibrate_on),
+            "fp32_weights": _identity(self.fp32_weights),
+        }
+        # Runs without transplants have no such key, as before there were any.
+        return document if self.boxes is None else document | {"boxes": _identity(self.boxes)}
+
+
+def claim_folder(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunInputs) -> None:
+    """Record in the run folder what the run is made from, or check that a started run is made from the same.
+
+    A finished run keeps its files unchanged.
+
+    Args:
+        out: the run folder. It must exist.
+        config: the configuration of the run.
+        dataset: the data set of the run.
+        inputs: the name and the files of the run.
+
+    Raises:
+        OutputError: the folder holds a run of other data, another configuration or other inputs, or it cannot be
+            written.
+        InputError: a file of ``inputs`` cannot be read.
+        UsageError: ``inputs`` do not fit together.
+    """
+    path, data, given = out / "config.json", out / "data.sha256", out / _GIVEN
+    digest = hash_dataset(dataset)
+    if data.is_file() and data.read_text("utf-8").strip() != digest:
+        raise OutputError(f"{out} holds a run on other data", hint="choose another --out or the same data")
+    if path.is_file() and TrainConfig.read(path) != config:
+        raise OutputError(
+            f"{out} holds a run of another configuration", hint="choose another --out or the same settings"
+        )
+    text = json.dumps(inputs.document(), ensure_ascii=False, indent=1) + "\n"
+    if given.is_file() and given.read_text("utf-8") != text:
+        raise OutputError(
+            f"{out} holds a run of another name, or one started with other weights, teachers, calibration answers"
+            f" or boxes: see {given}",
+            hint="choose another --out or the same options",
+        )
+    if not is_finished(out):
+        inputs.check()
+        write_whole(path, json.dumps(config.to_dict(), indent=1), "the file")
+        write_whole(data, digest + "\n", "the file")
+        write_whole(given, text, "the file")
+
+
+def is_finished(out: Path) -> bool:
+    """Return whether ``out`` holds all files of a finished run."""
+    return all((out / file).is_file() for file in _COMPLETE)
+
+
+def _identity(path: Path | None) -> dict[str, str] | None:
+    """Return the name and the SHA-256 of a file."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as stream:
+            return {"file": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
