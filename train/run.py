@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.evaluation._files import write_whole
+from capsule_edge.evaluation._files import write_text
 from capsule_edge.evaluation.datasets import Dataset
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.inference import InputSpec
@@ -148,7 +148,7 @@ def train_run(
         shutil.rmtree(out / _CACHE, ignore_errors=True)
         # The run counts as finished once this file exists, so write it last.
         text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
-        write_whole(out / "run.json", text, "the file")
+        write_text(out / "run.json", text)
     # If a worker left early, TensorFlow would end the others.
     workers.wait()
 

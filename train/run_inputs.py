@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.evaluation._files import write_whole
+from capsule_edge.evaluation._files import write_text
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 
@@ -99,9 +99,9 @@ def claim_folder(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunIn
         )
     if not is_finished(out):
         inputs.check()
-        write_whole(path, json.dumps(config.to_dict(), indent=1), "the file")
-        write_whole(data, digest + "\n", "the file")
-        write_whole(given, text, "the file")
+        write_text(path, json.dumps(config.to_dict(), indent=1))
+        write_text(data, digest + "\n")
+        write_text(given, text)
 
 
 def is_finished(out: Path) -> bool:

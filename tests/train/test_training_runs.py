@@ -118,7 +118,7 @@ def test_a_run_says_in_one_line_that_the_disk_is_full(data: Path, tmp_path: Path
     assert last.startswith("error: ")
     assert "fp32.checkpoint.npz cannot be written: File too large" in last
     assert "Traceback" not in called.err
-    assert not list((tmp_path / "run").glob("*.partial"))
+    assert not list((tmp_path / "run").glob(".*.tmp*"))
 
 
 def load(data: Path) -> Any:

@@ -33,8 +33,8 @@ else:
         cache="cached_frames",
         folds="fold_of fold_of_real mask_unseen withheld_from_fold",
         frames=(
-            "TrainingFrames PHANTOM check_phantom class_prior colours_of draw_epoch draw_mixing draw_weights "
-            "is_real load_frames scale"
+            "PHANTOM TrainingFrames check_phantom class_prior colours_of draw_epoch draw_mixing "
+            "draw_weights is_real load_frames scale"
         ),
         input_pipeline="Item batches unpack",
         transplants="check_boxes made_frames made_of",

@@ -11,7 +11,6 @@ import dataclasses
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset, samples
-from capsule_edge.runtime.errors import InputError, OutputError
+from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import InputSpec
-from capsule_edge.runtime.preprocessing import model_input
+from capsule_edge.runtime.preprocessing import field_of_view, model_input
+from capsule_edge.runtime.results import whole_file, write_whole
 
 from ..config import TrainConfig
 from . import transplants
@@ -32,6 +32,8 @@ from .frames import TrainingFrames, check_labels, decode, videos_of
 from .transplants import made_frames
 
 __all__ = ["cached_frames"]
+
+_HINT = "choose a disk with more free space: --cache DIR"
 
 
 def cached_frames(
@@ -84,7 +86,10 @@ def _key(
     dataset: Dataset, keys: Sequence[str], spec: InputSpec, config: TrainConfig | None, boxes: Path | None
 ) -> str:
     """Return the name of the cache: a hash of the data, the settings and the code that preprocesses."""
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (model_input, samples, transplants))
+    code = b"".join(
+        Path(str(module.__file__)).read_bytes()
+        for module in (field_of_view, model_input, samples, transplants)
+    )
     made = (config.phantom, config.transplants) if config else (0, 0)
     table = hashlib.sha256(boxes.read_bytes()).hexdigest() if boxes and made[1] else ""
     settings = [
@@ -121,7 +126,7 @@ def _fill(
         "videos": videos_of(dataset)[kept].tolist() + extra[1],
         "unreadable": [str(dataset.samples[row].file) for row in lost],
     }
-    _replace(facts_file, json.dumps(facts).encode())
+    write_whole(facts_file, json.dumps(facts).encode(), hint=_HINT)
     return facts
 
 
@@ -140,13 +145,12 @@ def _write(
 ) -> list[int]:
     """Write the frames and return the rows of those that could not be read."""
     lost = []
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole_file(path, hint=_HINT) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         if free < needed:
             raise OSError(errno.ENOSPC, f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
-        with partial.open("wb") as stream:
+        with temporary.open("wb") as stream:
             for row, frame in enumerate(frames):
                 if frame is None:
                     lost.append(row)
@@ -154,28 +158,4 @@ def _write(
                     stream.write(frame.tobytes())
             if made is not None:
                 stream.write(made.pixels.tobytes())
-        os.replace(partial, path)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return lost
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"the preprocessed frames cannot be written to {path.parent}: {error.strerror}",
-        hint="choose a disk with more free space: --cache DIR",
-    )

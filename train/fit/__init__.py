@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        training_loop="CheckpointSettings",
         losses="label_loss",
         multi_worker="Workers",
         teachers="specs_of teacher_probabilities",
         training_log="TrainingLog",
+        training_loop="CheckpointSettings",
     )
 
 __all__ = ["CheckpointSettings", "TrainingLog", "Workers", "label_loss", "specs_of", "teacher_probabilities"]

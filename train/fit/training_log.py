@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from capsule_edge.runtime.errors import OutputError
+from capsule_edge.runtime.results import write_whole
 
 __all__ = ["TrainingLog"]
 
@@ -49,7 +49,7 @@ class TrainingLog:
         text = io.StringIO()
         rows = csv.DictWriter(text, _COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
         rows.writeheader()
-        partial = path.with_name(path.name + ".partial")
+        hint = "the last checkpoint is intact"
         try:
             if path.is_file():
                 with path.open(encoding="utf-8", newline="") as stream:
@@ -59,15 +59,10 @@ class TrainingLog:
                     for row in earlier
                     if (row["part"], int(row["epoch"])) != (line["part"], line["epoch"])
                 )
-            rows.writerow(line)
-            partial.write_text(text.getvalue(), encoding="utf-8", newline="\n")
-            os.replace(partial, path)
         except (OSError, KeyError, ValueError) as error:
-            raise OutputError(
-                f"{path} cannot be written: {error}", hint="the last checkpoint is intact"
-            ) from None
-        finally:
-            partial.unlink(missing_ok=True)
+            raise OutputError(f"{path} cannot be continued: {error}", hint=hint) from None
+        rows.writerow(line)
+        write_whole(path, text.getvalue().encode("utf-8"), hint=hint)
 
     def _to_tensorboard(self, folder: Path, line: dict[str, Any]) -> None:
         """Write one event file, as ``tf.summary.scalar`` would; that function needs the package tensorboard."""

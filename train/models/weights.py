@@ -5,7 +5,6 @@ They are stored as ``.npz`` with keys ``layer/variable`` (``bn_Conv1/gamma``), f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.errors import InputError, OutputError
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.results import whole_file
 
 __all__ = ["assign", "collect", "load", "load_backbone", "save", "tensors"]
 
@@ -71,17 +71,8 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool
     Raises:
         OutputError: the file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as stream:
-            (np.savez_compressed if compressed else np.savez)(stream, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}", hint="the earlier file is intact"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, hint="the earlier file is intact") as temporary, temporary.open("wb") as stream:
+        (np.savez_compressed if compressed else np.savez)(stream, **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path) -> Arrays:
