@@ -22,7 +22,7 @@ from capsule_edge.benchmarks.peers import (
     summarise_readings,
 )
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
-from capsule_edge.runtime.recording.decoder import scan
+from capsule_edge.runtime.recording import scan
 
 
 @pytest.fixture(scope="module")
