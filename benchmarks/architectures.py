@@ -163,10 +163,10 @@ def read_certified(root: Path) -> dict[str, Pair]:
 def read_accuracy(root: Path) -> dict[Key, Accuracy]:
     """Read the accuracy of trained networks.
 
-    The out-of-fold figures come from the journal of ``train.folds``. The recipe with the most fits counts, and of
-    several the best. Fits that were run one by one are averaged. A line's fits are its ``parts`` except the one on all
-    of ``train``; older lines have no ``parts`` and one curve per fold. The figures on ``val`` come from the
-    certificates of the INT8 files that ship.
+    The out-of-fold figures come from the journal of ``train.gpu.cross_validation``. The recipe with the most fits
+    counts, and of several the best. Fits that were run one by one are averaged. A line's fits are its ``parts``
+    except the one on all of ``train``; older lines have no ``parts`` and one curve per fold. The figures on ``val``
+    come from the certificates of the INT8 files that ship.
 
     Args:
         root: root of the repository.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from ._evaluation import (
 )
 from ._options import HELP_OPTIONS, json_option
 from ._printing import console, echo_json, interval_cell, number, table
+
+if TYPE_CHECKING:
+    from capsule_edge.runtime.inference import Backend
 
 # Changes of the predicted label that the terminal shows; the certificate has all.
 _SHOWN = 10
@@ -111,6 +114,8 @@ def _certify(fp32: Path, int8: Path, options: CompareOptions) -> dict[str, Any]:
         stem = certificate_stem(second.path.name, "conversion" if is_table else "shipping")
         check_free(options.out, f"{stem}.json", overwrite=options.overwrite)
     first = None if is_table else open_model(fp32, backend=options.backend, threads=threads)
+    if first is not None:
+        _check_order(first, second)
     dataset = load_dataset(data_folder(options.data), split=options.split)
     with progress("comparing", len(dataset.samples) * (1 if first is None else 2)) as advance:
         if first is None:
@@ -122,6 +127,17 @@ def _certify(fp32: Path, int8: Path, options: CompareOptions) -> dict[str, Any]:
     warn_left_out(dataset, certificate["data"]["skipped"])
     warn_of_overlap(certificate["data"]["training_overlap"], certificate["data"]["frames"])
     return certificate
+
+
+def _check_order(first: Backend, second: Backend) -> None:
+    """Refuse two models in the wrong order: a loss would count as a gain."""
+    from capsule_edge.runtime.errors import UsageError
+
+    if first.spec.precision == "int8" and second.spec.precision == "fp32":
+        raise UsageError(
+            f"{first.path.name} is INT8 and {second.path.name} FP32",
+            hint="give the FP32 model first and the INT8 model second",
+        )
 
 
 def _print(certificate: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ class RunOptions:
     "--gate/--no-gate",
     "gate",
     default=False,
-    help="Skip inference for near-duplicate frames: each takes the answer of the frame before it."
+    help="Do not run the model on a frame that is nearly identical to the last answered one; it takes its answer."
     "  [default: no-gate]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")

@@ -71,7 +71,7 @@ class TrainOptions:
 @click.option(
     "--boxes",
     type=_PATH,
-    help="Kvasir-Capsule's metadata.csv. Its boxes around lesions are needed for the field transplants.",
+    help="Kvasir-Capsule's metadata.csv. Only transplants need it: they move lesions between frames by boxes.",
 )
 @click.option("--cache", type=_PATH, help="Folder to keep preprocessed frames in. Other runs can use it too.")
 @click.option("--out", type=_PATH, required=True, help="RUN folder. A run that was stopped there goes on.")

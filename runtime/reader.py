@@ -56,7 +56,7 @@ __all__ = ["Prediction", "ReadOptions", "Reader"]
 
 Progress = Callable[[int, int], None]
 
-# Give free memory back after this many frames: it takes some ms in more than a second of reading.
+# Return unused memory to the system after this many frames: some ms for each second or more of reading.
 _MEMORY_FRAMES = 2048
 
 
@@ -116,7 +116,8 @@ class Reader:
         self._backend = backend
         self.spec: ModelSpec = backend.spec
         self._threads = threads
-        # For recordings several threads share an engine of one thread; for streams one engine may use all cores.
+        # By number of threads. For recordings several threads call one engine of one thread; for streams one engine may
+        # use all cores.
         self._engines = {1: backend}
         self._opening = threading.Lock()
         self._closed = False
@@ -148,7 +149,7 @@ class Reader:
             UsageError: ``threads`` is negative.
         """
         if threads < 0:
-            raise UsageError(f"threads is {threads}, allowed is 0 (the engine's choice) or more")
+            raise UsageError(f"threads is {threads}, allowed is 0 (all cores) or more")
         opened = open_model(default_model() if model is None else model, backend=backend, threads=1)
         if not allow_saturation:
             refuse_saturation(opened)
@@ -225,17 +226,18 @@ class Reader:
             path: a video file, a folder of images, a TIFF or a DICOM file.
             capture_fps: frames per second at which the capsule recorded; None where unknown.
             start_s, end_s: read ``[start_s, end_s)``, seconds of container time.
-            every: read each ``every``-th frame of that. The other frames are ``skipped``.
-            gate: threshold of the near-duplicate filter, levels of 255. A frame whose brightness differs by less from
-                the last answered frame takes that frame's answer and is ``duplicate``. None: no filter.
+            every: read each ``every``-th of the frames between ``start_s`` and ``end_s``. The others are ``skipped``.
+            gate: threshold of the near-duplicate filter, mean difference of brightness in levels (0..255). A frame that
+                differs by less from the last answered frame takes that frame's answer and is ``duplicate``. None: no
+                filter.
             landmarks: seconds of container time by name (``stomach``, ``small-bowel``, ``colon``, ``end``), set by
                 hand.
             progress: called with (frames done, frames wanted) after each batch.
             cancel: called before each batch; when it returns True, the remaining frames are ``unread``.
             on_frame: called with each container frame in order, when its status is final.
             on_event: called with each event when no later frame can change it; its ``id`` is 0.
-            journal: stores the answers, so that an interrupted run can be resumed (``open_run``). Answers that it holds
-                of this run are taken over.
+            journal: stores the answers, so that an interrupted run can be resumed (``open_run``). Answers that are in
+                it already are not computed again.
 
         Returns:
             The study, also when the recording is damaged: ask its ``ledger``.
@@ -392,7 +394,7 @@ class _Reading:
             self._records, on_frame=on_frame, on_event=on_event, stream=stream, peaks=self._peaks
         )
         self._field_of_view: FieldOfView | None = None
-        # Wanted frames that are answered.
+        # Number of wanted frames answered so far.
         self.done = 0
 
     def resume(self, journal: Journal) -> None:

@@ -72,8 +72,9 @@ def certify(
 
     - The two give the same label to at least 99 % of the frames.
     - The macro-F1 falls by at most .005.
-    - The sensitivity of each class falls by at most 1 point. The interval of the loss decides: within the limit passes,
-      beyond it fails, across it is undecided. A class with fewer than 100 frames or 3 videos is undecided.
+    - The sensitivity of each class falls by at most 1 point. The 95 % interval of the loss decides: wholly
+      within the limit is ``pass``, wholly beyond it ``fail``, otherwise ``undecided``. A class with fewer than 100
+      frames or 3 videos is undecided.
 
     The only gate of a conversion certificate: the same label on at least 99.9 % of the frames.
 

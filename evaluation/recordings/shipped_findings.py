@@ -52,8 +52,8 @@ MARK = "findings"
 NO_FINDING = "no finding"
 _COMMAND = "python -m capsule_edge.evaluation.recordings.shipped_findings models/findings.json --measure DATA"
 _MEANING = (
-    "*Found*: an event of the class shows the finding. *Shown under any name*: an event of any class does. Any other "
-    "event is false. *Recognised*: the class is the frame's most probable label."
+    "*Hit*: an event of the class shows the finding. *Seen*: an event of any class does. An event that shows no "
+    "finding of its class is false. *Recognised*: the class is the frame's most probable label."
 )
 _WIDTH = 100  # characters of a line in the project's documents
 
@@ -232,8 +232,8 @@ def render_table(document: Mapping[str, Any]) -> str:
     head = [
         "class",
         f"findings in the {number} recordings",
-        f"found by {both}",
-        f"shown under any name by {both}",
+        f"hit by {both}",
+        f"seen by {both}",
         f"false events of {both}",
         f"`{data['split']}` frames (videos)",
         f"frames recognised by {both}",
@@ -270,8 +270,8 @@ def _percent(share: float | None) -> str:
 def _sentences(document: Mapping[str, Any]) -> str:
     models, data = document["models"], document["data"]
     found = "; ".join(
-        f"{name} {model['totals']['hit']} of {model['totals']['findings']} findings found, {model['totals']['seen']} "
-        f"shown, {model['totals']['false_events']} false events "
+        f"{name} {model['totals']['hit']} of {model['totals']['findings']} findings hit, {model['totals']['seen']} "
+        f"seen, {model['totals']['false_events']} false events "
         f"({model['totals']['false_events_per_1000_frames']:.1f} in 1,000 frames)"
         for name, model in models.items()
     )

@@ -1,9 +1,10 @@
 """Read a quantised Keras model into plain integers. Both INT8 files are written from the result.
 
-Why not convert the Keras model directly: the TFLite converter and tf2onnx each read fake-quantised weights in
-their own way, and take half a minute for a small model. One rounds a kernel's ties anew, a dense kernel with a
-scale for each channel is refused, and the wider range of a saturation-safe kernel is undone where a float layer
-shares it. Two files written from one set of integers, biases and scales can only differ in how their engines round.
+The Keras model is not converted directly, because the converters (TFLite's and tf2onnx) each read fake-quantised
+weights in their own way and take half a minute for a small model. Weights half way between two integers are rounded
+differently, a dense kernel with a scale for each channel is refused, and the wider range of a saturation-safe kernel
+is undone where a float layer shares it. Two files written from one set of integers, biases and scales can only differ
+in how their engines round.
 
 The scheme is TFLite's (https://ai.google.dev/edge/litert/models/quantization_spec):
 
@@ -87,8 +88,8 @@ class FloatKernel:
 class IntegerNode:
     """One operation of the model.
 
-    A quantised ReLU is no operation: the output's range ends at 0 and at the ReLU's ceiling, so the saturation of
-    the output clips it.
+    A ReLU needs no node: the output's integer range runs from 0 to the ReLU's ceiling, so clipping to that range does
+    its work.
 
     Attributes:
         kind: The operation.
@@ -196,7 +197,7 @@ def read_integers(qat_model: Any) -> IntegerModel:
     """
     check_ranges(qat_model)
     tensors: dict[int, IntegerTensor] = {}
-    # Layers whose output a ReLU is to quantise: the layer and its inputs, by its output.
+    # Layers followed by a ReLU that carries the range: output id to (layer, inputs).
     before_relu: dict[int, tuple[Any, Any]] = {}
     nodes: list[IntegerNode] = []
     pixels: IntegerTensor | None = None

@@ -3,9 +3,9 @@
     python -m capsule_edge.export.tools.fold_model RUN FOLDS/NAME/fold0.npz fold0.onnx --before OOF --after GRID_OOF
 
 RUN is the run folder of the shipped model; its spec goes into the file. ``--before`` and ``--after`` are out-of-fold
-answers for the same frames: ``train.folds`` wrote the first, ``train.gpu_qat`` the second. The second is the first
-times a factor plus a shift, which stand for what the second step did to the shipped model. This program applies the
-same factor and shift to the last layer of the fold's model.
+answers for the same frames: ``train.gpu.cross_validation`` wrote the first, ``train.gpu.torch_qat`` the second. The
+second is the first times a factor plus a shift, which stand for what the second step did to the shipped model. This
+program applies the same factor and shift to the last layer of the fold's model.
 
 The file names the videos that the model was trained on: those of the RUN without those that the fold held out, which
 ``fold0.answers.npz`` beside the weights lists. Without that table the file names no videos.

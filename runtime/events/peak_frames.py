@@ -1,9 +1,9 @@
 """Keep the peak frames of events while a recording is read, so that they need not be decoded again.
 
-Which frame is a peak is known when its event closes (``stream``). A peak has the label's highest probability in the
-event and, but for rare cases, lies at or above the label's threshold. Frames that may become a peak (candidates) wait
-as decoded until it is known: the highest of each stretch that no event divides. When an event closes, its peak is
-packed as PNG and the others are dropped. A peak that was not kept is decoded again at the end.
+The peak is the frame with the label's highest probability in the event; it almost always reaches the label's
+threshold. Until an event closes (``stream``), frames that may still be its peak (candidates) are kept decoded. Between
+two places where an event can begin or end, only the highest is kept. When the event closes, its peak is packed as PNG
+and the others are dropped. A peak that was not kept is decoded again at the end.
 """
 
 from __future__ import annotations
@@ -113,14 +113,15 @@ def find_candidates(
 ) -> dict[int, Candidate]:
     """Return the rows of a batch that may be the peak of some label's event.
 
-    Of consecutive frames at or above a label's threshold, the highest is one. An event may begin later than the first
-    of them, by up to half a smoothing window, so the highest of those from each of the next few frames on are others.
+    In each run of frames at or above a label's threshold, the highest frame is a candidate. Smoothing can make the
+    event begin up to half a window later. So for each start within that time, the highest frame from there to the end
+    of the run is a candidate too.
 
     Args:
         probabilities: float32 (rows, labels).
         features: float32 (rows, h, w, labels).
         frames: the frames of the rows, with their images.
-        spec: by whose operating points a frame may be a peak.
+        spec: the model description whose thresholds decide which frames may be peaks.
     """
     columns, thresholds = _thresholds(spec)
     if not columns or not frames:

@@ -62,8 +62,8 @@ class _Track:
         label: of the events.
         column: of the label.
         threshold: its operating point.
-        begin: positions from here on may be part of an event that has not closed.
-        is_held: these positions are one event up to the last position that is smoothed.
+        begin: positions before this belong to events that have closed, or to none.
+        is_held: everything from ``begin`` to the last smoothed position is one event.
         cuts: frame indices, ascending, at which an event may begin or have ended.
     """
 
@@ -114,7 +114,7 @@ class EventStream:
         return self.take(columns(frames))
 
     def take(self, frames: Columns) -> list[Event]:
-        """Take the next frames as columns; else as ``add``."""
+        """Take frames given as columns; otherwise like ``add``."""
         self._every.add(frames.times_s[frames.timed])
         used = frames.answered
         if not used.any():
@@ -125,7 +125,7 @@ class EventStream:
         self._times.add(times_s)
         self._capture.add(times_s * self._scale)
         self._probabilities.add(rows)
-        # Continue the sum in the order in which one sum over all frames would add.
+        # Add in the same order as a single sum over all frames, so that rounding is identical.
         self._totals.add(np.cumsum(np.concatenate((self._totals.filled[-1:], rows)), axis=0)[1:])
         found = self._close(ended=False)
         self._let_go()
@@ -138,15 +138,15 @@ class EventStream:
     def may_be_peaks(self, column: int, frames: Mapping[int, float]) -> dict[int, float]:
         """Return the frames that may be the peak of an event of a label that has not closed.
 
-        Of a stretch that no event divides, only the frame with the highest probability can be the peak, and of several
-        the first.
+        Between two cuts, only the frame with the highest probability can be a peak; of several equal ones, the first.
 
         Args:
             column: of the label.
             frames: the label's probabilities by frame index, ascending, of frames that were taken or are to come.
         """
         indices = self._indices.filled
-        # The beginning of a run that is still too short is not known yet.
+        # The last ``min_frames - 1`` smoothed frames may belong to a run that is still too short to count, so cuts
+        # there are not final.
         loose = max(0, len(self._smoothed.filled) - self._rule.min_frames + 1)
         if loose >= len(indices):
             return dict(frames)
@@ -181,7 +181,8 @@ class EventStream:
         unbroken = not ended and bool((gaps_s <= self._rule.max_gap_s + SLACK_S).all())
         quiet = (fresh.max(axis=0, initial=-np.inf) < self._lows).tolist()
         held = ((fresh.min(axis=0, initial=np.inf) >= self._lows) & unbroken).tolist()
-        # A run of too few frames at the end may still become an event, so a coming frame can join anything after it.
+        # A short run at the end may grow into an event, which may merge with an earlier one. So only runs far enough
+        # before ``edge`` are final.
         edge = settled - 1 - self._rule.min_frames
         edge_s = np.inf if ended else float(capture_s[edge]) if edge >= 0 else -np.inf
         found = []
@@ -227,7 +228,7 @@ class EventStream:
             if place + 1 < len(runs):
                 follows_s = min(edge_s, float(capture_s[runs[place + 1][0]]))
             if follows_s - capture_s[last] > self._apart_s:
-                # The runs before it are decided with it.
+                # If this run is final, so are all runs before it.
                 closed = place + 1
         if closed:
             track.begin = runs[closed - 1][1] + 1
@@ -256,7 +257,7 @@ class EventStream:
         return list(merge_alike(runs, timeline.probabilities, capture_s, self._rule))
 
     def _let_go(self) -> None:
-        """Drop the frames that can no longer be part of an event, vote, or bound what is settled."""
+        """Drop the frames that no open event needs, no window reaches, and ``_close`` does not look back to."""
         settled = len(self._smoothed.filled)
         capture_s = self._capture.filled
         if settled < _ROWS:
@@ -294,9 +295,9 @@ def find_events(
 
     For each label, the mean over ``smoothing_s`` opens an event at the label's threshold and ends it below ``release``
     of that. Runs of fewer than ``min_frames`` frames are dropped. What remains is merged over gaps of at most
-    ``max_gap_s``, and over gaps of at most ``merge_s`` where both sides look alike to the model. Frames further apart
-    than ``max_gap_s`` never share an event. Frames without an answer (corrupt, skipped, ...) take no part: they neither
-    vote nor end an event.
+    ``max_gap_s``, and over gaps of at most ``merge_s`` where both sides look alike to the model. No event spans two
+    successive answered frames that lie further apart than ``max_gap_s``. Frames without an answer (corrupt, skipped,
+    ...) take no part: they neither vote nor end an event.
 
     Args:
         frames: in presentation order; ``probabilities`` float32 (labels,) or None.

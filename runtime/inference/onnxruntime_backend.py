@@ -70,7 +70,10 @@ def _open_session(path: Path, content: bytes, threads: int, reference: bool) -> 
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class but this
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelError(f"onnxruntime {ort.__version__} cannot read {path}: {reason}") from None
+        raise ModelError(
+            f"onnxruntime {ort.__version__} cannot read {path}: {reason}",
+            hint="name a model file, or standard or small; if the file was copied, copy it again",
+        ) from None
 
 
 def _describe(node: Any) -> Tensor:

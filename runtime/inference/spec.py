@@ -70,7 +70,7 @@ class OperatingPoint:
         threshold: probability, 0..1.
         sensitivity: share of the label's frames at or above the threshold, 0..1; None if not measured.
         specificity: share of the other frames below the threshold, 0..1; None if not measured.
-        measured_on: the frames that were measured; None if not measured.
+        measured_on: text that names the frames it was measured on; None if not measured.
         provisional: True until the threshold was set on suitable data.
     """
 
@@ -86,13 +86,14 @@ class EventParameters:
     """How probabilities become events. All times are seconds of capture time.
 
     Attributes:
-        assumed_capture_fps: frames per second at which a playback file of unknown capture rate was captured.
+        assumed_capture_fps: capture rate that is assumed for a file that plays faster than a capsule records.
         smoothing_s: width of the centred window of the moving mean.
-        max_gap_s: frames further apart than this are never in one event, except by ``merge_s``.
+        max_gap_s: no event spans two successive answered frames that lie further apart than this. Runs of one label
+            are joined over gaps of at most this.
         min_frames: the fewest frames of an event before merging.
         release: an open event ends when the probability falls below this share of the label's threshold (hysteresis).
-        merge_s: two events of one label that look alike to the model are one event if their gap is up to this. It has
-            an effect only above ``max_gap_s``; 0 switches it off.
+        merge_s: runs of one label that look alike to the model are joined over gaps of at most this. It has an effect
+            only above ``max_gap_s``; 0 switches it off.
         provisional: True until the parameters were set on suitable data.
     """
 

@@ -4,12 +4,12 @@
     otherwise:   decode (one thread) -> near-duplicates -> (prepare -> infer), several threads
 
 A decoder has one thread (``docs/decisions/0002-one-decoding-thread.md``), but closed GOPs have decoders of their own.
-So a frame stays with the thread that decoded it, no thread waits for another's frames, and there are as many threads as
-cores. Only the answers wait for their turn, which takes little memory. A recording without closed GOPs, or from the
+Each frame stays in the thread that decoded it, and there is one thread for each core. Only finished answers wait, so
+that they come out in order; that takes little memory. A recording without closed GOPs, or from the
 first damaged GOP on, is decoded by one thread while others infer.
 
-Several threads run the model at once, each with a batch of its own. On the processors that capsules are read on, this
-uses the cores better than one batch spread over them. No answer depends on the plan.
+Several threads run the model at once, each with a batch of its own. On the processors tested, this uses the cores
+better than one batch spread over them. No answer depends on the plan.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ T = TypeVar("T")
 
 # Frames that the decoding thread hands over at once: a hand-over costs as much as a tenth of a frame.
 _CHUNK = 4
-# A thread decodes this many frames of a GOP before it prepares them, and prepares them all before it runs the model on
-# them, batch by batch: each change of work costs the content of the caches. Fewer where they exceed the bytes.
+# A thread decodes this many frames of a GOP, then prepares them all, then runs the model on them, batch by batch:
+# switching tasks empties the processor's caches. It gathers fewer if they take more than the bytes.
 _MOST_GATHERED = 32
 _GATHERED_BYTES = 6 << 20
-# Results of the GOP whose turn it is that may wait; and the bytes that the results of all GOPs behind it may hold: the
-# images in them, and a constant for each result.
+# ``_DEPTH`` results of the current GOP may wait. The results of later GOPs may hold ``_AHEAD_BYTES`` together, counted
+# as their images plus ``_RESULT_BYTES`` each.
 _DEPTH = 4
 _AHEAD_BYTES = 12 << 20
 _RESULT_BYTES = 1 << 16
@@ -139,7 +139,7 @@ def answer_frames(
         container: of the recording.
         wanted: indices of the frames to answer.
         backend: the opened model; ``plan.workers`` threads run it at once.
-        spec: by whose operating points a frame may be the peak of an event; None for the backend's own.
+        spec: the model description whose thresholds decide which frames may be peaks; None for the backend's own.
         done: leave out this many of the wanted frames, the first ones. They are decoded all the same, since damage
             in them may reach others.
         gate: threshold of the near-duplicate filter, levels of 255; None for no filter.
@@ -150,7 +150,7 @@ def answer_frames(
     gops = find_gops(container)
     first_packet = gops[gop_of(gops, container.order[wanted.start])].start
     reading = _Reading(container, backend, spec or backend.spec, plan, gate, field_of_view)
-    # A name for the generator: an error holds what it went through, and with it the threads.
+    # Keep the generator in a variable and close it here: otherwise a traceback would keep it, and its threads, alive.
     results = reading.results(wanted[done:], first_packet)
     with closing(results):
         yield from results

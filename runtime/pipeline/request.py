@@ -94,7 +94,10 @@ def resolve_request(
         UsageError: an option is impossible.
     """
     if capture_fps is not None and not (math.isfinite(capture_fps) and capture_fps > 0):
-        raise UsageError(f"capture_fps is {capture_fps}, allowed is a number above 0")
+        raise UsageError(
+            f"capture_fps is {capture_fps}, allowed is a number above 0",
+            hint="--capture-fps is the number of frames that the capsule records per second",
+        )
     if gate is not None:
         gate = check_threshold(gate)
     container = scan(path)

@@ -27,7 +27,7 @@ from .packets import REORDER
 
 __all__ = ["decode", "decode_closed_gops", "fetch_images"]
 
-# Packets after which an image that has not come out will not come. A decoder keeps back at most what it reorders.
+# Stop waiting for an image after this many further packets: a decoder delays its output by at most what it reorders.
 _PATIENCE = REORDER
 
 
@@ -106,7 +106,7 @@ def _check_count(container: Container, output: PacketOutput, packets: int) -> No
 
 
 class _FrameBuilder:
-    """Judge decoded images by what the container says of their packets. Serves several threads at once."""
+    """Turn decoded images into frames, each sound or corrupt. Serves several threads at once."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -154,7 +154,7 @@ class _JudgedPackets:
         """Take the output for one packet and yield the frames that are now decided."""
         if output.failed is not None:
             self._refused.add(output.failed)
-        # An image that comes after its frame was given up does not change the frame.
+        # Ignore images of packets that were already judged.
         self._images.update((packet, image) for packet, image in output.images if packet >= self._next)
         while self._next < output.sent and (
             self._next in self._images
@@ -174,7 +174,7 @@ class _JudgedPackets:
         refused = packet in self._refused
         if image is None and not refused and _repeats(container, int(container.packets.sizes[packet])):
             image = self._previous
-        # The field of view, and so the answer, belongs to one size of image.
+        # A frame of another size counts as damaged, because the field of view holds for one size only.
         sound = (
             image is not None
             and not refused
@@ -236,8 +236,9 @@ class _References:
             self._broken = True
             return "damaged"
         place = self._places[packet]
-        # Container and decoder must both call it a key frame. An index can be wrong, and containers also mark where
-        # a stream that refreshes its image in strips begins a round, many frames before the image is whole.
+        # Container and decoder must both call it a key frame. The index can be wrong. And some streams have no key
+        # frames but refresh the image strip by strip (intra refresh): containers mark the first strip, although the
+        # image is whole only many frames later.
         if marks.intra_only or (decoded_as_key and (marks.unmarked or marks.keys[packet])):
             if self._broken:
                 self._leading_before = -1 if marks.intra_only else place

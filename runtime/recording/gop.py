@@ -1,6 +1,7 @@
 """Closed groups of pictures (GOPs): each decodes by itself, so several decoders of one thread can share a recording.
 
-Threads within one decoder hide damage (see ``ffmpeg``); several decoders do not. A closed GOP begins with a frame that
+A decoder with several threads fails to report damage (see ``ffmpeg``); several decoders of one thread each report it.
+A closed GOP begins with a frame that
 resets the decoder (IDR), and no frame of another GOP is shown among its own, so it decodes to the same images by
 itself.
 
@@ -57,7 +58,8 @@ class ClosedGopError(Exception):
 def find_gops(container: Container) -> list[range]:
     """Return the packets of each closed GOP of a recording, in file order.
 
-    A GOP begins at a key frame that no other frame crosses in presentation order. The whole recording is one GOP where
+    A GOP begins at a key frame such that every frame stored before it is shown before it, and every frame stored after
+    it is shown after it. The whole recording is one GOP where
     the container or the codec does not ensure that.
     """
     count = len(container.packets)
@@ -107,9 +109,9 @@ def decode_gops(
         (first packet, outputs) of each GOP, in file order; the outputs are those of ``ffmpeg.send``.
 
     Raises:
-        ClosedGopError: by the outputs, after those that were sound, where a GOP is damaged; by the iterator, where the
-            next GOP cannot be decoded by itself.
-        InputError: by the iterator, where the file changed since it was scanned.
+        ClosedGopError: the generator of a GOP raises it at the first damaged packet, after the good ones. The outer
+            iterator raises it if the next GOP is too long or cannot be decoded by itself.
+        InputError: the outer iterator raises it if the file changed since it was scanned.
     """
     gops = find_gops(container)
     with ExitStack() as stack:
@@ -131,7 +133,8 @@ def _split(
     units: _NalUnits | None,
 ) -> Iterator[tuple[int, Generator[PacketOutput]]]:
     sizes = container.packets.sizes
-    # A decoder that takes over starts one GOP earlier, so that it is in the state of one that read everything.
+    # If one decoder has to take over, it starts one GOP before the failure. By then it is in the same state as a
+    # decoder that read the file from the start.
     previous = first_packet
     for gop in gops[gop_of(gops, first_packet) :]:
         if units is None or len(gop) > _LONGEST or int(sizes[gop.start : gop.stop].sum()) > _MOST_BYTES:
@@ -154,9 +157,9 @@ class _NalUnits:
 
     @classmethod
     def of(cls, codec: str, stream: VideoStream) -> _NalUnits | None:
-        """Return the check for a stream; None where parameter sets may come with any packet.
+        """Return the check for a stream; None if the header does not hold the parameter sets (SPS and PPS).
 
-        ISO/IEC 14496-15 keeps parameter sets in the header.
+        Then any packet may carry them. ISO/IEC 14496-15 keeps them in the header.
         """
         header = stream.codec_context.extradata or b""
         at = 4 if codec == "h264" else 21

@@ -2,7 +2,7 @@
 
 The journal is a file of blocks. The first block identifies the run: everything that an answer depends on. Each further
 block holds the answered frames of one batch. A block that a killed process left half written fails its checksum and is
-cut off; its frames are answered again. The blocks need not reach the disk in order, so nothing waits for the disk.
+cut off; its frames are answered again. So nothing has to wait until a block has reached the disk.
 
 A resumed run decodes the recording from the beginning, since only decoding shows which frames the damage reaches. It
 preprocesses and classifies only the frames that the journal lacks.
@@ -109,7 +109,7 @@ class Journal:
         self.path = Path(folder) / JOURNAL
         self._file = BlockFile(self.path)
         self._entry: np.dtype[np.void] | None = None
-        # While the first block is computed in a thread: that block, and the batches that are entered meanwhile.
+        # The first block, while a thread still computes it; and the batches that are entered meanwhile.
         self._head: Future[bytes] | None = None
         self._waiting: list[bytes] = []
         self.resumed = 0

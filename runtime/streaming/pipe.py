@@ -50,7 +50,10 @@ def read_pipe(
         InputError: no frame came, or the first bytes are not a frame.
     """
     if capture_fps is not None and not (math.isfinite(capture_fps) and capture_fps > 0):
-        raise UsageError(f"capture_fps is {capture_fps}, allowed is a number above 0")
+        raise UsageError(
+            f"capture_fps is {capture_fps}, allowed is a number above 0",
+            hint="--capture-fps is the number of frames that the capsule records per second",
+        )
     fps = capture_fps or reader.spec.events.assumed_capture_fps
     events = EventStream(reader.spec, median_distance_s=1 / fps, time_kind="capture")
     account = _Account(events, fps, on_frame, on_event)

@@ -208,7 +208,7 @@ def test_an_earlier_report_is_replaced_only_with_overwrite(model: Path, frames: 
         assert call(command, *arguments, "--overwrite").exit_code == 0
         assert json.loads((out / sign).read_text())["data"]["split"] == "val"
         (tmp_path / "file").write_text("")
-        assert "a file lies in its place" in refused(command, OutputError, *arguments[:-1], tmp_path / "file")
+        assert "a file is in its place" in refused(command, OutputError, *arguments[:-1], tmp_path / "file")
     # Certificates of other models and kinds lie side by side.
     other = write_tiny_model(tmp_path / "b.onnx")
     again = call(compare, model, other, "--data", frames, "--resamples", 0, "--out", out)
@@ -318,7 +318,7 @@ def test_a_run_folder_is_refused_with_the_way_to_export_it(model: Path, frames: 
     (tmp_path / "run.json").write_text("{}")
     line = refused(evaluate, ModelError, tmp_path, "--data", frames)
     assert f"capsule-edge export {tmp_path} --out DIR" in line
-    assert "installed one" in refused(evaluate, ModelError, frames, "--data", frames)
+    assert "installed model" in refused(evaluate, ModelError, frames, "--data", frames)
 
 
 def test_info_says_what_the_file_is_and_that_it_has_no_certificate(model: Path) -> None:
@@ -369,3 +369,12 @@ def test_info_without_a_model_shows_the_standard_one() -> None:
 def test_a_spec_of_the_tiny_model_survives_its_file(model: Path) -> None:
     labels: Sequence[str] = LABELS
     assert open_model(model).spec == tiny_spec(labels)
+
+
+def test_models_in_the_wrong_order_are_refused(call, tmp_path: Path) -> None:
+    """A loss would count as a gain."""
+    fp32 = write_tiny_model(tmp_path / "fp32.onnx")
+    int8 = write_tiny_model(tmp_path / "int8.onnx", precision="int8", gain=2.0)
+    called = call("compare", int8, fp32, "--data", tmp_path)
+    assert (called.code, called.out) == (2, "")
+    assert "int8.onnx is INT8 and fp32.onnx FP32 (give the FP32 model first" in called.err

@@ -175,6 +175,50 @@ def test_there_is_one_version() -> None:
     assert runtime.__version__ == version
 
 
+def test_every_module_that_a_text_names_is_there() -> None:
+    """Paths such as ``runtime/reader.py`` and names such as ``train.gpu`` in documents and docstrings."""
+    absent = set()
+    sources = {
+        path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*")
+    }
+    texts = dict(CURRENT) | {
+        name: (ROOT / name).read_text("utf-8") for name in sources if name.endswith(".py")
+    }
+    texts.pop("CHANGELOG.md", None)  # names what was removed
+    places = "|".join(PACKAGES)
+    for name, text in texts.items():
+        for path in re.findall(rf"(?<![\w/.-])((?:{places})/[\w/]+\.py)\b", text):
+            if path not in sources:
+                absent.add(f"{name}: {path}")
+        for module in re.findall(rf"`((?:{places})\.(?!html|json|csv)[a-z_.]+)`", text):
+            parts = module.split(".")
+            heads = ["/".join(parts[:end]) for end in range(2, len(parts) + 1)]
+            if not any(f"{head}.py" in sources or f"{head}/__init__.py" in sources for head in heads):
+                absent.add(f"{name}: {module}")
+    assert absent == set()
+
+
+def lengths() -> dict[str, int]:
+    """The lines of each function, without its docstring and decorators."""
+    found = {}
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[0]
+                documented = ast.get_docstring(node, clean=False) is not None
+                text = first.end_lineno - first.lineno + 1 if documented else 0
+                name = f"{path.relative_to(ROOT).as_posix()}:{node.name}"
+                found[name] = node.end_lineno - node.lineno + 1 - text
+    return found
+
+
+def test_a_function_fits_a_screen() -> None:
+    found = lengths()
+    short = sum(lines <= 25 for lines in found.values())
+    assert short / len(found) >= 0.9
+    assert {name: lines for name, lines in found.items() if lines > 60} == {}
+
+
 def test_the_licences_travel_with_the_package() -> None:
     files = setup()["metadata"]["license_files"].split()
     assert files == ["LICENSE", "THIRD_PARTY_LICENSES.md"]

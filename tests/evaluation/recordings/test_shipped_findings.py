@@ -115,8 +115,8 @@ def test_the_sentences_below_the_table_give_the_totals_and_fit_a_document() -> N
     text = render_table(document()).split("\n\n")[1]
     assert max(map(len, text.splitlines())) <= 100
     joined = " ".join(text.split())
-    assert "small 1 of 3 findings found, 2 shown, 2 false events" in joined
-    assert "*Found*: an event of the class shows the finding." in joined
+    assert "small 1 of 3 findings hit, 2 seen, 2 false events" in joined
+    assert "*Hit*: an event of the class shows the finding." in joined
 
 
 def test_recordings_of_a_split_are_listed_with_their_truth(tmp_path: Path) -> None:
