@@ -296,7 +296,7 @@ def test_every_begun_gop_is_closed_before_its_file(tmp_path: Path, monkeypatch: 
     # One frame per result, and at most four results wait: the only thread does not reach the second GOP.
     monkeypatch.setattr(pipeline, "_MOST_GATHERED", 1)
     results = answer_frames(container, range(60), Checksum(), Plan(1, 1))
-    next(results)
+    assert len(next(results).frames) == 1
     assert 20 in begun
     results.close()
     assert open_at_close == [set()]

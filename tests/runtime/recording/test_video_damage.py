@@ -107,6 +107,7 @@ def test_an_error_that_ffmpeg_only_logs_is_damage(kind: str, tmp_path: Path, mon
         damaged = damaged_packets(container, frames)
         assert damaged == logged | reported
         assert details(frames) == expected_details(container, damaged)
+        assert len(gop.find_gops(container)) == 5
         sound = list(frames_before_damaged_gop(container))
         assert all(frame.status == frames[frame.index].status == "ok" for frame in sound)
         # The GOPs have 12 frames: those before the damaged one were decoded, and no later one.
