@@ -124,6 +124,7 @@ def test_the_stream_finds_the_events_of_the_whole_recording(
     assert [event.id for event in found] == list(range(1, len(found) + 1))
 
 
+@pytest.mark.quick
 def test_an_event_is_reported_when_it_closes() -> None:
     """0.5 s a frame; ulcer from 10 s to 14.5 s. Frames up to 5 s later may join; a window of 2 s reaches 1 s on."""
     frames = make_frames([(0.5, 1.0 if 20 <= index < 30 else 0.0, 0.0, True) for index in range(200)])
@@ -137,6 +138,7 @@ def test_an_event_is_reported_when_it_closes() -> None:
     assert 41 <= at <= 30 + 10 + 3 + 2 + SPEC.events.min_frames + 1
 
 
+@pytest.mark.quick
 def test_an_event_closes_while_another_of_its_label_is_open() -> None:
     """The second event begins 30 s later and lasts to the end."""
     frames = make_frames([(0.5, 1.0 if 20 <= i < 30 or i >= 90 else 0.0, 0.0, True) for i in range(400)])

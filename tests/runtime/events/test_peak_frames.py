@@ -281,6 +281,7 @@ def test_with_larger_batches_only_peaks_are_kept(answers: np.ndarray, spec: Mode
     assert kept == sum(map(len, peaks._kept.values()))
 
 
+@pytest.mark.quick
 def test_candidates_among_consecutive_frames() -> None:
     """A smoothing window reaches 2 frames on, so an event may begin with any of the first three frames."""
     answers = np.zeros((12, 3), np.float32)
@@ -320,6 +321,7 @@ def test_the_bytes_of_waiting_frames_are_bounded(monkeypatch) -> None:
     assert 0 < kept < len(events)
 
 
+@pytest.mark.quick
 def test_a_peak_frame_of_two_labels_is_packed_once(monkeypatch) -> None:
     answers = np.zeros((60, 2))
     answers[20:26] = 0.5, 0.4

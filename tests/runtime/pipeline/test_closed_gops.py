@@ -137,6 +137,7 @@ def test_wanted_frames_have_the_answers_of_the_whole_recording(threads: int, tmp
     assert answers_of(container, threads, wanted=range(0)) == []
 
 
+@pytest.mark.quick
 def test_decoding_begins_at_the_gop_of_the_first_wanted_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_reading_ends_at_the_last_wanted_frame(tmp_path: Path, monkeypatch: pyte
         assert in_order.called
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_duplicates_do_not_depend_on_how_gops_are_read(
     spoilt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -261,6 +263,7 @@ def test_bit_flips_in_a_real_recording_are_reported_as_by_one_decoder(
     assert sum(detail == "damaged" for _, detail in expected) >= 8
 
 
+@pytest.mark.quick
 def test_closing_early_leaves_no_thread(tmp_path: Path) -> None:
     container = scan(damage.encode(tmp_path / "h264.mp4"))
     results = answer_frames(container, range(60), Checksum(), Plan(3, 4))

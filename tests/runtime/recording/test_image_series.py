@@ -117,6 +117,7 @@ def test_a_folder_of_images_in_natural_order(red: Reader, tmp_path: Path, kind: 
     assert box.left > 20
 
 
+@pytest.mark.quick
 def test_lossless_images_keep_their_pixels(tmp_path: Path) -> None:
     for path in (folder(tmp_path / "folder"), tiff(tmp_path / "pages.tif"), dicom(tmp_path / "raw.dcm")):
         container = scan(path)
@@ -124,6 +125,7 @@ def test_lossless_images_keep_their_pixels(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one.image, FRAMES[one.index])
 
 
+@pytest.mark.quick
 def test_each_page_of_a_tiff_is_a_frame(red: Reader, tmp_path: Path) -> None:
     study = red.read(tiff(tmp_path / "pages.tif"))
     check(study)

@@ -136,6 +136,7 @@ def test_a_damaged_index_is_read_alike_from_tables_and_by_demuxing(
     assert not sound or sound[0] <= sound[1]
 
 
+@pytest.mark.quick
 def test_sorting_plain_time_stamps_gives_the_order_of_the_queue() -> None:
     draw = np.random.default_rng(3)
     sorted_alone = 0
@@ -157,6 +158,7 @@ def test_sorting_plain_time_stamps_gives_the_order_of_the_queue() -> None:
     assert sorted_alone > 40
 
 
+@pytest.mark.quick
 def test_a_packet_table_returns_its_packets() -> None:
     rows = [
         PacketInfo(None, None, 1, True, False, False),

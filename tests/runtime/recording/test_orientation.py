@@ -124,6 +124,7 @@ def test_size_field_of_view_and_thumbnails_are_of_the_upright_image(
     np.testing.assert_array_equal(thumbnail, as_numpy(straight.thumbnails[1]))
 
 
+@pytest.mark.quick
 def test_an_orientation_of_45_degrees_is_refused(plain: Path, tmp_path: Path) -> None:
     path = set_matrix(plain, tmp_path / "askew.mp4", (0.707, 0.707, -0.707, 0.707))
     with (
@@ -133,6 +134,7 @@ def test_an_orientation_of_45_degrees_is_refused(plain: Path, tmp_path: Path) ->
         reader.read(path)
 
 
+@pytest.mark.quick
 def test_an_image_given_as_an_array_is_not_turned() -> None:
     image = np.zeros((4, 6, 3), np.uint8)
     assert Frame(0, image).shape == (4, 6)

@@ -46,6 +46,7 @@ def test_undamaged_files_have_no_corrupt_frame_and_the_true_order(kind: str, mad
     assert (np.diff(means) > 0).all()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("kind", "source", "truncated"),
     [
@@ -70,6 +71,7 @@ def test_a_file_of_two_frames_a_second_has_capture_time(tmp_path: Path) -> None:
     assert list(container.times_s) == [i / 2 for i in range(8)]
 
 
+@pytest.mark.quick
 def test_irregular_times_are_kept(tmp_path: Path) -> None:
     shown_at = [0, 1, 2, 50, 51, 700, 701, 702]
     container, frames = read(damage.encode(tmp_path / "gaps.mp4", frames=8, shown_at=shown_at))
@@ -121,6 +123,7 @@ def skip_by_edit(source: Path, path: Path, skip: int) -> Path:
     return path
 
 
+@pytest.mark.quick
 def test_edited_out_frames_are_no_container_frames(made, tmp_path: Path) -> None:
     source = made("h264.mp4")
     container, frames = read(skip_by_edit(source, tmp_path / "edited.mp4", 17))

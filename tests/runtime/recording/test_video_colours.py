@@ -85,6 +85,7 @@ def test_the_tagged_matrix_and_range_are_used(
     assert (container.colorspace == 1) == ("bt709" in tags)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("pixels", "depth"),
     [("yuv420p", 8), ("yuv422p", 8), ("yuv444p", 8), ("yuv420p10le", 10), ("yuv422p10le", 10)],
@@ -108,6 +109,7 @@ def test_grey_images(pixels: str, depth: int, full: bool) -> None:
     assert np.abs(centres(to_rgb(frame)) - expected).max() <= 255 / 219 + 0.5
 
 
+@pytest.mark.quick
 def test_rgb_images_are_unchanged() -> None:
     values = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     for layout in ("rgb24", "gbrp", "bgr0"):

@@ -135,6 +135,7 @@ def test_a_network_source_reports_errors_that_ffmpeg_only_logs(kind: str, tmp_pa
     assert files
 
 
+@pytest.mark.quick
 def test_each_decoder_has_one_thread(made, monkeypatch) -> None:
     seen = []
     real = ffmpeg.open_decoder
@@ -182,6 +183,7 @@ def key_frames(container: Container) -> list[int]:
     return [index for index, packet in enumerate(container.packets) if packet.key]
 
 
+@pytest.mark.quick
 def test_leading_frames_of_the_key_frame_after_damage_are_corrupt(made, tmp_path: Path) -> None:
     container = scan(made("open_gop.mp4"))
     _, key, following = key_frames(container)[:3]
@@ -213,6 +215,7 @@ def test_damage_does_not_end_where_a_gradual_refresh_begins(tmp_path: Path) -> N
     assert {frame.status for frame in frames[3:]} == {"corrupt"}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("change", "detail"),
     [({}, ""), ({"flagged": True}, "damaged"), ({"key": False}, "depends_on_damaged")],
@@ -331,6 +334,7 @@ def test_truncation_behind_the_last_packet_is_reported(made, tmp_path: Path) -> 
     assert {frame.status for frame in frames} == {"ok"}
 
 
+@pytest.mark.quick
 def test_truncation_of_a_live_matroska_is_unknown(made, tmp_path: Path) -> None:
     assert scan(damage.remux(made("h264.mp4"), tmp_path / "live.mkv", live="1")).truncated is None
 
