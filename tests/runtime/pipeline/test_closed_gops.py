@@ -7,7 +7,9 @@ import random
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -237,6 +239,33 @@ def test_random_damage_is_reported_as_by_one_decoder(
         corrupt += sum(detail != "" for _, detail in expected)
     # FFmpeg's HEVC decoder reports damage in a packet's header alone.
     assert corrupt > 12 or kind == "hevc_closed.mp4"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("fault", [{"is_corrupt": True}, {"width": 64}, {"key_frame": False}])
+def test_a_gop_with_an_unsound_image_is_left_to_one_decoder(
+    fault: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault is put into the first image of the second GOP: FFmpeg marks few images without an error."""
+    container = scan(damage.encode(tmp_path / "h264.mp4"))
+    real = gop.send
+
+    def send(decoder: Any, packet: Any, index: int, waiting: dict[int, int | None]) -> ffmpeg.PacketOutput:
+        output = real(decoder, packet, index, waiting)
+        sound = {"is_corrupt": False, "width": 96, "height": 80, "key_frame": True}
+        faulty: Any = SimpleNamespace(**(sound | fault))
+        images = [(at, faulty if at == 12 else image) for at, image in output.images]
+        return replace(output, images=images)
+
+    monkeypatch.setattr(gop, "send", send)
+    found: list[int] = []
+    with gop.decode_gops(container) as gops:
+        packets = (packet for _, outputs in gops for output in outputs for packet, _ in output.images)
+        with pytest.raises(gop.ClosedGopError) as end:
+            found.extend(packets)
+    assert sorted(found) == list(range(12))
+    # One decoder starts a GOP earlier, so that it is in the state of one that read everything.
+    assert end.value.first_packet == 0
 
 
 @pytest.mark.skipif(not RECORDING.exists(), reason="CAPSULE_EDGE_DATA does not name the shared data")
