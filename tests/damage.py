@@ -1,8 +1,10 @@
-"""Small recordings to order, and ways to spoil them. Made with PyAV, so no tool is needed beside it."""
+"""Encode small recordings with PyAV, and damage them: cut, flip bits, overwrite packets."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -12,7 +14,7 @@ SIZE = (96, 80)
 
 
 def level(index: int) -> int:
-    """Brightness that names frame ``index`` (below 70), three grey levels from its neighbours."""
+    """Return the brightness of frame ``index`` (below 70). Neighbours differ by three grey levels."""
     return 30 + 3 * index
 
 
@@ -30,12 +32,13 @@ def encode(
     muxer: dict[str, str] | None = None,
     format: str | None = None,
     title: str | None = None,
+    size: tuple[int, int] = SIZE,
 ) -> Path:
-    """A recording whose frame i has the mean brightness ``level(i)`` and moving texture.
+    """Write a recording whose frame i has the mean brightness ``level(i)`` and moving texture.
 
-    It is shown at i / ``rate`` seconds, or at ``shown_at[i] / rate``.
+    Frame i is shown at i / ``rate`` seconds, or at ``shown_at[i] / rate``. ``size`` is (width, height).
     """
-    width, height = SIZE
+    width, height = size
     rng = np.random.default_rng(7)
     noise = rng.integers(-texture, texture + 1, (height + 80, width + 80)).repeat(4, 0).repeat(4, 1)
     with av.open(str(path), "w", format=format, options=muxer or {}) as out:
@@ -58,53 +61,53 @@ def encode(
     return path
 
 
-def remux(source: Path, path: Path, *, format: str | None = None, **options: str) -> Path:
-    """The same packets in another container."""
+def remux(
+    source: Path, path: Path, *, format: str | None = None, packets: int | None = None, **options: str
+) -> Path:
+    """Write the same packets, or the first ``packets`` of them, into another container."""
     with av.open(str(source)) as read, av.open(str(path), "w", format=format, options=options) as out:
         stream = read.streams.video[0]
         copy = out.add_stream_from_template(stream)
-        for packet in read.demux(stream):
-            if packet.size:
-                packet.stream = copy
-                out.mux(packet)
+        for packet in islice((packet for packet in read.demux(stream) if packet.size), packets):
+            packet.stream = copy
+            out.mux(packet)
     return path
 
 
 def cut(source: Path, path: Path, share: float) -> Path:
-    """The first ``share`` of the file's bytes, counted from its first picture (headers outweigh a small
-    file).
+    """Keep the headers and the first ``share`` of the bytes from the first packet on.
+
+    The headers are not counted: in a small file they outweigh the packets.
     """
     data = source.read_bytes()
-    start = places(source)[0][0]
+    start = packet_spans(source)[0][0]
     path.write_bytes(data[: start + int((len(data) - start) * share)])
     return path
 
 
-def places(path: Path) -> list[tuple[int, int]]:
-    """(offset in the file, bytes) of each picture, in decoding order; exact for MP4."""
+def packet_spans(path: Path) -> list[tuple[int, int]]:
+    """Return (offset in the file, bytes) of each packet, in decoding order. Exact for MP4."""
     with av.open(str(path)) as read:
         return [(packet.pos, packet.size) for packet in read.demux(video=0) if packet.size]
 
 
-def flip(source: Path, path: Path, pictures: list[int], seed: int, *, bits: int = 1) -> Path:
-    """``bits`` seeded single-bit flips in each of ``pictures``, behind their first eighth (the headers)."""
+def flip(source: Path, path: Path, packets: Iterable[int], seed: int, *, bits: int = 1) -> Path:
+    """Flip ``bits`` random bits in each of ``packets``, behind their first eighth, which holds the headers."""
     rng = np.random.default_rng(seed)
     data = bytearray(source.read_bytes())
-    where = places(source)
-    for picture in pictures:
-        at, size = where[picture]
+    spans = packet_spans(source)
+    for packet in packets:
+        at, size = spans[packet]
         for _ in range(bits):
             data[at + size // 8 + int(rng.integers(size - size // 8))] ^= 1 << int(rng.integers(8))
     path.write_bytes(data)
     return path
 
 
-def blank(source: Path, path: Path, picture: int, *, behind: float = 0.25) -> Path:
-    """One picture's data overwritten with ones behind its first quarter; from the start where ``behind``
-    is 0.
-    """
+def blank(source: Path, path: Path, packet: int, *, behind: float = 0.25) -> Path:
+    """Overwrite a packet with ones, from the share ``behind`` of its bytes to its end."""
     data = bytearray(source.read_bytes())
-    at, size = places(source)[picture]
+    at, size = packet_spans(source)[packet]
     start = at + int(size * behind)
     data[start : at + size] = b"\xff" * (at + size - start)
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Whether a test left threads of the runtime running."""
+"""Find threads of the runtime that a test left running."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from capsule_edge.runtime.pipeline.parallel import THREAD_PREFIX
 
 
 def threads_left() -> list[str]:
-    """Return the names of the runtime's threads that are alive; all of them have the common prefix.
+    """Return the names of the runtime's threads that are alive. All of them begin with ``THREAD_PREFIX``.
 
-    The thread that hashes the recording outlives a reading that is closed early. It ends by itself, so wait for it.
+    The thread that hashes the recording ends by itself, later than a read that was closed early. So wait for it.
     """
     alive = [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
     for thread in alive:
@@ -20,4 +20,5 @@ def threads_left() -> list[str]:
 
 
 def no_thread_left() -> bool:
+    """Return whether no thread of the runtime is alive."""
     return threads_left() == []

@@ -1,4 +1,4 @@
-"""What the tests of reading share: kinds of files, the real recordings, and what is true of every file."""
+"""Shared by the tests of ``recording``: kinds of files, the real recordings, and checks that hold for every file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = {
     "open_gop.mp4": {"options": {"bf": "3", "x264-params": "open-gop=1"}},
     "h264.mkv": {"options": {"bf": "3"}},
     "h264.ts": {"options": {"bf": "2"}},
-    # AVI holds no presentation times: FFmpeg makes up the decoding order for H.264.
+    # AVI holds no presentation times: for H.264, FFmpeg returns the decoding order.
     "h264.avi": {"options": {"bf": "3"}},
     "baseline.mp4": {"options": {"profile": "baseline"}},
     "fragmented.mp4": {"muxer": {"movflags": "frag_keyframe+empty_moov"}},
@@ -33,6 +33,7 @@ KINDS = {
 
 
 def recording(name: str) -> Path:
+    """Return the path of a real recording; skip the test where there is none."""
     root = os.environ.get("CAPSULE_EDGE_DATA")
     path = Path(root or "/nowhere") / "recordings" / f"{name}.mp4"
     if not path.exists():
@@ -41,31 +42,40 @@ def recording(name: str) -> Path:
 
 
 def read(path: Path) -> tuple[Container, list[Frame]]:
-    """Scan and decode, holding what must be true of every file."""
+    """Scan and decode a file, and assert what must hold for every file."""
     container = scan(path)
-    pictures = list(decode(container))
-    assert [picture.index for picture in pictures] == list(range(container.present))
-    assert len(pictures) + container.missing == container.frames
-    assert [picture.time_s for picture in pictures] == sorted(picture.time_s for picture in pictures)
-    assert all((picture.image is None) == (picture.status == "corrupt") for picture in pictures)
-    assert all(bool(picture.detail) == (picture.status == "corrupt") for picture in pictures)
-    return container, pictures
+    frames = list(decode(container))
+    assert [frame.index for frame in frames] == list(range(container.present))
+    assert len(frames) + container.missing == container.frames
+    assert [frame.time_s for frame in frames] == sorted(frame.time_s for frame in frames)
+    assert all((frame.image is None) == (frame.status == "corrupt") for frame in frames)
+    assert all(bool(frame.detail) == (frame.status == "corrupt") for frame in frames)
+    return container, frames
 
 
-def details(pictures: list[Frame]) -> list[str]:
-    return [picture.detail for picture in pictures]
+def details(frames: list[Frame]) -> list[str]:
+    return [frame.detail for frame in frames]
+
+
+def damaged_packets(container: Container, frames: list[Frame]) -> set[int]:
+    """Return the packets of the frames whose detail is ``damaged``."""
+    return {container.order[frame.index] for frame in frames if frame.detail == "damaged"}
 
 
 def expected_details(container: Container, damaged: set[int]) -> list[str]:
-    """The rule spelled out: ``damaged`` holds decoding indices; the answer is in presentation order."""
-    rank = {index: place for place, index in enumerate(container.order)}
+    """Return the detail of each frame, in presentation order, by the rule of the decoder written a second time.
+
+    Args:
+        damaged: indices of the damaged packets, in decoding order.
+    """
+    places = {packet: place for place, packet in enumerate(container.order)}
     found = [""] * len(container.packets)
-    broken, limit = False, -1
-    for index, sample in enumerate(container.packets):
+    broken, leading_before = False, -1
+    for index, packet in enumerate(container.packets):
         if index in damaged:
             found[index], broken = "damaged", True
-        elif sample.key:
-            limit, broken = (rank[index] if broken else limit), False
-        elif broken or rank[index] < limit:
+        elif packet.key:
+            leading_before, broken = (places[index] if broken else leading_before), False
+        elif broken or places[index] < leading_before:
             found[index] = "depends_on_damaged"
-    return [found[index] for index in container.order]
+    return [found[packet] for packet in container.order]

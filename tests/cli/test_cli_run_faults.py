@@ -83,7 +83,7 @@ def test_a_cut_mp4_with_its_index_in_front_is_read_as_far_as_it_goes(
     ledger = check_files(Path("out"))["ledger"]
     # A frame is missing if its first byte lies behind the end of the file.
     size = cut.stat().st_size
-    present = sum(place < size for place, _ in damage.places(plain))
+    present = sum(place < size for place, _ in damage.packet_spans(plain))
     assert (ledger["container"], ledger["missing"]) == (60, 60 - present)
     assert ledger["truncated"] is True
     assert ledger["classified"] > 0

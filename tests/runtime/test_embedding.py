@@ -1,4 +1,4 @@
-"""The reader inside another program: from threads, several at once, from an event loop, cancelled midway."""
+"""The reader inside another program: in several threads, in an event loop, with callbacks, and cancelled."""
 
 from __future__ import annotations
 
@@ -39,19 +39,20 @@ def exam(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_exam(tmp_path_factory.mktemp("exam") / "exam.mp4", frames=FRAMES)
 
 
-def result(study: Study) -> tuple[dict[str, Any], str]:
+def documents(study: Study) -> tuple[dict[str, Any], str]:
+    """Return the contents of study.json and frames.csv."""
     return study_document(study), frames_csv(study.frames, study.model)
 
 
-def test_several_threads_read_at_once(red: Reader, exam: Path) -> None:
-    alone = result(red.read(exam))
+def test_several_threads_may_read_at_once(red: Reader, exam: Path) -> None:
+    alone = documents(red.read(exam))
     with ThreadPoolExecutor(4) as pool:
         studies = list(pool.map(lambda _: red.read(exam), range(8)))
-    assert all(result(study) == alone for study in studies)
+    assert all(documents(study) == alone for study in studies)
     assert threads_left() == []
 
 
-def test_streams_and_recordings_at_once(red: Reader, exam: Path) -> None:
+def test_streams_and_recordings_may_be_read_at_once(red: Reader, exam: Path) -> None:
     frames = [view(index in range(20, 32), index) for index in range(FRAMES)]
     expected = [prediction.label for prediction in red.stream(frames)]
     with ThreadPoolExecutor(4) as pool:
@@ -61,7 +62,8 @@ def test_streams_and_recordings_at_once(red: Reader, exam: Path) -> None:
         assert study.result().ledger.classified == FRAMES
 
 
-def test_callbacks_tell_each_frame_in_order_and_each_event_once(red: Reader, exam: Path) -> None:
+@pytest.mark.quick
+def test_callbacks_get_each_frame_in_order_and_each_event_once(red: Reader, exam: Path) -> None:
     frames: list[FrameRecord] = []
     events: list[tuple[Event, int]] = []
     progress: list[tuple[int, int]] = []
@@ -78,45 +80,45 @@ def test_callbacks_tell_each_frame_in_order_and_each_event_once(red: Reader, exa
     assert [(event.start_index, event.end_index) for event, _ in events] == [
         (event.start_index, event.end_index) for event in study.events
     ]
-    assert all(told < FRAMES for _, told in events)  # as it closed, not at the end
+    # Each event is reported when it closes, not at the end.
+    assert all(frames_before < FRAMES for _, frames_before in events)
     assert progress[-1] == ((FRAMES - 2) // 2, (FRAMES - 2) // 2)
     assert progress == sorted(progress)
 
 
-def test_what_a_callback_raises_ends_the_reading(red: Reader, exam: Path) -> None:
+@pytest.mark.quick
+def test_an_error_in_a_callback_ends_the_read(red: Reader, exam: Path) -> None:
     def fail(frame: FrameRecord) -> None:
         if frame.index == 40:
-            raise ZeroDivisionError("of the listener")
+            raise ZeroDivisionError("in the callback")
 
-    with pytest.raises(ZeroDivisionError, match="of the listener"):
+    with pytest.raises(ZeroDivisionError, match="in the callback"):
         red.read(exam, on_frame=fail)
     assert threads_left() == []
 
 
-# From an event loop.
+# In an event loop.
 
 
-def test_recordings_are_read_beside_the_loop(red: Reader, exam: Path) -> None:
+def test_aread_does_not_block_the_event_loop(red: Reader, exam: Path) -> None:
     async def work() -> None:
-        turns = 0
+        answered = threading.Event()
+        loop = asyncio.get_running_loop()
 
-        async def tick() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
+        def on_frame(frame: FrameRecord) -> None:
+            if frame.index == 15:
+                # The read goes on only if the loop runs meanwhile.
+                loop.call_soon_threadsafe(answered.set)
+                assert answered.wait(10)
 
-        ticking = asyncio.create_task(tick())
-        studies = await asyncio.gather(*(red.aread(exam, every=1) for _ in range(3)))
-        ticking.cancel()
-        assert turns > 10  # the loop was free
-        assert all(result(study) == alone for study in studies)
+        studies = await asyncio.gather(*(red.aread(exam, on_frame=on_frame) for _ in range(3)))
+        assert all(documents(study) == alone for study in studies)
 
-    alone = result(red.read(exam))
+    alone = documents(red.read(exam))
     asyncio.run(work())
 
 
-def test_an_error_reaches_the_task(red: Reader, tmp_path: Path) -> None:
+def test_an_error_is_raised_in_the_awaiting_task(red: Reader, tmp_path: Path) -> None:
     async def work() -> None:
         await red.aread(tmp_path / "absent.mp4")
 
@@ -127,13 +129,14 @@ def test_an_error_reaches_the_task(red: Reader, tmp_path: Path) -> None:
 def test_a_cancelled_task_leaves_no_thread(red: Reader, exam: Path) -> None:
     async def work() -> list[int]:
         loop, begun = asyncio.get_running_loop(), asyncio.Event()
-        seen: list[int] = []
+        reported: list[int] = []
 
         def on_frame(frame: FrameRecord) -> None:
-            seen.append(frame.index)
+            reported.append(frame.index)
             loop.call_soon_threadsafe(begun.set)
-            if frame.index == 15:  # the task is cancelled before the second batch is looked at
-                go_on.wait(30)
+            if frame.index == 15:
+                # Wait until the task is cancelled.
+                assert go_on.wait(30)
 
         go_on = threading.Event()
         task = asyncio.create_task(red.aread(exam, on_frame=on_frame))
@@ -144,23 +147,24 @@ def test_a_cancelled_task_leaves_no_thread(red: Reader, exam: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert threads_left() == []
-        return seen
+        return reported
 
     assert len(asyncio.run(work())) < FRAMES
 
 
-def test_the_callers_own_cancel_still_gives_a_study(red: Reader, exam: Path) -> None:
-    asked: list[int] = []
+def test_aread_with_a_cancel_callback_returns_a_study(red: Reader, exam: Path) -> None:
+    calls = 0
 
     def cancel() -> bool:
-        asked.append(1)
-        return len(asked) > 2
+        nonlocal calls
+        calls += 1
+        return calls > 2
 
     study = asyncio.run(red.aread(exam, cancel=cancel))
     assert 0 < study.ledger.unread < FRAMES
 
 
-FRAMES_OF_A_CAMERA = [view(index in range(20, 32), index) for index in range(50)]
+CAMERA_FRAMES = [view(index in range(20, 32), index) for index in range(50)]
 
 
 async def camera(frames: list[np.ndarray]) -> AsyncIterator[np.ndarray]:
@@ -170,23 +174,23 @@ async def camera(frames: list[np.ndarray]) -> AsyncIterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["list", "camera"])
-def test_a_stream_in_a_loop_answers_as_one_outside(kind: str, red: Reader) -> None:
+def test_astream_has_the_answers_of_stream(kind: str, red: Reader) -> None:
     async def work() -> list[Any]:
-        source = FRAMES_OF_A_CAMERA if kind == "list" else camera(FRAMES_OF_A_CAMERA)
+        source = CAMERA_FRAMES if kind == "list" else camera(CAMERA_FRAMES)
         return [prediction async for prediction in red.astream(source, batch=4)]
 
-    answers, expected = asyncio.run(work()), list(red.stream(FRAMES_OF_A_CAMERA, batch=4))
+    answers, expected = asyncio.run(work()), list(red.stream(CAMERA_FRAMES, batch=4))
     assert [one.index for one in answers] == [one.index for one in expected]
     for one, other in zip(answers, expected, strict=True):
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
-def test_a_stream_that_waits_for_a_camera_can_be_cancelled(red: Reader) -> None:
+def test_astream_can_be_cancelled_while_it_waits_for_a_frame(red: Reader) -> None:
     async def work() -> None:
         closed = asyncio.Event()
         waiting = asyncio.Event()
 
-        async def stuck() -> AsyncIterator[np.ndarray]:
+        async def stuck_camera() -> AsyncIterator[np.ndarray]:
             try:
                 for index in range(40):
                     yield view(False, index)
@@ -195,11 +199,11 @@ def test_a_stream_that_waits_for_a_camera_can_be_cancelled(red: Reader) -> None:
             finally:
                 closed.set()
 
-        async def listen() -> None:
-            async for _ in red.astream(stuck()):
+        async def consume() -> None:
+            async for _ in red.astream(stuck_camera()):
                 pass
 
-        task = asyncio.create_task(listen())
+        task = asyncio.create_task(consume())
         await waiting.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -209,7 +213,7 @@ def test_a_stream_that_waits_for_a_camera_can_be_cancelled(red: Reader) -> None:
     asyncio.run(work())
 
 
-def test_a_stream_that_is_left_early_is_closed(red: Reader) -> None:
+def test_astream_that_is_closed_early_takes_no_more_frames(red: Reader) -> None:
     taken: list[int] = []
 
     def source() -> Iterator[np.ndarray]:
@@ -225,32 +229,33 @@ def test_a_stream_that_is_left_early_is_closed(red: Reader) -> None:
         await answers.aclose()
 
     asyncio.run(work())
+    # The field of view is found in the first 32 frames.
     assert len(taken) <= 36
 
 
-def test_an_error_of_the_camera_reaches_the_task(red: Reader) -> None:
-    async def broken() -> AsyncIterator[np.ndarray]:
+def test_an_error_of_the_camera_is_raised_in_the_consuming_task(red: Reader) -> None:
+    async def broken_camera() -> AsyncIterator[np.ndarray]:
         yield view(False)
         raise ConnectionError("unplugged")
 
     async def work() -> None:
-        async for _ in red.astream(broken()):
+        async for _ in red.astream(broken_camera()):
             pass
 
     with pytest.raises(ConnectionError, match="unplugged"):
         asyncio.run(work())
 
 
-# What the documents show.
+# The examples in docs/embedding.md.
 
 
-def blocks(language: str) -> list[str]:
+def code_blocks(language: str) -> list[str]:
     text = (ROOT / "docs" / "embedding.md").read_text("utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
-def test_the_examples_of_the_document_run(code: str, exam: Path, tmp_path: Path, red: Reader) -> None:
+@pytest.mark.parametrize("code", code_blocks("python"), ids=lambda code: code.splitlines()[0])
+def test_the_examples_of_the_documentation_run(code: str, exam: Path, tmp_path: Path, red: Reader) -> None:
     (tmp_path / "exam.mp4").write_bytes(exam.read_bytes())
     assert "Reader.open(" in code
     code = code.replace("Reader.open()", f"Reader.open({str(red.model_path)!r})")
@@ -261,10 +266,10 @@ def test_the_examples_of_the_document_run(code: str, exam: Path, tmp_path: Path,
     assert "bleeding" in done.stdout
 
 
-def test_the_examples_of_the_document_are_typed(tmp_path: Path) -> None:
-    """Another program's mypy, strict, sees every type through ``py.typed``."""
+def test_the_examples_of_the_documentation_pass_strict_mypy(tmp_path: Path) -> None:
+    """The mypy run of another program finds the types through ``py.typed``."""
     pytest.importorskip("mypy")
-    for number, code in enumerate(blocks("python")):
+    for number, code in enumerate(code_blocks("python")):
         (tmp_path / f"example_{number}.py").write_text(code, "utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, "."],

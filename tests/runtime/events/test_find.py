@@ -1,4 +1,4 @@
-"""Events: what opens, ends, joins and divides them, on regular, irregular and broken recordings."""
+"""The rules of events: how they open, end, join and are divided, in regular, irregular and damaged recordings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def recording(
     times: Sequence[float] | None = None,
     step_s: float = STEP_S,
 ) -> list[FrameRecord]:
-    """Frames with these probabilities of one label; None is a corrupt frame."""
+    """Return frames with these probabilities of one label; None makes a corrupt frame."""
     frames = []
     for index, value in enumerate(values):
         time_s = times[index] if times is not None else index * step_s
@@ -73,7 +73,7 @@ def spans(found: Sequence[Event]) -> list[tuple[int, int]]:
     return [(event.start_index, event.end_index) for event in found]
 
 
-# Without smoothing a window holds one frame, so the other rules can be counted by hand.
+# Without smoothing the other rules can be computed by hand.
 PLAIN = with_events(smoothing_s=0.0)
 
 
@@ -88,16 +88,16 @@ PLAIN = with_events(smoothing_s=0.0)
     ],
     ids=["no frame", "one frame", "all corrupt", "all missing", "nothing seen"],
 )
-def test_no_event_where_there_is_none(frames: list[FrameRecord]) -> None:
+def test_a_recording_without_a_finding_has_no_event(frames: list[FrameRecord]) -> None:
     assert events(frames) == []
 
 
-def test_one_frame_is_an_event_when_one_is_enough() -> None:
+def test_one_frame_is_an_event_if_min_frames_is_one() -> None:
     (event,) = events(recording([0.9]), with_events(min_frames=1), step_s=None)
     assert (event.start_s, event.end_s, event.frames) == (0.0, 0.0, 1)
 
 
-def test_a_plain_event() -> None:
+def test_all_fields_of_an_event() -> None:
     (event,) = events(recording([0] * 4 + [0.6, 0.8, 0.95, 0.8] + [0] * 4), PLAIN)
     assert event == Event(
         id=1,
@@ -106,7 +106,7 @@ def test_a_plain_event() -> None:
         start_index=4,
         end_index=7,
         start_s=2.0,
-        end_s=4.0,  # the time of frame 8, the first that is not in it
+        end_s=4.0,  # the time of frame 8, the first behind the event
         peak_index=6,
         peak_s=3.0,
         peak_p=pytest.approx(0.95, abs=1e-7),  # float32
@@ -115,26 +115,26 @@ def test_a_plain_event() -> None:
 
 
 def test_hysteresis_opens_at_the_threshold_and_ends_below_the_release() -> None:
-    # threshold 0.5, release 0.6 of it: 0.3. The rise at 0.4 has not opened yet; the fall at 0.4 still holds.
+    # The threshold is 0.5 and the release 0.6 of it, 0.3: 0.4 opens no event, but does not end an open one.
     assert spans(events(recording([0, 0.4, 0.4, 0.5, 0.5, 0.4, 0.3, 0.29, 0]), PLAIN)) == [(3, 6)]
     assert events(recording([0.45] * 40), PLAIN) == []
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 0.9])
-def test_a_probability_of_the_threshold_counts_though_float32_is_below_it(threshold: float) -> None:
+def test_a_float32_probability_equal_to_the_threshold_opens_an_event(threshold: float) -> None:
     spec = dataclasses.replace(SPEC, operating_points={"ulcer": OperatingPoint(threshold)})
     assert spans(events(recording([threshold] * 2000), spec)) == [(0, 1999)]
 
 
-def test_min_frames() -> None:
+def test_an_event_has_at_least_min_frames() -> None:
     assert events(recording([0, 0, 0.9, 0.9, 0, 0]), PLAIN) == []
     assert spans(events(recording([0, 0, 0.9, 0.9, 0.9, 0, 0]), PLAIN)) == [(2, 4)]
 
 
-def test_near_events_of_a_label_are_one_and_far_ones_two() -> None:
+def test_events_of_a_label_within_max_gap_s_are_joined() -> None:
     burst = [0.9] * 3
-    # max_gap_s is 5: nine frames between are 10 steps of 0.5 s from last to first, exactly 5 s; one more is
-    # 5.5 s.
+    # max_gap_s is 5. With nine frames between, the last and the first are 10 steps of 0.5 s apart, exactly 5 s; with
+    # ten they are 5.5 s apart.
     assert spans(events(recording(burst + [0] * 9 + burst), PLAIN)) == [(0, 14)]
     assert spans(events(recording(burst + [0] * 10 + burst), PLAIN)) == [(0, 2), (13, 15)]
 
@@ -162,13 +162,13 @@ def test_smoothing_spans_seconds_not_frames() -> None:
     assert smoothed[50] == pytest.approx(1 / 21, abs=1e-6)  # six decimals are kept
 
 
-def test_one_bright_frame_is_smoothed_away_and_a_stretch_is_not() -> None:
+def test_smoothing_removes_one_positive_frame_but_not_a_run() -> None:
     assert events(recording([0] * 20 + [1.0] + [0] * 20)) == []
     (event,) = events(recording([0] * 20 + [1.0] * 6 + [0] * 20))
     assert event.frames >= 6
 
 
-def test_corrupt_frames_neither_vote_nor_end_an_event() -> None:
+def test_corrupt_frames_neither_count_nor_end_an_event() -> None:
     (event,) = events(recording([0.9, 0.9, None, None, 0.9, None]), PLAIN)
     assert (event.start_index, event.end_index, event.frames) == (0, 4, 3)
     assert event.end_s == 2.5  # the corrupt frame after the last is still the next frame
@@ -176,7 +176,7 @@ def test_corrupt_frames_neither_vote_nor_end_an_event() -> None:
     assert spans(events(recording([0.9] * 3 + [None] * 12 + [0.9] * 3), PLAIN)) == [(0, 2), (15, 17)]
 
 
-def test_a_frame_without_finite_probabilities_has_no_vote() -> None:
+def test_a_frame_with_nan_probabilities_does_not_count() -> None:
     assert spans(events(recording([0.9, 0.9, float("nan"), 0.9]), PLAIN)) == [(0, 3)]
 
 
@@ -185,7 +185,7 @@ def test_only_findings_with_an_operating_point_make_events() -> None:
         assert events(recording([0.99] * 30, label=label)) == []
 
 
-def test_order_is_by_start_then_label() -> None:
+def test_events_are_ordered_by_start_then_label() -> None:
     frames = recording([0.9] * 5 + [0] * 30 + [0.9] * 5)
     both = [
         dataclasses.replace(frame, probabilities=np.array([0, p, p, 0, 0], np.float32))
@@ -208,8 +208,8 @@ def test_the_peak_is_the_highest_single_frame_and_the_first_of_equals() -> None:
 
 
 def test_playback_files_are_smoothed_in_capture_time() -> None:
-    # Played at 30 a second: 12 empty frames between are 13/30 s of the file but, at the assumed two captures
-    # a second, 6.5 s of the exam, more than max_gap_s; at three captures a second they are 4.3 s.
+    # At 30 frames a second, 12 frames between the runs are 13/30 s of the file. At the assumed two captures a second
+    # they are 6.5 s of the examination, more than max_gap_s; at three captures a second they are 4.3 s.
     frames = recording([0.9] * 4 + [0] * 12 + [0.9] * 4, step_s=1 / 30)
     found = find_events(frames, PLAIN, median_distance_s=1 / 30, time_kind="playback")
     assert spans(found) == [(0, 3), (16, 19)]
@@ -255,28 +255,27 @@ def test_events_of_a_label_do_not_overlap_on_random_recordings() -> None:
             assert before.end_s <= after.start_s
 
 
-def test_sightings_that_look_alike_are_one_event_within_merge_s() -> None:
+def test_similar_events_within_merge_s_are_merged() -> None:
     gap = [0.0] * 20  # 10.5 s from the last frame before to the first after, more than max_gap_s
     frames = recording([0.9] * 6 + gap + [0.9] * 6)
-    apart = with_events(smoothing_s=0.0)
-    assert spans(events(frames, apart)) == [(0, 5), (26, 31)]
+    assert spans(events(frames, PLAIN)) == [(0, 5), (26, 31)]
     assert spans(events(frames, with_events(smoothing_s=0.0, merge_s=10.0))) == [(0, 5), (26, 31)]
     assert spans(events(frames, with_events(smoothing_s=0.0, merge_s=10.5))) == [(0, 31)]
 
-    def second_thoughts(frame: FrameRecord) -> FrameRecord:
+    def change_second_run(frame: FrameRecord) -> FrameRecord:
         if frame.index < 26 or frame.probabilities is None:
             return frame
-        # .6 ulcer and .4 polyp, where the first sighting was .9 ulcer: .6 in common, less than .8
+        # .6 ulcer and .4 polyp, after a first run of .9 ulcer: they have .6 in common, less than .8.
         return dataclasses.replace(frame, probabilities=np.array([0, 0.6, 0, 0, 0.4], np.float32))
 
-    other = [second_thoughts(frame) for frame in frames]
+    other = [change_second_run(frame) for frame in frames]
     assert spans(events(other, with_events(smoothing_s=0.0, merge_s=10.5))) == [(0, 5), (26, 31)]
-    # A hole in the recording divides whatever looks alike.
+    # A gap in the recording divides even similar events.
     holed = recording([0.9] * 12, times=[*(i * 0.5 for i in range(6)), *(8.5 + i * 0.5 for i in range(6))])
     assert spans(events(holed, with_events(smoothing_s=0.0, merge_s=60.0))) == [(0, 5), (6, 11)]
 
 
-def test_landmarks_have_events_when_asked_for() -> None:
+def test_landmarks_have_events_if_their_role_is_given() -> None:
     found = find_events(
         recording([0.9] * 9, label="pylorus"),
         SPEC,

@@ -1,4 +1,4 @@
-"""Where in the gut: marks by hand and by a model that knows landmarks, transit times, and what stays unknown."""
+"""Landmarks given by hand or found by a model, the segments of events, and transit times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from capsule_edge.runtime.study import Study
 
 pytestmark = pytest.mark.quick
 
-# A made-up model that knows where it is and how well it sees; the one that comes with the package does not.
+# A model with landmark and quality labels. The models that come with the package have none.
 GUIDED = replace(
     SPEC,
     labels=(
@@ -37,10 +37,12 @@ GUIDED = replace(
 
 
 def by_hand(study: Study, **marks: float) -> Study:
+    """Return the study with landmarks given by hand, name=seconds."""
     return replace(study, landmarks={name.replace("_", "-"): time_s for name, time_s in marks.items()})
 
 
-def seen(*stretches: tuple[int, int, str, float], **more: Any) -> Study:
+def guided_study(*stretches: tuple[int, int, str, float], **more: Any) -> Study:
+    """Return a study of 400 frames in which these (first, end, label, probability) were seen."""
     return make_study(400, stretches, spec=GUIDED, **more)
 
 
@@ -54,7 +56,7 @@ def seen(*stretches: tuple[int, int, str, float], **more: Any) -> Study:
         (" stomach = 12.25 ", "stomach", 12.25),
     ],
 )
-def test_a_landmark_is_a_name_and_a_time(text: str, name: str, time_s: float) -> None:
+def test_a_landmark_is_parsed_into_its_name_and_seconds(text: str, name: str, time_s: float) -> None:
     assert parse_landmarks([text]) == {name: time_s}
 
 
@@ -74,7 +76,7 @@ def test_a_landmark_is_a_name_and_a_time(text: str, name: str, time_s: float) ->
         (["colon=1", "colon=2"], "given twice"),
     ],
 )
-def test_a_landmark_that_is_none_is_refused(texts: list[str], words: str) -> None:
+def test_a_malformed_landmark_is_refused(texts: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         parse_landmarks(texts)
 
@@ -97,17 +99,17 @@ def test_landmarks_of_several_recordings_are_refused() -> None:
         ({"stomach": 10.0, "end": 10.0}, "stomach before end"),
     ],
 )
-def test_marks_that_cannot_be_are_refused(marks: dict[str, Any], words: str) -> None:
+def test_impossible_landmarks_are_refused(marks: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         check_landmarks(marks, last_s=100.0)
 
 
-def test_marks_come_in_the_order_of_the_gut() -> None:
+def test_landmarks_are_returned_in_the_order_of_the_gut() -> None:
     assert list(check_landmarks({"colon": 9, "stomach": 0}, last_s=10.0)) == ["stomach", "colon"]
 
 
-def test_marks_by_hand_give_transit_times_and_places() -> None:
-    # Peaks near 10 s and 30 s of 60 s, which the file says is the capsule's own time.
+def test_landmarks_by_hand_give_transit_times_and_positions() -> None:
+    # Peaks near 10 s and 30 s of 60 s, in capture time.
     study = by_hand(make_study(), stomach=2.0, small_bowel=20.0, colon=40.0)
     found = locate_events(study)
     peaks_s = [event.peak_s for event in study.events]
@@ -118,14 +120,14 @@ def test_marks_by_hand_give_transit_times_and_places() -> None:
     assert (second.segment, second.share) == ("small-bowel", pytest.approx((peaks_s[1] - 20) / 20))
 
 
-def test_what_marks_leave_open_stays_open() -> None:
+def test_missing_landmarks_leave_segments_and_times_unknown() -> None:
     assert locate_events(make_study()).positions == ()
     only_colon = locate_events(by_hand(make_study(), colon=40.0))
     assert [place.segment for place in only_colon.positions] == [None, None]  # stomach or small bowel
     assert (only_colon.gastric_s, only_colon.small_bowel_s) == (None, None)
     only_entry = locate_events(by_hand(make_study(), small_bowel=20.0))
     assert (only_entry.gastric_s, only_entry.gastric_from) == (20.0, "recording")
-    # The second may lie in the colon already: nobody said where that begins.
+    # The second event may lie in the colon: no landmark says where the colon begins.
     assert [(p.segment, p.share) for p in only_entry.positions] == [("stomach", 0.5), (None, None)]
     late = locate_events(by_hand(make_study(), stomach=12.0, colon=14.0, end=16.0))
     assert [place.segment for place in late.positions] == ["oesophagus", "after-end"]
@@ -137,14 +139,14 @@ def test_transit_needs_the_capture_rate_of_a_playback_file() -> None:
     found = locate_events(played)
     assert (found.gastric_s, found.small_bowel_s, found.transit_unknown) == (None, None, "capture rate")
     assert found.positions[1].share is not None  # a share needs no rate
-    # 30 frames of the file in a second, taken at 3 a second by the capsule: ten times as long.
+    # The file plays 30 frames a second that the capsule took at 3 a second: ten times as long.
     known = locate_events(by_hand(make_study(step_s=1 / 30, capture_fps=3.0), small_bowel=1.0, colon=3.0))
     assert known.small_bowel_s == pytest.approx(20.0)
     assert known.transit_unknown is None
 
 
-def test_a_model_that_knows_landmarks_sets_the_marks() -> None:
-    study = seen(
+def test_a_model_with_landmark_labels_sets_the_landmarks() -> None:
+    study = guided_study(
         (20, 30, "pylorus", 0.9),
         (60, 70, "pylorus", 0.9),
         (100, 120, "ulcer", 0.9),
@@ -155,7 +157,7 @@ def test_a_model_that_knows_landmarks_sets_the_marks() -> None:
         ("small-bowel", "model", "pylorus"),
         ("colon", "model", "ileocecal_valve"),
     ]
-    # The last sighting counts; smoothing over 2 s adds a frame or so on either side.
+    # The last event of a landmark counts; smoothing over 2 s adds about a frame on either side.
     entry, valve = (mark.time_s for mark in found.marks)
     assert entry == pytest.approx(35.0, abs=1.0)
     assert valve == pytest.approx(155.0, abs=1.0)
@@ -172,30 +174,32 @@ def test_a_model_that_knows_landmarks_sets_the_marks() -> None:
     }
 
 
-def test_a_hand_stands_before_the_model() -> None:
-    study = by_hand(seen((20, 30, "pylorus", 0.9), (300, 310, "ileocecal_valve", 0.9)), small_bowel=40.0)
+def test_a_landmark_by_hand_replaces_that_of_the_model() -> None:
+    study = by_hand(
+        guided_study((20, 30, "pylorus", 0.9), (300, 310, "ileocecal_valve", 0.9)), small_bowel=40.0
+    )
     assert next((m.name, m.time_s, m.source) for m in locate_events(study).marks) == (
         "small-bowel",
         40.0,
         "hand",
     )
-    # A valve seen before the pylorus was passed, as a hand has it, is no valve.
+    # A valve that the model saw before the pylorus given by hand is ignored.
     late = by_hand(study, small_bowel=180.0)
     assert [mark.name for mark in locate_events(late).marks] == ["small-bowel"]
 
 
-def test_no_sighting_is_no_landmark() -> None:
-    document = study_document(seen())["landmarks"]
+def test_a_landmark_that_was_not_seen_is_not_set() -> None:
+    document = study_document(guided_study())["landmarks"]
     assert document["assessed"] is True
     assert (document["marks"], document["positions"]) == ([], None)
 
 
-def test_quality_counts_a_frame_once() -> None:
-    study = seen((0, 100, "reduced_view", 0.6), (90, 120, "bubbles", 0.8))
+def test_a_frame_with_two_quality_labels_is_counted_once() -> None:
+    study = guided_study((0, 100, "reduced_view", 0.6), (90, 120, "bubbles", 0.8))
     quality = study_document(study)["quality"]
-    # 0 to 99 and 90 to 119: 120 frames of 400, not 130. Where both are, 0.6 and 0.8 cannot add up to 1, which
-    # the count does not mind.
+    # Frames 0 to 99 and 90 to 119 are 120 of 400, not 130. In frames with both labels, 0.6 and 0.8 add up to more
+    # than 1, which does not matter here.
     assert (quality["reduced_frames"], quality["reduced_share"]) == (120, 0.3)
     assert [label["frames"] for label in quality["labels"]] == [100, 30]
-    nothing_read = seen(statuses=dict.fromkeys(range(400), "corrupt"))
+    nothing_read = guided_study(statuses=dict.fromkeys(range(400), "corrupt"))
     assert study_document(nothing_read)["quality"]["reduced_share"] is None

@@ -1,23 +1,52 @@
-"""Threads behind bounded queues: in order, no further ahead than they may, always joined."""
+"""Ordered parallel work: items in order, a bounded number of waiting items, errors raised, threads always joined."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from thread_checks import no_thread_left
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.pipeline import start
-from capsule_edge.runtime.pipeline.parallel import THREAD_PREFIX, map_ordered, prefetch, run_streams
+from capsule_edge.runtime.pipeline import parallel, start
+from capsule_edge.runtime.pipeline.parallel import THREAD_PREFIX, _Streams, map_ordered, prefetch, run_streams
 
 pytestmark = pytest.mark.quick
 
 
-def test_prefetch_keeps_order_and_raises_behind_the_items() -> None:
+class BlockedThreads:
+    """The threads of ``run_streams`` that have found no room for another item and wait for the consumer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._blocked: set[int] = set()
+        self._changed = threading.Condition()
+        has_room = _Streams._has_room
+
+        def watched(streams: _Streams[Any], own: Any) -> bool:
+            room = has_room(streams, own)
+            with self._changed:
+                (self._blocked.discard if room else self._blocked.add)(threading.get_ident())
+                self._changed.notify_all()
+            return room
+
+        monkeypatch.setattr(_Streams, "_has_room", watched)
+
+    def wait_for(self, count: int, made: Callable[[], bool] = lambda: True) -> None:
+        """Wait until this number of threads is blocked after they made what they may. Fail after ten seconds."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._blocked) == count and made(), timeout=10)
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> BlockedThreads:
+    return BlockedThreads(monkeypatch)
+
+
+def test_prefetch_keeps_order_and_raises_after_the_items() -> None:
     def items() -> Iterator[int]:
         yield from range(100)
         raise InputError("at the end")
@@ -29,26 +58,20 @@ def test_prefetch_keeps_order_and_raises_behind_the_items() -> None:
     assert no_thread_left()
 
 
-def test_prefetch_runs_no_further_ahead_than_it_may() -> None:
-    leads: list[int] = []
-    reached = threading.Semaphore(0)
-    taken = 0
+def test_prefetch_makes_at_most_depth_items_ahead(blocked: BlockedThreads) -> None:
+    made: list[int] = []
 
     def items() -> Iterator[int]:
         for item in range(1000):
-            leads.append(item - taken)
-            reached.release()
+            made.append(item)
             yield item
 
-    for _ in prefetch(items(), depth=3):
-        if taken == 0:
-            # One was taken, two wait and one is in the maker's hand: it comes to the fourth and stands still.
-            for _ in range(4):
-                assert reached.acquire(timeout=10)
-            assert not reached.acquire(timeout=0.1)
-        taken += 1
-    # Counted when an item is made, before the one being handed over is counted as taken.
-    assert max(leads) == 3
+    ahead = prefetch(items(), depth=3)
+    for taken in range(50):
+        assert next(ahead) == taken
+        # The thread makes items until three wait, and no further one.
+        blocked.wait_for(1, lambda most=taken + 4: len(made) == most)
+    ahead.close()
     assert no_thread_left()
 
 
@@ -67,12 +90,12 @@ def test_prefetch_closes_its_source_in_its_own_thread() -> None:
     assert closed_by == [THREAD_PREFIX + "prefetch"]
 
 
-def test_map_ordered_keeps_the_order_whatever_each_item_takes() -> None:
+def test_map_ordered_keeps_the_order_when_the_first_item_is_ready_last() -> None:
     turn = threading.Barrier(3)
 
     def answer(item: int) -> int:
         if item < 3:
-            # All three are at work before any is done, and the first is done last.
+            # All three have begun before any is done, and the first is done last.
             turn.wait(timeout=10)
             if item == 0:
                 assert later.acquire(timeout=10)
@@ -86,7 +109,7 @@ def test_map_ordered_keeps_the_order_whatever_each_item_takes() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_map_ordered_raises_behind_the_answers_before_and_takes_no_more(workers: int) -> None:
+def test_map_ordered_raises_after_the_results_before_and_takes_no_more_items(workers: int) -> None:
     taken: list[int] = []
     closed: list[bool] = []
 
@@ -107,15 +130,16 @@ def test_map_ordered_raises_behind_the_answers_before_and_takes_no_more(workers:
     with pytest.raises(InputError, match="twenty"):
         got.extend(map_ordered(answer, items(), threads=workers))
     assert got == list(range(20))
-    # Each worker has at most two items that nobody was given yet.
+    # Each worker has taken at most two items that are not yielded yet.
     assert len(taken) <= 21 + 2 * workers
     assert closed == [True]
     assert no_thread_left()
 
 
 @pytest.mark.parametrize("stage", ["prefetch", "map_ordered"])
-def test_a_thread_that_ends_without_a_word_is_no_hang(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_ends_without_a_result_raises(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "run", lambda _self: None)
+    monkeypatch.setattr(parallel, "_WATCH_S", 0.01)
     waiting = prefetch(range(3), depth=1) if stage == "prefetch" else map_ordered(str, range(3), threads=2)
     with pytest.raises(RuntimeError, match="ended without reporting"):
         list(waiting)
@@ -123,14 +147,14 @@ def test_a_thread_that_ends_without_a_word_is_no_hang(stage: str, monkeypatch: p
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("depth", [1, 3])
-def test_the_order_is_that_of_the_streams(threads: int, depth: int) -> None:
+def test_items_come_in_the_order_of_the_streams(threads: int, depth: int) -> None:
     draw = random.Random(threads + depth)
     lengths = [draw.choice((0, 1, 2, 7, 30)) for _ in range(60)]
 
     def stream(number: int, length: int) -> Iterator[tuple[int, int]]:
         for item in range(length):
             if draw.random() < 0.05:
-                time.sleep(0)  # hand the processor over somewhere
+                time.sleep(0)  # let another thread run
             yield number, item
 
     streams = (stream(number, length) for number, length in enumerate(lengths))
@@ -139,19 +163,14 @@ def test_the_order_is_that_of_the_streams(threads: int, depth: int) -> None:
     assert no_thread_left()
 
 
-def test_streams_are_at_work_at_once_and_hold_no_more_than_they_may() -> None:
-    began = threading.Event()
-    made, lock = [0, 0, 0], threading.Lock()
-    release, four, six = threading.Event(), threading.Event(), threading.Event()
+def test_streams_run_at_once_and_make_a_bounded_number_of_items(blocked: BlockedThreads) -> None:
+    made = [0, 0, 0]
+    release = threading.Event()
 
     def stream(number: int) -> Iterator[int]:
         for item in range(50):
-            with lock:
-                made[number] += 1
-                behind = sum(made[1:])
-            (four if behind == 4 else six if behind == 6 else threading.Event()).set()
+            made[number] += 1
             if number == 0:
-                began.set()
                 assert release.wait(10)
             yield item
 
@@ -159,11 +178,11 @@ def test_streams_are_at_work_at_once_and_hold_no_more_than_they_may() -> None:
     got: list[int] = []
     taker = threading.Thread(target=lambda: got.extend(items))
     taker.start()
-    # The first has handed nothing on, and others are running.
-    assert began.wait(10)
-    # Four wait; the other of the two may have begun one while the fourth was made.
-    assert four.wait(10)
-    assert not six.wait(0.05)
+    # The first stream has yielded nothing, and the two behind it run until four of their items wait. One of the
+    # two may have begun a fifth while the other made the fourth.
+    blocked.wait_for(2)
+    assert made[0] == 1
+    assert sum(made[1:]) in (4, 5)
     release.set()
     taker.join()
     assert got == [*range(50)] * 3
@@ -171,7 +190,7 @@ def test_streams_are_at_work_at_once_and_hold_no_more_than_they_may() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_an_error_comes_behind_the_items_before_it(threads: int) -> None:
+def test_an_error_is_raised_after_the_items_before_it(threads: int) -> None:
     closed: list[int] = []
 
     def stream(number: int) -> Iterator[int]:
@@ -204,7 +223,7 @@ def test_an_error_in_the_source_of_streams_is_raised() -> None:
     assert got == [1, 2]
 
 
-def test_closing_early_ends_all() -> None:
+def test_closing_early_closes_the_begun_streams() -> None:
     closed: list[int] = []
 
     def stream(number: int) -> Iterator[int]:
@@ -220,8 +239,9 @@ def test_closing_early_ends_all() -> None:
     assert no_thread_left()
 
 
-def test_heavy_items_of_streams_behind_are_fewer() -> None:
-    release, third, fourth = threading.Event(), threading.Event(), threading.Event()
+def test_waiting_items_are_bounded_by_their_weight(blocked: BlockedThreads) -> None:
+    release = threading.Event()
+    made: list[int] = []
 
     def first() -> Iterator[int]:
         assert release.wait(10)
@@ -229,16 +249,16 @@ def test_heavy_items_of_streams_behind_are_fewer() -> None:
 
     def second() -> Iterator[int]:
         for at in range(50):
-            (third if at == 2 else fourth if at == 3 else threading.Event()).set()
+            made.append(at)
             yield 10
 
-    items = run_streams([first(), second()], threads=2, depth=1, ahead=25, weigh=lambda item: item)
+    items = run_streams([first(), second()], threads=2, depth=1, ahead=20, weigh=lambda item: item)
     got: list[int] = []
     taker = threading.Thread(target=lambda: got.extend(items))
     taker.start()
-    # 20 is less than 25, 30 is not.
-    assert third.wait(10)
-    assert not fourth.wait(0.05)
+    # Two items weigh 20, which is all that may wait.
+    blocked.wait_for(1)
+    assert made == [0, 1]
     release.set()
     taker.join()
     assert got == [0] + [10] * 50

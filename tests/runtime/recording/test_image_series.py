@@ -1,4 +1,4 @@
-"""Pictures that are no video: folders, TIFF and DICOM through the whole reader, each picture accounted for."""
+"""Image series through the whole reader: folders of images, TIFF and DICOM. Every image gets its status."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def encode(kind: str, rgb: np.ndarray) -> bytes:
 def folder(path: Path, kind: str = ".png") -> Path:
     path.mkdir()
     for index, frame in enumerate(FRAMES):
-        # Numbers without leading zeros: the order of the alphabet is another one.
+        # Numbers without leading zeros: alphabetical order would be wrong.
         (path / f"Frame {index}{kind}").write_bytes(encode(kind, frame))
-    (path / "notes.txt").write_text("no picture")
+    (path / "notes.txt").write_text("no image")
     return path
 
 
@@ -93,6 +93,7 @@ def dicom(path: Path, *, photometric: str = "RGB", jpeg: bool = False, **changes
 
 
 def check(study: Study, *, corrupt: tuple[int, ...] = ()) -> None:
+    """Assert that all 12 frames are in the study, these are corrupt, and the red ones are seen as bleeding."""
     assert [frame.index for frame in study.frames] == list(range(12))
     assert [f.index for f in study.frames if f.status == "corrupt"] == list(corrupt)
     assert study.ledger.container == 12
@@ -116,14 +117,16 @@ def test_a_folder_of_images_in_natural_order(red: Reader, tmp_path: Path, kind: 
     assert box.left > 20
 
 
-def test_lossless_pictures_are_as_they_were(tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_lossless_images_keep_their_pixels(tmp_path: Path) -> None:
     for path in (folder(tmp_path / "folder"), tiff(tmp_path / "pages.tif"), dicom(tmp_path / "raw.dcm")):
         container = scan(path)
         for one in read_frames(container, range(12)):
             np.testing.assert_array_equal(one.image, FRAMES[one.index])
 
 
-def test_a_tiff_of_several_pages(red: Reader, tmp_path: Path) -> None:
+@pytest.mark.quick
+def test_each_page_of_a_tiff_is_a_frame(red: Reader, tmp_path: Path) -> None:
     study = red.read(tiff(tmp_path / "pages.tif"))
     check(study)
     assert study.source.codec == "tif"
@@ -132,20 +135,20 @@ def test_a_tiff_of_several_pages(red: Reader, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"photometric": "YBR_FULL"}, {"photometric": "YBR_FULL_422", "jpeg": True}]
 )
-def test_dicom(red: Reader, tmp_path: Path, options: dict) -> None:
+def test_each_frame_of_a_dicom_object_is_read_at_its_time(red: Reader, tmp_path: Path, options: dict) -> None:
     study = red.read(dicom(tmp_path / "exam.dcm", **options))
     check(study)
     # Frame Time is 500 ms.
     assert (study.source.time_kind, study.frames[3].time_s) == ("capture", 1.5)
 
 
-def test_dicom_that_holds_more_than_it_announces(red: Reader, tmp_path: Path) -> None:
+def test_a_dicom_object_with_more_frames_than_announced_is_read_whole(red: Reader, tmp_path: Path) -> None:
     study = red.read(dicom(tmp_path / "exam.dcm", NumberOfFrames=5))
     check(study)
     assert (study.ledger.container_source, study.ledger.truncated) == ("packets", False)
 
 
-def test_dicom_that_holds_less_than_it_announces_is_cut(red: Reader, tmp_path: Path) -> None:
+def test_a_dicom_object_with_fewer_frames_than_announced_is_truncated(red: Reader, tmp_path: Path) -> None:
     pixels = np.stack(FRAMES).tobytes()
     for held, corrupt in ((len(pixels) - 2, (11,)), (len(pixels) * 10 // 12, (10, 11))):
         study = red.read(dicom(tmp_path / "exam.dcm", PixelData=pixels[:held]))
@@ -154,18 +157,18 @@ def test_dicom_that_holds_less_than_it_announces_is_cut(red: Reader, tmp_path: P
 
 
 @pytest.mark.parametrize("time", ["0.0000001", "0", "-40"])
-def test_dicom_frame_time_of_nothing_is_playback(tmp_path: Path, time: str) -> None:
+def test_a_dicom_object_without_a_usable_frame_time_has_playback_time(tmp_path: Path, time: str) -> None:
     container = scan(dicom(tmp_path / "exam.dcm", FrameTime=time))
     assert (container.frame_distance_s, container.time_kind) == (1 / 25, "playback")
 
 
-def test_grey_dicom_has_no_colour(tmp_path: Path) -> None:
+def test_a_grey_dicom_object_gives_grey_images(tmp_path: Path) -> None:
     container = scan(dicom(tmp_path / "grey.dcm", photometric="MONOCHROME2"))
     (one,) = read_frames(container, [5])
     assert (one.image == FRAMES[5][:, :, :1]).all()
 
 
-def test_damage_stays_in_its_picture(red: Reader, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_damage_stays_in_its_image(red: Reader, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = folder(tmp_path / "a", ".jpg")
     whole = (path / "Frame 3.jpg").read_bytes()
     (path / "Frame 3.jpg").write_bytes(whole[: len(whole) // 2])
@@ -178,13 +181,15 @@ def test_damage_stays_in_its_picture(red: Reader, tmp_path: Path, capfd: pytest.
 
 
 @pytest.mark.parametrize("kind", [".jpg", ".png"])
-def test_what_lies_behind_the_end_of_a_picture_is_no_damage(red: Reader, tmp_path: Path, kind: str) -> None:
+def test_bytes_behind_the_end_of_an_image_are_no_damage_but_a_missing_end_is(
+    red: Reader, tmp_path: Path, kind: str
+) -> None:
     path = folder(tmp_path / "a", kind)
     third, fourth = path / f"Frame 3{kind}", path / f"Frame 4{kind}"
     third.write_bytes(third.read_bytes() + bytes(100))
     fourth.write_bytes(fourth.read_bytes()[:-20])
     check(red.read(path), corrupt=(4,))
-    # Evaluation keeps the same rule.
+    # Evaluation has the same rule.
     assert read_frame(third).shape == FRAMES[3].shape
     with pytest.raises(InputError, match="is cut off at"):
         read_frame(fourth)
@@ -200,7 +205,7 @@ def test_a_broken_dicom_frame_is_corrupt(red: Reader, tmp_path: Path) -> None:
     check(red.read(path), corrupt=(4,))
 
 
-def test_a_cut_tiff_is_read_as_far_as_its_pages_go(red: Reader, tmp_path: Path) -> None:
+def test_a_truncated_tiff_is_read_as_far_as_its_pages_go(red: Reader, tmp_path: Path) -> None:
     path = tiff(tmp_path / "pages.tif")
     data = path.read_bytes()
     assert scan(path).truncated is False
@@ -211,13 +216,13 @@ def test_a_cut_tiff_is_read_as_far_as_its_pages_go(red: Reader, tmp_path: Path) 
     ledger = red.read(path).ledger
     assert ledger.truncated
     assert not ledger.whole
-    pictures = list(read_frames(container, range(container.present)))
-    assert len(pictures) == container.present
-    for one in pictures[:-1]:
+    frames = list(read_frames(container, range(container.present)))
+    assert len(frames) == container.present
+    for one in frames[:-1]:
         np.testing.assert_array_equal(one.image, FRAMES[one.index])
 
 
-def test_a_tiff_that_ends_within_a_directory_is_cut(tmp_path: Path) -> None:
+def test_a_tiff_that_ends_within_a_directory_is_truncated(tmp_path: Path) -> None:
     path = tiff(tmp_path / "pages.tif")
     data = path.read_bytes()
     at = int.from_bytes(data[4:8], "little")
@@ -229,14 +234,14 @@ def test_a_tiff_that_ends_within_a_directory_is_cut(tmp_path: Path) -> None:
         assert scan(path).truncated
 
 
-def test_windows_of_a_series(red: Reader, tmp_path: Path) -> None:
+def test_start_and_step_apply_to_a_series(red: Reader, tmp_path: Path) -> None:
     study = red.read(folder(tmp_path / "a"), start_s=0.2, every=2)
     assert [frame.status for frame in study.frames] == ["skipped"] * 5 + ["classified", "skipped"] * 3 + [
         "classified"
     ]
 
 
-def test_the_digest_is_of_all_files(tmp_path: Path) -> None:
+def test_the_digest_changes_with_any_file_of_the_folder(tmp_path: Path) -> None:
     path = folder(tmp_path / "a")
     before = scan_series(path).digest()
     assert scan_series(path).digest() == before
@@ -263,7 +268,7 @@ def test_the_digest_is_of_all_files(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_is_one_clear_line(make: Callable, says: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_series_is_refused_in_one_line(make: Callable, says: str, tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     make(tmp_path / "exam")
     with pytest.raises(InputError, match=says) as caught:
@@ -272,7 +277,7 @@ def test_what_cannot_be_read_is_one_clear_line(make: Callable, says: str, tmp_pa
     assert caught.value.hint
 
 
-def test_a_file_that_cannot_be_opened_is_named(
+def test_the_error_names_the_file_that_cannot_be_opened(
     red: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = folder(tmp_path / "a")

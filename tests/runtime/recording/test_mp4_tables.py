@@ -1,12 +1,12 @@
-"""What the tables of an MP4 say is what walking through its packets says, or the tables are not relied on."""
+"""The sample tables of an MP4 give the same packets as demuxing the file; else the tables are not used."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import damage
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.recording import container, decode, scan
+from capsule_edge.runtime.recording import container, decode, packets, scan
 from capsule_edge.runtime.recording.ffmpeg import open_recording, picture_packets
 from capsule_edge.runtime.recording.mp4_tables import read_tables
 from capsule_edge.runtime.recording.packets import NO_STAMP, REORDER, PacketInfo, PacketTable, present
@@ -32,19 +32,19 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "fragmented.mp4": {"muxer": {"movflags": "frag_keyframe+empty_moov"}},
-    "late.mp4": {"shown_at": [40 + i for i in range(60)]},  # an edit that begins with nothing
+    "late.mp4": {"shown_at": [40 + i for i in range(60)]},  # has an empty edit in front
     "mpeg4.mp4": {"codec": "mpeg4"},
     "mjpeg.mov": {"codec": "mjpeg", "pixels": "yuvj420p"},
     "negative.mp4": {"options": {"bf": "3"}, "muxer": {"movflags": "negative_cts_offsets"}},
 }
 
 
-def by_tables(path: Path) -> PacketTable | None:
+def read_from_tables(path: Path) -> PacketTable | None:
     with open_recording(path) as (_, stream):
         return read_tables(path, stream, path.stat().st_size)
 
 
-def by_packets(path: Path) -> list[PacketInfo]:
+def demux(path: Path) -> list[PacketInfo]:
     with open_recording(path) as (source, stream):
         return [
             PacketInfo(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
@@ -66,37 +66,35 @@ def made(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_plain_tables_say_what_the_packets_say(kind: str, made) -> None:
-    found = by_tables(made(kind))
+def test_plain_tables_give_the_packets_of_the_demuxer(kind: str, made) -> None:
+    found = read_from_tables(made(kind))
     assert found is not None
-    assert list(found) == by_packets(made(kind))
+    assert list(found) == demux(made(kind))
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_tables_that_are_not_plain_are_left_to_the_walk(kind: str, made) -> None:
-    found = by_tables(made(kind))
-    assert found is None or list(found) == by_packets(made(kind))
+def test_tables_that_are_not_plain_are_not_used(kind: str, made) -> None:
+    found = read_from_tables(made(kind))
+    assert found is None or list(found) == demux(made(kind))
     assert found is None or kind == "negative.mp4"
 
 
 @pytest.mark.parametrize("name", ["64440803f87b4843", "5e59c7fdb16c4228", "bca26705313a4644"])
-def test_real_recordings(name: str) -> None:
+def test_the_tables_of_real_recordings_give_the_packets_of_the_demuxer(name: str) -> None:
     path = DATA / f"{name}.mp4"
     if not path.exists():
         pytest.skip("CAPSULE_EDGE_DATA does not name the shared data")
-    found = by_tables(path)
+    found = read_from_tables(path)
     assert found is not None
-    assert list(found) == by_packets(path)
+    assert list(found) == demux(path)
 
 
-def spans(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where the index lies."""
+def index_span(data: bytes) -> tuple[int, int]:
+    """Return the offset and the length of the ``moov`` box in bytes."""
     at = 0
-    while at + 8 <= len(data):
-        length = int.from_bytes(data[at : at + 4])
-        if data[at + 4 : at + 8] == b"moov":
-            yield at, length
-        at += length
+    while data[at + 4 : at + 8] != b"moov":
+        at += int.from_bytes(data[at : at + 4])
+    return at, int.from_bytes(data[at : at + 4])
 
 
 @settings(
@@ -106,10 +104,12 @@ def spans(data: bytes) -> Iterator[tuple[int, int]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())
-def test_a_damaged_index_says_the_same_either_way(made, tmp_path: Path, data: st.DataObject) -> None:
+def test_a_damaged_index_is_read_alike_from_tables_and_by_demuxing(
+    made, tmp_path: Path, data: st.DataObject
+) -> None:
     kind = data.draw(st.sampled_from(sorted(PLAIN)))
     spoilt = bytearray(made(kind).read_bytes())
-    ((at, length),) = spans(bytes(spoilt))
+    at, length = index_span(bytes(spoilt))
     for _ in range(data.draw(st.integers(1, 3))):
         place = at + data.draw(st.integers(8, length - 1))
         if data.draw(st.booleans()):
@@ -121,24 +121,25 @@ def test_a_damaged_index_says_the_same_either_way(made, tmp_path: Path, data: st
     found: list[Any] = []
     sound: list[set[int]] = []
     for read in (read_tables, lambda *_: None):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(container, "read_tables", read)
+        with mock.patch.object(container, "read_tables", side_effect=read) as asked:
             try:
                 one = scan(path)
-                sound.append({picture.index for picture in decode(one) if picture.status == "ok"})
+                sound.append({frame.index for frame in decode(one) if frame.status == "ok"})
             except InputError as error:
                 found.append(str(error))
                 continue
+        assert asked.called or one.codec not in ("h264", "hevc")
         values = {name: getattr(one, name) for name in one.__dataclass_fields__ if name != "packets"}
-        # On the walk FFmpeg also looks into the packets for what is a key frame. A start needs the decoder's word too.
-        found.append((values, [replace(sample, key=False) for sample in one.packets]))
+        # When demuxing, FFmpeg also looks into the packets for key frames. The decoder must confirm them in any case.
+        found.append((values, [replace(packet, key=False) for packet in one.packets]))
     assert found[0] == found[1]
     assert not sound or sound[0] <= sound[1]
 
 
-def test_the_order_of_plain_stamps_is_that_of_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.quick
+def test_sorting_plain_time_stamps_gives_the_order_of_the_queue() -> None:
     draw = np.random.default_rng(3)
-    compared = 0
+    sorted_alone = 0
     for width in (1, 3, 8, 15, 16, 40):
         for _ in range(20):
             pts = (np.arange(150) * 10 + draw.integers(0, 10 * width, 150)) // 7
@@ -147,27 +148,28 @@ def test_the_order_of_plain_stamps_is_that_of_the_queue(monkeypatch: pytest.Monk
                 PacketInfo(int(at), None, 1, True, False, bool(gone))
                 for at, gone in zip(pts, out, strict=True)
             ]
-            samples = PacketTable.of(rows)
-            quick = present(samples, None)
-            with monkeypatch.context() as patch:
-                patch.setattr("capsule_edge.runtime.recording.packets._present_plainly", lambda _: None)
-                assert present(samples, None) == quick
+            table = PacketTable.of(rows)
+            found = present(table, None)
+            with mock.patch.object(packets, "_present_plainly", return_value=None) as skipped:
+                assert present(table, None) == found
+            skipped.assert_called_once()
             moved = np.abs(np.argsort(pts, kind="stable") - np.arange(150)).max()
-            compared += moved < REORDER // 2
-    assert compared > 40
+            sorted_alone += moved < REORDER // 2
+    assert sorted_alone > 40
 
 
-def test_samples_give_back_what_they_are_made_of() -> None:
+@pytest.mark.quick
+def test_a_packet_table_returns_its_packets() -> None:
     rows = [
         PacketInfo(None, None, 1, True, False, False),
         PacketInfo(5, None, 2, False, True, False),
         PacketInfo(-3, -7, 1 << 40, False, False, True),
     ]
-    samples = PacketTable.of(rows)
-    assert list(samples) == rows
-    assert samples[-1] == rows[-1]
-    assert samples[:2] == rows[:2]
-    assert samples.pts[0] == NO_STAMP
+    table = PacketTable.of(rows)
+    assert list(table) == rows
+    assert table[-1] == rows[-1]
+    assert table[:2] == rows[:2]
+    assert table.pts[0] == NO_STAMP
     assert len(PacketTable.of([])) == 0
     with pytest.raises(IndexError):
-        samples[3]
+        table[3]

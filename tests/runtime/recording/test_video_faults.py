@@ -1,4 +1,4 @@
-"""What is no recording, or a hostile one: one line, no crash, nothing left open."""
+"""Files that are no recording, or a hostile one: one line of error, no crash, no file left open."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from capsule_edge.runtime.recording import decode, scan
 pytestmark = pytest.mark.quick
 
 
-def spoil(name: str, made, folder: Path) -> Path:
+def write_faulty(name: str, made, folder: Path) -> Path:
+    """Write the file of this name; "absent.mp4" and the name with a line break are not written."""
     path = folder / name
     match name:
         case "folder.mp4":
@@ -73,17 +74,17 @@ def spoil(name: str, made, folder: Path) -> Path:
         ("line\nbreak.mp4", "no such file"),
     ],
 )
-def test_one_line_says_what_is_wrong(name: str, says: str, made, tmp_path: Path, capfd) -> None:
+def test_the_error_is_one_line_with_a_hint(name: str, says: str, made, tmp_path: Path, capfd) -> None:
     with pytest.raises(InputError, match=says) as caught:
-        scan(spoil(name, made, tmp_path))
+        scan(write_faulty(name, made, tmp_path))
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     assert caught.value.exit_code == 1
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_right_to_read(made, monkeypatch) -> None:
-    # The tests may run as a user to whom nothing is forbidden.
+def test_a_file_without_permission_is_refused(made, monkeypatch) -> None:
+    # Replaces the file system: root may read every file.
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
@@ -94,19 +95,19 @@ def test_no_right_to_read(made, monkeypatch) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
+def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(InputError, match="no regular file"):
         scan(tmp_path / "pipe.mp4")
 
 
-def test_damaged_recordings_print_nothing(made, tmp_path: Path, capfd) -> None:
+def test_reading_damaged_recordings_prints_nothing(made, tmp_path: Path, capfd) -> None:
     path = damage.flip(made("h264.mp4"), tmp_path / "flipped.mp4", list(range(60)), seed=1, bits=5)
     assert "damaged" in details(read(path)[1])
     assert capfd.readouterr() == ("", "")
 
 
-def test_pictures_too_large_for_a_capsule_are_refused(made, monkeypatch) -> None:
+def test_images_too_large_for_a_capsule_are_refused(made, monkeypatch) -> None:
     monkeypatch.setattr("capsule_edge.runtime.recording.container.MOST_PIXELS", 96 * 80 - 1)
     with pytest.raises(InputError, match="96 x 80"):
         scan(made("h264.mp4"))
@@ -118,12 +119,12 @@ def test_a_jpeg_that_claims_gigapixels_is_corrupt(made, tmp_path: Path) -> None:
     assert data.count(size) == 60
     path = tmp_path / "huge.avi"
     path.write_bytes(data.replace(size, size[:5] + struct.pack(">HH", 65000, 65000)))
-    container, pictures = read(path)
+    container, frames = read(path)
     assert container.frames == 60
-    assert set(details(pictures)) == {"damaged"}
+    assert set(details(frames)) == {"damaged"}
 
 
-def test_an_absurd_count_in_a_header_is_not_believed(made, tmp_path: Path) -> None:
+def test_an_absurd_frame_count_in_the_header_is_ignored(made, tmp_path: Path) -> None:
     data = bytearray(made("mpeg4.avi").read_bytes())
     at = data.index(b"strh") + 8 + 32
     assert data[at : at + 4] == struct.pack("<I", 60)
@@ -133,7 +134,7 @@ def test_an_absurd_count_in_a_header_is_not_believed(made, tmp_path: Path) -> No
     assert (container.frames, container.container_source) == (60, "packets")
 
 
-def test_a_file_that_changes_between_the_passes_is_refused(made, tmp_path: Path) -> None:
+def test_a_file_that_changes_between_scan_and_decode_is_refused(made, tmp_path: Path) -> None:
     path = damage.remux(made("h264.mp4"), tmp_path / "fast.mp4", movflags="faststart")
     container = scan(path)
     damage.cut(path, path, 0.5)
@@ -151,10 +152,10 @@ def test_the_file_is_closed_however_reading_ends(made, tmp_path: Path) -> None:
 
     container = scan(path)
     assert not is_open()
-    pictures = decode(container)
-    next(pictures)
+    frames = decode(container)
+    next(frames)
     assert is_open()
-    pictures.close()
+    frames.close()
     assert not is_open()
     list(decode(container))
     assert not is_open()

@@ -175,7 +175,7 @@ def test_a_file_cut_anywhere(made, readers: list[Reader], tmp_path: Path, kind: 
 def test_dropped_swapped_and_flipped_packets(
     made, readers: list[Reader], tmp_path: Path, kind: str, data: st.DataObject
 ) -> None:
-    count = len(damage.places(made(kind)))
+    count = len(damage.packet_spans(made(kind)))
     dropped = data.draw(st.sets(st.integers(0, count - 1), max_size=4))
     swapped = data.draw(st.sets(st.integers(0, count - 2), max_size=3))
     flipped = data.draw(st.dictionaries(st.integers(0, count - 1), st.floats(0.1, 0.99), max_size=4))
