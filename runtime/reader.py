@@ -100,7 +100,7 @@ class Reader:
 
     Use it in a ``with`` block or close it. Several threads may use one reader at once.
 
-    Example:
+    Examples:
         >>> with Reader.open("small") as reader:
         ...     study = reader.read("video.mp4")
         ...     print(study.ledger.classified, [event.label for event in study.events])
