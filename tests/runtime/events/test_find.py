@@ -284,3 +284,33 @@ def test_landmarks_have_events_if_their_role_is_given() -> None:
         role="landmark",
     )
     assert [(event.label, event.role) for event in found] == [("pylorus", "landmark")]
+
+
+def test_half_a_window_is_not_rounded_to_seconds() -> None:
+    """A window of 3 s reaches 1.5 s to either side: three frames at two a second."""
+    values = np.array([0.0, 0, 0, 1, 0, 0, 0])
+    smoothed = smooth(values, np.arange(7) * STEP_S, window_s=3.0, max_gap_s=5.0)
+    assert smoothed.tolist() == pytest.approx([1 / 4, 1 / 5, 1 / 6, 1 / 7, 1 / 6, 1 / 5, 1 / 4], abs=1e-6)
+
+
+def test_an_event_before_a_long_gap_of_a_playback_file_ends_one_frame_on() -> None:
+    """At 30 frames a second and an assumed capture rate of 2, 5 s of capture time are a third of a second."""
+    times = [index / 30 for index in range(8)] + [2.0 + index / 30 for index in range(8)]
+    frames = recording([0.9] * 8 + [0.0] * 8, times=times)
+    (event,) = find_events(frames, PLAIN, median_distance_s=1 / 30, time_kind="playback")
+    assert event.end_s == pytest.approx(8 / 30)
+    near = recording([0.9] * 8 + [0.0] * 8, times=[*times[:8], *(0.5 + index / 30 for index in range(8))])
+    (event,) = find_events(near, PLAIN, median_distance_s=1 / 30, time_kind="playback")
+    # .27 s of the file are 4 s of capture time, within max_gap_s: the next frame ends the event.
+    assert event.end_s == pytest.approx(0.5)
+
+
+def test_the_last_frame_of_a_run_counts_when_runs_are_compared() -> None:
+    """The runs look alike only if every frame of the first is in its mean."""
+    spec = with_events(smoothing_s=0.0, merge_s=20.0, min_frames=1)
+    frames = recording([0.5, 0.95] + [0.0] * 12 + [0.9])
+    values = [0.2, 0.1, *[0.0] * 12, 0.1]
+    for frame, normal in zip(frames, values, strict=True):
+        frame.probabilities[0] = normal
+    # Means: .725 ulcer and .15 normal; then .9 and .1: .825 in common. Without frame 1 the first is .5 and .2.
+    assert spans(events(frames, spec)) == [(0, 14)]

@@ -183,9 +183,14 @@ def test_a_landmark_by_hand_replaces_that_of_the_model() -> None:
         40.0,
         "hand",
     )
+    # The model's other landmark stays.
+    assert [mark.name for mark in locate_events(study).marks] == ["small-bowel", "colon"]
     # A valve that the model saw before the pylorus given by hand is ignored.
     late = by_hand(study, small_bowel=180.0)
     assert [mark.name for mark in locate_events(late).marks] == ["small-bowel"]
+    # So is a pylorus that the model saw after the colon given by hand.
+    early = replace(study, landmarks={"colon": 10.0})
+    assert [mark.name for mark in locate_events(early).marks] == ["colon"]
 
 
 def test_a_landmark_that_was_not_seen_is_not_set() -> None:
