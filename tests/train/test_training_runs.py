@@ -94,9 +94,9 @@ def test_a_full_disk_costs_no_checkpoint(data: Path, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-        with pytest.raises(OutputError, match=r"w\.npz cannot be written: File too large"):
+        with pytest.raises(OutputError, match=r"w\.npz cannot be written: file too large"):
             weights.save(tmp_path / "w.npz", {"a/b": np.zeros(100_000, np.float32)})
-        with pytest.raises(OutputError, match=r"cannot be written.*File too large"):
+        with pytest.raises(OutputError, match=r"cannot be written.*file too large"):
             cached_frames(load(data), KEYS, spec(), tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -116,7 +116,7 @@ def test_a_run_says_in_one_line_that_the_disk_is_full(data: Path, tmp_path: Path
     assert called.code == 1
     last = called.err.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert "fp32.checkpoint.npz cannot be written: File too large" in last
+    assert "fp32.checkpoint.npz cannot be written: file too large" in last
     assert "Traceback" not in called.err
     assert not list((tmp_path / "run").glob(".*.tmp*"))
 
