@@ -54,8 +54,8 @@ __all__ = [
     "OURS",
     "PEERS",
     "Peer",
+    "PeerReading",
     "PeerRow",
-    "Reading",
     "Subject",
     "UnavailableError",
     "make_environment",
@@ -148,7 +148,7 @@ class PeerRow:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PeerReading:
     """One reading: frames, wall and core seconds, and the probabilities, float32 (frames, labels)."""
 
     frames: int
@@ -166,7 +166,7 @@ class Subject:
 
     name: str
     model: Path
-    read: Callable[[Path], Reading]
+    read: Callable[[Path], PeerReading]
 
 
 class UnavailableError(Exception):
@@ -285,8 +285,8 @@ def read_in_turns(
     """
     beginning = folder / "beginning.mp4"
     has_beginning = 2 * cut_recording(video, _BEGINNING, beginning) < scan(video).present
-    begun: list[Reading | None] = [None] * len(subjects)
-    found: list[list[Reading]] = [[] for _ in subjects]
+    begun: list[PeerReading | None] = [None] * len(subjects)
+    found: list[list[PeerReading]] = [[] for _ in subjects]
     reasons: dict[int, str] = {}
     labels: dict[Path, npt.NDArray[np.float32]] = {}
     for turn in range(rounds + 1):
@@ -317,8 +317,8 @@ def read_in_turns(
 def summarise_readings(
     name: str,
     model: Path,
-    readings: Sequence[Reading],
-    beginning: Reading | None = None,
+    readings: Sequence[PeerReading],
+    beginning: PeerReading | None = None,
     ours: npt.NDArray[np.float32] | None = None,
 ) -> PeerRow:
     """Turn the readings of one program into a row, without its ratio.
@@ -375,13 +375,13 @@ def make_environment(folder: Path, peer: Peer) -> Path:
 
 def _ours(
     model: Path, engine: str, threads: int, folder: Path, *, gated: bool = False
-) -> Callable[[Path], Reading]:
-    def read(video: Path) -> Reading:
+) -> Callable[[Path], PeerReading]:
+    def read(video: Path) -> PeerReading:
         out = folder / "answers.npy"
         out.unlink(missing_ok=True)
         found = read_afresh([video], model=model, backend=engine, cores=threads, gated=gated, answers=out)
         answers = np.load(out) if out.exists() else None
-        return Reading(found["frames"], found["seconds"], found["core_s"], answers)
+        return PeerReading(found["frames"], found["seconds"], found["core_s"], answers)
 
     return read
 
@@ -393,20 +393,20 @@ def _theirs(
     threads: int,
     view: Mapping[str, Any],
     folder: Path,
-) -> Callable[[Path], Reading]:
-    def read(video: Path) -> Reading:
+) -> Callable[[Path], PeerReading]:
+    def read(video: Path) -> PeerReading:
         if peer.name == _MODEL_ALONE:
             return _run_benchmark_app(environment(peer), model, threads, view["size"])
         out = folder / "answers.npy"
         out.unlink(missing_ok=True)
         words = [str(environment(peer)), str(_PROGRAM), peer.name, str(video), str(model), str(threads)]
         found = json.loads(_call([*words, json.dumps(view), str(out)]).splitlines()[-1])
-        return Reading(found["frames"], found["seconds"], found["core_s"], np.load(out))
+        return PeerReading(found["frames"], found["seconds"], found["core_s"], np.load(out))
 
     return read
 
 
-def _run_benchmark_app(environment: Path, model: Path, threads: int, size: int) -> Reading:
+def _run_benchmark_app(environment: Path, model: Path, threads: int, size: int) -> PeerReading:
     """Run OpenVINO's own benchmark for five seconds, with one stream per thread."""
     words = [str(environment.with_name("benchmark_app")), "-m", str(model), "-d", "CPU"]
     words += ["-t", "5", "-hint", "none", "-nstreams", str(threads), "-nthreads", str(threads)]
@@ -414,7 +414,7 @@ def _run_benchmark_app(environment: Path, model: Path, threads: int, size: int) 
     found = re.search(r"Count: *(\d+).*Duration: *([\d.]+) ms", text, re.DOTALL)
     if found is None:
         raise UnavailableError("its output has no count and duration")
-    return Reading(int(found.group(1)), float(found.group(2)) / 1000)
+    return PeerReading(int(found.group(1)), float(found.group(2)) / 1000)
 
 
 def _agreement(found: npt.NDArray[np.float32], ours: npt.NDArray[np.float32]) -> float | None:

@@ -111,14 +111,14 @@ class Container:
 
     @property
     def container_source(self) -> Literal["header", "packets", "unknown"]:
-        """Where ``frames`` comes from. ``unknown``: the file is cut, and nothing says how many frames it had."""
+        """The source of ``frames``. ``unknown``: the file is cut, and nothing says how many frames it had."""
         if self.announced is not None and self.announced - self.edited_out >= self.present:
             return "header"
         return "unknown" if self.truncated else "packets"
 
     @property
     def time_kind(self) -> TimeKind:
-        """Whether the file keeps the capsule's timing (``capture``) or plays faster (``playback``)."""
+        """``capture`` if the file keeps the capsule's timing, ``playback`` if it plays faster."""
         return time_kind(self.frame_distance_s)
 
 

@@ -22,7 +22,7 @@ __all__ = ["Orientation", "orient", "orientation_of"]
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How to turn an image: first exchange rows and columns (``transposed``), then reverse columns and rows."""
+    """The turn of an image: first exchange rows and columns (``transposed``), then reverse columns and rows."""
 
     transposed: bool
     columns_reversed: bool

@@ -1,4 +1,4 @@
-"""What the report says of the model: its name and hash, how INT8 compares with FP32, and how well it sees.
+"""The model in the report: its name and hash, how INT8 compares with FP32, and how well it sees.
 
 A finding that the model hardly ever marks is not excluded by the absence of events, and the report says so.
 """
@@ -49,7 +49,7 @@ class ModelCard:
 
     @property
     def provisional(self) -> bool:
-        """Whether any threshold was not set on data fit for setting it."""
+        """True if any threshold was not set on data fit for setting it."""
         return any(point is not None and point.provisional for _, point in self.operating_points)
 
 

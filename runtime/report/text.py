@@ -79,7 +79,7 @@ class LedgerPart:
 
 @dataclass(frozen=True)
 class LedgerAccount:
-    """How the frames add up: a sentence, the parts of a bar, and notes."""
+    """The ledger in the report: a sentence, the parts of a bar, and notes."""
 
     sentence: str
     parts: list[LedgerPart]
@@ -96,7 +96,7 @@ class Assessed:
 
 @dataclass(frozen=True)
 class TimesText:
-    """What the times mean, and the rule that turns frames into events."""
+    """The meaning of the times, and the rule that turns frames into events."""
 
     paragraphs: list[str]
     rule: str

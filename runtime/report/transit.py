@@ -1,4 +1,4 @@
-"""What the report says of the capsule's way: landmarks, transit times, where an event lies, and the view."""
+"""The capsule's passage in the report: landmarks, transit times, the place of each event, and the view."""
 
 from __future__ import annotations
 

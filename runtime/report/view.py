@@ -31,7 +31,7 @@ OF_TRANSIT = " of its transit time"
 
 
 class View:
-    """What all sections of the page share.
+    """The data that all sections of the page share.
 
     Attributes:
         labels: the findings that the model knows, in its order.

@@ -13,8 +13,8 @@ from capsule_edge.benchmarks import peers
 from capsule_edge.benchmarks.peers import (
     PEERS,
     Peer,
+    PeerReading,
     PeerRow,
-    Reading,
     Subject,
     UnavailableError,
     measure_peers,
@@ -153,12 +153,12 @@ def test_every_pin_names_one_version() -> None:
 def fake(seen: list[tuple[str, int]], name: str, *, fails: int | None = None) -> Subject:
     """A program that notes the frames it reads, 10 ms each, and cannot run from its reading number ``fails`` on."""
 
-    def read(video: Path) -> Reading:
+    def read(video: Path) -> PeerReading:
         frames = scan(video).present
         seen.append((name, frames))
         if fails is not None and sum(other == name for other, _ in seen) >= fails:
             raise UnavailableError("it stopped")
-        return Reading(frames, frames / 100, frames / 50)
+        return PeerReading(frames, frames / 100, frames / 50)
 
     return Subject(name, Path("a.onnx"), read)
 
@@ -202,8 +202,8 @@ def test_a_program_that_failed_once_is_not_run_again(tmp_path: Path) -> None:
 def test_time_is_split_into_the_start_and_the_frames() -> None:
     """A run takes 2 s and 10 ms per frame; one of them takes longer."""
 
-    def reading(frames: int, late_s: float = 0) -> Reading:
-        return Reading(frames, 2 + 0.01 * frames + late_s, 0.02 * frames)
+    def reading(frames: int, late_s: float = 0) -> PeerReading:
+        return PeerReading(frames, 2 + 0.01 * frames + late_s, 0.02 * frames)
 
     row = summarise_readings("one", Path("a.onnx"), [reading(1000), reading(1000)], reading(50))
     assert (row.start_s, row.after_start, row.core_ms) == (2, [100, 100], 20)

@@ -175,6 +175,29 @@ def test_there_is_one_version() -> None:
     assert runtime.__version__ == version
 
 
+def doubled(names: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: places for name, places in names.items() if len(places) > 1}
+
+
+def test_public_class_names_are_unique() -> None:
+    found: dict[str, list[str]] = {}
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert doubled(found) == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_module_names_are_unique_in_a_package(package: str) -> None:
+    """But for the parallel rooms ``fp32`` and ``int8`` of export, which have the same modules."""
+    found: dict[str, list[str]] = {}
+    for path in (ROOT / package).rglob("*.py"):
+        if not path.stem.startswith("__") and path.parent.name != "int8":
+            found.setdefault(path.stem, []).append(path.relative_to(ROOT).as_posix())
+    assert doubled(found) == {}
+
+
 def test_every_module_that_a_text_names_is_there() -> None:
     """Paths such as ``runtime/reader.py`` and names such as ``train.gpu`` in documents and docstrings."""
     absent = set()
