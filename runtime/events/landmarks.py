@@ -65,7 +65,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Position:
-    """The place of an event's peak: its segment, and the ``share`` of its transit, 0..1, None where an end is unknown."""
+    """The place of an event's peak: its segment, and the ``share`` of its transit, 0..1 (None if an end is unknown)."""
 
     event: int
     segment: Segment | None
