@@ -33,7 +33,7 @@ from typing import Any
 
 from capsule_edge.runtime.errors import InputError, ModelError, OutputError, UsageError
 from capsule_edge.runtime.inference import METADATA_KEY, open_model
-from capsule_edge.runtime.results import commit_files, whole_file
+from capsule_edge.runtime.results import commit_files, whole_file, write_whole
 
 from .architectures import read_certified
 from .machine import describe_machine, load_now, time_of_others
@@ -396,7 +396,7 @@ def _draw(root: Path, result: Result, out: Path) -> None:
     macro_f1 = {digest: figures[0] for digest, figures in read_certified(root).items()}
     for name, picture in plot_result(result.found, macro_f1).items():
         try:
-            (out / name).write_bytes(picture)
+            write_whole(out / name, picture)
         except OSError as error:
             raise OutputError(f"{out / name} cannot be written: {error.strerror or error}") from None
 

@@ -30,7 +30,7 @@ from capsule_edge.runtime.errors import BackendError, OutputError, UsageError
 from capsule_edge.runtime.inference import find_format, open_model, readers_of
 from capsule_edge.runtime.preprocessing import THRESHOLD
 from capsule_edge.runtime.reader import Reader
-from capsule_edge.runtime.results import open_run, write_study
+from capsule_edge.runtime.results import open_run, write_study, write_whole
 from capsule_edge.runtime.study import Study
 
 from .machine import describe_machine, limit_cores, memory_now, peak_memory
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from .plots import plot_memory
 
         try:
-            options.plot.write_bytes(plot_memory(trace, found))
+            write_whole(options.plot, plot_memory(trace, found))
         except OSError as error:
             raise OutputError(f"{options.plot} cannot be written: {error.strerror or error}") from None
         found["own_mb"] = max(own for *_, own in trace)

@@ -25,7 +25,7 @@ import numpy as np
 from capsule_edge.runtime.errors import OutputError, UsageError
 from capsule_edge.runtime.pipeline import count_cores
 from capsule_edge.runtime.recording import scan
-from capsule_edge.runtime.results import whole_file
+from capsule_edge.runtime.results import whole_file, write_whole
 
 from .machine import describe_machine
 from .reading import read_afresh
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None, *, read: Read = read_afresh) ->
 
         try:
             options.plot.parent.mkdir(parents=True, exist_ok=True)
-            options.plot.write_bytes(plot_scaling(found))
+            write_whole(options.plot, plot_scaling(found))
         except OSError as error:
             raise OutputError(f"{options.plot} cannot be written: {error.strerror or error}") from None
     about = {"benchmark": "scaling", "recording": options.exam.name, "model": str(options.model)}
