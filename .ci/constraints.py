@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 OLDEST_PYTHON = "3.11"
+# uv does not see that a version is for older Pythons only, and pip refuses such a version.
+NOT_FOR_OUR_PYTHONS = "backports.strenum<1.3\n"
 
 
 def main() -> None:
@@ -36,7 +39,11 @@ def write_constraints(path: Path, resolution: str) -> None:
     """Write the versions that ``resolution`` gives for all extras together to ``path``."""
     command = ["uv", "pip", "compile", "pyproject.toml", "--all-extras", "--universal", "--quiet"]
     command += ["--python-version", OLDEST_PYTHON, "--resolution", resolution, "--no-header", "--no-annotate"]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as folder:
+        bounds = Path(folder) / "bounds.txt"
+        bounds.write_text(NOT_FOR_OUR_PYTHONS, "utf-8")
+        command += ["--constraint", str(bounds)]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"# Made by: python .ci/constraints.py --{path.stem}\n{done.stdout}", "utf-8")
     print(f"wrote {path.relative_to(ROOT)}: {len(done.stdout.splitlines())} packages")

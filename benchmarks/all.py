@@ -31,7 +31,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import InputError, ModelError, OutputError, UsageError
+from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.inference import METADATA_KEY, open_model
 from capsule_edge.runtime.results import commit_files, whole_file, write_whole
 
@@ -395,10 +395,7 @@ def _draw(root: Path, result: Result, out: Path) -> None:
     """Draw the plots of the result of ``bench``, with macro-F1 from the certificates."""
     macro_f1 = {digest: figures[0] for digest, figures in read_certified(root).items()}
     for name, picture in plot_result(result.found, macro_f1).items():
-        try:
-            write_whole(out / name, picture)
-        except OSError as error:
-            raise OutputError(f"{out / name} cannot be written: {error.strerror or error}") from None
+        write_whole(out / name, picture)
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -57,8 +57,8 @@ class BenchOptions:
                 raise UsageError(f"{name} are {list(values)}, allowed are numbers from 1")
         if self.rounds < 40 or self.throughput_rounds < 1 or self.starts < 0:
             raise UsageError(
-                f"rounds are {self.rounds} of latency, {self.throughput_rounds} of throughput and {self.starts} starts,"
-                " allowed are at least 40, 1 and 0"
+                f"rounds are {self.rounds} (at least 40), throughput rounds {self.throughput_rounds} (at least 1),"
+                f" starts {self.starts} (at least 0)"
             )
 
 
@@ -126,7 +126,10 @@ def _find_reference(models: Sequence[Backend], index: int) -> int:
 def _measure_latency(
     models: Sequence[Backend], references: Sequence[int], threads: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Measure one frame on each model in turns with its reference; the first entry's row is of its first pair."""
+    """Measure one frame on each model, in turns with the model's reference.
+
+    The row of the first model comes from the first pair in which it is the reference.
+    """
     if len(models) == 1:
         return _measure_turns(models, threads, rounds)
     rows: dict[int, dict[str, Any]] = {}

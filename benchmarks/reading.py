@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from capsule_edge.runtime.errors import BackendError, OutputError, UsageError
+from capsule_edge.runtime.errors import BackendError, UsageError
 from capsule_edge.runtime.inference import find_format, open_model, readers_of
 from capsule_edge.runtime.preprocessing import THRESHOLD
 from capsule_edge.runtime.reader import Reader
@@ -216,10 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = read()
         from .plots import plot_memory
 
-        try:
-            write_whole(options.plot, plot_memory(trace, found))
-        except OSError as error:
-            raise OutputError(f"{options.plot} cannot be written: {error.strerror or error}") from None
+        write_whole(options.plot, plot_memory(trace, found))
         found["own_mb"] = max(own for *_, own in trace)
     print(json.dumps({"benchmark": "reading", "machine": describe_machine(), **found}))
 

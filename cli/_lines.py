@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["STDIN", "begin_lines", "check_sources", "live_address", "read_live", "read_stdin", "watch_pipe"]
 
 STDIN = Path("-")
-# Options that need a file: its length, a results folder, or a place to go on from.
+# Options that a stream cannot have. They need a known length, a result folder, or a position to continue from.
 _FOR_FILES_ONLY = {
     "out": "--out", "resume": "--resume", "overwrite": "--overwrite", "start_s": "--start", "end_s": "--end",
     "landmarks": "--landmark", "gate": "--gate",
@@ -60,7 +60,7 @@ def check_sources(videos: Sequence[Path], options: Mapping[str, Any]) -> None:
 
 
 def _check_stream(videos: Sequence[Path], name: str, options: Mapping[str, Any]) -> None:
-    """Refuse what a stream cannot have: other recordings beside it, files as results, a known end."""
+    """Refuse a second recording beside a stream, a stream without ``--jsonl``, and options that need a file."""
     if len(videos) > 1:
         raise UsageError(
             f"{name} is read alone", hint="read the other recordings with a command of their own"

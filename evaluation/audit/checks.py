@@ -40,7 +40,7 @@ LEVELS: Mapping[str, Level] = {
 """The level of each check. A fault outside the evaluated split is a ``note``."""
 
 VIDEO_SHARE = 0.9
-"""The fewest videos that hold this share of a class's frames are the videos that the class rests on."""
+"""A class rests on the smallest set of videos that together hold this share of its frames."""
 
 # At most this many examples of a finding: a leak of ten thousand frames needs no longer list than one of a hundred.
 _EXAMPLES = 200

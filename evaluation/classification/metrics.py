@@ -174,7 +174,7 @@ def _per_label(predictions: Predictions, score: Any) -> npt.NDArray[np.float64]:
 
 
 def _normal_vs_abnormal(predictions: Predictions, abnormal: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Compute the figures of any finding against none.
+    """Compute how well the predictions tell abnormal frames from normal ones.
 
     ``sensitivity_at_specificity`` is the best sensitivity among the thresholds with at least that specificity.
     """
@@ -256,7 +256,7 @@ def _confusion(predictions: Predictions) -> npt.NDArray[np.intp]:
 
 
 def _grouped(predictions: Predictions, groups: Sequence[str | None]) -> dict[str, Any]:
-    """Summarise each source or video, given that of each frame. Frames with None are left out.
+    """Summarise the frames of each source or video. ``groups`` names the group of each frame; None leaves it out.
 
     ``majority_accuracy`` is the accuracy of always predicting the most frequent label of the group.
     """

@@ -2,13 +2,13 @@
 
 Definitions:
 
-- A **finding** is a maximal run of frames that the truth gives one label other than normal. Recordings are thinned:
-  frames that nobody marked, between two frames of a run, do not end it.
+- A **finding** is a run of frames with the same true label, other than normal, and is as long as possible. The
+  recordings lack the frames that nobody marked; such a gap between two frames of a run does not end the run.
 - An event is **right** when at least half of its frames carry its label in the truth. Otherwise it is **false**:
   someone who opens it mostly sees something else.
 - A finding is **hit** when a right event of its label holds at least one of its frames. One event may hit several
-  findings of its label if they lie so close together that at least half of its frames belong to them; a reader sees
-  them all. An event that spans half of the recording hits nothing.
+  findings of its label, if at least half of the event's frames belong to them; a reader who opens it sees them all.
+  A long event that mostly shows something else is not right, so it hits nothing.
 - A finding is **seen** when it is hit, or when an event of another label holds one of its frames and at least half
   of that event's frames belong to some finding. The reader then sees the finding under another name.
 - Two common measures stand beside these. A finding is **touched** by any event of its label that shares a frame

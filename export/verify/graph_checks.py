@@ -85,7 +85,8 @@ def check_int8_graph(path: Path, *, kept: Collection[str] = ()) -> GraphReport:
     # other is there.
     float_convolutions = max(0, sum(counts.get(kind, 0) for kind in _FLOAT_CONVOLUTIONS) - 1)
     inner_pairs = max(0, sum(counts.get(kind, 0) for kind in _PAIRS) - _OUTPUT_PAIRS)
-    # A kept layer has a dequantised input and a quantised output, and a branch beside it may need its own.
+    # A layer kept in float needs a DequantizeLinear before it and a QuantizeLinear behind it. A branch beside the
+    # layer may need two more.
     pairs = 2 + 4 * len(kept)
     if float_convolutions != len(kept) or inner_pairs > pairs:
         raise ModelError(

@@ -39,7 +39,8 @@ def probe_path() -> Path:
 def saturates_here(backend: str) -> bool:
     """Return whether a backend's 8-bit sums saturate on this machine.
 
-    LiteRT is not probed: it widens before it adds (XNNPACK multiplies s8 by s8), as was measured on such a CPU.
+    LiteRT is not probed. Its kernels (XNNPACK, s8 times s8) widen the products before they add them, as was
+    measured on a CPU without VNNI.
 
     Args:
         backend: name of a backend, a key of ``BACKENDS``.

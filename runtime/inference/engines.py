@@ -39,7 +39,7 @@ class Engine:
         name: the name by which the user chooses the engine.
         reads: the format of its model files.
         needs: the Python package that must be installed.
-        module: the module of this room that uses the package, relative to the room.
+        module: the module of ``runtime.inference`` that uses the package, such as ``.litert_backend``.
         opener: the ``Backend`` class in ``module``.
         extra: the extra of capsule-edge that installs the package; empty if the plain install has it.
     """

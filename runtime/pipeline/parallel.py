@@ -1,12 +1,13 @@
-"""Run generators and functions in threads. No other module of the runtime starts a thread.
+"""Run generators and functions in threads. All threads of the runtime start here, except asyncio's.
 
 ``run_streams`` runs several generators in parallel and yields their items in the order of the generators.
 ``prefetch`` runs one generator ahead of its consumer, and ``map_ordered`` applies a function in several threads; both
 are wrappers of ``run_streams``. ``follow`` is for a source that may never send its next item, such as a camera.
 ``start`` computes one value in the background.
 
-All keep the order, hold a bounded number of items, and raise the error of a thread after the items that came before
-it. Close the generators, do not drop them: closing one waits until its threads have ended.
+The generators keep the order, hold a bounded number of items, and raise the error of a thread after the items that
+came before it. Close a generator instead of dropping it. Closing waits until its threads have ended, except that
+``follow`` does not wait for a thread that waits for its source.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ def run_streams(
     """Run several generators in parallel and yield their items in the order of the generators.
 
     Each thread runs one stream at a time, from its first item to its last. An error in a stream is raised after the
-    items before it, and ends the whole. When this generator ends or is closed, all threads have ended and every
+    items before it, and ends all streams. When this generator ends or is closed, all threads have ended and every
     stream that was begun is closed, in its own thread.
 
     Args:
         streams: taken from one at a time, by whichever thread is free.
         threads: number of threads.
         depth: the stream that is being yielded begins no item while this many of its items wait.
-        ahead: the streams behind it begin no item while the waiting items of all of them weigh this much.
+        ahead: the later streams begin no item while their waiting items together weigh at least this much.
         weigh: returns the weight of an item, in the unit of ``ahead``.
         name: of the threads, behind ``THREAD_PREFIX``.
     """
@@ -97,10 +98,11 @@ def map_ordered(
 def follow(
     items: Iterable[T], *, stopped: Callable[[], bool], depth: int, name: str = "follow"
 ) -> Generator[T]:
-    """Yield items that may never come, and end soon after ``stopped()`` returns True, after the items that had come.
+    """Yield the items of a source that may never send its next item.
 
-    A thread that waits for the next item at that moment is left alone. It ends, and closes ``items``, when that item
-    comes or its source gives up. It is a daemon, so it keeps no program from ending.
+    Soon after ``stopped()`` returns True, yield the items that have come, then end. The thread that takes items from
+    the source may still wait for the next one. It is left alone: it ends, and closes ``items``, when that item comes
+    or the source gives up. It is a daemon, so it keeps no program from ending.
 
     Args:
         depth: number of items that may wait.

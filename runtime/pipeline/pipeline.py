@@ -32,6 +32,7 @@ from ..preprocessing import (
     Batch,
     FieldOfView,
     PixelBuffers,
+    check_sizes,
     find_field_of_view,
     make_batches,
     mark_duplicates,
@@ -238,7 +239,7 @@ class _Reading:
 
     def _answer_gop(self, frames: Generator[Frame]) -> Generator[BatchResult]:
         with closing(frames):
-            yield from map(self._answer, self._make_batches(frames, self._gathered))
+            yield from map(self._answer, self._make_batches(check_sizes(frames), self._gathered))
 
     def _in_order(self, wanted: range, first_packet: int, first: int) -> Generator[BatchResult]:
         """Yield the answers from frame ``first`` on. One thread decodes, several answer."""

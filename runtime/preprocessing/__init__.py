@@ -13,14 +13,20 @@ from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .batching import Batch, PixelBuffers, check_frame, make_batches, prepare
-    from .field_of_view import FIELD_FRAMES, FieldOfView, find_field_of_view, settle_field_of_view
+    from .field_of_view import (
+        FIELD_FRAMES,
+        FieldOfView,
+        check_sizes,
+        find_field_of_view,
+        settle_field_of_view,
+    )
     from .model_input import mean_colours, preprocess, preprocess_planes
     from .near_duplicates import THRESHOLD, check_threshold, mark_duplicates, measure
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         batching="Batch PixelBuffers check_frame make_batches prepare",
-        field_of_view="FIELD_FRAMES FieldOfView find_field_of_view settle_field_of_view",
+        field_of_view="FIELD_FRAMES FieldOfView check_sizes find_field_of_view settle_field_of_view",
         model_input="mean_colours preprocess preprocess_planes",
         near_duplicates="THRESHOLD check_threshold mark_duplicates measure",
     )
@@ -32,6 +38,7 @@ __all__ = [
     "FieldOfView",
     "PixelBuffers",
     "check_frame",
+    "check_sizes",
     "check_threshold",
     "find_field_of_view",
     "make_batches",

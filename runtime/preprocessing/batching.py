@@ -25,7 +25,8 @@ __all__ = ["Batch", "PixelBuffers", "check_frame", "make_batches", "prepare"]
 
 Pixels = npt.NDArray[np.uint8]
 
-# Frames without an image take no room in a batch. This many times its size end the batch, so that progress shows.
+# A batch ends when it holds ``size`` images. Frames without an image do not count, but a batch also ends when it
+# holds this many times ``size`` frames of any kind. A long stretch without images then still shows progress.
 _MOST_EMPTY = 8
 
 
@@ -73,21 +74,12 @@ class PixelBuffers:
 def make_batches(
     frames: Iterable[Frame], *, size: int, field_of_view: FieldOfView | None = None
 ) -> Iterator[Batch]:
-    """Group frames so that each batch holds ``size`` images; the last batch holds what is left.
-
-    Raises:
-        InputError: a frame differs in size from the frames before it.
-    """
+    """Group frames so that each batch holds ``size`` images; the last batch holds what is left."""
     held: list[Frame] = []
     images = 0
-    shape: tuple[int, int] | None = None
     for frame in frames:
         held.append(frame)
-        if frame.image is not None:
-            images += 1
-            shape = shape or frame.shape
-            if frame.shape != shape:
-                raise InputError(f"frame {frame.index} is {frame.shape}, the frames before it are {shape}")
+        images += frame.image is not None
         if images == size or len(held) >= _MOST_EMPTY * size:
             yield Batch(held, field_of_view, size)
             held, images = [], 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 
 import cv2
 import numpy as np
@@ -14,7 +14,14 @@ from ..errors import InputError
 from ..inference import InputSpec
 from ..recording import Frame
 
-__all__ = ["FIELD_FRAMES", "FieldOfView", "check_pixels", "find_field_of_view", "settle_field_of_view"]
+__all__ = [
+    "FIELD_FRAMES",
+    "FieldOfView",
+    "check_pixels",
+    "check_sizes",
+    "find_field_of_view",
+    "settle_field_of_view",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -56,11 +63,14 @@ def settle_field_of_view(
 
     Returns:
         The field of view, None where the model needs none or no frame has an image; and the same frames.
+
+    Raises:
+        InputError: a frame differs in size from the frames before it. The returned frames may raise it, too.
     """
-    iterator = iter(frames)
+    iterator = check_sizes(frames)
     if known is not None or spec.crop == "none":
         return known, iterator
-    first: list[Frame] = []
+    first: deque[Frame] = deque()
     images: list[Pixels] = []
     for frame in iterator:
         first.append(frame)
@@ -68,7 +78,22 @@ def settle_field_of_view(
             images.append(frame.rgb())
         if len(images) == FIELD_FRAMES:
             break
-    return find_field_of_view(images) if images else None, chain(first, iterator)
+    return find_field_of_view(images) if images else None, _give_back(first, iterator)
+
+
+def check_sizes(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Yield the frames of one recording.
+
+    Raises:
+        InputError: a frame differs in size from the frames before it.
+    """
+    shape: tuple[int, int] | None = None
+    for frame in frames:
+        if frame.image is not None:
+            shape = shape or frame.shape
+            if frame.shape != shape:
+                raise InputError(f"frame {frame.index} is {frame.shape}, the frames before it are {shape}")
+        yield frame
 
 
 def find_field_of_view(frames: Iterable[Pixels]) -> FieldOfView:
@@ -113,6 +138,13 @@ def check_pixels(frame: Pixels) -> None:
         raise InputError(
             f"a frame is {frame.dtype} {frame.shape}, needed is uint8 RGB of shape (height, width, 3)"
         )
+
+
+def _give_back(first: deque[Frame], rest: Iterator[Frame]) -> Iterator[Frame]:
+    # Not ``itertools.chain``, which holds the images of ``first`` until ``rest`` ends.
+    while first:
+        yield first.popleft()
+    yield from rest
 
 
 def _brightest(frames: Iterable[Pixels]) -> Pixels:

@@ -1,8 +1,9 @@
-"""Pass over frames that are near-identical to the last one that the model answered.
+"""Skip frames that are nearly identical to the last frame that the model answered.
 
-Capsule video stands still for stretches. The filter compares the brightness of 32 x 32 areas inside the field of view,
-as decoded. That is cheap, and blind to anything smaller than an area: a threshold is worth what was measured with it
-(``docs/runtime.md``), and nothing is certain. Off unless asked for.
+Capsule video stands still for stretches. The filter divides the field of view of a decoded frame into 32 x 32 areas
+and compares their brightness. That is cheap, but it misses a change that is smaller than an area. No threshold is
+certain to keep every finding: ``docs/runtime.md`` lists how many frames each threshold hid in measurements. The
+filter is off by default.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from .field_of_view import FieldOfView
 __all__ = ["EVERY", "SIDE", "THRESHOLD", "check_threshold", "mark_duplicates", "measure"]
 
 SIDE = 32
-# Mean absolute difference of the areas, levels of 255. On the ``train`` recordings it is the largest threshold that hid
-# no flagged frame, left every event as it was and kept 99.5 % of labels (``benchmarks/redundancy.py``).
+# Mean absolute difference of the areas, levels of 255. Of the thresholds tried on the ``train`` recordings, this is
+# the largest that hid no frame with a finding above its operating point, left every event as it was and kept at least
+# 99.5 % of the labels (``benchmarks/redundancy.py``).
 THRESHOLD = 0.5
-# The model answers every frame whose index is a multiple of this. So which frames are duplicates does not depend on
-# where a run began, and no duplicate is further than this from its original.
+# Frames are compared only within blocks of this many, so the model answers the first image of each block. The choice
+# of duplicates in a block therefore does not depend on earlier blocks, and every duplicate is less than this many
+# frames away from its original.
 EVERY = 64
 
 Luma = npt.NDArray[np.uint8]

@@ -1,8 +1,8 @@
 """List every frame of a video file before any is decoded.
 
-``scan_video`` accounts for each packet: what the header announces, what is there, in which order and when it is shown.
-For a plain MP4 it reads the sample tables alone (``mp4_tables``). In all other files it demuxes the packets once, which
-costs little more than reading the file.
+``scan_video`` reads the number of frames that the header announces. It lists the packets in the file, with the order
+and the times at which their frames are shown. For a plain MP4 it reads the sample tables alone (``mp4_tables``). In
+all other files it demuxes the packets once, which costs little more than reading the file.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Container:
 
     @property
     def frames(self) -> int:
-        """Number of container frames: the larger of what the header announces and what is there, without edited out."""
+        """Number of container frames: ``announced`` less ``edited_out``, or ``present`` if that is larger."""
         return max((self.announced or 0) - self.edited_out, self.present)
 
     @property
@@ -172,7 +172,8 @@ def scan_video(path: str | Path) -> Container:
 class _Stream:
     """The video stream of an opened file, as the file describes it.
 
-    ``index`` is the demuxer's, before packets are read: (time stamp, position, length, edited out) of each entry.
+    ``index`` holds (time stamp, position, length, edited out) of each entry of the demuxer's index. It is copied
+    before the first packet is read.
     """
 
     format: str
@@ -305,8 +306,8 @@ def _count_unedited(path: Path) -> int:
 
 
 def _empty_slots(ticks: Sequence[int]) -> int:
-    """Return the number of places of an AVI's even time line without a frame, up to the last frame.
+    """Return the number of ticks without a frame, up to the last frame of an AVI.
 
-    Such a place means "show the last frame again".
+    An AVI has one place for a frame at each tick. An empty place means "show the last frame again".
     """
     return max(0, ticks[-1] + 1 - len(ticks))

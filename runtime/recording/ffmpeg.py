@@ -52,7 +52,7 @@ MOST_PIXELS = 1 << 26
 # Recorders write titles and comments in any encoding, and none of them matters here. PyAV 18 refuses such a file
 # unless it is told to ignore them; PyAV 19 decodes them without errors and has no such option.
 OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-# A source is taken as ended after this many read errors in a row: a broken index can point nowhere for every packet.
+# Stop reading after this many read errors in a row. If the index is broken, every packet may give such an error.
 _MOST_ERRORS = 1000
 # Decoders that report some errors in the log alone, and log no error for a sound stream.
 _LOGGING_DECODERS = frozenset({"h264", "hevc"})
@@ -156,8 +156,9 @@ def decode_packets(
     Args:
         path: of the recording, for error messages.
         source, stream: from ``open_recording``.
-        needed: a truth value for each packet; the others are skipped. A run of needed packets is decoded by itself,
-            and its last images come with the output for the packet after it. None: all packets are needed.
+        needed: for each packet, whether to decode it; other packets are skipped. None decodes all packets. Each run
+            of consecutive needed packets is decoded separately. The decoder gives out the last images of a run late:
+            they are in the output for the packet that follows the run, or in the last output.
     """
     decoder = open_decoder(path, stream)
     waiting: dict[int, int | None] = {}
@@ -247,11 +248,13 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
     decoder = stream.codec_context
     detect = "crccheck+bitstream+buffer+careful"
     if decoder.name == "h264":
-        # Finds bits left over after a slice: 37 instead of 20 of 60 flips without CABAC, no false alarm.
+        # "aggressive" also reports bits left over after a slice. In a stream without CABAC the decoder then reported
+        # 37 of 60 bit flips instead of 20, without a false alarm.
         detect += "+aggressive"
     if decoder.codec.intra_only:
-        # An intra-only codec reports damage only by raising an error. In other codecs an error for one frame takes its
-        # neighbours along (190 flips cost 378 frames), and damage is reported without it.
+        # "explode" makes the decoder raise an error for damage. An intra-only codec reports damage in no other way.
+        # Other codecs report it without "explode"; with it they also lose neighbouring frames (378 frames for 190
+        # bit flips).
         detect += "+explode"
     decoder.thread_type = ThreadType.NONE
     decoder.thread_count = 1
@@ -272,7 +275,10 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
 
 
 def _shown(packet: Packet[VideoStream]) -> Packet[VideoStream]:
-    """Return a copy without the discard mark, for which the decoder would drop the image and its damage report."""
+    """Return a copy of a packet without its discard mark.
+
+    The decoder drops the image of a packet that has the mark, and the report of damage in it.
+    """
     copy = Packet(bytes(packet))
     copy.stream = packet.stream
     copy.time_base = packet.time_base

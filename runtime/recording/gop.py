@@ -1,9 +1,8 @@
 """Closed groups of pictures (GOPs): each decodes by itself, so several decoders of one thread can share a recording.
 
 A decoder with several threads fails to report damage (see ``ffmpeg``); several decoders of one thread each report it.
-A closed GOP begins with a frame that
-resets the decoder (IDR), and no frame of another GOP is shown among its own, so it decodes to the same images by
-itself.
+A closed GOP begins with a frame that resets the decoder (IDR), and no frame of another GOP is shown among its own, so
+it decodes to the same images by itself.
 
 This holds for sound streams only. At the first damaged GOP the reader falls back to a single decoder for the rest of
 the file. Where that happens depends on the recording alone, so the ledger is the same for any number of decoders.
@@ -59,8 +58,7 @@ def find_gops(container: Container) -> list[range]:
     """Return the packets of each closed GOP of a recording, in file order.
 
     A GOP begins at a key frame such that every frame stored before it is shown before it, and every frame stored after
-    it is shown after it. The whole recording is one GOP where
-    the container or the codec does not ensure that.
+    it is shown after it. The whole recording is one GOP where the container or the codec does not ensure that.
     """
     count = len(container.packets)
     if container.codec not in _NAL_UNITS or not container.format.startswith(("mov", "matroska")):

@@ -19,6 +19,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from ..errors import PackageError
 from ..recording import clock
 from .text import number, probability, share
 
@@ -34,6 +35,7 @@ def render_template(name: str, **values: Any) -> str:
     """Return the text of the template ``assets/<name>`` with ``values`` filled in, escaped.
 
     Raises:
+        PackageError: Jinja2 is not installed.
         jinja2.UndefinedError: the template uses a name that is not in ``values``.
     """
     return _environment().get_template(name).render(**values)
@@ -48,8 +50,13 @@ def read_asset(name: str) -> str:
 @cache
 def _environment() -> Environment:
     # Imported here: whoever writes no report needs no Jinja2.
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-    from markupsafe import Markup
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise PackageError(
+            "a report needs Jinja2, which is not installed", hint="pip install jinja2"
+        ) from error
 
     def escape(value: Any) -> Any:
         """Escape a value unless it is markup already: the result of a macro, or marked ``safe``."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .atomic import commit_files, whole_file, write_whole
+    from .atomic import clear_abandoned, commit_files, whole_file, write_whole
     from .document import rounded
     from .files import event_document, ledger_document, prepare_folder, study_document, write_study
     from .journal import Journal, entries
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        atomic="commit_files whole_file write_whole",
+        atomic="clear_abandoned commit_files whole_file write_whole",
         document="rounded",
         files="event_document ledger_document prepare_folder study_document write_study",
         journal="Journal entries",
@@ -29,6 +29,7 @@ else:
 __all__ = [
     "Journal",
     "Run",
+    "clear_abandoned",
     "commit_files",
     "entries",
     "event_document",

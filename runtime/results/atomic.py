@@ -10,7 +10,9 @@ new sign in place last. If the sign exists, all files beside it are of the same 
 
 from __future__ import annotations
 
+import glob
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,9 +20,10 @@ from pathlib import Path
 
 from ..errors import OutputError
 
-__all__ = ["clear_leftovers", "commit_files", "reason", "whole_file", "write_whole"]
+__all__ = ["clear_abandoned", "clear_leftovers", "commit_files", "reason", "whole_file", "write_whole"]
 
 _STAGED, _EARLIER = ".tmp", ".earlier"
+_ABANDONED_S = 600.0
 _HINT = "free some space, close a program that has the file open, or choose another place"
 
 
@@ -47,7 +50,9 @@ def whole_file(path: str | os.PathLike[str], *, hint: str = _HINT) -> Iterator[P
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}{_STAGED}{target.suffix}")
     try:
         yield temporary
-        _sync_file(temporary)
+        # Windows syncs only what is open for writing.
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
@@ -96,8 +101,10 @@ def commit_files(folder: Path, contents: Mapping[str, bytes], *, sign: str) -> d
     try:
         for name in names:
             target = folder / name
-            staged[name].write_bytes(contents[name])
-            _sync_file(staged[name])
+            with staged[name].open("wb") as file:
+                file.write(contents[name])
+                file.flush()
+                os.fsync(file.fileno())
         target = folder / sign
         _set_aside(target, earlier[sign])
         _sync_folder(folder)
@@ -139,6 +146,18 @@ def clear_leftovers(folder: Path, names: tuple[str, ...]) -> None:
                     path.unlink()
 
 
+def clear_abandoned(path: Path) -> None:
+    """Remove the temporary files that processes left which were killed in ``whole_file`` for ``path``.
+
+    Another process may be writing ``path`` at this moment. Its temporary file changes all the time, so only files
+    that have not changed for ten minutes are removed.
+    """
+    with suppress(OSError):
+        for left in path.parent.glob(f".{glob.escape(path.stem)}.*{_STAGED}{path.suffix}"):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                left.unlink()
+
+
 def reason(error: Exception) -> str:
     """Return the system's message of an ``OSError`` in lower case, without its number and its path."""
     return (getattr(error, "strerror", None) or str(error)).lower()
@@ -156,12 +175,6 @@ def _undo_moves(folder: Path, names: list[str], moved: list[str], earlier: Mappi
 def _set_aside(path: Path, place: Path) -> None:
     with suppress(FileNotFoundError):
         os.replace(path, place)
-
-
-def _sync_file(path: Path) -> None:
-    # Windows syncs only what is open for writing.
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

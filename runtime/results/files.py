@@ -94,7 +94,7 @@ def write_study(
         folder = prepare_folder("exam.capsule-edge", overwrite=False)
         write_study(study, folder, timing={}, colours=study.colours)
     """
-    # Import the report here: only the end of a run needs it, and its start should not wait for it.
+    # Import the report here: only the end of a run needs it, and the start of the run should not wait for it.
     from ..report import render_report
 
     writers: dict[str, Callable[[], str]] = {

@@ -4,11 +4,13 @@
     for rgb in feed.read():
         ...
 
-A camera ends only when ``stop`` is called. Pictures lost between two connections to a camera cannot be counted: each
-loss is one None, the ledger is not whole, and ``truncated`` is True.
+A source that announces no length is taken for a camera. Its feed ends when ``stop`` is called, or when nothing
+answers for ``patience_s``. Pictures lost between two connections to a camera cannot be counted. Each such loss yields
+one None and sets ``truncated`` to True, so the ledger is not ``whole``.
 
-A recording announces its length (a file over HTTP) and ends at its end. When its connection is lost, the next one
-continues at the picture where the last one stopped, and nothing is lost.
+A source that announces its length, such as a file over HTTP, is taken for a recording. Its feed ends with its last
+picture. When the connection is lost, the next one continues at the picture where the last one stopped, and nothing
+is lost.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ _AHEAD = 4
 
 
 def live_address(path: str | Path) -> str | None:
-    """Return the network address that ``path`` spells, or None. A ``Path`` has lost one slash of it.
+    """Return the network address in ``path``, or None if ``path`` is no such address.
+
+    ``Path`` shortens the "//" of an address to "/". Both forms are accepted.
 
     Example:
         >>> live_address(Path("RTSP://recorder/exam"))
@@ -63,8 +67,8 @@ class Live:
         connections: number of connections that sent pictures.
         patience_s: as given; it may be changed while the feed is read.
         stopped: whether ``stop`` was called.
-        truncated: None while no loss is known, True after one (of a connection to a camera, or of the rest of a
-            recording), False for a recording that was read to its end.
+        truncated: True once pictures were lost: a camera's connection broke, or a part of a recording is missing.
+            False for a recording that was read to its end. None while neither is known.
 
     Raises:
         UsageError: ``address`` is not an RTSP or HTTP address.
@@ -156,7 +160,7 @@ class Live:
             raise InputError(
                 f"{self.shown} cannot be read: {reason}",
                 hint="check the address, and that this machine reaches it; an MP4 whose index lies at its end "
-                "needs a server that sends ranges",
+                "needs a server that answers HTTP range requests",
             )
 
     def _connect(self) -> Iterator[RgbArray | None]:

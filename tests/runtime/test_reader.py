@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +140,38 @@ def test_a_stream_takes_frames_only_when_answers_are_asked_for(
     assert next(answers).index == 1
     assert len(taken) == max(2, ahead)
     answers.close()
+
+
+def test_a_stream_lets_go_of_the_frames_that_it_has_answered(red: Reader) -> None:
+    sent: list[weakref.ref[np.ndarray]] = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for index in range(3 * FIELD_FRAMES):
+            frame = view(False, index)
+            sent.append(weakref.ref(frame))
+            yield frame
+
+    answers = red.stream(camera())
+    for _ in range(2 * FIELD_FRAMES):
+        next(answers)
+    gc.collect()
+    assert sum(frame() is not None for frame in sent) < 4
+    answers.close()
+
+
+@pytest.mark.quick
+def test_a_frame_of_another_size_is_named_before_any_answer(red: Reader) -> None:
+    frames = [np.zeros((64, 64, 3), np.uint8)] * 3 + [np.zeros((64, 65, 3), np.uint8)]
+    taken: list[int] = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for index, frame in enumerate([*frames, *frames]):
+            taken.append(index)
+            yield frame
+
+    with pytest.raises(InputError, match=r"frame 3 is \(64, 65\), the frames before it are \(64, 64\)"):
+        next(red.stream(camera()))
+    assert taken == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ last. Their name is a hash of the images and of the code that preprocesses them.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import shutil
@@ -21,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset, samples
-from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.errors import InputError, OutputError
 from capsule_edge.runtime.inference import InputSpec
 from capsule_edge.runtime.preprocessing import field_of_view, model_input
-from capsule_edge.runtime.results import whole_file, write_whole
+from capsule_edge.runtime.results import clear_abandoned, whole_file, write_whole
 
 from ..config import TrainConfig
 from . import transplants
@@ -145,11 +144,16 @@ def _write(
 ) -> list[int]:
     """Write the frames and return the rows of those that could not be read."""
     lost = []
+    clear_abandoned(path)
     with whole_file(path, hint=_HINT) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         if free < needed:
-            raise OSError(errno.ENOSPC, f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
+            raise OutputError(
+                f"{path.parent} has no room for the frames: {needed / 1e6:,.0f} MB are needed,"
+                f" {free / 1e6:,.0f} MB are free",
+                hint=_HINT,
+            )
         with temporary.open("wb") as stream:
             for row, frame in enumerate(frames):
                 if frame is None:

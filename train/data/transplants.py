@@ -1,4 +1,4 @@
-"""Transplants: lesions set into frames of other patients, and frames with their lesion taken out.
+"""Make transplants: set lesions into frames of other patients, and take lesions out of frames.
 
 If a class has only one or two videos, a network may recognise the videos instead of the lesion. Bounding
 boxes around lesions help. The boxed lesion of one video is copied into a normal frame of another video and
@@ -93,8 +93,9 @@ def read_boxes(table: Path) -> dict[tuple[str, int], list[LesionBox]]:
 class _Sources:
     """The frames that transplants are made from.
 
-    ``donors`` are rows with the box of a lesion, ``groups`` the donors by label and video, ``hosts`` the rows of
-    normal frames by video, and ``normal`` is the column of that label.
+    ``donors`` lists the rows of frames with a lesion, each with the box of the lesion. ``groups`` maps a label and a
+    video to indices into ``donors``. ``hosts`` maps a video to the rows of its normal frames. ``normal`` is the
+    column of the label normal.
     """
 
     donors: list[tuple[int, LesionBox]]
@@ -161,7 +162,8 @@ def transplant_frames(
                 return preprocess(_take_out(donor, box, host, rng), spec), sources.normal, video
             return preprocess(_set_in(host, donor, box, rng), spec), label, video
         raise InputError(
-            f"in {_ATTEMPTS} attempts no frame with a box and no normal frame can be read: nothing can be transplanted"
+            f"in each of {_ATTEMPTS} drawn pairs, the frame with a box or the normal frame cannot be read:"
+            " nothing can be transplanted"
         )
 
     with ThreadPoolExecutor() as pool:

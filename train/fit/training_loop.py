@@ -1,4 +1,4 @@
-"""The training loop: AdamW on drawn batches, checkpoints and early stopping.
+"""Train a model with AdamW on drawn batches, with checkpoints and early stopping.
 
 The draws depend on (seed, epoch) alone, and a checkpoint holds everything else, also within an epoch. A run
 that was killed therefore ends with exactly the weights of an uninterrupted one. With several workers, each
@@ -61,7 +61,7 @@ class _Progress:
 
 @dataclass
 class _Job:
-    """What one call of ``TrainingLoop.run`` works on; ``saved`` is when the last checkpoint was written."""
+    """The input of one call of ``TrainingLoop.run``; ``saved`` is the time of the last checkpoint."""
 
     frames: TrainingFrames
     chances: npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.results import whole_file
+from capsule_edge.runtime.results import clear_abandoned, whole_file
 
 __all__ = ["assign", "collect", "load", "load_backbone", "save", "tensors"]
 
@@ -71,6 +71,7 @@ def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool
     Raises:
         OutputError: the file cannot be written.
     """
+    clear_abandoned(path)
     with whole_file(path, hint="the earlier file is intact") as temporary, temporary.open("wb") as stream:
         (np.savez_compressed if compressed else np.savez)(stream, **arrays)  # type: ignore[arg-type]
 

@@ -1,8 +1,9 @@
-"""The QAT model: built from an FP32 model, calibrated, saved and loaded.
+"""Build the QAT model from an FP32 model, calibrate it, save it and load it.
 
-Batch normalisation is folded into the convolution before it, with the statistics of FP32 training. The
-quantised weights are therefore the shipped ones: QAT, TFLite and ONNX have the same integers, and the same
-sums that a saturation-safe range has to bound. ``calibrate`` sets the ranges, and training refines them.
+Batch normalisation is folded into the convolution before it, with the statistics of FP32 training. The QAT
+model therefore quantises the same weights as the TFLite and the ONNX file. All three hold the same integers
+and add up the same products, so a range that keeps these sums from saturating in QAT does so in the files too.
+``calibrate`` sets the ranges, and training refines them.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def quantize(model: Any, *, saturation_safe: bool = False) -> Any:
 
 
 def pairs_of(layer: Any) -> Pairs:
-    """Return which weights of a layer a 16-bit sum can join.
+    """Return the kind of weight pairs whose products an engine may add in 16 bits (``weight_limits``).
 
     Depthwise kernels are widened to 16 bits before they are multiplied, so nothing saturates there.
     """
@@ -186,7 +187,11 @@ def calibrate(qat_model: Any, fp32_model: Any, batches: Iterable[npt.NDArray[np.
 
 @dataclass(frozen=True)
 class ObservedRange:
-    """A quantised output: its layer, the FP32 layer with the same values, and whether nothing may be clipped."""
+    """A quantised output and the source of its range.
+
+    ``layer`` names the quantised layer, ``source`` the FP32 layer that computes the same values. If ``extreme`` is
+    True, the range covers the outermost values seen, so that none is clipped.
+    """
 
     layer: str
     source: str

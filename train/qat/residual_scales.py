@@ -1,10 +1,11 @@
-"""The scales around a residual Add, chosen so that all engines round its sum alike.
+"""Choose the scales around a residual Add so that all engines round its sum alike.
 
-In steps, an Add's output is (a x scale of a + b x scale of b) / its own scale. onnxruntime computes this in
-float32, XNNPACK with fixed-point factors of 21 bits. If the result lies next to the middle between two steps,
-the two round differently, and later layers amplify it (11 steps of a logit were seen). Here all scales are
-whole multiples of one unit, and the sum's own scale is an odd multiple. The result is then a multiple of 1 /
-odd and never comes closer to a middle than half of that.
+An engine adds two 8-bit inputs, a and b. The output in steps is (a x scale of a + b x scale of b) / scale of
+the output. onnxruntime computes this in float32, XNNPACK with fixed-point factors of 21 bits. If the result
+lies next to the midpoint between two steps, the two engines may round it to different steps, and later layers
+amplify the difference (11 steps of a logit were seen). ``align_sums`` makes all scales whole multiples
+of one unit, and the scale of the output an odd multiple, n units. The result is then a whole multiple of 1/n,
+so it is at least 1/(2n) away from every midpoint.
 """
 
 from __future__ import annotations

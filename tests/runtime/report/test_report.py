@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -15,8 +16,9 @@ import pytest
 from paths import ROOT
 from study_samples import SPEC, make_study
 
+from capsule_edge.runtime.errors import PackageError
 from capsule_edge.runtime.inference import Label, OperatingPoint
-from capsule_edge.runtime.report import render_report
+from capsule_edge.runtime.report import render_report, templates
 from capsule_edge.runtime.report.figures import CURVE_POINTS
 from capsule_edge.runtime.report.view import CARDS
 from capsule_edge.runtime.study import Study
@@ -383,3 +385,11 @@ def test_a_whole_day_with_many_events_stays_small() -> None:
     for path in re.findall('<path d="([^"]*)"', text):
         # beside its points a path has three to open and close it
         assert path.count(",") <= CURVE_POINTS + 3
+
+
+def test_a_report_without_jinja2_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    templates._environment.cache_clear()
+    with pytest.raises(PackageError, match="needs Jinja2") as caught:
+        render_report(make_study(), tool_version="0.0.test")
+    assert caught.value.hint == "pip install jinja2"

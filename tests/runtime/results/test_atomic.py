@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from capsule_edge.runtime.errors import OutputError
 from capsule_edge.runtime.results import atomic, commit_files, whole_file, write_whole
-from capsule_edge.runtime.results.atomic import clear_leftovers
+from capsule_edge.runtime.results.atomic import clear_abandoned, clear_leftovers
 from capsule_edge.runtime.results.lock import LOCK, lock_folder
 
 NAMES = ("frames.csv", "report.html", "study.json")
@@ -108,6 +109,22 @@ def test_whole_file_keeps_the_earlier_file_when_the_block_fails(
 
 
 @pytest.mark.quick
+def test_only_temporary_files_that_nobody_writes_any_more_are_cleared(tmp_path: Path) -> None:
+    kept = [
+        tmp_path / name
+        for name in ("weights.npz", ".weights.0123456789ab.tmp.npz", ".other.0123456789ab.tmp.npz")
+    ]
+    abandoned = tmp_path / ".weights.abababababab.tmp.npz"
+    for path in (*kept, abandoned):
+        path.write_bytes(b"part")
+    hour_ago = time.time() - 3600
+    for path in (kept[0], kept[2], abandoned):
+        os.utime(path, (hour_ago, hour_ago))
+    clear_abandoned(tmp_path / "weights.npz")
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    clear_abandoned(tmp_path / "no" / "such" / "folder.npz")
+
+
 def test_write_whole_reports_what_is_in_the_way_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"kept")
     (tmp_path / "folder").mkdir()
