@@ -192,7 +192,7 @@ def test_a_process_that_fails_is_one_line(tmp_path: Path) -> None:
     "options", [{"threads": ()}, {"threads": (0,)}, {"batches": (-1,)}, {"rounds": 39}, {"starts": -1}]
 )
 def test_numbers_below_their_minimum_are_usage_errors(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="allowed are|at least"):
+    with pytest.raises(UsageError, match=r"allowed are|at least"):
         BenchOptions(**options)
 
 

@@ -61,7 +61,7 @@ STUDIES = {
                 "bubbles": OperatingPoint(0.5),
             },
         ),
-        stretches=((20, 40, "ulcer", 0.6), (10, 40, "pylorus", 0.8)),
+        stretches=((20, 40, "ulcer", 0.6), (10, 39, "pylorus", 0.8), (39, 40, "pylorus", 0.5)),
     ),
 }
 
@@ -142,7 +142,7 @@ def test_a_role_without_labels_is_reported_as_not_assessed() -> None:
     landmarks = study_document(STUDIES["all roles"])["landmarks"]
     assert landmarks["assessed"] is True
     pylorus, cecum = landmarks["labels"]
-    # 30 of 120 frames, 10 to 39, half a second apart
+    # 30 of 120 frames, 10 to 39, half a second apart; the last is exactly at the operating point
     assert pylorus == {
         "label": "pylorus",
         "threshold": 0.5,
@@ -153,6 +153,23 @@ def test_a_role_without_labels_is_reported_as_not_assessed() -> None:
     }
     assert cecum["frames"] is None  # it has no operating point
     assert cecum["share"] is None
+
+
+@pytest.mark.parametrize(
+    ("source", "fps", "origin"),
+    [
+        ({"step_s": 0.25}, 4.0, "file"),
+        ({"step_s": 0.04}, SPEC.events.assumed_capture_fps, "assumed"),
+        ({"step_s": 0.04, "capture_fps": 3.0}, 3.0, "given"),
+        ({"step_s": 0.25, "count": 1, "stretches": ()}, None, "file"),
+    ],
+)
+def test_the_capture_rate_is_given_or_from_the_file_or_assumed(
+    source: dict[str, Any], fps: float | None, origin: str
+) -> None:
+    document = study_document(make_study(**source))
+    found = document["rules"]
+    assert (found["capture_fps"], found["capture_fps_from"]) == (fps, origin)
 
 
 @pytest.mark.quick

@@ -43,7 +43,8 @@ def answers(first: int, after: int) -> JournalEntries:
             records.append(replace(record, status="corrupt", detail="depends_on_damaged"))
             continue
         values = rng.random(LABELS).astype(np.float32)
-        twin = record.index - 1 if record.index % 7 == 5 else None
+        # Frame 5 is a duplicate of frame 0, the others of the frame before them.
+        twin = {5: 0}.get(record.index, record.index - 1) if record.index % 7 == 5 else None
         status = "classified" if twin is None else "duplicate"
         records.append(replace(record, status=status, duplicate_of=twin, probabilities=values))  # type: ignore[arg-type]
     return JournalEntries(records, np.array(colours), BOX)
