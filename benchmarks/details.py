@@ -68,10 +68,10 @@ def _render_stages(found: Found) -> str:
         *([_STAGES[name], f"{value:.4f}"] for name, value in beside.items()),
     ]
     summary = (
-        f"`{found['model']}`, {found['cores']} cores: {found['frames_per_s']:,.0f} frames per second. All cores"
-        f" without a pause would reach {found['allowed_frames_per_s']:,.0f}: the pipeline reaches"
-        f" {found['reached']:.2f} of that. On average {found['cores_used']:.2f} cores were at work, and it reaches"
-        f" {found['reached_of_cores_given']:.2f} of what those allow."
+        f"`{found['model']}`, {found['cores']} cores: {found['frames_per_s']:,.0f} frames per second. Cores that"
+        f" never wait would read {found['allowed_frames_per_s']:,.0f}; the pipeline reaches"
+        f" {found['reached']:.2f} of that. On average {found['cores_used']:.2f} cores were at work; the pipeline"
+        f" reaches {found['reached_of_cores_given']:.2f} of what these could read."
     )
     return f"{summary}\n\n{to_table(['stage', 'core ms per frame'], rows, right=1)}"
 

@@ -66,7 +66,7 @@ def _check_stream(videos: Sequence[Path], name: str, options: Mapping[str, Any])
             f"{name} is read alone", hint="read the other recordings with a command of their own"
         )
     if not options["jsonl"]:
-        raise UsageError(f"{name} is answered in lines only", hint="add --jsonl")
+        raise UsageError(f"{name} gives JSON lines, not result files", hint="add --jsonl")
     given = [option for key, option in _FOR_FILES_ONLY.items() if options.get(key)]
     if options.get("every", 1) != 1:
         given.append("--every")

@@ -268,7 +268,7 @@ def test_what_is_wrong_with_a_pipe_is_one_line(
 
 def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, says in (
-        (("-", "--stdin", "mjpeg"), "answered in lines only"),
+        (("-", "--stdin", "mjpeg"), "gives JSON lines, not result files"),
         (("a.mp4", "--stdin", "mjpeg"), "no VIDEO is -"),
         (("a.mp4", "--jsonl", "--json"), "give one of them"),
         (("--demo", "--jsonl"), "--demo cannot be combined with"),
