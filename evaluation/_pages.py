@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from capsule_edge.runtime.report import as_markup, render_text
+
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 __all__ = ["STYLE", "inline_svg", "page", "png", "svg", "table"]
@@ -21,20 +23,25 @@ svg{max-width:100%;height:auto}code{word-break:break-all}
 """
 
 
-def page(title: str, body: str, *, style: str = STYLE) -> str:
-    """Return a complete HTML document; ``title`` is plain text (it is escaped), ``body`` is markup."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{style}</style></head>\n<body>{body}</body></html>\n"
-    )
+_PAGE = (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    "<title>{{ title }}</title><style>{{ style }}</style></head>\n<body>{{ body }}</body></html>\n"
+)
+_TABLE = (
+    "<table><tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr>"
+    "{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>"
+)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return the markup of a table whose cells are plain text (they are escaped)."""
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>"
+def page(title: str, body: Markup, *, style: str = STYLE) -> str:
+    """Return a complete HTML document; ``title`` is plain text, ``body`` is markup, ``style`` is our own CSS."""
+    return str(render_text(_PAGE, title=title, body=body, style=as_markup(style)))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    """Return the markup of a table whose cells are plain text."""
+    return render_text(_TABLE, head=head, rows=rows)
 
 
 def png(figure: Figure) -> bytes:
@@ -54,7 +61,7 @@ def svg(figure: Figure) -> str:
     return target.getvalue()
 
 
-def inline_svg(figure: Figure) -> str:
+def inline_svg(figure: Figure) -> Markup:
     """Return a figure as SVG markup for use within a page."""
     picture = svg(figure)
-    return picture[picture.index("<svg") :]
+    return as_markup(picture[picture.index("<svg") :])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.report import jpeg
+from capsule_edge.runtime.report import jpeg, render_text
 
 from .._files import write_text
 from .._pages import STYLE, page
@@ -32,6 +31,27 @@ summary{cursor:pointer}pre{overflow-x:auto;background:#f4f4f6;padding:.6em}figur
 figcaption{font-size:12px;max-width:340px;word-break:break-all}rect.a{fill:#335c9e}rect.b{fill:#9fb6dc}
 """
 )
+_BODY = (
+    '<h1>{{ title }}</h1><p class="verdict {{ verdict }}">{{ verdict }}: {{ meaning }}</p><p>{{ counts }}</p>'
+    "<h2>Findings</h2>"
+    "{% for finding in findings %}{% set head %}"
+    '<span class="{{ finding.level }}">{{ finding.level }}</span>'
+    " {{ finding.check | replace('_', ' ') }}: {{ finding.message }}"
+    "{% endset %}"
+    "{% if finding.examples %}<details{% if finding.level == 'misleading' %} open{% endif %}>"
+    "<summary>{{ head }}</summary><pre>{{ finding.examples }}</pre></details>"
+    "{% else %}<p>{{ head }}</p>{% endif %}{% endfor %}"
+    "<h2>Classes</h2><table><tr><th>class</th>"
+    "{% for side in sides %}<th>{{ side }}: frames</th><th>videos</th><th>rests on</th>{% endfor %}<th></th></tr>"
+    "{% for label, entry in classes %}<tr><td>{{ label }}</td>"
+    "{% for side in sides %}{% for key in ('frames', 'videos', 'rests_on') %}"
+    '<td class="n">{{ "{:,}".format(entry[side][key]) }}</td>{% endfor %}{% endfor %}'
+    '<td><svg width="200" height="12"><rect class="a" width="{{ "%.1f" | format(200 * entry.all.frames / most) }}"'
+    ' height="12"/></svg></td></tr>{% endfor %}</table>'
+    "{% if copies %}<h2>Copies</h2>{% for copy in copies %}<figure>{% for picture in copy.pictures %}"
+    '<img src="{{ picture.source }}" width="{{ picture.width }}" height="{{ picture.height }}"'
+    ' alt="{{ picture.name }}">{% endfor %}<figcaption>{{ copy.caption }}</figcaption></figure>{% endfor %}{% endif %}'
+)
 # At most this many pairs of pictures on the page; a pair takes 20 kB.
 _PAIRS = 24
 
@@ -52,22 +72,21 @@ def write_audit(document: Document, root: Path, target: str | Path) -> Path:
 
 def to_html(document: Document, root: Path) -> str:
     """Return the self-contained page; pictures of copies are read from the data set folder ``root``."""
-    data, verdict = document["data"], document["verdict"]
+    data, verdict, classes = document["data"], document["verdict"], document["classes"]
     title = f"Audit of {data['name']}"
     splits = ", ".join(f"{name} {count:,}" for name, count in data["splits"].items()) or "none"
-    body = "".join(
-        [
-            f"<h1>{html.escape(title)}</h1>",
-            f'<p class="verdict {verdict}">{verdict}: {MEANING[verdict]}</p>',
-            f"<p>{data['frames']:,} files of {data['videos']:,} videos, by {html.escape(data['table'])}. "
-            f"Splits: {html.escape(splits)}. Evaluated: {html.escape(', '.join(document['evaluated']) or 'all')}."
-            f" {_images(document['images'])}</p>",
-            "<h2>Findings</h2>",
-            *map(_finding, document["findings"]),
-            "<h2>Classes</h2>",
-            _classes(document["classes"]),
-            _copies(document["images"], root),
-        ]
+    body = render_text(
+        _BODY,
+        title=title,
+        verdict=verdict,
+        meaning=MEANING[verdict],
+        counts=f"{data['frames']:,} files of {data['videos']:,} videos, by {data['table']}. Splits: {splits}."
+        f" Evaluated: {', '.join(document['evaluated']) or 'all'}. {_images(document['images'])}",
+        findings=[{**finding, "examples": _examples(finding)} for finding in document["findings"]],
+        sides=list(next(iter(classes.values()))),
+        most=max(entry["all"]["frames"] for entry in classes.values()),
+        classes=sorted(classes.items(), key=lambda item: -item[1]["all"]["frames"]),
+        copies=_copies(document["images"], root),
     )
     return page(title, body, style=_STYLE)
 
@@ -81,52 +100,26 @@ def _images(images: Mapping[str, Any] | None) -> str:
     )
 
 
-def _finding(finding: Mapping[str, Any]) -> str:
-    head = (
-        f'<span class="{finding["level"]}">{finding["level"]}</span> {finding["check"].replace("_", " ")}: '
-        f"{html.escape(finding['message'])}"
-    )
-    if not finding["examples"]:
-        return f"<p>{head}</p>"
-    lines = "\n".join(finding["examples"])
+def _examples(finding: Mapping[str, Any]) -> str:
+    """Return the examples of a finding, a line each, and how many more there are."""
     more = finding["count"] - len(finding["examples"])
-    rest = f"\nand {more:,} more" if more > 0 else ""
-    opened = " open" if finding["level"] == "misleading" else ""
-    return f"<details{opened}><summary>{head}</summary><pre>{html.escape(lines + rest)}</pre></details>"
+    rest = [f"and {more:,} more"] if more > 0 and finding["examples"] else []
+    return "\n".join([*finding["examples"], *rest])
 
 
-def _classes(classes: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
-    """Return the table of frames and videos of each class and split, with bars on one scale."""
-    sides = list(next(iter(classes.values())))
-    most = max(entry["all"]["frames"] for entry in classes.values())
-    head = "".join(f"<th>{html.escape(side)}: frames</th><th>videos</th><th>rests on</th>" for side in sides)
-    rows = []
-    for label, entry in sorted(classes.items(), key=lambda item: -item[1]["all"]["frames"]):
-        cells = "".join(
-            f'<td class="n">{entry[side]["frames"]:,}</td><td class="n">{entry[side]["videos"]:,}</td>'
-            f'<td class="n">{entry[side]["rests_on"]:,}</td>'
-            for side in sides
-        )
-        width = 200 * entry["all"]["frames"] / most
-        bar = f'<svg width="200" height="12"><rect class="a" width="{width:.1f}" height="12"/></svg>'
-        rows.append(f"<tr><td>{html.escape(label)}</td>{cells}<td>{bar}</td></tr>")
-    return f"<table><tr><th>class</th>{head}<th></th></tr>{''.join(rows)}</table>"
-
-
-def _copies(images: Mapping[str, Any] | None, root: Path) -> str:
-    figures = []
+def _copies(images: Mapping[str, Any] | None, root: Path) -> list[dict[str, Any]]:
+    """Return the caption and the two pictures of each pair of copies whose files can be read."""
+    found = []
     for pair in (images or {}).get("copies", [])[:_PAIRS]:
         try:
-            pictures = "".join(_picture(root / pair[side], pair[side]) for side in ("a", "b"))
+            pictures = [_picture(root / pair[side], pair[side]) for side in ("a", "b")]
         except InputError:
             continue
-        caption = html.escape(
-            f"{pair['a']} ~ {pair['b']}, {pair['distance']} bits: {', '.join(pair['checks'])}"
-        )
-        figures.append(f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>")
-    return f"<h2>Copies</h2>{''.join(figures)}" if figures else ""
+        caption = f"{pair['a']} ~ {pair['b']}, {pair['distance']} bits: {', '.join(pair['checks'])}"
+        found.append({"pictures": pictures, "caption": caption})
+    return found
 
 
-def _picture(file: Path, name: str) -> str:
+def _picture(file: Path, name: str) -> dict[str, Any]:
     source, width, height = jpeg(read_frame(file), longest=160, quality=80)
-    return f'<img src="{source}" width="{width}" height="{height}" alt="{html.escape(name, quote=True)}">'
+    return {"source": source, "width": width, "height": height, "name": name}

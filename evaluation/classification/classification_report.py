@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capsule_edge.runtime.inference import INTENDED_USE
+from capsule_edge.runtime.report import render_text
 
 from .._extras import require
 from .._files import check_free, write_together
@@ -27,6 +27,11 @@ SIGN = "evaluation.json"
 """The main file of a report, written last: a folder that holds it holds a complete report."""
 
 Document = Mapping[str, Any]
+_BODY = """<h1>{{ title }}</h1>
+<p>{{ counts }} Model SHA-256 <code>{{ model_sha256 }}</code>, data SHA-256 <code>{{ data_sha256 }}</code>.</p>
+{% for note in notes %}<p>{{ note }}</p>
+{% endfor %}{% for heading, content in sections %}<h2>{{ heading }}</h2>{{ content }}
+{% endfor %}<p>{{ intended_use }}</p>"""
 _HEADINGS = {
     "confusion": "Confusion",
     "classes": "Sensitivity and AUC of each class, with 95 % intervals",
@@ -80,18 +85,21 @@ def to_html(document: Document, figures: Mapping[str, Figure] | None = None) -> 
     """Return the self-contained page: tables, and the plots as inline SVG (drawn if not given)."""
     model, data = document["model"], document["data"]
     title = f"{model['name']} {model['version']} ({model['precision']}) on {data['name']}"
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{document['frames']:,} frames of {document['videos']} videos, split "
-        f"{html.escape(data['split'] or 'all')}. Model SHA-256 <code>{model['sha256']}</code>, "
-        f"data SHA-256 <code>{data['sha256']}</code>.</p>",
-    ]
-    parts += [f"<p>{html.escape(note)}</p>" for note in _notes(document)]
-    for heading, head, rows in _tables(document):
-        parts.append(f"<h2>{html.escape(heading)}</h2>{table(head, rows)}")
-    for name, figure in (figures or plots(document)).items():
-        parts.append(f"<h2>{_HEADINGS[name]}</h2>{inline_svg(figure)}")
-    return page(title, "\n".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"]))
+    drawn = (figures or plots(document)).items()
+    body = render_text(
+        _BODY,
+        title=title,
+        counts=f"{document['frames']:,} frames of {document['videos']} videos, split {data['split'] or 'all'}.",
+        model_sha256=model["sha256"],
+        data_sha256=data["sha256"],
+        notes=_notes(document),
+        sections=[
+            *((heading, table(head, rows)) for heading, head, rows in _tables(document)),
+            *((_HEADINGS[name], inline_svg(figure)) for name, figure in drawn),
+        ],
+        intended_use=INTENDED_USE,
+    )
+    return page(title, body)
 
 
 def _notes(document: Document) -> list[str]:

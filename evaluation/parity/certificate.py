@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from capsule_edge.runtime.inference import INTENDED_USE
+from capsule_edge.runtime.report import render_text
 
 from .._extras import require
 from .._files import check_free, write_together
 from .._pages import inline_svg, page, table
 from ..datasets import describe_overlap
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 __all__ = ["certificate_stem", "schema_path", "to_html", "to_markdown", "write_certificate"]
 
@@ -22,6 +25,13 @@ Certificate = Mapping[str, Any]
 Rows = Sequence[Sequence[str]]
 
 _COLOURS = {"pass": "#2a7f3f", "fail": "#b3261e", "undecided": "#8a6d00"}
+_BODY = """<h1>{{ title }}</h1>
+<p class="verdict" style="color:{{ colour }}">Verdict: {{ verdict }}</p>
+<p>{{ scope }}</p>
+{{ plots }}
+{% for heading, note, table in sections %}<h2>{{ heading }}</h2>{% if note %}<p>{{ note }}</p>{% endif %}
+{{ table }}
+{% endfor %}<p>{{ intended_use }}</p>"""
 
 
 def schema_path() -> Path:
@@ -74,17 +84,16 @@ def to_markdown(certificate: Certificate) -> str:
 
 def to_html(certificate: Certificate) -> str:
     """Return the certificate as one self-contained HTML page; the plots (matplotlib) are inline SVG."""
-    colour = _COLOURS[certificate["verdict"]]
-    parts = [
-        f"<h1>{html.escape(_title(certificate))}</h1>",
-        f'<p class="verdict" style="color:{colour}">Verdict: {certificate["verdict"]}</p>',
-        f"<p>{html.escape(_scope(certificate))}</p>",
-        _plots(certificate),
-    ]
-    for heading, note, head, rows in _tables(certificate):
-        parts.append(f"<h2>{html.escape(heading)}</h2>" + (f"<p>{html.escape(note)}</p>" if note else ""))
-        parts.append(table(head, rows))
-    body = "\n".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"])
+    body = render_text(
+        _BODY,
+        title=_title(certificate),
+        verdict=certificate["verdict"],
+        colour=_COLOURS[certificate["verdict"]],
+        scope=_scope(certificate),
+        plots=_plots(certificate),
+        sections=[(heading, note, table(head, rows)) for heading, note, head, rows in _tables(certificate)],
+        intended_use=INTENDED_USE,
+    )
     return page(_title(certificate), body)
 
 
@@ -165,7 +174,7 @@ def _intervals(boot: Mapping[str, Any]) -> str:
     return f"intervals {boot['level']:.0%} by {boot['method']} ({boot['resamples']} resamples, seed {boot['seed']})"
 
 
-def _plots(certificate: Certificate) -> str:
+def _plots(certificate: Certificate) -> Markup:
     """Draw the differences in sensitivity with their intervals, and a histogram of the largest |dp| of a frame."""
     require("matplotlib")
     from matplotlib.figure import Figure

@@ -6,7 +6,6 @@ abnormal. Beside it are the curves of reading in order of time and of the best p
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capsule_edge.runtime.inference import INTENDED_USE
+from capsule_edge.runtime.report import render_text
 
 from .._extras import require
 from .._files import check_free, write_together
@@ -33,6 +33,11 @@ SIGN = "recordings.json"
 """The main file of a report, written last: a folder that holds it holds a complete report."""
 
 Documents = Sequence[Mapping[str, Any]]
+_BODY = (
+    "<h1>Recordings</h1><h2>Events</h2>{{ events }}{% for note in notes %}<p>{{ note }}.</p>{% endfor %}"
+    "<h2>Sensitivity to abnormal frames by the share of all frames that is read</h2>{{ reading }}"
+    "{% for heading, plot in plots %}<h2>{{ heading }}</h2>{{ plot }}{% endfor %}<p>{{ intended_use }}</p>"
+)
 _HEADINGS = {
     "reading": "What reading a part of the frames shows",
     "events": "What was there and what was found",
@@ -103,16 +108,15 @@ def to_html(documents: Documents, summary: Mapping[str, Any], figures: Mapping[s
         ]
         for document in documents
     ]
-    parts = [
-        "<h1>Recordings</h1><h2>Events</h2>",
-        table(["figure", "value"], [[name, _n(value)] for name, value in overall]),
-        *(f"<p>{html.escape(describe_training(document))}.</p>" for document in documents),
-        "<h2>Sensitivity to abnormal frames by the share of all frames that is read</h2>",
-        table(heads, rows),
-    ]
-    for name, figure in figures.items():
-        parts.append(f"<h2>{_HEADINGS[name]}</h2>{inline_svg(figure)}")
-    return page("Recordings", "".join([*parts, f"<p>{html.escape(INTENDED_USE)}</p>"]))
+    body = render_text(
+        _BODY,
+        events=table(["figure", "value"], [[name, _n(value)] for name, value in overall]),
+        notes=map(describe_training, documents),
+        reading=table(heads, rows),
+        plots=[(_HEADINGS[name], inline_svg(figure)) for name, figure in figures.items()],
+        intended_use=INTENDED_USE,
+    )
+    return page("Recordings", body)
 
 
 def _reading(documents: Documents) -> Figure:

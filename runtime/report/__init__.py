@@ -13,11 +13,13 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:
     from .figures import jpeg
     from .page import render_report
+    from .templates import as_markup, render_text
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         figures="jpeg",
         page="render_report",
+        templates="as_markup render_text",
     )
 
-__all__ = ["jpeg", "render_report"]
+__all__ = ["as_markup", "jpeg", "render_report", "render_text"]

@@ -1,4 +1,4 @@
-"""The Jinja2 templates of the page: how they are loaded, and how values are escaped.
+"""The Jinja2 templates of the page: how they are loaded, and how values are escaped in all HTML of the toolkit.
 
 Every value is escaped when it is written, as ``html.escape`` does it. Two rules keep that so:
 
@@ -25,8 +25,9 @@ from .text import number, probability, share
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
-__all__ = ["read_asset", "render_template"]
+__all__ = ["as_markup", "read_asset", "render_template", "render_text"]
 
 _FRAME = "page.html"
 
@@ -39,6 +40,28 @@ def render_template(name: str, **values: Any) -> str:
         jinja2.UndefinedError: the template uses a name that is not in ``values``.
     """
     return _environment().get_template(name).render(**values)
+
+
+def render_text(template: str, **values: Any) -> Markup:
+    """Return the markup of a template given as text, with ``values`` filled in, escaped.
+
+    A value that is markup itself (from this function or ``as_markup``) is not escaped again.
+
+    Raises:
+        PackageError: Jinja2 is not installed.
+        jinja2.UndefinedError: the template uses a name that is not in ``values``.
+
+    Example:
+        render_text("<h1>{{ title }}</h1>", title="a < b")  # <h1>a &lt; b</h1>
+    """
+    return as_markup(_environment().from_string(template).render(**values))
+
+
+def as_markup(text: str) -> Markup:
+    """Return text as markup, which templates do not escape. Only for text of this package, such as a drawn SVG."""
+    from markupsafe import Markup
+
+    return Markup(text)
 
 
 def read_asset(name: str) -> str:
