@@ -97,6 +97,21 @@ def index_span(data: bytes) -> tuple[int, int]:
     return at, int.from_bytes(data[at : at + 4])
 
 
+@pytest.mark.parametrize("length", [0, 7, 1 << 20])
+def test_a_box_with_an_impossible_length_is_left_to_the_demuxer(made, tmp_path: Path, length: int) -> None:
+    """A length of 0 must not be read over and over."""
+    sound = made("h264.mp4")
+    spoilt = bytearray(sound.read_bytes())
+    # FFmpeg writes a box of user data last in the index; nothing of the packets is in it.
+    at = spoilt.rindex(b"udta") - 4
+    spoilt[at : at + 4] = length.to_bytes(4)
+    path = tmp_path / "spoilt.mp4"
+    path.write_bytes(spoilt)
+    with open_recording(sound) as (_, stream):
+        assert read_tables(path, stream, path.stat().st_size) is None
+    assert [frame.status for frame in decode(scan(path))] == ["ok"] * 60
+
+
 @settings(
     max_examples=150,
     deadline=None,
