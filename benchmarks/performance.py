@@ -82,7 +82,7 @@ def render_performance(results: Results, shipped: Mapping[str, str]) -> str:
             *cells("openvino", lambda entry: f"{_core_ms(entry):.2f}"),
         ],
         [
-            "core time of INT8 relative to FP32 of the same network (onnxruntime)",
+            "core time of INT8 relative to FP32 of the same network, both measured in turns (onnxruntime)",
             *("" if pair is None else _short(pair["core_ratio"]) for pair in pairs),
         ],
         [

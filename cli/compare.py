@@ -63,13 +63,14 @@ def command(context: click.Context, /, fp32: Path, int8: Path, as_json: bool, **
 
     Each of them is a model file, or the name of an installed model: standard or small.
 
-    The shipping certificate has these gates: both models agree on at least 99 % of the frames, INT8 loses at
-    most .005 of macro-F1, and no class loses more than one point of sensitivity.
+    The shipping certificate has three limits (gates): both models give at least 99 % of the frames the same
+    label, INT8 loses at most .005 of macro-F1, and no class loses more than one percentage point of
+    sensitivity.
 
     FP32 may also be a CSV file of predictions, as "evaluate --save-predictions" writes it. That gives a
-    conversion certificate, whose only gate is agreement on at least 99.9 % of the frames.
+    conversion certificate. It has one limit: at least 99.9 % of the frames get the same label.
 
-    Exit code 4 when a gate fails.
+    The exit code is 4 if a limit is missed.
     """
     from capsule_edge.evaluation._extras import require
 

@@ -57,7 +57,7 @@ def command(
     Each file is loaded again and its answers are compared with the trained model's on sample frames. If any
     file fails its checks, nothing is written.
 
-    With --data, both INT8 files get two certificates. The conversion certificate compares a file with the
+    With --data, each INT8 file gets two certificates. The conversion certificate compares it with the
     trained Keras model; if it fails, nothing is written. The shipping certificate compares it with FP32.
     """
     report = _export(run, out, data=data, split=split, recordings=recordings, keep=keep)
