@@ -58,7 +58,8 @@ def command(
     file fails its checks, nothing is written.
 
     With --data, each INT8 file gets two certificates. The conversion certificate compares it with the
-    trained Keras model; if it fails, nothing is written. The shipping certificate compares it with FP32.
+    trained Keras model; if it fails, nothing is written. The shipping certificate compares it with FP32; its
+    verdict is printed and does not stop the export.
     """
     report = _export(run, out, data=data, split=split, recordings=recordings, keep=keep)
     if data is None:
