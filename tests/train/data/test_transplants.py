@@ -178,7 +178,7 @@ def test_an_image_that_cannot_be_read_is_skipped(data: Path) -> None:
     assert len(made(data, 10)[1]) == 10
     for name in ("2", "4", "5", "6", "7"):
         (data / f"{name}.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match="can be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         made(data, 1)
 
 
