@@ -29,7 +29,7 @@ SCHEMA = "capsule-edge/bench/1"
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How much ``run_bench`` measures.
+    """The extent of what ``run_bench`` measures.
 
     Attributes:
         threads: numbers of threads per call; latency is measured with each.

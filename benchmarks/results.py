@@ -65,7 +65,7 @@ class Result:
 
     @property
     def was_disturbed(self) -> bool:
-        """Whether other programs used more than a quarter of a core.
+        """True if other programs used more than a quarter of a core.
 
         If that is not known: whether the load before the command was above 1.5 times the number of cores.
         """

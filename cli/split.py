@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
-    """How a data set is divided: into ``folds``, or as the data set's authors did (``official``)."""
+    """The division of a data set: into ``folds``, or as the data set's authors did (``official``)."""
 
     folds: int | None
     held_out: int | None

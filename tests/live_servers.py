@@ -24,11 +24,15 @@ class Quiet(BaseHTTPRequestHandler):
         pass
 
 
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_args: object) -> None:
+        """Print nothing: a reader that stops closes its connection while the server still writes."""
+
+
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler], *, port: int = 0) -> Iterator[str]:
     """Yield the address at which ``handler`` answers while the block lasts."""
-    http = ThreadingHTTPServer(("127.0.0.1", port), handler)
-    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that has closed its connection
+    http = QuietServer(("127.0.0.1", port), handler)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     try:

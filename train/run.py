@@ -51,7 +51,7 @@ _REPLAY_FRAMES = 64
 
 @dataclass(frozen=True)
 class _Run:
-    """What every step of a run needs."""
+    """The settings, data and places that every step of a run needs."""
 
     dataset: Dataset
     out: Path

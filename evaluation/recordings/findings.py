@@ -103,7 +103,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class FindingOutcome:
-    """Whether the events of a reading hit, saw and touched one finding (defined above)."""
+    """The outcome of one finding: hit, seen or touched by the events of a reading (defined above)."""
 
     finding: TrueFinding
     hit: bool

@@ -33,7 +33,7 @@ _RELATIVE = 1e-6
 
 @dataclass(frozen=True)
 class GraphReport:
-    """What onnxruntime's optimised graph of an INT8 file contains.
+    """Counts of operators in onnxruntime's optimised graph of an INT8 file.
 
     Attributes:
         operators: How often each operator occurs, most frequent first.

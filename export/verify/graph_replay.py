@@ -77,7 +77,7 @@ class Edge:
 
     @property
     def holds(self) -> bool:
-        """Whether the difference is within the limit."""
+        """True if the difference is within the limit."""
         return self.limit is None or self.measured <= self.limit
 
 

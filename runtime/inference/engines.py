@@ -53,7 +53,7 @@ class Engine:
 
     @property
     def installed(self) -> bool:
-        """Whether the engine's package can be imported; it is not imported to find out."""
+        """True if the engine's package can be imported; it is not imported to find out."""
         try:
             return find_spec(self.needs) is not None
         except ValueError:  # sys.modules holds None for the package, which blocks its import

@@ -47,7 +47,7 @@ class Label:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a frame becomes the model's input, uint8 RGB (N, size, size, 3) with any N.
+    """The steps from a frame to the model's input, uint8 RGB (N, size, size, 3) with any N.
 
     Attributes:
         size: side of the input in pixels, 8..4096.
@@ -83,7 +83,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class EventParameters:
-    """How probabilities become events. All times are seconds of capture time.
+    """The rules that turn probabilities into events. All times are seconds of capture time.
 
     Attributes:
         assumed_capture_fps: capture rate that is assumed for a file that plays faster than a capsule records.

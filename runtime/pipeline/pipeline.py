@@ -75,7 +75,7 @@ _MOST_BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the model is run: number of threads, and frames per batch. No answer depends on it."""
+    """Settings with which the model runs: number of threads, and frames per batch. No answer depends on it."""
 
     workers: int
     batch: int = 16

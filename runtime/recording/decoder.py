@@ -217,7 +217,7 @@ class _Marks:
 
 
 class _References:
-    """Which frames damage reaches.
+    """The frames that damage reaches.
 
     Damage reaches all frames that follow in decoding order up to the next sound key frame. It also reaches the leading
     frames of that key frame: they are decoded after it, shown before it, and may build on what came before.

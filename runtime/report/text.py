@@ -51,7 +51,7 @@ _SHORT: dict[Status, str] = {
 
 @dataclass(frozen=True)
 class Alert:
-    """Why a recording was not read whole. ``partly`` is False where no frame was read."""
+    """Return the reason why a recording was not read whole. ``partly`` is False where no frame was read."""
 
     title: str
     reasons: list[str]

@@ -124,7 +124,7 @@ class Journal:
 
     @property
     def is_there(self) -> bool:
-        """Whether the journal holds at least one answered batch, of this run or an earlier one."""
+        """True if the journal holds at least one answered batch, of this run or an earlier one."""
         try:
             self._write()
         except CapsuleEdgeError:  # ``enter`` and ``close`` report it; here only the file counts

@@ -47,7 +47,7 @@ class Length:
 
     @property
     def known(self) -> bool:
-        """Whether the source announces any length."""
+        """True if the source announces any length."""
         return (self.size, self.pictures, self.duration_s) != (None, None, None)
 
 

@@ -43,7 +43,7 @@ class Feed(Protocol):
 
     @property
     def truncated(self) -> bool | None:
-        """Whether frames are lost at the end: True if the end cut a frame off, None if that is not known."""
+        """True if the end cut a frame off, so that frames are lost; None if that is not known."""
         ...
 
     def read(self, file: BinaryIO) -> Iterator[RgbArray | None]:

@@ -40,12 +40,12 @@ class Columns:
 
     @property
     def timed(self) -> npt.NDArray[np.bool_]:
-        """Whether a frame has a time, bool (frames,)."""
+        """True where a frame has a time, bool (frames,)."""
         return ~np.isnan(self.times_s)
 
     @property
     def answered(self) -> npt.NDArray[np.bool_]:
-        """Whether a frame has a time and finite probabilities, bool (frames,); only such frames can make events."""
+        """True where a frame has a time and finite probabilities, bool (frames,); only such frames can make events."""
         return self.timed & self.given & np.isfinite(self.probabilities).all(axis=1)
 
 

@@ -82,7 +82,7 @@ class Workers:
 
     @property
     def first(self) -> bool:
-        """Whether this is the worker that writes files."""
+        """True if this is the worker that writes files."""
         return self.index == 0
 
     def part(self, config: TrainConfig) -> tuple[int, int, int]:

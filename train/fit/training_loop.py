@@ -45,7 +45,7 @@ class CheckpointSettings:
 
 @dataclass
 class _Progress:
-    """How far training is: the next step of the epoch, its losses so far, and the best epoch yet."""
+    """The progress of training: the next step of the epoch, its losses so far, and the best epoch yet."""
 
     epoch: int = 0
     step: int = 0

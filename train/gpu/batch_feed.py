@@ -83,7 +83,7 @@ class BatchFeed:
 
     @property
     def has_answers(self) -> bool:
-        """Whether there are answers of teachers."""
+        """True if there are answers of teachers."""
         return bool(self.teachers or self._answers)
 
     def begin(self, kept: Path | None = None) -> None:

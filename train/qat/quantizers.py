@@ -133,7 +133,7 @@ class WeightQuantizer(Quantizer):  # type: ignore[misc]
 
 
 class LayerConfig(QuantizeConfig):  # type: ignore[misc]
-    """What a wrapper quantises of its layer: the kernel, the output, or neither.
+    """The parts of a layer that a wrapper quantises: the kernel, the output, or neither.
 
     Args:
         kernel: the attribute of the layer that holds its kernel, if it has one.
