@@ -112,6 +112,21 @@ def test_a_box_with_an_impossible_length_is_left_to_the_demuxer(made, tmp_path: 
     assert [frame.status for frame in decode(scan(path))] == ["ok"] * 60
 
 
+@pytest.mark.parametrize(("field", "value"), [(0, 2), (1, 10), (1, 0), (2, 0), (3, 0x20000)])
+def test_an_edit_list_that_leaves_out_frames_is_left_to_the_demuxer(
+    made, tmp_path: Path, field: int, value: int
+) -> None:
+    """The fields are the number of edits, then the duration, start and rate of the first one."""
+    spoilt = bytearray(made("h264.mp4").read_bytes())
+    at = spoilt.index(b"elst") + 8 + 4 * field
+    assert spoilt[at : at + 4] != value.to_bytes(4)
+    spoilt[at : at + 4] = value.to_bytes(4)
+    path = tmp_path / "spoilt.mp4"
+    path.write_bytes(spoilt)
+    with open_recording(made("h264.mp4")) as (_, stream):
+        assert read_tables(path, stream, path.stat().st_size) is None
+
+
 @settings(
     max_examples=150,
     deadline=None,

@@ -6,6 +6,7 @@ import io
 
 import pytest
 
+from capsule_edge.runtime.recording.image_integrity import picture_is_cut
 from capsule_edge.runtime.recording.truncation import avi_is_cut
 
 
@@ -44,3 +45,21 @@ ONE, TWO = riff(b"AVI ", 40), riff(b"AVI ", 41) + riff(b"AVIX", 30)
 )
 def test_a_riff_chunk_beyond_the_end_of_the_file_is_a_cut(data: bytes, cut: bool | None) -> None:
     assert avi_is_cut(io.BytesIO(data), len(data)) is cut
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("data", "cut"),
+    [
+        (b"\xff\xd8", True),  # neither scan nor end
+        (b"\xff\xd8 \xff\xda ..", True),
+        (b"\xff\xd8 \xff\xd9 \xff\xda ..", True),  # the end is a thumbnail's
+        (b"\xff\xd8 \xff\xda .. \xff\xd9 behind", False),
+        (b"\x89PNG", True),
+        (b"\x89PNG IDAT ..", True),
+        (b"\x89PNG IDAT .. IEND", False),
+        (b"BM", False),
+    ],
+)
+def test_an_image_without_its_end_marker_is_cut(data: bytes, cut: bool) -> None:
+    assert picture_is_cut(data) is cut

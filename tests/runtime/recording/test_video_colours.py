@@ -99,6 +99,26 @@ def test_pixel_layouts_and_bit_depths(pixels: str, depth: int, full: bool) -> No
     assert np.abs(centres(to_rgb(frame)) - expected).max() <= 1
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("matrix", "weights"),
+    [
+        (1, BT709),
+        (2, BT601),
+        (4, (0.30, 0.11)),
+        (5, BT601),
+        (6, BT601),
+        (7, (0.212, 0.087)),
+        (9, (0.2627, 0.0593)),
+    ],
+)
+def test_each_matrix_of_h273_has_its_own_weights(matrix: int, weights: tuple[float, float]) -> None:
+    frame = patches()
+    frame.colorspace = matrix
+    expected = [formula(*patch, weights, full=False) for patch in PATCHES]
+    assert np.abs(centres(to_rgb(frame)) - expected).max() <= 2
+
+
 @pytest.mark.parametrize(("pixels", "depth"), [("gray", 8), ("gray10le", 10)])
 @pytest.mark.parametrize("full", [False, True])
 def test_grey_images(pixels: str, depth: int, full: bool) -> None:
