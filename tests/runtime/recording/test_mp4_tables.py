@@ -112,6 +112,19 @@ def test_a_box_with_an_impossible_length_is_left_to_the_demuxer(made, tmp_path: 
     assert [frame.status for frame in decode(scan(path))] == ["ok"] * 60
 
 
+def test_an_index_that_reaches_to_the_end_of_the_file_is_read(made, tmp_path: Path) -> None:
+    """ISO/IEC 14496-12, 4.2: the last box of a file may state the length 0."""
+    data = bytearray(made("h264.mp4").read_bytes())
+    at, length = index_span(bytes(data))
+    assert at + length == len(data)
+    data[at : at + 4] = bytes(4)
+    path = tmp_path / "open.mp4"
+    path.write_bytes(data)
+    found = read_from_tables(path)
+    assert found is not None
+    assert list(found) == demux(path)
+
+
 @pytest.mark.parametrize(("field", "value"), [(0, 2), (1, 10), (1, 0), (2, 0), (3, 0x20000)])
 def test_an_edit_list_that_leaves_out_frames_is_left_to_the_demuxer(
     made, tmp_path: Path, field: int, value: int
