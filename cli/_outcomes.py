@@ -89,13 +89,20 @@ def print_json(outcomes: Sequence[Outcome], exit_code: int, **more: Any) -> None
 
 def report_outcome(outcome: Outcome, lines: Lines | None, *, as_json: bool) -> None:
     """Report a recording when it is done: in its JSON lines, or for people; later, all at once, for ``--json``."""
+    for warning in outcome.study.warnings if outcome.study is not None else ():
+        click.echo(f"warning: {outcome.recording.name}: {warning.message}", err=True)
     if lines is None:
         if not as_json:
             print_outcome(outcome)
     elif outcome.study is None:
         lines.error(outcome.error or {}, exit_code=outcome.exit_code)
     else:
-        lines.end(outcome.study.ledger, exit_code=outcome.exit_code, folder=outcome.folder)
+        lines.end(
+            outcome.study.ledger,
+            exit_code=outcome.exit_code,
+            folder=outcome.folder,
+            warnings=outcome.study.warnings,
+        )
 
 
 def print_outcome(outcome: Outcome) -> None:

@@ -470,4 +470,5 @@ class _Reading:
             activations=activations,
             colours=self._colours.means(),
             landmarks=request.landmarks,
+            warnings=container.warnings,
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .orientation import orient, orientation_of
     from .source import fetch, read_closed_gops, read_frames, scan, study_name
     from .timecode import TimeKind, clock, parse_clock, time_kind
+    from .warning import DamageDetection, RecordingWarning, TimesSource
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -35,6 +36,7 @@ else:
         orientation="orient orientation_of",
         source="fetch read_closed_gops read_frames scan study_name",
         timecode="TimeKind clock parse_clock time_kind",
+        warning="DamageDetection RecordingWarning TimesSource",
     )
 
 __all__ = [
@@ -42,9 +44,12 @@ __all__ = [
     "OPEN_OPTIONS",
     "ClosedGopError",
     "Container",
+    "DamageDetection",
     "Frame",
     "Planes",
+    "RecordingWarning",
     "TimeKind",
+    "TimesSource",
     "clock",
     "decode",
     "decode_logged",

@@ -26,6 +26,7 @@ from .packets import REORDER, PacketInfo, PacketTable, list_times, present
 from .probe import is_transposed, order_shown
 from .timecode import TimeKind, time_kind
 from .truncation import Boxes, avi_is_cut, matroska_is_cut, read_boxes
+from .warning import DamageDetection, RecordingWarning, TimesSource
 
 __all__ = ["Container", "PacketInfo", "PacketTable", "scan_video"]
 
@@ -61,6 +62,9 @@ class Container:
         pts: of the presented frames, ticks.
         times_s: of the presented frames.
         transposed: the upright image has ``height`` columns and ``width`` rows (``orientation``).
+        times: ``container`` if order and times are the container's, ``inferred`` if the decoder told them.
+        damage_detection: how much of the damage in a frame the codec's decoder reports.
+        warnings: what was read in spite of an odd field, was inferred, or lies in the file and is not read.
     """
 
     path: Path
@@ -83,6 +87,9 @@ class Container:
     pts: array[int] = field(repr=False)
     times_s: array[float] = field(repr=False)
     transposed: bool = field(default=False, kw_only=True)
+    times: TimesSource = field(default="container", kw_only=True)
+    damage_detection: DamageDetection = field(default="full", kw_only=True)
+    warnings: tuple[RecordingWarning, ...] = field(default=(), kw_only=True)
 
     def digest(self) -> str:
         """Return the SHA-256 of the file. Raise ``InputError`` where it is no longer there."""

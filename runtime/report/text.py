@@ -225,7 +225,15 @@ def ledger(study: Study) -> LedgerAccount:
             legend = f"{_SHORT[status]} {number(count)} ({share(count, total)})"
             parts.append(LedgerPart(status, legend, 100 * before / total, 100 * count / total))
             before += count
-    return LedgerAccount(sentence, parts, list(_ledger_notes(account)))
+    return LedgerAccount(sentence, parts, [*_ledger_notes(account), *_detection_note(study)])
+
+
+def _detection_note(study: Study) -> Iterator[str]:
+    """Say where the codec's decoder does not report all damage: then silence about damage proves little."""
+    if study.source.damage_detection == "partial":
+        yield f"The decoder of {study.source.codec} reports a part of the damage in a frame, not all of it."
+    elif study.source.damage_detection == "none":
+        yield f"The decoder of {study.source.codec} does not report damage: a damaged frame looks like a sound one."
 
 
 def _ledger_notes(account: Ledger) -> Iterator[str]:
@@ -282,6 +290,11 @@ def times(study: Study) -> TimesText:
         "All times are positions in the file, as a video player shows them, from its first frame.",
         _timing(study),
     ]
+    if source.times == "inferred":
+        paragraphs.append(
+            "The file does not say in full in which order and when its frames are shown. Order and times are those "
+            "of the decoder."
+        )
     scale = capture_scale(
         rule, median_distance_s=distance, time_kind=source.time_kind, capture_fps=source.capture_fps
     )

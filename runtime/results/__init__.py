@@ -13,7 +13,14 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:
     from .atomic import clear_abandoned, commit_files, whole_file, write_whole
     from .document import rounded
-    from .files import event_document, ledger_document, prepare_folder, study_document, write_study
+    from .files import (
+        event_document,
+        ledger_document,
+        prepare_folder,
+        study_document,
+        warnings_document,
+        write_study,
+    )
     from .journal import Journal, entries
     from .run_folder import Run, open_run
 else:
@@ -21,7 +28,7 @@ else:
         __name__,
         atomic="clear_abandoned commit_files whole_file write_whole",
         document="rounded",
-        files="event_document ledger_document prepare_folder study_document write_study",
+        files="event_document ledger_document prepare_folder study_document warnings_document write_study",
         journal="Journal entries",
         run_folder="Run open_run",
     )
@@ -38,6 +45,7 @@ __all__ = [
     "prepare_folder",
     "rounded",
     "study_document",
+    "warnings_document",
     "whole_file",
     "write_study",
     "write_whole",

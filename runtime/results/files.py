@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from ..study import SCHEMA, Event, FrameRecord, Ledger, Source, Study, columns
 from .atomic import commit_files, reason
 from .document import landmarks_document, quality_document, rounded, rules_document
 
+if TYPE_CHECKING:
+    from ..recording import RecordingWarning
+
 __all__ = [
     "FILES",
     "event_document",
@@ -32,6 +35,7 @@ __all__ = [
     "prepare_folder",
     "study_document",
     "tool_version",
+    "warnings_document",
     "write_study",
 ]
 
@@ -167,10 +171,13 @@ def study_document(study: Study) -> dict[str, Any]:
             "backend": study.backend,
         },
         "ledger": ledger_document(study.ledger),
+        "warnings": warnings_document(study.warnings),
         "rules": rules_document(study),
         "events": [event_document(event) for event in study.events],
+        "suggestions": None,
         "landmarks": landmarks_document(study),
         "quality": quality_document(study),
+        "familiarity": None,
     }
 
 
@@ -190,7 +197,15 @@ def _source_document(source: Source) -> dict[str, Any]:
         "field_of_view": None
         if box is None
         else {"left": box.left, "top": box.top, "width": box.width, "height": box.height},
+        "times": source.times,
+        "damage_detection": source.damage_detection,
+        "stream_sha256": source.stream_sha256,
     }
+
+
+def warnings_document(warnings: Sequence[RecordingWarning]) -> list[dict[str, str]]:
+    """Return ``warnings`` of ``study.json``."""
+    return [{"code": each.code, "message": each.message} for each in warnings]
 
 
 def ledger_document(ledger: Ledger) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Recordings that arrive while they are read: pipes, cameras (RTSP, HTTP), and JSON lines for other programs.
 
-In: a byte stream or a network address. Out: predictions, and lines of the schema ``capsule-edge/lines/1``.
+In: a byte stream or a network address. Out: predictions, and lines of the schema ``capsule-edge/lines/2``.
 Must not know: result folders. Only the command line and the package's door import it.
 """
 

@@ -6,24 +6,27 @@
     {"type": "end", ...}      how the frames add up, and the exit code; or
     {"type": "error", ...}    why the recording was not read to its end
 
-The schema is "capsule-edge/lines/1" (``schema/lines.schema.json``). Each line is flushed at once. A slow reader makes
+The schema is "capsule-edge/lines/2" (``schema/lines.schema.json``). Each line is flushed at once. A slow reader makes
 the run wait, so no line is lost and none pile up.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..inference import ModelSpec, most_probable
-from ..results import event_document, ledger_document, rounded
+from ..results import event_document, ledger_document, rounded, warnings_document
 from ..study import Event, FrameRecord, Ledger
+
+if TYPE_CHECKING:
+    from ..recording import RecordingWarning
 
 __all__ = ["SCHEMA", "Lines"]
 
-SCHEMA = "capsule-edge/lines/1"
+SCHEMA = "capsule-edge/lines/2"
 
 
 class Lines:
@@ -83,13 +86,29 @@ class Lines:
         self._events += 1
         self._write("event", **document)
 
-    def end(self, ledger: Ledger, *, exit_code: int, folder: Path | None) -> None:
-        """Write the last line of a recording that was read to its end. ``folder`` holds its results, if any."""
+    def end(
+        self,
+        ledger: Ledger,
+        *,
+        exit_code: int,
+        folder: Path | None,
+        warnings: Sequence[RecordingWarning] = (),
+    ) -> None:
+        """Write the last line of a recording that was read to its end.
+
+        Args:
+            ledger: the number of frames by status.
+            exit_code: that the program will return.
+            folder: holds the results of the recording, if any.
+            warnings: of the recording.
+        """
         self._write(
             "end",
             recording=self._recording,
             ledger=ledger_document(ledger),
+            warnings=warnings_document(warnings),
             events=self._events,
+            suggestions=None,
             out=None if folder is None else str(folder),
             exit_code=exit_code,
         )

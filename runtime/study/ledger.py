@@ -111,4 +111,6 @@ def describe_source(
         time_kind=container.time_kind,
         capture_fps=capture_fps,
         field_of_view=field_of_view,
+        times=container.times,
+        damage_detection=container.damage_detection,
     )

@@ -1,4 +1,4 @@
-"""Define the records of a study: frames, ledger, events and source (schema ``capsule-edge/study/1``)."""
+"""Define the records of a study: frames, ledger, events and source (schema ``capsule-edge/study/2``)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ..inference import ModelSpec, Role
 
 if TYPE_CHECKING:
     from ..preprocessing import FieldOfView
+    from ..recording import DamageDetection, RecordingWarning, TimesSource
 
 __all__ = ["Event", "FrameRecord", "Ledger", "Source", "Status", "Study"]
 
-SCHEMA = "capsule-edge/study/1"
+SCHEMA = "capsule-edge/study/2"
 
 Status = Literal["classified", "duplicate", "corrupt", "missing", "skipped", "unread"]
 STATUSES: tuple[Status, ...] = ("classified", "duplicate", "corrupt", "missing", "skipped", "unread")
@@ -127,6 +128,11 @@ class Source:
             ``playback`` if it plays faster.
         capture_fps: frames per second at which the capsule recorded; None if not known.
         field_of_view: field of view of the recording; None if it was not found or not needed.
+        times: ``container`` if order and times are the container's, ``inferred`` if they were worked out from the
+            decoder's output.
+        damage_detection: how much of the damage in a frame the codec's decoder reports: ``full``, ``partial``,
+            ``none``.
+        stream_sha256: SHA-256 of the coded frames without their container; None if it was not computed.
     """
 
     name: str
@@ -140,6 +146,9 @@ class Source:
     time_kind: Literal["capture", "playback"]
     capture_fps: float | None
     field_of_view: FieldOfView | None
+    times: TimesSource = "container"
+    damage_detection: DamageDetection = "full"
+    stream_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,7 @@ class Study:
         colours: mean colour of the frames in equal intervals of container time, float64 (bins, 3), RGB 0..255, NaN for
             an interval without frames. Not in ``study.json``.
         landmarks: the landmarks set by hand, seconds of container time by name (a name in ``LANDMARKS`` of ``events``).
+        warnings: what was read in spite of an odd field, was inferred, or lies in the file and was not read.
     """
 
     source: Source
@@ -174,3 +184,4 @@ class Study:
     activations: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     colours: npt.NDArray[np.float64] | None = None
     landmarks: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[RecordingWarning] = ()

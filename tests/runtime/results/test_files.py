@@ -37,6 +37,10 @@ def write(study: Study, folder: Path, **timing: Any) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in paths.items()}
 
 
+# Keys that version 2 of the study added; all are optional.
+NEW_IN_STUDY = {"warnings", "suggestions", "familiarity"}
+NEW_IN_SOURCE = {"times", "damage_detection", "stream_sha256"}
+
 STUDIES = {
     "plain": make_study(),
     "no event": make_study(stretches=()),
@@ -78,10 +82,13 @@ def test_study_json_fits_its_schema(study: Study, tmp_path: Path) -> None:
         "source",
         "model",
         "ledger",
+        "warnings",
         "rules",
         "events",
+        "suggestions",
         "landmarks",
         "quality",
+        "familiarity",
     ]
     assert b"NaN" not in data
     assert b"\r" not in data
@@ -97,9 +104,24 @@ def test_model_spec_fits_its_schema() -> None:
     assert list(document) == list(schema("model")["properties"])
 
 
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES.keys())
+def test_a_study_without_the_keys_of_version_2_fits_the_schema_of_version_1(study: Study) -> None:
+    document = study_document(study)
+    for key in NEW_IN_STUDY:
+        del document[key]
+    for key in NEW_IN_SOURCE:
+        del document["source"][key]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema("study-1"), jsonschema.Draft202012Validator)
+    jsonschema.validate(document, schema("study"), jsonschema.Draft202012Validator)
+    document["schema"] = "capsule-edge/study/1"
+    jsonschema.validate(document, schema("study-1"), jsonschema.Draft202012Validator)
+
+
 @pytest.mark.parametrize("name", ["study", "model", "lines"])
 def test_the_schemas_describe_every_field_and_allow_no_other(name: str) -> None:
     open_fields = {"options", "provenance", "parity"}  # the schema does not name what they hold
+    optional = NEW_IN_STUDY | NEW_IN_SOURCE
 
     def walk(node: Any, key: str) -> None:
         if not isinstance(node, dict):
@@ -108,7 +130,8 @@ def test_the_schemas_describe_every_field_and_allow_no_other(name: str) -> None:
         if properties is not None:
             if key not in open_fields:
                 assert node["additionalProperties"] is False, key
-                assert node["required"] == list(properties), key
+                required = [child for child in properties if child not in optional]
+                assert node["required"] == required, key
             for child, entry in properties.items():
                 assert entry.get("description"), f"{key}.{child}"
         if node.get("additionalProperties") is True:
