@@ -10,22 +10,25 @@ from __future__ import annotations
 import hashlib
 import stat
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ..errors import InputError
+from .coded_pictures import PacketRole, RoleReader, role_reader
 from .ffmpeg import MOST_PIXELS, open_recording, picture_packets, quote
+from .h264_headers import H264Fields
 from .mp4_tables import read_tables
-from .packets import REORDER, PacketInfo, PacketTable, list_times, present
-from .probe import is_transposed, order_shown
+from .packets import REORDER, PacketInfo, PacketTable, list_times, present, unreliable
+from .probe import contradicts_stamps, decode_order, is_transposed
 from .timecode import TimeKind, time_kind
-from .truncation import Boxes, avi_is_cut, matroska_is_cut, read_boxes
+from .truncation import Boxes, avi_is_cut, count_last_empty, matroska_is_cut, read_boxes
 from .warning import DamageDetection, RecordingWarning, TimesSource
 
 __all__ = ["Container", "PacketInfo", "PacketTable", "scan_video"]
@@ -33,6 +36,9 @@ __all__ = ["Container", "PacketInfo", "PacketTable", "scan_video"]
 # 38 hours at 30 frames a second. A header that announces more is damaged, and the ledger would be filled with missing
 # frames.
 _MOST_FRAMES = 1 << 22
+
+# Frames a second of a recording that announces no rate, and has no stamps.
+_COMMON_RATE = Fraction(25)
 
 _AGAIN = "copy it again from the recorder"
 _REBUILD = f"{_AGAIN}, or rebuild the index with a repair tool and an intact recording of the same device"
@@ -140,15 +146,15 @@ def scan_video(path: str | Path) -> Container:
     size, boxes = _examine(path)
     found = _read_stream(path, size, boxes)
     packets = found.packets
-    if packets.edited_out.all():
+    if not len(packets.pictures):
         of = f" of the {found.header_frames} it announces" if found.header_frames else ""
         raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
     announced, edited_out = _count_frames(path, boxes, found)
-    # AVI has no presentation times, and FFmpeg gives H.264 in it the decoding order.
-    shown = None
-    if found.format == "avi" and found.reorders and packets.ascending:
-        shown = order_shown(path, len(packets))
-    order, pts, line = present(packets, shown)
+    inferred = found.reorders and (found.contradicted or unreliable(packets))
+    presentation = present(packets, decode_order(path, packets) if inferred else None, step=found.step)
+    if found.format == "mpegts":
+        packets = _excuse_joints(packets, presentation.restarts)
+    line = presentation.line
     times_s, ticks = list_times(line, found.time_base)
     distance = None if ticks is None else ticks * found.time_base
     return Container(
@@ -164,21 +170,53 @@ def scan_video(path: str | Path) -> Container:
         announced=announced,
         truncated=_is_truncated(path, size, boxes, found),
         edited_out=edited_out,
-        start_pts=pts[0],
+        start_pts=presentation.pts[0],
         duration_s=float((line[-1] - line[0]) * found.time_base + (distance or 0)),
         frame_distance_s=None if distance is None else float(distance),
         transposed=found.transposed,
         packets=packets,
-        order=order,
-        pts=pts,
+        order=presentation.order,
+        pts=presentation.pts,
         times_s=times_s,
+        times="inferred" if inferred else "container",
+        warnings=tuple(_warn_of_times(inferred, len(presentation.restarts))),
     )
+
+
+def _excuse_joints(packets: PacketTable, restarts: Sequence[int]) -> PacketTable:
+    """Return the packets of a transport stream without the demuxer's flags where recordings were joined.
+
+    The packet counters jump at a joint, so the demuxer takes packets for lost. It flags the last packet of the part
+    before, or the one before that, depending on how many it held back.
+    """
+    flagged = packets.flagged.copy()
+    for packet in restarts:
+        flagged[max(packet - 2, 0) : packet] = False
+    return replace(packets, flagged=flagged)
+
+
+def _warn_of_times(inferred: bool, restarts: int) -> Iterator[RecordingWarning]:
+    if inferred:
+        yield RecordingWarning(
+            "times_inferred",
+            "The file's time stamps are incomplete or contradict the order in which the decoder shows the frames. "
+            "Order and times are those of the decoder.",
+        )
+    if restarts:
+        again = "once" if restarts == 1 else f"{restarts} times"
+        yield RecordingWarning(
+            "clock_restarts",
+            f"The clock of the file starts anew {again}, as in recordings joined end to end. The parts are read as one "
+            "recording, each behind the one before.",
+        )
 
 
 @dataclass(frozen=True)
 class _Stream:
     """The video stream of an opened file, as the file describes it.
 
+    ``reorders``: the codec shows frames in another order than they are stored. ``contradicted``: the container's stamps
+    are not those of that order. ``step`` is the number of ticks between frames, by the announced rate.
     ``index`` holds (time stamp, position, length, edited out) of each entry of the demuxer's index. It is copied
     before the first packet is read.
     """
@@ -193,6 +231,8 @@ class _Stream:
     time_base: Fraction
     header_frames: int
     reorders: bool
+    contradicted: bool
+    step: Fraction
     transposed: bool
     packets: PacketTable
     from_tables: bool
@@ -209,19 +249,28 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None) -> _Stream:
                 f"allowed are 1 to {MOST_PIXELS} in all",
                 hint=f"its header is damaged: {_AGAIN}",
             )
+        header = context.extradata or b""
         tables = None
-        if boxes is not None and not boxes.fragmented and codec in ("h264", "hevc"):
+        if boxes is not None and not boxes.fragmented and _shows_each_packet(codec, header):
             tables = read_tables(path, stream, size)
         # The index as the header gives it: reading on adds entries in some containers.
         index = [] if tables is not None else _index(stream)
         stored = picture_packets(source, stream)
         first = list(islice(stored, REORDER))
-        packets = tables or PacketTable.of(
-            PacketInfo(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
-            for each in chain(first, stored)
+        roles = role_reader(codec, header)
+        packets = tables or PacketTable.of(_describe(each, roles) for each in chain(first, stored))
+        reorders = bool(context.has_b_frames)
+        # Opens the decoder, so it comes after all that is read from the codec's context.
+        transposed = is_transposed(path, stream, first)
+        # AVI has no presentation times, and FFmpeg makes some up. In a packed stream none is that of its picture.
+        contradicted = reorders and (
+            source.format.name == "avi"
+            or (roles is not None and roles.packed)
+            or contradicts_stamps(stream, first)
         )
         # PyAV 19 has a number class of its own for time bases.
-        tick_s = stream.time_base
+        tick_s, rate = stream.time_base, stream.average_rate or _COMMON_RATE
+        time_base = Fraction(tick_s.numerator, tick_s.denominator) if tick_s else Fraction(1, 1)
         return _Stream(
             format=source.format.name,
             codec=codec,
@@ -230,21 +279,41 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None) -> _Stream:
             height=context.height,
             colorspace=int(context.colorspace),
             color_range=int(context.color_range),
-            time_base=Fraction(tick_s.numerator, tick_s.denominator) if tick_s else Fraction(1, 1),
+            time_base=time_base,
             header_frames=stream.frames,
-            reorders=bool(context.has_b_frames),
-            # Opens the decoder, so it comes after all that is read from the codec's context.
-            transposed=is_transposed(path, stream, first),
+            reorders=reorders,
+            contradicted=contradicted,
+            step=1 / (Fraction(rate.numerator, rate.denominator) * time_base),
+            transposed=transposed,
             packets=packets,
             from_tables=tables is not None,
             index=index,
         )
 
 
+def _shows_each_packet(codec: str, header: bytes) -> bool:
+    """Return whether each sample of an MP4 is a picture, so that its tables suffice (``coded_pictures``)."""
+    return codec == "hevc" or (codec == "h264" and H264Fields(header).frames_only)
+
+
+def _describe(packet: Packet[VideoStream], roles: RoleReader | None) -> PacketInfo:
+    return PacketInfo(
+        packet.pts,
+        packet.dts,
+        packet.size,
+        packet.is_keyframe,
+        packet.is_corrupt,
+        packet.is_discard,
+        PacketRole.SHOWS if roles is None else roles(memoryview(packet)),
+    )
+
+
 def _count_frames(path: Path, boxes: Boxes | None, found: _Stream) -> tuple[int | None, int]:
     """Return the number of frames that the header announces, and how many the edit list discards."""
     announced = found.header_frames if 0 < found.header_frames <= _MOST_FRAMES else None
     edited_out = int(found.packets.edited_out.sum())
+    if announced is not None:
+        announced -= found.packets.without_picture
     if boxes is not None and boxes.fragmented:
         return None, edited_out
     if found.from_tables or announced is None:
@@ -256,7 +325,8 @@ def _count_frames(path: Path, boxes: Boxes | None, found: _Stream) -> tuple[int 
             edited_out = max(0, _count_unedited(path) - kept)
     elif found.format == "avi":
         ticks = [ticks for ticks, *_ in found.index] or [each.dts or 0 for each in found.packets]
-        announced -= _empty_slots(ticks)
+        with path.open("rb") as file:
+            announced -= _empty_slots(ticks) + count_last_empty(file)
     return announced, edited_out
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from ..errors import InputError
+from .coded_pictures import PacketRole
 from .container import Container
 from .ffmpeg import PacketOutput, decode_packets, open_recording, quote
 from .frame import Detail, Frame
@@ -47,7 +48,7 @@ def decode(container: Container, *, first_packet: int = 0) -> Generator[Frame]:
     if first_packet:
         needed = bytes(first_packet) + b"\1" * (len(container.packets) - first_packet)
     with open_recording(container.path) as (source, stream):
-        outputs = decode_packets(container.path, source, stream, needed=needed)
+        outputs = decode_packets(container.path, source, stream, container.packets, needed=needed)
         yield from _FrameBuilder(container).frames(outputs, first_packet)
 
 
@@ -78,7 +79,7 @@ def fetch_images(container: Container, wanted: Collection[int]) -> Iterator[tupl
     frame_of = {container.order[index]: index for index in wanted}
     needed = _needed_packets(container, frame_of)
     with open_recording(container.path) as (source, stream):
-        for output in decode_packets(container.path, source, stream, needed=needed):
+        for output in decode_packets(container.path, source, stream, packets, needed=needed):
             _check_count(container, output, len(packets))
             for packet, image in output.images:
                 if packet in frame_of:
@@ -90,13 +91,15 @@ def _needed_packets(container: Container, wanted: Iterable[int]) -> bytearray:
     places = presentation_places(container)
     starts = np.flatnonzero(container.packets.keys).tolist() or [0]
     needed = bytearray(len(container.packets))
+    last_packets = container.packets.last_of_picture
     for packet in wanted:
         at = max(bisect_right(starts, packet) - 1, 0)
         if at and places[packet] < places[starts[at]]:
             # Shown before the key frame behind which it is stored: it builds on the GOP before, too.
             at -= 1
         first = starts[at] if starts[at] <= packet else 0
-        needed[first : packet + 1] = b"\1" * (packet + 1 - first)
+        end = last_packets[packet] + 1
+        needed[first:end] = b"\1" * (end - first)
     return needed
 
 
@@ -147,6 +150,8 @@ class _JudgedPackets:
         self._size = container.width, container.height
         self._images: dict[int, VideoFrame] = {}
         self._refused: set[int] = set()
+        self._shows = (container.packets.roles == PacketRole.SHOWS).tobytes()
+        self._last_packets = container.packets.last_of_picture
         self._next = first_packet
         self._previous: VideoFrame | None = None
 
@@ -156,11 +161,17 @@ class _JudgedPackets:
             self._refused.add(output.failed)
         # Ignore images of packets that were already judged.
         self._images.update((packet, image) for packet, image in output.images if packet >= self._next)
-        while self._next < output.sent and (
-            self._next in self._images
-            or self._next in self._refused
-            or output.last
-            or output.sent - self._next > _PATIENCE
+        # The picture of two fields is judged when both are decoded.
+        while (
+            self._next < len(self._shows)
+            and self._last_packets[self._next] < output.sent
+            and (
+                self._next in self._images
+                or not self._shows[self._next]
+                or self._next in self._refused
+                or output.last
+                or output.sent - self._next > _PATIENCE
+            )
         ):
             frame = self._judge(self._next)
             self._next += 1
@@ -168,10 +179,15 @@ class _JudgedPackets:
                 yield frame
 
     def _judge(self, packet: int) -> Frame | None:
-        """Return the frame of a packet, None where the edit list discards it."""
+        """Return the frame of a packet; None where it shows nothing, or the edit list discards it."""
         container = self._container
         image = self._images.pop(packet, None)
-        refused = packet in self._refused
+        refused = not self._refused.isdisjoint(range(packet, self._last_packets[packet] + 1))
+        if not self._shows[packet]:
+            # A decoder may complain about headers that come without a picture. It keeps them all the same.
+            sound = not refused or container.packets.roles[packet] == PacketRole.HEADERS
+            self._references.judge(packet, sound, False)
+            return None
         if image is None and not refused and _repeats(container, int(container.packets.sizes[packet])):
             image = self._previous
         # A frame of another size counts as damaged, because the field of view holds for one size only.

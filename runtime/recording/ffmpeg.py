@@ -30,6 +30,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import InputError
+from .coded_pictures import PacketRole
+from .packets import PacketTable
 
 __all__ = [
     "MOST_PIXELS",
@@ -146,7 +148,12 @@ class PacketOutput:
 
 
 def decode_packets(
-    path: Path, source: InputContainer, stream: VideoStream, *, needed: Sequence[int] | None = None
+    path: Path,
+    source: InputContainer,
+    stream: VideoStream,
+    packets: PacketTable,
+    *,
+    needed: Sequence[int] | None = None,
 ) -> Generator[PacketOutput]:
     """Decode all packets and yield the output for each. The last output holds what the decoder had kept back.
 
@@ -156,12 +163,14 @@ def decode_packets(
     Args:
         path: of the recording, for error messages.
         source, stream: from ``open_recording``.
+        packets: of the recording, in decoding order.
         needed: for each packet, whether to decode it; other packets are skipped. None decodes all packets. Each run
             of consecutive needed packets is decoded separately. The decoder gives out the last images of a run late:
             they are in the output for the packet that follows the run, or in the last output.
     """
     decoder = open_decoder(path, stream)
     waiting: dict[int, int | None] = {}
+    shows = packets.roles == PacketRole.SHOWS
     sent = 0
     running = False
     for packet in picture_packets(source, stream):
@@ -176,13 +185,18 @@ def decode_packets(
             waiting.clear()
             continue
         running = True
-        yield send(decoder, packet, sent, waiting)
+        yield send(decoder, packet, sent, waiting, shows=sent >= len(shows) or bool(shows[sent]))
         sent += 1
     yield PacketOutput(sent, drain(decoder, waiting), last=True)
 
 
 def send(
-    decoder: VideoCodecContext, packet: Packet[VideoStream], index: int, waiting: dict[int, int | None]
+    decoder: VideoCodecContext,
+    packet: Packet[VideoStream],
+    index: int,
+    waiting: dict[int, int | None],
+    *,
+    shows: bool = True,
 ) -> PacketOutput:
     """Send a packet to the decoder and return its output.
 
@@ -191,8 +205,10 @@ def send(
         packet: to send.
         index: of the packet.
         waiting: index and pts of the packets whose images have not come out yet; updated here.
+        shows: the packet carries a picture of its own (``coded_pictures``).
     """
-    waiting[index] = packet.pts
+    if shows:
+        waiting[index] = packet.pts
     try:
         if packet.is_discard:
             packet = _shown(packet)

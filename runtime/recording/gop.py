@@ -24,6 +24,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from ..errors import InputError
+from .coded_pictures import PacketRole
 from .container import Container
 from .ffmpeg import PacketOutput, drain, open_decoder, open_recording, picture_packets, quote, send
 
@@ -211,6 +212,7 @@ def _decode(
 ) -> Generator[PacketOutput]:
     """Decode one GOP by itself. Raise ``ClosedGopError(previous)`` after the outputs that were sound."""
     flagged, size = container.packets.flagged, (container.width, container.height)
+    shows = container.packets.roles == PacketRole.SHOWS
     decoder = decoders.take()
     waiting: dict[int, int | None] = {}
     sent = gop.start
@@ -218,7 +220,7 @@ def _decode(
         for packet in packets:
             if flagged[sent] or not units.fit(memoryview(packet), first=sent == gop.start):
                 break
-            output = send(decoder, packet, sent, waiting)
+            output = send(decoder, packet, sent, waiting, shows=bool(shows[sent]))
             if output.failed is not None or not _is_sound(output, size, gop.start):
                 break
             sent += 1

@@ -26,6 +26,8 @@ _SAMPLE_ENTRIES = (b"avc1", b"avc3", b"hvc1", b"hev1")
 # Boxes that change which frames are shown, or which are key frames.
 _UNSUPPORTED = frozenset({b"stz2", b"stps", b"sbgp", b"cslg", b"saiz", b"saio", b"senc"})
 _MOST_BYTES = 1 << 27
+# A sample of this size in bytes or less may hold parameter sets and no picture.
+_SHORTEST = 64
 # FFmpeg takes a longer time step between packets for damage.
 _LONGEST = 1 << 28
 # Number of entries that are compared with FFmpeg's index.
@@ -133,7 +135,7 @@ def _read_track(track: memoryview, movie_scale: int, size: int) -> tuple[PacketT
     count, same = int.from_bytes(sizes[8:12]), int.from_bytes(sizes[4:8])
     lengths = np.full(count, same, np.int64) if same else _table(sizes, 1, begin=12)[:, 0]
     steps = _table(tables[b"stts"], 2)
-    if not count or (lengths < 1).any() or steps[:, 0].sum() != count or (steps[:, 0] < 1).any():
+    if not count or (lengths <= _SHORTEST).any() or steps[:, 0].sum() != count or (steps[:, 0] < 1).any():
         return None
     if not ((steps[:, 1] > 0) & (steps[:, 1] < _LONGEST)).all():
         return None
@@ -160,7 +162,9 @@ def _read_track(track: memoryview, movie_scale: int, size: int) -> tuple[PacketT
     if shift is None:
         return None
     nothing = np.zeros(count, np.bool_)
-    return PacketTable(pts - shift, dts - shift, lengths, keys, nothing, nothing), places
+    return PacketTable(
+        pts - shift, dts - shift, lengths, keys, nothing, nothing, np.zeros(count, np.int8)
+    ), places
 
 
 def _places(tables: dict[bytes, memoryview], lengths: Table) -> Table | None:

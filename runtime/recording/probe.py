@@ -1,9 +1,9 @@
-"""Decode a little before reading, to learn what the container does not say: orientation, and order in AVI."""
+"""Decode before reading, to learn what the container does not say: orientation, and the order of the frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from av.packet import Packet
@@ -13,8 +13,12 @@ from av.video.stream import VideoStream
 from ..errors import InputError
 from .ffmpeg import decode_packets, drain, open_decoder, open_recording, send
 from .orientation import orientation_of
+from .packets import PacketTable
 
-__all__ = ["is_transposed", "order_shown"]
+__all__ = ["contradicts_stamps", "decode_order", "is_transposed"]
+
+# Packets at the start whose order is checked: more than the pictures between two P-pictures.
+_SAMPLE = 16
 
 
 def is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> bool:
@@ -41,19 +45,43 @@ def is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoS
     return False
 
 
-def order_shown(path: Path, count: int) -> list[int]:
-    """Return the packet indices in the order in which the decoder shows their frames.
+def contradicts_stamps(stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> bool:
+    """Return whether the decoder shows the first packets in another order than their stamps say.
 
-    For a container that does not store that order. A frame that the decoder never shows follows the one stored before
-    it.
+    Args:
+        stream: whose decoder ``is_transposed`` has opened.
+        first: its first packets.
+    """
+    decoder = stream.codec_context
+    if not decoder.is_open:
+        return False
+    decoder.flush_buffers()
+    waiting: dict[int, int | None] = {}
+    shown: list[int] = []
+    for index, packet in enumerate(first[:_SAMPLE]):
+        shown += [number for number, _ in send(decoder, packet, index, waiting).images]
+    shown += [number for number, _ in drain(decoder, waiting)]
+    stamps = [(first[number].pts, first[number].is_keyframe) for number in shown]
+    # The clock may start anew among them, with a key frame; that is no contradiction.
+    return any(
+        stamp is not None and before is not None and stamp < before and not key
+        for (before, _), (stamp, key) in pairwise(stamps)
+    )
+
+
+def decode_order(path: Path, packets: PacketTable) -> list[int]:
+    """Return the packet indices in the order in which the decoder shows their frames. It decodes the recording.
+
+    A frame that the decoder never shows follows the one stored before it.
 
     Args:
         path: of the recording.
-        count: number of packets.
+        packets: of the recording, in decoding order.
     """
+    count = len(packets)
     place: dict[int, int] = {}
     with open_recording(path) as (source, stream):
-        for output in decode_packets(path, source, stream):
+        for output in decode_packets(path, source, stream, packets):
             for index, _ in output.images:
                 place[index] = len(place)
     places = accumulate(range(count), lambda last, index: place.get(index, last), initial=-1)

@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO
 
-__all__ = ["Boxes", "avi_is_cut", "matroska_is_cut", "read_boxes"]
+__all__ = ["Boxes", "avi_is_cut", "count_last_empty", "matroska_is_cut", "read_boxes"]
 
 # A hostile file of tiny boxes must not keep a reader busy for hours. A day's recording in fragments of one second has
 # fewer than 200,000 boxes.
 _MOST_BOXES = 1 << 20
+_MOST_INDEX_BYTES = 1 << 26
 _MP4_STARTS = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp", b"sidx"})
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
@@ -123,3 +124,32 @@ def avi_is_cut(file: BinaryIO, size: int) -> bool | None:
             return True
         at += 8 + length + length % 2
     return False if at else None
+
+
+def count_last_empty(file: BinaryIO) -> int:
+    """Return how many empty places for a frame the index of an AVI (``idx1``) has behind its last frame.
+
+    An empty place means "show the last frame again". The header counts it as a frame.
+    """
+    index = _read_avi_index(file)
+    video = [
+        index[at : at + 16]
+        for at in range(0, len(index) - 15, 16)
+        if index[at + 2 : at + 4] in (b"dc", b"db")
+    ]
+    last = next((at for at, entry in enumerate(reversed(video)) if any(entry[12:16])), 0)
+    return last
+
+
+def _read_avi_index(file: BinaryIO) -> bytes:
+    at = 12
+    for _ in range(_MOST_BOXES):
+        file.seek(at)
+        head = file.read(8)
+        length = int.from_bytes(head[4:8], "little")
+        if head[:4] == b"idx1":
+            return file.read(min(length, _MOST_INDEX_BYTES))
+        if len(head) < 8 or head[:4] not in (b"LIST", b"JUNK"):
+            break
+        at += 8 + length + length % 2
+    return b""

@@ -224,9 +224,9 @@ def test_each_packet_is_decoded_once(
     packets: list[int] = []
     real = ffmpeg.send
 
-    def watched(*args: Any) -> ffmpeg.PacketOutput:
+    def watched(*args: Any, **how: Any) -> ffmpeg.PacketOutput:
         packets.append(args[2])
-        return real(*args)
+        return real(*args, **how)
 
     # Closed GOPs are decoded by ``gop``, a recording that is one GOP by ``ffmpeg``.
     monkeypatch.setattr(gop if by_gops else ffmpeg, "send", watched)

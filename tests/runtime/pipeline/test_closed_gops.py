@@ -146,7 +146,7 @@ def test_decoding_begins_at_the_gop_of_the_first_wanted_frame(
     container = scan(damage.encode(tmp_path / "h264.mp4", options={"bf": "3"}))
     sent = []
     real = ffmpeg.send
-    monkeypatch.setattr(gop, "send", lambda *args: sent.append(args[2]) or real(*args))
+    monkeypatch.setattr(gop, "send", lambda *args, **how: sent.append(args[2]) or real(*args, **how))
     answers_of(container, 2, wanted=range(38, 40))
     # Only packets of their own GOP of twelve, and only as far as they are needed.
     assert sent == list(range(36, 36 + len(sent)))
@@ -250,8 +250,8 @@ def test_a_gop_with_an_unsound_image_is_left_to_one_decoder(
     container = scan(damage.encode(tmp_path / "h264.mp4"))
     real = gop.send
 
-    def send(decoder: Any, packet: Any, index: int, waiting: dict[int, int | None]) -> ffmpeg.PacketOutput:
-        output = real(decoder, packet, index, waiting)
+    def send(*args: Any, **how: Any) -> ffmpeg.PacketOutput:
+        output = real(*args, **how)
         sound = {"is_corrupt": False, "width": 96, "height": 80, "key_frame": True}
         faulty: Any = SimpleNamespace(**(sound | fault))
         images = [(at, faulty if at == 12 else image) for at, image in output.images]
