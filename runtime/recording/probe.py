@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import InputError
-from .ffmpeg import decode_packets, drain, open_decoder, open_recording, send
+from .ffmpeg import StreamPlace, decode_packets, drain, open_decoder, open_recording, send
 from .orientation import orientation_of
 
 __all__ = ["is_transposed", "order_shown"]
@@ -41,7 +41,7 @@ def is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoS
     return False
 
 
-def order_shown(path: Path, count: int) -> list[int]:
+def order_shown(path: Path, stream_place: StreamPlace, count: int) -> list[int]:
     """Return the packet indices in the order in which the decoder shows their frames.
 
     For a container that does not store that order. A frame that the decoder never shows follows the one stored before
@@ -49,10 +49,11 @@ def order_shown(path: Path, count: int) -> list[int]:
 
     Args:
         path: of the recording.
+        stream_place: of its video stream.
         count: number of packets.
     """
     place: dict[int, int] = {}
-    with open_recording(path) as (source, stream):
+    with open_recording(path, stream_place) as (source, stream):
         for output in decode_packets(path, source, stream):
             for index, _ in output.images:
                 place[index] = len(place)
