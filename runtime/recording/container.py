@@ -32,7 +32,7 @@ from .leftovers import (
     warn_of_shape,
     warn_of_streams,
 )
-from .mp4_tables import read_tables
+from .mp4_tables import protected_tracks, read_tables
 from .packets import REORDER, PacketInfo, PacketTable, list_times, present
 from .probe import is_transposed, order_shown
 from .streams import StreamCount, open_stream
@@ -184,7 +184,7 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
     if parts:
         # The first recording's, or where all are read the last one's: it says whether the file is cut.
         boxes = parts[-1 if end == size else 0].boxes
-    found = _read_stream(path, end, boxes, stream)
+    found = _read_readable(path, end, boxes, stream)
     packets = found.packets
     if packets.edited_out.all():
         of = f" of the {found.header_frames} it announces" if found.header_frames else ""
@@ -192,11 +192,9 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
     truncated = _is_truncated(path, end, boxes, found)
     announced, edited_out = _count_frames(path, boxes, found)
     warnings = _list_warnings(found, parts, end)
-    if announced is not None:
-        missing = announced - edited_out - int((~packets.edited_out).sum())
-        if not fits(missing, announced_bytes(path, end, found.index) - int(packets.sizes.sum())):
-            warnings.append(warn_of_header(announced, len(packets)))
-            announced = None
+    if announced is not None and not _can_hold(path, end, found, announced - edited_out):
+        warnings.append(warn_of_header(announced, len(packets)))
+        announced = None
     # AVI has no presentation times, and FFmpeg gives H.264 in it the decoding order.
     shown = None
     if found.format == "avi" and found.reorders and packets.ascending:
@@ -262,6 +260,16 @@ class _Stream:
     pixel_ratio: Fraction | None
 
 
+def _read_readable(path: Path, size: int, boxes: Boxes | None, number: int | None) -> _Stream:
+    try:
+        return _read_stream(path, size, boxes, number)
+    except InputError as error:
+        # FFmpeg knows no codec for some encrypted tracks.
+        if "encrypted" not in error.message and boxes is not None and protected_tracks(path, size):
+            raise refuse_encrypted(path) from error
+        raise
+
+
 def _read_stream(path: Path, size: int, boxes: Boxes | None, number: int | None) -> _Stream:
     pids = count_pids(path, size)
     if pids and not any(count.pictures for count in pids.values()):
@@ -290,7 +298,7 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None, number: int | None)
             PacketInfo(each.pts, each.dts, each.size, each.is_keyframe, each.is_corrupt, each.is_discard)
             for each in chain(first, stored)
         )
-        encrypted = 0 if tables is not None else encryption.total(path, size, stream, len(packets))
+        encrypted = 0 if tables is not None else encryption.total(path, size, source, stream, len(packets))
         scrambled = pids[stream.id].scrambled if pids and stream.id in pids else 0
         if encrypted == len(packets) and encrypted + scrambled:
             raise refuse_encrypted(path, encrypted + scrambled)
@@ -330,14 +338,13 @@ def _list_warnings(found: _Stream, parts: Sequence[AppendedRecording], end: int)
         end: of the bytes that are read.
     """
     count = len(found.packets)
-    read_on = sum(each.pictures or 0 for each in parts if each.start < end)
-    unread = [each for each in parts if each.start >= end and each.pictures != 0]
-    if read_on > count:
+    unread = [each for each in parts[1:] if each.start >= end or each.pictures is None]
+    if sum(each.pictures or 0 for each in parts if each.start < end) > count:
         # FFmpeg stopped before the recordings behind the first, although it could have read on.
-        unread = [each for each in parts[1:] if each.pictures != 0]
+        unread = list(parts[1:])
     return [
         *warn_of_streams(found.others),
-        *warn_of_appended(unread),
+        *warn_of_appended([each for each in unread if each.pictures != 0]),
         *warn_of_encrypted(found.encrypted + found.scrambled, count + found.scrambled),
         *warn_of_shape(found.pixel_ratio, found.width, found.height),
     ]
@@ -360,6 +367,14 @@ def _count_frames(path: Path, boxes: Boxes | None, found: _Stream) -> tuple[int 
         ticks = [ticks for ticks, *_ in found.index] or [each.dts or 0 for each in found.packets]
         announced -= _empty_slots(ticks)
     return announced, edited_out
+
+
+def _can_hold(path: Path, size: int, found: _Stream, frames: int) -> bool:
+    """Return whether the whole file, as long as it says it is, can hold this number of frames to be shown."""
+    missing = frames - int((~found.packets.edited_out).sum())
+    return missing <= 0 or fits(
+        missing, announced_bytes(path, size, found.index) - int(found.packets.sizes.sum())
+    )
 
 
 def _is_truncated(path: Path, size: int, boxes: Boxes | None, found: _Stream) -> bool | None:

@@ -348,7 +348,8 @@ def _count_fragments(dataset: Any) -> int:
     from pydicom.encaps import parse_fragments
 
     try:
-        return int(parse_fragments(dataset.PixelData)[0])
+        # The first item is the table of offsets.
+        return max(0, int(parse_fragments(dataset.PixelData)[0]) - 1)
     except ValueError:
         return 0
 

@@ -56,8 +56,10 @@ def warn_of_appended(unread: Sequence[AppendedRecording]) -> list[RecordingWarni
     places = ", ".join(f"{each.start:,}" for each in unread[:8]) + (", ..." if len(unread) > 8 else "")
     which = _count(len(unread), "further recording")
     text = f"{_count(pictures, 'picture')} of {which} behind the first in the same file were not read"
-    if closed:
-        text += f"; {closed:,} of them cannot be opened"
+    if closed == len(unread):
+        text = f"{which} behind the first in the same file could not be opened"
+    elif closed:
+        text += f"; {closed:,} of them could not be opened"
     return [
         RecordingWarning(
             "appended_recording",

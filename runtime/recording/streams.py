@@ -144,12 +144,12 @@ def _count_streams(
     for packet in picture_packets(source, streams):
         pictures[packet.stream.index] += 1
         encrypted[packet.stream.index] += packet.has_sidedata("encryption_info")
-    sealed = sealed_streams(path, whole.end or 0)
+    sealed = sealed_streams(path, whole.end or 0, source)
     default = av.stream.Disposition.default
     counts = []
     for stream in streams:
         context, index = stream.codec_context, stream.index
-        if (sealed is None or stream.id in sealed) and not encrypted[index]:
+        if index in sealed and not encrypted[index]:
             encrypted[index] = pictures[index]
         scrambled = pids[stream.id].scrambled if stream.id in pids else 0
         counts.append(

@@ -19,6 +19,7 @@ __all__ = [
     "announced_bytes",
     "avi_end",
     "avi_is_cut",
+    "ebml_length",
     "matroska_end",
     "matroska_is_cut",
     "read_boxes",
@@ -115,19 +116,19 @@ def matroska_end(file: BinaryIO) -> int | None:
     head = file.read(4096)
     if head[:4] != _EBML:
         return None
-    header = _ebml_length(head, 4)
+    header = ebml_length(head, 4)
     if header is None or header[0] is None:
         return None
     at = header[1] + header[0]
     if head[at : at + 4] != _SEGMENT:
         return None
-    segment = _ebml_length(head, at + 4)
+    segment = ebml_length(head, at + 4)
     if segment is None or segment[0] is None:
         return None
     return segment[1] + segment[0]
 
 
-def _ebml_length(data: bytes, at: int) -> tuple[int | None, int] | None:
+def ebml_length(data: bytes, at: int) -> tuple[int | None, int] | None:
     """Return an EBML variable-size integer and the position after it; None for the integer where it is unknown."""
     if at >= len(data) or data[at] == 0:
         return None
