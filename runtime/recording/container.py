@@ -37,7 +37,7 @@ from .packets import REORDER, PacketInfo, PacketTable, list_times, present
 from .probe import is_transposed, order_shown
 from .streams import StreamCount, open_stream
 from .timecode import TimeKind, time_kind
-from .transport import count_pids
+from .transport import count_pids, count_program_streams
 from .truncation import Boxes, announced_bytes, avi_is_cut, matroska_is_cut, read_boxes
 from .warning import DamageDetection, RecordingWarning, TimesSource
 
@@ -274,7 +274,7 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None, number: int | None)
     pids = count_pids(path, size)
     if pids and not any(count.pictures for count in pids.values()):
         raise refuse_encrypted(path, max(count.scrambled for count in pids.values()))
-    with open_stream(path, size, number, pids) as opened:
+    with open_stream(path, size, number, pids or count_program_streams(path, size)) as opened:
         source, stream = opened.source, opened.stream
         context = stream.codec_context
         codec = context.codec.canonical_name

@@ -1,4 +1,4 @@
-"""Count what each PID of an MPEG transport stream carries, from its packets alone (ITU-T H.222.0, 2.4.3).
+"""Count what each PID of an MPEG transport stream carries, from its packets alone (ITU-T H.222.0, 2.4.3, 2.5.3).
 
 FFmpeg knows the PIDs that the first megabytes name. It drops in silence the packets of a PID that a recorder changes to
 later, and those that are scrambled. So all packet headers are read here: NumPy reads those of a gigabyte in about a
@@ -7,6 +7,7 @@ second.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,12 +15,16 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PidCount", "count_pids"]
+__all__ = ["PidCount", "count_pids", "count_program_streams"]
 
 _SYNC = 0x47
 # Plain packets; with a time stamp in front (M2TS); with error correction behind.
 _SIZES = (188, 192, 204)
 _BLOCK = 1 << 22
+# Pack header, and the beginning of a video PES packet; its length has 16 bits.
+_PACK = b"\0\0\1\xba"
+_PES = re.compile(rb"\x00\x00\x01[\xe0-\xef]")
+_MARGIN = (1 << 16) + 16
 # Packets in a row that begin with the sync byte, to find the first one or to go on behind damage.
 _ALIGNED = 4
 
@@ -59,6 +64,36 @@ def count_pids(path: Path, size: int) -> dict[int, PidCount] | None:
         while at < size:
             at = counter.count_block(file, at, min(_BLOCK, size - at))
     return counter.counts
+
+
+def count_program_streams(path: Path, size: int) -> dict[int, PidCount]:
+    """Return the counts of each video stream of a program stream by FFmpeg's id; empty where the file is none.
+
+    A packet of a program stream is no picture: ``pictures`` counts packets.
+
+    Args:
+        path: of the file.
+        size: number of bytes to read.
+    """
+    counts: dict[int, PidCount] = {}
+    with path.open("rb") as file:
+        if file.read(4) != _PACK:
+            return counts
+        last_pack = 0
+        for at in range(0, size, _BLOCK):
+            file.seek(at)
+            data = file.read(min(_BLOCK + _MARGIN, size - at))
+            for found in _PES.finditer(data, 0, _BLOCK + 3):
+                place = found.start()
+                behind = place + 6 + int.from_bytes(data[place + 4 : place + 6])
+                if data[behind : behind + 3] not in (b"\0\0\1", b""):
+                    continue
+                count = counts.setdefault(0x100 | data[place + 3], PidCount())
+                if not count.pictures:
+                    count.begin = max(at + data.rfind(_PACK, 0, place), last_pack)
+                count.pictures += 1
+            last_pack = max(last_pack, at + data.rfind(_PACK, 0, _BLOCK))
+    return counts
 
 
 def _find_layout(head: bytes) -> tuple[int, int] | None:

@@ -162,6 +162,23 @@ def test_a_second_pid_is_counted_also_where_ffmpeg_does_not_see_it(tmp_path: Pat
     assert words(shorter)["other_stream"].startswith("30 pictures of another video stream (number 1, mpeg4")
 
 
+def test_a_stream_of_a_program_stream_that_begins_late_is_counted(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a.mpg", 30), write(tmp_path / "b.mpg", 20, size=(96, 64))
+    data = bytearray(second.read_bytes())
+    for at in range(len(data) - 4):
+        if data[at : at + 4] == b"\0\0\1\xe0":
+            data[at + 3] = 0xE1
+    padding = (b"\0\0\1\xbe\x07\xfa" + b"\xff" * 2042) * 4000
+    path = join(tmp_path / "joined.mpg", first, padding, bytes(data), padding, first)
+    container = scan(path)
+    assert (container.stream, container.width, container.present) == (0, 64, 60)
+    assert words(container) == {
+        "other_stream": "20 pictures of another video stream (number 1, mpeg2video, 96 x 64) were not read; "
+        "--stream 1 reads it."
+    }
+    assert read_whole(scan(path, stream=1)) == 20
+
+
 APPENDED = {
     "mp4": ("a.mp4", "b.mp4", {}),
     "fragmented": ("a.mp4", "b.mp4", {"movflags": "frag_keyframe+empty_moov"}),
