@@ -70,6 +70,8 @@ def _check_stream(videos: Sequence[Path], name: str, options: Mapping[str, Any])
     given = [option for key, option in _FOR_FILES_ONLY.items() if options.get(key)]
     if options.get("every", 1) != 1:
         given.append("--every")
+    if options.get("stream") is not None:
+        given.append("--stream")
     if given:
         raise UsageError(f"{given[0]} is for recordings, not for {name}", hint=f"leave {given[0]} out")
 

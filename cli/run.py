@@ -14,6 +14,7 @@ from capsule_edge.runtime.errors import Interrupted
 
 from ._demo import run_demo
 from ._evaluation import NO_CERTIFICATE
+from ._folders import expand_folders
 from ._lines import begin_lines, check_sources, live_address, read_live, read_stdin
 from ._options import HELP_OPTIONS, json_option, read_clock
 from ._outcomes import Outcome, failed, print_json, report_outcome, worst_code
@@ -37,6 +38,7 @@ class RunOptions:
     start_s: float | None
     end_s: float | None
     every: int
+    stream: int | None
     landmarks: tuple[str, ...]
     allow_saturation: bool
     gate: bool
@@ -60,6 +62,7 @@ class RunOptions:
             "every": self.every,
             "gate": THRESHOLD if self.gate else None,
             "landmarks": parse_landmarks(self.landmarks, recordings=recordings),
+            "stream": self.stream,
         }
 
 
@@ -105,6 +108,12 @@ class RunOptions:
     "--end", "end_s", callback=read_clock, metavar="TIME", help="Stop reading at this time (same form)."
 )
 @click.option("--every", type=int, default=1, show_default=True, metavar="N", help="Read every N-th frame.")
+@click.option(
+    "--stream",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Number of the video stream to read, as ffprobe shows it.  [default: the stream with most pictures]",
+)
 @click.option(
     "--landmark",
     "landmarks",
@@ -153,7 +162,7 @@ def command(context: click.Context, /, videos: tuple[Path, ...], **given: Any) -
     """Read recordings. Every frame is accounted for, and findings become events with times.
 
     VIDEO is a video file, a folder of images, a multi-page TIFF or a DICOM file; or - for stdin; or the
-    address of an RTSP or HTTP source.
+    address of an RTSP or HTTP source. Of a folder that holds recordings, each is read.
 
     Exit codes: 0 all recordings are complete; 1 a recording could not be read; 2 wrong usage; 3 a recording
     was read but is incomplete (frames are corrupt or missing, or the file is cut); 130 interrupted. With
@@ -172,8 +181,11 @@ def command(context: click.Context, /, videos: tuple[Path, ...], **given: Any) -
     check_sources(videos, context.params)
     # "." and ".." cannot name a study and its folder.
     videos = tuple(video.resolve() if video.name in ("", "..") else video for video in videos)
+    named, videos = videos, expand_folders(videos)
     read_options = options.for_reader(recordings=len(videos))
-    folders = [options.out or Path(_DEMO_FOLDER)] if options.demo else _folders(videos, options.out)
+    folders = [options.out or Path(_DEMO_FOLDER)]
+    if not options.demo:
+        folders = _folders(videos, options.out, single=named == videos)
     with _open_reader(options) as reader:
         if options.demo:
             code = run_demo(reader, folders[0], read_options, options)
@@ -237,12 +249,21 @@ def _read_all(
     return code
 
 
-def _folders(videos: Sequence[Path], out: Path | None) -> list[Path]:
-    """Return the results folder of each recording. Raises ``UsageError`` when two would share a folder."""
+def _folders(videos: Sequence[Path], out: Path | None, *, single: bool = True) -> list[Path]:
+    """Return the results folder of each recording.
+
+    Args:
+        videos: the recordings.
+        out: the folder that the user asked for.
+        single: a single recording is written into ``out`` itself; otherwise into a folder of its own inside it.
+
+    Raises:
+        UsageError: two recordings would share a folder.
+    """
     from capsule_edge.runtime.errors import UsageError
     from capsule_edge.runtime.recording import study_name
 
-    if out is not None and len(videos) == 1:
+    if out is not None and single and len(videos) == 1:
         return [out]
     names = [study_name(video) for video in videos]
     folders = [Path(f"{name}.capsule-edge") if out is None else out / name for name in names]

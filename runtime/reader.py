@@ -88,6 +88,7 @@ class ReadOptions(TypedDict, total=False):
     every: int
     gate: float | None
     landmarks: Mapping[str, float] | None
+    stream: int | None
     progress: Progress | None
     cancel: Callable[[], bool] | None
     on_frame: Callable[[FrameRecord], None] | None
@@ -212,6 +213,7 @@ class Reader:
         every: int = 1,
         gate: float | None = None,
         landmarks: Mapping[str, float] | None = None,
+        stream: int | None = None,
         progress: Progress | None = None,
         cancel: Callable[[], bool] | None = None,
         on_frame: Callable[[FrameRecord], None] | None = None,
@@ -232,6 +234,8 @@ class Reader:
                 filter.
             landmarks: seconds of container time by name (``stomach``, ``small-bowel``, ``colon``, ``end``), set by
                 hand.
+            stream: number of the video stream in a file with several, as ffprobe shows it; None for the one with most
+                pictures.
             progress: called with (frames done, frames wanted) after each batch.
             cancel: called before each batch; when it returns True, the remaining frames are ``unread``.
             on_frame: called with each container frame in order, when its status is final.
@@ -255,6 +259,7 @@ class Reader:
             every=every,
             gate=gate,
             landmarks=landmarks,
+            stream=stream,
         )
         reading = _Reading(self, request, capture_fps, on_frame, on_event)
         if journal is not None:
@@ -470,5 +475,5 @@ class _Reading:
             activations=activations,
             colours=self._colours.means(),
             landmarks=request.landmarks,
-            warnings=container.warnings,
+            warnings=(*container.warnings, *container.growth()),
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.recording import is_hidden
 
 from . import published
 from .samples import IMAGE_SUFFIXES, SYNONYMS, Sample, label_key, read_frame, read_rows
@@ -243,13 +244,14 @@ def _split_name(name: str | None) -> str | None:
 
 
 def _folders(parent: Path) -> list[Path]:
-    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+    # Archives packed on macOS hold a folder "__MACOSX".
+    return sorted(
+        p for p in parent.iterdir() if p.is_dir() and not is_hidden(p) and not p.name.startswith("__")
+    )
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-    )
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(p))
 
 
 def hash_dataset(dataset: Dataset) -> str:

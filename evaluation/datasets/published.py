@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.recording import is_hidden
 
 from .samples import IMAGE_SUFFIXES, Sample, label_key, read_rows
 
@@ -49,7 +50,8 @@ def kvasir_capsule(root: Path) -> list[Sample]:
         InputError: A row lacks a file name, a class or a frame number.
     """
     table = root / _METADATA
-    at = {path.name: path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    pictures = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    at = {path.name: path for path in pictures if not is_hidden(path)}
     splits_of: dict[tuple[str, str], list[str | None]] = defaultdict(list)
     for split in OFFICIAL_SPLITS:
         for pair in dict.fromkeys(official_split(root, split)):

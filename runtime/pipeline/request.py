@@ -21,7 +21,7 @@ from .parallel import start
 __all__ = ["REQUEST_OPTIONS", "ReadRequest", "resolve_request"]
 
 # The options of ``Reader.read`` that a request takes.
-REQUEST_OPTIONS = ("capture_fps", "start_s", "end_s", "every", "gate", "landmarks")
+REQUEST_OPTIONS = ("capture_fps", "start_s", "end_s", "every", "gate", "landmarks", "stream")
 
 # No frame's answer depends on these options, so an interrupted run may be resumed with others.
 _AFTERWARDS = ("capture_fps", "landmarks")
@@ -86,6 +86,7 @@ def resolve_request(
     every: int = 1,
     gate: float | None = None,
     landmarks: Mapping[str, float] | None = None,
+    stream: int | None = None,
 ) -> ReadRequest:
     """Scan a recording and check the options of ``Reader.read``, which documents them.
 
@@ -100,7 +101,7 @@ def resolve_request(
         )
     if gate is not None:
         gate = check_threshold(gate)
-    container = scan(path)
+    container = scan(path, stream=stream)
     wanted = choose_frames(container, start_s, end_s, every)
     marks = check_landmarks(landmarks or {}, last_s=max(container.times_s[-1], container.duration_s or 0.0))
     # Hashing reads the whole file, so nothing waits for it. For a short file it ends before the first frame.
@@ -112,6 +113,7 @@ def resolve_request(
         "gate": gate,
         "landmarks": marks,
         "start_s": start_s,
+        "stream": stream,
     }
     return ReadRequest(container, wanted, digest, marks, options)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .container import Container
     from .decoder import decode
     from .ffmpeg import MOST_PIXELS, OPEN_OPTIONS, decode_logged, open_decoder
+    from .folder import FolderContent, is_hidden, list_folder
     from .frame import Frame
     from .gop import ClosedGopError, find_gops, gop_numbers, gop_of
     from .image_integrity import picture_is_cut
@@ -30,6 +31,7 @@ else:
         container="Container",
         decoder="decode",
         ffmpeg="MOST_PIXELS OPEN_OPTIONS decode_logged open_decoder",
+        folder="FolderContent is_hidden list_folder",
         frame="Frame",
         gop="ClosedGopError find_gops gop_numbers gop_of",
         image_integrity="picture_is_cut",
@@ -45,6 +47,7 @@ __all__ = [
     "ClosedGopError",
     "Container",
     "DamageDetection",
+    "FolderContent",
     "Frame",
     "Planes",
     "RecordingWarning",
@@ -57,6 +60,8 @@ __all__ = [
     "find_gops",
     "gop_numbers",
     "gop_of",
+    "is_hidden",
+    "list_folder",
     "open_decoder",
     "orient",
     "orientation_of",

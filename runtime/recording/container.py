@@ -21,21 +21,33 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ..errors import InputError
+from .appended import AppendedRecording, divide
+from .avi_index import count_last_empty
 from .coded_pictures import PacketRole, RoleReader, role_reader
-from .ffmpeg import MOST_PIXELS, open_recording, picture_packets, quote
+from .encryption import EncryptionCount, refuse_encrypted
+from .ffmpeg import MOST_PIXELS, StreamPlace, open_recording, picture_packets, quote
 from .h264_headers import H264Fields
-from .mp4_tables import read_tables
+from .leftovers import (
+    fits,
+    warn_of_appended,
+    warn_of_encrypted,
+    warn_of_growth,
+    warn_of_header,
+    warn_of_shape,
+    warn_of_streams,
+)
+from .mp4_tables import protected_tracks, read_tables
 from .packets import REORDER, PacketInfo, PacketTable, list_times, present, unreliable
 from .probe import contradicts_stamps, decode_order, is_transposed
+from .streams import StreamCount, open_stream
 from .timecode import TimeKind, time_kind
-from .truncation import Boxes, avi_is_cut, count_last_empty, matroska_is_cut, read_boxes
+from .transport import count_pids, count_program_streams
+from .truncation import Boxes, announced_bytes, avi_is_cut, matroska_is_cut, read_boxes
 from .warning import DamageDetection, RecordingWarning, TimesSource
 
 __all__ = ["Container", "PacketInfo", "PacketTable", "scan_video"]
 
-# 38 hours at 30 frames a second. A header that announces more is damaged, and the ledger would be filled with missing
-# frames.
-_MOST_FRAMES = 1 << 22
+_BLOCK = 1 << 20
 
 # Frames a second of a recording that announces no rate, and has no stamps.
 _COMMON_RATE = Fraction(25)
@@ -71,6 +83,9 @@ class Container:
         times: ``container`` if order and times are the container's, ``inferred`` if the decoder told them.
         damage_detection: how much of the damage in a frame the codec's decoder reports.
         warnings: what was read in spite of an odd field, was inferred, or lies in the file and is not read.
+        stream: number of the video stream that is read, as ffprobe shows it.
+        size: of the file in bytes when it was scanned; None for a series of images. Nothing behind them is read.
+        place: of the stream in the file, to open it again.
     """
 
     path: Path
@@ -96,16 +111,39 @@ class Container:
     times: TimesSource = field(default="container", kw_only=True)
     damage_detection: DamageDetection = field(default="full", kw_only=True)
     warnings: tuple[RecordingWarning, ...] = field(default=(), kw_only=True)
+    stream: int = field(default=0, kw_only=True)
+    size: int | None = field(default=None, kw_only=True)
+    place: StreamPlace = field(default=StreamPlace(), kw_only=True, repr=False)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the file. Raise ``InputError`` where it is no longer there."""
+        """Return the SHA-256 of the file's first ``size`` bytes: those that are read, also while the file grows.
+
+        Raises:
+            InputError: the file is no longer there, or is shorter now.
+        """
+        whole, left = hashlib.sha256(), self.size or 0
         try:
             with self.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+                while left and (block := file.read(min(left, _BLOCK))):
+                    whole.update(block)
+                    left -= len(block)
         except OSError as error:
             raise InputError(
                 f"{quote(self.path)} went away while it was read: {error.strerror or error}"
             ) from error
+        if left:
+            raise InputError(f"{quote(self.path)} became shorter while it was read", hint="read it again")
+        return whole.hexdigest()
+
+    def growth(self) -> tuple[RecordingWarning, ...]:
+        """Return a warning where the recording has grown since it was scanned. Call it when it has been read."""
+        if self.size is None:
+            return ()
+        try:
+            added = self.path.stat().st_size - self.size
+        except OSError:  # a recording that went away was still read
+            return ()
+        return (warn_of_growth(self.path, f"{added:,} bytes"),) if added > 0 else ()
 
     @property
     def present(self) -> int:
@@ -135,23 +173,39 @@ class Container:
         return time_kind(self.frame_distance_s)
 
 
-def scan_video(path: str | Path) -> Container:
+def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
     """List every frame of a video file. The images are not decoded.
 
+    Args:
+        path: of the file.
+        stream: number of the video stream, as ffprobe shows it; None for the one with most pictures.
+
     Raises:
-        InputError: the file is missing, unreadable or no recording, has no video stream or no frame, or lacks the
-            index that says where its frames are.
+        InputError: the file is missing, unreadable or no recording, has no video stream or no frame, lacks the
+            index that says where its frames are, or is encrypted.
+        UsageError: the file has no video stream of this number.
     """
     path = Path(path)
     size, boxes = _examine(path)
-    found = _read_stream(path, size, boxes)
+    end, parts = divide(path, size)
+    if parts:
+        # The first recording's, or where all are read the last one's: it says whether the file is cut.
+        boxes = parts[-1 if end == size else 0].boxes
+    found = _read_readable(path, end, boxes, stream)
     packets = found.packets
     if not len(packets.pictures):
         of = f" of the {found.header_frames} it announces" if found.header_frames else ""
         raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
+    truncated = _is_truncated(path, end, boxes, found)
     announced, edited_out = _count_frames(path, boxes, found)
+    warnings = _list_warnings(found, parts, end)
+    if announced is not None and not _can_hold(path, end, found, announced - edited_out):
+        warnings.append(warn_of_header(announced, len(packets)))
+        announced = None
     inferred = found.reorders and (found.contradicted or unreliable(packets))
-    presentation = present(packets, decode_order(path, packets) if inferred else None, step=found.step)
+    shown = decode_order(path, found.place, packets) if inferred else None
+    presentation = present(packets, shown, step=found.step)
+    warnings += _warn_of_times(inferred, len(presentation.restarts))
     if found.format == "mpegts":
         packets = _excuse_joints(packets, presentation.restarts)
     line = presentation.line
@@ -168,18 +222,21 @@ def scan_video(path: str | Path) -> Container:
         color_range=found.color_range,
         time_base=found.time_base,
         announced=announced,
-        truncated=_is_truncated(path, size, boxes, found),
+        truncated=truncated,
         edited_out=edited_out,
         start_pts=presentation.pts[0],
         duration_s=float((line[-1] - line[0]) * found.time_base + (distance or 0)),
         frame_distance_s=None if distance is None else float(distance),
         transposed=found.transposed,
+        warnings=tuple(warnings),
+        stream=found.number,
+        size=size,
+        place=found.place,
         packets=packets,
         order=presentation.order,
         pts=presentation.pts,
         times_s=times_s,
         times="inferred" if inferred else "container",
-        warnings=tuple(_warn_of_times(inferred, len(presentation.restarts))),
     )
 
 
@@ -237,10 +294,30 @@ class _Stream:
     packets: PacketTable
     from_tables: bool
     index: list[tuple[int, int, int, bool]]
+    number: int
+    place: StreamPlace
+    others: tuple[StreamCount, ...]
+    encrypted: int
+    scrambled: int
+    pixel_ratio: Fraction | None
 
 
-def _read_stream(path: Path, size: int, boxes: Boxes | None) -> _Stream:
-    with open_recording(path) as (source, stream):
+def _read_readable(path: Path, size: int, boxes: Boxes | None, number: int | None) -> _Stream:
+    try:
+        return _read_stream(path, size, boxes, number)
+    except InputError as error:
+        # FFmpeg knows no codec for some encrypted tracks.
+        if "encrypted" not in error.message and boxes is not None and protected_tracks(path, size):
+            raise refuse_encrypted(path) from error
+        raise
+
+
+def _read_stream(path: Path, size: int, boxes: Boxes | None, number: int | None) -> _Stream:
+    pids = count_pids(path, size)
+    if pids and not any(count.pictures for count in pids.values()):
+        raise refuse_encrypted(path, max(count.scrambled for count in pids.values()))
+    with open_stream(path, size, number, pids or count_program_streams(path, size)) as opened:
+        source, stream = opened.source, opened.stream
         context = stream.codec_context
         codec = context.codec.canonical_name
         if not 0 < context.width * context.height <= MOST_PIXELS:
@@ -255,7 +332,10 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None) -> _Stream:
             tables = read_tables(path, stream, size)
         # The index as the header gives it: reading on adds entries in some containers.
         index = [] if tables is not None else _index(stream)
+        encryption = EncryptionCount()
         stored = picture_packets(source, stream)
+        if source.format.name.startswith(("mov", "matroska")):
+            stored = encryption.watch(stored)
         first = list(islice(stored, REORDER))
         roles = role_reader(codec, header)
         packets = tables or PacketTable.of(_describe(each, roles) for each in chain(first, stored))
@@ -268,9 +348,14 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None) -> _Stream:
             or (roles is not None and roles.packed)
             or contradicts_stamps(stream, first)
         )
+        encrypted = 0 if tables is not None else encryption.total(path, size, source, stream, len(packets))
+        scrambled = pids[stream.id].scrambled if pids and stream.id in pids else 0
+        if encrypted == len(packets) and encrypted + scrambled:
+            raise refuse_encrypted(path, encrypted + scrambled)
         # PyAV 19 has a number class of its own for time bases.
         tick_s, rate = stream.time_base, stream.average_rate or _COMMON_RATE
         time_base = Fraction(tick_s.numerator, tick_s.denominator) if tick_s else Fraction(1, 1)
+        ratio = stream.sample_aspect_ratio
         return _Stream(
             format=source.format.name,
             codec=codec,
@@ -288,6 +373,12 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None) -> _Stream:
             packets=packets,
             from_tables=tables is not None,
             index=index,
+            number=opened.number,
+            place=opened.place,
+            others=opened.others,
+            encrypted=encrypted,
+            scrambled=scrambled,
+            pixel_ratio=Fraction(ratio.numerator, ratio.denominator) if ratio else None,
         )
 
 
@@ -308,9 +399,30 @@ def _describe(packet: Packet[VideoStream], roles: RoleReader | None) -> PacketIn
     )
 
 
+def _list_warnings(found: _Stream, parts: Sequence[AppendedRecording], end: int) -> list[RecordingWarning]:
+    """Return the warnings about what lies in the file beside the pictures that are read.
+
+    Args:
+        found: the stream that is read.
+        parts: the recordings in the file, if there are several.
+        end: of the bytes that are read.
+    """
+    count = len(found.packets)
+    unread = [each for each in parts[1:] if each.start >= end or each.pictures is None]
+    if sum(each.pictures or 0 for each in parts if each.start < end) > count:
+        # FFmpeg stopped before the recordings behind the first, although it could have read on.
+        unread = list(parts[1:])
+    return [
+        *warn_of_streams(found.others),
+        *warn_of_appended([each for each in unread if each.pictures != 0]),
+        *warn_of_encrypted(found.encrypted + found.scrambled, count + found.scrambled),
+        *warn_of_shape(found.pixel_ratio, found.width, found.height),
+    ]
+
+
 def _count_frames(path: Path, boxes: Boxes | None, found: _Stream) -> tuple[int | None, int]:
     """Return the number of frames that the header announces, and how many the edit list discards."""
-    announced = found.header_frames if 0 < found.header_frames <= _MOST_FRAMES else None
+    announced = found.header_frames if found.header_frames > 0 else None
     edited_out = int(found.packets.edited_out.sum())
     if announced is not None:
         announced -= found.packets.without_picture
@@ -322,12 +434,20 @@ def _count_frames(path: Path, boxes: Boxes | None, found: _Stream) -> tuple[int 
         announced -= sum(length == 0 for _, _, length, _ in found.index)
         kept = sum(not discard for _, _, _, discard in found.index)
         if kept != found.header_frames:
-            edited_out = max(0, _count_unedited(path) - kept)
+            edited_out = max(0, _count_unedited(path, found.place) - kept)
     elif found.format == "avi":
         ticks = [ticks for ticks, *_ in found.index] or [each.dts or 0 for each in found.packets]
         with path.open("rb") as file:
             announced -= _empty_slots(ticks) + count_last_empty(file)
     return announced, edited_out
+
+
+def _can_hold(path: Path, size: int, found: _Stream, frames: int) -> bool:
+    """Return whether the whole file, as long as it says it is, can hold this number of frames to be shown."""
+    missing = frames - int((~found.packets.edited_out).sum())
+    return missing <= 0 or fits(
+        missing, announced_bytes(path, size, found.index) - int(found.packets.sizes.sum())
+    )
 
 
 def _is_truncated(path: Path, size: int, boxes: Boxes | None, found: _Stream) -> bool | None:
@@ -376,9 +496,9 @@ def _examine(path: Path) -> tuple[int, Boxes | None]:
     return status.st_size, boxes
 
 
-def _count_unedited(path: Path) -> int:
+def _count_unedited(path: Path, place: StreamPlace) -> int:
     """Return the number of index entries of an MP4 when its edit list is not applied."""
-    with open_recording(path, ignore_editlist="1") as (_, stream):
+    with open_recording(path, place, ignore_editlist="1") as (_, stream):
         return len(stream.index_entries)
 
 

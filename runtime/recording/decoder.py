@@ -47,7 +47,7 @@ def decode(container: Container, *, first_packet: int = 0) -> Generator[Frame]:
     needed = None
     if first_packet:
         needed = bytes(first_packet) + b"\1" * (len(container.packets) - first_packet)
-    with open_recording(container.path) as (source, stream):
+    with open_recording(container.path, container.place) as (source, stream):
         outputs = decode_packets(container.path, source, stream, container.packets, needed=needed)
         yield from _FrameBuilder(container).frames(outputs, first_packet)
 
@@ -78,7 +78,7 @@ def fetch_images(container: Container, wanted: Collection[int]) -> Iterator[tupl
     packets = container.packets
     frame_of = {container.order[index]: index for index in wanted}
     needed = _needed_packets(container, frame_of)
-    with open_recording(container.path) as (source, stream):
+    with open_recording(container.path, container.place) as (source, stream):
         for output in decode_packets(container.path, source, stream, packets, needed=needed):
             _check_count(container, output, len(packets))
             for packet, image in output.images:

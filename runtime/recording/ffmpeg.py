@@ -37,6 +37,7 @@ __all__ = [
     "MOST_PIXELS",
     "OPEN_OPTIONS",
     "PacketOutput",
+    "StreamPlace",
     "decode_logged",
     "decode_packets",
     "drain",
@@ -45,6 +46,7 @@ __all__ = [
     "picture_packets",
     "quote",
     "send",
+    "video_streams",
 ]
 
 # Containers only. A play list or a script (HLS, concat, SDP) named .mp4 would make FFmpeg open other files and hosts.
@@ -69,25 +71,55 @@ def quote(path: Path) -> str:
     return "'" + "".join(c if c.isprintable() else "?" for c in str(path)) + "'"
 
 
+@dataclass(frozen=True, slots=True)
+class StreamPlace:
+    """The place of a video stream in a file.
+
+    Attributes:
+        number: of the stream, as FFmpeg counts; None for the first video stream that has a decoder.
+        start, end: the bytes of the file that are opened; None for its end. A file that grows meanwhile shows the same
+            bytes each time it is opened.
+    """
+
+    number: int | None = None
+    start: int = 0
+    end: int | None = None
+
+    def address(self, path: Path) -> str:
+        """Return the address under which FFmpeg opens these bytes of a file."""
+        # An absolute path: FFmpeg would take a relative "a:b.mp4" for a protocol.
+        whole = str(path.absolute())
+        return whole if self.end is None else f"subfile,,start,{self.start},end,{self.end},,:{whole}"
+
+
+_FIRST = StreamPlace()
+
+
 @contextmanager
-def open_recording(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a recording and yield its container and first video stream, cover pictures excluded.
+def open_recording(
+    path: Path, place: StreamPlace = _FIRST, **options: str
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a recording and yield its container and a video stream of it, cover pictures excluded.
 
     The container is closed on leaving.
 
     Args:
         path: of the file.
+        place: of the stream in the file.
         options: of FFmpeg's demuxer.
 
     Raises:
-        InputError: FFmpeg cannot read the file, or it has no video stream, or one without a decoder.
+        InputError: FFmpeg cannot read the file, or it has no such video stream, or one without a decoder.
     """
     try:
-        # An absolute path: FFmpeg would take a relative "a:b.mp4" for a protocol.
         source = av.open(
-            str(path.absolute()),
+            place.address(path),
             options={"max_pixels": str(MOST_PIXELS)},
-            container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file", **options},
+            container_options={
+                "format_whitelist": _FORMATS,
+                "protocol_whitelist": "file,subfile",
+                **options,
+            },
             **OPEN_OPTIONS,
         )
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
@@ -97,26 +129,37 @@ def open_recording(path: Path, **options: str) -> Iterator[tuple[InputContainer,
             hint="MP4, MOV, MKV, WebM, AVI, MPEG-TS and MPEG-PS files are read",
         ) from error
     try:
-        cover = av.stream.Disposition.attached_pic
-        streams = [each for each in source.streams.video if not each.disposition & cover]
+        streams = video_streams(source)
         if not streams:
             kinds = sorted({str(each.type) for each in source.streams})
             raise InputError(
                 f"{quote(path)} holds no video" + (f", only {', '.join(kinds)}" if kinds else ""),
                 hint="give the file that the capsule's software exported as a video",
             )
-        if streams[0].codec_context is None:
+        wanted = [each for each in streams if place.number in (None, each.index)]
+        if not wanted:
+            raise InputError(f"{quote(path)} changed while it was read", hint="read it again")
+        stream = next((each for each in wanted if each.codec_context is not None), None)
+        if stream is None:
             raise InputError(
                 f"{quote(path)} holds video of a kind that FFmpeg cannot decode",
                 hint="export the recording as H.264",
             )
-        yield source, streams[0]
+        yield source, stream
     finally:
         source.close()
 
 
-def picture_packets(source: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Yield the packets that carry a frame, in decoding order. Read errors are skipped."""
+def video_streams(source: InputContainer) -> list[VideoStream]:
+    """Return the video streams of an opened file, cover pictures excluded."""
+    cover = av.stream.Disposition.attached_pic
+    return [each for each in source.streams.video if not each.disposition & cover]
+
+
+def picture_packets(
+    source: InputContainer, stream: VideoStream | list[VideoStream]
+) -> Iterator[Packet[VideoStream]]:
+    """Yield the packets of one or several streams that carry a frame, in decoding order. Read errors are skipped."""
     errors = 0
     while errors < _MOST_ERRORS:
         try:
@@ -124,9 +167,10 @@ def picture_packets(source: InputContainer, stream: VideoStream) -> Iterator[Pac
                 # Empty packets are FFmpeg's flush mark, and AVI's "show the last frame again".
                 if packet.size:
                     errors = 0
-                    yield packet
+                    yield packet  # type: ignore[misc]
             return
-        except av.error.FFmpegError:
+        # PyAV raises IndexError for the first packet of a stream that FFmpeg finds after opening, and reads on.
+        except (av.error.FFmpegError, IndexError):
             errors += 1
 
 

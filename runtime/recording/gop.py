@@ -114,7 +114,7 @@ def decode_gops(
     """
     gops = find_gops(container)
     with ExitStack() as stack:
-        source, stream = stack.enter_context(open_recording(container.path))
+        source, stream = stack.enter_context(open_recording(container.path, container.place))
         units = _NalUnits.of(container.codec, stream) if len(gops) > 1 else None
         # A stack of its own: the threads open decoders, and the decoders must outlive the threads.
         decoders = _Decoders(container, stack.enter_context(ExitStack()))
@@ -194,7 +194,9 @@ class _Decoders:
             return self._free.pop()
         except IndexError:
             with self._opening:
-                _, stream = self._stack.enter_context(open_recording(self._container.path))
+                _, stream = self._stack.enter_context(
+                    open_recording(self._container.path, self._container.place)
+                )
             return open_decoder(self._container.path, stream)
 
     def give(self, decoder: VideoCodecContext) -> None:

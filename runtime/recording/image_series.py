@@ -11,11 +11,10 @@ pixel data may be raw or baseline JPEG.
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,22 @@ import numpy.typing as npt
 from ..errors import InputError, PackageError
 from .container import Container, PacketInfo, PacketTable
 from .ffmpeg import MOST_PIXELS, quote
+from .folder import IMAGES, list_folder
 from .image_integrity import picture_is_cut
+from .leftovers import (
+    fits,
+    warn_of_growth,
+    warn_of_header,
+    warn_of_hidden,
+    warn_of_recordings,
+    warn_of_shape,
+)
+from .warning import RecordingWarning
 
 __all__ = ["IMAGES", "ImageSeries", "is_series", "read_series", "scan_series"]
 
 Pixels = npt.NDArray[np.uint8]
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _PAGED = (".tif", ".tiff")
 _DICOM = (".dcm", ".dicom")
 _FPS = 25
@@ -68,6 +76,16 @@ class ImageSeries(Container):
             whole.update(f"{path.name}\0{one.hexdigest()}\n".encode("utf-8", "surrogateescape"))
         return whole.hexdigest()
 
+    def growth(self) -> tuple[RecordingWarning, ...]:
+        """Return a warning where images were added to the folder since it was scanned."""
+        if self.format != "folder":
+            return super().growth()
+        try:
+            added = len(list_folder(self.path).pictures) - len(self.places)
+        except InputError:
+            return ()
+        return (warn_of_growth(self.path, f"{added:,} images"),) if added > 0 else ()
+
 
 def is_series(path: Path) -> bool:
     """Return whether a path is a folder, or a file that begins like TIFF or DICOM."""
@@ -92,28 +110,19 @@ def scan_series(path: str | Path) -> ImageSeries:
     """
     path = Path(path)
     if path.is_dir():
-        try:
-            files = [each for each in path.iterdir() if each.is_file() and each.suffix.lower() in IMAGES]
-        except OSError as error:
-            raise _unopened(path, error) from error
+        content = list_folder(path)
+        files = content.pictures
         if not files:
-            raise InputError(
-                f"{quote(path)} is a folder without images, needed are {', '.join(IMAGES)}, or a video file",
-                hint="name the file in it",
-            )
-        files.sort(key=lambda each: _natural(each.name))
-        return _series(path, "folder", [(each, 0) for each in files], Fraction(1, _FPS), announced=len(files))
+            raise _no_images(path, len(content.recordings))
+        series = _series(
+            path, "folder", [(each, 0) for each in files], Fraction(1, _FPS), announced=len(files)
+        )
+        warnings = warn_of_hidden(content.hidden_pictures) + warn_of_recordings(len(content.recordings))
+        return replace(series, warnings=tuple(warnings))
     with path.open("rb") as file:
         head = file.read(132)
     if head[128:132] == b"DICM":
-        dataset = _open_dicom(path)
-        frames = _count_frames(path, dataset)
-        distance = _frame_distance(dataset)
-        held = _held_frames(dataset)
-        # A frame that was announced and is not there keeps its place, and is damaged.
-        places = [(path, page) for page in range(frames if held is None else max(frames, held))]
-        cut = held is not None and held < frames
-        return _series(path, "dicom", places, distance, announced=frames, truncated=cut)
+        return _scan_dicom(path)
     pages, cut = _count_pages(path)
     return _series(
         path,
@@ -123,6 +132,23 @@ def scan_series(path: str | Path) -> ImageSeries:
         announced=None if cut else pages,
         truncated=cut,
     )
+
+
+def _scan_dicom(path: Path) -> ImageSeries:
+    dataset = _open_dicom(path)
+    announced, warnings = _count_frames(path, dataset), []
+    held = _held_frames(dataset)
+    if not _can_hold(path, dataset, announced):
+        there = _count_fragments(dataset) if held is None else held
+        warnings.append(warn_of_header(announced, there))
+        announced = max(there, 1)
+    # A frame that was announced and is not there keeps its place, and is damaged.
+    places = [(path, page) for page in range(announced if held is None else max(announced, held))]
+    cut = held is not None and held < announced
+    distance = _frame_distance(dataset)
+    series = _series(path, "dicom", places, distance, announced=announced, truncated=cut)
+    warnings += warn_of_shape(_pixel_ratio(dataset), series.width, series.height)
+    return replace(series, warnings=tuple(warnings))
 
 
 def read_series(series: ImageSeries, wanted: range | list[int]) -> Iterator[tuple[int, Pixels | None]]:
@@ -177,18 +203,23 @@ def _series(
         place, page = places[index]
         rgb = _read_dicom(place, _open_dicom(place), page) if kind == "dicom" else _read_image(place, page)
         if rgb is not None:
-            values = {name: getattr(series, name) for name in series.__dataclass_fields__}
-            return ImageSeries(**{**values, "width": rgb.shape[1], "height": rgb.shape[0]})
+            return replace(series, width=rgb.shape[1], height=rgb.shape[0])
     raise InputError(
         f"{quote(path)} holds no picture that can be decoded, of {count}",
         hint="copy it again from the recorder",
     )
 
 
-def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Return a sort key that puts 'frame 2' before 'frame 10' and ignores case."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
+def _no_images(path: Path, recordings: int) -> InputError:
+    if recordings:
+        return InputError(
+            f"{quote(path)} is a folder of recordings ({recordings:,}) without images, needed is one recording",
+            hint='name the file in it, or read each with "capsule-edge run FOLDER"',
+        )
+    return InputError(
+        f"{quote(path)} is a folder without images, needed are {', '.join(IMAGES)}, or a video file",
+        hint="name the file in it",
+    )
 
 
 def _unopened(path: Path, error: OSError) -> InputError:
@@ -303,6 +334,33 @@ def _held_frames(dataset: Any) -> int | None:
     size = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
     # Pixel data of odd length is padded by one byte, which is no frame of one pixel.
     return len(dataset.PixelData or b"") // size if size > 1 else None
+
+
+def _can_hold(path: Path, dataset: Any, frames: int) -> bool:
+    """Return whether the pixel data can hold a number of frames."""
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return fits(frames, path.stat().st_size)
+    # The length of an element has 32 bits (PS3.5, 7.1.1).
+    return frames * int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel) < 1 << 32
+
+
+def _count_fragments(dataset: Any) -> int:
+    from pydicom.encaps import parse_fragments
+
+    try:
+        # The first item is the table of offsets.
+        return max(0, int(parse_fragments(dataset.PixelData)[0]) - 1)
+    except ValueError:
+        return 0
+
+
+def _pixel_ratio(dataset: Any) -> Fraction | None:
+    """Return the width of a pixel over its height by Pixel Aspect Ratio (0028,0034); None where it is absent."""
+    try:
+        height, width = (int(value) for value in dataset.get("PixelAspectRatio") or ())
+        return Fraction(width, height)
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def _frame_distance(dataset: Any) -> Fraction:

@@ -19,10 +19,12 @@ from av.video.stream import VideoStream
 
 from .packets import PacketTable
 
-__all__ = ["read_tables"]
+__all__ = ["protected_tracks", "read_tables"]
 
 # Sample entries whose packets FFmpeg returns as they are stored.
 _SAMPLE_ENTRIES = (b"avc1", b"avc3", b"hvc1", b"hev1")
+# Sample entries whose packets are encrypted: common encryption, FairPlay.
+_PROTECTED_ENTRIES = (b"encv", b"drmi")
 # Boxes that change which frames are shown, or which are key frames.
 _UNSUPPORTED = frozenset({b"stz2", b"stps", b"sbgp", b"cslg", b"saiz", b"saio", b"senc"})
 _MOST_BYTES = 1 << 27
@@ -59,6 +61,22 @@ def read_tables(path: Path, stream: VideoStream, size: int) -> PacketTable | Non
         return None
     packets, places = found
     return packets if _agrees(packets, places, stream) else None
+
+
+def protected_tracks(path: Path, size: int) -> frozenset[int]:
+    """Return the ids of the tracks all of whose sample entries are protected."""
+    found: set[int] = set()
+    try:
+        for track in _find(_read_index(path, size) or memoryview(b""), b"trak"):
+            header = next(_find(track, b"tkhd"))
+            at = 20 if header[0] == 1 else 12
+            entries = next(_find(track, b"mdia", b"minf", b"stbl", b"stsd"))
+            kinds = [kind for kind, _ in _boxes(entries[8:])]
+            if kinds and all(kind in _PROTECTED_ENTRIES for kind in kinds):
+                found.add(int.from_bytes(header[at : at + 4]))
+    except (StopIteration, IndexError, ValueError):  # a damaged index is FFmpeg's to judge
+        pass
+    return frozenset(found)
 
 
 def _read_index(path: Path, size: int) -> memoryview | None:

@@ -150,7 +150,7 @@ class Presentation:
     order: array[int]
     pts: array[int]
     line: array[int]
-    restarts: Sequence[int] = ()
+    restarts: tuple[int, ...] = ()
 
 
 def present(
@@ -169,7 +169,7 @@ def present(
     if shown is None and (plain := _present_plainly(packets)) is not None:
         return plain
     parts = _split_at_restarts(packets)
-    restarts = [part[0] for part in parts[1:]]
+    restarts = tuple(part[0] for part in parts[1:])
     if shown is None:
         parts = [_by_stamp(packets, part) for part in parts]
         stamps = [_own_stamps(packets, part) for part in parts]

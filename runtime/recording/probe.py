@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import InputError
-from .ffmpeg import decode_packets, drain, open_decoder, open_recording, send
+from .ffmpeg import StreamPlace, decode_packets, drain, open_decoder, open_recording, send
 from .orientation import orientation_of
 from .packets import PacketTable
 
@@ -69,18 +69,19 @@ def contradicts_stamps(stream: VideoStream, first: Sequence[Packet[VideoStream]]
     )
 
 
-def decode_order(path: Path, packets: PacketTable) -> list[int]:
+def decode_order(path: Path, stream_place: StreamPlace, packets: PacketTable) -> list[int]:
     """Return the packet indices in the order in which the decoder shows their frames. It decodes the recording.
 
     A frame that the decoder never shows follows the one stored before it.
 
     Args:
         path: of the recording.
+        stream_place: of its video stream.
         packets: of the recording, in decoding order.
     """
     count = len(packets)
     place: dict[int, int] = {}
-    with open_recording(path) as (source, stream):
+    with open_recording(path, stream_place) as (source, stream):
         for output in decode_packets(path, source, stream, packets):
             for index, _ in output.images:
                 place[index] = len(place)

@@ -7,8 +7,11 @@ from contextlib import closing, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
+from ..errors import UsageError
 from .container import Container, scan_video
 from .decoder import decode, decode_closed_gops, fetch_images
+from .ffmpeg import quote
+from .folder import RECORDINGS
 from .frame import Frame
 from .gop import ClosedGopError
 from .image_series import ImageSeries, is_series, read_series, scan_series
@@ -17,10 +20,7 @@ __all__ = ["fetch", "read_closed_gops", "read_frames", "scan", "study_name"]
 
 # Suffixes that are not part of a recording's name. Anything else after a dot belongs to the name: that of a folder, or
 # a DICOM object that is named by a number.
-_SUFFIXES = {
-    ".3g2", ".3gp", ".asf", ".avi", ".dcm", ".dicom", ".flv", ".m2ts", ".m4v", ".mj2", ".mkv", ".mov", ".mp4",
-    ".mpeg", ".mpg", ".mts", ".ogg", ".ogv", ".tif", ".tiff", ".ts", ".vob", ".webm", ".wmv",
-}  # fmt: skip
+_SUFFIXES = (*RECORDINGS, ".tif", ".tiff")
 
 
 def study_name(path: Path) -> str:
@@ -29,14 +29,26 @@ def study_name(path: Path) -> str:
     return path.stem if known else path.name
 
 
-def scan(path: str | Path) -> Container:
+def scan(path: str | Path, *, stream: int | None = None) -> Container:
     """List every frame of a recording: a video file, a folder of images, a TIFF or a DICOM file.
+
+    Args:
+        path: of the file or folder.
+        stream: number of the video stream in a video file; None for the one with most pictures.
 
     Raises:
         InputError: the path cannot be read as any of these.
+        UsageError: there is no video stream of this number.
     """
     path = Path(path)
-    return scan_series(path) if is_series(path) else scan_video(path)
+    if not is_series(path):
+        return scan_video(path, stream=stream)
+    if stream is not None:
+        raise UsageError(
+            f"stream is {stream}, but {quote(path)} is a series of images and has no video streams",
+            hint="leave --stream out",
+        )
+    return scan_series(path)
 
 
 def read_frames(container: Container, wanted: Collection[int], *, first_packet: int = 0) -> Generator[Frame]:

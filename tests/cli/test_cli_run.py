@@ -86,6 +86,7 @@ def test_options_reach_the_study(call, plain: Path, model: Path) -> None:
         "gate": None,
         "landmarks": {},
         "start_s": 0.4,
+        "stream": None,
     }
     assert study["source"]["capture_fps"] == 3.0
     # 25 a second: 0.4 s is frame 10, 2 s frame 50.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import hashlib
 import io
 import weakref
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import damage
 import numpy as np
 import pytest
@@ -68,6 +70,25 @@ def test_a_recording_becomes_a_study(red: Reader, exam: Path) -> None:
     assert 20 <= event.peak_index < 32
     assert study.source.name == "exam.mp4"
     assert (study.source.time_kind, study.source.time_base.split("/")[0]) == ("capture", "1")
+
+
+def test_a_recording_that_grows_while_it_is_read_is_told(red: Reader, exam: Path, tmp_path: Path) -> None:
+    path = tmp_path / "growing.ts"
+    with av.open(str(exam)) as source, av.open(str(path), "w") as file:
+        stream = file.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                file.mux(packet)
+    whole = path.read_bytes()
+    before = whole[: len(whole) // 376 * 188]
+    path.write_bytes(before)
+    study = red.read(path, on_frame=lambda frame: frame.index == 0 and path.write_bytes(whole))
+    check_ledger(study)
+    assert 0 < study.ledger.classified < 60
+    assert study.source.sha256 == hashlib.sha256(before).hexdigest()
+    (warning,) = study.warnings
+    assert (warning.code, warning.message.split(" bytes")[0]) == ("grew", f"{len(whole) - len(before):,}")
 
 
 def test_the_field_of_view_is_the_disc_without_the_caption(red: Reader, exam: Path) -> None:

@@ -315,8 +315,8 @@ def test_every_begun_gop_is_closed_before_its_file(tmp_path: Path, monkeypatch: 
             begun.remove(packets.start)
 
     @contextmanager
-    def open_watched(path: Path) -> Iterator[Any]:
-        with open_recording(path) as opened:
+    def open_watched(path: Path, place: ffmpeg.StreamPlace) -> Iterator[Any]:
+        with open_recording(path, place) as opened:
             try:
                 yield opened
             finally:

@@ -13,7 +13,7 @@ from red_model import view, write_red_model
 
 from capsule_edge.evaluation.datasets import read_frame
 from capsule_edge.runtime import Reader
-from capsule_edge.runtime.errors import InputError, PackageError
+from capsule_edge.runtime.errors import InputError, PackageError, UsageError
 from capsule_edge.runtime.recording import read_frames, scan
 from capsule_edge.runtime.recording.image_series import scan_series
 from capsule_edge.runtime.study import Study
@@ -302,3 +302,69 @@ def test_dicom_without_its_extra_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(PackageError, match=r"needs pydicom.*capsule-edge\[dicom\]"):
         scan(path)
+
+
+def test_hidden_files_are_no_pictures_and_are_counted(red: Reader, tmp_path: Path) -> None:
+    path = folder(tmp_path / "frames")
+    for picture in list(path.iterdir()):
+        (path / f"._{picture.name}").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X        ")
+    (path / ".DS_Store").write_bytes(b"Bud1")
+    before = scan_series(path)
+    study = red.read(path)
+    check(study)
+    assert [(warning.code, warning.message) for warning in study.warnings] == [
+        ("hidden_files", "12 hidden files (names that begin with a dot) were not taken for pictures.")
+    ]
+    (path / ".DS_Store").unlink()
+    assert scan_series(path).digest() == before.digest()
+
+
+def test_a_folder_with_hidden_pictures_only_has_none(tmp_path: Path) -> None:
+    (tmp_path / "._1.jpg").write_bytes(encode(".jpg", FRAMES[0]))
+    with pytest.raises(InputError, match="is a folder without images"):
+        scan_series(tmp_path)
+
+
+def test_images_added_while_a_folder_is_read_are_told(tmp_path: Path) -> None:
+    path = folder(tmp_path / "frames")
+    series = scan_series(path)
+    assert series.growth() == ()
+    (path / "frame 99.png").write_bytes(encode(".png", FRAMES[0]))
+    (warning,) = series.growth()
+    assert (warning.code, warning.message.split(" to ")[0]) == ("grew", "1 images were added")
+
+
+def test_recordings_beside_pictures_are_told(tmp_path: Path) -> None:
+    path = folder(tmp_path / "frames")
+    (path / "exam.mp4").write_bytes(b"any")
+    (warning,) = scan_series(path).warnings
+    assert (warning.code, warning.message[:38]) == (
+        "other_recordings",
+        "1 recording in the same folder was not",
+    )
+    for picture in path.glob("*.png"):
+        picture.unlink()
+    for picture in (each for each in path.iterdir() if each.suffix != ".mp4"):
+        picture.unlink()
+    with pytest.raises(InputError, match=r"is a folder of recordings \(1\) without images"):
+        scan_series(path)
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_dicom_cannot_announce_four_million_frames(red: Reader, tmp_path: Path, jpeg: bool) -> None:
+    study = red.read(dicom(tmp_path / "exam.dcm", jpeg=jpeg, NumberOfFrames=4_000_000))
+    check(study)
+    (warning,) = study.warnings
+    assert warning.code == "header_count"
+    assert warning.message.startswith("The header announces 4,000,000 pictures")
+
+
+def test_dicom_says_that_its_pixels_are_not_square(tmp_path: Path) -> None:
+    (warning,) = scan_series(dicom(tmp_path / "exam.dcm", PixelAspectRatio=["3", "4"])).warnings
+    assert (warning.code, "4:3" in warning.message) == ("sample_aspect_ratio", True)
+    assert scan_series(dicom(tmp_path / "square.dcm", PixelAspectRatio=["1", "1"])).warnings == ()
+
+
+def test_images_have_no_streams(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"stream is 1, but .* is a series of images"):
+        scan(folder(tmp_path / "frames"), stream=1)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.recording import container, decode, packets, scan
+from capsule_edge.runtime.recording.coded_pictures import PacketRole
 from capsule_edge.runtime.recording.ffmpeg import open_recording, picture_packets
 from capsule_edge.runtime.recording.mp4_tables import read_tables
-from capsule_edge.runtime.recording.coded_pictures import PacketRole
 from capsule_edge.runtime.recording.packets import NO_STAMP, REORDER, PacketInfo, PacketTable, present
 
 DATA = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings"
