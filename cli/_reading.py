@@ -1,4 +1,4 @@
-"""Read one recording into its run folder, with a progress bar and an answer to Ctrl-C and full disks."""
+"""Read one recording into its run folder, with a progress bar and an answer to Ctrl-C, SIGTERM and full disks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capsule_edge.runtime.errors import Interrupted, OutputError
+from capsule_edge.runtime.errors import OutputError
+from capsule_edge.runtime.termination import as_interrupted
 
 from ._lines import watch_pipe
 from ._outcomes import INCOMPLETE, Outcome
@@ -53,8 +54,8 @@ def read_recording(
 
     Raises:
         OutputError: the folder holds another study, or cannot be written.
-        Interrupted: the user pressed Ctrl-C and the run can be resumed.
-        KeyboardInterrupt: the user pressed Ctrl-C and nothing is left to resume from.
+        Interrupted: the user pressed Ctrl-C, or SIGTERM came (``Terminated``), and the run can be resumed.
+        KeyboardInterrupt: the same, and nothing is left to resume from.
     """
     from capsule_edge.runtime.results import write_study
 
@@ -92,14 +93,14 @@ def _earlier_outcome(video: Path, run: Run, study: dict[str, Any]) -> Outcome:
 
 @contextmanager
 def _resumable(run: Run) -> Iterator[None]:
-    """After Ctrl-C or a full disk, tell the user how to resume, if the journal holds anything to resume from."""
+    """After Ctrl-C, SIGTERM or a full disk, tell how to resume, if the journal holds anything to resume from."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if not run.journal.is_there:
             raise
-        raise Interrupted(
-            f"interrupted, the frames read so far are kept in {run.folder}", hint=_RESUME_HINT
+        raise as_interrupted(
+            error, f"the frames read so far are kept in {run.folder}", hint=_RESUME_HINT
         ) from None
     except OutputError as error:
         if not run.journal.is_there:
@@ -110,6 +111,7 @@ def _resumable(run: Run) -> Iterator[None]:
 def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: float) -> dict[str, Any]:
     """Return the content of ``timing.json``: everything that may differ from run to run."""
     from capsule_edge.runtime.inference import BACKENDS
+    from capsule_edge.runtime.pipeline import count_cores
 
     engine = BACKENDS[study.backend].needs.replace("_", "-")
     return {
@@ -120,7 +122,12 @@ def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: fl
         "threads": threads,
         "workers": reader.plan.workers,
         "batch": reader.plan.batch,
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cpus": os.cpu_count(),
+            "cores": count_cores(),
+        },
         "versions": {
             "python": platform.python_version(),
             **{name: _installed(name) for name in ("av", "numpy", engine, "opencv-python-headless")},
