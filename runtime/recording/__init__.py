@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .image_integrity import picture_is_cut
     from .orientation import orient, orientation_of
     from .source import fetch, read_closed_gops, read_frames, scan, study_name
-    from .timecode import TimeKind, clock, parse_clock, time_kind
+    from .timecode import TimeKind, clock, parse_clock, plain_seconds, time_kind
     from .warning import DamageDetection, RecordingWarning, TimesSource
 else:
     __getattr__, __dir__ = lazy_names(
@@ -35,7 +35,7 @@ else:
         image_integrity="picture_is_cut",
         orientation="orient orientation_of",
         source="fetch read_closed_gops read_frames scan study_name",
-        timecode="TimeKind clock parse_clock time_kind",
+        timecode="TimeKind clock parse_clock plain_seconds time_kind",
         warning="DamageDetection RecordingWarning TimesSource",
     )
 
@@ -62,6 +62,7 @@ __all__ = [
     "orientation_of",
     "parse_clock",
     "picture_is_cut",
+    "plain_seconds",
     "read_closed_gops",
     "read_frames",
     "scan",

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import overload
 
 import numpy as np
@@ -102,7 +102,7 @@ class PacketTable(Sequence[PacketInfo]):
     @property
     def ascending(self) -> bool:
         """True where every packet has a pts above the one before."""
-        return bool((self.pts != NO_STAMP).all() and (np.diff(self.pts) > 0).all())
+        return bool((self.pts != NO_STAMP).all() and (self.pts[1:] > self.pts[:-1]).all())
 
 
 def present(packets: PacketTable, shown: Sequence[int] | None) -> tuple[array[int], array[int], array[int]]:
@@ -144,6 +144,11 @@ def list_times(line: array[int], time_base: Fraction) -> tuple[array[float], int
         line: ascending ticks.
         time_base: seconds per tick.
     """
+    if line[-1] - line[0] >= 1 << 63:  # too far apart for int64: a damaged stamp
+        distances = sorted(after - before for before, after in pairwise(line))
+        return array("d", (float((tick - line[0]) * time_base) for tick in line)), distances[
+            (len(line) - 2) // 2
+        ]
     ticks = np.asarray(line) - line[0]
     if int(ticks[-1]) * time_base.numerator < 1 << 53 and time_base.denominator < 1 << 53:
         # Both are exact in float64, so the quotient is the nearest float.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UsageError
+from ..recording import plain_seconds
 from .frame_table import FrameTable, columns
 from .records import STATUSES, FrameRecord, Ledger, Source
 
@@ -43,9 +44,9 @@ def choose_frames(container: Container, start_s: float | None, end_s: float | No
     after = len(times_s) if end_s is None else bisect_left(times_s, round(end_s, 6))
     if first >= after:
         raise UsageError(
-            f"no frame lies from {0 if start_s is None else start_s:g} s to "
-            f"{'the end' if end_s is None else f'{end_s:g} s'}",
-            hint=f"the recording has frames from 0 to {times_s[-1]:g} s",
+            f"no frame lies from {plain_seconds(start_s or 0)} s to "
+            f"{'the end' if end_s is None else f'{plain_seconds(end_s)} s'}",
+            hint=f"the recording has frames from 0 to {plain_seconds(times_s[-1])} s",
         )
     return range(first, after, every)
 
