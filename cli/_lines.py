@@ -94,13 +94,15 @@ def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
     return _read_feed(reader, kind, "-", capture_fps)
 
 
-def read_live(reader: Reader, address: str, capture_fps: float | None, patience_s: float) -> int:
+def read_live(
+    reader: Reader, address: str, capture_fps: float | None, patience_s: float, *, anonymous: bool = False
+) -> int:
     """Read a network source until it ends or the user stops it, print its lines and return the exit code."""
     from capsule_edge.runtime.streaming import Live
 
     feed = Live(address, patience_s=patience_s)
     with _stopped_by_signals(feed):
-        return _read_feed(reader, feed, feed.shown, capture_fps)
+        return _read_feed(reader, feed, "network source" if anonymous else feed.shown, capture_fps)
 
 
 def live_address(path: Path) -> str | None:

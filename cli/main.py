@@ -60,7 +60,9 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(context)
         if args and args[0] not in known and not args[0].startswith("-"):
-            raise click.UsageError(f"no command {args[0]!r}, the commands are {', '.join(known)}", context)
+            # The first word may be a recording, where "run" was forgotten.
+            shown = "of that name" if "--anonymous" in args else repr(args[0])
+            raise click.UsageError(f"no command {shown}, the commands are {', '.join(known)}", context)
         return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

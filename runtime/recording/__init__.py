@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .gop import ClosedGopError, find_gops, gop_numbers, gop_of
     from .image_integrity import picture_is_cut
     from .orientation import orient, orientation_of
-    from .source import fetch, read_closed_gops, read_frames, scan, study_name
+    from .source import fetch, hash_recording, read_closed_gops, read_frames, scan, study_name
     from .timecode import TimeKind, clock, parse_clock, plain_seconds, time_kind
     from .warning import DamageDetection, RecordingWarning, TimesSource
 else:
@@ -34,7 +34,7 @@ else:
         gop="ClosedGopError find_gops gop_numbers gop_of",
         image_integrity="picture_is_cut",
         orientation="orient orientation_of",
-        source="fetch read_closed_gops read_frames scan study_name",
+        source="fetch hash_recording read_closed_gops read_frames scan study_name",
         timecode="TimeKind clock parse_clock plain_seconds time_kind",
         warning="DamageDetection RecordingWarning TimesSource",
     )
@@ -57,6 +57,7 @@ __all__ = [
     "find_gops",
     "gop_numbers",
     "gop_of",
+    "hash_recording",
     "open_decoder",
     "orient",
     "orientation_of",

@@ -90,7 +90,12 @@ def count_frames(container: Container, records: Sequence[FrameRecord]) -> Ledger
 
 
 def describe_source(
-    container: Container, sha256: str, capture_fps: float | None, field_of_view: FieldOfView | None
+    container: Container,
+    sha256: str,
+    capture_fps: float | None,
+    field_of_view: FieldOfView | None,
+    *,
+    anonymous: bool = False,
 ) -> Source:
     """Return the description of the recording for the study.
 
@@ -99,9 +104,10 @@ def describe_source(
         sha256: SHA-256 of the file, 64 hexadecimal digits.
         capture_fps: frames per second at which the capsule recorded; None if not known.
         field_of_view: field of view of the recording; None if it was not found or not needed.
+        anonymous: the hash stands in place of the file's name.
     """
     return Source(
-        name=container.path.name,
+        name=sha256 if anonymous else container.path.name,
         sha256=sha256,
         codec=container.codec,
         width=container.height if container.transposed else container.width,
