@@ -293,6 +293,17 @@ def test_a_folder_of_pictures_and_the_names_in_it(call: Call, model: Path, priva
     assert made.name == f"{study['source']['sha256']}.capsule-edge"
 
 
+@pytest.mark.quick
+def test_the_codec_of_a_series_is_no_part_of_its_name(call: Call, model: Path, private: Path) -> None:
+    path = private / "1.2.840.qqHöhl"
+    cv2.imwrite(str(private / "page.tiff"), np.full((64, 64, 3), 90, np.uint8))
+    (private / "page.tiff").rename(path)
+    called = call("run", path, "--model", model, "--anonymous")
+    assert called.code == 0
+    check_silent(called)
+    assert check_files(Path(f"{sha256(path)}.capsule-edge"))["source"]["codec"] == "tiff"
+
+
 def test_the_demo_can_be_anonymous_too(call: Call, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phantom, "Phantom", partial(phantom.Phantom, frames=40, size=96))
     for _ in range(2):
