@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 
 from capsule_edge.runtime.errors import OutputError
 
+from ._names import NamedRecording, name_by_file, name_by_hash
 from ._outcomes import Outcome, print_json, print_outcome
 from ._printing import console, number, table
 from ._reading import other_study, read_recording
@@ -71,7 +73,8 @@ def _new_demo(
     with open_run(folder, overwrite=options.overwrite) as run, _replacing(recording):
         click.echo(f"rendering {phantom.frames} frames of a phantom", err=True)
         write_recording(recording, phantom)
-        return read_recording(reader, recording, run, read_options, threads=options.threads, resumable=False)
+        named = _named(recording, folder, options)
+        return read_recording(reader, named, run, read_options, threads=options.threads, resumable=False)
 
 
 def _earlier_demo(
@@ -85,7 +88,14 @@ def _earlier_demo(
     with open_run(folder, resume=True) as run:
         if run.finished is None or not is_recording_of(recording, phantom):
             raise other_study(folder)
-        return read_recording(reader, recording, run, read_options, threads=options.threads)
+        named = _named(recording, folder, options)
+        return read_recording(reader, named, run, read_options, threads=options.threads)
+
+
+def _named(recording: Path, folder: Path, options: RunOptions) -> NamedRecording:
+    (named,) = (name_by_hash if options.anonymous else name_by_file)([recording], folder)
+    # The folder that the demo takes by itself is not private.
+    return replace(named, shown_folder=str(folder)) if options.out is None else named
 
 
 @contextmanager
@@ -147,7 +157,7 @@ def _print_demo(outcome: Outcome, planted: Sequence[Mapping[str, Any]], note: st
         print_outcome(outcome)
     else:
         console().print("the demo was read already; --overwrite reads it again")
-        console().print(f"report: {outcome.folder / 'report.html'}")
+        console().print(f"report: {outcome.recording.report}")
     rows = table("planted", "from", "to", "found as event", "overlap (IoU)")
     for entry in planted:
         times = (clock(entry[name]) for name in ("start_s", "end_s"))

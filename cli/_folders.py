@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["expand_folders"]
 
 
-def expand_folders(videos: Sequence[Path]) -> tuple[Path, ...]:
+def expand_folders(videos: Sequence[Path], *, anonymous: bool = False) -> tuple[Path, ...]:
     """Return the recordings to read: those in a folder instead of the folder, where it holds any.
 
     A folder without recordings stays as it is: it is a series of pictures, or an error to report. Stderr says how much
     of a folder is passed over.
+
+    Args:
+        videos: recordings and folders.
+        anonymous: do not name the folders.
     """
     found: list[Path] = []
     for video in videos:
@@ -26,7 +30,7 @@ def expand_folders(videos: Sequence[Path]) -> tuple[Path, ...]:
         if content is None or not content.recordings:
             found.append(video)
         else:
-            click.echo(_describe(video, content), err=True)
+            click.echo(_describe("a folder" if anonymous else str(video), content), err=True)
             found += content.recordings
     return tuple(found)
 
@@ -44,7 +48,7 @@ def _list(video: Path) -> FolderContent | None:
         return None
 
 
-def _describe(folder: Path, content: FolderContent) -> str:
+def _describe(folder: str, content: FolderContent) -> str:
     """Return one line: the number of recordings, and of everything that is passed over."""
     passed = {
         "picture": len(content.pictures),

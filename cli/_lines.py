@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capsule_edge.runtime.errors import Interrupted, UsageError
+from capsule_edge.runtime.errors import Interrupted, Terminated, UsageError
+from capsule_edge.runtime.termination import TerminationSignal, as_interrupted
 
 from ._outcomes import INCOMPLETE
 
@@ -95,13 +96,15 @@ def read_stdin(reader: Reader, feed: str, capture_fps: float | None) -> int:
     return _read_feed(reader, kind, "-", capture_fps)
 
 
-def read_live(reader: Reader, address: str, capture_fps: float | None, patience_s: float) -> int:
+def read_live(
+    reader: Reader, address: str, capture_fps: float | None, patience_s: float, *, anonymous: bool = False
+) -> int:
     """Read a network source until it ends or the user stops it, print its lines and return the exit code."""
     from capsule_edge.runtime.streaming import Live
 
     feed = Live(address, patience_s=patience_s)
     with _stopped_by_signals(feed):
-        return _read_feed(reader, feed, feed.shown, capture_fps)
+        return _read_feed(reader, feed, "network source" if anonymous else feed.shown, capture_fps)
 
 
 def live_address(path: Path) -> str | None:
@@ -128,11 +131,16 @@ def _stopped_by_signals(feed: Live) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end a camera's stream: the frames so far are answered and the lines completed.
 
     A second signal interrupts at once.
-    """
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    Raises:
+        Interrupted: the source was ended before a frame came; ``Terminated`` where SIGTERM ended it.
+    """
+    signals: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signals.append(number)
         if feed.stopped:
-            raise KeyboardInterrupt
+            raise TerminationSignal if number == signal.SIGTERM else KeyboardInterrupt
         feed.stop()
 
     earlier = {}
@@ -144,6 +152,10 @@ def _stopped_by_signals(feed: Live) -> Iterator[None]:
                 earlier[number] = signal.signal(number, stop)
     try:
         yield
+    except Interrupted as error:
+        if signals != [signal.SIGTERM] or isinstance(error, Terminated):
+            raise
+        raise Terminated(error.message, hint=error.hint) from None
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
@@ -171,5 +183,5 @@ def _read_feed(reader: Reader, kind: Feed, name: str, capture_fps: float | None)
 def _interruptible() -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted", hint="a stream cannot be resumed") from None
+    except KeyboardInterrupt as error:
+        raise as_interrupted(error, hint="a stream cannot be resumed") from None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ._names import NamedRecording
 from ._printing import console, echo_json, number, table
 
 if TYPE_CHECKING:
@@ -27,16 +27,14 @@ class Outcome:
     """The outcome of one recording. Exactly one of ``study``, ``error`` and ``earlier`` is set.
 
     Attributes:
-        recording: the file that was read.
-        folder: where its results are.
+        recording: the recording, its results folder, and what both are called.
         exit_code: 0, 3 for an incomplete recording, or that of the error.
         study: the study, if the recording was read.
         error: code, message and hint, if it could not be read.
         earlier: ``study.json`` of an earlier run, if that had read the recording already.
     """
 
-    recording: Path
-    folder: Path
+    recording: NamedRecording
     exit_code: int
     study: Study | None = None
     error: dict[str, str] | None = None
@@ -49,15 +47,15 @@ class Outcome:
         return self.earlier if self.study is None else study_document(self.study)
 
 
-def failed(error: Exception, video: Path, folder: Path) -> Outcome:
+def failed(error: Exception, recording: NamedRecording) -> Outcome:
     """Return the outcome of a recording that could not be read."""
     from capsule_edge.runtime.errors import CapsuleEdgeError
 
     if isinstance(error, CapsuleEdgeError):
         found = {"code": error.code, "message": error.message, "hint": error.hint}
-        return Outcome(video, folder, error.exit_code, error=found)
+        return Outcome(recording, error.exit_code, error=found)
     found = {"code": "internal", "message": f"{type(error).__name__}: {error}", "hint": ""}
-    return Outcome(video, folder, 1, error=found)
+    return Outcome(recording, 1, error=found)
 
 
 def worst_code(outcomes: Sequence[Outcome]) -> int:
@@ -73,11 +71,11 @@ def print_json(outcomes: Sequence[Outcome], exit_code: int, **more: Any) -> None
     """
     recordings: list[dict[str, Any]] = []
     for outcome in outcomes:
-        entry: dict[str, Any] = {"recording": str(outcome.recording), "exit_code": outcome.exit_code}
+        entry: dict[str, Any] = {"recording": outcome.recording.shown, "exit_code": outcome.exit_code}
         if outcome.error is not None:
             entry["error"] = outcome.error
         else:
-            entry |= {"out": str(outcome.folder), "study": outcome.document()}
+            entry |= {"out": outcome.recording.shown_folder, "study": outcome.document()}
         recordings.append(entry)
     document = {"recordings": recordings, "exit_code": exit_code, **more}
     # A program may rely on this: an exit code other than 0 and 3 always comes with ``error``.
@@ -90,7 +88,7 @@ def print_json(outcomes: Sequence[Outcome], exit_code: int, **more: Any) -> None
 def report_outcome(outcome: Outcome, lines: Lines | None, *, as_json: bool) -> None:
     """Report a recording when it is done: in its JSON lines, or for people; later, all at once, for ``--json``."""
     for warning in outcome.study.warnings if outcome.study is not None else ():
-        click.echo(f"warning: {outcome.recording.name}: {warning.message}", err=True)
+        click.echo(f"warning: {outcome.recording.title}: {warning.message}", err=True)
     if lines is None:
         if not as_json:
             print_outcome(outcome)
@@ -100,7 +98,7 @@ def report_outcome(outcome: Outcome, lines: Lines | None, *, as_json: bool) -> N
         lines.end(
             outcome.study.ledger,
             exit_code=outcome.exit_code,
-            folder=outcome.folder,
+            folder=outcome.recording.shown_folder,
             warnings=outcome.study.warnings,
         )
 
@@ -110,13 +108,13 @@ def print_outcome(outcome: Outcome) -> None:
     if outcome.study is not None:
         _print_study(outcome.study)
     elif outcome.earlier is not None:
-        console().print(f"{outcome.recording.name}: an earlier run has read it already")
+        console().print(f"{outcome.recording.title}: an earlier run has read it already")
     else:
         error = outcome.error or {}
         text = f"error: {error['message']}" + (f" ({error['hint']})" if error["hint"] else "")
         click.echo(" ".join(text.split()), err=True)
         return
-    console().print(f"report: {outcome.folder / 'report.html'}")
+    console().print(f"report: {outcome.recording.report}")
 
 
 def _print_study(study: Study) -> None:

@@ -1,4 +1,4 @@
-"""Read one recording into its run folder, with a progress bar and an answer to Ctrl-C and full disks."""
+"""Read one recording into its run folder, with a progress bar and an answer to Ctrl-C, SIGTERM and full disks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capsule_edge.runtime.errors import Interrupted, OutputError
+from capsule_edge.runtime.errors import OutputError
+from capsule_edge.runtime.termination import as_interrupted
 
 from ._lines import watch_pipe
+from ._names import NamedRecording
 from ._outcomes import INCOMPLETE, Outcome
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ _RESUME_HINT = "the same command with --resume goes on"
 
 def read_recording(
     reader: Reader,
-    video: Path,
+    recording: NamedRecording,
     run: Run,
     options: Mapping[str, Any],
     *,
@@ -44,7 +46,7 @@ def read_recording(
 
     Args:
         reader: the opened model.
-        video: the recording.
+        recording: the recording and its name.
         run: the opened run folder.
         options: keyword arguments of ``Reader.read``.
         threads: number of inference threads the user asked for; goes into ``timing.json``.
@@ -53,53 +55,54 @@ def read_recording(
 
     Raises:
         OutputError: the folder holds another study, or cannot be written.
-        Interrupted: the user pressed Ctrl-C and the run can be resumed.
-        KeyboardInterrupt: the user pressed Ctrl-C and nothing is left to resume from.
+        Interrupted: the user pressed Ctrl-C, or SIGTERM came (``Terminated``), and the run can be resumed.
+        KeyboardInterrupt: the same, and nothing is left to resume from.
     """
     from capsule_edge.runtime.results import write_study
 
     if run.finished is not None:
-        if not reader.has_read(run.finished, video, **options):
-            raise other_study(run.folder)
+        if not reader.has_read(run.finished, recording.path, **options):
+            raise other_study(run.folder, anonymous=recording.anonymous)
         if lines is None:
-            return _earlier_outcome(video, run, run.finished)
+            return _earlier_outcome(recording, run.finished)
     if lines is not None:
         options = {**options, "on_frame": lines.frame, "on_event": lines.event}
     started = time.perf_counter()
-    with _resumable(run), watch_pipe(_RESUME_HINT), _progress_bar(video.name) as progress:
+    with _resumable(run), watch_pipe(_RESUME_HINT), _progress_bar(recording.title) as progress:
         journal = run.journal if resumable else None
-        study = reader.read(video, progress=progress, journal=journal, **options)
-        timing = _timing(reader, study, video, threads, time.perf_counter() - started)
+        study = reader.read(recording.path, progress=progress, journal=journal, **options)
+        timing = _timing(reader, study, recording, threads, time.perf_counter() - started)
         timing["resumed_frames"] = run.journal.resumed
         write_study(study, run.folder, timing=timing, colours=study.colours)
         run.journal.discard()
-    return Outcome(video, run.folder, 0 if study.ledger.whole else INCOMPLETE, study)
+    return Outcome(recording, 0 if study.ledger.whole else INCOMPLETE, study)
 
 
-def other_study(folder: Path) -> OutputError:
+def other_study(folder: Path, *, anonymous: bool = False) -> OutputError:
     """Return the error for a folder whose study is not the one that was asked for."""
+    names = ", or one that names the recording" if anonymous else ""
     return OutputError(
-        f"{folder} holds a whole study of another recording, model, version or options",
+        f"{folder} holds a whole study of another recording, model, version or options{names}",
         hint="replace it with --overwrite, or choose another --out",
     )
 
 
-def _earlier_outcome(video: Path, run: Run, study: dict[str, Any]) -> Outcome:
+def _earlier_outcome(recording: NamedRecording, study: dict[str, Any]) -> Outcome:
     ledger = study["ledger"]
     incomplete = any(ledger[name] for name in ("corrupt", "missing", "unread", "truncated"))
-    return Outcome(video, run.folder, INCOMPLETE if incomplete else 0, earlier=study)
+    return Outcome(recording, INCOMPLETE if incomplete else 0, earlier=study)
 
 
 @contextmanager
 def _resumable(run: Run) -> Iterator[None]:
-    """After Ctrl-C or a full disk, tell the user how to resume, if the journal holds anything to resume from."""
+    """After Ctrl-C, SIGTERM or a full disk, tell how to resume, if the journal holds anything to resume from."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if not run.journal.is_there:
             raise
-        raise Interrupted(
-            f"interrupted, the frames read so far are kept in {run.folder}", hint=_RESUME_HINT
+        raise as_interrupted(
+            error, f"the frames read so far are kept in {run.folder}", hint=_RESUME_HINT
         ) from None
     except OutputError as error:
         if not run.journal.is_there:
@@ -107,20 +110,28 @@ def _resumable(run: Run) -> Iterator[None]:
         raise OutputError(error.message, hint=f"{error.hint}; {_RESUME_HINT}") from error
 
 
-def _timing(reader: Reader, study: Study, video: Path, threads: int, seconds: float) -> dict[str, Any]:
+def _timing(
+    reader: Reader, study: Study, recording: NamedRecording, threads: int, seconds: float
+) -> dict[str, Any]:
     """Return the content of ``timing.json``: everything that may differ from run to run."""
     from capsule_edge.runtime.inference import BACKENDS
+    from capsule_edge.runtime.pipeline import count_cores
 
     engine = BACKENDS[study.backend].needs.replace("_", "-")
     return {
-        "recording": str(video.absolute()),
-        "model": str(reader.model_path.absolute()),
+        "recording": study.source.sha256 if recording.anonymous else str(recording.path.absolute()),
+        "model": study.model_sha256 if recording.anonymous else str(reader.model_path.absolute()),
         "read_s": round(seconds, 3),
         "frames_per_s": round(study.ledger.classified / seconds, 1),
         "threads": threads,
         "workers": reader.plan.workers,
         "batch": reader.plan.batch,
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cpus": os.cpu_count(),
+            "cores": count_cores(),
+        },
         "versions": {
             "python": platform.python_version(),
             **{name: _installed(name) for name in ("av", "numpy", engine, "opencv-python-headless")},

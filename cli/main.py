@@ -15,7 +15,8 @@ from typing import Any, Literal, NoReturn
 
 import click
 
-from capsule_edge.runtime.errors import CapsuleEdgeError, Interrupted
+from capsule_edge.runtime.errors import CapsuleEdgeError
+from capsule_edge.runtime.termination import as_interrupted, catch_termination
 
 from ._options import HELP_OPTIONS
 
@@ -59,7 +60,9 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(context)
         if args and args[0] not in known and not args[0].startswith("-"):
-            raise click.UsageError(f"no command {args[0]!r}, the commands are {', '.join(known)}", context)
+            # The first word may be a recording, where "run" was forgotten.
+            shown = "of that name" if "--anonymous" in args else repr(args[0])
+            raise click.UsageError(f"no command {shown}, the commands are {', '.join(known)}", context)
         return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -95,12 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # OpenCV would log a second account of a fault that our error line already reports. It reads this
     # variable once, when it is loaded.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    _bound_threads()
     for stream in (sys.stdout, sys.stderr):
         # A Windows code page can print neither every file name nor the characters of the tables.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
-        code = _run(args)
+        with catch_termination():
+            code = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output (head, a pager) has gone. Point stdout to nowhere, or the interpreter
@@ -109,6 +114,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
+
+
+def _bound_threads() -> None:
+    """Keep the thread pools of OpenCV and NumPy within a CPU quota; they read these variables when they are loaded."""
+    from capsule_edge.runtime.cores import bounded_threads
+
+    if cores := bounded_threads():
+        for name in ("OPENCV_FOR_THREADS_NUM", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, str(cores))
 
 
 def _run(args: list[str]) -> int:
@@ -137,9 +151,9 @@ def _as_ours(error: BaseException) -> CapsuleEdgeError:
     """Return ``error`` as an error of the package, which has a code, a hint and an exit code."""
     if isinstance(error, CapsuleEdgeError):
         return error
-    # click turns Ctrl-C into Abort.
+    # click turns Ctrl-C and SIGTERM into Abort.
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return Interrupted("interrupted, nothing more was written")
+        return as_interrupted(error, "nothing more was written")
     if isinstance(error, click.ClickException):
         context = error.ctx if isinstance(error, click.UsageError) else None
         where = context.command_path if context else "capsule-edge"

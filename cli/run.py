@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ._demo import run_demo
 from ._evaluation import NO_CERTIFICATE
 from ._folders import expand_folders
 from ._lines import begin_lines, check_sources, live_address, read_live, read_stdin
+from ._names import NamedRecording, NameKeeper, name_by_file, name_by_hash
 from ._options import HELP_OPTIONS, json_option, read_clock
 from ._outcomes import Outcome, failed, print_json, report_outcome, worst_code
 from ._reading import read_recording
@@ -40,6 +40,7 @@ class RunOptions:
     every: int
     stream: int | None
     landmarks: tuple[str, ...]
+    anonymous: bool
     allow_saturation: bool
     gate: bool
     overwrite: bool
@@ -63,6 +64,7 @@ class RunOptions:
             "gate": THRESHOLD if self.gate else None,
             "landmarks": parse_landmarks(self.landmarks, recordings=recordings),
             "stream": self.stream,
+            "anonymous": self.anonymous,
         }
 
 
@@ -123,6 +125,11 @@ class RunOptions:
     "for example small-bowel=00:41:10. Can be repeated.",
 )
 @click.option(
+    "--anonymous",
+    is_flag=True,
+    help="Leave paths and file names out of all results, lines and messages; a recording is named by its SHA-256.",
+)
+@click.option(
     "--allow-saturation",
     is_flag=True,
     help='Accept a model whose 8-bit sums saturate on this CPU, so that answers may be wrong (see "doctor").',
@@ -165,9 +172,9 @@ def command(context: click.Context, /, videos: tuple[Path, ...], **given: Any) -
     address of an RTSP or HTTP source. Of a folder that holds recordings, each is read.
 
     Exit codes: 0 all recordings are complete; 1 a recording could not be read; 2 wrong usage; 3 a recording
-    was read but is incomplete (frames are corrupt or missing, or the file is cut); 130 interrupted. With
-    several recordings, all are read. The exit code is the first failure's, or 3 if a recording was
-    incomplete.
+    was read but is incomplete (frames are corrupt or missing, or the file is cut); 130 interrupted; 143
+    ended by SIGTERM. With several recordings, all are read. The exit code is the first failure's, or 3 if a
+    recording was incomplete.
 
     For research, not a medical device.
     """
@@ -178,25 +185,36 @@ def command(context: click.Context, /, videos: tuple[Path, ...], **given: Any) -
         )
     if options.demo and (options.resume or options.jsonl):
         raise click.UsageError("--demo cannot be combined with --resume or --jsonl", context)
-    check_sources(videos, context.params)
     # "." and ".." cannot name a study and its folder.
     videos = tuple(video.resolve() if video.name in ("", "..") else video for video in videos)
-    named, videos = videos, expand_folders(videos)
+    private = {options.out: "the results folder", options.model: "the model file"}
+    keeper = NameKeeper(videos, private, anonymous=options.anonymous)
+    with keeper.watch():
+        code = _run(context, videos, options, keeper)
+    context.exit(code)
+
+
+def _run(context: click.Context, given: Sequence[Path], options: RunOptions, keeper: NameKeeper) -> int:
+    """Read what was asked for and return the exit code."""
+    check_sources(given, context.params)
+    videos = expand_folders(given, anonymous=options.anonymous)
     read_options = options.for_reader(recordings=len(videos))
-    folders = [options.out or Path(_DEMO_FOLDER)]
-    if not options.demo:
-        folders = _folders(videos, options.out, single=named == videos)
+    address = live_address(videos[0]) if videos else None
+    named: list[NamedRecording] = []
+    if not options.demo and options.feed is None and address is None:
+        name = name_by_hash if options.anonymous else name_by_file
+        named = name(videos, options.out, single=tuple(given) == videos)
     with _open_reader(options) as reader:
         if options.demo:
-            code = run_demo(reader, folders[0], read_options, options)
-        elif options.feed is not None:
-            code = read_stdin(reader, options.feed, options.capture_fps)
-        elif (address := live_address(videos[0])) is not None:
-            code = read_live(reader, address, options.capture_fps, options.patience)
-        else:
-            debug = bool(context.find_root().params.get("debug"))
-            code = _read_all(reader, videos, folders, read_options, options, debug=debug)
-    context.exit(code)
+            return run_demo(reader, options.out or Path(_DEMO_FOLDER), read_options, options)
+        if options.feed is not None:
+            return read_stdin(reader, options.feed, options.capture_fps)
+        if address is not None:
+            return read_live(
+                reader, address, options.capture_fps, options.patience, anonymous=options.anonymous
+            )
+        debug = bool(context.find_root().params.get("debug"))
+        return _read_all(reader, named, read_options, options, keeper, debug=debug)
 
 
 def _open_reader(options: RunOptions) -> Reader:
@@ -209,16 +227,17 @@ def _open_reader(options: RunOptions) -> Reader:
         allow_saturation=options.allow_saturation,
     )
     if reader.spec.precision == "int8" and not reader.spec.certificates:
-        click.echo(f"warning: {reader.model_path.name} has no certificate: {NO_CERTIFICATE}", err=True)
+        name = "the model" if options.anonymous else reader.model_path.name
+        click.echo(f"warning: {name} has no certificate: {NO_CERTIFICATE}", err=True)
     return reader
 
 
 def _read_all(
     reader: Reader,
-    videos: Sequence[Path],
-    folders: Sequence[Path],
+    recordings: Sequence[NamedRecording],
     read_options: dict[str, Any],
     options: RunOptions,
+    keeper: NameKeeper,
     *,
     debug: bool,
 ) -> int:
@@ -226,54 +245,26 @@ def _read_all(
     from capsule_edge.runtime.results import open_run
 
     outcomes: list[Outcome] = []
-    for video, folder in zip(videos, folders, strict=True):
-        lines = begin_lines(reader, str(video)) if options.jsonl else None
+    for each in recordings:
+        lines = begin_lines(reader, each.shown) if options.jsonl else None
         try:
-            with open_run(folder, overwrite=options.overwrite, resume=options.resume) as run:
+            if each.error is not None:
+                raise each.error
+            with open_run(each.folder, overwrite=options.overwrite, resume=options.resume) as run:
                 outcome = read_recording(
-                    reader, video, run, read_options, threads=options.threads, lines=lines
+                    reader, each, run, read_options, threads=options.threads, lines=lines
                 )
         except (Interrupted, BrokenPipeError):
             raise
         except Exception as error:
-            if len(videos) == 1 and lines is None:
+            if len(recordings) == 1 and lines is None:
                 raise
             if debug:
-                traceback.print_exc()
-            outcome = failed(error, video, folder)
+                keeper.print_traceback(error)
+            outcome = failed(keeper.clean(error), each)
         outcomes.append(outcome)
         report_outcome(outcome, lines, as_json=options.as_json)
     code = worst_code(outcomes)
     if options.as_json:
         print_json(outcomes, code)
     return code
-
-
-def _folders(videos: Sequence[Path], out: Path | None, *, single: bool = True) -> list[Path]:
-    """Return the results folder of each recording.
-
-    Args:
-        videos: the recordings.
-        out: the folder that the user asked for.
-        single: a single recording is written into ``out`` itself; otherwise into a folder of its own inside it.
-
-    Raises:
-        UsageError: two recordings would share a folder.
-    """
-    from capsule_edge.runtime.errors import UsageError
-    from capsule_edge.runtime.recording import study_name
-
-    if out is not None and single and len(videos) == 1:
-        return [out]
-    names = [study_name(video) for video in videos]
-    folders = [Path(f"{name}.capsule-edge") if out is None else out / name for name in names]
-    taken: dict[str, Path] = {}
-    for video, folder in zip(videos, folders, strict=True):
-        # Windows and macOS take two names that differ only in case for the same file.
-        other = taken.setdefault(str(folder).casefold(), video)
-        if other is not video:
-            raise UsageError(
-                f"{other} and {video} would both be written to {folder}",
-                hint="read them one at a time, each with its own --out",
-            )
-    return folders

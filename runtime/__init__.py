@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
         PackageError,
+        Terminated,
         UsageError,
     )
     from .inference import (
@@ -74,6 +75,7 @@ __all__ = [
     "Run",
     "Source",
     "Study",
+    "Terminated",
     "UsageError",
     "__version__",
     "default_model",
@@ -90,7 +92,7 @@ _load, __dir__ = lazy_names(
     __name__,
     errors=(
         "AuditError BackendError CapsuleEdgeError GateError InputError Interrupted ModelError OutputError "
-        "PackageError UsageError"
+        "PackageError Terminated UsageError"
     ),
     inference=(
         "Answer BACKENDS Backend EventParameters InputSpec Label ModelSpec OperatingPoint default_model "

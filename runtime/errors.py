@@ -10,6 +10,7 @@
     ├── GateError               exit 4   a gate of a certificate failed
     ├── AuditError              exit 5   evaluation on a data set would be misleading
     └── Interrupted             exit 130 the user stopped the program
+        └── Terminated          exit 143 the system asked the program to end (SIGTERM)
 
 A message says what was received and what is allowed. Its ``hint`` says what to do next. The command line prints
 both on one line.
@@ -27,6 +28,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "PackageError",
+    "Terminated",
     "UsageError",
 ]
 
@@ -112,3 +114,9 @@ class Interrupted(CapsuleEdgeError):  # noqa: N818 - not an error: the user aske
 
     code = "interrupted"
     exit_code = 130
+
+
+class Terminated(Interrupted):
+    """The system asked the program to end (SIGTERM). ``code`` is that of ``Interrupted``."""
+
+    exit_code = 143

@@ -13,17 +13,17 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from .diagnostics import refuse_saturation
-from .errors import BackendError, UsageError
+from .errors import BackendError, CapsuleEdgeError, UsageError
 from .events import EventStream, PeakFrames, median_frame_distance
 from .inference import Backend, ModelSpec, default_model, most_probable, open_model
 from .pipeline import (
@@ -39,7 +39,8 @@ from .pipeline import (
     resolve_request,
 )
 from .preprocessing import FieldOfView, PixelBuffers, check_frame, make_batches, prepare, settle_field_of_view
-from .recording import Frame
+from .private_names import PrivateNames
+from .recording import Frame, RecordingWarning, hash_recording
 from .results import Journal, entries
 from .study import (
     ColourBar,
@@ -54,6 +55,7 @@ from .study import (
 __all__ = ["Prediction", "ReadOptions", "Reader"]
 
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
 # Return unused memory to the system after this many frames: some ms for each second or more of reading.
@@ -89,6 +91,7 @@ class ReadOptions(TypedDict, total=False):
     gate: float | None
     landmarks: Mapping[str, float] | None
     stream: int | None
+    anonymous: bool
     progress: Progress | None
     cancel: Callable[[], bool] | None
     on_frame: Callable[[FrameRecord], None] | None
@@ -214,6 +217,7 @@ class Reader:
         gate: float | None = None,
         landmarks: Mapping[str, float] | None = None,
         stream: int | None = None,
+        anonymous: bool = False,
         progress: Progress | None = None,
         cancel: Callable[[], bool] | None = None,
         on_frame: Callable[[FrameRecord], None] | None = None,
@@ -236,6 +240,8 @@ class Reader:
                 hand.
             stream: number of the video stream in a file with several, as ffprobe shows it; None for the one with most
                 pictures.
+            anonymous: leave the recording's path and file names out of the study and of every error that this package
+                raises. The SHA-256 stands in their place, ``the recording`` where the file cannot be read.
             progress: called with (frames done, frames wanted) after each batch.
             cancel: called before each batch; when it returns True, the remaining frames are ``unread``.
             on_frame: called with each container frame in order, when its status is final.
@@ -251,27 +257,31 @@ class Reader:
             UsageError: an option is impossible, or the journal is of another run.
             OutputError: the journal cannot be written.
         """
-        request = resolve_request(
-            path,
-            capture_fps=capture_fps,
-            start_s=start_s,
-            end_s=end_s,
-            every=every,
-            gate=gate,
-            landmarks=landmarks,
-            stream=stream,
-        )
-        reading = _Reading(self, request, capture_fps, on_frame, on_event)
-        if journal is not None:
-            reading.resume(journal)
-        with closing(reading.answer(self._plan, gate)) as results:
-            for result in results:
-                if cancel is not None and cancel():
-                    break
-                reading.record(result, journal)
-                if progress is not None:
-                    progress(reading.done, len(request.wanted))
-        return reading.finish()
+
+        def work() -> Study:
+            request = resolve_request(
+                path,
+                capture_fps=capture_fps,
+                start_s=start_s,
+                end_s=end_s,
+                every=every,
+                gate=gate,
+                landmarks=landmarks,
+                stream=stream,
+            )
+            reading = _Reading(self, request, capture_fps, on_frame, on_event, anonymous=anonymous)
+            if journal is not None:
+                reading.resume(journal)
+            with closing(reading.answer(self._plan, gate)) as results:
+                for result in results:
+                    if cancel is not None and cancel():
+                        break
+                    reading.record(result, journal)
+                    if progress is not None:
+                        progress(reading.done, len(request.wanted))
+            return reading.finish()
+
+        return _without_names(work, path, journal) if anonymous else work()
 
     async def aread(self, path: str | Path, **options: Unpack[ReadOptions]) -> Study:
         """Read a recording in a thread, for an event loop. Any number may run at once.
@@ -300,7 +310,13 @@ class Reader:
             document: the content of the file.
         """
         asked: dict[str, Any] = {name: value for name, value in options.items() if name in REQUEST_OPTIONS}
-        return resolve_request(path, **asked).is_answered_by(document, self._backend)
+        anonymous = options.get("anonymous", False)
+
+        def work() -> bool:
+            request = resolve_request(path, **asked)
+            return request.is_answered_by(document, self._backend, anonymous=anonymous)
+
+        return _without_names(work, path) if anonymous else work()
 
     def stream(
         self,
@@ -372,6 +388,21 @@ class Reader:
             return self._engines[threads]
 
 
+def _without_names(work: Callable[[], T], path: str | Path, journal: Journal | None = None) -> T:
+    """Return ``work()``. An error of the package names neither the recording nor the folder of the journal."""
+    try:
+        return work()
+    except CapsuleEdgeError as error:
+        found = error
+    try:
+        word = hash_recording(path)
+    except CapsuleEdgeError:
+        word = "the recording"
+    folders: dict[Path | str, str] = {} if journal is None else {journal.path.parent: "the results folder"}
+    # Not inside the except block: the error that was caught would go along, and its text with it.
+    raise PrivateNames({Path(path): word}, folders).clean_error(found)
+
+
 class _Reading:
     """One recording on its way to a ``Study``. Several may be read at once, so each holds its own state."""
 
@@ -382,9 +413,11 @@ class _Reading:
         capture_fps: float | None,
         on_frame: Callable[[FrameRecord], None] | None,
         on_event: Callable[[Event], None] | None,
+        *,
+        anonymous: bool,
     ) -> None:
         container = request.container
-        self._request, self._capture_fps = request, capture_fps
+        self._request, self._capture_fps, self._anonymous = request, capture_fps, anonymous
         self._spec, self._backend = reader.spec, reader._engine(1)
         self._records = list_frames(container, request.wanted, labels=len(self._spec.labels))
         self._colours = ColourBar(frames=container.present, duration_s=container.duration_s)
@@ -463,7 +496,9 @@ class _Reading:
         events = self._callbacks.events
         thumbnails, activations = illustrate(container, events, self._backend, box, self._peaks)
         return Study(
-            source=describe_source(container, request.sha256, self._capture_fps, box),
+            source=describe_source(
+                container, request.sha256, self._capture_fps, box, anonymous=self._anonymous
+            ),
             model=self._spec,
             model_sha256=self._backend.sha256,
             backend=self._backend.name,
@@ -475,5 +510,14 @@ class _Reading:
             activations=activations,
             colours=self._colours.means(),
             landmarks=request.landmarks,
-            warnings=(*container.warnings, *container.growth()),
+            warnings=self._warnings(),
         )
+
+    def _warnings(self) -> tuple[RecordingWarning, ...]:
+        """Return the warnings about the recording, without file names if they are to be left out."""
+        container = self._request.container
+        found = (*container.warnings, *container.growth())
+        if not (self._anonymous and found):
+            return found
+        names = PrivateNames({container.path: self._request.sha256})
+        return tuple(replace(each, message=names.clean(each.message)) for each in found)

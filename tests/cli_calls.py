@@ -72,14 +72,16 @@ def check_refused(called: Called, code: int, says: str) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
-def interrupt_reading(monkeypatch: pytest.MonkeyPatch, *, at_frame: int) -> None:
-    """Press Ctrl-C when ``Reader.read`` reports the frame of that index."""
+def interrupt_reading(
+    monkeypatch: pytest.MonkeyPatch, *, at_frame: int, number: signal.Signals = signal.SIGINT
+) -> None:
+    """Send a signal, by default that of Ctrl-C, when ``Reader.read`` reports the frame of that index."""
     read = Reader.read
 
     def interrupted(self: Reader, path: Path, **options: Any) -> Any:
         def on_frame(record: FrameRecord) -> None:
             if record.index == at_frame:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
 
         return read(self, path, **{**options, "on_frame": on_frame})
 

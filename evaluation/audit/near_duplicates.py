@@ -11,7 +11,6 @@ copies are not found.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from capsule_edge.runtime.cores import count_cores
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.preprocessing import find_field_of_view
 
@@ -98,7 +98,7 @@ def fingerprint(files: Sequence[Path], *, advance: Callable[[int], None] | None 
             if advance is not None:
                 advance(1)
 
-    with ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_WORKERS, count_cores())) as pool:
         found = list(pool.map(read, files))
     whole = [entry for entry in found if len(entry) == 4]
     no_steps, no_thumbs = (

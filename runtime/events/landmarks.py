@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 from ..errors import UsageError
-from ..recording import parse_clock
+from ..recording import parse_clock, plain_seconds
 from ..study import Event, Study
 from .rules import capture_scale, median_frame_distance
 from .stream import find_events
@@ -164,7 +164,8 @@ def check_landmarks(marks: Mapping[str, float], *, last_s: float) -> dict[str, f
             raise UsageError(f"the time of landmark {name} is {time_s!r}, allowed is a number of seconds")
         if not 0 <= time_s <= last_s:
             raise UsageError(
-                f"landmark {name} is at {time_s:g} s, allowed is 0 to {last_s:g} s, the recording's end",
+                f"landmark {name} is at {plain_seconds(time_s)} s, allowed is 0 to {plain_seconds(last_s)} s, "
+                "the recording's end",
                 hint="give the time that a player shows, counted from the first frame",
             )
     ordered = {name: float(marks[name]) for name in LANDMARKS if name in marks}
@@ -172,7 +173,8 @@ def check_landmarks(marks: Mapping[str, float], *, last_s: float) -> dict[str, f
     for before, after in pairwise(names):
         if ordered[before] >= ordered[after]:
             raise UsageError(
-                f"landmark {before} is at {ordered[before]:g} s and {after} at {ordered[after]:g} s, "
+                f"landmark {before} is at {plain_seconds(ordered[before])} s and {after} at "
+                f"{plain_seconds(ordered[after])} s, "
                 f"allowed is {before} before {after}"
             )
     return ordered

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from ..cores import bounded_threads
 from ..errors import BackendError, ModelError, UsageError
 from .backend import Answer, Backend
 from .installed_models import find_model
@@ -64,7 +65,7 @@ class Engine:
 
         Args:
             path: path of the model file.
-            threads: number of threads of one call of ``run``; 0 lets the engine choose.
+            threads: number of threads of one call of ``run``; 0 lets the engine choose, within the CPU quota.
             reference: open as ``open_reference`` does; not with OpenVINO.
         """
         if not self.installed:
@@ -74,6 +75,7 @@ class Engine:
                 if self.extra
                 else "install capsule-edge again",
             )
+        threads = threads or bounded_threads()
         content = _read(path)
         found = find_format(path, content)
         if found != self.reads:
@@ -110,7 +112,7 @@ def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int =
     Args:
         path: a model file, or the name of an installed model (``INSTALLED``).
         backend: the name of the engine, a key of ``BACKENDS``.
-        threads: number of threads of one call of ``run``; 0 lets the engine choose.
+        threads: number of threads of one call of ``run``; 0 lets the engine choose, within the CPU quota.
 
     Raises:
         ModelError: there is no such file, it is not a model, or its ModelSpec is missing or does not fit it.

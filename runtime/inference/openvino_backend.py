@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..cores import count_cores
 from ..errors import BackendError, ModelError
 from .backend import OUTPUTS, Answer, Tensor, check_answer, check_contract, check_frames, parse_spec
 from .spec import METADATA_KEY
@@ -26,8 +26,8 @@ class OpenVino:
     """A ``Backend`` for ONNX files: one model compiled by OpenVINO, shared by all calling threads.
 
     Calls from several threads run in parallel on OpenVINO's streams. Each stream has ``threads`` threads, and there are
-    as many streams as the machine has cores for. The precision is pinned to float32: by default OpenVINO computes float
-    layers in bfloat16 on CPUs that have it, and the answers would then depend on the CPU.
+    as many streams as this process has cores for. The precision is pinned to float32: by default OpenVINO computes
+    float layers in bfloat16 on CPUs that have it, and the answers would then depend on the CPU.
 
     Args:
         path: path of the file, for messages.
@@ -108,7 +108,7 @@ def _read_model(path: Path, content: bytes) -> Any:
 def _compile_options(threads: int) -> dict[str, Any]:
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
     if threads:
-        streams = max(1, (os.cpu_count() or 1) // threads)
+        streams = max(1, count_cores() // threads)
         options |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams * threads}
     return options
 

@@ -14,7 +14,6 @@ better than one batch spread over them. No answer depends on the plan.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..cores import count_cores
 from ..events import Candidate, find_candidates
 from ..inference import Backend, ModelSpec
 from ..preprocessing import (
@@ -111,14 +111,6 @@ class BatchResult:
     def nbytes(self) -> int:
         """Approximate size in bytes."""
         return _RESULT_BYTES + sum(candidate.frame.nbytes for candidate in self.candidates.values())
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
 
 
 def answer_frames(

@@ -63,8 +63,18 @@ class ReadRequest:
             "libraries": {name: found for name in _LIBRARIES if (found := _installed(name)) is not None},
         }
 
-    def is_answered_by(self, document: Mapping[str, Any], backend: Backend) -> bool:
-        """Return whether a ``study.json`` is the complete result of this request."""
+    def is_answered_by(
+        self, document: Mapping[str, Any], backend: Backend, *, anonymous: bool = False
+    ) -> bool:
+        """Return whether a ``study.json`` is the complete result of this request.
+
+        Args:
+            document: the content of the file.
+            backend: the opened model.
+            anonymous: the file must not name the recording.
+        """
+        if anonymous and _at(document, "source", "name") != self.sha256:
+            return False
         options = json.loads(json.dumps(self.options))
         found = (
             _at(document, "source", "sha256"),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .gop import ClosedGopError, find_gops, gop_numbers, gop_of
     from .image_integrity import picture_is_cut
     from .orientation import orient, orientation_of
-    from .source import fetch, read_closed_gops, read_frames, scan, study_name
-    from .timecode import TimeKind, clock, parse_clock, time_kind
+    from .source import fetch, hash_recording, read_closed_gops, read_frames, scan, study_name
+    from .timecode import TimeKind, clock, parse_clock, plain_seconds, time_kind
     from .warning import DamageDetection, RecordingWarning, TimesSource
 else:
     __getattr__, __dir__ = lazy_names(
@@ -36,8 +36,8 @@ else:
         gop="ClosedGopError find_gops gop_numbers gop_of",
         image_integrity="picture_is_cut",
         orientation="orient orientation_of",
-        source="fetch read_closed_gops read_frames scan study_name",
-        timecode="TimeKind clock parse_clock time_kind",
+        source="fetch hash_recording read_closed_gops read_frames scan study_name",
+        timecode="TimeKind clock parse_clock plain_seconds time_kind",
         warning="DamageDetection RecordingWarning TimesSource",
     )
 
@@ -60,6 +60,7 @@ __all__ = [
     "find_gops",
     "gop_numbers",
     "gop_of",
+    "hash_recording",
     "is_hidden",
     "list_folder",
     "open_decoder",
@@ -67,6 +68,7 @@ __all__ = [
     "orientation_of",
     "parse_clock",
     "picture_is_cut",
+    "plain_seconds",
     "read_closed_gops",
     "read_frames",
     "scan",

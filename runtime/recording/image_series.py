@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import threading
+import warnings
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -44,6 +46,8 @@ Pixels = npt.NDArray[np.uint8]
 
 _PAGED = (".tif", ".tiff")
 _DICOM = (".dcm", ".dicom")
+# The filters of Python's warnings belong to the whole process: one thread at a time changes them and puts them back.
+_QUIET = threading.Lock()
 _FPS = 25
 # DICOM PS3.5, A.4: the encapsulated transfer syntax with one baseline JPEG per frame.
 _JPEG_SYNTAX = "1.2.840.10008.1.2.4.50"
@@ -179,7 +183,7 @@ def _series(
     series = ImageSeries(
         path=path,
         format=kind,
-        codec=places[0][0].suffix.lower().lstrip(".") or kind,
+        codec=_codec(places[0][0], kind),
         intra_only=True,
         width=0,
         height=0,
@@ -220,6 +224,12 @@ def _no_images(path: Path, recordings: int) -> InputError:
         f"{quote(path)} is a folder without images, needed are {', '.join(IMAGES)}, or a video file",
         hint="name the file in it",
     )
+
+
+def _codec(path: Path, kind: str) -> str:
+    """Return the suffix of the first file. Behind the last dot of another name, such as a UID, stands no format."""
+    suffix = path.suffix.lower()
+    return suffix.lstrip(".") if suffix in (*IMAGES, *_DICOM) else kind
 
 
 def _unopened(path: Path, error: OSError) -> InputError:
@@ -289,10 +299,14 @@ def _open_dicom(path: Path) -> Any:
             f"{quote(path)} is DICOM, which needs pydicom", hint="pip install 'capsule-edge[dicom]'"
         ) from None
     try:
-        dataset = pydicom.dcmread(path)
+        # pydicom warns about odd values and quotes them, and the path, on stderr.
+        with _QUIET, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path)
     except Exception as error:  # pydicom raises its own and many built-in types
         raise InputError(
-            f"{quote(path)} cannot be read as DICOM: {' '.join(str(error).split())[:200]}",
+            # Without pydicom's own text: it may quote an attribute, such as the name of the patient.
+            f"{quote(path)} cannot be read as DICOM: {type(error).__name__}",
             hint="copy it again from the archive",
         ) from error
     if "PixelData" not in dataset:

@@ -37,6 +37,8 @@ REORDER = 32
 # Marks a missing time stamp in the arrays; FFmpeg's own value for it.
 NO_STAMP = -(1 << 63)
 
+_LAST_TICK = (1 << 63) - 1
+
 Stamps = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.bool_]
 Roles = npt.NDArray[np.int8]
@@ -178,7 +180,7 @@ def present(
         stamps = [_infer_stamps(packets, part, step) for part in parts]
     line, at = array("q"), stamps[0][0]
     for part in stamps:
-        line.extend(accumulate((stamp + at - part[0] for stamp in part), max))
+        line.extend(accumulate((min(stamp + at - part[0], _LAST_TICK) for stamp in part), max))
         at = line[-1] + _median_step(part, step)
     own = line if shown is not None else array("q", chain.from_iterable(stamps))
     return Presentation(array("q", chain.from_iterable(parts)), own, line, restarts)
@@ -204,6 +206,15 @@ def list_times(line: array[int], time_base: Fraction) -> tuple[array[float], int
         line: ascending ticks.
         time_base: seconds per tick.
     """
+    if line[-1] - line[0] >= 1 << 63:  # too far apart for int64: a damaged stamp
+        distances = sorted(after - before for before, after in pairwise(line))
+        return array("d", (float((tick - line[0]) * time_base) for tick in line)), distances[
+            (len(line) - 2) // 2
+        ]
+    if line[-1] - line[0] > _LAST_TICK:  # too far apart for int64: a damaged stamp
+        distances = sorted(after - before for before, after in pairwise(line))
+        times = array("d", (float((tick - line[0]) * time_base) for tick in line))
+        return times, distances[(len(line) - 2) // 2]
     ticks = np.asarray(line) - line[0]
     if int(ticks[-1]) * time_base.numerator < 1 << 53 and time_base.denominator < 1 << 53:
         # Both are exact in float64, so the quotient is the nearest float.

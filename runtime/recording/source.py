@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from .container import Container, scan_video
 from .decoder import decode, decode_closed_gops, fetch_images
 from .ffmpeg import quote
@@ -16,7 +17,7 @@ from .frame import Frame
 from .gop import ClosedGopError
 from .image_series import ImageSeries, is_series, read_series, scan_series
 
-__all__ = ["fetch", "read_closed_gops", "read_frames", "scan", "study_name"]
+__all__ = ["fetch", "hash_recording", "read_closed_gops", "read_frames", "scan", "study_name"]
 
 # Suffixes that are not part of a recording's name. Anything else after a dot belongs to the name: that of a folder, or
 # a DICOM object that is named by a number.
@@ -49,6 +50,28 @@ def scan(path: str | Path, *, stream: int | None = None) -> Container:
             hint="leave --stream out",
         )
     return scan_series(path)
+
+
+def hash_recording(path: str | Path) -> str:
+    """Return the SHA-256 of a recording, as ``study.json`` has it, without listing the frames of a file.
+
+    Raises:
+        InputError: the path cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return scan_series(path).digest()
+    try:
+        # Opening a pipe that nobody writes to would wait for ever.
+        if path.exists() and not path.is_file():
+            raise InputError(f"{quote(path)} is no regular file, needed is a recording")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(
+            f"{quote(path)} cannot be opened: {reason}", hint="check the path and your rights to it"
+        ) from error
 
 
 def read_frames(container: Container, wanted: Collection[int], *, first_packet: int = 0) -> Generator[Frame]:

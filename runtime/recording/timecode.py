@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import UsageError
 
-__all__ = ["TimeKind", "clock", "parse_clock", "time_kind"]
+__all__ = ["TimeKind", "clock", "parse_clock", "plain_seconds", "time_kind"]
 
 TimeKind = Literal["capture", "playback"]
 
@@ -18,6 +18,11 @@ def clock(seconds: float, *, tenths: bool = False) -> str:
     deci = int(round(seconds * 1e6) // 100_000)
     text = f"{deci // 36000:02d}:{deci // 600 % 60:02d}:{deci // 10 % 60:02d}"
     return f"{text}.{deci % 10}" if tenths else text
+
+
+def plain_seconds(seconds: float) -> str:
+    """Return seconds with at most six decimals and without an exponent, as ``--start`` takes them."""
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
 
 def parse_clock(text: str, *, name: str, hint: str = "") -> float:
@@ -31,7 +36,7 @@ def parse_clock(text: str, *, name: str, hint: str = "") -> float:
     Raises:
         UsageError: for any other text.
     """
-    match = re.fullmatch(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)", text.strip(), re.ASCII)
+    match = re.fullmatch(r"(?:(?:(\d{1,9}):)?([0-5]?\d):)?(\d+(?:\.\d+)?)", text.strip(), re.ASCII)
     hours, minutes, seconds = match.groups(default="") if match else ("", "", "")
     if not match or (minutes and float(seconds) >= 60):
         raise UsageError(f"{name} is {text!r}, allowed is HH:MM:SS, MM:SS or seconds", hint=hint)

@@ -91,7 +91,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class TimelineRows:
-    """Every row of the timeline; ``colours`` is a data URI, and ``times`` holds uint32 ms of every timed frame."""
+    """Every row of the timeline; ``colours`` is a data URI, and ``times`` and ``wide`` are ``_times_ms``."""
 
     colours: str
     segments: list[SegmentBlock]
@@ -102,6 +102,7 @@ class TimelineRows:
     curves: list[Curve]
     curve_name: str
     times: str
+    wide: bool
 
 
 def make_timeline(view: View, colours: npt.NDArray[Any] | None) -> TimelineRows:
@@ -111,6 +112,7 @@ def make_timeline(view: View, colours: npt.NDArray[Any] | None) -> TimelineRows:
     names = {"corrupt": "damaged", "unread": "not reached"}
     every = columns(view.study.frames)
     shown = _first_shown(view)
+    times, wide = _times_ms(every)
     return TimelineRows(
         colours=colour_bar(colours) if colours is not None and len(colours) else "",
         segments=_segments(view),
@@ -123,8 +125,19 @@ def make_timeline(view: View, colours: npt.NDArray[Any] | None) -> TimelineRows:
         lanes=[_lane(view, label) for label in view.labels],
         curves=_curves(view, every, shown),
         curve_name=view.names.get(shown, ""),
-        times=base64_text(np.round(every.times_s[every.timed] * 1000).astype("<u4")),
+        times=times,
+        wide=wide,
     )
+
+
+def _times_ms(every: Columns) -> tuple[str, bool]:
+    """Return the milliseconds of every timed frame in base64, and whether they are float64 instead of uint32.
+
+    Uint32 takes half the bytes, and ends after 49.7 days.
+    """
+    times_ms = np.round(every.times_s[every.timed] * 1000)
+    wide = bool(len(times_ms)) and float(times_ms.max()) >= 1 << 32
+    return base64_text(times_ms.astype("<f8" if wide else "<u4")), wide
 
 
 def _segments(view: View) -> list[SegmentBlock]:

@@ -13,8 +13,8 @@ the run wait, so no line is lost and none pile up.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..inference import ModelSpec, most_probable
@@ -91,7 +91,7 @@ class Lines:
         ledger: Ledger,
         *,
         exit_code: int,
-        folder: Path | None,
+        folder: str | os.PathLike[str] | None,
         warnings: Sequence[RecordingWarning] = (),
     ) -> None:
         """Write the last line of a recording that was read to its end.
@@ -99,7 +99,7 @@ class Lines:
         Args:
             ledger: the number of frames by status.
             exit_code: that the program will return.
-            folder: holds the results of the recording, if any.
+            folder: holds the results of the recording; None if there is none, or if it is not to be shown.
             warnings: of the recording.
         """
         self._write(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UsageError
+from ..recording import plain_seconds
 from .frame_table import FrameTable, columns
 from .records import STATUSES, FrameRecord, Ledger, Source
 
@@ -43,9 +44,9 @@ def choose_frames(container: Container, start_s: float | None, end_s: float | No
     after = len(times_s) if end_s is None else bisect_left(times_s, round(end_s, 6))
     if first >= after:
         raise UsageError(
-            f"no frame lies from {0 if start_s is None else start_s:g} s to "
-            f"{'the end' if end_s is None else f'{end_s:g} s'}",
-            hint=f"the recording has frames from 0 to {times_s[-1]:g} s",
+            f"no frame lies from {plain_seconds(start_s or 0)} s to "
+            f"{'the end' if end_s is None else f'{plain_seconds(end_s)} s'}",
+            hint=f"the recording has frames from 0 to {plain_seconds(times_s[-1])} s",
         )
     return range(first, after, every)
 
@@ -89,7 +90,12 @@ def count_frames(container: Container, records: Sequence[FrameRecord]) -> Ledger
 
 
 def describe_source(
-    container: Container, sha256: str, capture_fps: float | None, field_of_view: FieldOfView | None
+    container: Container,
+    sha256: str,
+    capture_fps: float | None,
+    field_of_view: FieldOfView | None,
+    *,
+    anonymous: bool = False,
 ) -> Source:
     """Return the description of the recording for the study.
 
@@ -98,9 +104,10 @@ def describe_source(
         sha256: SHA-256 of the file, 64 hexadecimal digits.
         capture_fps: frames per second at which the capsule recorded; None if not known.
         field_of_view: field of view of the recording; None if it was not found or not needed.
+        anonymous: the hash stands in place of the file's name.
     """
     return Source(
-        name=container.path.name,
+        name=sha256 if anonymous else container.path.name,
         sha256=sha256,
         codec=container.codec,
         width=container.height if container.transposed else container.width,

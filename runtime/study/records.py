@@ -116,7 +116,7 @@ class Source:
     """The recording.
 
     Attributes:
-        name: name of the file, without its folder.
+        name: name of the file, without its folder; ``sha256`` if it was read with ``anonymous``.
         sha256: SHA-256 of the file, 64 hexadecimal digits.
         codec: name of the video codec.
         width: width of a displayed frame, pixels.

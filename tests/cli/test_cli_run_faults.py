@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import damage
 import numpy as np
@@ -16,6 +20,7 @@ from capsule_edge.runtime.reader import Reader
 from capsule_edge.runtime.results.files import FILES
 from capsule_edge.runtime.results.journal import JOURNAL
 from capsule_edge.runtime.results.lock import lock_folder
+from capsule_edge.runtime.termination import TerminationSignal, catch_termination
 
 
 def no_video(folder: Path) -> Path:
@@ -198,18 +203,75 @@ def test_impossible_values_are_usage_errors(call, option: tuple[str, str], plain
     check_refused(call("run", plain, "--model", model, *option), 2, option[1])
 
 
-def test_control_c_keeps_the_journal_and_nothing_else(
-    call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "interrupted by SIGTERM")],
+)
+def test_a_signal_keeps_the_journal_and_nothing_else(
+    call, number: signal.Signals, code: int, says: str, exam: Path, red_model: Path, monkeypatch: Any
 ) -> None:
-    interrupt_reading(monkeypatch, at_frame=20)  # of the second batch of 16
-    called = call("run", exam, exam.with_name("other.mp4"), "--model", red_model, "--out", "all")
-    assert called.code == 130
-    assert called.err.startswith("error: interrupted, the frames read so far are kept in ")
+    before = signal.getsignal(number)
+    arguments = ("run", exam, exam.with_name("other.mp4"), "--model", red_model, "--out", "all")
+    with monkeypatch.context() as patch:
+        interrupt_reading(patch, at_frame=20, number=number)  # of the second batch of 16
+        called = call(*arguments)
+    assert called.code == code
+    assert called.err.startswith(f"error: {says}, the frames read so far are kept in ")
     assert "--resume" in called.err
     assert "Traceback" not in called.err
     assert [path.name for path in Path("all").iterdir()] == ["exam"]
     assert [path.name for path in Path("all/exam").iterdir()] == [JOURNAL]
     assert threads_left() == []
+    assert signal.getsignal(number) is before
+    assert call("run", exam, "--model", red_model, "--out", "all/exam", "--resume").code == 0
+    assert json.loads(Path("all/exam/timing.json").read_text("utf-8"))["resumed_frames"] > 0
+
+
+def test_sigterm_is_the_error_of_the_document_and_of_the_lines(
+    call, exam: Path, red_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_reading(monkeypatch, at_frame=20, number=signal.SIGTERM)
+    called = call("run", exam, "--model", red_model, "--out", "a", "--json")
+    assert (called.code, called.err) == (143, "")
+    assert called.json["error"]["code"] == "interrupted"
+    called = call("run", exam, "--model", red_model, "--out", "a", "--overwrite", "--jsonl")
+    last = json.loads(called.out.splitlines()[-1])
+    assert (called.code, called.err) == (143, "")
+    assert (last["type"], last["error"]["code"], last["exit_code"]) == ("error", "interrupted", 143)
+    assert "--resume" in last["error"]["hint"]
+
+
+@pytest.mark.quick
+def test_a_second_sigterm_is_left_to_the_system() -> None:
+    with catch_termination():
+        with pytest.raises(TerminationSignal):
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.quick
+def test_a_handler_of_others_and_other_threads_keep_sigterm() -> None:
+    seen: list[int] = []
+    for handler in (signal.SIG_IGN, lambda number, _frame: seen.append(number)):
+        before = signal.signal(signal.SIGTERM, handler)
+        try:
+            with catch_termination():
+                assert signal.getsignal(signal.SIGTERM) is handler
+                signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+
+    def elsewhere() -> None:
+        with catch_termination():
+            seen.append(0)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIGTERM, 0]
 
 
 def test_a_full_disk_keeps_the_journal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -214,14 +215,29 @@ def test_a_folder_with_a_study_of_another_recording_is_refused(
     assert len(scan(folder / "phantom.mp4").packets) == 40
 
 
-@pytest.mark.parametrize("frame", [0, 25])
+@pytest.mark.parametrize(
+    ("frame", "number", "code", "says"),
+    [
+        (0, signal.SIGINT, 130, "interrupted"),
+        (25, signal.SIGINT, 130, "interrupted"),
+        (25, signal.SIGTERM, 143, "interrupted by SIGTERM"),
+    ],
+)
 def test_a_demo_that_is_interrupted_leaves_nothing(
-    call, frame: int, short: None, red_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call,
+    frame: int,
+    number: signal.Signals,
+    code: int,
+    says: str,
+    short: None,
+    red_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    interrupt_reading(monkeypatch, at_frame=frame)
+    interrupt_reading(monkeypatch, at_frame=frame, number=number)
     called = call("run", "--demo", "--model", red_model)
-    assert (called.code, called.out) == (130, "")
-    assert called.err.endswith("error: interrupted, nothing more was written\n")  # and no word of --resume
+    assert (called.code, called.out) == (code, "")
+    assert called.err.endswith(f"error: {says}, nothing more was written\n")  # and no word of --resume
     assert list(Path.cwd().iterdir()) == []
 
 

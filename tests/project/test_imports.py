@@ -134,7 +134,7 @@ def test_an_import_the_other_way_would_be_seen(package: str, source: str) -> Non
 
 
 def test_the_command_line_imports_lazily() -> None:
-    """At the top of a command's module: the standard library, click, the errors and its own package."""
+    """At the top of a command's module: the standard library, click, errors, signals and its own package."""
     for path in modules("cli"):
         top = [
             node
@@ -143,7 +143,8 @@ def test_the_command_line_imports_lazily() -> None:
         ]
         for name in imported(ast.Module(top, []), "cli"):
             light = name.split(".")[0] in {*sys.stdlib_module_names, "click"}
-            assert light or name == "capsule_edge.runtime.errors" or name.startswith("capsule_edge.cli"), (
+            ours = name in ("capsule_edge.runtime.errors", "capsule_edge.runtime.termination")
+            assert light or ours or name.startswith("capsule_edge.cli"), (
                 f"{path.name} imports {name} before it is needed"
             )
 
@@ -295,6 +296,14 @@ def test_the_public_api() -> None:
     assert set(runtime.__all__) >= {
         *("Reader", "Prediction", "Study", "Event", "FrameRecord", "Ledger", "Source", "ModelSpec", "Label"),
         *("CapsuleEdgeError", "UsageError", "InputError", "ModelError", "BackendError", "OutputError"),
-        *("GateError", "AuditError", "Interrupted", "open_model", "write_study", "study_document"),
+        *(
+            "GateError",
+            "AuditError",
+            "Interrupted",
+            "Terminated",
+            "open_model",
+            "write_study",
+            "study_document",
+        ),
         "__version__",
     }

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.evaluation.datasets import Dataset, read_frame
+from capsule_edge.runtime.cores import count_cores
 from capsule_edge.runtime.errors import InputError, UsageError
 from capsule_edge.runtime.inference import InputSpec
 from capsule_edge.runtime.phantom import LESION_LABELS, NORMAL, training_frame
@@ -159,7 +160,7 @@ def decode(dataset: Dataset, spec: InputSpec) -> Iterator[npt.NDArray[np.uint8] 
         except InputError:
             return None
 
-    with ThreadPoolExecutor(_WORKERS) as pool:
+    with ThreadPoolExecutor(min(_WORKERS, count_cores())) as pool:
         for start in range(0, len(dataset.samples), _CHUNK):
             yield from pool.map(one, range(start, min(start + _CHUNK, len(dataset.samples))))
 
@@ -195,7 +196,8 @@ def phantom_frames(count: int, keys: Sequence[str], spec: InputSpec, seed: int) 
     """
     column = {key: i for i, key in enumerate(keys)}
     labels = check_phantom(keys)
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    # Windows allows 61 processes.
+    with ProcessPoolExecutor(min(61, count_cores()), mp_context=get_context("spawn")) as pool:
         drawn = list(
             pool.map(partial(_phantom_frame, spec=spec, seed=seed, labels=labels), range(count), chunksize=16)
         )

@@ -4,7 +4,8 @@ const timeline = (() => {
   const total = Number(root.dataset.total);
   const gap = Number(root.dataset.gap);
   const fine = root.dataset.tenths === "1";
-  const times = decode(root.dataset.times, Uint32Array); // milliseconds of each frame that has a time
+  // Milliseconds of each frame that has a time. More than 49.7 days of them do not fit in 32 bits.
+  const times = decode(root.dataset.times, root.dataset.wide ? Float64Array : Uint32Array);
   const spans = all("[data-from]", root);
   const pictures = all("svg.zoomed", root);
   const curves = all(".curve", root).map((group) => ({

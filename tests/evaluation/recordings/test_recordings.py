@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -177,12 +179,10 @@ def test_a_closed_pipe_and_ctrl_c_print_no_traceback(run: Path, tmp_path: Path) 
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
 
-    def stopped() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as ended:
-        run_module(stopped)
-    assert ended.value.code == 130
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        with pytest.raises(SystemExit) as ended:
+            run_module(partial(signal.raise_signal, number))
+        assert ended.value.code == code
 
 
 def test_a_report_is_replaced_only_with_overwrite(run: Path, tmp_path: Path, call: Call) -> None:

@@ -200,17 +200,18 @@ def test_a_resumed_run_takes_the_answers_of_the_killed_run(
 
 
 @posix
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_keeps_its_journal_and_can_be_resumed(
-    exam: Path, model: Path, run: Run, whole: Whole, tmp_path: Path
+    number: signal.Signals, exit_code: int, exam: Path, model: Path, run: Run, whole: Whole, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     # The lines that are left do not fit in the pipe, so the run has not ended when the signal comes.
     process = start(arguments(exam, model, out))
-    rest, err = stop(process, signal.SIGINT, 20)
-    assert process.returncode == 130
+    rest, err = stop(process, number, 20)
+    assert process.returncode == exit_code
     assert err == b""
     last = json.loads(rest.splitlines()[-1])
-    assert (last["type"], last["error"]["code"], last["exit_code"]) == ("error", "interrupted", 130)
+    assert (last["type"], last["error"]["code"], last["exit_code"]) == ("error", "interrupted", exit_code)
     assert "--resume" in last["error"]["hint"]
     assert [path.name for path in out.iterdir()] == [JOURNAL]
     code, lines, err_text = run(out)

@@ -310,7 +310,8 @@ def test_a_listener_that_goes_away_costs_nothing_that_was_answered(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a signal")
-def test_a_pipe_is_interrupted_with_130(model: Path) -> None:
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_pipe_is_interrupted(number: signal.Signals, exit_code: int, model: Path) -> None:
     process = subprocess.Popen(
         command("-", "--stdin", RAW, "--model", model, "--jsonl"),
         stdin=subprocess.PIPE,
@@ -323,10 +324,11 @@ def test_a_pipe_is_interrupted_with_130(model: Path) -> None:
     process.stdin.flush()
     for _ in range(10):
         process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, b"")
-    assert json.loads(out.splitlines()[-1])["error"]["code"] == "interrupted"
+    assert (process.returncode, err) == (exit_code, b"")
+    last = json.loads(out.splitlines()[-1])
+    assert (last["error"]["code"], last["exit_code"]) == ("interrupted", exit_code)
 
 
 def test_frames_are_answered_as_they_come(model: Path) -> None:

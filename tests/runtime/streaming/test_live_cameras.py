@@ -20,6 +20,7 @@ from capsule_edge.cli._lines import _stopped_by_signals
 from capsule_edge.runtime import FrameRecord, Reader
 from capsule_edge.runtime.errors import Interrupted
 from capsule_edge.runtime.streaming import Live, read_pipe
+from capsule_edge.runtime.termination import TerminationSignal
 
 
 @pytest.mark.parametrize(("number", "then_silent"), [(signal.SIGINT, None), (signal.SIGTERM, 45)])
@@ -65,6 +66,22 @@ def test_a_camera_that_is_stopped_before_anything_came_was_interrupted() -> None
         stopper.join()
 
 
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_anything_came_gives_its_own_exit_code(
+    number: signal.Signals, exit_code: int
+) -> None:
+    feed = Live("http://127.0.0.1:1/exam")
+
+    def read() -> None:
+        with _stopped_by_signals(feed):
+            signal.raise_signal(number)
+            list(feed.read())
+
+    with pytest.raises(Interrupted, match="before a frame came") as caught:
+        read()
+    assert caught.value.exit_code == exit_code
+
+
 def test_a_camera_whose_server_is_started_again_is_read_on(tmp_path: Path) -> None:
     """While the server is away its port refuses connections. At the end a callback stops the feed."""
     told: list[str] = []
@@ -104,7 +121,7 @@ def test_signals_that_are_ignored_stay_so_and_others_are_given_back() -> None:
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             signal.raise_signal(signal.SIGTERM)
             assert feed.stopped
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(TerminationSignal):
                 signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is before
     finally:
