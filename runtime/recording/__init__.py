@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .colour import Planes, split, to_planes, to_rgb, views
+    from .colour import Planes, split, to_luma, to_planes, to_rgb, views
     from .container import Container
     from .decoder import decode
     from .ffmpeg import MOST_PIXELS, OPEN_OPTIONS, decode_logged, open_decoder
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from .image_integrity import picture_is_cut
     from .orientation import orient, orientation_of
     from .source import fetch, read_closed_gops, read_frames, scan, study_name
+    from .still_image import StillImage, decode_still
     from .timecode import TimeKind, clock, parse_clock, time_kind
     from .warning import DamageDetection, RecordingWarning, TimesSource
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        colour="Planes split to_planes to_rgb views",
+        colour="Planes split to_luma to_planes to_rgb views",
         container="Container",
         decoder="decode",
         ffmpeg="MOST_PIXELS OPEN_OPTIONS decode_logged open_decoder",
@@ -34,6 +35,7 @@ else:
         gop="ClosedGopError find_gops gop_numbers gop_of",
         image_integrity="picture_is_cut",
         orientation="orient orientation_of",
+        still_image="StillImage decode_still",
         source="fetch read_closed_gops read_frames scan study_name",
         timecode="TimeKind clock parse_clock time_kind",
         warning="DamageDetection RecordingWarning TimesSource",
@@ -48,11 +50,13 @@ __all__ = [
     "Frame",
     "Planes",
     "RecordingWarning",
+    "StillImage",
     "TimeKind",
     "TimesSource",
     "clock",
     "decode",
     "decode_logged",
+    "decode_still",
     "fetch",
     "find_gops",
     "gop_numbers",
@@ -68,6 +72,7 @@ __all__ = [
     "split",
     "study_name",
     "time_kind",
+    "to_luma",
     "to_planes",
     "to_rgb",
     "views",

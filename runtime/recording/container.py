@@ -23,7 +23,7 @@ from ..errors import InputError
 from .ffmpeg import MOST_PIXELS, open_recording, picture_packets, quote
 from .mp4_tables import read_tables
 from .packets import REORDER, PacketInfo, PacketTable, list_times, present
-from .probe import is_transposed, order_shown
+from .probe import FirstImage, order_shown, probe_first_image
 from .timecode import TimeKind, time_kind
 from .truncation import Boxes, avi_is_cut, matroska_is_cut, read_boxes
 from .warning import DamageDetection, RecordingWarning, TimesSource
@@ -167,7 +167,8 @@ def scan_video(path: str | Path) -> Container:
         start_pts=pts[0],
         duration_s=float((line[-1] - line[0]) * found.time_base + (distance or 0)),
         frame_distance_s=None if distance is None else float(distance),
-        transposed=found.transposed,
+        transposed=found.first_image.transposed,
+        warnings=found.first_image.warnings,
         packets=packets,
         order=order,
         pts=pts,
@@ -193,7 +194,7 @@ class _Stream:
     time_base: Fraction
     header_frames: int
     reorders: bool
-    transposed: bool
+    first_image: FirstImage
     packets: PacketTable
     from_tables: bool
     index: list[tuple[int, int, int, bool]]
@@ -234,7 +235,7 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None) -> _Stream:
             header_frames=stream.frames,
             reorders=bool(context.has_b_frames),
             # Opens the decoder, so it comes after all that is read from the codec's context.
-            transposed=is_transposed(path, stream, first),
+            first_image=probe_first_image(path, stream, first),
             packets=packets,
             from_tables=tables is not None,
             index=index,

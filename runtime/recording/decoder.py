@@ -23,6 +23,7 @@ from .container import Container
 from .ffmpeg import PacketOutput, decode_packets, open_recording, quote
 from .frame import Detail, Frame
 from .gop import decode_gops, presentation_places
+from .orientation import is_shown_like
 from .packets import REORDER
 
 __all__ = ["decode", "decode_closed_gops", "fetch_images"]
@@ -174,12 +175,13 @@ class _JudgedPackets:
         refused = packet in self._refused
         if image is None and not refused and _repeats(container, int(container.packets.sizes[packet])):
             image = self._previous
-        # A frame of another size counts as damaged, because the field of view holds for one size only.
+        # A frame that is shown in another size counts as damaged: the field of view holds for one size only.
         sound = (
             image is not None
             and not refused
             and not image.is_corrupt
             and (image.width, image.height) == self._size
+            and is_shown_like(image, container.transposed)
         )
         detail = self._references.judge(packet, sound, image is not None and image.key_frame)
         self._previous = image

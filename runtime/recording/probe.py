@@ -1,8 +1,9 @@
-"""Decode a little before reading, to learn what the container does not say: orientation, and order in AVI."""
+"""Decode a little before reading, to learn what the container does not say: orientation, odd fields, order in AVI."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -11,24 +12,42 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import InputError
+from .colour import odd_colour
 from .ffmpeg import decode_packets, drain, open_decoder, open_recording, send
-from .orientation import orientation_of
+from .orientation import odd_orientation, orientation_of
+from .warning import RecordingWarning
 
-__all__ = ["is_transposed", "order_shown"]
+__all__ = ["FirstImage", "order_shown", "probe_first_image"]
 
 
-def is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> bool:
-    """Return whether the upright image has the stored rows as columns, by the first frame that can be decoded.
+@dataclass(frozen=True, slots=True)
+class FirstImage:
+    """What the first image of a recording shows and its container does not say.
+
+    Attributes:
+        transposed: the upright image has the stored rows as columns.
+        warnings: its odd fields. The images that follow are read the same way.
+    """
+
+    transposed: bool = False
+    warnings: tuple[RecordingWarning, ...] = ()
+
+
+def probe_first_image(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> FirstImage:
+    """Return what the first image that can be decoded shows.
 
     Args:
         path: of the recording.
         stream: its video stream.
         first: its first packets.
+
+    Raises:
+        InputError: the image cannot be shown upright (``orientation``).
     """
     try:
         decoder = open_decoder(path, stream)
     except InputError:  # raised again when the recording is read
-        return False
+        return FirstImage()
     waiting: dict[int, int | None] = {}
     images: list[tuple[int, VideoFrame]] = []
     for index, packet in enumerate(first):
@@ -37,8 +56,16 @@ def is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoS
             break
     for _, image in images or drain(decoder, waiting):
         orientation = orientation_of(image)
-        return orientation is not None and orientation.transposed
-    return False
+        transposed = orientation is not None and orientation.transposed
+        return FirstImage(transposed, (*odd_orientation(image), *_odd_colour(image)))
+    return FirstImage()
+
+
+def _odd_colour(image: VideoFrame) -> list[RecordingWarning]:
+    try:
+        return odd_colour(image)
+    except InputError:  # raised again when the recording is read
+        return []
 
 
 def order_shown(path: Path, count: int) -> list[int]:
