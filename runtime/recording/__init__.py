@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .frame import Frame
     from .gop import ClosedGopError, find_gops, gop_numbers, gop_of
     from .image_integrity import picture_is_cut
-    from .orientation import orient, orientation_of
+    from .orientation import Orientations, orient, orientation_of
     from .source import fetch, read_closed_gops, read_frames, scan, study_name
     from .still_image import StillImage, decode_still
     from .timecode import TimeKind, clock, parse_clock, time_kind
@@ -34,7 +34,7 @@ else:
         frame="Frame",
         gop="ClosedGopError find_gops gop_numbers gop_of",
         image_integrity="picture_is_cut",
-        orientation="orient orientation_of",
+        orientation="Orientations orient orientation_of",
         still_image="StillImage decode_still",
         source="fetch read_closed_gops read_frames scan study_name",
         timecode="TimeKind clock parse_clock time_kind",
@@ -48,6 +48,7 @@ __all__ = [
     "Container",
     "DamageDetection",
     "Frame",
+    "Orientations",
     "Planes",
     "RecordingWarning",
     "StillImage",

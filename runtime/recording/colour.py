@@ -82,9 +82,9 @@ def to_rgb(frame: VideoFrame) -> Pixels:
     """Return a decoded image as uint8 RGB (height, width, 3), full range and upright.
 
     The image's own tags give the colour matrix and range; untagged images are taken as BT.601 limited, and so are
-    images with luma and chroma whose matrix is RGB or a reserved number. RGB and palettes are full range. Chroma is
-    interpolated. Transparent parts are shown on black (``put_on_black``). Any size, depth and pixel format that FFmpeg
-    knows.
+    images with luma and chroma whose matrix is RGB or a reserved number. RGB, palettes, 1-bit images and grey with
+    transparency are full range. Chroma is interpolated. Transparent parts are shown on black (``put_on_black``). Any
+    size, depth and pixel format that FFmpeg knows.
 
     Raises:
         InputError: the matrix is that of another colour space (YCgCo, ICtCp and the like), or the display matrix is no
@@ -157,7 +157,7 @@ def odd_colour(frame: VideoFrame) -> list[RecordingWarning]:
             )
         )
     limited = int(frame.color_range) == ColorRange.MPEG
-    if limited and (layout.holds in ("rgb", "palette", "bits") or name.startswith("yuvj")):
+    if limited and (layout.holds not in ("grey", "luma_chroma") or name.startswith("yuvj")):
         found.append(
             RecordingWarning(
                 "colour_range",
@@ -210,7 +210,8 @@ def _convert(frame: VideoFrame) -> Planes:
     if layout.holds == "luma_chroma":
         return _views(_to_gbr(frame, "gbrp"))
     if layout.holds == "grey":
-        return _spread(np.asarray(frame.to_ndarray(format="gray"), np.uint8), frame)
+        grey = np.asarray(frame.to_ndarray(format="gray"), np.uint8)
+        return _spread(grey if _is_full(frame) else _LIMITED_GREY[grey])
     return split(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
 
 
@@ -221,17 +222,16 @@ def _blend(frame: VideoFrame, layout: _Layout) -> tuple[Planes, bool]:
         planes, alpha = _views(converted), _array(converted.planes[3])
     elif layout.holds == "grey_alpha":
         grey, alpha = _grey_and_alpha(frame)
-        planes = _spread(grey, frame)
+        planes = _spread(grey)
     else:
         rgba = np.asarray(frame.to_ndarray(format="rgba"), np.uint8)
         planes, alpha = split(rgba), np.ascontiguousarray(rgba[:, :, 3])
     return planes, put_on_black(planes, alpha)
 
 
-def _spread(grey: Pixels, frame: VideoFrame) -> Planes:
-    """Return grey levels as three equal channels, full range."""
-    full = grey if _is_full(frame) else _LIMITED_GREY[grey]
-    return split(np.repeat(full[:, :, None], 3, axis=2))
+def _spread(grey: Pixels) -> Planes:
+    """Return grey levels as three equal channels."""
+    return split(np.repeat(grey[:, :, None], 3, axis=2))
 
 
 def _grey_and_alpha(frame: VideoFrame) -> tuple[Pixels, Pixels]:

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from ..errors import InputError
 from .ffmpeg import MOST_PIXELS, open_recording, picture_packets, quote
 from .mp4_tables import read_tables
+from .orientation import Orientation
 from .packets import REORDER, PacketInfo, PacketTable, list_times, present
 from .probe import FirstImage, order_shown, probe_first_image
 from .timecode import TimeKind, time_kind
@@ -61,7 +62,8 @@ class Container:
         order: the presented packets as indices into ``packets``, in presentation order.
         pts: of the presented frames, ticks.
         times_s: of the presented frames.
-        transposed: the upright image has ``height`` columns and ``width`` rows (``orientation``).
+        transposed: the upright image has ``height`` columns and ``width`` rows.
+        orientation: how the first image is turned; None for an upright one.
         times: ``container`` if order and times are the container's, ``inferred`` if the decoder told them.
         damage_detection: how much of the damage in a frame the codec's decoder reports.
         warnings: what was read in spite of an odd field, was inferred, or lies in the file and is not read.
@@ -87,6 +89,7 @@ class Container:
     pts: array[int] = field(repr=False)
     times_s: array[float] = field(repr=False)
     transposed: bool = field(default=False, kw_only=True)
+    orientation: Orientation | None = field(default=None, kw_only=True)
     times: TimesSource = field(default="container", kw_only=True)
     damage_detection: DamageDetection = field(default="full", kw_only=True)
     warnings: tuple[RecordingWarning, ...] = field(default=(), kw_only=True)
@@ -168,6 +171,7 @@ def scan_video(path: str | Path) -> Container:
         duration_s=float((line[-1] - line[0]) * found.time_base + (distance or 0)),
         frame_distance_s=None if distance is None else float(distance),
         transposed=found.first_image.transposed,
+        orientation=found.first_image.orientation,
         warnings=found.first_image.warnings,
         packets=packets,
         order=order,

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from ..errors import InputError
 from .warning import RecordingWarning
 
-__all__ = ["Orientation", "is_shown_like", "odd_orientation", "orient", "orientation_of"]
+__all__ = ["Orientation", "Orientations", "odd_orientation", "orient", "orientation_of"]
 
 # a, b, c, d in 16.16 fixed point: a pixel (x, y) is shown at (a x + c y, b x + d y).
 Matrix = tuple[int, int, int, int]
@@ -30,6 +30,8 @@ Matrix = tuple[int, int, int, int]
 _SLANT = math.tan(math.radians(1))
 # Scales of columns and rows further apart than this stretch the image, which is not done here.
 _STRETCH = 1.01
+# Codecs whose images state an orientation for those that follow.
+_LASTING = frozenset({"h264", "hevc"})
 # The last kind of side data that every supported PyAV names. FFmpeg adds kinds: Exif, for example.
 _LAST_NAMED: int = Type["VIDEO_HINT"].value  # type: ignore[assignment]
 
@@ -52,25 +54,55 @@ def orientation_of(picture: VideoFrame) -> Orientation | None:
         InputError: the matrix is more than 1 degree away from every quarter turn and mirror.
     """
     matrix = _display_matrix(picture)
-    return None if matrix is None or _is_singular(matrix) else _nearest(matrix)
+    if matrix is not None:
+        return _turn(matrix)
+    lasting = picture.opaque
+    return lasting if isinstance(lasting, Orientation) else None
 
 
-def is_shown_like(picture: VideoFrame, transposed: bool) -> bool:
-    """Return whether the upright image has the recording's size; False for one that cannot be shown upright.
+class Orientations:
+    """Follow the orientation through the images of a recording, in the order in which the decoder returns them.
 
-    Images may have an orientation of their own: JPEG (Exif), and H.264 and HEVC (supplemental information).
+    H.264 and HEVC state an orientation with one image, and it holds until the next (ITU-T H.264, D.2.24; H.265,
+    D.3.17). FFmpeg gives it to the first image alone. The other images get it here, and ``orientation_of`` finds it.
+    At a key frame that states none, the orientation of the recording's first image holds: some encoders state it once.
 
     Args:
-        picture: a decoded image whose stored size is the recording's.
-        transposed: whether the recording's upright images have the stored rows as columns.
+        codec: FFmpeg's name of the codec.
+        first: orientation of the recording's first image.
     """
-    try:
-        orientation = orientation_of(picture)
-    except InputError:
-        return False
-    return picture.width == picture.height or transposed == (
-        orientation is not None and orientation.transposed
-    )
+
+    def __init__(self, codec: str, first: Orientation | None = None) -> None:
+        self._lasting = codec in _LASTING
+        self._first = self._last = first
+
+    def follow(self, picture: VideoFrame) -> Orientation | None:
+        """Return the orientation of the next image, and give it to the image. Raises as ``orientation_of`` does."""
+        if not self._lasting:
+            return orientation_of(picture)
+        matrix = _display_matrix(picture)
+        if matrix is not None:
+            self._last = _turn(matrix)
+        else:
+            if picture.key_frame:
+                self._last = self._first
+            if self._last is not None:
+                picture.opaque = self._last
+        return self._last
+
+    def shows(self, picture: VideoFrame, *, transposed: bool) -> bool:
+        """Follow the next image, and return whether it is shown in the recording's size.
+
+        Args:
+            picture: a decoded image whose stored size is the recording's.
+            transposed: whether the recording's upright images have the stored rows as columns.
+        """
+        try:
+            orientation = self.follow(picture)
+        except InputError:
+            return False
+        turned = orientation is not None and orientation.transposed
+        return turned == transposed or picture.width == picture.height
 
 
 def odd_orientation(picture: VideoFrame) -> list[RecordingWarning]:
@@ -164,13 +196,18 @@ def _is_singular(matrix: Matrix) -> bool:
     return a * d == b * c
 
 
+def _turn(matrix: Matrix) -> Orientation | None:
+    return None if _is_singular(matrix) else _nearest(matrix)
+
+
 def _nearest(matrix: Matrix) -> Orientation | None:
     """Return the quarter turn or mirror within 1 degree of a matrix; None for no turn."""
     a, b, c, d = matrix
     # One unit more than the slant, for the rounding of the matrix itself.
-    if (b == c == 0) or (abs(b) <= _SLANT * abs(a) + 1 and abs(c) <= _SLANT * abs(d) + 1):
+    straight = abs(b) <= _SLANT * abs(a) + 1 and abs(c) <= _SLANT * abs(d) + 1
+    if straight and not a == d == 0:
         return Orientation(False, a < 0, d < 0) if a < 0 or d < 0 else None
-    if (a == d == 0) or (abs(a) <= _SLANT * abs(b) + 1 and abs(d) <= _SLANT * abs(c) + 1):
+    if abs(a) <= _SLANT * abs(b) + 1 and abs(d) <= _SLANT * abs(c) + 1:
         return Orientation(True, c < 0, b < 0)
     raise InputError(
         f"the picture is to be shown by the matrix {a / 65536:g} {b / 65536:g} {c / 65536:g} {d / 65536:g}, "

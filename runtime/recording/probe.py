@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from ..errors import InputError
 from .colour import odd_colour
 from .ffmpeg import decode_packets, drain, open_decoder, open_recording, send
-from .orientation import odd_orientation, orientation_of
+from .orientation import Orientation, odd_orientation, orientation_of
 from .warning import RecordingWarning
 
 __all__ = ["FirstImage", "order_shown", "probe_first_image"]
@@ -25,12 +25,17 @@ class FirstImage:
     """What the first image of a recording shows and its container does not say.
 
     Attributes:
-        transposed: the upright image has the stored rows as columns.
+        orientation: how it is turned; None for an upright one.
         warnings: its odd fields. The images that follow are read the same way.
     """
 
-    transposed: bool = False
+    orientation: Orientation | None = None
     warnings: tuple[RecordingWarning, ...] = ()
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the upright image has the stored rows as columns."""
+        return self.orientation is not None and self.orientation.transposed
 
 
 def probe_first_image(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> FirstImage:
@@ -55,9 +60,7 @@ def probe_first_image(path: Path, stream: VideoStream, first: Sequence[Packet[Vi
         if images:
             break
     for _, image in images or drain(decoder, waiting):
-        orientation = orientation_of(image)
-        transposed = orientation is not None and orientation.transposed
-        return FirstImage(transposed, (*odd_orientation(image), *_odd_colour(image)))
+        return FirstImage(orientation_of(image), (*odd_orientation(image), *_odd_colour(image)))
     return FirstImage()
 
 
