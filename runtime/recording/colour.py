@@ -107,9 +107,10 @@ def to_planes(frame: VideoFrame) -> Planes:
 
 
 def to_luma(frame: VideoFrame) -> Pixels:
-    """Return the brightness of a decoded image, uint8 (height, width) and upright, in the range in which it is stored.
+    """Return the brightness of a decoded image, uint8 (height, width) and upright.
 
-    The plane of the image itself where it has one of 8 bits. Raises as ``to_rgb`` does.
+    That is the image's own plane, in the range in which it is stored, where it has such a plane of 8 bits; else
+    full range. Images of one recording are alike in this. Raises as ``to_rgb`` does.
     """
     layout = _layout(frame.format.name)
     if layout.alpha or layout.holds in ("palette", "bits"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -87,7 +87,8 @@ class Orientations:
             if picture.key_frame:
                 self._last = self._first
             if self._last is not None:
-                picture.opaque = self._last
+                # A new object for each image: PyAV tells marks apart by identity, and forgets one with its image.
+                picture.opaque = replace(self._last)
         return self._last
 
     def shows(self, picture: VideoFrame, *, transposed: bool) -> bool:
