@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.recording import picture_is_cut
+from capsule_edge.runtime.recording import decode_still, picture_is_cut
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -110,7 +109,7 @@ def read_rows(table: Path, needed: Sequence[str], *, hint: str = "") -> Iterator
 def read_frame(sample: Sample | str | Path) -> npt.NDArray[np.uint8]:
     """Read a picture as uint8 RGB (height, width, 3).
 
-    Grey, RGBA (without alpha), CMYK and 16-bit (upper byte) pictures are converted, and EXIF rotation is applied.
+    Grey, RGBA (on black), CMYK and 16-bit (upper byte) pictures are converted, and EXIF rotation is applied.
 
     Raises:
         InputError: The file cannot be read, is not a picture, or is cut off.
@@ -132,12 +131,7 @@ def decode_frame(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint
     """Decode the bytes of the picture ``path`` as ``read_frame`` does."""
     if picture_is_cut(data.tobytes()):
         raise InputError(f"the image {path} is cut off at {len(data)} bytes")
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except cv2.error as error:
-        raise InputError(
-            f"the image {path} cannot be decoded: {str(error).strip().splitlines()[0]}"
-        ) from None
+    picture = decode_still(data.tobytes()) if len(data) else None
     if picture is None:
         raise InputError(f"the image {path} is not a picture that can be decoded ({len(data)} bytes)")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    return picture.rgb

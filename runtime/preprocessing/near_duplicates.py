@@ -17,7 +17,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from ..errors import UsageError
-from ..recording import Frame, orient, orientation_of
+from ..recording import Frame, to_luma
 from .field_of_view import FieldOfView
 
 __all__ = ["EVERY", "SIDE", "THRESHOLD", "check_threshold", "mark_duplicates", "measure"]
@@ -93,13 +93,4 @@ def _luma(image: VideoFrame | npt.NDArray[np.uint8]) -> Luma:
     """Return the brightness of an upright image, uint8 (height, width)."""
     if not isinstance(image, VideoFrame):
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    layout = image.format
-    if layout.is_rgb or layout.components[0].bits != 8 or layout.name.startswith(("pal", "mono")):
-        grey = image.reformat(format="gray")
-    else:
-        grey = image
-    plane = grey.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)  # type: ignore[call-overload]
-    luma: Luma = rows[:, : plane.width]
-    orientation = orientation_of(image)
-    return luma if orientation is None else np.ascontiguousarray(orient(luma, orientation))
+    return to_luma(image)

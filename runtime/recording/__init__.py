@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .colour import Planes, split, to_planes, to_rgb, views
+    from .colour import Planes, split, to_luma, to_planes, to_rgb, views
     from .container import Container
     from .decoder import decode
     from .ffmpeg import MOST_PIXELS, OPEN_OPTIONS, decode_logged, open_decoder
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from .frame import Frame
     from .gop import ClosedGopError, find_gops, gop_numbers, gop_of
     from .image_integrity import picture_is_cut
-    from .orientation import orient, orientation_of
+    from .orientation import Orientations, orient, orientation_of
     from .source import fetch, hash_recording, read_closed_gops, read_frames, scan, study_name
+    from .still_image import StillImage, decode_still
     from .timecode import TimeKind, clock, parse_clock, plain_seconds, time_kind
     from .warning import DamageDetection, RecordingWarning, TimesSource
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        colour="Planes split to_planes to_rgb views",
+        colour="Planes split to_luma to_planes to_rgb views",
         container="Container",
         decoder="decode",
         ffmpeg="MOST_PIXELS OPEN_OPTIONS decode_logged open_decoder",
@@ -35,7 +36,8 @@ else:
         frame="Frame",
         gop="ClosedGopError find_gops gop_numbers gop_of",
         image_integrity="picture_is_cut",
-        orientation="orient orientation_of",
+        orientation="Orientations orient orientation_of",
+        still_image="StillImage decode_still",
         source="fetch hash_recording read_closed_gops read_frames scan study_name",
         timecode="TimeKind clock parse_clock plain_seconds time_kind",
         warning="DamageDetection RecordingWarning TimesSource",
@@ -49,13 +51,16 @@ __all__ = [
     "DamageDetection",
     "FolderContent",
     "Frame",
+    "Orientations",
     "Planes",
     "RecordingWarning",
+    "StillImage",
     "TimeKind",
     "TimesSource",
     "clock",
     "decode",
     "decode_logged",
+    "decode_still",
     "fetch",
     "find_gops",
     "gop_numbers",
@@ -75,6 +80,7 @@ __all__ = [
     "split",
     "study_name",
     "time_kind",
+    "to_luma",
     "to_planes",
     "to_rgb",
     "views",

@@ -37,8 +37,9 @@ from .leftovers import (
     warn_of_streams,
 )
 from .mp4_tables import protected_tracks, read_tables
+from .orientation import Orientation
 from .packets import REORDER, PacketInfo, PacketTable, list_times, present, unreliable
-from .probe import contradicts_stamps, decode_order, is_transposed
+from .probe import FirstImage, contradicts_stamps, decode_order, probe_first_image
 from .streams import StreamCount, open_stream
 from .timecode import TimeKind, time_kind
 from .transport import count_pids, count_program_streams
@@ -79,7 +80,8 @@ class Container:
         order: the presented packets as indices into ``packets``, in presentation order.
         pts: of the presented frames, ticks.
         times_s: of the presented frames.
-        transposed: the upright image has ``height`` columns and ``width`` rows (``orientation``).
+        transposed: the upright image has ``height`` columns and ``width`` rows.
+        orientation: how the first image is turned; None for an upright one.
         times: ``container`` if order and times are the container's, ``inferred`` if the decoder told them.
         damage_detection: how much of the damage in a frame the codec's decoder reports.
         warnings: what was read in spite of an odd field, was inferred, or lies in the file and is not read.
@@ -108,6 +110,7 @@ class Container:
     pts: array[int] = field(repr=False)
     times_s: array[float] = field(repr=False)
     transposed: bool = field(default=False, kw_only=True)
+    orientation: Orientation | None = field(default=None, kw_only=True)
     times: TimesSource = field(default="container", kw_only=True)
     damage_detection: DamageDetection = field(default="full", kw_only=True)
     warnings: tuple[RecordingWarning, ...] = field(default=(), kw_only=True)
@@ -227,8 +230,9 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
         start_pts=presentation.pts[0],
         duration_s=float((line[-1] - line[0]) * found.time_base + (distance or 0)),
         frame_distance_s=None if distance is None else float(distance),
-        transposed=found.transposed,
-        warnings=tuple(warnings),
+        transposed=found.first_image.transposed,
+        orientation=found.first_image.orientation,
+        warnings=(*warnings, *found.first_image.warnings),
         stream=found.number,
         size=size,
         place=found.place,
@@ -290,7 +294,7 @@ class _Stream:
     reorders: bool
     contradicted: bool
     step: Fraction
-    transposed: bool
+    first_image: FirstImage
     packets: PacketTable
     from_tables: bool
     index: list[tuple[int, int, int, bool]]
@@ -341,7 +345,7 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None, number: int | None)
         packets = tables or PacketTable.of(_describe(each, roles) for each in chain(first, stored))
         reorders = bool(context.has_b_frames)
         # Opens the decoder, so it comes after all that is read from the codec's context.
-        transposed = is_transposed(path, stream, first)
+        first_image = probe_first_image(path, stream, first)
         # AVI has no presentation times, and FFmpeg makes some up. In a packed stream none is that of its picture.
         contradicted = reorders and (
             source.format.name == "avi"
@@ -369,7 +373,7 @@ def _read_stream(path: Path, size: int, boxes: Boxes | None, number: int | None)
             reorders=reorders,
             contradicted=contradicted,
             step=1 / (Fraction(rate.numerator, rate.denominator) * time_base),
-            transposed=transposed,
+            first_image=first_image,
             packets=packets,
             from_tables=tables is not None,
             index=index,

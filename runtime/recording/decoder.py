@@ -24,6 +24,7 @@ from .container import Container
 from .ffmpeg import PacketOutput, decode_packets, open_recording, quote
 from .frame import Detail, Frame
 from .gop import decode_gops, presentation_places
+from .orientation import Orientations
 from .packets import REORDER
 
 __all__ = ["decode", "decode_closed_gops", "fetch_images"]
@@ -78,10 +79,12 @@ def fetch_images(container: Container, wanted: Collection[int]) -> Iterator[tupl
     packets = container.packets
     frame_of = {container.order[index]: index for index in wanted}
     needed = _needed_packets(container, frame_of)
+    orientations = Orientations(container.codec, container.orientation)
     with open_recording(container.path, container.place) as (source, stream):
         for output in decode_packets(container.path, source, stream, packets, needed=needed):
             _check_count(container, output, len(packets))
             for packet, image in output.images:
+                orientations.shows(image, transposed=container.transposed)
                 if packet in frame_of:
                     yield frame_of[packet], image
 
@@ -148,6 +151,7 @@ class _JudgedPackets:
         self._container, self._places = container, places
         self._references = _References(marks, places)
         self._size = container.width, container.height
+        self._orientations = Orientations(container.codec, container.orientation)
         self._images: dict[int, VideoFrame] = {}
         self._refused: set[int] = set()
         self._shows = (container.packets.roles == PacketRole.SHOWS).tobytes()
@@ -159,6 +163,10 @@ class _JudgedPackets:
         """Take the output for one packet and yield the frames that are now decided."""
         if output.failed is not None:
             self._refused.add(output.failed)
+        for packet, image in output.images:
+            # One that is shown in another size counts as damaged, too.
+            if not self._orientations.shows(image, transposed=self._container.transposed):
+                self._refused.add(packet)
         # Ignore images of packets that were already judged.
         self._images.update((packet, image) for packet, image in output.images if packet >= self._next)
         # The picture of two fields is judged when both are decoded.

@@ -27,6 +27,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from ..errors import InputError
@@ -60,6 +61,8 @@ OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version
 _MOST_ERRORS = 1000
 # Decoders that report some errors in the log alone, and log no error for a sound stream.
 _LOGGING_DECODERS = frozenset({"h264", "hevc"})
+# Formats of single pictures that store grey from black to white, and whose decoders do not say so.
+_FULL_RANGE_GREY = frozenset({"jpeg2000", "targa", "tiff"})
 # Supplemental information does not change the image, and some recorders write too little of it.
 _HARMLESS = "SEI type"
 # FFmpeg's other log lines go to Python's log, which would print them.
@@ -319,6 +322,8 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
     decoder.thread_type = ThreadType.NONE
     decoder.thread_count = 1
     decoder.options = {"err_detect": detect, "max_pixels": str(MOST_PIXELS)}
+    if decoder.name in _FULL_RANGE_GREY and (decoder.pix_fmt or "").startswith("gray"):
+        decoder.color_range = decoder.color_range or ColorRange.JPEG
     decoder.copy_opaque = True
     if (av.logging.get_level() or 0) < av.logging.ERROR:
         av.logging.set_level(av.logging.ERROR)

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, PackageError
+from .colour import TRANSPARENCY
 from .container import Container, PacketInfo, PacketTable
-from .ffmpeg import MOST_PIXELS, quote
+from .ffmpeg import quote
 from .folder import IMAGES, list_folder
-from .image_integrity import picture_is_cut
 from .leftovers import (
     fits,
     warn_of_growth,
@@ -38,6 +38,7 @@ from .leftovers import (
     warn_of_recordings,
     warn_of_shape,
 )
+from .still_image import StillImage, decode_still
 from .warning import RecordingWarning
 
 __all__ = ["IMAGES", "ImageSeries", "is_series", "read_series", "scan_series"]
@@ -162,9 +163,10 @@ def read_series(series: ImageSeries, wanted: range | list[int]) -> Iterator[tupl
         path, page = series.places[index]
         if series.format == "dicom":
             dataset = dataset if dataset is not None else _open_dicom(path)
-            rgb = _read_dicom(path, dataset, page)
+            still = _read_dicom(path, dataset, page)
         else:
-            rgb = _read_image(path, page)
+            still = _read_image(path, page)
+        rgb = None if still is None else still.rgb
         if rgb is not None and rgb.shape[:2] != (series.height, series.width):
             rgb = None
         yield index, rgb
@@ -205,9 +207,11 @@ def _series(
     # The size is that of the first frame that can be decoded.
     for index in range(count):
         place, page = places[index]
-        rgb = _read_dicom(place, _open_dicom(place), page) if kind == "dicom" else _read_image(place, page)
-        if rgb is not None:
-            return replace(series, width=rgb.shape[1], height=rgb.shape[0])
+        still = _read_dicom(place, _open_dicom(place), page) if kind == "dicom" else _read_image(place, page)
+        if still is not None:
+            height, width = still.rgb.shape[:2]
+            warnings = (*series.warnings, TRANSPARENCY) if still.transparent else series.warnings
+            return replace(series, width=width, height=height, warnings=warnings)
     raise InputError(
         f"{quote(path)} holds no picture that can be decoded, of {count}",
         hint="copy it again from the recorder",
@@ -239,29 +243,14 @@ def _unopened(path: Path, error: OSError) -> InputError:
     )
 
 
-def _read_image(path: Path, page: int) -> Pixels | None:
+def _read_image(path: Path, page: int) -> StillImage | None:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise _unopened(path, error) from error
-    return _decode(data, page if path.suffix.lower() in _PAGED or data[:4] in (b"II*\0", b"MM\0*") else None)
-
-
-def _decode(data: bytes, page: int | None = None) -> Pixels | None:
-    if picture_is_cut(data):
-        return None
-    buffer = np.frombuffer(data, np.uint8)
-    try:
-        if page is None:
-            bgr: Any = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
-        else:
-            whole, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_COLOR, range=(page, page + 1))
-            bgr = pages[0] if whole and len(pages) == 1 else None
-    except cv2.error:
-        return None
-    if bgr is None or not 0 < bgr.shape[0] * bgr.shape[1] <= MOST_PIXELS:
-        return None
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return decode_still(
+        data, page if path.suffix.lower() in _PAGED or data[:4] in (b"II*\0", b"MM\0*") else None
+    )
 
 
 def _count_pages(path: Path) -> tuple[int, bool]:
@@ -389,13 +378,13 @@ def _frame_distance(dataset: Any) -> Fraction:
     return Fraction(1, _FPS)
 
 
-def _read_dicom(path: Path, dataset: Any, page: int) -> Pixels | None:
+def _read_dicom(path: Path, dataset: Any, page: int) -> StillImage | None:
     from pydicom.encaps import get_frame
 
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         count = int(dataset.get("NumberOfFrames", 1) or 1)
         try:
-            return _decode(get_frame(dataset.PixelData, page, number_of_frames=count))
+            return decode_still(get_frame(dataset.PixelData, page, number_of_frames=count))
         except Exception:  # a broken fragment damages this frame, whatever pydicom raises
             return None
     height, width = int(dataset.Rows), int(dataset.Columns)
@@ -414,11 +403,11 @@ def _read_dicom(path: Path, dataset: Any, page: int) -> Pixels | None:
     if len(raw) != size:
         return None
     if samples == 1:
-        return convert(raw.reshape(height, width))
+        return StillImage(convert(raw.reshape(height, width)), False)
     pixels = (
         raw.reshape(samples, height, width).transpose(1, 2, 0) if planar else raw.reshape(height, width, 3)
     )
-    return convert(np.ascontiguousarray(pixels))
+    return StillImage(convert(np.ascontiguousarray(pixels)), False)
 
 
 def _from_ybr(pixels: Pixels) -> Pixels:

@@ -1,8 +1,9 @@
-"""Decode before reading, to learn what the container does not say: orientation, and the order of the frames."""
+"""Decode before reading, to learn what the container does not say: orientation, odd fields, the order of the frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -11,28 +12,51 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import InputError
+from .colour import odd_colour
 from .ffmpeg import StreamPlace, decode_packets, drain, open_decoder, open_recording, send
-from .orientation import orientation_of
+from .orientation import Orientation, odd_orientation, orientation_of
 from .packets import PacketTable
+from .warning import RecordingWarning
 
-__all__ = ["contradicts_stamps", "decode_order", "is_transposed"]
+__all__ = ["FirstImage", "contradicts_stamps", "decode_order", "probe_first_image"]
 
 # Packets at the start whose order is checked: more than the pictures between two P-pictures.
 _SAMPLE = 16
 
 
-def is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> bool:
-    """Return whether the upright image has the stored rows as columns, by the first frame that can be decoded.
+@dataclass(frozen=True, slots=True)
+class FirstImage:
+    """What the first image of a recording shows and its container does not say.
+
+    Attributes:
+        orientation: how it is turned; None for an upright one.
+        warnings: its odd fields. The images that follow are read the same way.
+    """
+
+    orientation: Orientation | None = None
+    warnings: tuple[RecordingWarning, ...] = ()
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the upright image has the stored rows as columns."""
+        return self.orientation is not None and self.orientation.transposed
+
+
+def probe_first_image(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> FirstImage:
+    """Return what the first image that can be decoded shows.
 
     Args:
         path: of the recording.
         stream: its video stream.
         first: its first packets.
+
+    Raises:
+        InputError: the image cannot be shown upright (``orientation``).
     """
     try:
         decoder = open_decoder(path, stream)
     except InputError:  # raised again when the recording is read
-        return False
+        return FirstImage()
     waiting: dict[int, int | None] = {}
     images: list[tuple[int, VideoFrame]] = []
     for index, packet in enumerate(first):
@@ -40,16 +64,22 @@ def is_transposed(path: Path, stream: VideoStream, first: Sequence[Packet[VideoS
         if images:
             break
     for _, image in images or drain(decoder, waiting):
-        orientation = orientation_of(image)
-        return orientation is not None and orientation.transposed
-    return False
+        return FirstImage(orientation_of(image), (*odd_orientation(image), *_odd_colour(image)))
+    return FirstImage()
+
+
+def _odd_colour(image: VideoFrame) -> list[RecordingWarning]:
+    try:
+        return odd_colour(image)
+    except InputError:  # raised again when the recording is read
+        return []
 
 
 def contradicts_stamps(stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> bool:
     """Return whether the decoder shows the first packets in another order than their stamps say.
 
     Args:
-        stream: whose decoder ``is_transposed`` has opened.
+        stream: whose decoder ``probe_first_image`` has opened.
         first: its first packets.
     """
     decoder = stream.codec_context

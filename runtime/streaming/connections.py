@@ -14,7 +14,15 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from ..recording import MOST_PIXELS, OPEN_OPTIONS, decode_logged, open_decoder, to_rgb
+from ..recording import (
+    MOST_PIXELS,
+    OPEN_OPTIONS,
+    Orientations,
+    decode_logged,
+    open_decoder,
+    orientation_of,
+    to_rgb,
+)
 from .pipe_formats import RgbArray
 
 __all__ = ["Connection", "Length"]
@@ -117,6 +125,7 @@ class Connection:
             av.error.FFmpegError: the connection is lost.
         """
         decoder = open_decoder(Path(self._address), self._stream)
+        orientations: Orientations | None = None
         broken = True
         for packet in self._packets():
             failed = packet is not None and packet.is_corrupt
@@ -137,6 +146,8 @@ class Connection:
             for picture in pictures:
                 self.answered = True
                 sound = not (failed or picture.opaque or picture.is_corrupt)
+                orientations = orientations or Orientations(decoder.name, orientation_of(picture))
+                orientations.follow(picture)
                 broken = not sound or (broken and not (picture.key_frame or decoder.codec.intra_only))
                 yield None if broken else to_rgb(picture)
 

@@ -354,8 +354,8 @@ def test_warnings_and_errors_of_the_api_name_nothing(
     text.write_text("Dear colleague")
     scan = container.scan_video
 
-    def with_warning(path: Path) -> Any:
-        found = scan(path)
+    def with_warning(path: Path, **options: Any) -> Any:
+        found = scan(path, **options)
         object.__setattr__(
             found, "warnings", (RecordingWarning("odd", f"'{path}' beside {path.name} is odd"),)
         )
