@@ -112,8 +112,11 @@ def _reads_on(first: AppendedRecording, second: AppendedRecording) -> bool:
     """Return whether FFmpeg and one decoder read the second recording together with the first.
 
     FFmpeg's AVI and Matroska demuxers go on behind the end of the file. Its MP4 demuxer goes on from fragment to
-    fragment, but looks for their pictures in the first file.
+    fragment, but looks for their pictures in the first file. Joined Ogg files are one file by its standard ("chained"),
+    and their headers come as packets, so that these need not be the same.
     """
+    if first.traits[:1] == ("ogg",):
+        return first.traits[:4] == second.traits[:4]
     return first.traits == second.traits and str(first.traits[0]).startswith(("avi", "matroska"))
 
 

@@ -38,7 +38,7 @@ from .leftovers import (
 )
 from .mp4_tables import protected_tracks, read_tables
 from .orientation import Orientation
-from .packets import REORDER, PacketInfo, PacketTable, list_times, present, unreliable
+from .packets import REORDER, PacketInfo, PacketTable, Presentation, list_times, present, unreliable
 from .probe import FirstImage, contradicts_stamps, decode_order, probe_first_image
 from .streams import StreamCount, open_stream
 from .timecode import TimeKind, time_kind
@@ -205,10 +205,8 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
     if announced is not None and not _can_hold(path, end, found, announced - edited_out):
         warnings.append(warn_of_header(announced, len(packets)))
         announced = None
-    inferred = found.reorders and (found.contradicted or unreliable(packets))
-    shown = decode_order(path, found.place, packets) if inferred else None
-    presentation = present(packets, shown, step=found.step)
-    warnings += _warn_of_times(inferred, len(presentation.restarts))
+    presentation, times = _present(path, found)
+    warnings += _warn_of_times(times, len(presentation.restarts))
     if found.format == "mpegts":
         packets = _excuse_joints(packets, presentation.restarts)
     line = presentation.line
@@ -240,7 +238,7 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
         order=presentation.order,
         pts=presentation.pts,
         times_s=times_s,
-        times="inferred" if inferred else "container",
+        times=times,
     )
 
 
@@ -256,8 +254,18 @@ def _excuse_joints(packets: PacketTable, restarts: Sequence[int]) -> PacketTable
     return replace(packets, flagged=flagged)
 
 
-def _warn_of_times(inferred: bool, restarts: int) -> Iterator[RecordingWarning]:
-    if inferred:
+def _present(path: Path, found: _Stream) -> tuple[Presentation, TimesSource]:
+    """Return the shown packets in order, by the container's stamps or, where these do not suffice, by the decoder."""
+    packets = found.packets
+    if found.reorders and (found.contradicted or unreliable(packets)):
+        return present(packets, decode_order(path, found.place, packets), step=found.step), "inferred"
+    if packets.lacks_stamps:
+        return present(packets, range(len(packets)), step=found.step), "inferred"
+    return present(packets), "container"
+
+
+def _warn_of_times(times: TimesSource, restarts: int) -> Iterator[RecordingWarning]:
+    if times == "inferred":
         yield RecordingWarning(
             "times_inferred",
             "The file's time stamps are incomplete or contradict the order in which the decoder shows the frames. "

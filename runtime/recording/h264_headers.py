@@ -106,6 +106,10 @@ class H264Fields:
             self._read_unit(unit)
             if unit[0] & 31 in _SLICE_TYPES and (field := self._read_slice(unit)) is not None:
                 fields.append(field)
+        if not fields and self._first is not None:
+            # A slice that cannot be read: fields come in pairs.
+            self._first = None
+            return True
         if not fields or fields[0].bottom is None:
             self._first = None
             return False

@@ -126,6 +126,11 @@ class PacketTable(Sequence[PacketInfo]):
         return np.flatnonzero((self.roles == PacketRole.SHOWS) & ~self.edited_out)
 
     @property
+    def lacks_stamps(self) -> bool:
+        """True where a shown packet has neither a pts nor a dts."""
+        return bool(((self.pts == NO_STAMP) & (self.dts == NO_STAMP))[self.pictures].any())
+
+    @property
     def without_picture(self) -> int:
         """Number of packets that carry no picture of their own."""
         return int((self.roles != PacketRole.SHOWS).sum())
@@ -261,16 +266,13 @@ def _decoding_stamps(packets: PacketTable, pictures: Stamps) -> Stamps:
 def _split_at_restarts(packets: PacketTable) -> list[list[int]]:
     """Return the shown packets of each part of a recording whose clock starts anew between the parts.
 
-    A new part begins where the decoding stamps fall by more than one step and go on from there at an even pace. A
-    single stamp that is too low or too high (jitter, damage) begins none.
+    A new part begins where the decoding stamps fall below the last two and go on from there at an even pace. A single
+    stamp that is too low or too high (jitter, damage) begins none.
     """
     pictures = packets.pictures
     stamps = _decoding_stamps(packets, pictures)
-    steps = np.diff(stamps)
-    rising = steps[steps > 0]
-    step = int(np.median(rising)) if len(rising) else 0
     starts = [0]
-    for at in (np.flatnonzero((steps < 0) & (steps <= -step)) + 1).tolist():
+    for at in (np.flatnonzero(stamps[1:] < stamps[:-1]) + 1).tolist():
         before = stamps[max(at - 2, starts[-1])]
         if stamps[at] <= before and _goes_on(stamps[at - 1], stamps[at : at + 3].tolist()):
             starts.append(at)
