@@ -28,8 +28,6 @@ Matrix = tuple[int, int, int, int]
 
 # Writers round a quarter turn to whole degrees or to few bits. Up to 1 degree off counts as that quarter turn.
 _SLANT = math.tan(math.radians(1))
-# Scales of columns and rows further apart than this stretch the image, which is not done here.
-_STRETCH = 1.01
 # Codecs whose images state an orientation for those that follow.
 _LASTING = frozenset({"h264", "hevc"})
 # The last kind of side data that every supported PyAV names. FFmpeg adds kinds: Exif, for example.
@@ -225,7 +223,4 @@ def _describe(matrix: Matrix) -> str:
     _nearest(matrix)  # raises for what cannot be shown
     if not (b == c == 0 or a == d == 0):
         return "is within 1 degree of a quarter turn or mirror, and was taken as that"
-    columns, rows = math.hypot(a, b), math.hypot(c, d)
-    if max(columns, rows) > _STRETCH * min(columns, rows):
-        return "stretches the images; they were turned as it says and kept their stored proportions"
     return ""
