@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 
 from ..errors import InputError
 from .ffmpeg import StreamPlace, open_recording, picture_packets, video_streams
+from .file_window import FileWindow
 from .truncation import Boxes, avi_end, matroska_end, read_boxes
 
 __all__ = ["AppendedRecording", "divide"]
@@ -121,20 +122,7 @@ def _reads_on(first: AppendedRecording, second: AppendedRecording) -> bool:
 
 
 def _window(file: BinaryIO, start: int, end: int) -> BinaryIO:
-    return cast(BinaryIO, _Window(file, start, end))
-
-
-class _Window:
-    """A file from one position to another, as if it were a file of its own."""
-
-    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
-        self._file, self._start, self._end = file, start, end
-
-    def seek(self, at: int) -> int:
-        return self._file.seek(self._start + at) - self._start
-
-    def read(self, count: int) -> bytes:
-        return self._file.read(max(0, min(count, self._end - self._file.tell())))
+    return cast(BinaryIO, FileWindow(file, start, end))
 
 
 def _next_recording(file: BinaryIO, size: int) -> int | None:

@@ -107,7 +107,7 @@ def _needed_packets(container: Container, wanted: Iterable[int]) -> bytearray:
 
 
 def _check_count(container: Container, output: PacketOutput, packets: int) -> None:
-    if output.sent > packets or (output.last and output.sent != packets):
+    if output.last and output.sent != packets:
         raise InputError(f"{quote(container.path)} changed while it was read", hint="read it again")
 
 

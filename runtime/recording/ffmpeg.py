@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from av.video.stream import VideoStream
 
 from ..errors import InputError
 from .coded_pictures import PacketRole
+from .file_window import FileWindow
 from .packets import PacketTable
 
 __all__ = [
@@ -88,11 +90,16 @@ class StreamPlace:
     start: int = 0
     end: int | None = None
 
-    def address(self, path: Path) -> str:
-        """Return the address under which FFmpeg opens these bytes of a file."""
-        # An absolute path: FFmpeg would take a relative "a:b.mp4" for a protocol.
-        whole = str(path.absolute())
-        return whole if self.end is None else f"subfile,,start,{self.start},end,{self.end},,:{whole}"
+    @contextmanager
+    def open_bytes(self, path: Path) -> Iterator[str | FileWindow]:
+        """Yield what FFmpeg opens: the path of the file, or these bytes of it where it holds others."""
+        if not self.start and self.end in (None, path.stat().st_size):
+            # An absolute path: FFmpeg would take a relative "a:b.mp4" for a protocol.
+            yield str(path.absolute())
+            return
+        # Not FFmpeg's "subfile" protocol: it never ends where a damaged header sends it behind the last byte.
+        with path.open("rb") as file:
+            yield FileWindow(file, self.start, path.stat().st_size if self.end is None else self.end)
 
 
 _FIRST = StreamPlace()
@@ -114,24 +121,8 @@ def open_recording(
     Raises:
         InputError: FFmpeg cannot read the file, or it has no such video stream, or one without a decoder.
     """
-    try:
-        source = av.open(
-            place.address(path),
-            options={"max_pixels": str(MOST_PIXELS)},
-            container_options={
-                "format_whitelist": _FORMATS,
-                "protocol_whitelist": "file,subfile",
-                **options,
-            },
-            **OPEN_OPTIONS,
-        )
-    except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise InputError(
-            f"{quote(path)} cannot be read as a recording: {reason}",
-            hint="MP4, MOV, MKV, WebM, AVI, MPEG-TS and MPEG-PS files are read",
-        ) from error
-    try:
+    with ExitStack() as stack:
+        source = _open_container(path, place, stack, options)
         streams = video_streams(source)
         if not streams:
             kinds = sorted({str(each.type) for each in source.streams})
@@ -149,8 +140,27 @@ def open_recording(
                 hint="export the recording as H.264",
             )
         yield source, stream
-    finally:
-        source.close()
+
+
+def _open_container(
+    path: Path, place: StreamPlace, stack: ExitStack, options: dict[str, str]
+) -> InputContainer:
+    """Open a recording; ``stack`` closes it."""
+    try:
+        source: InputContainer = av.open(
+            stack.enter_context(place.open_bytes(path)),
+            options={"max_pixels": str(MOST_PIXELS)},
+            container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file", **options},
+            **OPEN_OPTIONS,
+        )
+    except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(
+            f"{quote(path)} cannot be read as a recording: {reason}",
+            hint="MP4, MOV, MKV, WebM, AVI, MPEG-TS and MPEG-PS files are read",
+        ) from error
+    stack.callback(source.close)
+    return source
 
 
 def video_streams(source: InputContainer) -> list[VideoStream]:
@@ -220,8 +230,9 @@ def decode_packets(
     shows = packets.roles == PacketRole.SHOWS
     sent = 0
     running = False
-    for packet in picture_packets(source, stream):
-        if needed is not None and not (sent < len(needed) and needed[sent]):
+    # A file that is being written may hold more packets by now.
+    for packet in islice(picture_packets(source, stream), len(packets)):
+        if needed is not None and not needed[sent]:
             images: list[tuple[int, VideoFrame]] = []
             if running:
                 images = drain(decoder, waiting)
@@ -232,7 +243,7 @@ def decode_packets(
             waiting.clear()
             continue
         running = True
-        yield send(decoder, packet, sent, waiting, shows=sent >= len(shows) or bool(shows[sent]))
+        yield send(decoder, packet, sent, waiting, shows=bool(shows[sent]))
         sent += 1
     yield PacketOutput(sent, drain(decoder, waiting), last=True)
 

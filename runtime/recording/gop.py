@@ -23,10 +23,9 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from ..errors import InputError
 from .coded_pictures import PacketRole
 from .container import Container
-from .ffmpeg import PacketOutput, drain, open_decoder, open_recording, picture_packets, quote, send
+from .ffmpeg import PacketOutput, drain, open_decoder, open_recording, picture_packets, send
 
 __all__ = ["ClosedGopError", "decode_gops", "find_gops", "gop_numbers", "gop_of", "presentation_places"]
 
@@ -142,8 +141,6 @@ def _split(
             deque(islice(packets, first_packet), maxlen=0)
         yield gop.start, _decode(container, gop, previous, list(islice(packets, len(gop))), decoders, units)
         previous = gop.start
-    if next(packets, None) is not None:
-        raise InputError(f"{quote(container.path)} changed while it was read", hint="read it again")
 
 
 class _NalUnits:
