@@ -20,7 +20,9 @@ from typing import Literal
 from av.video.stream import VideoStream
 
 from ..errors import InputError
+from .damage_lines import damage_detection
 from .ffmpeg import MOST_PIXELS, open_recording, picture_packets, quote
+from .leading_pictures import find_leading, leave_out_leading, warn_of_leading
 from .mp4_tables import read_tables
 from .packets import REORDER, PacketInfo, PacketTable, list_times, present
 from .probe import is_transposed, order_shown
@@ -64,6 +66,7 @@ class Container:
         transposed: the upright image has ``height`` columns and ``width`` rows (``orientation``).
         times: ``container`` if order and times are the container's, ``inferred`` if the decoder told them.
         damage_detection: how much of the damage in a frame the codec's decoder reports.
+        leading: packets at the start whose pictures build on what came before it; no frames (``leading_pictures``).
         warnings: what was read in spite of an odd field, was inferred, or lies in the file and is not read.
     """
 
@@ -89,6 +92,7 @@ class Container:
     transposed: bool = field(default=False, kw_only=True)
     times: TimesSource = field(default="container", kw_only=True)
     damage_detection: DamageDetection = field(default="full", kw_only=True)
+    leading: frozenset[int] = field(default=frozenset(), kw_only=True, repr=False)
     warnings: tuple[RecordingWarning, ...] = field(default=(), kw_only=True)
 
     def digest(self) -> str:
@@ -144,6 +148,11 @@ def scan_video(path: str | Path) -> Container:
         of = f" of the {found.header_frames} it announces" if found.header_frames else ""
         raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
     announced, edited_out = _count_frames(path, boxes, found)
+    leading: frozenset[int] = frozenset()
+    if found.format != "avi" or found.reorders:
+        leading = find_leading(path, found.codec, packets, stamped=found.format != "avi")
+    packets, left_out = leave_out_leading(packets, leading)
+    announced = None if announced is None else announced - left_out
     # AVI has no presentation times, and FFmpeg gives H.264 in it the decoding order.
     shown = None
     if found.format == "avi" and found.reorders and packets.ascending:
@@ -172,6 +181,9 @@ def scan_video(path: str | Path) -> Container:
         order=order,
         pts=pts,
         times_s=times_s,
+        damage_detection=damage_detection(found.codec),
+        leading=leading,
+        warnings=warn_of_leading(left_out),
     )
 
 

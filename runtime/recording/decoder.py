@@ -27,6 +27,13 @@ from .packets import REORDER
 
 __all__ = ["decode", "decode_closed_gops", "fetch_images"]
 
+# Codecs whose decoder marks key frames, established with every encoder of FFmpeg. Other decoders mark none (QuickTime
+# RLE and Graphics, Apple Video, SVQ1, MS Video 1, Flash Screen Video, CineForm) or too few (Cinepak, by its container);
+# for them the container's mark counts alone.
+_MARK_KEYS = frozenset(
+    "h264 hevc vvc av1 vp3 vp5 vp6 vp7 vp8 vp9 theora mpeg1video mpeg2video mpeg4 h261 h263 flv1 msmpeg4v1 msmpeg4v2"
+    " msmpeg4v3 wmv1 wmv2 wmv3 vc1 rv10 rv20 rv30 rv40 cavs dirac snow ffv1 zmbv gif png".split()
+)
 # Stop waiting for an image after this many further packets: a decoder delays its output by at most what it reorders.
 _PATIENCE = REORDER
 
@@ -206,7 +213,7 @@ def _repeats(container: Container, size: int) -> bool:
 
 
 class _Marks:
-    """The container's marks of its packets."""
+    """The marks of the packets: which begin anew, which are damaged, and whose word counts."""
 
     def __init__(self, container: Container) -> None:
         self.keys = container.packets.keys.tobytes()
@@ -214,6 +221,19 @@ class _Marks:
         # A container that marks no key frame at all lacks the marks; then the decoder's word counts alone.
         self.unmarked = not any(self.keys)
         self.intra_only = container.intra_only
+        self.decoder_marks_keys = container.codec in _MARK_KEYS
+        self.leading = container.leading
+
+    def begin_anew(self, packet: int, decoded_as_key: bool) -> bool:
+        """Return whether a sound packet builds on no other packet."""
+        if self.intra_only:
+            return True
+        if not self.decoder_marks_keys:
+            return bool(self.keys[packet]) or (self.unmarked and packet == 0)
+        # Container and decoder must both call it a key frame. The index can be wrong. And some streams have no key
+        # frames but refresh the image strip by strip (intra refresh): containers mark the first strip, although the
+        # image is whole only many frames later.
+        return decoded_as_key and (self.unmarked or bool(self.keys[packet]))
 
 
 class _References:
@@ -221,6 +241,9 @@ class _References:
 
     Damage reaches all frames that follow in decoding order up to the next sound key frame. It also reaches the leading
     frames of that key frame: they are decoded after it, shown before it, and may build on what came before.
+
+    Nothing comes before the first packet of a recording. If that is a key frame, the decoder itself tells which of its
+    leading frames can be decoded, and returns no image for the others (``leading_pictures``).
     """
 
     def __init__(self, marks: _Marks, places: Sequence[int]) -> None:
@@ -232,16 +255,15 @@ class _References:
     def judge(self, packet: int, sound: bool, decoded_as_key: bool) -> Detail:
         """Return the detail of the next packet in decoding order; empty when it and its references are sound."""
         marks = self._marks
+        if packet in marks.leading:
+            return ""
         if not sound or marks.flagged[packet]:
             self._broken = True
             return "damaged"
         place = self._places[packet]
-        # Container and decoder must both call it a key frame. The index can be wrong. And some streams have no key
-        # frames but refresh the image strip by strip (intra refresh): containers mark the first strip, although the
-        # image is whole only many frames later.
-        if marks.intra_only or (decoded_as_key and (marks.unmarked or marks.keys[packet])):
+        if marks.begin_anew(packet, decoded_as_key):
             if self._broken:
-                self._leading_before = -1 if marks.intra_only else place
+                self._leading_before = -1 if marks.intra_only or packet == 0 else place
             self._broken = False
             return ""
         if self._broken or place < self._leading_before:
