@@ -188,7 +188,10 @@ class _JudgedPackets:
             and not image.is_corrupt
             and (image.width, image.height) == self._size
         )
-        detail = self._references.judge(packet, sound, image is not None and image.key_frame)
+        decoded_as_key = image is not None and image.key_frame
+        detail = self._references.judge(
+            packet, sound, decoded_as_key, withheld=image is None and not refused
+        )
         self._previous = image
         place = self._places[packet]
         if place < 0:
@@ -213,7 +216,11 @@ def _repeats(container: Container, size: int) -> bool:
 
 
 class _Marks:
-    """The marks of the packets: which begin anew, which are damaged, and whose word counts."""
+    """The marks of the packets: which begin anew, which are damaged, and whose word counts.
+
+    ``withholds``: at the start of a recording the decoder returns no image until one is whole. FFmpeg's decoder of H.264
+    waits for the end of an intra refresh (recovery point).
+    """
 
     def __init__(self, container: Container) -> None:
         self.keys = container.packets.keys.tobytes()
@@ -223,6 +230,7 @@ class _Marks:
         self.intra_only = container.intra_only
         self.decoder_marks_keys = container.codec in _MARK_KEYS
         self.leading = container.leading
+        self.withholds = container.codec == "h264"
 
     def begin_anew(self, packet: int, decoded_as_key: bool) -> bool:
         """Return whether a sound packet builds on no other packet."""
@@ -251,17 +259,32 @@ class _References:
         # Without a key frame to begin with there is nothing to build on.
         self._broken = True
         self._leading_before = -1
+        # While the decoder has returned no image and reported no damage; and where its first image is shown.
+        self._starting, self._whole_from = marks.withholds, -1
 
-    def judge(self, packet: int, sound: bool, decoded_as_key: bool) -> Detail:
-        """Return the detail of the next packet in decoding order; empty when it and its references are sound."""
+    def judge(self, packet: int, sound: bool, decoded_as_key: bool, *, withheld: bool = False) -> Detail:
+        """Return the detail of the next packet in decoding order; empty when it and its references are sound.
+
+        Args:
+            packet: its index.
+            sound: the decoder returned its image and reported no damage.
+            decoded_as_key: the decoder calls it a key frame.
+            withheld: the decoder returned no image and reported no damage.
+        """
         marks = self._marks
         if packet in marks.leading:
             return ""
-        if not sound or marks.flagged[packet]:
-            self._broken = True
-            return "damaged"
         place = self._places[packet]
-        if marks.begin_anew(packet, decoded_as_key):
+        first_whole = False
+        if self._starting and not withheld:
+            self._starting = False
+            first_whole = sound and packet > 0
+            self._whole_from = place if first_whole else -1
+        if not sound or marks.flagged[packet]:
+            # Nothing builds on a picture that is withheld because it is shown before the first whole one.
+            self._broken = self._broken or not (withheld and 0 <= place < self._whole_from)
+            return "damaged"
+        if first_whole or marks.begin_anew(packet, decoded_as_key):
             if self._broken:
                 self._leading_before = -1 if marks.intra_only or packet == 0 else place
             self._broken = False

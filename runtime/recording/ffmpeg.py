@@ -22,7 +22,7 @@ from typing import Any
 import av
 import av.error
 import av.logging
-from av.codec.context import ThreadType
+from av.codec.context import Flags, ThreadType
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -257,6 +257,8 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
     decoder.thread_count = 1
     decoder.options = {"err_detect": detect, "max_pixels": str(MOST_PIXELS)}
     decoder.copy_opaque = True
+    # Otherwise a picture that is cropped on its left keeps some columns too many, and is not of the announced size.
+    decoder.flags |= Flags.unaligned
     if (av.logging.get_level() or 0) < av.logging.ERROR:
         av.logging.set_level(av.logging.ERROR)
     # Otherwise the log line of a second decoder is dropped when it repeats the last one.

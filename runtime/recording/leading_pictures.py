@@ -13,6 +13,9 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from .ffmpeg import PacketOutput, decode_packets, open_recording
 from .packets import NO_STAMP, REORDER, PacketTable
 from .warning import RecordingWarning
@@ -37,8 +40,7 @@ def find_leading(path: Path, codec: str, packets: PacketTable, *, stamped: bool 
     """
     if codec not in _REORDERING or not packets.keys[:1].any():
         return frozenset()
-    stamps = packets.pts[:REORDER].tolist()
-    candidates = {at for at, stamp in enumerate(stamps) if at and (not stamped or NO_STAMP < stamp <= stamps[0])}
+    candidates = _stamped_before(packets.pts[:REORDER]) if stamped else {*range(1, min(len(packets), REORDER))}
     if not candidates:
         return frozenset()
     shown: set[int] = set()
@@ -46,12 +48,28 @@ def find_leading(path: Path, codec: str, packets: PacketTable, *, stamped: bool 
     for output in _outputs(path):
         shown.update(packet for packet, _ in output.images)
         failed.update(() if output.failed is None else (output.failed,))
-    if not stamped:
-        behind = range(1, min(shown - {0}, default=1))
-        candidates = {at for at in behind if packets.sizes[at] > _NOT_CODED and at not in failed}
-    # A picture that can be decoded and is damaged is no such picture. FFmpeg's H.264 decoder, though, reports absent
-    # references as damage, and returns no leading picture at the start.
-    return frozenset(candidates - shown - (set() if codec == "h264" else failed)) if 0 in shown else frozenset()
+    behind = range(1, min(shown - {0}, default=1))
+    found = set()
+    for packet in candidates - shown:
+        if stamped and packets.pts[packet] != NO_STAMP:
+            # A picture that can be decoded and is damaged is no such picture. FFmpeg's H.264 decoder, though, reports
+            # absent references as damage, and returns no leading picture at the start.
+            accepted = codec == "h264" or packet not in failed
+        else:
+            accepted = packet in behind and packet not in failed and packets.sizes[packet] > _NOT_CODED
+        if accepted:
+            found.add(packet)
+    return frozenset(found) if 0 in shown else frozenset()
+
+
+def _stamped_before(pts: npt.NDArray[np.int64]) -> set[int]:
+    """Return the packets that are stamped as shown before the first one, or not stamped.
+
+    Muxers that store no negative times give leading pictures the time of the key frame, or one tick more.
+    """
+    known = np.sort(pts[pts != NO_STAMP])
+    distance = int(np.median(np.diff(known))) if len(known) > 1 else 0
+    return {*np.flatnonzero(pts[1:] <= pts[0] + distance // 2) + 1}
 
 
 def leave_out_leading(packets: PacketTable, leading: frozenset[int]) -> tuple[PacketTable, int]:
