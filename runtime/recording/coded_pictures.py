@@ -33,13 +33,15 @@ class PacketRole(IntEnum):
 
     ``SHOWS``: it carries a picture that is shown. ``HIDDEN``: it carries a picture that is not shown, and that others
     may build on. ``SECOND_FIELD``: it carries the other half of the picture of the packet before it. ``HEADERS``: it
-    carries no picture.
+    carries no picture. ``LEADING``: it carries a picture that builds on what came before the recording
+    (``leading_pictures``).
     """
 
     SHOWS = 0
     HIDDEN = 1
     SECOND_FIELD = 2
     HEADERS = 3
+    LEADING = 4
 
 
 class RoleReader:

@@ -24,9 +24,11 @@ from ..errors import InputError
 from .appended import AppendedRecording, divide
 from .avi_index import count_last_empty
 from .coded_pictures import PacketRole, RoleReader, role_reader
+from .damage_lines import damage_detection
 from .encryption import EncryptionCount, refuse_encrypted
 from .ffmpeg import MOST_PIXELS, StreamPlace, open_recording, picture_packets, quote
 from .h264_headers import H264Fields
+from .leading_pictures import find_leading, leave_out_leading, warn_of_leading
 from .leftovers import (
     fits,
     warn_of_appended,
@@ -194,14 +196,14 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
     if parts:
         # The first recording's, or where all are read the last one's: it says whether the file is cut.
         boxes = parts[-1 if end == size else 0].boxes
-    found = _read_readable(path, end, boxes, stream)
+    found, left_out = _without_leading(path, _read_readable(path, end, boxes, stream))
     packets = found.packets
     if not len(packets.pictures):
         of = f" of the {found.header_frames} it announces" if found.header_frames else ""
         raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
     truncated = _is_truncated(path, end, boxes, found)
     announced, edited_out = _count_frames(path, boxes, found)
-    warnings = _list_warnings(found, parts, end)
+    warnings = [*_list_warnings(found, parts, end), *warn_of_leading(left_out)]
     if announced is not None and not _can_hold(path, end, found, announced - edited_out):
         warnings.append(warn_of_header(announced, len(packets)))
         announced = None
@@ -239,7 +241,17 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
         pts=presentation.pts,
         times_s=times_s,
         times=times,
+        damage_detection=damage_detection(found.codec),
     )
+
+
+def _without_leading(path: Path, found: _Stream) -> tuple[_Stream, int]:
+    """Return the stream without the leading pictures at its start that nothing can decode, and their number."""
+    if found.format == "avi" and not found.reorders:
+        return found, 0
+    leading = find_leading(path, found.place, found.codec, found.packets, stamped=not found.contradicted)
+    packets, left_out = leave_out_leading(found.packets, leading)
+    return replace(found, packets=packets), left_out
 
 
 def _excuse_joints(packets: PacketTable, restarts: Sequence[int]) -> PacketTable:

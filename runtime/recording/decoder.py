@@ -29,6 +29,48 @@ from .packets import REORDER
 
 __all__ = ["decode", "decode_closed_gops", "fetch_images"]
 
+# Codecs whose decoder marks key frames, established with every encoder of FFmpeg. Other decoders mark none (QuickTime
+# RLE and Graphics, Apple Video, SVQ1, MS Video 1, Flash Screen Video, CineForm) or too few (Cinepak, by its container);
+# for them the container's mark counts alone.
+_MARK_KEYS = frozenset(
+    [
+        "h264",
+        "hevc",
+        "vvc",
+        "av1",
+        "vp3",
+        "vp5",
+        "vp6",
+        "vp7",
+        "vp8",
+        "vp9",
+        "theora",
+        "mpeg1video",
+        "mpeg2video",
+        "mpeg4",
+        "h261",
+        "h263",
+        "flv1",
+        "msmpeg4v1",
+        "msmpeg4v2",
+        "msmpeg4v3",
+        "wmv1",
+        "wmv2",
+        "wmv3",
+        "vc1",
+        "rv10",
+        "rv20",
+        "rv30",
+        "rv40",
+        "cavs",
+        "dirac",
+        "snow",
+        "ffv1",
+        "zmbv",
+        "gif",
+        "png",
+    ]
+)
 # Stop waiting for an image after this many further packets: a decoder delays its output by at most what it reorders.
 _PATIENCE = REORDER
 
@@ -192,9 +234,7 @@ class _JudgedPackets:
         image = self._images.pop(packet, None)
         refused = not self._refused.isdisjoint(range(packet, self._last_packets[packet] + 1))
         if not self._shows[packet]:
-            # A decoder may complain about headers that come without a picture. It keeps them all the same.
-            sound = not refused or container.packets.roles[packet] == PacketRole.HEADERS
-            self._references.judge(packet, sound, False)
+            self._judge_unshown(packet, refused)
             return None
         if image is None and not refused and _repeats(container, int(container.packets.sizes[packet])):
             image = self._previous
@@ -205,7 +245,8 @@ class _JudgedPackets:
             and not image.is_corrupt
             and (image.width, image.height) == self._size
         )
-        detail = self._references.judge(packet, sound, image is not None and image.key_frame)
+        decoded_as_key = image is not None and image.key_frame
+        detail = self._references.judge(packet, sound, decoded_as_key, withheld=image is None and not refused)
         self._previous = image
         place = self._places[packet]
         if place < 0:
@@ -217,6 +258,13 @@ class _JudgedPackets:
             pts=container.pts[place],
             time_s=container.times_s[place],
         )
+
+    def _judge_unshown(self, packet: int, refused: bool) -> None:
+        """Take note of damage in a packet that shows no picture of its own."""
+        role = self._container.packets.roles[packet]
+        # A decoder may complain about headers without a picture, and about leading pictures. Nothing builds on these.
+        if role == PacketRole.HIDDEN or (role == PacketRole.SECOND_FIELD and refused):
+            self._references.judge(packet, not refused, False)
 
 
 def _repeats(container: Container, size: int) -> bool:
@@ -230,7 +278,11 @@ def _repeats(container: Container, size: int) -> bool:
 
 
 class _Marks:
-    """The container's marks of its packets."""
+    """The marks of the packets: which begin anew, which are damaged, and whose word counts.
+
+    ``withholds``: at the start of a recording the decoder returns no image until one is whole. FFmpeg's decoder of H.264
+    waits for the end of an intra refresh (recovery point).
+    """
 
     def __init__(self, container: Container) -> None:
         self.keys = container.packets.keys.tobytes()
@@ -238,6 +290,19 @@ class _Marks:
         # A container that marks no key frame at all lacks the marks; then the decoder's word counts alone.
         self.unmarked = not any(self.keys)
         self.intra_only = container.intra_only
+        self.decoder_marks_keys = container.codec in _MARK_KEYS
+        self.withholds = container.codec == "h264"
+
+    def begin_anew(self, packet: int, decoded_as_key: bool) -> bool:
+        """Return whether a sound packet builds on no other packet."""
+        if self.intra_only:
+            return True
+        if not self.decoder_marks_keys:
+            return bool(self.keys[packet]) or (self.unmarked and packet == 0)
+        # Container and decoder must both call it a key frame. The index can be wrong. And some streams have no key
+        # frames but refresh the image strip by strip (intra refresh): containers mark the first strip, although the
+        # image is whole only many frames later.
+        return decoded_as_key and (self.unmarked or bool(self.keys[packet]))
 
 
 class _References:
@@ -245,6 +310,9 @@ class _References:
 
     Damage reaches all frames that follow in decoding order up to the next sound key frame. It also reaches the leading
     frames of that key frame: they are decoded after it, shown before it, and may build on what came before.
+
+    Nothing comes before the first packet of a recording. If that is a key frame, the decoder itself tells which of its
+    leading frames can be decoded, and returns no image for the others (``leading_pictures``).
     """
 
     def __init__(self, marks: _Marks, places: Sequence[int]) -> None:
@@ -252,20 +320,32 @@ class _References:
         # Without a key frame to begin with there is nothing to build on.
         self._broken = True
         self._leading_before = -1
+        # While the decoder has returned no image and reported no damage; and where its first image is shown.
+        self._starting, self._whole_from = marks.withholds, -1
 
-    def judge(self, packet: int, sound: bool, decoded_as_key: bool) -> Detail:
-        """Return the detail of the next packet in decoding order; empty when it and its references are sound."""
+    def judge(self, packet: int, sound: bool, decoded_as_key: bool, *, withheld: bool = False) -> Detail:
+        """Return the detail of the next packet in decoding order; empty when it and its references are sound.
+
+        Args:
+            packet: its index.
+            sound: the decoder returned its image and reported no damage.
+            decoded_as_key: the decoder calls it a key frame.
+            withheld: the decoder returned no image and reported no damage.
+        """
         marks = self._marks
-        if not sound or marks.flagged[packet]:
-            self._broken = True
-            return "damaged"
         place = self._places[packet]
-        # Container and decoder must both call it a key frame. The index can be wrong. And some streams have no key
-        # frames but refresh the image strip by strip (intra refresh): containers mark the first strip, although the
-        # image is whole only many frames later.
-        if marks.intra_only or (decoded_as_key and (marks.unmarked or marks.keys[packet])):
+        first_whole = False
+        if self._starting and not withheld:
+            self._starting = False
+            first_whole = sound and packet > 0
+            self._whole_from = place if first_whole else -1
+        if not sound or marks.flagged[packet]:
+            # Nothing builds on a picture that is withheld because it is shown before the first whole one.
+            self._broken = self._broken or not (withheld and 0 <= place < self._whole_from)
+            return "damaged"
+        if first_whole or marks.begin_anew(packet, decoded_as_key):
             if self._broken:
-                self._leading_before = -1 if marks.intra_only else place
+                self._leading_before = -1 if marks.intra_only or packet == 0 else place
             self._broken = False
             return ""
         if self._broken or place < self._leading_before:

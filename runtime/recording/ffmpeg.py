@@ -7,7 +7,7 @@ differing from run to run. So a decoder always has one thread, and there is no o
 in parallel (``gop``).
 
 FFmpeg may drop a slice with a damaged header and report it in its log alone; the image then shows stale memory. So the
-log is read too, in the thread that decodes.
+log is read too, in the thread that decodes (``damage_lines``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import av
 import av.error
 import av.logging
-from av.codec.context import ThreadType
+from av.codec.context import Flags, ThreadType
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -33,6 +33,7 @@ from av.video.stream import VideoStream
 
 from ..errors import InputError
 from .coded_pictures import PacketRole
+from .damage_lines import reads_log, tell_damage
 from .file_window import FileWindow
 from .packets import PacketTable
 
@@ -61,12 +62,11 @@ MOST_PIXELS = 1 << 26
 OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 # Stop reading after this many read errors in a row. If the index is broken, every packet may give such an error.
 _MOST_ERRORS = 1000
-# Decoders that report some errors in the log alone, and log no error for a sound stream.
-_LOGGING_DECODERS = frozenset({"h264", "hevc"})
 # Formats of single pictures that store grey from black to white, and whose decoders do not say so.
 _FULL_RANGE_GREY = frozenset({"jpeg2000", "targa", "tiff"})
-# Supplemental information does not change the image, and some recorders write too little of it.
-_HARMLESS = "SEI type"
+# Intra-only decoders for which "explode" refuses sound images, too: TIFF's refuses each unknown tag. Established with
+# every intra-only encoder of FFmpeg.
+_REFUSE_SOUND_IMAGES = frozenset({"tiff"})
 # FFmpeg's other log lines go to Python's log, which would print them.
 logging.getLogger("libav").addHandler(logging.NullHandler())
 
@@ -194,7 +194,7 @@ class PacketOutput:
     Attributes:
         sent: number of packets sent so far.
         images: (index of its packet, image) of each image that came out.
-        failed: index of a packet that the decoder refused, or for which it logged an error.
+        failed: index of a packet that the decoder refused, or for which its log reports damage.
         last: no more output will follow.
     """
 
@@ -281,7 +281,7 @@ def send(
 def decode_logged(
     decoder: VideoCodecContext, packet: Packet[VideoStream] | None
 ) -> tuple[list[VideoFrame], bool]:
-    """Decode a packet and return its images, and whether the decoder logged an error meanwhile.
+    """Decode a packet and return its images, and whether the decoder's log reports damage meanwhile.
 
     Args:
         decoder: from ``open_decoder``.
@@ -290,15 +290,12 @@ def decode_logged(
     Raises:
         av.error.FFmpegError: the decoder refuses the packet.
     """
-    if decoder.name not in _LOGGING_DECODERS:
+    if not reads_log(decoder.name):
         return decoder.decode(packet), False
     # Captures this thread's log alone. A program that uses PyAV itself keeps its own log settings.
     with av.logging.Capture() as lines:
         images = decoder.decode(packet)
-    failed = any(
-        level <= av.logging.ERROR and not message.startswith(_HARMLESS) for level, _, message in lines
-    )
-    return images, failed
+    return images, bool(lines) and tell_damage(decoder.name, lines)
 
 
 def drain(decoder: VideoCodecContext, waiting: dict[int, int | None]) -> list[tuple[int, VideoFrame]]:
@@ -325,7 +322,7 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
         # "aggressive" also reports bits left over after a slice. In a stream without CABAC the decoder then reported
         # 37 of 60 bit flips instead of 20, without a false alarm.
         detect += "+aggressive"
-    if decoder.codec.intra_only:
+    if decoder.codec.intra_only and decoder.name not in _REFUSE_SOUND_IMAGES:
         # "explode" makes the decoder raise an error for damage. An intra-only codec reports damage in no other way.
         # Other codecs report it without "explode"; with it they also lose neighbouring frames (378 frames for 190
         # bit flips).
@@ -336,6 +333,8 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
     if decoder.name in _FULL_RANGE_GREY and (decoder.pix_fmt or "").startswith("gray"):
         decoder.color_range = decoder.color_range or ColorRange.JPEG
     decoder.copy_opaque = True
+    # Otherwise a picture that is cropped on its left keeps some columns too many, and is not of the announced size.
+    decoder.flags |= Flags.unaligned
     if (av.logging.get_level() or 0) < av.logging.ERROR:
         av.logging.set_level(av.logging.ERROR)
     # Otherwise the log line of a second decoder is dropped when it repeats the last one.

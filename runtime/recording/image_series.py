@@ -123,7 +123,7 @@ def scan_series(path: str | Path) -> ImageSeries:
             path, "folder", [(each, 0) for each in files], Fraction(1, _FPS), announced=len(files)
         )
         warnings = warn_of_hidden(content.hidden_pictures) + warn_of_recordings(len(content.recordings))
-        return replace(series, warnings=tuple(warnings))
+        return replace(series, warnings=(*warnings, *series.warnings))
     with path.open("rb") as file:
         head = file.read(132)
     if head[128:132] == b"DICM":
@@ -153,7 +153,7 @@ def _scan_dicom(path: Path) -> ImageSeries:
     distance = _frame_distance(dataset)
     series = _series(path, "dicom", places, distance, announced=announced, truncated=cut)
     warnings += warn_of_shape(_pixel_ratio(dataset), series.width, series.height)
-    return replace(series, warnings=tuple(warnings))
+    return replace(series, warnings=(*warnings, *series.warnings))
 
 
 def read_series(series: ImageSeries, wanted: range | list[int]) -> Iterator[tuple[int, Pixels | None]]:

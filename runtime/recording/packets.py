@@ -132,8 +132,8 @@ class PacketTable(Sequence[PacketInfo]):
 
     @property
     def without_picture(self) -> int:
-        """Number of packets that carry no picture of their own."""
-        return int((self.roles != PacketRole.SHOWS).sum())
+        """Number of packets that carry no picture to be shown, without those that the edit list discards."""
+        return int(((self.roles != PacketRole.SHOWS) & ~self.edited_out).sum())
 
     @property
     def last_of_picture(self) -> array[int]:

@@ -27,7 +27,7 @@ CASES: dict[str, tuple[int, int, list[str]]] = {
     "og_cut.mp4": (53, 3, []),
     "qtrle.mov": (60, 0, []),
     "svq1.mov": (60, 0, []),
-    "tiff.mov": (60, 0, []),
+    "tiff.mov": (60, 0, ["side_data"]),
     "exif.avi": (40, 0, ["side_data"]),
     "exif_o6.avi": (40, 0, ["side_data"]),
     "matrix_zero.mp4": (60, 0, ["display_matrix"]),
