@@ -14,7 +14,7 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:
     from .colour import Planes, split, to_planes, to_rgb, views
     from .container import Container
-    from .decoder import decode
+    from .decoder import decode, marks_keys
     from .ffmpeg import MOST_PIXELS, OPEN_OPTIONS, decode_logged, open_decoder
     from .frame import Frame
     from .gop import ClosedGopError, find_gops, gop_numbers, gop_of
@@ -28,7 +28,7 @@ else:
         __name__,
         colour="Planes split to_planes to_rgb views",
         container="Container",
-        decoder="decode",
+        decoder="decode marks_keys",
         ffmpeg="MOST_PIXELS OPEN_OPTIONS decode_logged open_decoder",
         frame="Frame",
         gop="ClosedGopError find_gops gop_numbers gop_of",
@@ -57,6 +57,7 @@ __all__ = [
     "find_gops",
     "gop_numbers",
     "gop_of",
+    "marks_keys",
     "open_decoder",
     "orient",
     "orientation_of",
