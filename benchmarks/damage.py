@@ -1,4 +1,4 @@
-"""Measure how much of the damage in a recording is reported: flip single bits, read, and compare with the sound reading.
+"""Measure how much damage is reported: flip single bits, read, and compare with the reading of the sound recording.
 
     python -m capsule_edge.benchmarks.damage [STREAM...] [--flips 200] [--recordings 0] [--lines]
 
@@ -13,8 +13,8 @@ data, and flips in the first 12 bytes of a slice (of a packet, for codecs other 
 ``unchanged``           flips that are reported though no picture changed
 ``false alarms``        frames of the sound stream that are called corrupt
 
-``--recordings N`` adds the first 60 pictures of N shared recordings. ``--lines`` lists FFmpeg's error lines, and how many
-of the flips that caused each one changed a picture. The last line of output is JSON.
+``--recordings N`` damages the first 60 pictures of N shared recordings instead. ``--lines`` lists FFmpeg's error lines,
+and how many of the flips that caused each one changed a picture. The last line of output is JSON.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ import av.error
 import av.logging
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from capsule_edge.runtime.errors import UsageError
-from capsule_edge.runtime.recording import decode, open_decoder, scan
-from capsule_edge.runtime.recording.ffmpeg import open_recording, picture_packets
+from capsule_edge.runtime.recording import OPEN_OPTIONS, decode, open_decoder, scan
 
 from .reference_exam import find_recordings
 
@@ -68,18 +68,29 @@ STREAMS: dict[str, tuple[str, str, dict[str, str]]] = {
     "flv1.avi": ("flv", "yuv420p", {}),
     "msmpeg4v3.avi": ("msmpeg4", "yuv420p", {}),
     "wmv2.avi": ("wmv2", "yuv420p", {}),
+    "wmv1.avi": ("wmv1", "yuv420p", {}),
+    "h261.avi": ("h261", "yuv420p", {}),
+    "snow.avi": ("snow", "yuv420p", {"strict": "-2"}),
     "mjpeg.avi": ("mjpeg", "yuvj420p", {}),
     "jpeg2000.mkv": ("jpeg2000", "yuv420p", {}),
     "png.mov": ("png", "rgb24", {}),
     "tiff.mov": ("tiff", "rgb24", {}),
     "prores.mov": ("prores_ks", "yuv422p10le", {}),
+    "cfhd.mov": ("cfhd", "yuv422p10le", {}),
+    "dirac.mkv": ("vc2", "yuv420p", {"strict": "-2"}),
+    "asv1.avi": ("asv1", "yuv420p", {}),
+    "jpegls.avi": ("jpegls", "rgb24", {}),
     "ffv1.mkv": ("ffv1", "yuv420p", {}),
     "huffyuv.avi": ("huffyuv", "yuv422p", {}),
+    "ffvhuff.avi": ("ffvhuff", "yuv420p", {}),
+    "magicyuv.avi": ("magicyuv", "yuv420p", {}),
     "utvideo.avi": ("utvideo", "yuv420p", {}),
     "qtrle.mov": ("qtrle", "rgb24", {}),
     "svq1.mov": ("svq1", "yuv410p", {}),
     "cinepak.avi": ("cinepak", "rgb24", {}),
     "msvideo1.avi": ("msvideo1", "rgb555le", {}),
+    "rpza.mov": ("rpza", "rgb555le", {}),
+    "zlib.avi": ("zlib", "bgr24", {}),
     "flashsv.avi": ("flashsv", "bgr24", {}),
     "zmbv.avi": ("zmbv", "bgr0", {}),
     "rawvideo.avi": ("rawvideo", "yuv420p", {}),
@@ -141,10 +152,11 @@ class _Row:
 
 def write_stream(path: Path, encoder: str, pixels: str, options: dict[str, str]) -> Path:
     """Encode ``FRAMES`` pictures of moving texture, with a key frame every 12."""
-    width, height = SIZE
+    width, height = (176, 144) if encoder == "h261" else SIZE
     noise = np.random.default_rng(7).integers(-20, 21, (height + 80, width + 80)).repeat(4, 0).repeat(4, 1)
     with av.open(str(path), "w") as out:
         stream = out.add_stream(encoder, rate=25, options={"threads": "1", **options})
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.gop_size = 12
         stream.codec_context.bit_rate = 8_000_000
@@ -164,7 +176,8 @@ def see(path: Path) -> Sight:
     images, told, lines = _see_alone(path)
     try:
         container = scan(path)
-        frames = [None if frame.image is None else _checksum(frame.image) for frame in decode(container)]
+        shown = (frame.image for frame in decode(container))
+        frames = [_checksum(image) if isinstance(image, VideoFrame) else None for image in shown]
         announced = container.frames
     except Exception as error:  # whatever a damaged header raises is a report
         return Sight(images, True, lines | {f"(refused: {type(error).__name__})"}, [None], 1)
@@ -175,10 +188,12 @@ def _see_alone(path: Path) -> tuple[dict[int, int], bool, frozenset[str]]:
     images: dict[int, int] = {}
     lines: set[str] = set()
     told = False
-    with open_recording(path) as (source, stream):
+    with av.open(str(path), **OPEN_OPTIONS) as source:
+        stream = source.streams.video[0]
         decoder = open_decoder(path, stream)
         count = 0
-        for index, packet in enumerate([*picture_packets(source, stream), None]):
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        for index, packet in enumerate([*packets, None]):
             if packet is not None:
                 packet.opaque, count = (index,), index + 1
             with av.logging.Capture() as said:
@@ -188,9 +203,8 @@ def _see_alone(path: Path) -> tuple[dict[int, int], bool, frozenset[str]]:
                     found, told = [], True
             for image in found:
                 told |= image.is_corrupt
-                images[image.opaque[0] if isinstance(image.opaque, tuple) else -len(images) - 1] = _checksum(
-                    image
-                )
+                mark = image.opaque
+                images[mark[0] if isinstance(mark, tuple) else -len(images) - 1] = _checksum(image)
             lines |= {_NUMBER.sub("N", text.strip()) for level, _, text in said if level <= av.logging.ERROR}
         return images, told or len(images) < count, frozenset(lines)
 
@@ -200,16 +214,17 @@ def _checksum(image: VideoFrame) -> int:
         return crc32(f"{image.width} {image.height}".encode())
     if image.format.name not in ("yuv420p", "rgb24"):
         image = image.reformat(format="rgb24")
-    return crc32(np.ascontiguousarray(image.to_ndarray()), image.width)
+    return crc32(image.to_ndarray().tobytes(), image.width)
 
 
 def flip_bits(source: Path, folder: Path, flips: int, *, head: bool, seed: int) -> Iterator[Path]:
     """Yield copies of a file, each with one flipped bit: in the head of a slice, or behind it."""
     whole, rng = source.read_bytes(), np.random.default_rng(seed)
-    with open_recording(source) as (opened, stream):
+    with av.open(str(source), **OPEN_OPTIONS) as opened:
+        stream = opened.streams.video[0]
         sliced = stream.codec_context.codec.canonical_name in _SLICED
         spans = []
-        for packet in picture_packets(opened, stream):
+        for packet in (packet for packet in opened.demux(stream) if packet.size):
             # In a transport stream a picture lies in pieces: its first 100 bytes are one.
             at = whole.find(bytes(packet)[:100], max(packet.pos or 0, 0))
             spans.append((at, packet.size if bytes(packet) in whole[at : at + packet.size] else 100))
@@ -282,11 +297,11 @@ def _print_lines(rows: dict[str, dict[str, Any]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print both tables, and a line of JSON."""
     options = _make_parser().parse_args(arguments)
-    unknown = set(options.streams) - set(STREAMS)
-    if unknown or options.flips < 1:
-        raise UsageError(
-            f"{', '.join(unknown) or options.flips} is not known; allowed are 1 flip or more of {', '.join(STREAMS)}"
-        )
+    unknown = sorted(set(options.streams) - set(STREAMS))
+    if unknown:
+        raise UsageError(f"the stream {unknown[0]} is not known; allowed are {', '.join(STREAMS)}")
+    if options.flips < 1:
+        raise UsageError(f"{options.flips} flips are asked for; allowed is 1 or more")
     print("| stream | flips | reported | log | changed | silent | leaked | unchanged | false alarms |")
     print("|---|---|---|---|---|---|---|---|---|")
     rows: dict[str, dict[str, Any]] = {}

@@ -14,7 +14,7 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:
     from .colour import Planes, split, to_luma, to_planes, to_rgb, views
     from .container import Container
-    from .decoder import decode
+    from .decoder import decode, marks_keys
     from .ffmpeg import MOST_PIXELS, OPEN_OPTIONS, decode_logged, open_decoder
     from .folder import FolderContent, is_hidden, list_folder
     from .frame import Frame
@@ -30,7 +30,7 @@ else:
         __name__,
         colour="Planes split to_luma to_planes to_rgb views",
         container="Container",
-        decoder="decode",
+        decoder="decode marks_keys",
         ffmpeg="MOST_PIXELS OPEN_OPTIONS decode_logged open_decoder",
         folder="FolderContent is_hidden list_folder",
         frame="Frame",
@@ -68,6 +68,7 @@ __all__ = [
     "hash_recording",
     "is_hidden",
     "list_folder",
+    "marks_keys",
     "open_decoder",
     "orient",
     "orientation_of",

@@ -27,52 +27,24 @@ from .gop import decode_gops, presentation_places
 from .orientation import Orientations
 from .packets import REORDER
 
-__all__ = ["decode", "decode_closed_gops", "fetch_images"]
+__all__ = ["decode", "decode_closed_gops", "fetch_images", "marks_keys"]
 
 # Codecs whose decoder marks key frames, established with every encoder of FFmpeg. Other decoders mark none (QuickTime
 # RLE and Graphics, Apple Video, SVQ1, MS Video 1, Flash Screen Video, CineForm) or too few (Cinepak, by its container);
 # for them the container's mark counts alone.
-_MARK_KEYS = frozenset(
-    [
-        "h264",
-        "hevc",
-        "vvc",
-        "av1",
-        "vp3",
-        "vp5",
-        "vp6",
-        "vp7",
-        "vp8",
-        "vp9",
-        "theora",
-        "mpeg1video",
-        "mpeg2video",
-        "mpeg4",
-        "h261",
-        "h263",
-        "flv1",
-        "msmpeg4v1",
-        "msmpeg4v2",
-        "msmpeg4v3",
-        "wmv1",
-        "wmv2",
-        "wmv3",
-        "vc1",
-        "rv10",
-        "rv20",
-        "rv30",
-        "rv40",
-        "cavs",
-        "dirac",
-        "snow",
-        "ffv1",
-        "zmbv",
-        "gif",
-        "png",
-    ]
+_KEY_MARKING = (
+    "h264 hevc vvc av1 vp3 vp5 vp6 vp7 vp8 vp9 theora mpeg1video mpeg2video mpeg4 h261 h263 flv1"
+    " msmpeg4v1 msmpeg4v2 msmpeg4v3 wmv1 wmv2 wmv3 vc1 rv10 rv20 rv30 rv40 cavs dirac snow ffv1 zmbv"
+    " gif png"
 )
+_MARK_KEYS = frozenset(_KEY_MARKING.split())
 # Stop waiting for an image after this many further packets: a decoder delays its output by at most what it reorders.
 _PATIENCE = REORDER
+
+
+def marks_keys(codec: str) -> bool:
+    """Return whether the decoder of a codec marks key frames. If not, the container's mark counts alone."""
+    return codec in _MARK_KEYS
 
 
 def decode(container: Container, *, first_packet: int = 0) -> Generator[Frame]:
@@ -280,8 +252,8 @@ def _repeats(container: Container, size: int) -> bool:
 class _Marks:
     """The marks of the packets: which begin anew, which are damaged, and whose word counts.
 
-    ``withholds``: at the start of a recording the decoder returns no image until one is whole. FFmpeg's decoder of H.264
-    waits for the end of an intra refresh (recovery point).
+    ``withholds``: at the start of a recording the decoder returns no image until one is whole. FFmpeg's decoder of
+    H.264 waits for the end of an intra refresh (recovery point).
     """
 
     def __init__(self, container: Container) -> None:
@@ -290,7 +262,7 @@ class _Marks:
         # A container that marks no key frame at all lacks the marks; then the decoder's word counts alone.
         self.unmarked = not any(self.keys)
         self.intra_only = container.intra_only
-        self.decoder_marks_keys = container.codec in _MARK_KEYS
+        self.decoder_marks_keys = marks_keys(container.codec)
         self.withholds = container.codec == "h264"
 
     def begin_anew(self, packet: int, decoded_as_key: bool) -> bool:

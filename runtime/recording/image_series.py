@@ -28,6 +28,7 @@ import numpy.typing as npt
 from ..errors import InputError, PackageError
 from .colour import TRANSPARENCY
 from .container import Container, PacketInfo, PacketTable
+from .damage_lines import damage_detection
 from .ffmpeg import quote
 from .folder import IMAGES, list_folder
 from .leftovers import (
@@ -203,6 +204,7 @@ def _series(
         pts=array("q", range(count)),
         times_s=array("d", (float(at * distance) for at in range(count))),
         places=tuple(places),
+        damage_detection=damage_detection(places[0][0].suffix.lower()),
     )
     # The size is that of the first frame that can be decoded.
     for index in range(count):

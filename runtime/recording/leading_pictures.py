@@ -24,9 +24,8 @@ from .warning import RecordingWarning
 __all__ = ["find_leading", "leave_out_leading", "warn_of_leading"]
 
 # Codecs with pictures that are shown before a picture stored before them.
-_REORDERING = frozenset(
-    ["h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "wmv3", "rv30", "rv40", "cavs"]
-)
+_REORDERING_NAMES = "h264 hevc vvc mpeg1video mpeg2video mpeg4 vc1 wmv3 rv30 rv40 cavs"
+_REORDERING = frozenset(_REORDERING_NAMES.split())
 # A packet of MPEG-4 Part 2 of up to so many bytes may only say "show the last frame again".
 _NOT_CODED = 16
 

@@ -19,6 +19,7 @@ from ..recording import (
     OPEN_OPTIONS,
     Orientations,
     decode_logged,
+    marks_keys,
     open_decoder,
     orientation_of,
     to_rgb,
@@ -126,18 +127,22 @@ class Connection:
         """
         decoder = open_decoder(Path(self._address), self._stream)
         orientations: Orientations | None = None
+        codec = decoder.codec
+        decoder_marks_keys = marks_keys(codec.canonical_name)
         broken = True
         for packet in self._packets():
             failed = packet is not None and packet.is_corrupt
             pictures: list[VideoFrame] = []
-            # The decoder delays pictures. The packet carries this list to its picture, to mark that one as damaged.
-            spoilt: list[bool] = []
+            # The decoder delays pictures. The packet carries this list to its picture: whether the container calls it a
+            # key frame, and behind that a mark if it is damaged.
+            marks: list[bool] = []
             if packet is not None:
-                packet.opaque = spoilt
+                marks.append(packet.is_keyframe)
+                packet.opaque = marks
             try:
                 pictures, complained = decode_logged(decoder, packet)
                 if complained:
-                    spoilt.append(True)
+                    marks.append(True)
             except av.error.FFmpegError:
                 failed = packet is not None
             if failed and not pictures:
@@ -145,10 +150,12 @@ class Connection:
                 yield None
             for picture in pictures:
                 self.answered = True
-                sound = not (failed or picture.opaque or picture.is_corrupt)
+                own: list[bool] = picture.opaque if isinstance(picture.opaque, list) else []
+                key = codec.intra_only or (picture.key_frame if decoder_marks_keys else own[:1] == [True])
                 orientations = orientations or Orientations(decoder.name, orientation_of(picture))
                 orientations.follow(picture)
-                broken = not sound or (broken and not (picture.key_frame or decoder.codec.intra_only))
+                sound = not (failed or own[1:] or picture.is_corrupt)
+                broken = not sound or (broken and not key)
                 yield None if broken else to_rgb(picture)
 
     def _packets(self) -> Iterator[Packet[VideoStream] | None]:

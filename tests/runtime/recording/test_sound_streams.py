@@ -7,13 +7,17 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.logging
+import cv2
 import damage
+import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
+from live_servers import Clock, live, server
 from video_samples import details, read
 
 from capsule_edge.runtime.recording import Frame, decode, ffmpeg, scan
-from capsule_edge.runtime.recording.damage_lines import reads_log, tell_damage
+from capsule_edge.runtime.recording.damage_lines import damage_detection, reads_log, tell_damage
 
 # File: encoder, and pixel format. All encoders of FFmpeg that PyAV can write into these containers.
 ENCODERS = {
@@ -311,7 +315,7 @@ def test_damage_in_the_first_key_frame_is_not_taken_for_an_intra_refresh(made, t
 def test_damage_ends_at_the_containers_key_frame_if_the_decoder_marks_none(tmp_path: Path) -> None:
     source = damage.encode(tmp_path / "rle.mov", "qtrle", frames=12, gop=4, pixels="rgb24")
     data = bytearray(source.read_bytes())
-    at, size = damage.packet_spans(source)[5]
+    at, _ = damage.packet_spans(source)[5]
     # The header of the packet: a first line far outside the image.
     data[at + 4 : at + 8] = b"\0\x0d\xff\xff"
     path = tmp_path / "spoilt.mov"
@@ -319,7 +323,15 @@ def test_damage_ends_at_the_containers_key_frame_if_the_decoder_marks_none(tmp_p
     container, frames = read(path)
     assert [index for index, packet in enumerate(container.packets) if packet.key] == [0, 4, 8]
     found = details(frames)
-    assert found[:5] == [""] * 5 and found[8:] == [""] * 4
+    assert found[:5] == [""] * 5
+    assert found[8:] == [""] * 4
+
+
+def test_a_network_source_may_have_a_decoder_that_marks_no_key_frames(tmp_path: Path) -> None:
+    source = damage.encode(tmp_path / "rle.mov", "qtrle", frames=9, gop=4, pixels="rgb24")
+    data = damage.remux(source, tmp_path / "first.mov", movflags="faststart").read_bytes()
+    with server(lambda _turn: ("video/quicktime", data), length=True) as address:
+        assert [frame is None for frame in live(address, Clock()).read()] == [False] * 9
 
 
 @pytest.mark.quick
@@ -347,6 +359,30 @@ def test_a_line_means_damage_if_it_is_about_a_slice(decoder: str, line: str, dam
     assert reads_log(decoder)
     assert tell_damage(decoder, [(av.logging.ERROR, decoder, line)]) is damaged
     assert not tell_damage(decoder, [(av.logging.WARNING, decoder, line)])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("codec", "detection"),
+    [
+        ("h264", "full"),
+        ("hevc", "partial"),
+        ("rawvideo", "none"),
+        ("qtrle", "none"),
+        (".png", "full"),
+        ("unheard of", "none"),
+    ],
+)
+def test_the_damage_detection_of_a_codec_is_stated(codec: str, detection: str) -> None:
+    assert damage_detection(codec) == detection
+
+
+def test_a_container_states_the_damage_detection_of_its_codec(made, tmp_path: Path) -> None:
+    assert scan(made("h264.mp4")).damage_detection == "full"
+    assert scan(made("mpeg2.ts")).damage_detection == "partial"
+    for name in ("1.jpg", "2.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.full((16, 16, 3), 90, np.uint8))
+    assert scan(tmp_path).damage_detection == "partial"
 
 
 def test_a_wrong_checksum_of_a_slice_of_ffv1_is_damage(made, tmp_path: Path) -> None:
