@@ -13,24 +13,16 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
-from av.packet import Packet
-from av.video.stream import VideoStream
-
 from ..errors import InputError
 from .appended import AppendedRecording, divide
-from .avi_index import count_last_empty
-from .coded_pictures import PacketRole, RoleReader, role_reader
 from .damage_lines import damage_detection
-from .encryption import EncryptionCount, refuse_encrypted
-from .ffmpeg import MOST_PIXELS, StreamPlace, open_recording, picture_packets, quote
-from .h264_headers import H264Fields
+from .ffmpeg import StreamPlace, quote
+from .frame_count import can_hold, count_frames, is_truncated
 from .leading_pictures import find_leading, leave_out_leading, warn_of_leading
 from .leftovers import (
-    fits,
     warn_of_appended,
     warn_of_encrypted,
     warn_of_growth,
@@ -38,22 +30,17 @@ from .leftovers import (
     warn_of_shape,
     warn_of_streams,
 )
-from .mp4_tables import protected_tracks, read_tables
 from .orientation import Orientation
-from .packets import REORDER, PacketInfo, PacketTable, Presentation, list_times, present, unreliable
-from .probe import FirstImage, contradicts_stamps, decode_order, probe_first_image
-from .streams import StreamCount, open_stream
+from .packets import PacketInfo, PacketTable, Presentation, list_times, present, unreliable
+from .probe import decode_order
+from .scanned_stream import ScannedStream, scan_stream
 from .timecode import TimeKind, time_kind
-from .transport import count_pids, count_program_streams
-from .truncation import Boxes, announced_bytes, avi_is_cut, matroska_is_cut, read_boxes
+from .truncation import Boxes, read_boxes
 from .warning import DamageDetection, RecordingWarning, TimesSource
 
 __all__ = ["Container", "PacketInfo", "PacketTable", "scan_video"]
 
 _BLOCK = 1 << 20
-
-# Frames a second of a recording that announces no rate, and has no stamps.
-_COMMON_RATE = Fraction(25)
 
 _AGAIN = "copy it again from the recorder"
 _REBUILD = f"{_AGAIN}, or rebuild the index with a repair tool and an intact recording of the same device"
@@ -196,15 +183,15 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
     if parts:
         # The first recording's, or where all are read the last one's: it says whether the file is cut.
         boxes = parts[-1 if end == size else 0].boxes
-    found, left_out = _without_leading(path, _read_readable(path, end, boxes, stream))
+    found, left_out = _without_leading(path, scan_stream(path, end, boxes, stream))
     packets = found.packets
     if not len(packets.pictures):
         of = f" of the {found.header_frames} it announces" if found.header_frames else ""
         raise InputError(f"{quote(path)} holds no picture{of}", hint=_AGAIN)
-    truncated = _is_truncated(path, end, boxes, found)
-    announced, edited_out = _count_frames(path, boxes, found)
+    truncated = is_truncated(path, end, boxes, found)
+    announced, edited_out = count_frames(path, boxes, found)
     warnings = [*_list_warnings(found, parts, end), *warn_of_leading(left_out)]
-    if announced is not None and not _can_hold(path, end, found, announced - edited_out):
+    if announced is not None and not can_hold(path, end, found, announced - edited_out):
         warnings.append(warn_of_header(announced, len(packets)))
         announced = None
     presentation, times = _present(path, found)
@@ -245,7 +232,7 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
     )
 
 
-def _without_leading(path: Path, found: _Stream) -> tuple[_Stream, int]:
+def _without_leading(path: Path, found: ScannedStream) -> tuple[ScannedStream, int]:
     """Return the stream without the leading pictures at its start that nothing can decode, and their number."""
     if found.format == "avi" and not found.reorders:
         return found, 0
@@ -266,7 +253,7 @@ def _excuse_joints(packets: PacketTable, restarts: Sequence[int]) -> PacketTable
     return replace(packets, flagged=flagged)
 
 
-def _present(path: Path, found: _Stream) -> tuple[Presentation, TimesSource]:
+def _present(path: Path, found: ScannedStream) -> tuple[Presentation, TimesSource]:
     """Return the shown packets in order, by the container's stamps or, where these do not suffice, by the decoder."""
     packets = found.packets
     if found.reorders and (found.contradicted or unreliable(packets)):
@@ -292,138 +279,9 @@ def _warn_of_times(times: TimesSource, restarts: int) -> Iterator[RecordingWarni
         )
 
 
-@dataclass(frozen=True)
-class _Stream:
-    """The video stream of an opened file, as the file describes it.
-
-    ``reorders``: the codec shows frames in another order than they are stored. ``contradicted``: the container's stamps
-    are not those of that order. ``step`` is the number of ticks between frames, by the announced rate.
-    ``index`` holds (time stamp, position, length, edited out) of each entry of the demuxer's index. It is copied
-    before the first packet is read.
-    """
-
-    format: str
-    codec: str
-    intra_only: bool
-    width: int
-    height: int
-    colorspace: int
-    color_range: int
-    time_base: Fraction
-    header_frames: int
-    reorders: bool
-    contradicted: bool
-    step: Fraction
-    first_image: FirstImage
-    packets: PacketTable
-    from_tables: bool
-    index: list[tuple[int, int, int, bool]]
-    number: int
-    place: StreamPlace
-    others: tuple[StreamCount, ...]
-    encrypted: int
-    scrambled: int
-    pixel_ratio: Fraction | None
-
-
-def _read_readable(path: Path, size: int, boxes: Boxes | None, number: int | None) -> _Stream:
-    try:
-        return _read_stream(path, size, boxes, number)
-    except InputError as error:
-        # FFmpeg knows no codec for some encrypted tracks.
-        if "encrypted" not in error.message and boxes is not None and protected_tracks(path, size):
-            raise refuse_encrypted(path) from error
-        raise
-
-
-def _read_stream(path: Path, size: int, boxes: Boxes | None, number: int | None) -> _Stream:
-    pids = count_pids(path, size)
-    if pids and not any(count.pictures for count in pids.values()):
-        raise refuse_encrypted(path, max(count.scrambled for count in pids.values()))
-    with open_stream(path, size, number, pids or count_program_streams(path, size)) as opened:
-        source, stream = opened.source, opened.stream
-        context = stream.codec_context
-        codec = context.codec.canonical_name
-        if not 0 < context.width * context.height <= MOST_PIXELS:
-            raise InputError(
-                f"{quote(path)} announces {context.width} x {context.height} pixels, "
-                f"allowed are 1 to {MOST_PIXELS} in all",
-                hint=f"its header is damaged: {_AGAIN}",
-            )
-        header = context.extradata or b""
-        tables = None
-        if boxes is not None and not boxes.fragmented and _shows_each_packet(codec, header):
-            tables = read_tables(path, stream, size)
-        # The index as the header gives it: reading on adds entries in some containers.
-        index = [] if tables is not None else _index(stream)
-        encryption = EncryptionCount()
-        stored = picture_packets(source, stream)
-        if source.format.name.startswith(("mov", "matroska")):
-            stored = encryption.watch(stored)
-        first = list(islice(stored, REORDER))
-        roles = role_reader(codec, header)
-        packets = tables or PacketTable.of(_describe(each, roles) for each in chain(first, stored))
-        reorders = bool(context.has_b_frames)
-        # Opens the decoder, so it comes after all that is read from the codec's context.
-        first_image = probe_first_image(path, stream, first)
-        # AVI has no presentation times, and FFmpeg makes some up. In a packed stream none is that of its picture.
-        contradicted = reorders and (
-            source.format.name == "avi"
-            or (roles is not None and roles.packed)
-            or contradicts_stamps(stream, first)
-        )
-        encrypted = 0 if tables is not None else encryption.total(path, size, source, stream, len(packets))
-        scrambled = pids[stream.id].scrambled if pids and stream.id in pids else 0
-        if encrypted == len(packets) and encrypted + scrambled:
-            raise refuse_encrypted(path, encrypted + scrambled)
-        # PyAV 19 has a number class of its own for time bases.
-        tick_s, rate = stream.time_base, stream.average_rate or _COMMON_RATE
-        time_base = Fraction(tick_s.numerator, tick_s.denominator) if tick_s else Fraction(1, 1)
-        ratio = stream.sample_aspect_ratio
-        return _Stream(
-            format=source.format.name,
-            codec=codec,
-            intra_only=context.codec.intra_only,
-            width=context.width,
-            height=context.height,
-            colorspace=int(context.colorspace),
-            color_range=int(context.color_range),
-            time_base=time_base,
-            header_frames=stream.frames,
-            reorders=reorders,
-            contradicted=contradicted,
-            step=1 / (Fraction(rate.numerator, rate.denominator) * time_base),
-            first_image=first_image,
-            packets=packets,
-            from_tables=tables is not None,
-            index=index,
-            number=opened.number,
-            place=opened.place,
-            others=opened.others,
-            encrypted=encrypted,
-            scrambled=scrambled,
-            pixel_ratio=Fraction(ratio.numerator, ratio.denominator) if ratio else None,
-        )
-
-
-def _shows_each_packet(codec: str, header: bytes) -> bool:
-    """Return whether each sample of an MP4 is a picture, so that its tables suffice (``coded_pictures``)."""
-    return codec == "hevc" or (codec == "h264" and H264Fields(header).frames_only)
-
-
-def _describe(packet: Packet[VideoStream], roles: RoleReader | None) -> PacketInfo:
-    return PacketInfo(
-        packet.pts,
-        packet.dts,
-        packet.size,
-        packet.is_keyframe,
-        packet.is_corrupt,
-        packet.is_discard,
-        PacketRole.SHOWS if roles is None else roles(memoryview(packet)),
-    )
-
-
-def _list_warnings(found: _Stream, parts: Sequence[AppendedRecording], end: int) -> list[RecordingWarning]:
+def _list_warnings(
+    found: ScannedStream, parts: Sequence[AppendedRecording], end: int
+) -> list[RecordingWarning]:
     """Return the warnings about what lies in the file beside the pictures that are read.
 
     Args:
@@ -442,57 +300,6 @@ def _list_warnings(found: _Stream, parts: Sequence[AppendedRecording], end: int)
         *warn_of_encrypted(found.encrypted + found.scrambled, count + found.scrambled),
         *warn_of_shape(found.pixel_ratio, found.width, found.height),
     ]
-
-
-def _count_frames(path: Path, boxes: Boxes | None, found: _Stream) -> tuple[int | None, int]:
-    """Return the number of frames that the header announces, and how many the edit list discards."""
-    announced = found.header_frames if found.header_frames > 0 else None
-    edited_out = int(found.packets.edited_out.sum())
-    if announced is not None:
-        announced -= found.packets.without_picture
-    if boxes is not None and boxes.fragmented:
-        return None, edited_out
-    if found.from_tables or announced is None:
-        return announced, edited_out
-    if boxes is not None:
-        announced -= sum(length == 0 for _, _, length, _ in found.index)
-        kept = sum(not discard for _, _, _, discard in found.index)
-        if kept != found.header_frames:
-            edited_out = max(0, _count_unedited(path, found.place) - kept)
-    elif found.format == "avi":
-        ticks = [ticks for ticks, *_ in found.index] or [each.dts or 0 for each in found.packets]
-        with path.open("rb") as file:
-            announced -= _empty_slots(ticks) + count_last_empty(file)
-    return announced, edited_out
-
-
-def _can_hold(path: Path, size: int, found: _Stream, frames: int) -> bool:
-    """Return whether the whole file, as long as it says it is, can hold this number of frames to be shown."""
-    missing = frames - int((~found.packets.edited_out).sum())
-    return missing <= 0 or fits(
-        missing, announced_bytes(path, size, found.index) - int(found.packets.sizes.sum())
-    )
-
-
-def _is_truncated(path: Path, size: int, boxes: Boxes | None, found: _Stream) -> bool | None:
-    """Return whether the file ends before its own header says; None where the container does not say."""
-    if boxes is not None and boxes.fragmented:
-        return boxes.overrun or (False if boxes.closed else None)
-    if found.from_tables:
-        return False
-    if boxes is not None:
-        return any(position + length > size for _, position, length, _ in found.index)
-    if found.format == "avi":
-        with path.open("rb") as file:
-            return avi_is_cut(file, size)
-    if found.format.startswith("matroska"):
-        with path.open("rb") as file:
-            return matroska_is_cut(file, size)
-    return None
-
-
-def _index(stream: VideoStream) -> list[tuple[int, int, int, bool]]:
-    return [(entry.timestamp, entry.pos, entry.size, entry.is_discard) for entry in stream.index_entries]
 
 
 def _examine(path: Path) -> tuple[int, Boxes | None]:
@@ -518,17 +325,3 @@ def _examine(path: Path) -> tuple[int, Boxes | None]:
             f"the index of {quote(path)} is {state} because the file was cut before its end", hint=_REBUILD
         )
     return status.st_size, boxes
-
-
-def _count_unedited(path: Path, place: StreamPlace) -> int:
-    """Return the number of index entries of an MP4 when its edit list is not applied."""
-    with open_recording(path, place, ignore_editlist="1") as (_, stream):
-        return len(stream.index_entries)
-
-
-def _empty_slots(ticks: Sequence[int]) -> int:
-    """Return the number of ticks without a frame, up to the last frame of an AVI.
-
-    An AVI has one place for a frame at each tick. An empty place means "show the last frame again".
-    """
-    return max(0, ticks[-1] + 1 - len(ticks))

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.recording import container, decode, packets, scan
+from capsule_edge.runtime.recording import decode, packets, scan, scanned_stream
 from capsule_edge.runtime.recording.coded_pictures import PacketRole
 from capsule_edge.runtime.recording.ffmpeg import open_recording, picture_packets
 from capsule_edge.runtime.recording.mp4_tables import read_tables
@@ -165,7 +165,7 @@ def test_a_damaged_index_is_read_alike_from_tables_and_by_demuxing(
     found: list[Any] = []
     sound: list[set[int]] = []
     for read in (read_tables, lambda *_: None):
-        with mock.patch.object(container, "read_tables", side_effect=read) as asked:
+        with mock.patch.object(scanned_stream, "read_tables", side_effect=read) as asked:
             try:
                 one = scan(path)
                 sound.append({frame.index for frame in decode(one) if frame.status == "ok"})

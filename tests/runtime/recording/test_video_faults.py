@@ -108,7 +108,7 @@ def test_reading_damaged_recordings_prints_nothing(made, tmp_path: Path, capfd) 
 
 
 def test_images_too_large_for_a_capsule_are_refused(made, monkeypatch) -> None:
-    monkeypatch.setattr("capsule_edge.runtime.recording.container.MOST_PIXELS", 96 * 80 - 1)
+    monkeypatch.setattr("capsule_edge.runtime.recording.scanned_stream.MOST_PIXELS", 96 * 80 - 1)
     with pytest.raises(InputError, match="96 x 80"):
         scan(made("h264.mp4"))
 
