@@ -292,8 +292,8 @@ class _References:
         # Without a key frame to begin with there is nothing to build on.
         self._broken = True
         self._leading_before = -1
-        # While the decoder has returned no image and reported no damage; and where its first image is shown.
-        self._starting, self._whole_from = marks.withholds, -1
+        # While the decoder has returned no image and reported no damage.
+        self._starting = False
 
     def judge(self, packet: int, sound: bool, decoded_as_key: bool, *, withheld: bool = False) -> Detail:
         """Return the detail of the next packet in decoding order; empty when it and its references are sound.
@@ -307,13 +307,15 @@ class _References:
         marks = self._marks
         place = self._places[packet]
         first_whole = False
-        if self._starting and not withheld:
-            self._starting = False
-            first_whole = sound and packet > 0
-            self._whole_from = place if first_whole else -1
+        if packet == 0:
+            self._starting = marks.withholds and withheld
+        elif self._starting and not withheld:
+            self._starting, first_whole = False, sound
+        if withheld and not marks.flagged[packet] and 0 <= place < self._leading_before:
+            # A leading frame that the decoder withholds for lack of references. No later frame builds on it.
+            return "depends_on_damaged"
         if not sound or marks.flagged[packet]:
-            # Nothing builds on a picture that is withheld because it is shown before the first whole one.
-            self._broken = self._broken or not (withheld and 0 <= place < self._whole_from)
+            self._broken = True
             return "damaged"
         if first_whole or marks.begin_anew(packet, decoded_as_key):
             if self._broken:
