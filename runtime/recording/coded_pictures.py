@@ -4,6 +4,9 @@ A packet is not always a picture. VP8, VP9 and AV1 store pictures that are never
 H.264 may store the two fields of a picture in a packet each. Some files hold the headers of the codec as packets. None
 of these is a frame of the recording, although the decoder needs all of them.
 
+A damaged picture must not pass for one of these, or it would be lost in silence. So a packet counts as headers only
+where it consists of them and of nothing else.
+
 Sources: RFC 6386 section 9.1 (VP8), VP9 Bitstream Specification 0.6 sections 6.2 and B, AV1 Bitstream Specification
 sections 5.3 to 5.9, ITU-T H.264 sections 7.3 and 7.4.1.2.4, ITU-T H.265 table 7-1, ISO/IEC 13818-2 section 6.2,
 ISO/IEC 14496-2 section 6.2, Theora Specification section 6.1.
@@ -12,7 +15,7 @@ ISO/IEC 14496-2 section 6.2, Theora Specification section 6.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import IntEnum
 
 from .h264_headers import BitReader, H264Fields, nal_units
@@ -21,11 +24,16 @@ __all__ = ["PacketRole", "RoleReader", "role_reader"]
 
 # Headers without a picture are short. A longer packet is not searched for the start of a picture.
 _MOST_HEADER_BYTES = 256
-_START_CODE = b"\0\0\1"
+_START_CODE = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 _MPEG4_VOP = b"\0\0\1\xb6"
 _MPEG4_LAYER = re.compile(rb"\x00\x00\x01[\x20-\x2f]")
-_MPEG2_PICTURE = b"\0\0\1\0"
+# Start codes of headers (ISO/IEC 14496-2 table 6-3, 13818-2 table 6-1).
+_MPEG4_HEADERS = frozenset([*range(0x30), 0xB0, 0xB1, 0xB2, 0xB3, 0xB5])
+_MPEG2_HEADERS = frozenset([0xB2, 0xB3, 0xB5, 0xB7, 0xB8])
+_MPEG2_SEQUENCE = 0xB3
 _AV1_FRAME_HEADER, _AV1_FRAME = 3, 6
+_HEVC_PARAMETERS = frozenset([32, 33, 34])
+_HEVC_HEADERS = _HEVC_PARAMETERS | {35, 39}
 
 
 class PacketRole(IntEnum):
@@ -93,7 +101,7 @@ class _H264Roles(RoleReader):
 
     def __call__(self, packet: memoryview) -> PacketRole:
         fields = self._fields
-        if len(packet) <= _MOST_HEADER_BYTES and not fields.has_slice(packet):
+        if len(packet) <= _MOST_HEADER_BYTES and fields.is_headers(packet):
             fields.read(packet)
             return PacketRole.HEADERS
         return PacketRole.SECOND_FIELD if fields.completes_picture(packet) else PacketRole.SHOWS
@@ -108,8 +116,10 @@ class _HevcRoles(RoleReader):
     def __call__(self, packet: memoryview) -> PacketRole:
         if len(packet) > _MOST_HEADER_BYTES:
             return PacketRole.SHOWS
-        slices = (unit[0] >> 1 & 63 < 32 for unit in nal_units(packet, self._length_bytes))
-        return PacketRole.SHOWS if any(slices) else PacketRole.HEADERS
+        kinds = [unit[0] >> 1 & 63 for unit in nal_units(packet, self._length_bytes)]
+        # One flipped bit makes a slice a parameter set, but not several of them.
+        headers = len(_HEVC_PARAMETERS.intersection(kinds)) > 1 and _HEVC_HEADERS.issuperset(kinds)
+        return PacketRole.HEADERS if headers else PacketRole.SHOWS
 
 
 class _Mpeg4Roles(RoleReader):
@@ -130,7 +140,9 @@ class _Mpeg4Roles(RoleReader):
         pictures = data.count(_MPEG4_VOP)
         if pictures == 0:
             self._read_layer(data)
-            headers = len(data) <= _MOST_HEADER_BYTES and _START_CODE in data
+            headers = len(data) <= _MOST_HEADER_BYTES and _are_headers(
+                data, _MPEG4_HEADERS, range(0x20, 0x30)
+            )
             return PacketRole.HEADERS if headers else PacketRole.SHOWS
         if data.find(_MPEG4_VOP) > 0:
             self._read_layer(data)
@@ -239,11 +251,14 @@ def _shows_theora(packet: memoryview) -> bool:
 
 
 def _shows_mpeg2(packet: memoryview) -> bool:
-    return (
-        len(packet) > _MOST_HEADER_BYTES
-        or _MPEG2_PICTURE in bytes(packet)
-        or _START_CODE not in bytes(packet)
-    )
+    headers = (_MPEG2_SEQUENCE,)
+    return len(packet) > _MOST_HEADER_BYTES or not _are_headers(bytes(packet), _MPEG2_HEADERS, headers)
+
+
+def _are_headers(data: bytes, allowed: Collection[int], needed: Collection[int]) -> bool:
+    """Return whether all start codes are ``allowed``, and one of them is ``needed``."""
+    codes = [found[0] for found in _START_CODE.findall(data)]
+    return all(code in allowed for code in codes) and any(code in needed for code in codes)
 
 
 _PLAIN: dict[str, tuple[Callable[[memoryview], bool], PacketRole]] = {

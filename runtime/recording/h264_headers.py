@@ -10,7 +10,10 @@ __all__ = ["BitReader", "H264Fields", "nal_units"]
 # Profiles whose sequence parameter sets describe chroma and scaling (7.3.2.1.1).
 _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _SLICE_TYPES = (1, 2, 5)
-_IDR, _SPS, _PPS = 5, 7, 8
+_IDR, _SEI, _SPS, _PPS, _AUD = 5, 6, 7, 8, 9
+_HEADERS = frozenset([_SEI, _SPS, _PPS, _AUD])
+# With a zero byte of the start code behind it.
+_LONGEST_DELIMITER = 3
 # A slice's header up to the field flags, with bytes that prevent emulation.
 _SLICE_HEAD = 48
 
@@ -82,9 +85,13 @@ class H264Fields:
         for unit in _parameter_sets(header) if configured else nal_units(memoryview(header), 0):
             self._read_unit(unit)
 
-    def has_slice(self, packet: memoryview) -> bool:
-        """Return whether a packet holds a slice."""
-        return any(unit[0] & 31 in _SLICE_TYPES for unit in nal_units(packet, self._length_bytes))
+    def is_headers(self, packet: memoryview) -> bool:
+        """Return whether a packet holds parameter sets, delimiters and supplemental information and nothing else."""
+        units = list(nal_units(packet, self._length_bytes))
+        kinds = {unit[0] & 31 for unit in units}
+        # One flipped bit makes a slice a delimiter or a sequence parameter set. A delimiter has two bytes.
+        delimiters = all(len(unit) <= _LONGEST_DELIMITER for unit in units if unit[0] & 31 == _AUD)
+        return bool(units) and delimiters and kinds <= _HEADERS and (_SPS not in kinds or _PPS in kinds)
 
     @property
     def frames_only(self) -> bool:

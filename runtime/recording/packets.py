@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import accumulate, chain, islice, pairwise
 from typing import overload
@@ -124,6 +124,22 @@ class PacketTable(Sequence[PacketInfo]):
     def pictures(self) -> npt.NDArray[np.int64]:
         """Indices of the packets whose picture is to be shown."""
         return np.flatnonzero((self.roles == PacketRole.SHOWS) & ~self.edited_out)
+
+    def confirm_hidden(self) -> PacketTable:
+        """Return the table with only those hidden pictures that the stamps confirm, for containers with true stamps.
+
+        A hidden picture comes directly in front of the one that is shown, at its time. One that has a time of its own
+        is a shown one with a damaged header.
+        """
+        hidden = np.flatnonzero(self.roles == PacketRole.HIDDEN)
+        if not len(hidden):
+            return self
+        steps = np.diff(self.pts, append=self.pts[-1:])
+        steps[-1] = np.iinfo(np.int64).max
+        doubted = hidden[steps[hidden] > np.median(steps) / 2]
+        roles = self.roles.copy()
+        roles[doubted] = PacketRole.SHOWS
+        return replace(self, roles=roles)
 
     @property
     def lacks_stamps(self) -> bool:

@@ -24,6 +24,8 @@ from .truncation import Boxes
 
 __all__ = ["ScannedStream", "scan_stream"]
 
+# Codecs with pictures that are never shown. An AVI gives each of its packets a time of its own.
+_HIDES_PICTURES = ("av1", "vp8", "vp9")
 # Frames a second of a recording that announces no rate, and has no stamps.
 _COMMON_RATE = Fraction(25)
 
@@ -161,6 +163,8 @@ def _list_packets(path: Path, size: int, boxes: Boxes | None, opened: OpenedStre
     first = list(islice(stored, REORDER))
     roles = role_reader(codec, header)
     packets = tables or PacketTable.of(_describe(each, roles) for each in chain(first, stored))
+    if codec in _HIDES_PICTURES and source.format.name != "avi":
+        packets = packets.confirm_hidden()
     encrypted = 0 if tables is not None else encryption.total(path, size, source, stream, len(packets))
     return _Listed(packets, first, index, tables is not None, roles is not None and roles.packed, encrypted)
 

@@ -18,6 +18,7 @@ from plain_decoder import ffmpeg, read_whole
 from capsule_edge.runtime.recording import decode, fetch, scan
 from capsule_edge.runtime.recording.coded_pictures import PacketRole, role_reader
 from capsule_edge.runtime.recording.h264_headers import H264Fields
+from capsule_edge.runtime.recording.packets import PacketInfo, PacketTable
 
 SHOWS, HIDDEN, HEADERS = PacketRole.SHOWS, PacketRole.HIDDEN, PacketRole.HEADERS
 
@@ -213,12 +214,18 @@ def test_a_packed_stream_is_shown_in_the_order_of_its_decoder(tmp_path: Path, b_
         ("theora", b"\x30", SHOWS),
         ("mpeg2video", b"\0\0\1\xb3\0\0\1\xb5", HEADERS),
         ("mpeg2video", b"\0\0\1\xb3\0\0\1\0\0", SHOWS),
-        ("mpeg4", b"\0\0\1\xb0\x01\0\0\1\xb5", HEADERS),
+        ("mpeg4", b"\0\0\1\xb0\x01\0\0\1\x20\0", HEADERS),
+        ("mpeg4", b"\0\0\1\xb2\x01\0", SHOWS),  # a picture with one flipped bit
+        ("mpeg4", b"\0\0\1\xb7\x01\0", SHOWS),
         ("mpeg4", b"\x7f", SHOWS),
         ("h264", b"\0\0\0\1\x67\x42\0\x0a\0\0\1\x68\xce", HEADERS),
         ("h264", b"\0\0\0\1\x67\x42\0\x0a\0\0\1\x65\x88", SHOWS),
+        ("h264", b"\0\0\0\1\x09\xf0\0\0\1\x06\1\0", HEADERS),
+        ("h264", b"\0\0\0\1\x67\x88\x84\x33", SHOWS),  # slices with one flipped bit
+        ("h264", b"\0\0\0\1\x49\x88\x84\x33", SHOWS),
         ("hevc", b"\0\0\0\1\x40\x01\x0c\0\0\1\x42\x01", HEADERS),
         ("hevc", b"\0\0\0\1\x26\x01\xaf", SHOWS),
+        ("hevc", b"\0\0\0\1\x42\x01\xaf", SHOWS),
     ],
 )
 def test_the_role_of_a_packet_is_read_from_its_bytes(codec: str, packet: bytes, role: PacketRole) -> None:
@@ -238,6 +245,23 @@ def test_damaged_headers_are_no_fault_of_the_reader(codec: str, data: st.DataObj
     assert read is not None
     for packet in data.draw(st.lists(st.binary(min_size=1, max_size=60), max_size=5)):
         assert read(memoryview(packet)) in PacketRole
+
+
+@pytest.mark.quick
+def test_a_picture_with_a_time_of_its_own_is_not_hidden() -> None:
+    rows = [
+        (0, SHOWS),
+        (40, HIDDEN),
+        (40, SHOWS),
+        (80, HIDDEN),
+        (120, SHOWS),
+        (159, HIDDEN),
+        (160, SHOWS),
+        (200, HIDDEN),
+    ]
+    table = PacketTable.of(PacketInfo(at, at, 9, False, False, False, role) for at, role in rows)
+    confirmed = table.confirm_hidden().roles == HIDDEN
+    assert confirmed.tolist() == [False, True, False, False, False, True, False, False]
 
 
 @pytest.mark.quick
