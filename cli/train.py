@@ -177,11 +177,13 @@ def _configure(file: Path | None, fields: dict[str, Any], assignments: tuple[str
 def _train(options: TrainOptions, config: TrainConfig) -> list[str]:
     """Run the training and return the images that could not be read."""
     from capsule_edge.evaluation.datasets import check_roles, load_training
-    from capsule_edge.train.run import train_run
 
     dataset = load_training(options.data, split=options.split, label_map=options.label_map)
     check_roles(dataset.classes, dataset.stated_roles)
     warn_of_remarks(dataset.remarks)
+    # This import loads TensorFlow: ask first.
+    from capsule_edge.train.run import train_run
+
     skipped: list[str] = []
     with _show_progress() as show:
 

@@ -1,4 +1,4 @@
-"""Read the size that the header of an encoded image states, without decoding it.
+"""Read the size and depth that the header of an encoded image states, without decoding it.
 
 A file of some kilobytes can state a billion pixels. Decoders allocate them before anybody can look at the result.
 """
@@ -8,12 +8,16 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-__all__ = ["picture_size"]
+__all__ = ["has_deep_values", "picture_size"]
 
 # Start-of-frame markers of JPEG (ITU-T T.81, table B.1): C0 to CF without C4 (tables), C8 (reserved) and CC.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_NETPBM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d{1,18})\s+(?:#[^\n]*\n\s*)*(\d{1,18})")
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_SHORT = 256, 257, 3
+_NETPBM = re.compile(
+    rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d{1,18})\s+(?:#[^\n]*\n\s*)*(\d{1,18})"
+    rb"(?:\s+(?:#[^\n]*\n\s*)*(\d{1,5})\s)?"
+)
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_SHORT = 256, 257, 258, 3
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
@@ -34,8 +38,8 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         return _bmp(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30:
         return _webp(data)
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        return _tiff(data, "little" if data[:1] == b"I" else "big")
+    if data[:4] in _TIFF_STARTS:
+        return _tiff(data)
     sizes = _NETPBM.match(data[:1000])
     return (int(sizes[1]), int(sizes[2])) if sizes else None
 
@@ -81,14 +85,47 @@ def _vp8_side(pair: bytes) -> int:
     return int.from_bytes(pair, "little") & 0x3FFF
 
 
-def _tiff(data: bytes, order: Literal["little", "big"]) -> tuple[int, int] | None:
-    at = int.from_bytes(data[4:8], order)
-    count = int.from_bytes(data[at : at + 2], order)
-    sides: dict[int, int] = {}
-    for entry in range(at + 2, min(at + 2 + 12 * count, len(data) - 11), 12):
-        tag, kind = (int.from_bytes(data[entry + k : entry + k + 2], order) for k in (0, 2))
-        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
-            sides[tag] = int.from_bytes(data[entry + 8 : entry + (10 if kind == _TIFF_SHORT else 12)], order)
-    if len(sides) < 2:
-        return None
-    return sides[_TIFF_WIDTH], sides[_TIFF_HEIGHT]
+def has_deep_values(data: bytes) -> bool:
+    """Return whether an image states more than 8 bits for each value: a PNG, a TIFF (its first page) or a PNM."""
+    if data.startswith(b"\x89PNG"):
+        return len(data) > 24 and data[24] == 16
+    if data[:4] in _TIFF_STARTS:
+        order = _order(data)
+        at, kind, count = _tiff_tags(data, order).get(_TIFF_BITS, (0, 0, 0))
+        # Up to two values stand in the entry itself. More stand elsewhere, and the entry holds their place.
+        at = at if count <= 2 else int.from_bytes(data[at : at + 4], order)
+        return kind == _TIFF_SHORT and int.from_bytes(data[at : at + 2], order) > 8
+    most = (
+        _NETPBM.match(data[:1000]) if data[:2] not in (b"P1", b"P4") else None
+    )  # bitmaps state no highest value
+    return most is not None and most[3] is not None and int(most[3]) > 255
+
+
+def _tiff(data: bytes) -> tuple[int, int] | None:
+    order = _order(data)
+    tags = _tiff_tags(data, order)
+    sides = []
+    for tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
+        if tag not in tags:
+            return None
+        at, kind, _ = tags[tag]
+        sides.append(int.from_bytes(data[at : at + (2 if kind == _TIFF_SHORT else 4)], order))
+    return sides[0], sides[1]
+
+
+def _order(data: bytes) -> Literal["little", "big"]:
+    return "little" if data[:1] == b"I" else "big"
+
+
+def _tiff_tags(data: bytes, order: Literal["little", "big"]) -> dict[int, tuple[int, int, int]]:
+    """Return the tags of the first page: the place of each value, its type and the number of values.
+
+    Source: TIFF 6.0, section 2.
+    """
+    first = int.from_bytes(data[4:8], order)
+    entries = int.from_bytes(data[first : first + 2], order)
+    tags = {}
+    for at in range(first + 2, min(first + 2 + 12 * entries, len(data) - 11), 12):
+        tag, kind = (int.from_bytes(data[at + k : at + k + 2], order) for k in (0, 2))
+        tags[tag] = (at + 8, kind, int.from_bytes(data[at + 4 : at + 8], order))
+    return tags

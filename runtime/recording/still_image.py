@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .colour import put_on_black, split
 from .ffmpeg import MOST_PIXELS
-from .image_header import picture_size
+from .image_header import has_deep_values, picture_size
 from .image_integrity import picture_is_cut
 
 __all__ = ["StillImage", "decode_still"]
@@ -75,7 +75,7 @@ def decode_still(data: bytes, page: int | None = None, *, twelve_bits: bool = Fa
 
 def _scaled_twelve_bits(data: bytes) -> StillImage | None:
     """Return an image that holds 12 bits in 16; None for any other image."""
-    if not _may_be_deep(data):
+    if not has_deep_values(data):
         return None
     alpha = _may_be_transparent(data)
     try:
@@ -95,13 +95,6 @@ def _scaled_twelve_bits(data: bytes) -> StillImage | None:
     shift = 4 if pixels[:, :, 3].max() < _TWELVE_BITS else 8
     transparent = put_on_black(planes, np.ascontiguousarray((pixels[:, :, 3] >> shift).astype(np.uint8)))
     return StillImage(np.asarray(cv2.merge(planes), np.uint8), transparent, True)
-
-
-def _may_be_deep(data: bytes) -> bool:
-    """Return whether an image may have 16 bits for each value: a PNG that says so, a TIFF, or a PNM."""
-    if data.startswith(b"\x89PNG"):
-        return len(data) > 24 and data[24] == 16
-    return data[:4] in (b"II*\0", b"MM\0*") or data[:2] in (b"P5", b"P6")
 
 
 def _decode(data: bytes, page: int | None, mode: int) -> Any:

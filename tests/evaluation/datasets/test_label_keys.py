@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -240,3 +241,15 @@ def test_a_map_without_its_package_says_what_to_install(
     with pytest.raises(PackageError) as error:
         load_dataset(data(tmp_path / "d", ["a", "b"]), label_map=tmp_path / "map.yaml")
     refused(error, "yaml", "capsule-edge[eval]")
+
+
+def test_train_asks_before_any_work(tmp_path: Path) -> None:
+    if find_spec("tensorflow") is None:
+        pytest.skip("training needs TensorFlow")
+    from capsule_edge.cli.train import command as train
+
+    root = data(tmp_path / "d", ["healthy", "polyp"])
+    result = call(train, "--data", root, "--out", tmp_path / "run")
+    assert isinstance(result.exception, UsageError)
+    assert "--labels map.yaml" in result.exception.hint
+    assert not (tmp_path / "run").exists()
