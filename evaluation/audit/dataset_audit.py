@@ -19,7 +19,7 @@ from typing import Any
 
 from capsule_edge.runtime.errors import UsageError
 
-from ..datasets import DEFAULT_SPLIT, Listing
+from ..datasets import DEFAULT_SPLIT, Listing, conflicting
 from .checks import LEVEL_ORDER, LEVELS, AuditFinding, Checks, rests_on
 from .images import check_images
 from .near_duplicates import fingerprint
@@ -66,6 +66,7 @@ def audit(
             "name": listing.root.resolve().name,
             "table": listing.table.name,
             "frames": len(files),
+            "two_labels": len(conflicting(listing.samples)),
             "videos": len({s.video_id for s in listing.samples if s.video_id}),
             "splits": dict(sorted(Counter(s.split for s in listing.samples if s.split).items())),
         },

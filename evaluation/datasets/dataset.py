@@ -238,26 +238,26 @@ def list_samples(path: str | Path, *, label_map: str | Path | LabelMapping | Non
         label_map if isinstance(label_map, LabelMapping) or label_map is None else read_label_map(label_map)
     )
     table = root / "labels.csv"
-    remarks: list[ListingRemark] = []
-    empty: list[Path] = []
+    keys = LabelKeys(labels, published=not table.is_file() and published.is_kvasir_capsule(root))
+    try:
+        listing = _read(root, table, keys)
+    except OSError as error:
+        raise InputError(f"{error.filename or root} cannot be read: {error.strerror or error}") from None
+    _check_any(listing.samples, listing.table, keys)
+    remarks = (*listing.remarks, *_remarks(listing.samples, keys, labels))
+    return replace(listing, classes=keys.classes(), stated_roles=keys.stated_roles(), remarks=remarks)
+
+
+def _read(root: Path, table: Path, keys: LabelKeys) -> Listing:
+    """Read the rows of a data set in the layout that it has."""
     if table.is_file():
-        keys = LabelKeys(labels)
         rows = LabelTable(root, table, keys)
-        samples = rows.samples()
-        remarks += rows.remarks()
-    elif published.is_kvasir_capsule(root):
-        keys = LabelKeys(labels, published=True)
-        samples, table = published.kvasir_capsule(root, keys), root / "metadata.csv"
-    else:
-        keys = LabelKeys(labels)
-        folders = ClassFolders(root)
-        samples, table = _from_folders(folders, keys), root
-        remarks += folders.remarks()
-        empty = folders.empty
-    _check_any(samples, table, keys)
-    classes = keys.classes()
-    remarks += _remarks(samples, keys, labels)
-    return Listing(tuple(samples), root, table, tuple(empty), classes, keys.stated_roles(), tuple(remarks))
+        return Listing(tuple(rows.samples()), root, table, remarks=tuple(rows.remarks()))
+    if keys.published:
+        return Listing(tuple(published.kvasir_capsule(root, keys)), root, root / "metadata.csv")
+    folders = ClassFolders(root)
+    samples = tuple(_from_folders(folders, keys))
+    return Listing(samples, root, root, tuple(folders.empty), remarks=tuple(folders.remarks()))
 
 
 def _check_any(samples: Sequence[Sample], table: Path, keys: LabelKeys) -> None:

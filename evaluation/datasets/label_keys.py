@@ -21,7 +21,7 @@ from .table_rows import is_missing
 if TYPE_CHECKING:
     from .label_map import LabelMapping
 
-__all__ = ["SYNONYMS", "LabelKeys", "check_roles", "known_role", "label_key", "unclear_classes"]
+__all__ = ["SYNONYMS", "LabelKeys", "check_roles", "known_role", "label_key", "plain_key", "unclear_classes"]
 
 SYNONYMS: Mapping[str, str] = {
     "angiectasia": "angioectasia",
@@ -60,14 +60,19 @@ def label_key(name: str) -> str:
     Returns:
         Letters, digits and ``_``; empty for a name without a letter, a digit or a sign that is spelled.
     """
+    key = plain_key(name)
+    return SYNONYMS.get(key, key)
+
+
+def plain_key(name: str) -> str:
+    """Return the key of a class name as ``label_key`` does, without ``SYNONYMS``. The key of a key is itself."""
     text = unicodedata.normalize("NFC", name).strip().lower()
     text = _MINUS.sub(" minus ", text)
     for sign, word in _SIGNS.items():
         text = text.replace(sign, f" {word} ")
     # A vowel sign of Devanagari or Thai is a mark ("M"), and part of its word.
     kept = "".join(c if unicodedata.category(c)[0] in "LNM" else "_" for c in text)
-    key = re.sub("_+", "_", kept).strip("_")
-    return SYNONYMS.get(key, key)
+    return unicodedata.normalize("NFC", re.sub("_+", "_", kept).strip("_"))
 
 
 def known_role(key: str) -> Role:
@@ -83,10 +88,13 @@ class LabelKeys:
     Args:
         labels: The label map; None: every key follows from its name.
         published: The data set is a published one that uses several names of ``SYNONYMS`` for one class.
+
+    Attributes:
+        excluded: The number of frames that the label map excludes.
     """
 
     def __init__(self, labels: LabelMapping | None = None, *, published: bool = False) -> None:
-        self._map, self._published = labels, published
+        self._map, self.published = labels, published
         self._names: dict[str, dict[str, str]] = defaultdict(dict)
         self._key_of: dict[str, str | None] = {}
         self.excluded = 0
@@ -151,7 +159,7 @@ class LabelKeys:
 
     def _check_merge(self, key: str, names: Mapping[str, str]) -> None:
         unlisted = [name for name in names if self._map is None or not self._map.lists(name)]
-        if len(names) < 2 or not unlisted or self._published:
+        if len(names) < 2 or not unlisted or self.published:
             return
         (one, at), (two, there) = list(names.items())[:2]
         # Two Unicode forms of one name look alike: show their code points.

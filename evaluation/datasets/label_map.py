@@ -13,8 +13,6 @@ that ``capsule-edge split --labels`` wrote is read with the same map.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,8 @@ from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import Role
 
 from .._extras import require
-from .label_keys import label_key
+from .label_keys import label_key, plain_key
+from .table_rows import is_missing
 
 __all__ = ["LabelEntry", "LabelMapping", "read_label_map"]
 
@@ -187,17 +186,19 @@ def _from_fields(path: Path, name: str, line: int, fields: Mapping[str, str]) ->
 
 
 def _checked_key(path: Path, line: int, key: str) -> str:
-    if not re.fullmatch(r"\w+", key) or key != unicodedata.normalize("NFC", key).lower():
+    if not key or plain_key(key) != key or is_missing(key):
+        example = "small_polyp" if is_missing(plain_key(key)) else plain_key(key)
         raise InputError(
-            f"{path} line {line}: the key {key!r} is not allowed, a key has lower-case letters, digits and _",
-            hint=f"for instance {label_key(key) or 'small_polyp'}",
+            f"{path} line {line}: the key {key!r} is not allowed, a key has lower-case letters and digits, with _ "
+            "between words, and is no word for a missing value",
+            hint=f"for instance {example}",
         )
     return key
 
 
 def _derived_key(path: Path, line: int, name: str) -> str:
     key = label_key(name)
-    if not key:
+    if is_missing(key):
         raise InputError(f"{path} line {line}: no key follows from {name!r}", hint="give it a field key")
     return key
 

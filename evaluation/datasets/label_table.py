@@ -123,11 +123,13 @@ class FileFinder:
         Raises:
             InputError: Several files fit.
         """
-        if "\0" in name:
-            raise InputError(f"{where}: the file name {name!r} holds a zero byte")
         path = self._root / name
-        if not path.exists():
-            path = self._like(self._root / name.replace("\\", "/"), where)
+        try:
+            if not path.exists():
+                path = self._like(self._root / name.replace("\\", "/"), where)
+        except OSError as error:  # the name is too long for the disk, or a folder may not be opened
+            what = f"the file {name[:80]!r} cannot be looked up"
+            raise InputError(f"{where}: {what}: {error.strerror or error}") from None
         return Path(os.path.normpath(path)) if ".." in path.parts else path
 
     def _like(self, path: Path, where: str) -> Path:

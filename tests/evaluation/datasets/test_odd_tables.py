@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from tiny_model import LABELS, write_tiny_model
 
-from capsule_edge.evaluation.datasets import list_samples, load_dataset
+from capsule_edge.cli.audit import command as audit
+from capsule_edge.cli.compare import command as compare
+from capsule_edge.cli.evaluate import command as evaluate
+from capsule_edge.cli.split import command as split
+from capsule_edge.evaluation.datasets import list_samples, load_dataset, load_training
 from capsule_edge.evaluation.datasets.table_rows import read_rows
 from capsule_edge.runtime.errors import InputError
 
@@ -170,3 +178,31 @@ def test_cells_that_a_published_table_lacks_at_the_end_are_empty(tmp_path: Path)
     ]
     with pytest.raises(InputError, match="line 2"):
         list(read_rows(tmp_path / "t.csv", ("a",)))
+
+
+def test_a_name_that_no_disk_can_hold_is_refused_with_its_line(tmp_path: Path) -> None:
+    refused(tmp_path, f"file,label\na.png,Polyp\n{'x' * 5000}.png,Polyp\n", "line 3", "cannot be looked up")
+
+
+def test_every_command_counts_the_same_frames(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{LABELS[i % 3]},v{i}" for i in range(12)]
+    twice = [f"0.png,{LABELS[1]},v0", f"0.png,{LABELS[2]},v0"]
+    text = "\n".join(["sep=,", "file,label,video_id", *rows, "", rows[3], ",,", *twice])
+    (tmp_path / "d").mkdir()
+    folder(tmp_path / "d", text, *(f"{i}.png" for i in range(12)))
+    model = write_tiny_model(tmp_path / "a.onnx")
+
+    def document(command: Any, *arguments: object) -> Any:
+        result = CliRunner().invoke(command, [*map(str, arguments), "--json"])
+        assert "1 row of labels.csv repeats" in result.output or "repeated_rows" in result.output
+        return json.loads(result.stdout)
+
+    audited = document(audit, tmp_path / "d")["data"]
+    assert audited["frames"] - audited["two_labels"] == 11
+    options = ("--data", tmp_path / "d", "--resamples", 0)
+    answers = tmp_path / "answers.csv"
+    assert document(evaluate, model, *options, "--save-predictions", answers)["frames"] == 11
+    divided = document(split, tmp_path / "d", "--folds", 2, "--out", tmp_path / "labels.csv")["splits"]
+    assert sum(part["frames"] for part in divided.values()) == 11
+    assert document(compare, answers, model, *options)["data"]["frames"] == 11
+    assert len(load_training(tmp_path / "d").samples) == 11
