@@ -13,6 +13,7 @@ that ``capsule-edge split --labels`` wrote is read with the same map.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +63,22 @@ class LabelMapping:
     entries: Mapping[str, LabelEntry]
 
     def entry_of(self, name: str) -> LabelEntry | None:
-        """Return the entry of a class name, or of a key; None if the map does not list it."""
+        """Return the entry of a class name in any Unicode form, or of a key; None if the map does not list it."""
         if name in self.entries:
             return self.entries[name]
+        # macOS names folders in another Unicode form than editors write.
+        plain = unicodedata.normalize("NFC", name)
+        same = [
+            entry for other, entry in self.entries.items() if unicodedata.normalize("NFC", other) == plain
+        ]
+        if len(same) == 1:
+            return same[0]
         if name in self.keys:
             return LabelEntry(name, self.name_of(name), self.roles.get(name))
         return None
 
     def lists(self, name: str) -> bool:
-        """Return whether the map lists a class name itself, not only as a key."""
+        """Return whether the map lists a class name just as it is written, and not only as a key."""
         return name in self.entries
 
     @property

@@ -192,6 +192,14 @@ def test_a_table_that_split_wrote_is_read_with_the_same_map(tmp_path: Path) -> N
     assert {c.key: c.role for c in again.classes}["ok"] == "normal"
 
 
+def test_a_map_finds_a_name_in_the_other_unicode_form(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "ulcère")
+    said = label_map(tmp_path, "ulcère: ulcer\n")
+    assert load_dataset(data(tmp_path / "one", ["a", decomposed]), label_map=said).labels == ("a", "ulcer")
+    with pytest.raises(InputError, match="both become the key 'ulcer'"):
+        load_dataset(data(tmp_path / "both", ["ulcère", decomposed]), label_map=said)
+
+
 def test_a_map_makes_a_missing_word_a_class(tmp_path: Path) -> None:
     root = data(tmp_path / "d", ["None", "Polyp"])
     said = label_map(tmp_path, "None: {key: normal, role: normal}\n")
