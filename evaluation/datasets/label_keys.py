@@ -238,9 +238,9 @@ def check_roles(classes: Sequence[Label], stated: Collection[str] = ()) -> None:
         if healthy
         else f"no class is known as normal, and all would be reported as findings: {', '.join(unclear)}"
     )
+    name = unclear[0] if healthy else "NAME"
     raise UsageError(
         what,
-        hint="state the role in a label map, --labels map.yaml, with the two lines "
-        f'"{unclear[0] if healthy else "NAME"}:" and "  role: normal" (or finding, landmark, quality)'
-        + ("" if healthy else "; if no class is normal, state the role of each"),
+        hint=f"write the line '{name}: {{role: normal}}' (or finding, landmark, quality) into a label map, and give "
+        "--labels map.yaml" + ("" if healthy else "; if no class is normal, write such a line for each"),
     )

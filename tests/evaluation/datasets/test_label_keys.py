@@ -12,8 +12,12 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from red_model import write_exam
+from tiny_model import write_tiny_model
 
 from capsule_edge.cli.audit import command as audit
+from capsule_edge.cli.evaluate import command as evaluate
+from capsule_edge.cli.run import command as run
 from capsule_edge.cli.split import command as split
 from capsule_edge.evaluation.datasets import (
     check_roles,
@@ -125,7 +129,7 @@ def test_a_class_that_may_mean_health_is_asked_for_its_role(tmp_path: Path) -> N
     dataset = load_training(data(tmp_path, ["healthy", "polyp"]))
     with pytest.raises(UsageError) as error:
         check_roles(dataset.classes, dataset.stated_roles)
-    refused(error, "healthy", "--labels map.yaml", '"healthy:"', '"  role: normal"')
+    refused(error, "healthy", "--labels map.yaml", "'healthy: {role: normal}'")
     with_normal = load_training(data(tmp_path, ["Normal", "polyp"]))
     check_roles(with_normal.classes)
     both = load_training(data(tmp_path, ["Normal", "Healthy mucosa"]))
@@ -155,9 +159,10 @@ def test_split_names_the_classes_that_a_part_lacks(tmp_path: Path) -> None:
     assert f"{part} has no frame of worms" in result.stderr
 
 
-def test_a_map_states_role_and_name_in_two_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["healthy:\n  role: normal\n", "healthy: {role: normal}\n"])
+def test_a_map_states_a_role(tmp_path: Path, text: str) -> None:
     root = data(tmp_path / "d", ["healthy", "polyp"])
-    said = label_map(tmp_path, "healthy:\n  role: normal\n")
+    said = label_map(tmp_path, text)
     dataset = load_training(root, label_map=said)
     check_roles(dataset.classes, dataset.stated_roles)
     assert [(c.key, c.name, c.role) for c in dataset.classes] == [
@@ -264,3 +269,17 @@ def test_train_asks_before_any_work(tmp_path: Path) -> None:
     assert isinstance(result.exception, UsageError)
     assert "--labels map.yaml" in result.exception.hint
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # the font of plots has no Chinese letters
+def test_keys_of_every_script_pass_through_a_model_and_its_results(tmp_path: Path) -> None:
+    names = ("Normal", "Полип", "息肉")
+    model = write_tiny_model(tmp_path / "model.onnx", labels=("normal", "полип", "息肉"))
+    root = data(tmp_path / "d", names)
+    done = call(evaluate, model, "--data", root, "--out", tmp_path / "report", "--json")
+    assert set(json.loads(done.stdout)["per_class"]) == {"normal", "полип", "息肉"}
+    exam = write_exam(tmp_path / "exam.mp4")
+    result = CliRunner().invoke(run, ["--model", str(model), "--out", str(tmp_path / "out"), str(exam)])
+    assert result.exit_code == 0, result.output
+    head = (tmp_path / "out" / "frames.csv").read_text("utf-8").splitlines()[0]
+    assert head.endswith("p_normal,p_полип,p_息肉")
