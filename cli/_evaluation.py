@@ -13,10 +13,12 @@ import click
 
 from capsule_edge.runtime.errors import UsageError
 
+from ._options import labels_option
 from ._printing import console, number, table
 
 __all__ = [
     "NO_CERTIFICATE",
+    "absent_classes",
     "count_splits",
     "data_folder",
     "evaluation_options",
@@ -25,10 +27,11 @@ __all__ = [
     "recordings_option",
     "warn_left_out",
     "warn_of_overlap",
+    "warn_of_remarks",
 ]
 
 if TYPE_CHECKING:
-    from capsule_edge.evaluation.datasets import Dataset, Sample
+    from capsule_edge.evaluation.datasets import Dataset, ListingRemark, Sample
 
 Callback = Callable[..., Any]
 NO_CERTIFICATE = "nothing proves that this file gives the answers of the model it was made from"
@@ -50,7 +53,7 @@ def data_folder(given: Path | None) -> Path:
 
 
 def evaluation_options(command: Callback) -> Callback:
-    """Add the options that ``evaluate`` and ``compare`` share: data, split, threads and bootstrap."""
+    """Add the options that ``evaluate`` and ``compare`` share: data, split, label map, threads and bootstrap."""
     for option in (
         click.option(
             "--seed",
@@ -72,6 +75,7 @@ def evaluation_options(command: Callback) -> Callback:
             show_default=True,
             help="Number of threads of the inference engine; 0 lets the engine choose.",
         ),
+        labels_option,
         click.option(
             "--split", help="Split to use; 'all' takes every row.  [default: val if there is one, else all]"
         ),
@@ -112,8 +116,15 @@ def progress(activity: str, total: int) -> Iterator[Callable[[int], None] | None
         yield lambda done: bar.advance(task, done)
 
 
+def warn_of_remarks(remarks: Sequence[ListingRemark]) -> None:
+    """Report what the reader of a data set found and did about it."""
+    for remark in remarks:
+        click.echo(f"warning: {remark.message}", err=True)
+
+
 def warn_left_out(dataset: Dataset, skipped: Sequence[str]) -> None:
-    """Name each frame that is left out: it has two labels, or it cannot be read (``skipped``)."""
+    """Report the reader's remarks, and each frame left out: it has two labels, or cannot be read (``skipped``)."""
+    warn_of_remarks(dataset.remarks)
     for file in dataset.doubtful:
         click.echo(f"warning: {file.name} is listed under two labels and is left out", err=True)
     for name in skipped:
@@ -140,6 +151,14 @@ def count_splits(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
             "classes": {label: sum(sample.label == label for sample in members) for label in labels},
         }
     return counts
+
+
+def absent_classes(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return, for each split of ``count_splits`` that lacks a class, the classes without a frame in it."""
+    absent = {
+        name: [key for key, count in split["classes"].items() if not count] for name, split in splits.items()
+    }
+    return {name: keys for name, keys in absent.items() if keys}
 
 
 def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:

@@ -6,12 +6,20 @@ from pathlib import Path
 
 import click
 
-__all__ = ["HELP_OPTIONS", "json_option", "model_argument", "read_clock"]
+__all__ = ["HELP_OPTIONS", "json_option", "labels_option", "model_argument", "read_clock"]
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+labels_option = click.option(
+    "--labels",
+    "label_map",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Label map (YAML): the key, name and role of each class name of the data set, see docs/data.md.",
+)
 
 model_argument = click.argument("model", metavar="[MODEL]", required=False, type=click.Path(path_type=Path))
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ._evaluation import progress
-from ._options import HELP_OPTIONS, json_option
+from ._options import HELP_OPTIONS, json_option, labels_option
 from ._printing import console, echo_json, number, table
 
 # Examples that the terminal shows of a finding, and of a mere note. The page and the JSON have more.
@@ -30,10 +30,16 @@ _SHOWN, _SHOWN_OF_A_NOTE = 10, 2
     metavar="FILE",
     help="Write the report to this HTML file.",
 )
+@labels_option
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, folder: Path, split: str | None, page: Path | None, as_json: bool
+    context: click.Context,
+    folder: Path,
+    split: str | None,
+    page: Path | None,
+    label_map: Path | None,
+    as_json: bool,
 ) -> None:
     """Find faults of the data set DIR that would make figures measured on it misleading.
 
@@ -42,7 +48,7 @@ def command(
     Exit code 5 if the evaluated split has one of these faults:
 
     \b
-    - a video, or a copy of an image, is also in another split
+    - a video, a file, or a copy of an image, is also in another split
     - a file or an image has two labels
     - more than 1 % of the frames, or of those of a class, cannot be read
     - there is only one class or one video
@@ -54,7 +60,7 @@ def command(
     from capsule_edge.evaluation.datasets import list_samples
     from capsule_edge.runtime.errors import AuditError
 
-    listing = list_samples(folder)
+    listing = list_samples(folder, label_map=label_map)
     with progress("reading", len({sample.file for sample in listing.samples})) as advance:
         document = audit(listing, split=split, advance=advance)
     if page is not None:

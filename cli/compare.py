@@ -32,6 +32,7 @@ class CompareOptions:
 
     data: Path | None
     split: str | None
+    label_map: Path | None
     recordings: tuple[Path, ...]
     out: Path | None
     overwrite: bool
@@ -117,7 +118,7 @@ def _certify(fp32: Path, int8: Path, options: CompareOptions) -> dict[str, Any]:
     first = None if is_table else open_model(fp32, backend=options.backend, threads=threads)
     if first is not None:
         _check_order(first, second)
-    dataset = load_dataset(data_folder(options.data), split=options.split)
+    dataset = load_dataset(data_folder(options.data), split=options.split, label_map=options.label_map)
     with progress("comparing", len(dataset.samples) * (1 if first is None else 2)) as advance:
         if first is None:
             certificate = compare_table(fp32, second, dataset, advance=advance, **bootstrap)

@@ -24,6 +24,7 @@ class EvaluateOptions:
 
     data: Path | None
     split: str | None
+    label_map: Path | None
     backend: str
     threads: int
     save_predictions: Path | None
@@ -81,11 +82,11 @@ def _measure(model: Path, options: EvaluateOptions) -> dict[str, Any]:
     if options.out is not None:
         check_free(options.out, SIGN, overwrite=options.overwrite)
     opened = open_model(model, backend=options.backend, threads=options.threads)
-    dataset = load_dataset(data_folder(options.data), split=options.split)
+    dataset = load_dataset(data_folder(options.data), split=options.split, label_map=options.label_map)
     with progress("evaluating", len(dataset.samples)) as advance:
         predictions = tables.predict(opened, dataset, advance=advance)
     warn_left_out(dataset, predictions.skipped)
-    _warn_of_leak(dataset.root, dataset.split)
+    _warn_of_leak(dataset.root, dataset.split, options.label_map)
     if options.save_predictions is not None:
         tables.save_predictions(predictions, options.save_predictions)
     findings = [label.key for label in opened.spec.labels if label.role == "finding"]
@@ -104,12 +105,14 @@ def _measure(model: Path, options: EvaluateOptions) -> dict[str, Any]:
     return document
 
 
-def _warn_of_leak(root: Path, split: str | None) -> None:
+def _warn_of_leak(root: Path, split: str | None, label_map: Path | None) -> None:
     """Warn if videos of the split are in another split too."""
     from capsule_edge.evaluation.audit import shared_videos
     from capsule_edge.evaluation.datasets import list_samples
 
-    if split is not None and (shared := shared_videos(list_samples(root).samples, split)):
+    if split is None:
+        return
+    if shared := shared_videos(list_samples(root, label_map=label_map).samples, split):
         frames = sum(count[split] for count in shared.values())
         click.echo(
             f"warning: {len(shared)} videos of {split} ({frames:,} frames) are in another split too: a model that was "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._evaluation import recordings_option
-from ._options import HELP_OPTIONS, json_option
+from ._options import HELP_OPTIONS, json_option, labels_option
 from ._printing import echo_json, macro_f1_change
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     "--split",
     help="Split of --data to certify on; 'all' takes every row.  [default: val if there is one, else all]",
 )
+@labels_option
 @recordings_option
 @click.option(
     "--keep-float",
@@ -48,6 +49,7 @@ def command(
     out: Path,
     data: Path | None,
     split: str | None,
+    label_map: Path | None,
     recordings: tuple[Path, ...],
     keep: tuple[str, ...],
     as_json: bool,
@@ -61,7 +63,7 @@ def command(
     trained Keras model; if it fails, nothing is written. The shipping certificate compares it with FP32; its
     verdict is printed and does not stop the export.
     """
-    report = _export(run, out, data=data, split=split, recordings=recordings, keep=keep)
+    report = _export(run, out, data=data, split=split, label_map=label_map, recordings=recordings, keep=keep)
     if data is None:
         click.echo("warning: without --data the INT8 files carry no certificate", err=True)
     if as_json:
@@ -76,15 +78,17 @@ def _export(
     *,
     data: Path | None,
     split: str | None,
+    label_map: Path | None,
     recordings: tuple[Path, ...],
     keep: tuple[str, ...],
 ) -> ExportReport:
     from capsule_edge.evaluation._extras import TRAINING, require
     from capsule_edge.runtime.errors import UsageError
 
-    if data is None and (split or recordings):
+    if data is None and (split or recordings or label_map):
         raise UsageError(
-            "--split and --recording are for certificates, which need --data", hint="add --data DIR"
+            "--split, --labels and --recording are for certificates, which need --data",
+            hint="add --data DIR",
         )
     automatic = "auto" in keep
     if automatic and (data is None or len(keep) > 1):
@@ -96,8 +100,10 @@ def _export(
     from capsule_edge.export.bundle import export_run
     from capsule_edge.export.held_out import frames_to_choose_on
 
-    dataset = None if data is None else load_dataset(data, split=split)
-    choose_on = frames_to_choose_on(run, data, progress=_log) if data is not None and automatic else None
+    dataset = None if data is None else load_dataset(data, split=split, label_map=label_map)
+    choose_on = None
+    if data is not None and automatic:
+        choose_on = frames_to_choose_on(run, data, label_map=label_map, progress=_log)
     return export_run(
         run,
         out,

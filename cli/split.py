@@ -10,8 +10,8 @@ import click
 
 from capsule_edge.runtime.errors import InputError, UsageError
 
-from ._evaluation import count_splits, print_splits
-from ._options import HELP_OPTIONS, json_option
+from ._evaluation import absent_classes, count_splits, print_splits, warn_of_remarks
+from ._options import HELP_OPTIONS, json_option, labels_option
 from ._printing import console, echo_json
 
 if TYPE_CHECKING:
@@ -72,20 +72,26 @@ class SplitOptions:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The labels.csv to write.")
 @click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
+@labels_option
 @json_option
-def command(folder: Path, out: Path, overwrite: bool, as_json: bool, **given: Any) -> None:
+def command(
+    folder: Path, out: Path, overwrite: bool, label_map: Path | None, as_json: bool, **given: Any
+) -> None:
     """Divide the data set DIR by video, with all classes in similar shares, and write the splits to --out.
 
     The file may lie beside the frames or elsewhere. Its folder is then a data set for train, evaluate and
-    audit. A file that is listed under two labels is left out. If frames name no video, they cannot be divided
+    audit. Labels are written as keys. A class without a frame in a split is named. A file that is listed under
+    two labels is left out. If frames name no video, they cannot be divided
     without a leak, and the command refuses.
     """
     from capsule_edge.evaluation.datasets import list_samples, splits
 
     options = SplitOptions(**given)
     options.check()
-    divided = _divide(list_samples(folder), options)
+    listing = list_samples(folder, label_map=label_map)
+    divided = _divide(listing, options)
     splits.write_labels(divided, out, overwrite=overwrite)
+    warn_of_remarks(listing.remarks)
     absent = sum(not sample.file.is_file() for sample in divided)
     if absent:
         click.echo(f"warning: {absent:,} of {len(divided):,} files are not there", err=True)
@@ -95,8 +101,12 @@ def command(folder: Path, out: Path, overwrite: bool, as_json: bool, **given: An
             err=True,
         )
     counts = count_splits(divided)
+    lacking = absent_classes(counts)
+    for name, keys in lacking.items():
+        click.echo(f"warning: {name or 'the data set'} has no frame of {', '.join(keys)}", err=True)
     if as_json:
-        echo_json({"file": str(out), "by": "frame" if options.leak else "video", "splits": counts})
+        by = "frame" if options.leak else "video"
+        echo_json({"file": str(out), "by": by, "splits": counts, "absent_classes": lacking})
     else:
         print_splits(counts)
         console().print(f"wrote {out}")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ._evaluation import warn_of_remarks
 from ._groups import GroupedCommand
-from ._options import HELP_OPTIONS, json_option
+from ._options import HELP_OPTIONS, json_option, labels_option
 from ._printing import echo_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _GROUPS = (
-    ("Data", ("data", "split", "boxes", "cache")),
+    ("Data", ("data", "split", "label_map", "boxes", "cache")),
     ("Run", ("out", "name", "checkpoint_every", "as_json")),
     ("Start from", ("weights", "teachers", "calibrate_on", "fp32_weights")),
     (
@@ -38,6 +39,7 @@ class TrainOptions:
 
     data: Path
     split: str | None
+    label_map: Path | None
     boxes: Path | None
     cache: Path | None
     out: Path
@@ -68,6 +70,7 @@ class TrainOptions:
     "--split",
     help="Split to train on; 'all' takes every row.  [default: train, or all if the data set has no splits]",
 )
+@labels_option
 @click.option(
     "--boxes",
     type=_PATH,
@@ -173,10 +176,14 @@ def _configure(file: Path | None, fields: dict[str, Any], assignments: tuple[str
 
 def _train(options: TrainOptions, config: TrainConfig) -> list[str]:
     """Run the training and return the images that could not be read."""
-    from capsule_edge.evaluation.datasets import load_training
+    from capsule_edge.evaluation.datasets import check_roles, load_training
+
+    dataset = load_training(options.data, split=options.split, label_map=options.label_map)
+    check_roles(dataset.classes, dataset.stated_roles)
+    warn_of_remarks(dataset.remarks)
+    # This import loads TensorFlow: ask first.
     from capsule_edge.train.run import train_run
 
-    dataset = load_training(options.data, split=options.split)
     skipped: list[str] = []
     with _show_progress() as show:
 

@@ -48,17 +48,22 @@ def split_held_out(
 
 
 def frames_to_choose_on(
-    run: str | os.PathLike[str], data: Path, *, progress: Callable[[str], None] = lambda _: None
+    run: str | os.PathLike[str],
+    data: Path,
+    *,
+    label_map: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """Return about 1,500 frames at most of the videos that a RUN held out, evenly spaced.
 
     Args:
         run: The RUN folder.
         data: The data set that the RUN was trained on. Its split ``train`` is read, or all of it without splits.
+        label_map: The label map with which the RUN read it.
         progress: Called with each line of progress.
 
     Raises:
         InputError: As for ``split_held_out``, and for data that cannot be read.
     """
-    held = split_held_out(run, load_training(data), progress=progress)[1]
+    held = split_held_out(run, load_training(data, label_map=label_map), progress=progress)[1]
     return held.take(range(0, len(held.samples), max(1, len(held.samples) // _FRAMES)))

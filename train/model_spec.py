@@ -13,10 +13,8 @@ from capsule_edge.evaluation.datasets import Dataset, hash_dataset, training_pro
 from capsule_edge.runtime.inference import (
     EventParameters,
     InputSpec,
-    Label,
     ModelSpec,
     OperatingPoint,
-    Role,
 )
 
 from .config import TrainConfig
@@ -27,8 +25,6 @@ __all__ = ["describe_model"]
 # that the calibrated model does not hold more likely than all others together.
 _MIN_SPECIFICITY, _MIN_THRESHOLD = 0.99, 0.5
 _LICENSE = "CC-BY-4.0 data (Kvasir-Capsule asks written permission for commercial use); Apache-2.0 code"
-_LANDMARKS = {"pylorus", "ileocecal_valve", "ampulla_of_vater", "z_line", "cecum"}
-_QUALITY = {"reduced_mucosal_view"}
 
 
 def describe_model(
@@ -57,7 +53,7 @@ def describe_model(
         name=name,
         version=importlib.metadata.version("capsule-edge"),
         precision="fp32",
-        labels=_described(dataset.labels),
+        labels=dataset.classes,
         input=InputSpec(config.size),
         temperature=temperature,
         operating_points=_operating_points(dataset, logits, labels, temperature),
@@ -86,17 +82,7 @@ def _operating_points(
     videos = f"{dataset.split} videos" if dataset.split else "videos"
     return operating_points(
         scaled / scaled.sum(axis=1, keepdims=True), labels, dataset.labels,
-        only=[label.key for label in _described(dataset.labels) if label.role != "normal"],
+        only=[label.key for label in dataset.classes if label.role != "normal"],
         min_specificity=_MIN_SPECIFICITY, min_threshold=_MIN_THRESHOLD,
         measured_on=f"{len(labels)} frames of {videos} that the answering model had not seen",
     )  # fmt: skip
-
-
-def _described(keys: Sequence[str]) -> tuple[Label, ...]:
-    return tuple(Label(key, key.replace("_", " ").capitalize(), _role(key)) for key in keys)
-
-
-def _role(key: str) -> Role:
-    if key == "normal":
-        return "normal"
-    return "landmark" if key in _LANDMARKS else "quality" if key in _QUALITY else "finding"

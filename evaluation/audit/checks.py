@@ -22,6 +22,7 @@ LEVELS: Mapping[str, Level] = {
     "conflicting_labels": "misleading",
     "unreadable": "misleading",
     "too_narrow": "misleading",
+    "shared_files": "misleading",
     "conflicting_copies": "misleading",
     "few_videos": "doubtful",
     "absent_classes": "doubtful",
@@ -36,6 +37,14 @@ LEVELS: Mapping[str, Level] = {
     "no_split": "note",
     "blank": "note",
     "no_images": "note",
+    "repeated_rows": "note",
+    "outside_classes": "note",
+    "unread_files": "note",
+    "inferred_videos": "note",
+    "excluded_frames": "note",
+    "unused_names": "note",
+    "unclear_roles": "note",
+    "twelve_bits": "note",
 }
 """The level of each check. A fault outside the evaluated split is a ``note``."""
 

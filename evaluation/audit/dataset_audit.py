@@ -19,11 +19,11 @@ from typing import Any
 
 from capsule_edge.runtime.errors import UsageError
 
-from ..datasets import DEFAULT_SPLIT, Listing
+from ..datasets import DEFAULT_SPLIT, Listing, conflicting
 from .checks import LEVEL_ORDER, LEVELS, AuditFinding, Checks, rests_on
 from .images import check_images
 from .near_duplicates import fingerprint
-from .tables import check_classes, check_labels, check_videos
+from .tables import check_classes, check_labels, check_remarks, check_videos
 
 __all__ = ["LEVELS", "AuditFinding", "audit"]
 
@@ -51,6 +51,7 @@ def audit(
     known = len(absent) < len(files)
     prints = fingerprint([f for f in files if f not in set(absent)], advance=advance) if known else None
     checks = Checks(listing, evaluated)
+    check_remarks(checks)
     check_labels(checks)
     check_videos(checks)
     check_classes(checks)
@@ -65,6 +66,7 @@ def audit(
             "name": listing.root.resolve().name,
             "table": listing.table.name,
             "frames": len(files),
+            "two_labels": len(conflicting(listing.samples)),
             "videos": len({s.video_id for s in listing.samples if s.video_id}),
             "splits": dict(sorted(Counter(s.split for s in listing.samples if s.split).items())),
         },

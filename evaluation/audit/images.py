@@ -30,6 +30,11 @@ def check_images(checks: Checks, prints: Fingerprints, absent: Sequence[Path]) -
     _check_unreadable(checks, unreadable)
     blank = [checks.name(prints.files[i]) for i in range(len(prints.files)) if prints.blank[i]]
     checks.add("blank", None, blank, f"{many(len(blank), 'picture')} of one colour, not compared")
+    twelve = [checks.name(file) for file in prints.twelve_bits]
+    checks.add(
+        "twelve_bits", None, twelve,
+        f"{many(len(twelve), 'picture')} of 16 bits with no value above 4095, read as 12 bits",
+    )  # fmt: skip
     groups = exact_groups(prints)
     exact = [(group[0], other, 0) for group in groups for other in group[1:]]
     near = [tuple(pair) for pair in near_pairs(prints)]

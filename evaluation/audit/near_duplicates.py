@@ -26,7 +26,7 @@ from capsule_edge.runtime.cores import count_cores
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.preprocessing import find_field_of_view
 
-from ..datasets import decode_frame, read_bytes
+from ..datasets import decode_picture, read_bytes
 
 __all__ = ["BITS", "RADIUS", "Fingerprints", "NearPair", "exact_groups", "fingerprint", "near_pairs"]
 
@@ -61,6 +61,7 @@ class Fingerprints:
         thumbs: uint8 (N, 16, 16), a small grey picture of each file.
         blank: bool (N,), whether the picture has one colour and cannot be compared.
         unreadable: (file, reason) of each file that cannot be read.
+        twelve_bits: The files that were read as 12 bits in 16.
     """
 
     files: tuple[Path, ...]
@@ -69,6 +70,7 @@ class Fingerprints:
     thumbs: Uint8
     blank: npt.NDArray[np.bool_]
     unreadable: tuple[tuple[Path, str], ...]
+    twelve_bits: tuple[Path, ...] = ()
 
 
 class NearPair(NamedTuple):
@@ -87,10 +89,15 @@ def fingerprint(files: Sequence[Path], *, advance: Callable[[int], None] | None 
         advance: Called with 1 after each file, from several threads.
     """
 
+    twelve: set[Path] = set()
+
     def read(file: Path) -> tuple[Path, str, Uint8, Uint8] | tuple[Path, str]:
         try:
             data = read_bytes(file)
-            steps, thumb = _shrink(decode_frame(data, file))
+            frame, is_twelve = decode_picture(data, file)
+            if is_twelve:
+                twelve.add(file)
+            steps, thumb = _shrink(frame)
             return file, hashlib.sha256(data.tobytes()).hexdigest(), steps, thumb
         except InputError as error:
             return file, error.message
@@ -114,6 +121,7 @@ def fingerprint(files: Sequence[Path], *, advance: Callable[[int], None] | None 
         thumbs=thumbs,
         blank=thumbs.reshape(-1, _THUMB * _THUMB).std(axis=1) < _BLANK,
         unreadable=tuple((entry[0], entry[1]) for entry in found if len(entry) == 2),
+        twelve_bits=tuple(sorted(twelve)),
     )
 
 

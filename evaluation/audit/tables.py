@@ -6,10 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from ..datasets import Sample, conflicting
+from ..datasets import Sample, conflicting, unclear_classes
 from .checks import VIDEO_SHARE, Checks, many, rests_on
 
-__all__ = ["check_classes", "check_labels", "check_videos", "differ_by_one_edit", "shared_videos"]
+__all__ = [
+    "check_classes",
+    "check_labels",
+    "check_remarks",
+    "check_videos",
+    "differ_by_one_edit",
+    "shared_videos",
+]
 
 FEW_VIDEOS = 2
 """A class that rests on this many videos or fewer is doubtful."""
@@ -50,6 +57,27 @@ def _with_labels(checks: Checks, files: Collection[Path], split: str | None) -> 
         + ", ".join(sorted({s.label for s in checks.of_file[file] if split is None or s.split == split}))
         for file in sorted(files)
     ]
+
+
+def check_remarks(checks: Checks) -> None:
+    """Report what the reader of the data set found, files in two splits, and classes whose role is not known."""
+    for remark in checks.listing.remarks:
+        checks.add(remark.check, None, remark.examples, remark.message, remark.count)
+    for split in checks.evaluated:
+        shared = {
+            file: sorted({s.split for s in samples if s.split})
+            for file, samples in checks.of_file.items()
+            if len({s.split for s in samples if s.split}) > 1 and any(s.split == split for s in samples)
+        }
+        lines = [f"{checks.name(file)}: {', '.join(splits)}" for file, splits in sorted(shared.items())]
+        checks.add(
+            "shared_files", split, lines, f"{many(len(lines), 'file')} of {split} also in another split"
+        )
+    unclear = unclear_classes(checks.listing.classes, checks.listing.stated_roles)
+    checks.add(
+        "unclear_roles", None, unclear,
+        "no class is known as normal, or one may mean health: train asks for its role in a label map (--labels)",
+    )  # fmt: skip
 
 
 def check_videos(checks: Checks) -> None:

@@ -153,7 +153,7 @@ def check_labels(dataset: Dataset, keys: Sequence[str]) -> None:
         raise InputError(
             f"{dataset.root} has {count} frame{'s' * (count > 1)} labelled {', '.join(named)}, "
             f"the model's labels are {', '.join(keys)}",
-            hint="leave those frames out, rename their label, or train a model that has it",
+            hint="leave those frames out, rename their label (as with --labels map.yaml), or train a model that has it",
         )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         DEFAULT_SPLIT,
         Dataset,
         Listing,
+        VideoIds,
         describe,
         hash_dataset,
         list_samples,
@@ -22,34 +23,46 @@ if TYPE_CHECKING:
         load_training,
         name_below,
     )
+    from .label_keys import check_roles, known_role, label_key, unclear_classes
+    from .label_map import LabelMapping, read_label_map
     from .published import conflicting
-    from .samples import Sample, decode_frame, label_key, read_bytes, read_frame, read_rows
+    from .samples import ListingRemark, Sample, decode_frame, decode_picture, read_bytes, read_frame
     from .splits import folds
+    from .table_rows import read_rows
     from .training_videos import describe_overlap, training_overlap, training_provenance, video_mark
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         dataset=(
-            "DEFAULT_SPLIT Dataset Listing describe hash_dataset list_samples load_dataset "
+            "DEFAULT_SPLIT Dataset Listing VideoIds describe hash_dataset list_samples load_dataset "
             "load_training name_below"
         ),
+        label_keys="check_roles known_role label_key unclear_classes",
+        label_map="LabelMapping read_label_map",
         published="conflicting",
-        samples="Sample decode_frame label_key read_bytes read_frame read_rows",
+        samples="ListingRemark Sample decode_frame decode_picture read_bytes read_frame",
         splits="folds",
+        table_rows="read_rows",
         training_videos="describe_overlap training_overlap training_provenance video_mark",
     )
 
 __all__ = [
     "DEFAULT_SPLIT",
     "Dataset",
+    "LabelMapping",
     "Listing",
+    "ListingRemark",
     "Sample",
+    "VideoIds",
+    "check_roles",
     "conflicting",
     "decode_frame",
+    "decode_picture",
     "describe",
     "describe_overlap",
     "folds",
     "hash_dataset",
+    "known_role",
     "label_key",
     "list_samples",
     "load_dataset",
@@ -57,8 +70,10 @@ __all__ = [
     "name_below",
     "read_bytes",
     "read_frame",
+    "read_label_map",
     "read_rows",
     "training_overlap",
     "training_provenance",
+    "unclear_classes",
     "video_mark",
 ]

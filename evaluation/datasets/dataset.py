@@ -7,15 +7,20 @@ therefore draws whole videos, by ``video_id``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from capsule_edge.runtime.errors import InputError, UsageError
-from capsule_edge.runtime.recording import is_hidden
+from capsule_edge.runtime.inference import Label
 
 from . import published
-from .samples import IMAGE_SUFFIXES, SYNONYMS, Sample, label_key, read_frame, read_rows
+from .class_folders import ClassFolders
+from .label_keys import SYNONYMS, LabelKeys, known_role, label_key
+from .label_map import LabelMapping, read_label_map
+from .label_table import COLUMNS, LabelTable
+from .samples import ListingRemark, Sample, listed, read_frame
 
 __all__ = [
     "ALL",
@@ -23,6 +28,7 @@ __all__ = [
     "Dataset",
     "Listing",
     "Sample",
+    "VideoIds",
     "describe",
     "hash_dataset",
     "label_key",
@@ -38,9 +44,23 @@ ALL = "all"
 
 DEFAULT_SPLIT, TRAINING_SPLIT = "val", "train"
 
-_SPLITS = {"training": "train", "valid": "val", "validation": "val"}
-_SPLIT_FOLDERS = {"train", "val", "test", *_SPLITS}
-_COLUMNS = "file,label,source,video_id,frame_number,split"
+
+@dataclass(frozen=True)
+class VideoIds:
+    """Where the video ids of frames come from.
+
+    Attributes:
+        kind: ``given`` if a table states all that there are, ``inferred`` if some were taken from file names, ``none``
+            if no frame has one.
+        given: Number of frames with a video id that a table states.
+        inferred: Number of frames whose video id was taken from the file's name.
+        unknown: Number of frames without a video id.
+    """
+
+    kind: Literal["given", "inferred", "none"]
+    given: int
+    inferred: int
+    unknown: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,9 @@ class Dataset:
         root: The folder of the data set.
         split: The name of the split; None for every row.
         doubtful: Files of the whole data set that were left out because they are listed under two labels.
+        described: Key, display name and role of each of ``labels``, in the same order.
+        stated_roles: The keys whose role a label map states.
+        remarks: What the reader found in the whole data set and did about it.
     """
 
     samples: tuple[Sample, ...]
@@ -60,6 +83,23 @@ class Dataset:
     root: Path = Path()
     split: str | None = None
     doubtful: tuple[Path, ...] = ()
+    described: tuple[Label, ...] = ()
+    stated_roles: frozenset[str] = frozenset()
+    remarks: tuple[ListingRemark, ...] = ()
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """Key, display name and role of each of ``labels``: as ``described``, or by the rule for known keys."""
+        described = {label.key: label for label in self.described}
+        return tuple(
+            described.get(key) or Label(key, key.replace("_", " ").capitalize(), known_role(key))
+            for key in self.labels
+        )
+
+    @property
+    def video_ids(self) -> VideoIds:
+        """Where the video ids of the samples come from."""
+        return count_video_ids(self.samples)
 
     def name_of(self, sample: Sample) -> str:
         """Return the sample's file relative to the data set, with forward slashes on every system."""
@@ -70,7 +110,19 @@ class Dataset:
         return replace(self, samples=tuple(self.samples[int(i)] for i in indices))
 
 
-def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
+def count_video_ids(samples: Sequence[Sample]) -> VideoIds:
+    """Count the samples whose video id is given, inferred from the file's name, or unknown."""
+    unknown = sum(sample.video_id is None for sample in samples)
+    inferred = sum(sample.video_inferred for sample in samples)
+    kind: Literal["given", "inferred", "none"] = "inferred" if inferred else "given"
+    return VideoIds(
+        "none" if unknown == len(samples) else kind, len(samples) - unknown - inferred, inferred, unknown
+    )
+
+
+def load_dataset(
+    path: str | Path, *, split: str | None = None, label_map: str | Path | LabelMapping | None = None
+) -> Dataset:
     """Read one split of a data set.
 
     Layouts:
@@ -83,16 +135,18 @@ def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
     Args:
         path: The folder of the data set.
         split: The split to read; ``"all"`` is every row. None is ``val``, or every row if no row has that split.
+        label_map: The label map, or its file (``read_label_map``); None: keys follow from the names (``label_key``).
 
     Raises:
-        InputError: The folder is missing, empty or in none of the layouts, or a column or file is missing.
+        InputError: The folder is missing, empty or in none of the layouts, a column or file is missing, a row cannot
+            be read, or two class names would become one key.
         UsageError: The data set has no such split.
 
     Example:
         >>> dataset = load_dataset("capsule-vision", split="val")
         >>> dataset.samples[0].label, dataset.samples[0].video_id
     """
-    listing = list_samples(path)
+    listing = list_samples(path, label_map=label_map)
     samples, table = listing.samples, listing.table
     if listing.empty_classes:
         raise InputError(
@@ -105,14 +159,25 @@ def load_dataset(path: str | Path, *, split: str | None = None) -> Dataset:
     kept = tuple(sample for sample in samples if sample.file not in doubtful)
     if not kept:
         raise InputError(f"every frame of {table} is listed under two labels")
-    return _select(Dataset(kept, labels, listing.root, doubtful=tuple(sorted(doubtful))), split)
+    whole = Dataset(
+        kept,
+        labels,
+        listing.root,
+        doubtful=tuple(sorted(doubtful)),
+        described=listing.classes,
+        stated_roles=listing.stated_roles,
+        remarks=listing.remarks,
+    )
+    return _select(whole, split)
 
 
-def load_training(path: str | Path, *, split: str | None = None) -> Dataset:
+def load_training(
+    path: str | Path, *, split: str | None = None, label_map: str | Path | LabelMapping | None = None
+) -> Dataset:
     """Read one split as ``load_dataset`` does, but None is ``train``, or every row if the data set names no splits."""
-    if split is None and any(sample.split for sample in list_samples(path).samples):
+    if split is None and any(s.split for s in list_samples(path, label_map=label_map).samples):
         split = TRAINING_SPLIT
-    return load_dataset(path, split=split or ALL)
+    return load_dataset(path, split=split or ALL, label_map=label_map)
 
 
 @dataclass(frozen=True)
@@ -120,16 +185,27 @@ class Listing:
     """All rows of a data set, unchecked: a file may be missing, or listed under two labels.
 
     Attributes:
-        samples: One sample for each row.
+        samples: One sample for each row. Repeated rows count once, and excluded classes are left out.
         root: The folder of the data set.
         table: The table that lists the rows, or the folder that holds the class folders.
         empty_classes: Class folders without an image.
+        classes: Key, display name and role of each class, sorted by key.
+        stated_roles: The keys whose role the label map states.
+        remarks: What the reader found and did about it.
     """
 
     samples: tuple[Sample, ...]
     root: Path
     table: Path
     empty_classes: tuple[Path, ...] = ()
+    classes: tuple[Label, ...] = ()
+    stated_roles: frozenset[str] = frozenset()
+    remarks: tuple[ListingRemark, ...] = ()
+
+    @property
+    def video_ids(self) -> VideoIds:
+        """Where the video ids of the samples come from."""
+        return count_video_ids(self.samples)
 
 
 def name_below(root: Path, file: Path) -> str:
@@ -140,11 +216,16 @@ def name_below(root: Path, file: Path) -> str:
         return file.as_posix()
 
 
-def list_samples(path: str | Path) -> Listing:
+def list_samples(path: str | Path, *, label_map: str | Path | LabelMapping | None = None) -> Listing:
     """List every row of a data set in any layout that ``load_dataset`` reads, without opening a picture.
 
+    Args:
+        path: The folder of the data set.
+        label_map: The label map, or its file; None: keys follow from the names.
+
     Raises:
-        InputError: The folder is missing, empty or in none of the layouts, or its table cannot be read.
+        InputError: The folder is missing, empty or in none of the layouts, its table or the label map cannot be read,
+            or two class names would become one key.
     """
     root = Path(path)
     if not root.is_dir():
@@ -153,17 +234,67 @@ def list_samples(path: str | Path) -> Listing:
             f"the data set {root} is {found}, a folder is needed",
             hint="name the data set's folder (--data DIR)",
         )
+    labels = (
+        label_map if isinstance(label_map, LabelMapping) or label_map is None else read_label_map(label_map)
+    )
     table = root / "labels.csv"
-    empty: list[Path] = []
+    keys = LabelKeys(labels, published=not table.is_file() and published.is_kvasir_capsule(root))
+    try:
+        listing = _read(root, table, keys)
+    except OSError as error:
+        raise InputError(f"{error.filename or root} cannot be read: {error.strerror or error}") from None
+    _check_any(listing.samples, listing.table, keys)
+    remarks = (*listing.remarks, *_remarks(listing.samples, keys, labels))
+    return replace(listing, classes=keys.classes(), stated_roles=keys.stated_roles(), remarks=remarks)
+
+
+def _read(root: Path, table: Path, keys: LabelKeys) -> Listing:
+    """Read the rows of a data set in the layout that it has."""
     if table.is_file():
-        samples = _from_table(root, table)
-    elif published.is_kvasir_capsule(root):
-        samples, table = published.kvasir_capsule(root), root / "metadata.csv"
-    else:
-        samples, table = published.kvasir_capsule_video(list(_from_folders(root, empty))), root
+        rows = LabelTable(root, table, keys)
+        return Listing(tuple(rows.samples()), root, table, remarks=tuple(rows.remarks()))
+    if keys.published:
+        return Listing(tuple(published.kvasir_capsule(root, keys)), root, root / "metadata.csv")
+    folders = ClassFolders(root)
+    samples = tuple(_from_folders(folders, keys))
+    return Listing(samples, root, root, tuple(folders.empty), remarks=tuple(folders.remarks()))
+
+
+def _check_any(samples: Sequence[Sample], table: Path, keys: LabelKeys) -> None:
+    if not samples and keys.excluded:
+        raise InputError(f"the label map excludes all {keys.excluded} frames of {table}")
     if not samples:
-        raise InputError(f"{table} has a header and no rows", hint=f"its columns are {_COLUMNS}")
-    return Listing(tuple(samples), root, table, tuple(empty))
+        raise InputError(f"{table} has a header and no rows", hint=f"its columns are {COLUMNS}")
+
+
+def _from_folders(folders: ClassFolders, keys: LabelKeys) -> list[Sample]:
+    found = (
+        (file, keys.key_of(name, f"the folder {file.parent}"), split)
+        for file, name, split in folders.pictures()
+    )
+    samples = [
+        Sample(file=file, label=label, split=split) for file, label, split in found if label is not None
+    ]
+    return published.kvasir_capsule_video(samples)
+
+
+def _remarks(samples: Sequence[Sample], keys: LabelKeys, labels: LabelMapping | None) -> list[ListingRemark]:
+    """Return the remarks on video ids taken from file names, and on the label map."""
+    found = []
+    inferred = count_video_ids(samples).inferred
+    if inferred:
+        what = f"the video ids of {inferred} of {len(samples)} frames are inferred from file names of Kvasir-Capsule"
+        found.append(ListingRemark("inferred_videos", inferred, what))
+    if keys.excluded:
+        what = f"{keys.excluded} frames are left out, because the label map excludes their classes"
+        found.append(ListingRemark("excluded_frames", keys.excluded, what))
+    unused = keys.unused()
+    if unused and labels is not None:
+        what = (
+            f"{labels.path.name} lists {len(unused)} names that the data set does not have ({listed(unused)})"
+        )
+        found.append(ListingRemark("unused_names", len(unused), what, unused))
+    return found
 
 
 def _select(dataset: Dataset, split: str | None) -> Dataset:
@@ -181,77 +312,15 @@ def _select(dataset: Dataset, split: str | None) -> Dataset:
     return replace(dataset, samples=chosen, split=wanted)
 
 
-def _from_table(root: Path, table: Path) -> list[Sample]:
-    hint = f"its columns are {_COLUMNS}; file and label are required"
-    rows = read_rows(table, ("file", "label"), hint=hint)
-    samples = [_sample(root, table, line, row) for line, row in rows]
-    return samples
-
-
 def _check_files(samples: Sequence[Sample], table: Path) -> None:
-    missing = [sample.file for sample in samples if not sample.file.is_file()]
+    missing = [sample for sample in samples if not sample.file.is_file()]
     if missing:
+        line = f" (line {missing[0].line})" if missing[0].line is not None else ""
         raise InputError(
-            f"{len(missing)} of {len(samples)} files that {table} names do not exist, the first is {missing[0]}",
+            f"{len(missing)} of {len(samples)} files that {table} names do not exist, the first is "
+            f"{missing[0].file}{line}",
             hint="copy the frames to that place or remove their rows",
         )
-
-
-def _sample(root: Path, table: Path, line: int, cell: Mapping[str, str]) -> Sample:
-    for column in ("file", "label"):
-        if not cell[column]:
-            raise InputError(
-                f"{table} line {line} has no {column}", hint="every frame needs a file and a label"
-            )
-    number = cell.get("frame_number", "")
-    if number and not number.isdecimal():
-        raise InputError(
-            f"{table} line {line}: frame_number is {number!r}, it must be a whole number or empty"
-        )
-    return Sample(
-        file=root / cell["file"],
-        label=label_key(cell["label"]),
-        source=cell.get("source") or None,
-        video_id=cell.get("video_id") or None,
-        frame_number=int(number) if number else None,
-        split=_split_name(cell.get("split")),
-    )
-
-
-def _from_folders(root: Path, empty: list[Path]) -> Iterator[Sample]:
-    """Yield the samples of class folders; append folders without an image to ``empty``."""
-    folders = _folders(root)
-    if len(folders) == 1 and not _images(folders[0]) and any(_images(f) for f in _folders(folders[0])):
-        folders = _folders(folders[0])
-    splits = [folder for folder in folders if folder.name.lower() in _SPLIT_FOLDERS and _folders(folder)]
-    below = [(folder.name, _folders(folder)) for folder in splits] if splits else [(None, folders)]
-    classes = [(split, folder, _images(folder)) for split, inside in below for folder in inside]
-    if not any(images for _, _, images in classes):
-        raise InputError(
-            f"{root} has no labels.csv and no class folders with images",
-            hint=f"write labels.csv ({_COLUMNS}) or sort the frames into one folder for each class",
-        )
-    for split, folder, images in classes:
-        if not images:
-            empty.append(folder)
-        for file in images:
-            yield Sample(file=file, label=label_key(folder.name), split=_split_name(split))
-
-
-def _split_name(name: str | None) -> str | None:
-    """Return the common name of a split: ``Validation`` is ``val``."""
-    return _SPLITS.get(name.lower(), name.lower()) if name else None
-
-
-def _folders(parent: Path) -> list[Path]:
-    # Archives packed on macOS hold a folder "__MACOSX".
-    return sorted(
-        p for p in parent.iterdir() if p.is_dir() and not is_hidden(p) and not p.name.startswith("__")
-    )
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(p))
 
 
 def hash_dataset(dataset: Dataset) -> str:

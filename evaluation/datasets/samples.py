@@ -1,47 +1,36 @@
-"""Read the rows of label tables, and the picture of one labelled frame."""
+"""The labelled frame and its picture: every command on data sets reads pictures here."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.recording import decode_still, picture_is_cut
+from capsule_edge.runtime.recording import MOST_PIXELS, decode_still, picture_is_cut, picture_size
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "SYNONYMS",
+    "ListingRemark",
     "Sample",
     "decode_frame",
-    "label_key",
+    "decode_picture",
+    "listed",
     "read_bytes",
     "read_frame",
-    "read_rows",
 ]
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp",
+    ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm",
+}  # fmt: skip
+"""Suffixes of pictures in class folders, in lower case. A table may name files of any suffix."""
 
-SYNONYMS: Mapping[str, str] = {
-    "angiectasia": "angioectasia",
-    "angiodysplasia": "angioectasia",
-    "blood": "bleeding",
-    "blood_fresh": "bleeding",
-    "erythematous": "erythema",
-    "foreign_bodies": "foreign_body",
-    "ileo_cecal_valve": "ileocecal_valve",
-    "normal_clean_mucosa": "normal",
-    "polyps": "polyp",
-    "ulcers": "ulcer",
-    "worm": "worms",
-}
-"""Other names of a class in published data sets (Kvasir-Capsule, Kvasir v2, Capsule Vision), and its label key."""
+# No picture of MOST_PIXELS has more bytes than 16-bit RGBA without compression, and its headers.
+_MOST_BYTES = 8 * MOST_PIXELS + (1 << 20)
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,8 @@ class Sample:
         video_id: The video that the frame was taken from.
         frame_number: The number of the frame in the video.
         split: The split that the frame belongs to.
+        line: The line of the table that lists the frame.
+        video_inferred: Whether ``video_id`` was taken from the file's name and not from a table.
     """
 
     file: Path
@@ -63,64 +54,52 @@ class Sample:
     video_id: str | None = None
     frame_number: int | None = None
     split: str | None = None
+    line: int | None = field(default=None, compare=False)
+    video_inferred: bool = field(default=False, compare=False)
 
 
-def label_key(name: str) -> str:
-    """Return the label key of a published class name: ``Foreign Bodies`` gives ``foreign_body``."""
-    key = re.sub(r"[^0-9a-z]+", "_", name.strip().lower()).strip("_")
-    return SYNONYMS.get(key, key)
+@dataclass(frozen=True)
+class ListingRemark:
+    """One thing that the reader of a data set found, and what it did.
 
-
-def read_rows(table: Path, needed: Sequence[str], *, hint: str = "") -> Iterator[tuple[int, dict[str, str]]]:
-    """Read a CSV file in UTF-8, separated by commas or semicolons.
-
-    Args:
-        table: The file.
-        needed: Columns that it must have.
-        hint: The error's hint if a column is missing.
-
-    Yields:
-        The line number and the cells of each row by column, stripped of white space.
-
-    Raises:
-        InputError: The file cannot be read or lacks a column.
+    Attributes:
+        check: A word for programs, such as ``repeated_rows``.
+        count: The number of items.
+        message: One sentence for people.
+        examples: The items, one line each.
     """
-    try:
-        # Spreadsheets write a byte-order mark, and semicolons where the comma is the decimal sign.
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not UTF-8 (byte {error.start})", hint="save it as CSV UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{table} cannot be read: {error.strerror or error}") from None
-    head = text.partition("\n")[0]
-    rows = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in head and "," not in head else ",")
-    for column in needed:
-        if column not in (rows.fieldnames or ()):
-            found = ", ".join(rows.fieldnames or ()) or "none"
-            raise InputError(f"{table} lacks the column {column!r}, it has {found}", hint=hint)
-    try:
-        for row in rows:
-            cells = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
-            yield rows.line_num, cells
-    except csv.Error as error:
-        raise InputError(f"{table} line {rows.line_num} is not CSV: {error}") from None
+
+    check: str
+    count: int
+    message: str
+    examples: tuple[str, ...] = ()
+
+
+def listed(items: Sequence[str], most: int = 3) -> str:
+    """Return the first items with commas between, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def read_frame(sample: Sample | str | Path) -> npt.NDArray[np.uint8]:
     """Read a picture as uint8 RGB (height, width, 3).
 
-    Grey, RGBA (on black), CMYK and 16-bit (upper byte) pictures are converted, and EXIF rotation is applied.
+    Grey, RGBA (on black), CMYK and 16-bit pictures are converted, and EXIF rotation is applied. The upper byte of 16
+    bits is kept; a picture whose values all stay below 4096 holds 12 bits, and their upper eight are kept.
 
     Raises:
-        InputError: The file cannot be read, is not a picture, or is cut off.
+        InputError: The file cannot be read, is not a picture, is cut off, or has more than ``MOST_PIXELS``.
     """
     path = sample.file if isinstance(sample, Sample) else Path(sample)
     return decode_frame(read_bytes(path), path)
 
 
 def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
-    """Return the bytes of a file, uint8 (N,). Raise ``InputError`` if it cannot be read."""
+    """Return the bytes of a file, uint8 (N,). Raise ``InputError`` if it cannot be read or is too large."""
     try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise InputError(f"the image {path} has {size} bytes, at most {_MOST_BYTES} are read")
         # cv2.imread cannot open non-ASCII paths on Windows.
         return np.fromfile(path, np.uint8)
     except OSError as error:
@@ -129,9 +108,21 @@ def read_bytes(path: Path) -> npt.NDArray[np.uint8]:
 
 def decode_frame(data: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
     """Decode the bytes of the picture ``path`` as ``read_frame`` does."""
-    if picture_is_cut(data.tobytes()):
+    return decode_picture(data, path)[0]
+
+
+def decode_picture(data: npt.NDArray[np.uint8], path: Path) -> tuple[npt.NDArray[np.uint8], bool]:
+    """Decode a picture as ``read_frame`` does. Return it, and whether it was read as 12 bits in 16."""
+    content = data.tobytes()
+    if picture_is_cut(content):
         raise InputError(f"the image {path} is cut off at {len(data)} bytes")
-    picture = decode_still(data.tobytes()) if len(data) else None
+    width, height = picture_size(content) or (0, 0)
+    if width * height > MOST_PIXELS:
+        raise InputError(
+            f"the image {path} has {width} x {height} pixels, at most {MOST_PIXELS} are read",
+            hint="a frame of a capsule has less than a million",
+        )
+    picture = decode_still(content, twelve_bits=True) if content else None
     if picture is None:
         raise InputError(f"the image {path} is not a picture that can be decoded ({len(data)} bytes)")
-    return picture.rgb
+    return picture.rgb, picture.twelve_bits

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .folder import FolderContent, is_hidden, list_folder
     from .frame import Frame
     from .gop import ClosedGopError, find_gops, gop_numbers, gop_of
+    from .image_header import picture_size
     from .image_integrity import picture_is_cut
     from .orientation import Orientations, orient, orientation_of
     from .source import fetch, hash_recording, read_closed_gops, read_frames, scan, study_name
@@ -35,6 +36,7 @@ else:
         folder="FolderContent is_hidden list_folder",
         frame="Frame",
         gop="ClosedGopError find_gops gop_numbers gop_of",
+        image_header="picture_size",
         image_integrity="picture_is_cut",
         orientation="Orientations orient orientation_of",
         still_image="StillImage decode_still",
@@ -74,6 +76,7 @@ __all__ = [
     "orientation_of",
     "parse_clock",
     "picture_is_cut",
+    "picture_size",
     "plain_seconds",
     "read_closed_gops",
     "read_frames",

@@ -18,15 +18,17 @@ RECORDINGS = (
     ".mpeg", ".mpg", ".mts", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv",
 )  # fmt: skip
 _RESULTS = ".capsule-edge"
+# Folders that Synology and QNAP disks make.
+_OF_DISKS = frozenset({"@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot"})
 
 
 def is_hidden(path: Path) -> bool:
-    """Return whether a file or folder is hidden: its name begins with a dot.
+    """Return whether a file or folder is hidden: its name begins with a dot, or network disks keep it for themselves.
 
-    So do the AppleDouble files ("._name") that macOS leaves beside each file on foreign disks. They carry the suffix
-    of a picture and hold none.
+    The AppleDouble files ("._name") that macOS leaves beside each file on foreign disks begin with a dot. They carry
+    the suffix of a picture and hold none. ``@eaDir`` and its like hold small copies of pictures, or deleted files.
     """
-    return path.name.startswith(".")
+    return path.name.startswith(".") or path.name in _OF_DISKS
 
 
 def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:

@@ -73,7 +73,7 @@ def read_boxes(table: Path) -> dict[tuple[str, int], list[LesionBox]]:
         InputError: the table lacks a column, or a corner or frame number is no number.
     """
     boxes: dict[tuple[str, int], list[LesionBox]] = {}
-    for line, row in read_rows(table, ("video_id", "frame_number", *_CORNERS)):
+    for line, row in read_rows(table, ("video_id", "frame_number", *_CORNERS), short_rows=True):
         if not row["x1"]:
             continue
         try:

@@ -144,11 +144,16 @@ def test_a_file_under_two_labels_is_misleading_where_it_is_evaluated(
     assert finding(document, "conflicting_labels")["examples"] == ["0.jpg: normal, polyp"]
 
 
-def test_several_rows_of_one_file_are_not_duplicates(tmp_path: Path, scenes: list[np.ndarray]) -> None:
+def test_repeated_rows_count_once_and_are_reported(tmp_path: Path, scenes: list[np.ndarray]) -> None:
     rows = sound(tmp_path, scenes)
     document = audited(tmp_path, [*rows, rows[16], rows[16]])
-    assert document["findings"] == []
+    assert checks(document) == {"repeated_rows": "note"}
+    assert finding(document, "repeated_rows")["examples"] == [
+        "line 34 repeats line 18",
+        "line 35 repeats line 18",
+    ]
     assert document["data"]["frames"] == 32
+    assert document["data"]["splits"] == {"train": 16, "val": 16}
 
 
 @pytest.mark.parametrize("fault", ["absent", "cut", "text", "empty"])

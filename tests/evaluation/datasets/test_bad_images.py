@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from tiny_model import write_tiny_model
 
 from capsule_edge.cli.evaluate import command as evaluate
-from capsule_edge.evaluation.datasets import load_dataset, read_frame
+from capsule_edge.evaluation.audit import audit
+from capsule_edge.evaluation.datasets import list_samples, load_dataset, read_frame
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import InputSpec
 
@@ -192,3 +193,52 @@ def test_rows_without_their_file_are_refused_and_nothing_is_written(mixed: Path,
     assert "do not exist, the first is" in str(error)
     assert "gone.png" in str(error)
     assert not out.exists()
+
+
+def sixteen_bits(path: Path, highest: int, *, alpha: int | None = None) -> Path:
+    """Write the picture with its levels scaled to ``highest`` in 16 bits."""
+    bgr = (np.asarray(picture())[..., ::-1].astype(np.uint32) * highest // 255).astype(np.uint16)
+    if alpha is not None:
+        bgr = np.dstack([bgr, np.full((HEIGHT, WIDTH), alpha, np.uint16)])
+    cv2.imencode(path.suffix, bgr)[1].tofile(path)
+    return path
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.ppm"])
+@pytest.mark.parametrize("highest", [4095, 65535])
+def test_twelve_bits_in_sixteen_are_recognised(tmp_path: Path, name: str, highest: int) -> None:
+    frame = read_frame(sixteen_bits(tmp_path / name, highest))
+    # One level of eight bits is 16 of twelve: rounding down twice loses one at most.
+    np.testing.assert_allclose(frame[8, 8], LEFT, atol=1)
+    np.testing.assert_allclose(frame[-8, -8], RIGHT, atol=1)
+
+
+@pytest.mark.parametrize("alpha", [4095, 65535])
+def test_twelve_bits_beside_transparency_are_recognised(tmp_path: Path, alpha: int) -> None:
+    frame = read_frame(sixteen_bits(tmp_path / "x.png", 4095, alpha=alpha))
+    np.testing.assert_allclose(frame[8, 8], LEFT, atol=1)
+
+
+def test_a_black_picture_of_sixteen_bits_is_black(tmp_path: Path) -> None:
+    cv2.imencode(".png", np.zeros((8, 8, 3), np.uint16))[1].tofile(tmp_path / "x.png")
+    assert not read_frame(tmp_path / "x.png").any()
+
+
+def test_the_audit_counts_pictures_of_twelve_bits(tmp_path: Path) -> None:
+    for number, highest in enumerate((4095, 4095, 65535)):
+        sixteen_bits(tmp_path / f"{number}.png", highest)
+    (tmp_path / "labels.csv").write_text("file,label\n0.png,Normal\n1.png,Polyp\n2.png,Polyp\n")
+    found = {each["check"]: each for each in audit(list_samples(tmp_path))["findings"]}
+    assert found["twelve_bits"]["examples"] == ["0.png", "1.png"]
+
+
+def test_a_picture_of_too_many_pixels_is_refused_with_its_size(tmp_path: Path) -> None:
+    header = b"P5\n20000 10000\n255\n"
+    (tmp_path / "x.pgm").write_bytes(header)
+    with pytest.raises(InputError, match="20000 x 10000 pixels, at most 67108864"):
+        read_frame(tmp_path / "x.pgm")
+    with (tmp_path / "long.png").open("wb") as file:
+        file.truncate(1 << 30)  # a hole: no disk is filled
+    with pytest.raises(InputError, match="1073741824 bytes"):
+        read_frame(tmp_path / "long.png")

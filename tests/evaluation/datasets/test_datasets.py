@@ -11,6 +11,7 @@ import pytest
 from capsule_edge.evaluation.datasets import (
     Listing,
     Sample,
+    VideoIds,
     conflicting,
     hash_dataset,
     load_dataset,
@@ -298,7 +299,10 @@ def test_class_folders_of_published_names_have_their_videos(tmp_path: Path) -> N
         ("fedcba9876543210", 12),
     ]
     picture(tmp_path / "Ulcer" / "another.jpg")
-    assert {s.video_id for s in load_dataset(tmp_path).samples} == {None}
+    data = load_dataset(tmp_path)
+    assert [s.video_id for s in data.samples] == ["0123456789abcdef", None, "fedcba9876543210"]
+    assert data.video_ids == VideoIds("inferred", given=0, inferred=2, unknown=1)
+    assert [(r.check, r.count) for r in data.remarks] == [("inferred_videos", 2)]
 
 
 def test_kvasir_v2_is_read_as_it_unpacks(tmp_path: Path) -> None:
