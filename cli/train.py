@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _GROUPS = (
-    ("Data", ("data", "split", "boxes", "cache")),
-    ("Run", ("out", "name", "checkpoint_every", "as_json")),
+    ("Data", ("data", "split", "frames_leak_patients", "boxes", "cache")),
+    ("Run", ("out", "checkpoint_every", "as_json")),
+    ("Statements of the owner", ("name", "version", "license", "data_license", "intended_use")),
     ("Start from", ("weights", "teachers", "calibrate_on", "fp32_weights")),
     (
         "Configuration",
         ("config_file", "architecture", "size", "epochs", "batch", "learning_rate", "seed", "assignments"),
     ),
 )
+_NOT_STATED = "[default: not stated]"
+_STATEMENTS = ("name", "version", "license", "data_license", "intended_use")
 # Without a terminal, one line is printed for each checkpoint, each epoch and this many steps.
 _STEPS_PER_LINE = 50
 
@@ -41,7 +44,7 @@ class TrainOptions:
     boxes: Path | None
     cache: Path | None
     out: Path
-    name: str
+    frames_leak_patients: bool
     checkpoint_every: float
     weights: Path | None
     teachers: tuple[Path, ...]
@@ -75,7 +78,20 @@ class TrainOptions:
 )
 @click.option("--cache", type=_PATH, help="Folder to keep preprocessed frames in. Other runs can use it too.")
 @click.option("--out", type=_PATH, required=True, help="RUN folder. A run that was stopped there goes on.")
-@click.option("--name", default="capsule-edge", show_default=True, help="Name of the model.")
+@click.option("--name", help=f"Name of the model.  {_NOT_STATED}")
+@click.option("--model-version", "version", help=f"Version of the model.  {_NOT_STATED}")
+@click.option("--license", help=f"Licence of the model, which its owner chooses, such as MIT.  {_NOT_STATED}")
+@click.option("--data-license", help=f"Licence of the training data.  {_NOT_STATED}")
+@click.option(
+    "--intended-use",
+    help="What the model may be used for.  [default: not stated; research only, not a medical device]",
+)
+@click.option(
+    "--frames-leak-patients",
+    is_flag=True,
+    help="Hold out frame by frame where frames name no video. The figures in the model file then say nothing of "
+    "other patients.",
+)
 @click.option(
     "--checkpoint-every",
     type=click.FloatRange(0),
@@ -143,6 +159,11 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
     same as without the stop. The RUN folder holds the configuration (config.json) and the learning curves
     (curve.csv, tensorboard).
 
+    Data whose frames name no video is refused without --frames-leak-patients: no patient can be held out of it.
+
+    The model file carries what its owner states (--name, --model-version, --license, --data-license,
+    --intended-use), and "not stated" for the rest. "export" carries it on.
+
     Several machines can share FP32 training: set TF_CONFIG, and run this command on each of them with the same
     folders.
     """
@@ -151,8 +172,9 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
     require(*TRAINING, "sklearn", extra="train", what="training")
     chosen = {name: given.pop(name) for name in TrainOptions.__dataclass_fields__}
     options = TrainOptions(**chosen)
+    statement = {name: given.pop(name) for name in _STATEMENTS}
     config = _configure(config_file, given, assignments)
-    skipped = _train(options, config)
+    skipped = _train(options, config, statement)
     if skipped:
         images = f"{len(skipped)} image{'s' * (len(skipped) > 1)}"
         click.echo(f"warning: {images} could not be read and left out", err=True)
@@ -171,10 +193,11 @@ def _configure(file: Path | None, fields: dict[str, Any], assignments: tuple[str
     return TrainConfig.of(config.to_dict() | given).override(assignments)
 
 
-def _train(options: TrainOptions, config: TrainConfig) -> list[str]:
+def _train(options: TrainOptions, config: TrainConfig, statement: dict[str, str | None]) -> list[str]:
     """Run the training and return the images that could not be read."""
     from capsule_edge.evaluation.datasets import load_training
     from capsule_edge.train.run import train_run
+    from capsule_edge.train.run_inputs import OwnerStatement
 
     dataset = load_training(options.data, split=options.split)
     skipped: list[str] = []
@@ -189,13 +212,14 @@ def _train(options: TrainOptions, config: TrainConfig) -> list[str]:
             dataset,
             options.out,
             config,
-            name=options.name,
+            statement=OwnerStatement(**{name: text for name, text in statement.items() if text is not None}),
             backbone=options.weights,
             teachers=options.teachers,
             calibrate_on=options.calibrate_on,
             fp32_weights=options.fp32_weights,
             cache=options.cache,
             boxes=options.boxes,
+            leak_patients=options.frames_leak_patients,
             checkpoint_every_s=options.checkpoint_every,
             note=note,
         )
@@ -240,6 +264,8 @@ def _show_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def _text(line: dict[str, Any]) -> str:
+    if "warning" in line:
+        return f"warning: {line['warning']}"
     return "  ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()
     )

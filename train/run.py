@@ -19,7 +19,7 @@ import numpy.typing as npt
 from capsule_edge.evaluation._files import write_text
 from capsule_edge.evaluation.datasets import Dataset
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
-from capsule_edge.runtime.inference import InputSpec
+from capsule_edge.runtime.inference import HeldOutBy, InputSpec
 
 from .config import TrainConfig
 from .data import (
@@ -30,12 +30,13 @@ from .data import (
     held_out,
     is_real,
     mask_unseen,
+    named_videos,
     scale,
 )
 from .fit import CheckpointSettings, TrainingLog, specs_of, teacher_probabilities
 from .model_spec import describe_model
 from .models import architectures, reparameterise, weights
-from .run_inputs import RunInputs, claim_folder, is_finished
+from .run_inputs import OwnerStatement, RunInputs, claim_folder, is_finished
 
 if TYPE_CHECKING:
     from .fit import Workers
@@ -83,13 +84,14 @@ def train_run(
     out: Path,
     config: TrainConfig,
     *,
-    name: str,
+    statement: OwnerStatement | None = None,
     backbone: Path | None = None,
     teachers: Sequence[Path] = (),
     calibrate_on: Path | None = None,
     fp32_weights: Path | None = None,
     cache: Path | None = None,
     boxes: Path | None = None,
+    leak_patients: bool = False,
     checkpoint_every_s: float = 120.0,
     note: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> None:
@@ -99,7 +101,8 @@ def train_run(
     arguments alone: a run that was killed and continued ends in the same bytes as one that was not.
 
     Without ``calibrate_on`` a sixth of the videos is held out of FP32 training, and temperature and operating points
-    come from their frames. If ``config.patience`` asks for early stopping, another sixth is held out for it.
+    come from their frames. If ``config.patience`` asks for early stopping, another sixth is held out for it. Frames
+    that name no video are never held out, unless ``leak_patients`` is True.
 
     If the environment variable TF_CONFIG names several workers (``multi_worker``), they share FP32 training. The
     first worker alone does everything else.
@@ -108,7 +111,7 @@ def train_run(
         dataset: the labelled frames. They need at least two classes.
         out: the run folder. It is created if it does not exist.
         config: the training configuration.
-        name: name of the trained model.
+        statement: what the owner says of the model: its name, version, licences and intended use. None states nothing.
         backbone: pretrained weights to start from (``weights.load_backbone``).
         teachers: exported model files, or weights (``.npz``) of the same architecture. The model learns the mean of
             their probabilities beside the labels.
@@ -119,18 +122,26 @@ def train_run(
         cache: folder for preprocessed frames. By default they lie in ``out`` until the run ends.
         boxes: the table of lesions for transplants (``transplants.read_boxes``). Needed if ``config.transplants``
             is above 0.
+        leak_patients: hold frames out one by one where they name no video. The figures in the model file then say
+            nothing of other patients, and the file says so.
         checkpoint_every_s: seconds between two checkpoints within an epoch.
-        note: called with each step, epoch and checkpoint, and with each image that could not be read.
+        note: called with each step, epoch, checkpoint and warning, and with each image that could not be read.
 
     Raises:
-        UsageError: the data set has one class only, no phantom can show its labels, or arguments do not fit
-            together.
+        UsageError: the data set has one class only, no frame names its video and ``leak_patients`` is False, no
+            phantom can show the labels, or arguments do not fit together.
         InputError: a file cannot be read or does not fit.
         OutputError: the folder cannot be written, or it holds another run.
         Interrupted: another worker was lost.
     """
-    inputs = RunInputs(name, backbone, tuple(teachers), calibrate_on, fp32_weights, boxes)
+    inputs = RunInputs(
+        statement or OwnerStatement(), backbone, tuple(teachers), calibrate_on, fp32_weights, boxes, leak_patients
+    )  # fmt: skip
+    inputs.check()
     _check_request(dataset.labels, config, boxes)
+    by = held_out.held_out_by(dataset, leak_patients=leak_patients)
+    if warning := held_out.warn_of_patients(dataset, by):
+        note({"warning": warning})
     workers = _start_tensorflow(config)
     run = _Run(dataset, out, config, inputs, workers, note, checkpoint_every_s)
     _create_folder(out)
@@ -220,7 +231,10 @@ def _take_fp32(run: _Run, frames: TrainingFrames, fp32_weights: Path) -> None:
 def _train_fp32(run: _Run, frames: TrainingFrames) -> None:
     """Train the FP32 model on the labels, without the videos that are held out."""
     real = frames.first(int(is_real(frames.videos).sum()))
-    held = held_out.choose(real, calibrate=run.inputs.calibrate_on is None, stop=bool(run.config.patience))
+    held = held_out.choose(
+        real, calibrate=run.inputs.calibrate_on is None, stop=bool(run.config.patience),
+        among=None if run.inputs.leak_patients else named_videos(run.dataset),
+    )  # fmt: skip
     if run.workers.first:
         held.write(run.out)
     trained = _fit_on_labels(run, frames, held)
@@ -342,11 +356,28 @@ def _learnt_ranges(run: _Run) -> Mapping[str, Any]:
     return {key.removeprefix(_RANGE): ends for key, ends in arrays.items() if key.startswith(_RANGE)}
 
 
+def _held_out_by(run: _Run) -> HeldOutBy:
+    """Return the unit by which the frames were held out that the run was calibrated on.
+
+    Out-of-fold answers count as held out by video only if they name videos, and each is one of the data set's.
+    """
+    by, answers = (
+        held_out.held_out_by(run.dataset, leak_patients=run.inputs.leak_patients),
+        run.inputs.calibrate_on,
+    )
+    if by.by != "video" or answers is None:
+        return by
+    with np.load(answers) as archive:
+        videos = set(archive["videos"].tolist()) if "videos" in archive.files else set()
+    return by if videos and videos <= named_videos(run.dataset) else HeldOutBy("unknown")
+
+
 def _describe(run: _Run, *, unreadable: int) -> dict[str, Any]:
     """Return the content of ``run.json``: the architecture and the model's spec without its precision."""
     calibration: dict[str, Any] = dict(weights.load(run.out / _CALIBRATION))
     spec = describe_model(
-        run.inputs.name, run.config, run.dataset, logits=calibration["logits"], labels=calibration["labels"],
+        run.inputs.statement, run.config, run.dataset, held_out=_held_out_by(run),
+        logits=calibration["logits"], labels=calibration["labels"],
         unreadable=unreadable, teachers=specs_of(run.inputs.teachers),
     )  # fmt: skip
     return {

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from .published import conflicting
     from .samples import Sample, decode_frame, label_key, read_bytes, read_frame, read_rows
     from .splits import folds
-    from .training_videos import describe_overlap, training_overlap, training_provenance, video_mark
+    from .training_videos import (
+        describe_frames,
+        describe_overlap,
+        training_overlap,
+        training_provenance,
+        video_mark,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -36,7 +42,7 @@ else:
         published="conflicting",
         samples="Sample decode_frame label_key read_bytes read_frame read_rows",
         splits="folds",
-        training_videos="describe_overlap training_overlap training_provenance video_mark",
+        training_videos="describe_frames describe_overlap training_overlap training_provenance video_mark",
     )
 
 __all__ = [
@@ -47,6 +53,7 @@ __all__ = [
     "conflicting",
     "decode_frame",
     "describe",
+    "describe_frames",
     "describe_overlap",
     "folds",
     "hash_dataset",

@@ -173,6 +173,22 @@ class ModelSpec:
         return tuple(label.key for label in self.labels)
 
     @property
+    def unknown_patients(self) -> str:
+        """Why the file cannot speak of unseen patients, beginning with "patients unknown"; empty if nothing says so.
+
+        Files of version 1 are judged by the training frames that name no video.
+        """
+        by = self.held_out.by if self.held_out else None
+        nameless = self.provenance.get("training_frames_without_video")
+        if by == "frame":
+            return "patients unknown: frames were held out one by one, so training may hold frames of the same patients"
+        if by == "unknown" or (by is None and nameless and "training_videos" in self.provenance):
+            return "patients unknown: some training frames name no video, so they may be of the patients held out"
+        if by is None and nameless:
+            return "patients unknown: no training frame names its video"
+        return ""
+
+    @property
     def certificates(self) -> Mapping[str, Mapping[str, Any]]:
         """The summaries of the parity certificates in the file, by kind; empty if there are none."""
         return {kind: entry for kind, entry in (self.parity or {}).items() if isinstance(entry, Mapping)}

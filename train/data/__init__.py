@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         load_frames,
         scale,
     )
+    from .held_out import named_videos
     from .input_pipeline import Item, batches, unpack
     from .transplants import check_boxes, made_frames, made_of
 else:
@@ -36,6 +37,7 @@ else:
             "PHANTOM TrainingFrames check_phantom class_prior colours_of draw_epoch draw_mixing "
             "draw_weights is_real load_frames scale"
         ),
+        held_out="named_videos",
         input_pipeline="Item batches unpack",
         transplants="check_boxes made_frames made_of",
     )
@@ -60,6 +62,7 @@ __all__ = [
     "made_frames",
     "made_of",
     "mask_unseen",
+    "named_videos",
     "scale",
     "unpack",
     "withheld_from_fold",
