@@ -62,7 +62,7 @@ def _facts(document: Mapping[str, Any], spec: Mapping[str, Any]) -> Any:
     side = spec["input"]["size"]
     rows = table("", "", numbers=False)
     for name, value in (
-        ("model", f"{spec['name']} {spec['version']}, {spec['precision']}"),
+        ("model", f"{' '.join(dict.fromkeys((spec['name'], spec['version'])))}, {spec['precision']}"),
         ("file", f"{document['file']}, {document['bytes']:,} bytes"),
         ("sha256", document["sha256"]),
         ("input", f"uint8 RGB {side} x {side}, crop {spec['input']['crop']}"),

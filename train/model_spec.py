@@ -109,10 +109,9 @@ def _measured_on(dataset: Dataset, frames: int, held_out: HeldOutBy) -> str:
     if held_out.by == "video":
         return f"{frames} frames of {split}videos that the answering model had not seen"
     if held_out.by == "frame":
-        return f"{frames} {split}frames that the answering model had not seen, of unknown patients: it may know them"
+        return f"{frames} {split}frames held out one by one, patients unknown"
     return (
-        f"{frames} {split}frames of named videos that the answering model had not seen by name; some frames trained"
-        " on name no video, so their patients are unknown"
+        f"{frames} {split}frames of held-out videos, patients unknown (some frames trained on name no video)"
     )
 
 
