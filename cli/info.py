@@ -27,13 +27,10 @@ def command(model: Path | None, backend: str, as_json: bool) -> None:
     one is shown.
     """
     from capsule_edge.runtime.inference import default_model, open_model
-    from capsule_edge.runtime.inference.spec import NEW_IN_2
 
     opened = open_model(default_model() if model is None else model, backend=backend)
     # Files of version 1 lack the records of version 2. Here they are null, so that a program finds every key.
-    spec = opened.spec.to_dict()
-    spec |= {name: spec.get(name) for name in NEW_IN_2}
-    spec["input"].setdefault("preprocessing", None)
+    spec = opened.spec.to_dict(every_key=True)
     document = {
         "file": opened.path.name,
         "bytes": opened.path.stat().st_size,
@@ -72,6 +69,7 @@ def _facts(document: Mapping[str, Any], spec: Mapping[str, Any]) -> Any:
         ("data license", spec["provenance"].get("data_license", NOT_STATED)),
         ("held out by", _held_out(document, spec)),
         ("intended use", spec["intended_use"]),
+        *(("weak", reason) for reason in spec["provenance"].get("weak", ())),
     ):
         rows.add_row(name, str(value))
     return rows

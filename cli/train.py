@@ -14,6 +14,7 @@ import click
 from ._groups import GroupedCommand
 from ._options import HELP_OPTIONS, json_option
 from ._printing import echo_json
+from ._tensorflow import quiet_tensorflow
 
 if TYPE_CHECKING:
     from capsule_edge.train.config import TrainConfig
@@ -29,6 +30,12 @@ _GROUPS = (
         ("config_file", "architecture", "size", "epochs", "batch", "learning_rate", "seed", "assignments"),
     ),
 )
+_SHOWN_AS = {
+    "held_out": "validation macro-F1",
+    "held_out_majority": "majority class",
+    "held_out_balanced_accuracy": "balanced accuracy",
+}
+_WEAK = 6  # exit code
 _NOT_STATED = "[default: not stated]"
 _STATEMENTS = ("name", "version", "license", "data_license", "intended_use")
 # Without a terminal, one line is printed for each checkpoint, each epoch and this many steps.
@@ -161,6 +168,9 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
 
     Data whose frames name no video is refused without --frames-leak-patients: no patient can be held out of it.
 
+    Exit code 6: the model was trained and is kept in RUN, but it is no better than always answering the most
+    frequent class, or it cannot be calibrated. "export" takes it with --accept-weak only.
+
     The model file carries what its owner states (--name, --model-version, --license, --data-license,
     --intended-use), and "not stated" for the rest. "export" carries it on.
 
@@ -169,19 +179,32 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
     """
     from capsule_edge.evaluation._extras import TRAINING, require
 
+    quiet_tensorflow()
     require(*TRAINING, "sklearn", extra="train", what="training")
     chosen = {name: given.pop(name) for name in TrainOptions.__dataclass_fields__}
     options = TrainOptions(**chosen)
     statement = {name: given.pop(name) for name in _STATEMENTS}
     config = _configure(config_file, given, assignments)
-    skipped = _train(options, config, statement)
+    skipped, weak = _train(options, config, statement)
     if skipped:
         images = f"{len(skipped)} image{'s' * (len(skipped) > 1)}"
         click.echo(f"warning: {images} could not be read and left out", err=True)
+    for reason in weak:
+        click.echo(f"warning: {reason}", err=True)
     if as_json:
-        echo_json({"run": str(options.out), "skipped": skipped, "config": config.to_dict()})
+        document = {
+            "run": str(options.out),
+            "skipped": skipped,
+            "weak": list(weak),
+            "config": config.to_dict(),
+        }
+        echo_json(document)
+    elif weak:
+        click.echo(f"{options.out} is kept, but its model is weak: train longer or on more data")
     else:
         click.echo(f"{options.out} is ready: capsule-edge export {options.out} --out DIR")
+    if weak:
+        click.get_current_context().exit(_WEAK)
 
 
 def _configure(file: Path | None, fields: dict[str, Any], assignments: tuple[str, ...]) -> TrainConfig:
@@ -193,8 +216,10 @@ def _configure(file: Path | None, fields: dict[str, Any], assignments: tuple[str
     return TrainConfig.of(config.to_dict() | given).override(assignments)
 
 
-def _train(options: TrainOptions, config: TrainConfig, statement: dict[str, str | None]) -> list[str]:
-    """Run the training and return the images that could not be read."""
+def _train(
+    options: TrainOptions, config: TrainConfig, statement: dict[str, str | None]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Run the training. Return the images that could not be read, and the reasons not to export the model."""
     from capsule_edge.evaluation.datasets import load_training
     from capsule_edge.train.run import train_run
     from capsule_edge.train.run_inputs import OwnerStatement
@@ -208,7 +233,7 @@ def _train(options: TrainOptions, config: TrainConfig, statement: dict[str, str 
                 skipped.append(line["skipped"])
             show(line)
 
-        train_run(
+        weak = train_run(
             dataset,
             options.out,
             config,
@@ -223,7 +248,7 @@ def _train(options: TrainOptions, config: TrainConfig, statement: dict[str, str 
             checkpoint_every_s=options.checkpoint_every,
             note=note,
         )
-    return skipped
+    return skipped, weak
 
 
 @contextmanager
@@ -266,6 +291,8 @@ def _show_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
 def _text(line: dict[str, Any]) -> str:
     if "warning" in line:
         return f"warning: {line['warning']}"
+    if "held_out" in line:
+        line = {_SHOWN_AS.get(name, name): value for name, value in line.items()}
     return "  ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()
     )

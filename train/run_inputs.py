@@ -16,7 +16,7 @@ from capsule_edge.runtime.inference import INTENDED_USE, NOT_STATED
 
 from .config import TrainConfig
 
-__all__ = ["OwnerStatement", "RunInputs", "claim_folder", "is_finished"]
+__all__ = ["OwnerStatement", "RunInputs", "check_claim", "claim_folder", "is_finished"]
 
 _GIVEN = "given.json"  # what the model's owner states, and the files that the run was started with
 _COMPLETE = ("config.json", "data.sha256", "qat.weights.npz", "run.json")
@@ -123,10 +123,24 @@ def claim_folder(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunIn
         inputs: what the run is made from.
 
     Raises:
-        OutputError: the folder holds a run of other data, another configuration or other inputs, or it cannot be
-            written.
+        OutputError: the folder holds another run (``check_claim``), or it cannot be written.
         InputError: a file of ``inputs`` cannot be read.
         UsageError: ``inputs`` do not fit together.
+    """
+    check_claim(out, config, dataset, inputs)
+    if not is_finished(out):
+        inputs.check()
+        write_text(out / "config.json", json.dumps(config.to_dict(), indent=1))
+        write_text(out / "data.sha256", hash_dataset(dataset) + "\n")
+        write_text(out / _GIVEN, _given(inputs))
+
+
+def check_claim(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunInputs) -> None:
+    """Check that a folder holds no run, or one that is made from the same.
+
+    Raises:
+        OutputError: the folder holds a run of other data, another configuration or other inputs.
+        InputError: a file of ``inputs`` cannot be read.
     """
     path, data, given = out / "config.json", out / "data.sha256", out / _GIVEN
     digest = hash_dataset(dataset)
@@ -136,18 +150,16 @@ def claim_folder(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunIn
         raise OutputError(
             f"{out} holds a run of another configuration", hint="choose another --out or the same settings"
         )
-    text = json.dumps(inputs.document(), ensure_ascii=False, indent=1) + "\n"
-    if given.is_file() and given.read_text("utf-8") != text:
+    if given.is_file() and given.read_text("utf-8") != _given(inputs):
         raise OutputError(
             f"{out} holds a run of another name or licence, or one started with other weights, teachers, calibration"
             f" answers or boxes: see {given}",
             hint="choose another --out or the same options",
         )
-    if not is_finished(out):
-        inputs.check()
-        write_text(path, json.dumps(config.to_dict(), indent=1))
-        write_text(data, digest + "\n")
-        write_text(given, text)
+
+
+def _given(inputs: RunInputs) -> str:
+    return json.dumps(inputs.document(), ensure_ascii=False, indent=1) + "\n"
 
 
 def is_finished(out: Path) -> bool:

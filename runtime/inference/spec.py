@@ -225,20 +225,24 @@ class ModelSpec:
         """Return the JSON that a model file carries."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, every_key: bool = False) -> dict[str, Any]:
         """Return the JSON document as a dict, with ``schema`` first.
 
         A spec that was read from a file of version 1 gives a document of version 1, unless it was given something
         that only version 2 has.
+
+        Args:
+            every_key: give a document of version 1 the keys of version 2 too, with None.
         """
         document = {"schema": self.schema, **dataclasses.asdict(self)}
         document["labels"] = [dataclasses.asdict(label) for label in self.labels]
         if self.schema == SCHEMA_1:
             if any(document[name] is not None for name in NEW_IN_2) or self.input.preprocessing is not None:
                 return document | {"schema": SCHEMA}
-            for name in NEW_IN_2:
+            for name in () if every_key else NEW_IN_2:
                 del document[name]
-            del document["input"]["preprocessing"]
+            if not every_key:
+                del document["input"]["preprocessing"]
         return document
 
     @classmethod
