@@ -11,7 +11,6 @@ import click
 from ._evaluation import recordings_option
 from ._options import HELP_OPTIONS, json_option
 from ._printing import echo_json, macro_f1_change
-from ._tensorflow import quiet_tensorflow
 
 if TYPE_CHECKING:
     from capsule_edge.export.bundle import ExportReport
@@ -101,8 +100,10 @@ def _export(
         raise UsageError(
             "--keep-float auto chooses the layers itself, on frames", hint="give --data, and no other layer"
         )
-    quiet_tensorflow()
     require(*TRAINING, "tf2onnx", "onnx", "ai_edge_litert", extra="train", what="export")
+    from capsule_edge.train.tensorflow_log import import_quietly
+
+    import_quietly()
     from capsule_edge.evaluation.datasets import load_dataset
     from capsule_edge.export.bundle import export_run
     from capsule_edge.export.held_out import frames_to_choose_on

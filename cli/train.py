@@ -14,7 +14,6 @@ import click
 from ._groups import GroupedCommand
 from ._options import HELP_OPTIONS, json_option
 from ._printing import echo_json
-from ._tensorflow import quiet_tensorflow
 
 if TYPE_CHECKING:
     from capsule_edge.train.config import TrainConfig
@@ -178,9 +177,10 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
     folders.
     """
     from capsule_edge.evaluation._extras import TRAINING, require
+    from capsule_edge.train.tensorflow_log import import_quietly
 
-    quiet_tensorflow()
     require(*TRAINING, "sklearn", extra="train", what="training")
+    import_quietly()
     chosen = {name: given.pop(name) for name in TrainOptions.__dataclass_fields__}
     options = TrainOptions(**chosen)
     statement = {name: given.pop(name) for name in _STATEMENTS}
@@ -200,7 +200,9 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
         }
         echo_json(document)
     elif weak:
-        click.echo(f"{options.out} is kept, but its model is weak: train longer or on more data")
+        click.echo(
+            f"{options.out} is kept, but its model is weak: see the warning. Train longer or on more data"
+        )
     else:
         click.echo(f"{options.out} is ready: capsule-edge export {options.out} --out DIR")
     if weak:

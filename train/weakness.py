@@ -51,7 +51,7 @@ def weak_points(
     temperature = fit_temperature(logits, labels)
     if is_at_bound(temperature):
         found.append(
-            f"the temperature is {temperature:.3g}, the bound of what is searched: the held-out frames cannot"
-            " calibrate the model"
+            f"the temperature is {temperature:.3g}, the bound of what is searched: the {len(labels)} held-out frames"
+            f" {'are too few or too easy to' if temperature < 1 else 'do not'} calibrate the model"
         )
     return tuple(found)

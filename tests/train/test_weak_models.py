@@ -1,10 +1,13 @@
-"""Small data: early checks, the run's lock, the validation curve, weak models, normalisation and the frozen backbone."""
+"""Small data: early checks, the lock, the validation curve, weak models, batch normalisation, the frozen backbone."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +175,23 @@ def test_a_pretrained_backbone_is_frozen_first_and_small_data_take_enough_steps(
         model, frames, config, checkpoint=CheckpointSettings(tmp_path / "c.npz"), note=note, freeze=True
     )
     assert {line["of"] for line in lines if "step" in line} == {steps}
-    learnt = {name for name, value in weights.collect(model).items() if not np.array_equal(value, before[name])}
+    learnt = {
+        name for name, value in weights.collect(model).items() if not np.array_equal(value, before[name])
+    }
     assert {name for name in learnt if "moving" not in name} == {"logits/kernel", "logits/bias"}
 
 
 def test_phantoms_are_off_unless_asked_for() -> None:
     assert TrainConfig().phantom == 0
+
+
+def test_tensorflow_keeps_its_log_to_itself() -> None:
+    code = (
+        "from capsule_edge.train.tensorflow_log import import_quietly; import_quietly(); import tensorflow as tf; "
+        "tf.zeros(2) + 1; print(tf.__name__)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert (done.stdout, done.stderr) == ("tensorflow\n", "")
