@@ -143,11 +143,13 @@ def _check_order(first: Backend, second: Backend) -> None:
 
 
 def _print(certificate: dict[str, Any]) -> None:
+    from capsule_edge.evaluation.datasets import describe_frames
+
     show = console().print
     data, models = certificate["data"], certificate["models"]
     show(
         f"{models['b']['file']} (B) against {models['a']['file']} (A) on {data['name']}, "
-        f"split {data['split'] or 'all'}: {data['frames']:,} frames of {data['videos']} videos"
+        f"split {data['split'] or 'all'}: {describe_frames(data['frames'], data['videos'])}"
     )
     show(_gate_table(certificate))
     show(_class_table(certificate))

@@ -122,11 +122,13 @@ def _warn_of_leak(root: Path, split: str | None, label_map: Path | None) -> None
 
 
 def _print(document: Mapping[str, Any]) -> None:
+    from capsule_edge.evaluation.datasets import describe_frames
+
     show = console().print
     model, data = document["model"], document["data"]
     show(
         f"{model['name']} {model['version']} ({model['precision']}) on {data['name']}, "
-        f"split {data['split'] or 'all'}: {document['frames']:,} frames of {document['videos']} videos"
+        f"split {data['split'] or 'all'}: {describe_frames(document['frames'], document['videos'])}"
     )
     intervals = document["confidence_intervals"] or {}
     show(_overall_table(document, intervals))

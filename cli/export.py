@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     help="Keep this layer in float32; can be repeated. 'auto' keeps the fewest layers with which no shipping gate "
     "fails on the videos that the run held out.",
 )
+@click.option(
+    "--accept-weak",
+    is_flag=True,
+    help='Export a model that "train" found no better than the majority class, or not calibrated.',
+)
 @json_option
 def command(
     run: Path,
@@ -52,6 +57,7 @@ def command(
     label_map: Path | None,
     recordings: tuple[Path, ...],
     keep: tuple[str, ...],
+    accept_weak: bool,
     as_json: bool,
 ) -> None:
     """Export the training run RUN as FP32 and INT8 models, each as ONNX and TFLite.
@@ -63,7 +69,16 @@ def command(
     trained Keras model; if it fails, nothing is written. The shipping certificate compares it with FP32; its
     verdict is printed and does not stop the export.
     """
-    report = _export(run, out, data=data, split=split, label_map=label_map, recordings=recordings, keep=keep)
+    report = _export(
+        run,
+        out,
+        data=data,
+        split=split,
+        label_map=label_map,
+        recordings=recordings,
+        keep=keep,
+        accept_weak=accept_weak,
+    )
     if data is None:
         click.echo("warning: without --data the INT8 files carry no certificate", err=True)
     if as_json:
@@ -81,6 +96,7 @@ def _export(
     label_map: Path | None,
     recordings: tuple[Path, ...],
     keep: tuple[str, ...],
+    accept_weak: bool,
 ) -> ExportReport:
     from capsule_edge.evaluation._extras import TRAINING, require
     from capsule_edge.runtime.errors import UsageError
@@ -96,6 +112,9 @@ def _export(
             "--keep-float auto chooses the layers itself, on frames", hint="give --data, and no other layer"
         )
     require(*TRAINING, "tf2onnx", "onnx", "ai_edge_litert", extra="train", what="export")
+    from capsule_edge.train.tensorflow_log import import_quietly
+
+    import_quietly()
     from capsule_edge.evaluation.datasets import load_dataset
     from capsule_edge.export.bundle import export_run
     from capsule_edge.export.held_out import frames_to_choose_on
@@ -111,6 +130,7 @@ def _export(
         recordings=recordings,
         keep=() if automatic else keep,
         choose_on=choose_on,
+        accept_weak=accept_weak,
         progress=_log,
     )
 

@@ -29,11 +29,14 @@ def command(model: Path | None, backend: str, as_json: bool) -> None:
     from capsule_edge.runtime.inference import default_model, open_model
 
     opened = open_model(default_model() if model is None else model, backend=backend)
+    # Files of version 1 lack the records of version 2. Here they are null, so that a program finds every key.
+    spec = opened.spec.to_dict(every_key=True)
     document = {
         "file": opened.path.name,
         "bytes": opened.path.stat().st_size,
         "sha256": opened.sha256,
-        "spec": opened.spec.to_dict(),
+        "spec": spec,
+        "unknown_patients": opened.spec.unknown_patients or None,
         "certificate": dict(opened.spec.parity) if opened.spec.parity else None,
     }
     opened.close()
@@ -51,20 +54,33 @@ def _print(document: Mapping[str, Any]) -> None:
 
 
 def _facts(document: Mapping[str, Any], spec: Mapping[str, Any]) -> Any:
+    from capsule_edge.runtime.inference import NOT_STATED
+
     side = spec["input"]["size"]
     rows = table("", "", numbers=False)
     for name, value in (
-        ("model", f"{spec['name']} {spec['version']}, {spec['precision']}"),
+        ("model", f"{' '.join(dict.fromkeys((spec['name'], spec['version'])))}, {spec['precision']}"),
         ("file", f"{document['file']}, {document['bytes']:,} bytes"),
         ("sha256", document["sha256"]),
         ("input", f"uint8 RGB {side} x {side}, crop {spec['input']['crop']}"),
         ("temperature", number(spec["temperature"])),
         ("saturation safe", {True: "yes", False: "no", None: "not known"}[spec["saturation_safe"]]),
         ("license", spec["license"]),
+        ("data license", spec["provenance"].get("data_license", NOT_STATED)),
+        ("held out by", _held_out(document, spec)),
         ("intended use", spec["intended_use"]),
+        *(("weak", reason) for reason in spec["provenance"].get("weak", ())),
     ):
         rows.add_row(name, str(value))
     return rows
+
+
+def _held_out(document: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    """Return what was held out to set temperature and operating points, and whether patients are unknown."""
+    from capsule_edge.runtime.inference import NOT_STATED
+
+    by = (spec["held_out"] or {}).get("by", NOT_STATED)
+    return f"{by}; {document['unknown_patients']}" if document["unknown_patients"] else str(by)
 
 
 def _labels(spec: Mapping[str, Any]) -> Any:

@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _GROUPS = (
-    ("Data", ("data", "split", "label_map", "boxes", "cache")),
-    ("Run", ("out", "name", "checkpoint_every", "as_json")),
+    ("Data", ("data", "split", "label_map", "frames_leak_patients", "boxes", "cache")),
+    ("Run", ("out", "checkpoint_every", "as_json")),
+    ("Statements of the owner", ("name", "version", "license", "data_license", "intended_use")),
     ("Start from", ("weights", "teachers", "calibrate_on", "fp32_weights")),
     (
         "Configuration",
         ("config_file", "architecture", "size", "epochs", "batch", "learning_rate", "seed", "assignments"),
     ),
 )
+_SHOWN_AS = {
+    "held_out": "validation macro-F1",
+    "held_out_majority": "majority class",
+    "held_out_balanced_accuracy": "balanced accuracy",
+}
+_WEAK = 6  # exit code
+_NOT_STATED = "[default: not stated]"
+_STATEMENTS = ("name", "version", "license", "data_license", "intended_use")
 # Without a terminal, one line is printed for each checkpoint, each epoch and this many steps.
 _STEPS_PER_LINE = 50
 
@@ -43,7 +52,7 @@ class TrainOptions:
     boxes: Path | None
     cache: Path | None
     out: Path
-    name: str
+    frames_leak_patients: bool
     checkpoint_every: float
     weights: Path | None
     teachers: tuple[Path, ...]
@@ -78,7 +87,20 @@ class TrainOptions:
 )
 @click.option("--cache", type=_PATH, help="Folder to keep preprocessed frames in. Other runs can use it too.")
 @click.option("--out", type=_PATH, required=True, help="RUN folder. A run that was stopped there goes on.")
-@click.option("--name", default="capsule-edge", show_default=True, help="Name of the model.")
+@click.option("--name", help=f"Name of the model.  {_NOT_STATED}")
+@click.option("--model-version", "version", help=f"Version of the model.  {_NOT_STATED}")
+@click.option("--license", help=f"Licence of the model, which its owner chooses, such as MIT.  {_NOT_STATED}")
+@click.option("--data-license", help=f"Licence of the training data.  {_NOT_STATED}")
+@click.option(
+    "--intended-use",
+    help="What the model may be used for.  [default: not stated; research only, not a medical device]",
+)
+@click.option(
+    "--frames-leak-patients",
+    is_flag=True,
+    help="Hold out frame by frame where frames name no video. The figures in the model file then say nothing of "
+    "other patients.",
+)
 @click.option(
     "--checkpoint-every",
     type=click.FloatRange(0),
@@ -146,23 +168,48 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
     same as without the stop. The RUN folder holds the configuration (config.json) and the learning curves
     (curve.csv, tensorboard).
 
+    Data whose frames name no video is refused without --frames-leak-patients: no patient can be held out of it.
+
+    Exit code 6: the model was trained and is kept in RUN, but it is no better than always answering the most
+    frequent class, or it cannot be calibrated. "export" takes it with --accept-weak only.
+
+    The model file carries what its owner states (--name, --model-version, --license, --data-license,
+    --intended-use), and "not stated" for the rest. "export" carries it on.
+
     Several machines can share FP32 training: set TF_CONFIG, and run this command on each of them with the same
     folders.
     """
     from capsule_edge.evaluation._extras import TRAINING, require
+    from capsule_edge.train.tensorflow_log import import_quietly
 
     require(*TRAINING, "sklearn", extra="train", what="training")
+    import_quietly()
     chosen = {name: given.pop(name) for name in TrainOptions.__dataclass_fields__}
     options = TrainOptions(**chosen)
+    statement = {name: given.pop(name) for name in _STATEMENTS}
     config = _configure(config_file, given, assignments)
-    skipped = _train(options, config)
+    skipped, weak = _train(options, config, statement)
     if skipped:
         images = f"{len(skipped)} image{'s' * (len(skipped) > 1)}"
         click.echo(f"warning: {images} could not be read and left out", err=True)
+    for reason in weak:
+        click.echo(f"warning: {reason}", err=True)
     if as_json:
-        echo_json({"run": str(options.out), "skipped": skipped, "config": config.to_dict()})
+        document = {
+            "run": str(options.out),
+            "skipped": skipped,
+            "weak": list(weak),
+            "config": config.to_dict(),
+        }
+        echo_json(document)
+    elif weak:
+        click.echo(
+            f"{options.out} is kept, but its model is weak: see the warning. Train longer or on more data"
+        )
     else:
         click.echo(f"{options.out} is ready: capsule-edge export {options.out} --out DIR")
+    if weak:
+        click.get_current_context().exit(_WEAK)
 
 
 def _configure(file: Path | None, fields: dict[str, Any], assignments: tuple[str, ...]) -> TrainConfig:
@@ -174,8 +221,10 @@ def _configure(file: Path | None, fields: dict[str, Any], assignments: tuple[str
     return TrainConfig.of(config.to_dict() | given).override(assignments)
 
 
-def _train(options: TrainOptions, config: TrainConfig) -> list[str]:
-    """Run the training and return the images that could not be read."""
+def _train(
+    options: TrainOptions, config: TrainConfig, statement: dict[str, str | None]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Run the training. Return the images that could not be read, and the reasons not to export the model."""
     from capsule_edge.evaluation.datasets import check_roles, load_training
 
     dataset = load_training(options.data, split=options.split, label_map=options.label_map)
@@ -183,6 +232,7 @@ def _train(options: TrainOptions, config: TrainConfig) -> list[str]:
     warn_of_remarks(dataset.remarks)
     # This import loads TensorFlow: ask first.
     from capsule_edge.train.run import train_run
+    from capsule_edge.train.run_inputs import OwnerStatement
 
     skipped: list[str] = []
     with _show_progress() as show:
@@ -192,21 +242,22 @@ def _train(options: TrainOptions, config: TrainConfig) -> list[str]:
                 skipped.append(line["skipped"])
             show(line)
 
-        train_run(
+        weak = train_run(
             dataset,
             options.out,
             config,
-            name=options.name,
+            statement=OwnerStatement(**{name: text for name, text in statement.items() if text is not None}),
             backbone=options.weights,
             teachers=options.teachers,
             calibrate_on=options.calibrate_on,
             fp32_weights=options.fp32_weights,
             cache=options.cache,
             boxes=options.boxes,
+            leak_patients=options.frames_leak_patients,
             checkpoint_every_s=options.checkpoint_every,
             note=note,
         )
-    return skipped
+    return skipped, weak
 
 
 @contextmanager
@@ -247,6 +298,10 @@ def _show_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def _text(line: dict[str, Any]) -> str:
+    if "warning" in line:
+        return f"warning: {line['warning']}"
+    if "held_out" in line:
+        line = {_SHOWN_AS.get(name, name): value for name, value in line.items()}
     return "  ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()
     )

@@ -118,6 +118,7 @@ def export_run(
     recordings: Sequence[Path] = (),
     keep: Sequence[str] = (),
     choose_on: Dataset | None = None,
+    accept_weak: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
     """Export a RUN: write the four model files and ``SHA256SUMS`` into the new folder ``out``.
@@ -136,6 +137,8 @@ def export_run(
         choose_on: Labelled frames that neither training nor the certificates use. With it ``keep`` is ignored: the
             export keeps the fewest layers in float32 with which no gate of shipping fails on these frames
             (``restore_float.restore_layers``).
+        accept_weak: Export a model that training found no better than the majority class, or not calibrated. The
+            files say so (``provenance.weak``).
         progress: Called with each line of progress.
 
     Returns:
@@ -144,7 +147,7 @@ def export_run(
     Raises:
         OutputError: ``out`` holds something, or cannot be written.
         InputError: The RUN folder or the frames cannot be read.
-        ModelError: A check of a file fails.
+        ModelError: A check of a file fails, or the model is weak and ``accept_weak`` is False.
         GateError: An INT8 file fails its conversion certificate, or no choice of layers passes the gates.
 
     Example:
@@ -155,6 +158,11 @@ def export_run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} exists and is not empty", hint="choose a new folder for --out")
     run = load_run(run_folder)
+    if run.weak and not accept_weak:
+        raise ModelError(
+            f"{run_folder} holds a weak model: {'; '.join(run.weak)}",
+            hint="train longer or on more data, or export it all the same: --accept-weak",
+        )
     keep_float(run.qat, restore_layers(run, choose_on, progress=progress) if choose_on is not None else keep)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -266,7 +274,8 @@ def _write_files(
 ) -> dict[str, ModelSpec]:
     """Write the four files and return the ModelSpec in each."""
     tools = {tool: importlib.metadata.version(tool) for tool in _TOOLS}
-    provenance = {**run.spec.provenance, "exported_with": tools}
+    weak = {"weak": list(run.weak)} if run.weak else {}
+    provenance = {**run.spec.provenance, "exported_with": tools, **weak}
     fp32 = dataclasses.replace(run.spec, provenance=provenance)
     serving = ServingModel(run.fp32, fp32)
     progress("writing FP32")

@@ -4,7 +4,7 @@
 file                      content
 ========================  ==================================================================================
 ``run.json``              ``architecture``, ``size``, ``labels`` (their number) and ``spec``, a ModelSpec
-                          without ``precision``
+                          without ``precision``; ``weak`` where training found reasons not to export the model
 ``fp32.weights.npz``      weights of the FP32 model (``train.models.weights``)
 ``qat.weights.npz``       weights and ranges of the QAT model (``train.qat.quantised_model.save_qat``)
 ``replay.npz``            optional: ``frames``, uint8 (N, size, size, 3), preprocessed. The exported files are
@@ -44,6 +44,7 @@ class TrainedRun:
         spec: The ModelSpec of the FP32 model.
         frames: uint8 RGB (N, size, size, 3), on which the exported files are compared.
         frames_are: Where ``frames`` come from: ``replay.npz`` or ``synthetic``.
+        weak: The reasons not to export the model that training found (``train.weakness``).
     """
 
     fp32: Any
@@ -51,6 +52,7 @@ class TrainedRun:
     spec: ModelSpec
     frames: FrameArray
     frames_are: str
+    weak: tuple[str, ...] = ()
 
 
 def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
@@ -70,9 +72,10 @@ def load_run(folder: str | os.PathLike[str]) -> TrainedRun:
     size = spec.input.size
     quantised = quantised_model.load_qat(folder / "qat.weights.npz", fp32)
     frames = _replay_frames(folder / "replay.npz", size)
+    weak = tuple(map(str, _read_document(folder / "run.json").get("weak", ())))
     if frames is None:
-        return TrainedRun(fp32, quantised, spec, synthetic_frames(size), "synthetic")
-    return TrainedRun(fp32, quantised, spec, frames, "replay.npz")
+        return TrainedRun(fp32, quantised, spec, synthetic_frames(size), "synthetic", weak)
+    return TrainedRun(fp32, quantised, spec, frames, "replay.npz", weak)
 
 
 def load_fp32(folder: str | os.PathLike[str]) -> tuple[Any, ModelSpec]:

@@ -11,7 +11,9 @@ from click.testing import Result
 SIZE, KEYS = 32, ("bleeding", "normal", "polyp")
 DAMAGED = ("7.png", "8.png")
 COLOURS = np.array([[200, 90, 60], [90, 40, 30], [180, 180, 60]])
-SETTINGS = ("architecture=plain_cnn", f"size={SIZE}", "epochs=3", "batch=16", "phantom=0", "qat_batch=8")
+SETTINGS = (
+    "architecture=plain_cnn", f"size={SIZE}", "epochs=3", "batch=16", "phantom=0", "qat_batch=8", "steps_per_class=0",
+)  # fmt: skip
 MORE_SETTINGS = ("patience=2", "mixup=0.2", "focal=1.5", "debris=1", "compression=1", "qat_epochs=2")
 
 

@@ -18,13 +18,13 @@ _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 _SHARES = (
     "sampling", "video_sampling", "prior", "label_smoothing", "ema", "distillation", "debris", "compression",
-    "recolour",
+    "recolour", "frozen",
 )  # fmt: skip
 _LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("size", "epochs", "batch", "learning_rate", "qat_learning_rate", "qat_batch"),
      lambda value: value > 0, "a number above 0"),
-    (("warmup_epochs", "weight_decay", "adjustment", "augmentation", "focal", "mixup", "closeness", "patience",
-      "phantom", "transplants", "views", "seed", "qat_epochs"),
+    (("warmup_epochs", "weight_decay", "steps_per_class", "adjustment", "augmentation", "focal", "mixup", "closeness",
+      "patience", "phantom", "transplants", "views", "seed", "qat_epochs"),
      lambda value: value >= 0, "0 or more"),
     (_SHARES, lambda value: 0 <= value <= 1, "0 to 1"),
 )  # fmt: skip
@@ -55,13 +55,17 @@ class TrainConfig:
         recolour: share of frames that take on another frame's colours, 0..1.
         focal: gamma of the focal loss; 0 is cross-entropy.
         ema: decay of the moving average of the weights, 0..1.
+        steps_per_class: FP32 training takes at least this many steps for each class that has frames; a small data set
+            is drawn more often in each epoch. 0 sets no least number.
+        frozen: share of that least number of steps in which a pretrained backbone stays as it is and only the last
+            layer learns, 0..1.
         patience: early stopping. Training ends when macro-F1 on held-out videos has not risen for this many
             epochs, with the weights of the best epoch; 0 never stops early.
         distillation: share of the teachers in the loss, 0..1, if there are teachers.
         mixup: alpha of mixup's beta distribution; 0 turns mixup off.
         closeness: weight of the distance between the logits of the float and the integer form
             (``gpu.torch_qat``).
-        phantom: number of rendered frames added to the data.
+        phantom: number of rendered frames added to the data; the demo's recording needs them, patients do not.
         transplants: number of transplants added to the data (``data.transplants``).
         views: number of epochs whose draws are repeated again and again. Teachers then answer each draw once
             (``gpu.batch_feed``). 0 draws each epoch anew.
@@ -98,11 +102,13 @@ class TrainConfig:
     recolour: float = 0.0
     focal: float = 0.0
     ema: float = 0.995
+    steps_per_class: int = 60
+    frozen: float = 0.25
     patience: int = 0
     distillation: float = 0.5
     mixup: float = 0.0
     closeness: float = 1.0
-    phantom: int = 1200
+    phantom: int = 0
     transplants: int = 0
     views: int = 0
     seed: int = 20261123
@@ -139,7 +145,7 @@ class TrainConfig:
         """
         return dataclasses.replace(
             self, epochs=self.qat_epochs, learning_rate=self.qat_learning_rate, batch=self.qat_batch,
-            weight_decay=0.0, seed=self.seed + 1,
+            weight_decay=0.0, steps_per_class=0, seed=self.seed + 1,
         )  # fmt: skip
 
     def drawing(self) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,26 +12,30 @@ from capsule_edge.evaluation.classification import fit_temperature, operating_po
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset, training_provenance
 from capsule_edge.runtime.inference import (
     EventParameters,
+    HeldOutBy,
     InputSpec,
     ModelSpec,
     OperatingPoint,
 )
 
 from .config import TrainConfig
+from .data import named_videos
+from .run_inputs import OwnerStatement
 
 __all__ = ["describe_model"]
 
 # A recording is almost all normal. One false frame in a hundred is as many as a reader bears, and no label is shown
 # that the calibrated model does not hold more likely than all others together.
 _MIN_SPECIFICITY, _MIN_THRESHOLD = 0.99, 0.5
-_LICENSE = "CC-BY-4.0 data (Kvasir-Capsule asks written permission for commercial use); Apache-2.0 code"
+_PREPROCESSING: Literal[1] = 1
 
 
 def describe_model(
-    name: str,
+    statement: OwnerStatement,
     config: TrainConfig,
     dataset: Dataset,
     *,
+    held_out: HeldOutBy,
     logits: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
     unreadable: int,
@@ -40,9 +44,10 @@ def describe_model(
     """Return the ``ModelSpec`` of a trained FP32 model.
 
     Args:
-        name: name of the model.
+        statement: what the owner says of the model.
         config: the training configuration.
         dataset: the data set that the model was trained on.
+        held_out: the unit by which frames were held out to calibrate the model.
         logits: answers to frames that the answering model had not seen, float32 (N, labels).
         labels: the true label of each of these frames, int (N,).
         unreadable: number of images of ``dataset`` that could not be read.
@@ -50,22 +55,25 @@ def describe_model(
     """
     temperature = fit_temperature(logits, labels)
     return ModelSpec(
-        name=name,
-        version=importlib.metadata.version("capsule-edge"),
+        name=statement.name,
+        version=statement.version,
         precision="fp32",
         labels=dataset.classes,
-        input=InputSpec(config.size),
+        input=InputSpec(config.size, preprocessing=_PREPROCESSING),
         temperature=temperature,
-        operating_points=_operating_points(dataset, logits, labels, temperature),
+        operating_points=_operating_points(dataset, logits, labels, temperature, held_out),
         events=EventParameters(),
-        license=_LICENSE,
+        license=statement.license,
+        intended_use=statement.intended_use,
+        held_out=held_out,
         provenance={
             "data": dataset.root.name,
+            "data_license": statement.data_license,
             "data_sha256": hash_dataset(dataset),
             "split": dataset.split,
             "frames": len(dataset.samples) - unreadable,
             "unreadable": unreadable,
-            "videos": len({s.video_id for s in dataset.samples}),
+            "videos": len(named_videos(dataset)) or None,
             **training_provenance(dataset.samples, teachers),
             "phantom_frames": config.phantom,
             "transplants": config.transplants,
@@ -75,14 +83,29 @@ def describe_model(
 
 
 def _operating_points(
-    dataset: Dataset, logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], temperature: float
+    dataset: Dataset,
+    logits: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    temperature: float,
+    held_out: HeldOutBy,
 ) -> dict[str, OperatingPoint]:
     """Return the operating points of all labels but ``normal``, from calibrated probabilities."""
     scaled = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-    videos = f"{dataset.split} videos" if dataset.split else "videos"
     return operating_points(
         scaled / scaled.sum(axis=1, keepdims=True), labels, dataset.labels,
         only=[label.key for label in dataset.classes if label.role != "normal"],
         min_specificity=_MIN_SPECIFICITY, min_threshold=_MIN_THRESHOLD,
-        measured_on=f"{len(labels)} frames of {videos} that the answering model had not seen",
+        measured_on=_measured_on(dataset, len(labels), held_out),
     )  # fmt: skip
+
+
+def _measured_on(dataset: Dataset, frames: int, held_out: HeldOutBy) -> str:
+    """Name the held-out frames, and claim unseen videos only where every training frame names its video."""
+    split = f"{dataset.split} " if dataset.split else ""
+    if held_out.by == "video":
+        return f"{frames} frames of {split}videos that the answering model had not seen"
+    if held_out.by == "frame":
+        return f"{frames} {split}frames held out one by one, patients unknown"
+    return (
+        f"{frames} {split}frames of held-out videos, patients unknown (some frames trained on name no video)"
+    )

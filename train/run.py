@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,24 +19,29 @@ import numpy.typing as npt
 
 from capsule_edge.evaluation._files import write_text
 from capsule_edge.evaluation.datasets import Dataset
-from capsule_edge.runtime.errors import InputError, OutputError, UsageError
-from capsule_edge.runtime.inference import InputSpec
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, UsageError
+from capsule_edge.runtime.inference import HeldOutBy, InputSpec
+from capsule_edge.runtime.results import lock_folder
 
 from .config import TrainConfig
 from .data import (
     TrainingFrames,
     cached_frames,
     check_boxes,
+    check_labels,
     check_phantom,
     held_out,
     is_real,
     mask_unseen,
+    named_videos,
     scale,
+    videos_of,
 )
-from .fit import CheckpointSettings, TrainingLog, specs_of, teacher_probabilities
+from .fit import CheckpointSettings, TrainingLog, check_teachers, specs_of, teacher_probabilities
 from .model_spec import describe_model
 from .models import architectures, reparameterise, weights
-from .run_inputs import RunInputs, claim_folder, is_finished
+from .run_inputs import OwnerStatement, RunInputs, check_claim, claim_folder, is_finished
+from .weakness import weak_points
 
 if TYPE_CHECKING:
     from .fit import Workers
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["train_run"]
 
 _FP32, _QAT, _CALIBRATION = "fp32.weights.npz", "qat.weights.npz", "calibration.npz"
-_CACHE = "cache"
+_CACHE, _RUN = "cache", "run.json"
 _RANGE = "range/"  # the key of a learnt range in the weights files of torch_qat
 _EQUALISATION_BATCHES = 32
 _REPLAY_FRAMES = 64
@@ -83,23 +89,27 @@ def train_run(
     out: Path,
     config: TrainConfig,
     *,
-    name: str,
+    statement: OwnerStatement | None = None,
     backbone: Path | None = None,
     teachers: Sequence[Path] = (),
     calibrate_on: Path | None = None,
     fp32_weights: Path | None = None,
     cache: Path | None = None,
     boxes: Path | None = None,
+    leak_patients: bool = False,
     checkpoint_every_s: float = 120.0,
     note: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> None:
+) -> tuple[str, ...]:
     """Train on ``dataset`` and write a run folder; continue the run if the folder holds a started one.
 
     A finished run stays unchanged, including what ``event_fit`` has written into it. The result depends on the
     arguments alone: a run that was killed and continued ends in the same bytes as one that was not.
 
     Without ``calibrate_on`` a sixth of the videos is held out of FP32 training, and temperature and operating points
-    come from their frames. If ``config.patience`` asks for early stopping, another sixth is held out for it.
+    come from their frames. If ``config.patience`` asks for early stopping, another sixth is held out for it. Frames
+    that name no video are never held out, unless ``leak_patients`` is True.
+
+    Everything that can be checked is checked before the first frame is prepared. A refused request leaves no folder.
 
     If the environment variable TF_CONFIG names several workers (``multi_worker``), they share FP32 training. The
     first worker alone does everything else.
@@ -108,7 +118,7 @@ def train_run(
         dataset: the labelled frames. They need at least two classes.
         out: the run folder. It is created if it does not exist.
         config: the training configuration.
-        name: name of the trained model.
+        statement: what the owner says of the model: its name, version, licences and intended use. None states nothing.
         backbone: pretrained weights to start from (``weights.load_backbone``).
         teachers: exported model files, or weights (``.npz``) of the same architecture. The model learns the mean of
             their probabilities beside the labels.
@@ -119,38 +129,64 @@ def train_run(
         cache: folder for preprocessed frames. By default they lie in ``out`` until the run ends.
         boxes: the table of lesions for transplants (``transplants.read_boxes``). Needed if ``config.transplants``
             is above 0.
+        leak_patients: hold frames out one by one where they name no video. The figures in the model file then say
+            nothing of other patients, and the file says so.
         checkpoint_every_s: seconds between two checkpoints within an epoch.
-        note: called with each step, epoch and checkpoint, and with each image that could not be read.
+        note: called with each step, epoch, checkpoint and warning, and with each image that could not be read.
+
+    Returns:
+        The reasons not to export the model (``weakness.weak_points``); empty for a sound one, and on workers that are
+        not the first. ``run.json`` names them too.
 
     Raises:
-        UsageError: the data set has one class only, no phantom can show its labels, or arguments do not fit
-            together.
+        UsageError: the data set has one class only, no frame names its video and ``leak_patients`` is False, no
+            phantom can show the labels, or arguments do not fit together.
         InputError: a file cannot be read or does not fit.
-        OutputError: the folder cannot be written, or it holds another run.
+        OutputError: the folder cannot be written, it holds another run, or another process is training in it.
         Interrupted: another worker was lost.
     """
-    inputs = RunInputs(name, backbone, tuple(teachers), calibrate_on, fp32_weights, boxes)
+    inputs = RunInputs(
+        statement or OwnerStatement(), backbone, tuple(teachers), calibrate_on, fp32_weights, boxes, leak_patients
+    )  # fmt: skip
+    inputs.check()
     _check_request(dataset.labels, config, boxes)
+    by = held_out.held_out_by(dataset, leak_patients=leak_patients)
+    if warning := held_out.warn_of_patients(dataset, by):
+        note({"warning": warning})
     workers = _start_tensorflow(config)
     run = _Run(dataset, out, config, inputs, workers, note, checkpoint_every_s)
-    _create_folder(out)
-    if _is_finished_for_all(run):
-        return
-    frames = _prepare_frames(run, cache or out / _CACHE)
-    if fp32_weights is not None:
-        _take_fp32(run, frames, fp32_weights)
+    check_claim(out, config, dataset, inputs)
+    if not is_finished(out):
+        _check_inputs(run)
+    with _open_folder(out, lock=workers.first) as keep:
+        if not _is_finished_for_all(run):
+            _train(run, cache or out / _CACHE, keep)
+        return _weak_points(out) if workers.first else ()
+
+
+def _train(run: _Run, cache: Path, begun: Callable[[], None]) -> None:
+    """Prepare the frames, call ``begun``, train FP32 and INT8, and write the files of the run."""
+    out, frames = run.out, _prepare_frames(run, cache)
+    begun()
+    if run.inputs.fp32_weights is not None:
+        _take_fp32(run, frames, run.inputs.fp32_weights)
     elif not (out / _FP32).is_file():
         _train_fp32(run, frames)
-    if workers.first:
+    if run.workers.first:
         _train_int8(run, frames)
         document = _describe(run, unreadable=len(frames.unreadable))
         del frames  # Windows does not remove a file that is mapped.
         shutil.rmtree(out / _CACHE, ignore_errors=True)
         # The run counts as finished once this file exists, so write it last.
         text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
-        write_text(out / "run.json", text)
+        write_text(out / _RUN, text)
     # If a worker left early, TensorFlow would end the others.
-    workers.wait()
+    run.workers.wait()
+
+
+def _weak_points(out: Path) -> tuple[str, ...]:
+    """Return the reasons in ``run.json`` not to export the model."""
+    return tuple(json.loads((out / _RUN).read_text("utf-8")).get("weak", ()))
 
 
 def _check_request(keys: Sequence[str], config: TrainConfig, boxes: Path | None) -> None:
@@ -176,11 +212,57 @@ def _start_tensorflow(config: TrainConfig) -> Workers:
     return workers
 
 
-def _create_folder(out: Path) -> None:
+def _check_inputs(run: _Run) -> None:
+    """Check everything that training will need: the architecture, the videos, and the shapes in each file.
+
+    Raises:
+        UsageError: the architecture is not known, or the size does not fit it.
+        InputError: a file cannot be read or does not fit the model, or there are too few videos.
+    """
+    inputs, keys = run.inputs, run.dataset.labels
+    model = run.build(branched=True)
+    if inputs.backbone is not None:
+        weights.assign(model, weights.load_backbone(inputs.backbone), fresh=("logits",))
+    if inputs.fp32_weights is not None:
+        weights.assign(run.build(), weights.load(inputs.fp32_weights))
+    if inputs.calibrate_on is not None:
+        _out_of_fold(inputs.calibrate_on, keys)
+    check_teachers(inputs.teachers, keys, run.config)
+    labels = check_labels(run.dataset, keys)
+    nothing = np.empty((len(labels), 0, 0, 3), np.uint8)
+    _choose_held_out(run, TrainingFrames(nothing, labels, videos_of(run.dataset), tuple(keys)))
+
+
+@contextmanager
+def _open_folder(out: Path, *, lock: bool) -> Iterator[Callable[[], None]]:
+    """Create and lock the run folder while the block runs.
+
+    Yields:
+        A function to call once training begins. If the block raises an error before, the folders that this call
+        created are removed.
+
+    Raises:
+        OutputError: the folder cannot be written, or another process holds its lock.
+    """
+    new = [folder for folder in (out, *out.parents) if not folder.exists()] if lock else []
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}") from None
+    with _removed_on_error(new), lock_folder(out) if lock else nullcontext():
+        yield new.clear
+
+
+@contextmanager
+def _removed_on_error(folders: list[Path]) -> Iterator[None]:
+    """Remove the folders that are in the list when the block raises an error of ours."""
+    try:
+        yield
+    except CapsuleEdgeError:
+        for place, folder in enumerate(folders):
+            with suppress(OSError):  # a parent may hold other files
+                shutil.rmtree(folder) if place == 0 else folder.rmdir()
+        raise
 
 
 def _is_finished_for_all(run: _Run) -> bool:
@@ -220,34 +302,57 @@ def _take_fp32(run: _Run, frames: TrainingFrames, fp32_weights: Path) -> None:
 def _train_fp32(run: _Run, frames: TrainingFrames) -> None:
     """Train the FP32 model on the labels, without the videos that are held out."""
     real = frames.first(int(is_real(frames.videos).sum()))
-    held = held_out.choose(real, calibrate=run.inputs.calibrate_on is None, stop=bool(run.config.patience))
+    held = _choose_held_out(run, real)
     if run.workers.first:
         held.write(run.out)
     trained = _fit_on_labels(run, frames, held)
     if run.workers.first:
-        arrays = run.workers.collect(trained)
+        arrays = _re_estimated(run, frames, held, run.workers.collect(trained))
         branched = run.config.architecture in architectures.BRANCHED
         model = run.build()
         weights.assign(model, reparameterise.merge(arrays) if branched else arrays)
         _finish_fp32(run, frames, model, held)
 
 
+def _choose_held_out(run: _Run, real: TrainingFrames) -> held_out.HeldOut:
+    """Choose the videos to hold out, among those that are named unless frames may leak patients."""
+    return held_out.choose(
+        real, calibrate=run.inputs.calibrate_on is None, stop=bool(run.config.patience),
+        among=None if run.inputs.leak_patients else named_videos(run.dataset),
+    )  # fmt: skip
+
+
+def _re_estimated(
+    run: _Run, frames: TrainingFrames, held: held_out.HeldOut, arrays: weights.Arrays
+) -> weights.Arrays:
+    """Return trained weights with the statistics of batch normalisation estimated again."""
+    from .fit.normalisation import re_estimate
+
+    model = run.build(branched=True)
+    weights.assign(model, arrays)
+    re_estimate(model, frames, np.flatnonzero(held_out.rows_to_fit(frames, held)), seed=run.config.seed)
+    return weights.collect(model)
+
+
 def _fit_on_labels(run: _Run, frames: TrainingFrames, held: held_out.HeldOut) -> Any:
     """Return the trained model, in the form in which its architecture is trained."""
     from .fit import keras_training
 
-    config, inputs = run.config, run.inputs
+    config, inputs, among = run.config, run.inputs, held_out.rows_to_fit(frames, held)
     with run.workers.strategy.scope():
         model = run.build(branched=True)
         if inputs.backbone is not None:
             weights.assign(model, weights.load_backbone(inputs.backbone), fresh=("logits",))
     judge = None
-    if config.patience:
-        stopping = np.flatnonzero(np.isin(frames.videos, held.stopping))
-        judge = keras_training.judge_with(run.build(branched=True), frames, stopping)
+    # Early stopping has videos of its own. Without it, the calibration's show how far training is.
+    judged = np.flatnonzero(np.isin(frames.videos, held.stopping or held.calibration))
+    if len(judged):
+        judge = keras_training.judge_with(
+            run.build(branched=True), frames, judged, np.flatnonzero(among), seed=config.seed
+        )
     keras_training.fit_fp32(
         model, frames, config, checkpoint=run.checkpoint("fp32"), note=run.log("fp32"),
-        among=held_out.rows_to_fit(frames, held),
+        among=among, freeze=inputs.backbone is not None,
         teacher_answers=teacher_probabilities(inputs.teachers, frames, config) if inputs.teachers else None,
         judge=judge, workers=run.workers,
     )  # fmt: skip
@@ -342,16 +447,35 @@ def _learnt_ranges(run: _Run) -> Mapping[str, Any]:
     return {key.removeprefix(_RANGE): ends for key, ends in arrays.items() if key.startswith(_RANGE)}
 
 
+def _held_out_by(run: _Run) -> HeldOutBy:
+    """Return the unit by which the frames were held out that the run was calibrated on.
+
+    Out-of-fold answers count as held out by video only if they name videos, and each is one of the data set's.
+    """
+    by, answers = (
+        held_out.held_out_by(run.dataset, leak_patients=run.inputs.leak_patients),
+        run.inputs.calibrate_on,
+    )
+    if by.by != "video" or answers is None:
+        return by
+    with np.load(answers) as archive:
+        videos = set(archive["videos"].tolist()) if "videos" in archive.files else set()
+    return by if videos and videos <= named_videos(run.dataset) else HeldOutBy("unknown")
+
+
 def _describe(run: _Run, *, unreadable: int) -> dict[str, Any]:
     """Return the content of ``run.json``: the architecture and the model's spec without its precision."""
     calibration: dict[str, Any] = dict(weights.load(run.out / _CALIBRATION))
+    weak = weak_points(calibration["logits"], calibration["labels"], run.dataset.labels)
     spec = describe_model(
-        run.inputs.name, run.config, run.dataset, logits=calibration["logits"], labels=calibration["labels"],
+        run.inputs.statement, run.config, run.dataset, held_out=_held_out_by(run),
+        logits=calibration["logits"], labels=calibration["labels"],
         unreadable=unreadable, teachers=specs_of(run.inputs.teachers),
     )  # fmt: skip
     return {
         "architecture": run.config.architecture,
         "size": run.config.size,
         "labels": len(run.dataset.labels),
+        **({"weak": list(weak)} if weak else {}),
         "spec": {key: value for key, value in spec.to_dict().items() if key != "precision"},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -11,37 +12,80 @@ from typing import Any
 from capsule_edge.evaluation._files import write_text
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
+from capsule_edge.runtime.inference import INTENDED_USE, NOT_STATED
 
 from .config import TrainConfig
 
-__all__ = ["RunInputs", "claim_folder", "is_finished"]
+__all__ = ["OwnerStatement", "RunInputs", "check_claim", "claim_folder", "is_finished"]
 
-_GIVEN = "given.json"  # the run's name and the files that it was started with
+_GIVEN = "given.json"  # what the model's owner states, and the files that the run was started with
 _COMPLETE = ("config.json", "data.sha256", "qat.weights.npz", "run.json")
 
 
 @dataclass(frozen=True)
-class RunInputs:
-    """The name of a run and the files it is made from, beside its data and its configuration.
+class OwnerStatement:
+    """What the owner of a model says of it. The model file carries it; nothing is filled in for the owner.
 
     Attributes:
-        name: name of the trained model.
+        name: name of the model.
+        version: version of the model.
+        license: licence of the model.
+        data_license: licence of the training data.
+        intended_use: what the model may be used for. Where it is not stated, the file says so and adds that the model
+            is for research and no medical device.
+    """
+
+    name: str = NOT_STATED
+    version: str = NOT_STATED
+    license: str = NOT_STATED
+    data_license: str = NOT_STATED
+    intended_use: str = f"Not stated by the owner. {INTENDED_USE}"
+
+    def check(self) -> None:
+        """Raise ``UsageError`` if a text is empty."""
+        for field in dataclasses.fields(self):
+            if not getattr(self, field.name).strip():
+                raise UsageError(
+                    f"the {field.name.replace('_', ' ')} of the model is an empty text",
+                    hint=f"leave the option out: the model file then says {NOT_STATED!r}",
+                )
+
+    def document(self) -> dict[str, str]:
+        """Return the name, and the other texts that were stated."""
+        stated = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name == "name" or getattr(self, field.name) != field.default
+        }
+        # ``given.json`` of earlier versions has the name alone.
+        return stated
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run is made from, beside its data and its configuration.
+
+    Attributes:
+        statement: what the owner says of the model.
         backbone: pretrained weights to start from.
         teachers: exported models, or weights of the same architecture, to distil from.
         calibrate_on: out-of-fold answers that set temperature and operating points.
         fp32_weights: FP32 weights that replace FP32 training. They need ``calibrate_on``.
         boxes: table of bounding boxes around lesions, for transplants.
+        leak_patients: hold frames out one by one where they name no video.
     """
 
-    name: str
+    statement: OwnerStatement = OwnerStatement()
     backbone: Path | None = None
     teachers: tuple[Path, ...] = ()
     calibrate_on: Path | None = None
     fp32_weights: Path | None = None
     boxes: Path | None = None
+    leak_patients: bool = False
 
     def check(self) -> None:
-        """Raise ``UsageError`` if ``fp32_weights`` come without ``calibrate_on``."""
+        """Raise ``UsageError`` if a statement is empty or ``fp32_weights`` come without ``calibrate_on``."""
+        self.statement.check()
         if self.fp32_weights is not None and self.calibrate_on is None:
             raise UsageError(
                 f"the FP32 weights {self.fp32_weights} come without the answers to calibrate them on",
@@ -49,20 +93,22 @@ class RunInputs:
             )
 
     def document(self) -> dict[str, Any]:
-        """Return the name, and for each file its name and SHA-256, as they are written into ``given.json``.
+        """Return the statements, and for each file its name and SHA-256, as they are written into ``given.json``.
 
         Raises:
             InputError: a file cannot be read.
         """
-        document = {
-            "name": self.name,
+        document: dict[str, Any] = {
+            **self.statement.document(),
             "backbone": _identity(self.backbone),
             "teachers": [_identity(teacher) for teacher in self.teachers],
             "calibrate_on": _identity(self.calibrate_on),
             "fp32_weights": _identity(self.fp32_weights),
         }
-        # Runs without transplants have no such key, as before there were any.
-        return document if self.boxes is None else document | {"boxes": _identity(self.boxes)}
+        # A run that does not use these has no such key, as before they existed.
+        if self.boxes is not None:
+            document["boxes"] = _identity(self.boxes)
+        return document | ({"frames_leak_patients": True} if self.leak_patients else {})
 
 
 def claim_folder(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunInputs) -> None:
@@ -74,13 +120,27 @@ def claim_folder(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunIn
         out: the run folder. It must exist.
         config: the configuration of the run.
         dataset: the data set of the run.
-        inputs: the name and the files of the run.
+        inputs: what the run is made from.
 
     Raises:
-        OutputError: the folder holds a run of other data, another configuration or other inputs, or it cannot be
-            written.
+        OutputError: the folder holds another run (``check_claim``), or it cannot be written.
         InputError: a file of ``inputs`` cannot be read.
         UsageError: ``inputs`` do not fit together.
+    """
+    check_claim(out, config, dataset, inputs)
+    if not is_finished(out):
+        inputs.check()
+        write_text(out / "config.json", json.dumps(config.to_dict(), indent=1))
+        write_text(out / "data.sha256", hash_dataset(dataset) + "\n")
+        write_text(out / _GIVEN, _given(inputs))
+
+
+def check_claim(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunInputs) -> None:
+    """Check that a folder holds no run, or one that is made from the same.
+
+    Raises:
+        OutputError: the folder holds a run of other data, another configuration or other inputs.
+        InputError: a file of ``inputs`` cannot be read.
     """
     path, data, given = out / "config.json", out / "data.sha256", out / _GIVEN
     digest = hash_dataset(dataset)
@@ -90,18 +150,16 @@ def claim_folder(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunIn
         raise OutputError(
             f"{out} holds a run of another configuration", hint="choose another --out or the same settings"
         )
-    text = json.dumps(inputs.document(), ensure_ascii=False, indent=1) + "\n"
-    if given.is_file() and given.read_text("utf-8") != text:
+    if given.is_file() and given.read_text("utf-8") != _given(inputs):
         raise OutputError(
-            f"{out} holds a run of another name, or one started with other weights, teachers, calibration answers"
-            f" or boxes: see {given}",
+            f"{out} holds a run of another name or licence, or one started with other weights, teachers, calibration"
+            f" answers or boxes: see {given}",
             hint="choose another --out or the same options",
         )
-    if not is_finished(out):
-        inputs.check()
-        write_text(path, json.dumps(config.to_dict(), indent=1))
-        write_text(data, digest + "\n")
-        write_text(given, text)
+
+
+def _given(inputs: RunInputs) -> str:
+    return json.dumps(inputs.document(), ensure_ascii=False, indent=1) + "\n"
 
 
 def is_finished(out: Path) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         resampled_figures,
         why_no_intervals,
     )
-    from .calibration import ece, fit_temperature, operating_points
+    from .calibration import ece, fit_temperature, is_at_bound, operating_points
     from .classification_report import SIGN, write_report
     from .metrics import defined, evaluate, one_vs_rest_auc
     from .predictions import (
@@ -39,7 +39,7 @@ else:
         bootstrap=(
             "LEVEL Resamples interval mean_defined rates resample_videos resampled_figures why_no_intervals"
         ),
-        calibration="ece fit_temperature operating_points",
+        calibration="ece fit_temperature is_at_bound operating_points",
         classification_report="SIGN write_report",
         metrics="defined evaluate one_vs_rest_auc",
         predictions="Predictions check_labels load_frames load_predictions predict save_predictions",
@@ -58,6 +58,7 @@ __all__ = [
     "evaluate",
     "fit_temperature",
     "interval",
+    "is_at_bound",
     "load_frames",
     "load_predictions",
     "mean_defined",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import OperatingPoint
 
-__all__ = ["ece", "fit_temperature", "operating_points", "reliability"]
+__all__ = ["ece", "fit_temperature", "is_at_bound", "operating_points", "reliability"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.intp]
@@ -57,6 +57,11 @@ def fit_temperature(logits: Floats, labels: Indices) -> float:
         else:
             low = left
     return math.exp((low + high) / 2)
+
+
+def is_at_bound(temperature: float) -> bool:
+    """Return whether ``fit_temperature`` ended at a bound of its search."""
+    return not _LOWEST * (1 + 1e-6) < temperature < _HIGHEST * (1 - 1e-6)
 
 
 def reliability(probabilities: Floats, labels: Indices, *, bins: int = BINS) -> list[dict[str, float | int]]:

@@ -15,7 +15,7 @@ from capsule_edge.runtime.report import render_text
 from .._extras import require
 from .._files import check_free, write_together
 from .._pages import inline_svg, page, png, table
-from ..datasets import describe_overlap
+from ..datasets import describe_frames, describe_overlap
 from .curves import ABNORMAL
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def to_html(document: Document, figures: Mapping[str, Figure] | None = None) -> 
     body = render_text(
         _BODY,
         title=title,
-        counts=f"{document['frames']:,} frames of {document['videos']} videos, split {data['split'] or 'all'}.",
+        counts=f"{describe_frames(document['frames'], document['videos'])}, split {data['split'] or 'all'}.",
         model_sha256=model["sha256"],
         data_sha256=data["sha256"],
         notes=_notes(document),

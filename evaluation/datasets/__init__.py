@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from .samples import ListingRemark, Sample, decode_frame, decode_picture, read_bytes, read_frame
     from .splits import folds
     from .table_rows import read_rows
-    from .training_videos import describe_overlap, training_overlap, training_provenance, video_mark
+    from .training_videos import (
+        describe_frames,
+        describe_overlap,
+        training_overlap,
+        training_provenance,
+        video_mark,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -43,7 +49,7 @@ else:
         samples="ListingRemark Sample decode_frame decode_picture read_bytes read_frame",
         splits="folds",
         table_rows="read_rows",
-        training_videos="describe_overlap training_overlap training_provenance video_mark",
+        training_videos="describe_frames describe_overlap training_overlap training_provenance video_mark",
     )
 
 __all__ = [
@@ -59,6 +65,7 @@ __all__ = [
     "decode_frame",
     "decode_picture",
     "describe",
+    "describe_frames",
     "describe_overlap",
     "folds",
     "hash_dataset",

@@ -2,7 +2,8 @@
 
 A model file identifies a video by the first eight hexadecimal digits of the SHA-256 of its ``video_id``. That is short
 and does not reveal the name. Two data sets of 60 videos each share a mark by accident with a probability of one in a
-million (60 * 60 / 2^32).
+million (60 * 60 / 2^32). An id is a name, not an identity: the same video may bear another id elsewhere, so no match
+does not mean that a video is new to the model.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from capsule_edge.runtime.inference import ModelSpec
 
 from .samples import Sample
 
-__all__ = ["describe_overlap", "training_overlap", "training_provenance", "video_mark"]
+__all__ = ["describe_frames", "describe_overlap", "training_overlap", "training_provenance", "video_mark"]
 
 
 def video_mark(video_id: str) -> str:
@@ -47,7 +48,7 @@ def training_provenance(samples: Iterable[Sample], learnt_from: Iterable[ModelSp
 
 
 def training_overlap(specs: Sequence[ModelSpec], video_ids: Sequence[str | None]) -> dict[str, int] | None:
-    """Count the frames of videos that any of the models was trained on.
+    """Count the frames whose video id is one that any of the models was trained on.
 
     Args:
         specs: The models.
@@ -80,7 +81,21 @@ def describe_overlap(overlap: Mapping[str, int] | None, frames: int) -> str:
     if overlap is None:
         return "the model file does not say which videos it was trained on"
     seen, videos, nameless = (overlap[name] for name in ("frames", "videos", "frames_without_video"))
-    line = f"{seen:,} of the {frames:,} frames are of videos that the model was trained on"
     if videos:
+        line = f"{seen:,} of the {frames:,} frames are of videos that the model was trained on"
         line += f" ({videos:,} video{'s' * (videos > 1)}): it has seen them"
+    else:
+        line = f"no video id of the {frames:,} frames matches one that the model was trained on"
     return line + (f"; {nameless:,} name no video" if nameless else "")
+
+
+def describe_frames(frames: int, videos: int) -> str:
+    """Return the size of a data set in words: "40 frames of 4 videos", or that their patients are unknown.
+
+    Args:
+        frames: The number of frames.
+        videos: The number of videos that they name.
+    """
+    if not videos:
+        return f"{frames:,} frames that name no video (patients unknown)"
+    return f"{frames:,} frames of {videos:,} videos"

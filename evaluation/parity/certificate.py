@@ -14,7 +14,7 @@ from capsule_edge.runtime.report import render_text
 from .._extras import require
 from .._files import check_free, write_together
 from .._pages import inline_svg, page, table
-from ..datasets import describe_overlap
+from ..datasets import describe_frames, describe_overlap
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -108,7 +108,7 @@ def _scope(certificate: Certificate) -> str:
     data, tool = certificate["data"], certificate["tool"]
     skipped = f", {len(data['skipped'])} frames could not be read" if data["skipped"] else ""
     return (
-        f"Measured on {data['frames']:,} frames of {data['videos']} videos of {data['name']}, split "
+        f"Measured on {describe_frames(data['frames'], data['videos'])} of {data['name']}, split "
         f"{data['split'] or 'all'}{skipped}, by {tool['name']} {tool['version']}. "
         f"A is {_model(certificate, 'a')}; B is {_model(certificate, 'b')}. Data SHA-256 {data['sha256']}. "
         f"As to training: {describe_overlap(data.get('training_overlap'), data['frames'])}."

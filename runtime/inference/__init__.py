@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .spec import (
         INTENDED_USE,
         METADATA_KEY,
+        NOT_STATED,
         EventParameters,
         InputSpec,
         Label,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         Precision,
         Role,
     )
+    from .spec_records import HeldOutBy
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -42,9 +44,10 @@ else:
         installed_models="INSTALLED default_model find_model",
         prediction="most_probable",
         spec=(
-            "EventParameters INTENDED_USE InputSpec Label METADATA_KEY ModelSpec OperatingPoint "
+            "EventParameters INTENDED_USE InputSpec Label METADATA_KEY ModelSpec NOT_STATED OperatingPoint "
             "Precision Role"
         ),
+        spec_records="HeldOutBy",
     )
 
 __all__ = [
@@ -52,10 +55,12 @@ __all__ = [
     "INSTALLED",
     "INTENDED_USE",
     "METADATA_KEY",
+    "NOT_STATED",
     "Answer",
     "Backend",
     "EventParameters",
     "Format",
+    "HeldOutBy",
     "InputSpec",
     "Label",
     "ModelSpec",

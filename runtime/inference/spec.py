@@ -1,4 +1,6 @@
-"""Define the ``ModelSpec``, the description that a model file carries of itself (schema ``capsule-edge/model/1``).
+"""Define the ``ModelSpec``, the description that a model file carries of itself (schema ``capsule-edge/model/2``).
+
+Files of version 1 are read too; what they lack is None.
 
 An ONNX file holds it as JSON in ``metadata_props["capsule_edge"]``, a TFLite file in the metadata buffer of that name.
 Its JSON Schema is ``schema/model.schema.json`` in the package ``capsule_edge.runtime``.
@@ -15,10 +17,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 from ..errors import ModelError, UsageError
+from .spec_records import (
+    FamiliarityRule,
+    HeldOutBy,
+    ReferenceHistogram,
+    SuggestionPrecision,
+    parse_records,
+)
 
 __all__ = ["EventParameters", "InputSpec", "Label", "ModelSpec", "OperatingPoint", "Role"]
 
-SCHEMA = "capsule-edge/model/1"
+SCHEMA, SCHEMA_1 = "capsule-edge/model/2", "capsule-edge/model/1"
+# The attributes that version 2 added to the document; it also added ``input.preprocessing``.
+NEW_IN_2 = ("familiarity", "reference", "suggestions", "held_out")
+NOT_STATED = "not stated"
+PREPROCESSING = 1  # the version that ``runtime.preprocessing`` carries out
 METADATA_KEY = "capsule_edge"
 INTENDED_USE = (
     "Research use only. Not a medical device. Findings are suggestions to be confirmed by a physician."
@@ -54,12 +67,14 @@ class InputSpec:
         crop: cut each frame to the field of view, or not at all.
         mask: set the pixels outside the inscribed ellipse to black, or none.
         resize: method of resizing, the mean over areas.
+        preprocessing: version of the preprocessing, 1 or 2; None where the file does not say, which means 1.
     """
 
     size: int
     crop: Literal["field_of_view", "none"] = "field_of_view"
     mask: Literal["ellipse", "none"] = "ellipse"
     resize: Literal["area"] = "area"
+    preprocessing: Literal[1, 2] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,11 +134,17 @@ class ModelSpec:
         temperature: the temperature that calibrates the logits, above 0. The model applies it itself; this is a record.
         operating_points: the operating points by label key; a label without one has no events.
         events: how probabilities become events.
-        license: licence of the model, chosen by its owner.
+        license: licence of the model, chosen by its owner; "not stated" where none was given.
         intended_use: research; not a medical device.
         saturation_safe: True if INT8 weights cannot saturate 16-bit sums on CPUs without VNNI; None if not examined.
         provenance: name and hash of the data, split, training configuration, tool versions; JSON values.
         parity: summaries of the parity certificates, and the SHA-256 of the FP32 model; None if there are none.
+        familiarity: how unfamiliar frames are recognised; None if the model cannot tell.
+        reference: distributions over the recordings of the training data, by measure (``colour``, ``sharpness``,
+            ``field_of_view``, ``label_shares``, ``scores``, ``familiarity``); None if the file has none.
+        suggestions: what the score of a suggestion is worth; None if it was not measured.
+        held_out: the unit that was held out whole to set temperature and operating points; None if the file does not
+            say.
         schema: schema of the document.
     """
 
@@ -140,12 +161,32 @@ class ModelSpec:
     saturation_safe: bool | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] | None = None
+    familiarity: FamiliarityRule | None = None
+    reference: Mapping[str, ReferenceHistogram | None] | None = None
+    suggestions: SuggestionPrecision | None = None
+    held_out: HeldOutBy | None = None
     schema: str = SCHEMA
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of the labels, in the order of the model's outputs."""
         return tuple(label.key for label in self.labels)
+
+    @property
+    def unknown_patients(self) -> str:
+        """Why the file cannot speak of unseen patients, beginning with "patients unknown"; empty if nothing says so.
+
+        Files of version 1 are judged by the training frames that name no video.
+        """
+        by = self.held_out.by if self.held_out else None
+        nameless = self.provenance.get("training_frames_without_video")
+        if by == "frame":
+            return "patients unknown: frames were held out one by one, so training may hold frames of the same patients"
+        if by == "unknown" or (by is None and nameless and "training_videos" in self.provenance):
+            return "patients unknown: some training frames name no video, so they may be of the patients held out"
+        if by is None and nameless:
+            return "patients unknown: no training frame names its video"
+        return ""
 
     @property
     def certificates(self) -> Mapping[str, Mapping[str, Any]]:
@@ -184,10 +225,24 @@ class ModelSpec:
         """Return the JSON that a model file carries."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document as a dict, with ``schema`` first."""
+    def to_dict(self, *, every_key: bool = False) -> dict[str, Any]:
+        """Return the JSON document as a dict, with ``schema`` first.
+
+        A spec that was read from a file of version 1 gives a document of version 1, unless it was given something
+        that only version 2 has.
+
+        Args:
+            every_key: give a document of version 1 the keys of version 2 too, with None.
+        """
         document = {"schema": self.schema, **dataclasses.asdict(self)}
         document["labels"] = [dataclasses.asdict(label) for label in self.labels]
+        if self.schema == SCHEMA_1:
+            if any(document[name] is not None for name in NEW_IN_2) or self.input.preprocessing is not None:
+                return document | {"schema": SCHEMA}
+            for name in () if every_key else NEW_IN_2:
+                del document[name]
+            if not every_key:
+                del document["input"]["preprocessing"]
         return document
 
     @classmethod
@@ -215,6 +270,8 @@ class ModelSpec:
                 saturation_safe=document.get("saturation_safe"),
                 provenance=document.get("provenance") or {},
                 parity=document.get("parity"),
+                schema=document["schema"],
+                **(parse_records(document) if document["schema"] == SCHEMA else {}),
             )
         except KeyError as error:
             raise ModelError(f"the model's capsule_edge metadata lacks {error.args[0]!r}") from None
@@ -266,9 +323,9 @@ def _document(text: str) -> dict[str, Any]:
         raise ModelError(f"the model's capsule_edge metadata is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise ModelError("the model's capsule_edge metadata is not a JSON object")
-    if document.get("schema") != SCHEMA:
+    if document.get("schema") not in (SCHEMA, SCHEMA_1):
         raise ModelError(
-            f"the model's schema is {document.get('schema')!r}, this version reads {SCHEMA!r}",
+            f"the model's schema is {document.get('schema')!r}, this version reads {SCHEMA!r} and {SCHEMA_1!r}",
             hint="export the model again or install the capsule-edge that made it",
         )
     return document
@@ -307,4 +364,12 @@ def _input(entry: Mapping[str, Any]) -> InputSpec:
     _one_of(chosen, "crop", ("field_of_view", "none"))
     _one_of(chosen, "mask", ("ellipse", "none"))
     _one_of(chosen, "resize", ("area",))
+    version = spec.preprocessing
+    if version is not None and (isinstance(version, bool) or version not in (1, 2)):
+        raise ModelError(f"the model's input.preprocessing is {version!r}, allowed is 1 or 2")
+    if version not in (None, PREPROCESSING):
+        raise ModelError(
+            f"the model needs preprocessing version {version}, this capsule-edge has version {PREPROCESSING}",
+            hint="install a later capsule-edge",
+        )
     return spec

@@ -63,6 +63,10 @@ def model_card(study: Study) -> ModelCard:
         "Input": f"{model.input.size} x {model.input.size} RGB",
         "Licence": model.license,
     }
+    if "data_license" in model.provenance:
+        pairs["Licence of the training data"] = str(model.provenance["data_license"])
+    if model.unknown_patients:
+        pairs["Measured on"] = model.unknown_patients
     return ModelCard(
         pairs=list(pairs.items()),
         parity=_parity(model),
@@ -101,7 +105,13 @@ def _agreement(shipping: Mapping[str, Any]) -> list[Remark]:
     frames, videos = counts.get("frames"), counts.get("videos")
     if not (_is_number(same) and _is_number(frames)):
         return []
-    of = f" of {videos:,} videos" if _is_number(videos) else ""
+    of = (
+        ""
+        if not _is_number(videos)
+        else f" of {videos:,} videos"
+        if videos
+        else ", whose patients are unknown"
+    )
     # Rounded down: a share just below its gate must not read as if it had reached it.
     share = math.floor(1000 * same) / 10
     return [Remark(f"Both give the same label on {share:.1f} % of {frames:,} frames{of}.")]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         write_study,
     )
     from .journal import Journal, entries
+    from .lock import lock_folder
     from .run_folder import Run, open_run
 else:
     __getattr__, __dir__ = lazy_names(
@@ -30,6 +31,7 @@ else:
         document="rounded",
         files="event_document ledger_document prepare_folder study_document warnings_document write_study",
         journal="Journal entries",
+        lock="lock_folder",
         run_folder="Run open_run",
     )
 
@@ -41,6 +43,7 @@ __all__ = [
     "entries",
     "event_document",
     "ledger_document",
+    "lock_folder",
     "open_run",
     "prepare_folder",
     "rounded",

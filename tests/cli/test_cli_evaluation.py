@@ -24,7 +24,7 @@ from capsule_edge.evaluation.classification import load_predictions
 from capsule_edge.evaluation.parity import parity_summary
 from capsule_edge.evaluation.parity.certificate import schema_path
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, ModelError, OutputError, UsageError
-from capsule_edge.runtime.inference import INSTALLED, open_model
+from capsule_edge.runtime.inference import INSTALLED, NOT_STATED, HeldOutBy, open_model
 from capsule_edge.runtime.preprocessing import preprocess
 
 FRAMES = 120
@@ -328,6 +328,23 @@ def test_info_says_what_the_file_is_and_that_it_has_no_certificate(model: Path) 
     printed = call(info, model).stdout
     assert "certificate: none" in printed
     assert "Not a medical device" in printed
+
+
+def test_info_says_that_patients_are_unknown_and_what_the_owner_did_not_state(tmp_path: Path) -> None:
+    nameless = {"training_frames_without_video": 9}
+    old = write_tiny_model(tmp_path / "old.onnx", schema="capsule-edge/model/1", provenance=nameless)
+    new = write_tiny_model(tmp_path / "new.onnx", license=NOT_STATED, held_out=HeldOutBy("frame"))
+    document = documents(call(info, old, "--json"))
+    assert document["unknown_patients"] == "patients unknown: no training frame names its video"
+    assert document["spec"]["schema"] == "capsule-edge/model/1"
+    assert [document["spec"][name] for name in ("held_out", "familiarity", "reference", "suggestions")] == [
+        None
+    ] * 4
+    assert document["spec"]["input"]["preprocessing"] is None
+    printed = " ".join(call(info, new).stdout.split())
+    assert "held out by frame; patients unknown: frames were held out one by one" in printed
+    assert "license not stated" in printed
+    assert "data license not stated" in printed
 
 
 def test_info_shows_the_certificates_summary(model: Path, frames: Path, tmp_path: Path) -> None:

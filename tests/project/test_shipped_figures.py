@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,11 +12,11 @@ import pytest
 from study_samples import make_study
 from tiny_model import write_tiny_model
 
-from capsule_edge.evaluation.classification.model_card import render_card
+from capsule_edge.evaluation.classification.model_card import CardNotes, render_card
 from capsule_edge.evaluation.datasets import load_dataset
 from capsule_edge.evaluation.recordings.recording_scores import compare_with_truth, summarise
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.inference import open_model
+from capsule_edge.runtime.inference import NOT_STATED, HeldOutBy, open_model
 from capsule_edge.runtime.results import write_study
 
 
@@ -60,14 +61,16 @@ def test_the_model_card_shows_the_measured_figures(tmp_path: Path) -> None:
     rows = ["file,label,source,video_id,frame_number,split"]
     for i in range(24):
         cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 255, (40, 40, 3), dtype=np.uint8))
-        rows.append(f"{i}.png,{('normal', 'worms', 'polyp')[i % 3]},S{i % 2},v{i % 4},{i},val")
+        rows.append(
+            f"{i}.png,{('normal', 'worms', 'polyp')[i % 3]},S{i % 2},{'one' if i % 3 == 1 else f'v{i % 4}'},{i},val"
+        )
     (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     labels = ("normal", "worms", "polyp")
     fp32 = open_model(write_tiny_model(tmp_path / "a.onnx", labels=labels))
     int8 = open_model(write_tiny_model(tmp_path / "b.onnx", labels=labels, noise=0.05, precision="int8"))
     dataset = load_dataset(folder)
     card = render_card(fp32, int8, dataset)
-    assert "24 frames of 4 videos" in card
+    assert "24 frames of 5 videos" in card
     assert card.count("| **INT8** |") == 2
     assert "| S0 | 12 | 3 |" in card
     assert "always normal" in card
@@ -75,3 +78,31 @@ def test_the_model_card_shows_the_measured_figures(tmp_path: Path) -> None:
     assert "0.500" in without.split("always normal")[1]
     assert "0.333" in card.split("always normal")[1].splitlines()[0]
     assert render_card(fp32, int8, replace(dataset)) == card
+
+
+def test_the_card_of_another_model_claims_nothing_that_its_owner_did_not_state(tmp_path: Path) -> None:
+    """Class folders: no patient is known, no licence is stated, and no words of the shipped models' data appear."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        path = tmp_path / "data" / ("normal", "polyp", "worms")[i % 3] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), rng.integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    said: dict[str, Any] = {
+        "labels": ("normal", "polyp", "worms"),
+        "license": NOT_STATED,
+        "held_out": HeldOutBy("frame"),
+        "provenance": {"training_frames_without_video": 12, "data_license": "secret terms of a clinic"},
+    }
+    fp32 = open_model(write_tiny_model(tmp_path / "a.onnx", **said))
+    int8 = open_model(write_tiny_model(tmp_path / "b.onnx", **said, precision="int8"))
+    card = render_card(fp32, int8, load_dataset(tmp_path / "data"))
+    assert "12 frames that name no video (patients unknown)" in card
+    assert "Patients unknown: frames were held out one by one" in card
+    assert "| model | not stated |" in card
+    assert "| training data | secret terms of a clinic |" in card
+    for words in ("Kvasir", "CC BY", "Apache", "SEE-AI", "AIIMS", "had not seen", "none of them in training"):
+        assert words not in card
+    notes = CardNotes.read(Path(__file__).parents[2] / "models" / "training" / "card.json")
+    ours = render_card(fp32, int8, load_dataset(tmp_path / "data"), notes)
+    assert "CC BY 4.0; its README asks written permission" in ours
+    assert "five plain epochs of fine-tuning" in ours

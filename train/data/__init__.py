@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .frames import (
         PHANTOM,
         TrainingFrames,
+        check_labels,
         check_phantom,
         class_prior,
         colours_of,
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
         is_real,
         load_frames,
         scale,
+        videos_of,
     )
+    from .held_out import named_videos
     from .input_pipeline import Item, batches, unpack
     from .transplants import check_boxes, made_frames, made_of
 else:
@@ -33,9 +36,10 @@ else:
         cache="cached_frames",
         folds="fold_of fold_of_real mask_unseen withheld_from_fold",
         frames=(
-            "PHANTOM TrainingFrames check_phantom class_prior colours_of draw_epoch draw_mixing "
-            "draw_weights is_real load_frames scale"
+            "PHANTOM TrainingFrames check_labels check_phantom class_prior colours_of draw_epoch draw_mixing "
+            "draw_weights is_real load_frames scale videos_of"
         ),
+        held_out="named_videos",
         input_pipeline="Item batches unpack",
         transplants="check_boxes made_frames made_of",
     )
@@ -47,6 +51,7 @@ __all__ = [
     "batches",
     "cached_frames",
     "check_boxes",
+    "check_labels",
     "check_phantom",
     "class_prior",
     "colours_of",
@@ -60,7 +65,9 @@ __all__ = [
     "made_frames",
     "made_of",
     "mask_unseen",
+    "named_videos",
     "scale",
     "unpack",
+    "videos_of",
     "withheld_from_fold",
 ]

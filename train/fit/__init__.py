@@ -12,7 +12,7 @@ from capsule_edge.runtime.lazy import lazy_names
 if TYPE_CHECKING:
     from .losses import label_loss
     from .multi_worker import Workers
-    from .teachers import specs_of, teacher_probabilities
+    from .teachers import check_teachers, specs_of, teacher_probabilities
     from .training_log import TrainingLog
     from .training_loop import CheckpointSettings
 else:
@@ -20,9 +20,17 @@ else:
         __name__,
         losses="label_loss",
         multi_worker="Workers",
-        teachers="specs_of teacher_probabilities",
+        teachers="check_teachers specs_of teacher_probabilities",
         training_log="TrainingLog",
         training_loop="CheckpointSettings",
     )
 
-__all__ = ["CheckpointSettings", "TrainingLog", "Workers", "label_loss", "specs_of", "teacher_probabilities"]
+__all__ = [
+    "CheckpointSettings",
+    "TrainingLog",
+    "Workers",
+    "check_teachers",
+    "label_loss",
+    "specs_of",
+    "teacher_probabilities",
+]

@@ -15,13 +15,16 @@ import tensorflow as tf
 from ..config import TrainConfig
 from ..data import TrainingFrames, class_prior, draw_weights, scale
 from ..qat import quantised_model as qat
+from ..weakness import macro_f1, majority_macro_f1
 from . import losses
 from .multi_worker import Workers
+from .normalisation import re_estimate
 from .training_loop import CheckpointSettings, Judge, Note, TrainingLoop, keras_ops
 
 __all__ = ["fit_fp32", "fit_qat", "judge_with", "label_loop", "predict"]
 
 _CALIBRATION_BATCHES = 32
+_JUDGE_BATCHES = 4
 # The temperature of the distillation (Hinton et al., 2015). It makes small probabilities count too.
 _SOFTENING = 2.0
 
@@ -36,6 +39,7 @@ def fit_fp32(
     among: npt.NDArray[np.bool_] | None = None,
     teacher_answers: npt.NDArray[np.float32] | None = None,
     judge: Judge | None = None,
+    freeze: bool = False,
     workers: Workers | None = None,
 ) -> None:
     """Train ``model`` on labels. It ends with the moving average of its weights.
@@ -49,7 +53,8 @@ def fit_fp32(
         among: which frames may be drawn, bool (N,); by default all. The others are held out.
         teacher_answers: the teachers' probabilities, float32 (N, labels). They have the share ``config.distillation``
             of the loss.
-        judge: scores each epoch for early stopping (``config.patience``).
+        judge: scores each epoch, also for early stopping (``config.patience``).
+        freeze: let only the last layer learn at first (``config.frozen``).
         workers: the workers that share the batch.
 
     Raises:
@@ -59,7 +64,7 @@ def fit_fp32(
     """
     chances = draw_weights(frames, config, among)
     loop = label_loop(model, frames, config, chances, teacher_answers=teacher_answers, workers=workers)
-    loop.run(frames, chances, checkpoint, note, judge=judge)
+    loop.run(frames, chances, checkpoint, note, judge=judge, freeze=freeze)
 
 
 def label_loop(
@@ -103,26 +108,38 @@ def label_loop(
     return TrainingLoop(model, loss_of, config, average=config.ema, workers=workers)
 
 
-def judge_with(model: Any, frames: TrainingFrames, rows: npt.NDArray[np.int64]) -> Judge:
+def judge_with(
+    model: Any,
+    frames: TrainingFrames,
+    rows: npt.NDArray[np.int64],
+    learnt_from: npt.NDArray[np.int64],
+    *,
+    seed: int,
+) -> Judge:
     """Return a function that scores weights on the frames at ``rows``, which training must not see.
 
     Args:
         model: a model of the same architecture, used for nothing else.
         frames: N training frames.
         rows: the held-out frames, int (n,).
+        learnt_from: the frames that training may draw, int (m,). The statistics of batch normalisation are estimated
+            on some of them first, as at the end of training.
+        seed: draws these frames.
 
     Returns:
-        A function from weights to "held_out" (macro-F1) and "held_out_balanced_accuracy".
+        A function from weights to "held_out" (macro-F1), "held_out_majority" (that of the most frequent class given
+        to every frame) and "held_out_balanced_accuracy".
     """
-    from sklearn.metrics import f1_score
 
     def judge(values: list[npt.NDArray[np.float32]]) -> dict[str, float]:
         for variable, value in zip(model.weights, values, strict=True):
             variable.assign(value)
+        re_estimate(model, frames, learnt_from, seed=seed, batches=_JUDGE_BATCHES)
         labels, answer = frames.labels[rows], predict(model, frames.pixels, rows).argmax(axis=1)
         present = np.unique(labels)
         return {
-            "held_out": float(f1_score(labels, answer, average="macro", labels=present, zero_division=0)),
+            "held_out": macro_f1(labels, answer),
+            "held_out_majority": majority_macro_f1(labels),
             "held_out_balanced_accuracy": float(
                 np.mean([(answer[labels == c] == c).mean() for c in present])
             ),

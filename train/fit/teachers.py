@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.inference import ModelSpec, open_model
+from capsule_edge.runtime.inference import Backend, ModelSpec, open_model
 
 from ..config import TrainConfig
 from ..data import PHANTOM, TrainingFrames, scale
 from ..models import architectures, weights
 
-__all__ = ["specs_of", "teacher_probabilities"]
+__all__ = ["check_teachers", "specs_of", "teacher_probabilities"]
 
 _WEIGHTS = ".npz"
 _BATCH = 64
@@ -59,25 +60,47 @@ def teacher_probabilities(
     return answers
 
 
-def _answers_of_model(path: Path, frames: TrainingFrames) -> Answering:
+def check_teachers(teachers: Sequence[Path], keys: Sequence[str], config: TrainConfig) -> None:
+    """Open each teacher, before any frame is prepared.
+
+    Raises:
+        InputError: a teacher cannot be read, or has other labels or another input size or architecture.
+    """
+    for path in teachers:
+        if path.suffix == _WEIGHTS:
+            _load_weights(path, len(keys), config)
+        else:
+            _open_teacher(path, tuple(keys), config.size).close()
+
+
+def _open_teacher(path: Path, keys: tuple[str, ...], size: int) -> Backend:
     teacher = open_model(path)
-    if teacher.spec.keys != frames.keys or teacher.spec.input.size != frames.pixels.shape[1]:
+    if teacher.spec.keys != keys or teacher.spec.input.size != size:
         spec = teacher.spec
         raise InputError(
             f"the teacher {path} has the labels {', '.join(spec.keys)} and the input size {spec.input.size},"
-            f" the model to train has {', '.join(frames.keys)} and {frames.pixels.shape[1]}",
+            f" the model to train has {', '.join(keys)} and {size}",
             hint="choose a teacher with the same labels and input size",
         )
+    return teacher
+
+
+def _answers_of_model(path: Path, frames: TrainingFrames) -> Answering:
+    teacher = _open_teacher(path, frames.keys, frames.pixels.shape[1])
     return lambda pixels: teacher.run(pixels).probabilities
+
+
+def _load_weights(path: Path, labels: int, config: TrainConfig) -> Any:
+    import tf_keras
+
+    model = architectures.build(config.architecture, size=config.size, labels=labels, keras=tf_keras)
+    weights.assign(model, weights.load(path))
+    return model
 
 
 def _answers_of_weights(path: Path, frames: TrainingFrames, config: TrainConfig) -> Answering:
     import tensorflow as tf
-    import tf_keras
 
-    model = architectures.build(
-        config.architecture, size=config.size, labels=len(frames.keys), keras=tf_keras
-    )
-    weights.assign(model, weights.load(path))
+    model = _load_weights(path, len(frames.keys), config)
     answer = tf.function(lambda pixels: tf.nn.softmax(model(pixels, training=False)), reduce_retracing=True)
     return lambda pixels: np.asarray(answer(scale(pixels)))

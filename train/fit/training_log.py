@@ -13,7 +13,16 @@ from capsule_edge.runtime.results import write_whole
 
 __all__ = ["TrainingLog"]
 
-_COLUMNS = ("part", "epoch", "loss", "seconds", "rate", "held_out", "held_out_balanced_accuracy")
+_COLUMNS = (
+    "part",
+    "epoch",
+    "loss",
+    "seconds",
+    "rate",
+    "held_out",
+    "held_out_majority",
+    "held_out_balanced_accuracy",
+)
 
 
 class TrainingLog:

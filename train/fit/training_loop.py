@@ -71,6 +71,7 @@ class _Job:
     judge: Judge | None
     steps: int
     colours: npt.NDArray[np.float32] | None
+    frozen: int
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -106,6 +107,7 @@ class TrainingLoop:
                     start = tf.constant(np.asarray(self._workers.local(v)))
                     self._state[f"average/{i}"] = tf.Variable(start, trainable=False)
             self._state["count"] = tf.Variable(0.0, trainable=False)
+            self._free = tf.Variable(1.0, trainable=False)  # 0 while only the last layer learns
         self._state |= {f"weight/{i}": v for i, v in enumerate(model.weights)}
         self._best: list[npt.NDArray[np.float32]] = []
         self.step = tf.function(self._update)
@@ -119,6 +121,7 @@ class TrainingLoop:
         *,
         before_last_third: Callable[[], None] = lambda: None,
         judge: Judge | None = None,
+        freeze: bool = False,
     ) -> None:
         """Train until the last epoch, or until early stopping; continue from the checkpoint if there is one.
 
@@ -128,8 +131,10 @@ class TrainingLoop:
             checkpoint: where the checkpoint is, and how often to write it.
             note: called with each step, each checkpoint and each epoch.
             before_last_third: called once, before the first step of the last third of the steps.
-            judge: scores the weights after each epoch. Training stops when the score "held_out" has not risen for
-                ``config.patience`` epochs, and the model gets the weights of the best epoch.
+            judge: scores the weights after each epoch. With ``config.patience`` training stops when the score
+                "held_out" has not risen for so many epochs, and the model gets the weights of the best epoch.
+            freeze: let only the layer ``logits`` learn at first, for the share ``config.frozen`` of the least number
+                of steps.
 
         Raises:
             InputError: the checkpoint does not fit the model, or another worker continues at another step.
@@ -137,10 +142,13 @@ class TrainingLoop:
             Interrupted: another worker was lost.
         """
         config = self._config
-        steps = max(1, int((chances > 0).sum()) // config.batch)
+        drawn = chances > 0
+        least = config.steps_per_class * len(np.unique(frames.labels[drawn]))
+        steps = max(1, int(drawn.sum()) // config.batch, -(-least // config.epochs))
         job = _Job(
-            frames, chances, checkpoint, note, before_last_third, judge, steps, colours_of(frames, config)
-        )
+            frames, chances, checkpoint, note, before_last_third, judge, steps, colours_of(frames, config),
+            frozen=int(config.frozen * least) if freeze else 0,
+        )  # fmt: skip
         with self._workers.together():
             at = self._restore(checkpoint.path)
             self._check_same_step(at.epoch * steps + at.step)
@@ -164,6 +172,7 @@ class TrainingLoop:
             done = at.epoch * job.steps + at.step
             if done == total * 2 // 3:
                 job.before_last_third()
+            self._free.assign(float(done >= job.frozen))
             loss = self.step(item, tf.constant(config.rate(done, total), tf.float32))
             at.losses.append(float(loss))
             at.step += 1
@@ -202,9 +211,11 @@ class TrainingLoop:
         """Do one step: average the gradients of all replicas, then apply AdamW and update the moving average."""
         loss, slopes, fixed = self._workers.strategy.run(self._slopes, args=(item,))
         local, state, count = self._workers.local, self._state, self._state["count"] + 1.0
+        free = local(self._free)
         state["count"].assign(count)
         for i, (variable, each) in enumerate(zip(self._variables, slopes, strict=True)):
-            slope = local(each)
+            learns = 1.0 if variable.name.startswith("logits/") else free
+            slope = learns * local(each)
             mean = 0.9 * state[f"mean/{i}"] + 0.1 * slope
             square = 0.999 * state[f"square/{i}"] + 0.001 * slope * slope
             state[f"mean/{i}"].assign(mean)
@@ -212,7 +223,7 @@ class TrainingLoop:
             change = mean / (1 - 0.9**count) / (tf.sqrt(square / (1 - 0.999**count)) + 1e-7)
             # Decay the kernels only: fine-tuning has to adjust scales and biases.
             decay = self._config.weight_decay if variable.shape.rank > 1 else 0.0
-            variable.assign_sub(rate * (change + decay * variable))
+            variable.assign_sub(learns * rate * (change + decay * variable))
         if self._average:
             keep = tf.minimum(self._average, count / (9 + count))
             others = dict(zip((id(v) for v in self._model.non_trainable_variables), fixed, strict=True))
@@ -242,7 +253,7 @@ class TrainingLoop:
             # All workers must come to the same decision even if their processors round differently.
             figures = {name: self._workers.mean(value) for name, value in judge(weights_now).items()}
             line |= {name: round(value, 4) for name, value in figures.items()}
-            if figures["held_out"] > at.best:
+            if self._config.patience and figures["held_out"] > at.best:
                 at.best, at.best_epoch, self._best = figures["held_out"], at.epoch, weights_now
         return line
 

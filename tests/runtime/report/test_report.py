@@ -17,7 +17,7 @@ from paths import ROOT
 from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.errors import PackageError
-from capsule_edge.runtime.inference import Label, OperatingPoint
+from capsule_edge.runtime.inference import NOT_STATED, HeldOutBy, Label, OperatingPoint
 from capsule_edge.runtime.report import render_report, templates
 from capsule_edge.runtime.report.figures import CURVE_POINTS
 from capsule_edge.runtime.report.view import CARDS
@@ -393,3 +393,16 @@ def test_a_report_without_jinja2_says_what_to_install(monkeypatch: pytest.Monkey
     with pytest.raises(PackageError, match="needs Jinja2") as caught:
         render_report(make_study(), tool_version="0.0.test")
     assert caught.value.hint == "pip install jinja2"
+
+
+def test_a_report_says_that_patients_are_unknown() -> None:
+    spec = replace(
+        make_study().model,
+        held_out=HeldOutBy("frame"),
+        license=NOT_STATED,
+        provenance={"data_license": NOT_STATED},
+    )
+    page = render(make_study(spec=spec))
+    assert "patients unknown: frames were held out one by one" in page
+    assert "Licence of the training data" in page
+    assert "patients unknown" not in render(make_study())

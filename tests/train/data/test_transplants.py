@@ -166,7 +166,7 @@ def test_training_does_not_see_transplants_from_calibration_videos(
     config = TrainConfig(architecture="plain_cnn", size=SIZE, epochs=1, batch=4, phantom=0, transplants=20)
     with pytest.raises(SeenError):
         run.train_run(
-            load_dataset(data, split="train"), tmp_path / "run", config, name="x", boxes=data / "metadata.csv"
+            load_dataset(data, split="train"), tmp_path / "run", config, boxes=data / "metadata.csv"
         )
     shown = [video for video, among in zip(seen["videos"], seen["among"], strict=True) if among]
     assert any(video.endswith("well1") for video in shown)

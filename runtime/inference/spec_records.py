@@ -1,0 +1,212 @@
+"""Define and parse the records that ``capsule-edge/model/2`` adds to a ``ModelSpec``.
+
+Each is optional in a model file: what a file does not state is None.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from ..errors import ModelError
+
+__all__ = [
+    "FamiliarityRule",
+    "HeldOutBy",
+    "HeldOutUnit",
+    "PrecisionAtScore",
+    "ReferenceHistogram",
+    "SuggestionPrecision",
+    "parse_records",
+]
+
+HeldOutUnit = Literal["patient", "video", "frame", "unknown"]
+REFERENCES = ("colour", "sharpness", "field_of_view", "label_shares", "scores", "familiarity")
+
+
+@dataclass(frozen=True)
+class HeldOutBy:
+    """The unit that was kept whole when frames were held out to set temperature and operating points.
+
+    Attributes:
+        by: ``patient``; ``video``; ``frame``, if frames of one patient may lie on both sides; or ``unknown``.
+    """
+
+    by: HeldOutUnit
+
+
+@dataclass(frozen=True)
+class FamiliarityRule:
+    """How a frame is recognised that resembles nothing in the training data.
+
+    Attributes:
+        measure: name of the measure.
+        threshold: frames on the far side of it are set aside.
+    """
+
+    measure: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ReferenceHistogram:
+    """The distribution of one measure over the recordings of the training data.
+
+    Attributes:
+        edges: edges of the bins, rising, one more than bins; None where each label has a bin, in their order.
+        histogram: count or share of each bin, 0 or more.
+        n: number of values counted.
+    """
+
+    edges: tuple[float, ...] | None
+    histogram: tuple[float, ...]
+    n: int
+
+
+@dataclass(frozen=True)
+class PrecisionAtScore:
+    """The share of suggestions that were right, among those from ``score`` up to the next entry's.
+
+    Attributes:
+        score: lowest score of these suggestions.
+        estimate: share that was right, 0..1.
+        low: lower end of its 95 % interval, 0..1.
+        high: upper end of its 95 % interval, 0..1.
+        n: number of suggestions counted.
+    """
+
+    score: float
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class SuggestionPrecision:
+    """What the score of a suggestion is worth.
+
+    Attributes:
+        precision: entries by rising score.
+        n: number of suggestions counted in all.
+        measured_on: text that names the recordings.
+    """
+
+    precision: tuple[PrecisionAtScore, ...]
+    n: int
+    measured_on: str
+
+
+def parse_records(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the records of version 2 in the JSON of a model file, by the names of ``ModelSpec``'s attributes.
+
+    Raises:
+        ModelError: a record does not fit ``capsule-edge/model/2``; the message names it.
+    """
+    readers = {
+        "familiarity": _familiarity,
+        "reference": _reference,
+        "suggestions": _suggestions,
+        "held_out": _held_out,
+    }
+    return {
+        name: None if document.get(name) is None else read(_object(document[name], name))
+        for name, read in readers.items()
+    }
+
+
+def _held_out(entry: Mapping[str, Any]) -> HeldOutBy:
+    by = entry.get("by")
+    if by not in get_args(HeldOutUnit):
+        allowed = ", ".join(get_args(HeldOutUnit))
+        raise ModelError(f"the model's held_out.by is {by!r}, allowed is one of {allowed}")
+    return HeldOutBy(cast(HeldOutUnit, by))
+
+
+def _familiarity(entry: Mapping[str, Any]) -> FamiliarityRule:
+    where = "familiarity"
+    return FamiliarityRule(_text(entry, "measure", where), _number(entry, "threshold", where))
+
+
+def _reference(entry: Mapping[str, Any]) -> dict[str, ReferenceHistogram | None]:
+    odd = sorted(set(entry) - set(REFERENCES))
+    if odd:
+        raise ModelError(
+            f"the model's reference has the measure {odd[0]!r}, allowed is one of {', '.join(REFERENCES)}"
+        )
+    return {
+        name: None if entry.get(name) is None else _histogram(entry[name], f"reference.{name}")
+        for name in REFERENCES
+    }
+
+
+def _histogram(value: Any, where: str) -> ReferenceHistogram:
+    entry = _object(value, where)
+    counts = _numbers(entry.get("histogram"), f"{where}.histogram")
+    edges = None if entry.get("edges") is None else _numbers(entry["edges"], f"{where}.edges")
+    if min(counts, default=-1.0) < 0:
+        raise ModelError(f"the model's {where}.histogram is {list(counts)}, numbers of 0 or more are needed")
+    if edges is not None and (
+        len(edges) != len(counts) + 1 or any(b <= a for a, b in itertools.pairwise(edges))
+    ):
+        raise ModelError(
+            f"the model's {where}.edges are {list(edges)}, {len(counts) + 1} rising numbers are needed"
+        )
+    return ReferenceHistogram(edges, counts, _count(entry, where))
+
+
+def _suggestions(entry: Mapping[str, Any]) -> SuggestionPrecision:
+    rows = entry.get("precision")
+    if not isinstance(rows, list):
+        raise ModelError(f"the model's suggestions.precision is {rows!r}, a list is needed")
+    where = "suggestions.precision"
+    return SuggestionPrecision(
+        tuple(_at_score(_object(row, where), where) for row in rows),
+        _count(entry, "suggestions"),
+        _text(entry, "measured_on", "suggestions"),
+    )
+
+
+def _at_score(entry: Mapping[str, Any], where: str) -> PrecisionAtScore:
+    estimate, low, high = (_number(entry, name, where) for name in ("estimate", "low", "high"))
+    if not all(0 <= share <= 1 for share in (estimate, low, high)):
+        raise ModelError(f"the model's {where} has the shares {[estimate, low, high]}, allowed is 0 to 1")
+    return PrecisionAtScore(_number(entry, "score", where), estimate, low, high, _count(entry, where))
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ModelError(f"the model's {where} is {value!r}, a JSON object is needed")
+    return value
+
+
+def _text(entry: Mapping[str, Any], name: str, where: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str) or not value:
+        raise ModelError(f"the model's {where}.{name} is {value!r}, a non-empty text is needed")
+    return value
+
+
+def _number(entry: Mapping[str, Any], name: str, where: str) -> float:
+    (number,) = _numbers([entry.get(name)], f"{where}.{name}")
+    return number
+
+
+def _numbers(values: Any, where: str) -> tuple[float, ...]:
+    fits = isinstance(values, list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        for value in values
+    )
+    if not fits:
+        raise ModelError(f"the model's {where} is {values!r}, finite numbers are needed")
+    return tuple(float(value) for value in values)
+
+
+def _count(entry: Mapping[str, Any], where: str) -> int:
+    value = entry.get("n")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ModelError(f"the model's {where}.n is {value!r}, a whole number of 0 or more is needed")
+    return value
