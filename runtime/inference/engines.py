@@ -15,6 +15,7 @@ from ..cores import bounded_threads
 from ..errors import BackendError, ModelError, UsageError
 from .backend import Answer, Backend
 from .installed_models import find_model
+from .model_limits import MAX_TENSOR_BYTES
 
 __all__ = [
     "BACKENDS",
@@ -170,6 +171,11 @@ def readers_of(format: Format) -> tuple[str, ...]:
 
 def _read(path: Path) -> bytes:
     try:
+        size = path.stat().st_size
+        if size > MAX_TENSOR_BYTES:
+            raise ModelError(
+                f"{path} has {size:,} bytes, allowed are {MAX_TENSOR_BYTES:,}", hint="name a model file"
+            )
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None

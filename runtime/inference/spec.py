@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 from ..errors import ModelError, UsageError
+from .spec_document import check_passed_on, parse_document
 
 __all__ = ["EventParameters", "InputSpec", "Label", "ModelSpec", "OperatingPoint", "Role"]
 
@@ -221,6 +222,7 @@ class ModelSpec:
         except (TypeError, AttributeError) as error:
             raise ModelError(f"the model's capsule_edge metadata does not fit {SCHEMA}: {error}") from None
         spec._check()
+        check_passed_on(document, spec.keys)
         return spec
 
     def _check(self) -> None:
@@ -260,12 +262,7 @@ def _check_events(events: EventParameters) -> None:
 
 def _document(text: str) -> dict[str, Any]:
     """Parse the JSON and check its schema."""
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise ModelError(f"the model's capsule_edge metadata is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise ModelError("the model's capsule_edge metadata is not a JSON object")
+    document = parse_document(text)
     if document.get("schema") != SCHEMA:
         raise ModelError(
             f"the model's schema is {document.get('schema')!r}, this version reads {SCHEMA!r}",
