@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ModelError
-from .model_limits import check_positive, check_single, check_size, refuse_external
+from .model_limits import MAX_TENSOR_BYTES, check_positive, check_single, check_size, refuse_external
 from .spec import METADATA_KEY
 from .spec_document import decode_document
 
@@ -48,6 +48,8 @@ CHILDREN = {
     },
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
 }
+# How to read small tensors by TensorProto.DataType: float32 and int64.
+_NUMBERS = {1: "<f4", 7: "<i8"}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _EXTERNAL = 1
 # Bytes of an element by TensorProto.DataType, rounded up; a type that is not listed counts as 16, the most there is.
@@ -61,8 +63,16 @@ _SCALES = {
     "QLinearAdd": (1, 4, 6),
     "QLinearGlobalAveragePool": (1, 3),
 }
-# The input that says how large the result is, by operator; the result has the product of its numbers as elements.
-_SIZES = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Tile": 1, "Resize": 3}
+# The inputs that say how large the result is, by operator. Without batch the result has at least the product of the
+# numbers as elements, or with Pad the product of what it adds along each side.
+_SIZES = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Tile": (1,),
+    "Resize": (2, 3),
+    "Upsample": (1,),
+    "Pad": (1,),
+}
 
 
 @dataclass
@@ -235,8 +245,7 @@ def _node(path: Path, fields: list[_Field], found: _Findings) -> None:
     """Note which inputs of a node are scales or sizes, and read a constant under the name of its output."""
     inputs, kind = _texts(fields, 1), (_texts(fields, 4) or [""])[-1]
     found.scales |= {inputs[at] for at in _SCALES.get(kind, ()) if at < len(inputs)}
-    if kind in _SIZES and _SIZES[kind] < len(inputs):
-        found.sizes.append((inputs[_SIZES[kind]], kind))
+    found.sizes += [(inputs[at], kind) for at in _SIZES.get(kind, ()) if at < len(inputs)]
     if kind == "Constant":
         for number, _, value in fields:
             if number == 5 and isinstance(value, memoryview):
@@ -260,6 +269,17 @@ def _check_scales(path: Path, found: _Findings) -> None:
 def _check_sizes(path: Path, found: _Findings) -> None:
     for name, operator in found.sizes:
         kind, content = found.values.get(name, (0, memoryview(b"")))
-        if kind == 7 and len(content) % 8 == 0:
-            sides = [abs(int(side)) or 1 for side in np.frombuffer(content, "<i8")]
-            check_size(path, f"the result of {operator} with {name!r}, {tuple(sides)},", sides, 1)
+        if kind not in _NUMBERS or len(content) % np.dtype(_NUMBERS[kind]).itemsize:
+            continue
+        numbers = np.abs(np.frombuffer(content, _NUMBERS[kind]).astype(np.float64))
+        if operator == "Pad" and len(numbers) % 2 == 0:
+            numbers = 1 + numbers.reshape(2, -1).sum(axis=0)
+        # Expand takes 1, and Resize 0, for "as it was".
+        least = math.prod(number for number in numbers.tolist() if number > 0)
+        if not least <= MAX_TENSOR_BYTES:
+            shown = ", ".join(f"{number:g}" for number in numbers[:8])
+            raise ModelError(
+                f"{path}: {operator} makes a tensor of at least {least:.3g} elements ({name!r}: {shown}),"
+                f" allowed are {MAX_TENSOR_BYTES:,} bytes",
+                hint="the file is damaged, or is not a model for this program",
+            )
