@@ -37,7 +37,8 @@ class Answer:
     Attributes:
         probabilities: (N, labels), 0..1, calibrated.
         logits: (N, labels), not calibrated.
-        features: (N, h, w, labels), the classifier applied at each position before pooling.
+        features: (N, h, w, labels), the classifier applied at each position before pooling. Their mean over h and w
+            is the logits less the classifier's bias; ``docs/quantization.md`` states how closely in INT8.
     """
 
     probabilities: Floats

@@ -16,7 +16,7 @@ from .spec import METADATA_KEY
 __all__ = ["MAX_TENSOR_BYTES", "check_positive", "check_single", "check_size", "refuse_external"]
 
 # The largest tensor and the largest file of a model, in bytes. Protobuf allows no larger message, and a flatbuffer no
-# larger file. The largest tensor of the shipped models has 1.3 MB.
+# larger file. The largest tensor of the shipped models has 1.6 MB.
 MAX_TENSOR_BYTES = 2**31
 
 
