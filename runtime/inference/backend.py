@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackendError, CapsuleEdgeError, InputError, ModelError
+from .model_limits import check_size
 from .spec import METADATA_KEY, ModelSpec
 
 __all__ = [
@@ -146,6 +147,7 @@ def check_contract(
                 f"{path}: output {wanted!r} is {output or 'absent'},"
                 f" needed is float32 of rank {rank} ending in {labels}"
             )
+        check_size(path, f"output {wanted!r} {output}", [side for side in output.shape if side is not None], 4)
     return name
 
 

@@ -39,13 +39,13 @@ class LiteRt:
     def __init__(self, path: Path, content: bytes, threads: int, *, reference: bool = False) -> None:
         self.path = path
         self.sha256 = hashlib.sha256(content).hexdigest()
+        check_tflite(path, content)
         self.spec = parse_tflite_spec(path, content)
         self._content: bytes | None = content
         self._options: dict[str, Any] = {"num_threads": threads or None}
         if reference:
             self._options["experimental_op_resolver_type"] = _reference_kernels()
         self._lock = Lock()
-        check_tflite(path, content)
         with engine_errors(path, "LiteRT", "read"):
             runner = self._interpreter(content)
             inputs, outputs = _describe(runner.get_input_details()), _describe(runner.get_output_details())
