@@ -147,7 +147,9 @@ def check_contract(
                 f"{path}: output {wanted!r} is {output or 'absent'},"
                 f" needed is float32 of rank {rank} ending in {labels}"
             )
-        check_size(path, f"output {wanted!r} {output}", [side for side in output.shape if side is not None], 4)
+        check_size(
+            path, f"output {wanted!r} {output}", [side for side in output.shape if side is not None], 4
+        )
     return name
 
 
