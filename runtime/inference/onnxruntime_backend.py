@@ -79,7 +79,8 @@ def _open_session(content: bytes, threads: int, reference: bool) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    # Fatal only: an error is raised as well, and the command line prints it on one line.
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads
     # Threads that spin between batches would take processor time from the decoders.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

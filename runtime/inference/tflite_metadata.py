@@ -4,12 +4,13 @@ This needs only the package ``flatbuffers``, which onnxruntime and LiteRT instal
 TFLite's schema (tensorflow/compiler/mlir/lite/schema/schema.fbs): ``Model.buffers`` 4, ``Model.metadata`` 6,
 ``Metadata.name`` 0, ``Metadata.buffer`` 1, ``Buffer.data`` 0; for the checks ``Model.subgraphs`` 2,
 ``SubGraph.tensors`` 0, ``Tensor.shape`` 0, ``.type`` 1, ``.name`` 3, ``.quantization`` 4,
-``QuantizationParameters.scale`` 2.
+``QuantizationParameters.scale`` 2 and ``.zero_point`` 3.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ __all__ = ["check_tflite", "parse_tflite_spec", "read_metadata", "read_spec"]
 _IDENTIFIER = b"TFL3"
 # Bytes of an element by TensorType, rounded up; a type that is not listed counts as 16, the most there is.
 _ELEMENT_BYTES = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 8: 8, 9: 1, 10: 8, 12: 8, 15: 4, 16: 2, 17: 1}
+# The zero points of uint8, int8, int16 and int32 tensors, by TensorType.
+_ZERO_POINTS = {3: (0, 255), 9: (-128, 127), 7: (0, 0), 2: (0, 0)}
 _DAMAGED = (IndexError, TypeError, OverflowError, ValueError, struct.error)
 
 
@@ -71,7 +74,7 @@ def check_tflite(path: Path, content: bytes) -> None:
 
     Raises:
         ModelError: the bytes are not a TFLite file; ``capsule_edge`` is there twice; weights lie in another file; a
-            tensor is too large, or has a scale that is not a positive number.
+            tensor is too large, or has a scale or zero point that TFLite does not allow.
     """
     try:
         model = Table(content, encode.Get(packer.uoffset, content, 0))
@@ -84,25 +87,58 @@ def check_tflite(path: Path, content: bytes) -> None:
     check_single(path, names.count(METADATA_KEY.encode()))
     if external:
         refuse_external(path, "its weights", "convert the model again with its weights inside")
-    for name, sides, element, scales in tensors:
-        check_size(path, f"tensor {name!r} of shape {tuple(sides)}", sides, element)
-        check_positive(path, name, scales)
+    for tensor in tensors:
+        sides = tensor.sides
+        check_size(path, f"tensor {tensor.name!r} of shape {tuple(sides)}", sides, tensor.element_bytes)
+        check_positive(path, tensor.name, tensor.scales)
+        _check_zeros(path, tensor)
 
 
-def _tensor(tensor: Table) -> tuple[str, list[int], int, npt.NDArray[np.float32]]:
-    """Return name, shape, bytes of an element, and scales of quantisation of a tensor."""
-    at = _field(tensor, 1)
-    kind = encode.Get(packer.int8, tensor.Bytes, at) if at else 0
-    quantisation = _field(tensor, 4)
-    scales = b""
+@dataclass(frozen=True)
+class _Tensor:
+    """What the checks need of a tensor: its ``TensorType``, shape, and parameters of quantisation."""
+
+    name: str
+    kind: int
+    sides: list[int]
+    scales: npt.NDArray[np.float32]
+    zeros: npt.NDArray[np.int64]
+
+    @property
+    def element_bytes(self) -> int:
+        return _ELEMENT_BYTES.get(self.kind, 16)
+
+
+def _tensor(table: Table) -> _Tensor:
+    at, quantisation = _field(table, 1), _field(table, 4)
+    scales = zeros = b""
     if quantisation:
-        scales = _bytes(Table(tensor.Bytes, tensor.Indirect(quantisation)), 2, 4)
-    return (
-        _bytes(tensor, 3).decode("utf-8", "replace"),
-        np.frombuffer(_bytes(tensor, 0, 4), "<i4").tolist(),
-        _ELEMENT_BYTES.get(kind, 16),
-        np.frombuffer(scales, "<f4"),
+        parameters = Table(table.Bytes, table.Indirect(quantisation))
+        scales, zeros = _bytes(parameters, 2, 4), _bytes(parameters, 3, 8)
+    return _Tensor(
+        name=_bytes(table, 3).decode("utf-8", "replace"),
+        kind=encode.Get(packer.int8, table.Bytes, at) if at else 0,
+        sides=np.frombuffer(_bytes(table, 0, 4), "<i4").tolist(),
+        scales=np.frombuffer(scales, "<f4"),
+        zeros=np.frombuffer(zeros, "<i8"),
     )
+
+
+def _check_zeros(path: Path, tensor: _Tensor) -> None:
+    """Check zero points as TFLite's 8-bit specification has them (tensorflow.org/lite/performance/quantization_spec).
+
+    They are 0 with a scale for each channel, and a value of the type otherwise. XNNPACK finds that out when it first
+    runs the model, other kernels never.
+    """
+    low, high = _ZERO_POINTS.get(tensor.kind, (-(2**63), 2**63 - 1))
+    if len(tensor.scales) > 1:
+        low = high = 0
+    wrong = tensor.zeros[(tensor.zeros < low) | (tensor.zeros > high)]
+    if len(wrong):
+        raise ModelError(
+            f"{path}: a zero point of {tensor.name!r} is {wrong[0]}, allowed is {low} to {high}",
+            hint="the file is damaged or was not exported by capsule-edge; copy it or export it again",
+        )
 
 
 def read_metadata(content: bytes) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import pytest
 
 from capsule_edge.runtime import cores
 from capsule_edge.runtime.cores import bounded_threads, count_cores, quota_cores
+from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.inference.engines import BACKENDS
 
 pytestmark = pytest.mark.quick

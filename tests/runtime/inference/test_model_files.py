@@ -14,11 +14,20 @@ import flatbuffers
 import numpy as np
 import onnx
 import pytest
+from flatbuffers import encode, packer
+from flatbuffers.table import Table
 from onnx import TensorProto, helper, numpy_helper
 from tiny_model import tiny_spec, write_tiny_model
 
 from capsule_edge.runtime.errors import BackendError, ModelError
-from capsule_edge.runtime.inference import METADATA_KEY, ModelSpec, default_model, open_model, references
+from capsule_edge.runtime.inference import (
+    METADATA_KEY,
+    ModelSpec,
+    default_model,
+    open_model,
+    references,
+    tflite_metadata,
+)
 from capsule_edge.runtime.inference.onnx_file import CHILDREN, check_onnx
 from capsule_edge.runtime.inference.tflite_metadata import check_tflite
 
@@ -285,19 +294,22 @@ def test_a_scale_must_be_a_positive_number(
     assert f"a scale of 's' is {value:g}, allowed is" in refusal(tmp_path / "scale.onnx", tiny)
 
 
-def test_a_scale_of_a_tflite_file_must_be_a_positive_number() -> None:
-    from flatbuffers import encode, packer
-    from flatbuffers.table import Table
-
-    from capsule_edge.runtime.inference import tflite_metadata as reader
-
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("field", "value", "fault"),
+    [
+        (2, struct.pack("<f", float("nan")), "a scale of .* is nan, allowed is a finite number above 0"),
+        (3, struct.pack("<q", 300), "a zero point of .* is 300, allowed is"),
+    ],
+)
+def test_the_quantisation_of_a_tflite_file_is_checked(field: int, value: bytes, fault: str) -> None:
     content = bytearray((SHIPPED / "capsule-edge-small.int8.tflite").read_bytes())
-    graph = reader._tables(Table(content, encode.Get(packer.uoffset, content, 0)), 2)[0]
-    tensor = reader._tables(graph, 0)[1]
-    details = Table(content, tensor.Indirect(reader._field(tensor, 4)))
-    at = details.Vector(reader._field(details, 2) - details.Pos)
-    content[at : at + 4] = struct.pack("<f", float("nan"))
-    with pytest.raises(ModelError, match="is nan, allowed is a finite number above 0"):
+    graph = tflite_metadata._tables(Table(content, encode.Get(packer.uoffset, content, 0)), 2)[0]
+    tensor = tflite_metadata._tables(graph, 0)[1]
+    details = Table(content, tensor.Indirect(tflite_metadata._field(tensor, 4)))
+    at = details.Vector(tflite_metadata._field(details, field) - details.Pos)
+    content[at : at + len(value)] = value
+    with pytest.raises(ModelError, match=fault):
         check_tflite(Path("m.tflite"), bytes(content))
 
 
