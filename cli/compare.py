@@ -76,11 +76,13 @@ def command(context: click.Context, /, fp32: Path, int8: Path, as_json: bool, **
     from capsule_edge.evaluation._extras import require
 
     require("sklearn")
-    from capsule_edge.evaluation.parity import write_certificate
+    from capsule_edge.evaluation.parity import describe_pair, write_certificate
     from capsule_edge.runtime.errors import GateError
 
     options = CompareOptions(**given)
     certificate = _certify(fp32, int8, options)
+    if remark := describe_pair(certificate):
+        click.echo(f"warning: {remark}", err=True)
     if options.out is not None:
         for path in write_certificate(certificate, options.out, overwrite=options.overwrite):
             click.echo(f"wrote {path}", err=True)
@@ -106,6 +108,11 @@ def _certify(fp32: Path, int8: Path, options: CompareOptions) -> dict[str, Any]:
     from capsule_edge.runtime.inference import open_model
 
     is_table = fp32.suffix.lower() == ".csv"
+    if int8.suffix.lower() == ".csv":
+        raise UsageError(
+            f"{int8} is a table of predictions in the place of the INT8 model",
+            hint="give the table first and the model second",
+        )
     if is_table and options.recordings:
         raise UsageError(
             "a table of predictions has no recordings", hint="leave --recording out, or compare two models"
@@ -132,14 +139,18 @@ def _certify(fp32: Path, int8: Path, options: CompareOptions) -> dict[str, Any]:
 
 
 def _check_order(first: Backend, second: Backend) -> None:
-    """Refuse two models in the wrong order: a loss would count as a gain."""
+    """Refuse two models in the wrong order: a loss would count as a gain.
+
+    The order is wrong if only the first is INT8, or if the first was certified against the second.
+    """
     from capsule_edge.runtime.errors import UsageError
 
+    hint = "give the FP32 model first and the INT8 model second"
     if first.spec.precision == "int8" and second.spec.precision == "fp32":
-        raise UsageError(
-            f"{first.path.name} is INT8 and {second.path.name} FP32",
-            hint="give the FP32 model first and the INT8 model second",
-        )
+        raise UsageError(f"{first.path.name} is INT8 and {second.path.name} FP32", hint=hint)
+    against = first.spec.certificates.get("shipping", {}).get("against_sha256")
+    if against == second.sha256 and first.sha256 != second.sha256:
+        raise UsageError(f"{first.path.name} was certified against {second.path.name}", hint=hint)
 
 
 def _print(certificate: dict[str, Any]) -> None:

@@ -34,6 +34,10 @@ def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_js
     MODEL is a model file, or the name of an installed model: standard or small. Without MODEL, the standard one
     is used. Each MODEL is tried on every backend that reads its format. Exit code 1 if a backend gives wrong
     answers.
+
+    "correct" needs a reference: golden.json or SHA256SUMS beside MODEL must name its SHA-256. The answers of an
+    unknown file are compared with those of a slow engine that reads the same file. That finds faults of an
+    engine, and no fault of the file.
     """
     from capsule_edge.runtime.diagnostics import describe_cpu
     from capsule_edge.runtime.inference import default_model, find_model
@@ -47,7 +51,7 @@ def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_js
         "results": results,
         "not_tried": _not_tried(paths),
         "fastest": _fastest(results),
-        "correct": all(result["correct"] for result in results),
+        "correct": _all_correct(results),
     }
     for model in opened:
         model.close()
@@ -55,7 +59,13 @@ def command(context: click.Context, models: tuple[Path, ...], rounds: int, as_js
         echo_json(document)
     else:
         _print(document)
-    context.exit(0 if document["correct"] else _WRONG)
+    context.exit(_WRONG if document["correct"] is False else 0)
+
+
+def _all_correct(results: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Return False if a result is wrong, else None if one is not verified, else True."""
+    found = [result["correct"] for result in results]
+    return False if False in found else None if None in found else True
 
 
 def _open_each(path: Path) -> list[Backend]:
@@ -78,17 +88,21 @@ def _examine(model: Backend, *, given: bool) -> dict[str, Any]:
         replay,
         saturates_here,
     )
-    from capsule_edge.runtime.inference import BACKENDS
+    from capsule_edge.runtime.inference import BACKENDS, reference_of
 
     frames = golden_frames(model.spec.input)
     found = replay(model, frames, know_answers(model.path, model.sha256, frames))
+    reference = reference_of(model.path, model.sha256)
+    # A model whose 8-bit sums can saturate here counts as wrong, even if they do not on the golden frames.
+    right = found.correct and not answers_wrongly_here(model.spec, model.name)
     return {
         "file": str(model.path) if given else model.path.name,
         "backend": model.name,
         "version": version(BACKENDS[model.name].needs.replace("_", "-")),
         "precision": model.spec.precision,
-        # A model whose 8-bit sums can saturate here counts as wrong, even if they do not on the golden frames.
-        "correct": found.correct and not answers_wrongly_here(model.spec, model.name),
+        # None: the engines agree about the file, and nothing says what the file should answer.
+        "correct": None if right and reference is None else right,
+        "reference": reference,
         "frames": len(frames),
         "answers": found.source,
         "off": found.off,
@@ -129,8 +143,9 @@ def _not_tried(paths: Sequence[Path]) -> list[dict[str, str]]:
 
 
 def _fastest(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return file and backend of the fastest correct result, or None."""
+    """Return file and backend of the fastest result that is correct, else not verified, or None."""
     correct = [result for result in results if result["correct"]]
+    correct = correct or [result for result in results if result["correct"] is None]
     best = min(correct, key=lambda result: result["ms_per_frame"], default=None)
     return None if best is None else {"file": best["file"], "backend": best["backend"]}
 
@@ -149,6 +164,8 @@ def _print(document: Mapping[str, Any]) -> None:
     best = document["fastest"]
     if best is None:
         show("no backend answers correctly here")
+    elif not any(result["correct"] for result in document["results"]):
+        show(f"fastest here, not verified: --backend {best['backend']} with {best['file']}, one thread")
     else:
         show(f"fastest and correct here: --backend {best['backend']} with {best['file']}, one thread")
 
@@ -159,7 +176,7 @@ def _result_table(results: Sequence[Mapping[str, Any]]) -> Any:
     for result in results:
         rows.add_row(
             *(result[name] for name in ("backend", "version", "file")),
-            "correct" if result["correct"] else "WRONG",
+            {True: "correct", False: "WRONG", None: "not verified"}[result["correct"]],
             number(result["max_abs_dp"], 4),
             number(result["ms_per_frame"], 2),
             number(result["ratio"], 2),
@@ -169,8 +186,13 @@ def _result_table(results: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _faults(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line for each fault of a result: wrong answers, and 8-bit sums that saturate."""
+    """Yield a line for each fault of a result: no reference, wrong answers, and 8-bit sums that saturate."""
     name = f"{result['file']} with {result['backend']}"
+    if result["reference"] is None:
+        yield (
+            f"{name}: unknown file: no reference, not verified. Neither golden.json nor SHA256SUMS beside it names"
+            " its SHA-256"
+        )
     if result["off"] > result["limit"]:
         yield (
             f"WRONG: a logit of {name} differs by {result['off']:.3g} from the {result['answers']} answers of "

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .certificate import certificate_stem, write_certificate
+    from .certificate import certificate_stem, describe_pair, write_certificate
     from .certification import certify, parity_summary, with_sha256
     from .compare import agree_on_events, compare_models, compare_table, describe_model, describe_table
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        certificate="certificate_stem write_certificate",
+        certificate="certificate_stem describe_pair write_certificate",
         certification="certify parity_summary with_sha256",
         compare="agree_on_events compare_models compare_table describe_model describe_table",
     )
@@ -29,6 +29,7 @@ __all__ = [
     "compare_models",
     "compare_table",
     "describe_model",
+    "describe_pair",
     "describe_table",
     "parity_summary",
     "with_sha256",

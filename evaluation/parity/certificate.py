@@ -19,7 +19,7 @@ from ..datasets import describe_frames, describe_overlap
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["certificate_stem", "schema_path", "to_html", "to_markdown", "write_certificate"]
+__all__ = ["certificate_stem", "describe_pair", "schema_path", "to_html", "to_markdown", "write_certificate"]
 
 Certificate = Mapping[str, Any]
 Rows = Sequence[Sequence[str]]
@@ -112,7 +112,19 @@ def _scope(certificate: Certificate) -> str:
         f"{data['split'] or 'all'}{skipped}, by {tool['name']} {tool['version']}. "
         f"A is {_model(certificate, 'a')}; B is {_model(certificate, 'b')}. Data SHA-256 {data['sha256']}. "
         f"As to training: {describe_overlap(data.get('training_overlap'), data['frames'])}."
+        f"{' Note: ' + remark + '.' if (remark := describe_pair(certificate)) else ''}"
     )
+
+
+def describe_pair(certificate: Certificate) -> str:
+    """Return what makes a pair of models a poor one for a certificate of quantisation; empty if nothing does."""
+    a, b = (certificate["models"][side] for side in "ab")
+    if a["sha256"] == b["sha256"]:
+        engines = "" if a["backend"] == b["backend"] else f", with {a['backend']} and with {b['backend']}"
+        return f"A and B are the same file{engines}, so this says nothing about quantisation"
+    if certificate["kind"] == "shipping" and a["precision"] == b["precision"]:
+        return f"A and B are both {a['precision'].upper()}, so this says nothing about quantisation"
+    return ""
 
 
 def _model(certificate: Certificate, side: str) -> str:

@@ -26,7 +26,7 @@ from capsule_edge.runtime.diagnostics import (
     work_out,
 )
 from capsule_edge.runtime.errors import ModelError
-from capsule_edge.runtime.inference import find_format, open_model, readers_of
+from capsule_edge.runtime.inference import BACKENDS, find_format, readers_of
 from capsule_edge.runtime.results import write_whole
 
 __all__ = ["write_golden"]
@@ -50,7 +50,8 @@ def write_golden(models: Sequence[Path]) -> list[Path]:
 
 def _entry(path: Path) -> dict[str, Any]:
     """Return a model's entry, by its SHA-256."""
-    model = open_model(path, backend=readers_of(find_format(path))[0], threads=1)
+    # Not open_model: it refuses an installed model that golden.json lacks, which is what this mends.
+    model = BACKENDS[readers_of(find_format(path))[0]].open(path, 1)
     frames = golden_frames(model.spec.input)
     logits = work_out(path, frames)
     found = replay(model, frames, Golden(logits, "computed"))

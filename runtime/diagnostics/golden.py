@@ -9,7 +9,6 @@ saturate; TFLite with LiteRT's reference kernels.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +16,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ModelError
-from ..inference import Backend, InputSpec, ModelSpec, most_probable, open_reference
+from ..inference import (
+    GOLDEN_FILE,
+    GOLDEN_SCHEMA,
+    Backend,
+    InputSpec,
+    ModelSpec,
+    most_probable,
+    open_reference,
+    stored_answers,
+)
 from ..phantom import DEMO_SEED, Phantom
 from ..preprocessing import find_field_of_view, preprocess
 
@@ -36,8 +43,7 @@ __all__ = [
     "work_out",
 ]
 
-GOLDEN_FILE = "golden.json"
-SCHEMA = "capsule-edge/golden/1"
+SCHEMA = GOLDEN_SCHEMA
 # Frames of the demo's phantom: five without a lesion, and one or two of each of its four lesions.
 _INDICES = (10, 60, 90, 100, 150, 230, 240, 300, 340, 400, 480, 590)
 # Largest FP32 difference, relative to the largest logit. Adding about 1e3 float32 products in another order, in about
@@ -112,7 +118,7 @@ def know_answers(path: Path, sha256: str, frames: npt.NDArray[np.uint8]) -> Gold
     Raises:
         ModelError: ``golden.json`` is damaged.
     """
-    stored = _stored(path.with_name(GOLDEN_FILE)).get(sha256)
+    stored = stored_answers(path.with_name(GOLDEN_FILE)).get(sha256)
     if stored is not None and stored["frames_sha256"] == hash_frames(frames):
         return Golden(np.array(stored["logits"], np.float32), "stored")
     return Golden(work_out(path, frames), "computed")
@@ -170,25 +176,6 @@ def entry_of(spec: ModelSpec, file: str, frames: npt.NDArray[np.uint8], logits: 
     """Return a model's entry of ``golden.json``. Its 5 decimals are far finer than any limit."""
     rows = [[round(float(value), 5) for value in row] for row in logits]
     return {"file": file, "labels": list(spec.keys), "frames_sha256": hash_frames(frames), "logits": rows}
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        document = json.loads(path.read_text("utf-8"))
-        if document["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {document['schema']!r}, this version reads {SCHEMA!r}")
-        models: dict[str, Any] = document["models"]
-        for entry in models.values():
-            if np.array(entry["logits"], np.float32).ndim != 2 or not entry["frames_sha256"]:
-                raise ValueError("an entry has no table of logits")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{path} is damaged: {error}",
-            hint="write it again with 'python -m capsule_edge.export.tools.golden'",
-        ) from None
-    return models
 
 
 def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from .installed_models import INSTALLED, default_model, find_model
     from .prediction import most_probable
+    from .references import GOLDEN_FILE, GOLDEN_SCHEMA, reference_of, stored_answers
     from .spec import (
         INTENDED_USE,
         METADATA_KEY,
@@ -43,6 +44,7 @@ else:
         engines="BACKENDS Format find_format installed_backends open_model open_reference readers_of",
         installed_models="INSTALLED default_model find_model",
         prediction="most_probable",
+        references="GOLDEN_FILE GOLDEN_SCHEMA reference_of stored_answers",
         spec=(
             "EventParameters INTENDED_USE InputSpec Label METADATA_KEY ModelSpec NOT_STATED OperatingPoint "
             "Precision Role"
@@ -52,6 +54,8 @@ else:
 
 __all__ = [
     "BACKENDS",
+    "GOLDEN_FILE",
+    "GOLDEN_SCHEMA",
     "INSTALLED",
     "INTENDED_USE",
     "METADATA_KEY",
@@ -75,4 +79,6 @@ __all__ = [
     "open_model",
     "open_reference",
     "readers_of",
+    "reference_of",
+    "stored_answers",
 ]

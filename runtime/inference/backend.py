@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, ModelError
+from ..errors import BackendError, CapsuleEdgeError, InputError, ModelError
+from .model_limits import check_size
 from .spec import METADATA_KEY, ModelSpec
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "check_answer",
     "check_contract",
     "check_frames",
+    "engine_errors",
     "parse_spec",
 ]
 
@@ -35,7 +38,8 @@ class Answer:
     Attributes:
         probabilities: (N, labels), 0..1, calibrated.
         logits: (N, labels), not calibrated.
-        features: (N, h, w, labels), the classifier applied at each position before pooling.
+        features: (N, h, w, labels), the classifier applied at each position before pooling. Their mean over h and w
+            is the logits less the classifier's bias; ``docs/quantization.md`` states how closely in INT8.
     """
 
     probabilities: Floats
@@ -71,8 +75,8 @@ class Backend(Protocol):
 
         Raises:
             InputError: the frames have another type or shape.
-            BackendError: the model is closed.
-            ModelError: a probability is NaN or infinite.
+            BackendError: the model is closed, or the engine fails.
+            ModelError: an output is NaN or infinite.
         """
         ...
 
@@ -143,6 +147,9 @@ def check_contract(
                 f"{path}: output {wanted!r} is {output or 'absent'},"
                 f" needed is float32 of rank {rank} ending in {labels}"
             )
+        check_size(
+            path, f"output {wanted!r} {output}", [side for side in output.shape if side is not None], 4
+        )
     return name
 
 
@@ -155,9 +162,44 @@ def check_frames(frames: npt.NDArray[np.uint8], size: int) -> None:
 
 
 def check_answer(path: Path, answer: Answer) -> Answer:
-    """Return the answer; raise ``ModelError`` if a probability is NaN or infinite."""
-    if not np.isfinite(answer.probabilities).all():
-        raise ModelError(
-            f"the model returned NaN or infinite probabilities ({path})", hint="export the model again"
-        )
+    """Return the answer; raise ``ModelError`` if an output is NaN or infinite."""
+    for name in OUTPUTS:
+        if not np.isfinite(getattr(answer, name)).all():
+            raise ModelError(
+                f"the model returned NaN or infinite {name} ({path})", hint="export the model again"
+            )
     return answer
+
+
+@contextmanager
+def engine_errors(path: Path, engine: str, work: str) -> Iterator[None]:
+    """Turn what an inference engine raises into an error of this program, with the reason on one line.
+
+    Engines raise their own classes (onnxruntime's ``Fail``), ``RuntimeError``, ``MemoryError``, and
+    ``UnicodeDecodeError`` for a damaged name.
+
+    Args:
+        path: path of the model file.
+        engine: name and version of the engine.
+        work: what the engine was to do with the file: "read" or "run".
+
+    Raises:
+        ModelError: the engine cannot read the file.
+        BackendError: the engine read the file and cannot run it.
+    """
+    try:
+        yield
+    except CapsuleEdgeError:
+        raise
+    except Exception as error:  # the engines' exceptions have no common base class but this
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # OpenVINO's first lines name places in its source; the others begin with the reason.
+        reason = (lines or [type(error).__name__])[-1 if engine.startswith("OpenVINO") else 0][:200]
+        message = f"{engine} cannot {work} {path}: {reason}"
+        if work == "run":
+            raise BackendError(
+                message, hint="try another --backend, and check the file with 'capsule-edge doctor'"
+            ) from None
+        raise ModelError(
+            message, hint="name a model file, or standard or small; if the file was copied, copy it again"
+        ) from None

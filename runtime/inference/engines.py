@@ -15,6 +15,8 @@ from ..cores import bounded_threads
 from ..errors import BackendError, ModelError, UsageError
 from .backend import Answer, Backend
 from .installed_models import find_model
+from .model_limits import MAX_TENSOR_BYTES
+from .references import check_hash, check_references
 
 __all__ = [
     "BACKENDS",
@@ -60,13 +62,14 @@ class Engine:
         except ValueError:  # sys.modules holds None for the package, which blocks its import
             return False
 
-    def open(self, path: Path, threads: int, *, reference: bool = False) -> Backend:
+    def open(self, path: Path, threads: int, *, reference: bool = False, checked: bool = False) -> Backend:
         """Open a model file; arguments and errors as in ``open_model``.
 
         Args:
             path: path of the model file.
             threads: number of threads of one call of ``run``; 0 lets the engine choose, within the CPU quota.
             reference: open as ``open_reference`` does; not with OpenVINO.
+            checked: compare the file with what lies beside it (``references``).
         """
         if not self.installed:
             raise BackendError(
@@ -84,10 +87,14 @@ class Engine:
                 f"{path} is {kind}, and the backend {self.name!r} reads {self.reads}",
                 hint=f"use --backend {' or '.join(readers_of(found))}, or the {self.reads} file of the same export",
             )
+        if checked:
+            check_hash(path, content)
         opener = getattr(import_module(self.module, __package__), self.opener)
         backend: Backend = (
             opener(path, content, threads, reference=True) if reference else opener(path, content, threads)
         )
+        if checked:
+            check_references(path, backend.sha256, backend.spec)
         return backend
 
 
@@ -115,7 +122,8 @@ def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int =
         threads: number of threads of one call of ``run``; 0 lets the engine choose, within the CPU quota.
 
     Raises:
-        ModelError: there is no such file, it is not a model, or its ModelSpec is missing or does not fit it.
+        ModelError: there is no such file, it is not a model, or its ModelSpec is missing or does not fit it; or
+            ``SHA256SUMS``, ``golden.json`` or a certificate beside it is about another file.
         BackendError: the engine is unknown, not installed, or reads another format.
         UsageError: ``threads`` is negative.
 
@@ -128,7 +136,7 @@ def open_model(path: str | Path, *, backend: str = "onnxruntime", threads: int =
         raise BackendError(f"the backend {backend!r} is not known, allowed is one of {', '.join(BACKENDS)}")
     if threads < 0:
         raise UsageError(f"threads is {threads}, allowed is 0 (the engine's own choice) or more")
-    return BACKENDS[backend].open(find_model(path), threads)
+    return BACKENDS[backend].open(find_model(path), threads, checked=True)
 
 
 def open_reference(path: Path) -> Backend:
@@ -170,6 +178,11 @@ def readers_of(format: Format) -> tuple[str, ...]:
 
 def _read(path: Path) -> bytes:
     try:
+        size = path.stat().st_size
+        if size > MAX_TENSOR_BYTES:
+            raise ModelError(
+                f"{path} has {size:,} bytes, allowed are {MAX_TENSOR_BYTES:,}", hint="name a model file"
+            )
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None

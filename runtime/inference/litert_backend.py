@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendError, ModelError
-from .backend import OUTPUTS, Answer, Tensor, check_answer, check_contract, check_frames
-from .tflite_metadata import parse_tflite_spec
+from ..errors import BackendError
+from .backend import OUTPUTS, Answer, Tensor, check_answer, check_contract, check_frames, engine_errors
+from .tflite_metadata import check_tflite, parse_tflite_spec
 
 __all__ = ["LiteRt"]
 
@@ -39,26 +39,25 @@ class LiteRt:
     def __init__(self, path: Path, content: bytes, threads: int, *, reference: bool = False) -> None:
         self.path = path
         self.sha256 = hashlib.sha256(content).hexdigest()
+        check_tflite(path, content)
         self.spec = parse_tflite_spec(path, content)
         self._content: bytes | None = content
         self._options: dict[str, Any] = {"num_threads": threads or None}
         if reference:
             self._options["experimental_op_resolver_type"] = _reference_kernels()
         self._lock = Lock()
-        try:
+        with engine_errors(path, "LiteRT", "read"):
             runner = self._interpreter(content)
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise ModelError(f"LiteRT cannot run {path}: {reason}") from None
-        inputs, outputs = _describe(runner.get_input_details()), _describe(runner.get_output_details())
+            inputs, outputs = _describe(runner.get_input_details()), _describe(runner.get_output_details())
         self._input = check_contract(path, self.spec, inputs, outputs)
         self._idle = [runner]
 
     def run(self, frames: npt.NDArray[np.uint8]) -> Answer:
         """Return the model's outputs for a batch, see ``Backend.run``."""
         check_frames(frames, self.spec.input.size)
-        runner = self._take()
-        found = runner(**{self._input: frames})
+        with engine_errors(self.path, "LiteRT", "run"):
+            runner = self._take()
+            found = runner(**{self._input: frames})
         with self._lock:
             if self._content is not None:
                 self._idle.append(runner)

@@ -9,8 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendError, ModelError
-from .backend import OUTPUTS, Answer, Tensor, check_answer, check_contract, check_frames, parse_spec
+from ..errors import BackendError
+from .backend import (
+    OUTPUTS,
+    Answer,
+    Tensor,
+    check_answer,
+    check_contract,
+    check_frames,
+    engine_errors,
+    parse_spec,
+)
+from .onnx_file import check_onnx
 from .spec import METADATA_KEY
 
 __all__ = ["OnnxRuntime"]
@@ -31,12 +41,15 @@ class OnnxRuntime:
     def __init__(self, path: Path, content: bytes, threads: int, *, reference: bool = False) -> None:
         self.path = path
         self.sha256 = hashlib.sha256(content).hexdigest()
-        session: Any = _open_session(path, content, threads, reference)
-        self.spec = parse_spec(path, session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
-        inputs, outputs = (
-            {node.name: _describe(node) for node in nodes}
-            for nodes in (session.get_inputs(), session.get_outputs())
-        )
+        check_onnx(path, content)
+        with engine_errors(path, _name(), "read"):
+            session: Any = _open_session(content, threads, reference)
+            document = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            inputs, outputs = (
+                {node.name: _describe(node) for node in nodes}
+                for nodes in (session.get_inputs(), session.get_outputs())
+            )
+        self.spec = parse_spec(path, document)
         self._input = check_contract(path, self.spec, inputs, outputs)
         self._session: Any = session
 
@@ -47,18 +60,27 @@ class OnnxRuntime:
         session = self._session
         if session is None:
             raise BackendError(f"{self.path.name} is closed", hint="open it again")
-        return check_answer(self.path, Answer(*session.run(list(OUTPUTS), {self._input: frames})))
+        with engine_errors(self.path, _name(), "run"):
+            found = session.run(list(OUTPUTS), {self._input: frames})
+        return check_answer(self.path, Answer(*found))
 
     def close(self) -> None:
         """Release the model's memory, see ``Backend.close``."""
         self._session = None
 
 
-def _open_session(path: Path, content: bytes, threads: int, reference: bool) -> Any:
+def _name() -> str:
+    import onnxruntime as ort
+
+    return f"onnxruntime {ort.__version__}"
+
+
+def _open_session(content: bytes, threads: int, reference: bool) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    # Fatal only: an error is raised as well, and the command line prints it on one line.
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads
     # Threads that spin between batches would take processor time from the decoders.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -66,14 +88,8 @@ def _open_session(path: Path, content: bytes, threads: int, reference: bool) -> 
     options.enable_mem_pattern = False
     if reference:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common base class but this
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"onnxruntime {ort.__version__} cannot read {path}: {reason}",
-            hint="name a model file, or standard or small; if the file was copied, copy it again",
-        ) from None
+    # The fallback would print to stdout and try the same again.
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _describe(node: Any) -> Tensor:

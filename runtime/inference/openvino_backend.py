@@ -13,8 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cores import count_cores
-from ..errors import BackendError, ModelError
-from .backend import OUTPUTS, Answer, Tensor, check_answer, check_contract, check_frames, parse_spec
+from ..errors import BackendError
+from .backend import (
+    OUTPUTS,
+    Answer,
+    Tensor,
+    check_answer,
+    check_contract,
+    check_frames,
+    engine_errors,
+    parse_spec,
+)
+from .onnx_file import check_onnx
 from .spec import METADATA_KEY
 
 __all__ = ["OpenVino"]
@@ -40,18 +50,18 @@ class OpenVino:
     def __init__(self, path: Path, content: bytes, threads: int) -> None:
         self.path = path
         self.sha256 = hashlib.sha256(content).hexdigest()
-        model = _read_model(path, content)
-        document = model.get_rt_info(_METADATA).value if model.has_rt_info(_METADATA) else None
+        check_onnx(path, content)
+        with engine_errors(path, _name(), "read"):
+            model = _core().read_model(io.BytesIO(content))
+            document = model.get_rt_info(_METADATA).value if model.has_rt_info(_METADATA) else None
+            inputs, outputs = (
+                {port.get_any_name(): _describe(port) for port in ports}
+                for ports in (model.inputs, model.outputs)
+            )
         self.spec = parse_spec(path, document)
-        inputs, outputs = (
-            {port.get_any_name(): _describe(port) for port in ports}
-            for ports in (model.inputs, model.outputs)
-        )
         self._input = check_contract(path, self.spec, inputs, outputs)
-        try:
+        with engine_errors(path, _name(), "read"):
             self._compiled: Any = _core().compile_model(model, "CPU", _compile_options(threads))
-        except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot compile {path}: {_reason(error)}") from None
         self._idle: list[Any] = []
         self._lock = Lock()
 
@@ -60,10 +70,13 @@ class OpenVino:
         check_frames(frames, self.spec.input.size)
         request = self._take()
         try:
-            # Let OpenVINO share its arrays here, since the outputs are copied below.
-            request.infer({self._input: np.ascontiguousarray(frames)}, share_inputs=True, share_outputs=True)
-            # The next call of this request overwrites its outputs, so copy them.
-            found = {name: np.array(request.get_tensor(name).data) for name in OUTPUTS}
+            with engine_errors(self.path, _name(), "run"):
+                # Let OpenVINO share its arrays here, since the outputs are copied below.
+                request.infer(
+                    {self._input: np.ascontiguousarray(frames)}, share_inputs=True, share_outputs=True
+                )
+                # The next call of this request overwrites its outputs, so copy them.
+                found = {name: np.array(request.get_tensor(name).data) for name in OUTPUTS}
         finally:
             with self._lock:
                 if self._compiled is not None:
@@ -96,13 +109,10 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _read_model(path: Path, content: bytes) -> Any:
+def _name() -> str:
     import openvino
 
-    try:
-        return _core().read_model(io.BytesIO(content))
-    except RuntimeError as error:
-        raise ModelError(f"OpenVINO {openvino.__version__} cannot read {path}: {_reason(error)}") from None
+    return f"OpenVINO {openvino.__version__}"
 
 
 def _compile_options(threads: int) -> dict[str, Any]:
@@ -116,9 +126,3 @@ def _compile_options(threads: int) -> dict[str, Any]:
 def _describe(port: Any) -> Tensor:
     shape = tuple(None if side.is_dynamic else int(side.get_length()) for side in port.partial_shape)
     return Tensor(np.dtype(port.element_type.to_dtype()).name, shape)
-
-
-def _reason(error: RuntimeError) -> str:
-    """Return the last line with text; the lines before it name places in OpenVINO's source."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 from ..errors import ModelError, UsageError
+from .spec_document import check_passed_on, parse_document
 from .spec_records import (
     FamiliarityRule,
     HeldOutBy,
@@ -278,6 +279,7 @@ class ModelSpec:
         except (TypeError, AttributeError) as error:
             raise ModelError(f"the model's capsule_edge metadata does not fit {SCHEMA}: {error}") from None
         spec._check()
+        check_passed_on(document, spec.keys)
         return spec
 
     def _check(self) -> None:
@@ -317,12 +319,7 @@ def _check_events(events: EventParameters) -> None:
 
 def _document(text: str) -> dict[str, Any]:
     """Parse the JSON and check its schema."""
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise ModelError(f"the model's capsule_edge metadata is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise ModelError("the model's capsule_edge metadata is not a JSON object")
+    document = parse_document(text)
     if document.get("schema") not in (SCHEMA, SCHEMA_1):
         raise ModelError(
             f"the model's schema is {document.get('schema')!r}, this version reads {SCHEMA!r} and {SCHEMA_1!r}",

@@ -184,7 +184,10 @@ def test_a_missing_extra_is_one_line(model: Path, frames: Path, monkeypatch: pyt
 
 
 def test_compare_of_a_model_with_itself(model: Path, frames: Path, tmp_path: Path) -> None:
-    document = documents(call(compare, model, model, "--data", frames, "--json", "--out", tmp_path / "out"))
+    result = call(compare, model, model, "--data", frames, "--json", "--out", tmp_path / "out")
+    document = documents(result)
+    assert "warning: A and B are the same file, so this says nothing about quantisation" in result.stderr
+    assert "A and B are the same file" in (tmp_path / "out" / "a.onnx.shipping.md").read_text()
     assert document.keys() >= {"agreement", "macro_f1_delta", "per_class", "max_abs_dp", "mcnemar", "verdict"}
     assert (document["agreement"], document["max_abs_dp"]) == (1.0, 0.0)
     assert document["verdict"] == "undecided"  # 60 frames are too few for any class
@@ -395,3 +398,25 @@ def test_models_in_the_wrong_order_are_refused(call, tmp_path: Path) -> None:
     called = call("compare", int8, fp32, "--data", tmp_path)
     assert (called.code, called.out) == (2, "")
     assert "int8.onnx is INT8 and fp32.onnx FP32 (give the FP32 model first" in called.err
+
+
+def test_a_pair_that_says_nothing_about_quantisation_is_named(
+    model: Path, frames: Path, tmp_path: Path
+) -> None:
+    options = ("--data", frames, "--resamples", 0)
+    other = write_tiny_model(tmp_path / "other.onnx", noise=0.01)
+    assert "warning: A and B are both FP32, so" in call(compare, model, other, *options).stderr
+    int8 = write_tiny_model(tmp_path / "int8.onnx", precision="int8")
+    assert "warning: A and B" not in call(compare, model, int8, *options).stderr
+    engines = call(compare, model, model, *options, "--int8-backend", "openvino").stderr
+    assert "are the same file, with onnxruntime and with openvino, so" in engines
+
+
+def test_models_swapped_against_their_certificate_are_refused(frames: Path, tmp_path: Path) -> None:
+    fp32 = write_tiny_model(tmp_path / "fp32.onnx", precision="int8")
+    summary = {"verdict": "pass", "against_sha256": open_model(fp32).sha256}
+    int8 = write_tiny_model(tmp_path / "int8.onnx", precision="int8", parity={"shipping": summary})
+    line = refused(compare, UsageError, int8, fp32, "--data", frames)
+    assert "int8.onnx was certified against fp32.onnx (give the FP32 model first" in line
+    line = refused(compare, UsageError, fp32, tmp_path / "answers.csv", "--data", frames)
+    assert "is a table of predictions in the place of the INT8 model (give the table first" in line

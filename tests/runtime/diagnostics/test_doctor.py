@@ -353,6 +353,26 @@ def test_doctor_examines_the_default_model(call: Any) -> None:
     assert all(entry["ms_per_frame"] > 0 for entry in document["results"])
 
 
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_an_unknown_file_is_not_called_correct(
+    exported: dict[str, Path], tmp_path: Path, call: Any, kind: str
+) -> None:
+    file = Path(shutil.copy(exported["safe"] / f"model.int8.{kind}", tmp_path))
+    told = call("doctor", file, "--rounds", 3, "--json")
+    document = json.loads(told.out)
+    assert (told.code, document["correct"]) == (0, None)
+    assert {(entry["correct"], entry["reference"]) for entry in document["results"]} == {(None, None)}
+    shown = call("doctor", file, "--rounds", 3).out
+    assert "unknown file: no reference, not verified" in shown
+    assert "fastest here, not verified: --backend" in shown
+    assert "correct" not in shown
+    # Beside the SHA256SUMS that the export wrote, the file is known.
+    shutil.copy(exported["safe"] / "SHA256SUMS", tmp_path)
+    document = json.loads(call("doctor", file, "--rounds", 3, "--json").out)
+    assert document["correct"] is True
+    assert {entry["reference"] for entry in document["results"]} == {"SHA256SUMS"}
+
+
 def test_doctor_finds_an_engine_that_gives_other_answers(
     exported: dict[str, Path], tmp_path: Path, call: Any
 ) -> None:

@@ -117,6 +117,7 @@ FITS = {
         (None, {"features": Tensor("float32", (None, 3))}, "needed is float32 of rank 4"),
         (None, {"probabilities": Tensor("uint8", (None, 3))}, "output 'probabilities' is uint8 (any, 3)"),
         (None, {"logits": Tensor("float32", (None, 4))}, "ending in 3"),
+        (None, {"features": Tensor("float32", (None, 2**20, 2**20, 3))}, "takes 1.32e+13 bytes"),
     ],
 )
 def test_a_spec_that_does_not_fit_is_refused(
