@@ -326,7 +326,7 @@ def _re_estimated(
     run: _Run, frames: TrainingFrames, held: held_out.HeldOut, arrays: weights.Arrays
 ) -> weights.Arrays:
     """Return trained weights with the statistics of batch normalisation estimated again."""
-    from .fit.normalisation import re_estimate
+    from .fit import re_estimate
 
     model = run.build(branched=True)
     weights.assign(model, arrays)

@@ -12,6 +12,7 @@ from capsule_edge.runtime.lazy import lazy_names
 if TYPE_CHECKING:
     from .losses import label_loss
     from .multi_worker import Workers
+    from .normalisation import re_estimate
     from .teachers import check_teachers, specs_of, teacher_probabilities
     from .training_log import TrainingLog
     from .training_loop import CheckpointSettings
@@ -20,6 +21,7 @@ else:
         __name__,
         losses="label_loss",
         multi_worker="Workers",
+        normalisation="re_estimate",
         teachers="check_teachers specs_of teacher_probabilities",
         training_log="TrainingLog",
         training_loop="CheckpointSettings",
@@ -31,6 +33,7 @@ __all__ = [
     "Workers",
     "check_teachers",
     "label_loss",
+    "re_estimate",
     "specs_of",
     "teacher_probabilities",
 ]
