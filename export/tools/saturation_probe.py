@@ -49,6 +49,8 @@ def build_probe() -> onnx.ModelProto:
 
 def _spec() -> ModelSpec:
     return ModelSpec(
+        # The file that comes with the package was written so, and its bytes do not change.
+        schema="capsule-edge/model/1",
         name=PROBE,
         version="1",
         precision="int8",

@@ -163,7 +163,7 @@ def test_files_that_are_no_models_are_refused(call, plain: Path, tmp_path: Path)
     bare = write_tiny_model(tmp_path / "bare.onnx", metadata=False)
     check_refused(call("run", plain, "--model", bare), 1, "carries no capsule_edge metadata")
     (tmp_path / "text.onnx").write_text("no model")
-    check_refused(call("run", plain, "--model", tmp_path / "text.onnx"), 1, "cannot read")
+    check_refused(call("run", plain, "--model", tmp_path / "text.onnx"), 1, "is not an ONNX file")
     check_refused(call("run", plain, "--model", tmp_path / "none.onnx"), 1, "no model file at")
     called = call("run", plain, "--model", bare, "--json")
     assert called.json["error"]["code"] == "model"
