@@ -151,3 +151,11 @@ def test_frames_without_a_video_are_held_out_only_if_asked_for() -> None:
     assert held_out.warn_of_patients(dataset_of("a"), HeldOutBy("video")) == ""
     with pytest.raises(InputError, match="add videos"):
         held_out.choose(frames, calibrate=True, stop=False, among={"v1"})
+
+
+@pytest.mark.quick
+def test_the_sixths_most_like_all_frames_are_held_out() -> None:
+    labels = np.array([0, 0, 1, 0, 0, 1, 0, 1, 1, 1, 1, 0])
+    fold = np.array([0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5])
+    # All frames are half and half, as are folds 2 and 5; fold 0 has two of three.
+    assert held_out._most_alike(labels, fold) == [2, 5, 0, 1, 3, 4]

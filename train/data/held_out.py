@@ -112,6 +112,9 @@ def _count(dataset: Dataset) -> str:
 def choose(frames: TrainingFrames, *, calibrate: bool, stop: bool, among: set[str] | None = None) -> HeldOut:
     """Choose a sixth of the videos for calibration and another sixth for early stopping, stratified by label.
 
+    With few videos the sixths differ much, and a model judged on one class says little. So these are the two whose
+    shares of the labels are closest to those of all frames, the closest for calibration.
+
     Args:
         frames: the real frames.
         calibrate: whether to hold videos out for calibration.
@@ -133,8 +136,22 @@ def choose(frames: TrainingFrames, *, calibrate: bool, stop: bool, among: set[st
         raise InputError(
             error.message, hint="add videos, or calibrate on out-of-fold answers: --calibrate-on FILE"
         ) from None
-    groups = [tuple(sorted(set(frames.videos[fold == number].tolist()))) for number in (0, 1)]
+    groups = [
+        tuple(sorted(set(frames.videos[fold == number].tolist())))
+        for number in _most_alike(frames.labels, fold)
+    ]
     return HeldOut(groups[0] if calibrate else (), groups[1] if stop else ())
+
+
+def _most_alike(labels: npt.NDArray[np.integer], fold: npt.NDArray[np.int64]) -> list[int]:
+    """Return the folds, beginning with the one whose label shares differ least from those of all frames."""
+
+    def shares(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        counts = np.bincount(labels[chosen], minlength=int(labels.max()) + 1)
+        return np.asarray(counts / chosen.sum(), np.float64)
+
+    whole = shares(np.ones(len(labels), np.bool_))
+    return sorted(range(FOLDS), key=lambda number: float(np.abs(shares(fold == number) - whole).sum()))
 
 
 def rows_to_fit(frames: TrainingFrames, held: HeldOut) -> npt.NDArray[np.bool_]:
