@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def dataset_of(*videos: str | None, split: str | None = None) -> Dataset:
 
 
 def described(dataset: Dataset, by: HeldOutBy, monkeypatch: pytest.MonkeyPatch, **stated: str) -> ModelSpec:
-    monkeypatch.setattr("capsule_edge.train.model_spec.hash_dataset", lambda _: "0" * 64)
+    monkeypatch.setattr(import_module("capsule_edge.train.model_spec"), "hash_dataset", lambda _: "0" * 64)
     labels = np.arange(60) % 3
     logits = np.eye(3, dtype=np.float32)[labels] * 4
     return describe_model(

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_a_refused_command_leaves_no_run_and_prepares_no_frame(
     def prepared(*_: object, **__: object) -> None:
         raise AssertionError("a frame was prepared")
 
-    monkeypatch.setattr("capsule_edge.train.run.cached_frames", prepared)
+    monkeypatch.setattr(import_module("capsule_edge.train.run"), "cached_frames", prepared)
     odd, out = tmp_path / "odd.npz", tmp_path / "runs" / "new"
     weights.save(odd, {"conv_1/kernel": np.zeros((1, 1, 3, 16), np.float32)})
     assert "'resnet' is not known" in refused(data, out, "--set", "architecture=resnet", kind=UsageError)
@@ -61,7 +62,7 @@ def test_an_error_while_frames_are_prepared_leaves_no_run(
     def full(*_: object, **__: object) -> None:
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr("capsule_edge.train.run.cached_frames", full)
+    monkeypatch.setattr(import_module("capsule_edge.train.run"), "cached_frames", full)
     assert "full" in refused(data, tmp_path / "runs" / "new", kind=OutputError)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
