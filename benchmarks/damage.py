@@ -103,7 +103,7 @@ _NUMBER = re.compile(r"-?\d+|\b[0-9A-F]{2,8}\b")
 
 @dataclass(frozen=True)
 class Sight:
-    """What was seen of a file.
+    """The observations made of a file.
 
     Attributes:
         images: checksum of each image that FFmpeg returned, by its packet.

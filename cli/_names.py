@@ -44,7 +44,7 @@ class NamedRecording:
 
     @property
     def report(self) -> str:
-        """Where the report lies, for people."""
+        """The place of the report, for people."""
         if self.shown_folder is None:
             return "report.html in the folder that --out names"
         return str(self.folder / "report.html")

@@ -24,7 +24,7 @@ _COMPLETE = ("config.json", "data.sha256", "qat.weights.npz", "run.json")
 
 @dataclass(frozen=True)
 class OwnerStatement:
-    """What the owner of a model says of it. The model file carries it; nothing is filled in for the owner.
+    """The owner's statement about a model. The model file carries it; nothing is filled in for the owner.
 
     Attributes:
         name: name of the model.
@@ -63,7 +63,7 @@ class OwnerStatement:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run is made from, beside its data and its configuration.
+    """The inputs of a run, beside its data and its configuration.
 
     Attributes:
         statement: what the owner says of the model.

@@ -65,7 +65,7 @@ _LIMITS = """
 
 @dataclass(frozen=True)
 class CardNotes:
-    """What the maker of a model adds to its card; the card claims none of it by itself.
+    """Notes that the maker of a model adds to its card; the card claims none of them by itself.
 
     Attributes:
         about_videos: a remark on the videos of the data, behind their number.

@@ -47,7 +47,7 @@ DEFAULT_SPLIT, TRAINING_SPLIT = "val", "train"
 
 @dataclass(frozen=True)
 class VideoIds:
-    """Where the video ids of frames come from.
+    """The origin of the video ids of frames.
 
     Attributes:
         kind: ``given`` if a table states all that there are, ``inferred`` if some were taken from file names, ``none``
@@ -98,7 +98,7 @@ class Dataset:
 
     @property
     def video_ids(self) -> VideoIds:
-        """Where the video ids of the samples come from."""
+        """Return the origin of the video ids of the samples."""
         return count_video_ids(self.samples)
 
     def name_of(self, sample: Sample) -> str:
@@ -204,7 +204,7 @@ class Listing:
 
     @property
     def video_ids(self) -> VideoIds:
-        """Where the video ids of the samples come from."""
+        """Return the origin of the video ids of the samples."""
         return count_video_ids(self.samples)
 
 

@@ -19,7 +19,7 @@ from capsule_edge.runtime.errors import InputError
 __all__ = ["MISSING_WORDS", "is_missing", "read_rows"]
 
 MISSING_WORDS = frozenset({"nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nil", "undefined"})
-"""What programs write into a cell that has no value, in lower case."""
+"""The words that programs write into a cell without a value, in lower case."""
 
 # The mark of UTF-32 begins with that of UTF-16.
 _MARKS = (

@@ -77,7 +77,7 @@ _SIZES = {
 
 @dataclass
 class _Findings:
-    """What the walk over the messages has gathered.
+    """The findings of a walk over the messages.
 
     Attributes:
         metadata: how many entries are named ``capsule_edge``.

@@ -40,7 +40,7 @@ class HeldOutBy:
 
 @dataclass(frozen=True)
 class FamiliarityRule:
-    """How a frame is recognised that resembles nothing in the training data.
+    """The rule that recognises a frame which resembles nothing in the training data.
 
     Attributes:
         measure: name of the measure.
@@ -87,7 +87,7 @@ class PrecisionAtScore:
 
 @dataclass(frozen=True)
 class SuggestionPrecision:
-    """What the score of a suggestion is worth.
+    """The measured precision of suggestions by their score.
 
     Attributes:
         precision: entries by rising score.

@@ -96,7 +96,7 @@ def check_tflite(path: Path, content: bytes) -> None:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """What the checks need of a tensor: its ``TensorType``, shape, and parameters of quantisation."""
+    """A tensor as the checks need it: its ``TensorType``, shape, and parameters of quantisation."""
 
     name: str
     kind: int

@@ -37,7 +37,7 @@ _HEVC_HEADERS = _HEVC_PARAMETERS | {35, 39}
 
 
 class PacketRole(IntEnum):
-    """What a packet means for the frames of a recording.
+    """The meaning of a packet for the frames of a recording.
 
     ``SHOWS``: it carries a picture that is shown. ``HIDDEN``: it carries a picture that is not shown, and that others
     may build on. ``SECOND_FIELD``: it carries the other half of the picture of the packet before it. ``HEADERS``: it

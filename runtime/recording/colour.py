@@ -70,7 +70,7 @@ _local = threading.local()
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What a pixel format holds, and whether it holds transparency."""
+    """The content of a pixel format, and its transparency."""
 
     holds: Literal["rgb", "palette", "bits", "grey", "grey_alpha", "luma_chroma"]
     alpha: bool

@@ -46,7 +46,7 @@ def nal_units(packet: memoryview, length_bytes: int) -> Iterator[memoryview]:
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """What a sequence parameter set says: bits of ``frame_num``, colour planes apart, frames only."""
+    """The fields of a sequence parameter set: bits of ``frame_num``, colour planes apart, frames only."""
 
     frame_num_bits: int
     separate_planes: bool

@@ -26,7 +26,7 @@ _SAMPLE = 16
 
 @dataclass(frozen=True, slots=True)
 class FirstImage:
-    """What the first image of a recording shows and its container does not say.
+    """The facts that the first image of a recording shows and its container does not state.
 
     Attributes:
         orientation: how it is turned; None for an upright one.
@@ -38,7 +38,7 @@ class FirstImage:
 
     @property
     def transposed(self) -> bool:
-        """Whether the upright image has the stored rows as columns."""
+        """True where the upright image has the stored rows as columns."""
         return self.orientation is not None and self.orientation.transposed
 
 
