@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,8 +58,8 @@ def refused(error: pytest.ExceptionInfo[CapsuleEdgeError], *words: str) -> None:
         assert word in text
 
 
-def call(command: object, *arguments: object) -> Result:
-    return CliRunner().invoke(command, [str(a) for a in arguments])  # type: ignore[arg-type]
+def call(command: Any, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(a) for a in arguments])
 
 
 @pytest.mark.parametrize(
