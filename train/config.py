@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.inference import InputSpec
 
 __all__ = ["TrainConfig"]
 
@@ -130,6 +131,11 @@ class TrainConfig:
                 value = getattr(self, name)
                 if not (math.isfinite(value) and fits_range(value)):
                     raise UsageError(f"{name} is {value}, allowed is {allowed}")
+
+    @property
+    def input(self) -> InputSpec:
+        """The input of the model that this configuration trains."""
+        return InputSpec(self.size, preprocessing=2)
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate at ``step`` of ``steps``: linear warm-up, then a cosine to zero."""

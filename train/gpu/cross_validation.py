@@ -84,15 +84,20 @@ class RecipeData:
         self._train = load_dataset(data, split="train")
         self.keys = tuple(self._train.labels)
         self._boxes = boxes
-        self._loaded: dict[tuple[int, int, int], TrainingFrames] = {}
+        self._loaded: dict[tuple[InputSpec, int, int], TrainingFrames] = {}
 
-    def of(self, size: int, config: TrainConfig) -> TrainingFrames:
-        """Return the frames of ``train`` at ``size``, then the rendered frames and the transplants."""
-        wanted = (size, config.phantom, config.transplants)
+    def of(self, config: TrainConfig, frames_of: TrainConfig | None = None) -> TrainingFrames:
+        """Return the frames of ``train`` as ``config`` takes them, then the rendered frames and the transplants.
+
+        Args:
+            config: says the form of the frames.
+            frames_of: says which frames are made; ``config`` itself by default.
+        """
+        made_by = frames_of or config
+        wanted = (config.input, made_by.phantom, made_by.transplants)
         if wanted not in self._loaded:
-            spec = InputSpec(size)
-            frames = load_frames(self._train, self.keys, spec)
-            made = made_frames(self._train, self.keys, spec, config, self._boxes)
+            frames = load_frames(self._train, self.keys, config.input)
+            made = made_frames(self._train, self.keys, config.input, made_by, self._boxes)
             frames = frames.join(made) if made else frames
             self._loaded[wanted] = frames
         return self._loaded[wanted]
@@ -101,7 +106,7 @@ class RecipeData:
         """Return the model that the recipe in ``folder`` learnt on ``part``, with the frames of ``config``."""
         own = TrainConfig.read(folder / "config.json")
         graph = build_graph(own.architecture, size=own.size, labels=len(self.keys), branched=False)
-        teacher = FrozenTeacher(graph, self.of(own.size, config).pixels)
+        teacher = FrozenTeacher(graph, self.of(own, config).pixels)
         teacher.assign(read_plain(folder, part))
         return teacher
 
@@ -131,7 +136,7 @@ def run_recipe(
         The scores (``score``), the names of the parts, the seconds taken and the curve of each part.
     """
     parts = [*([-1] if keep else []), *range(folds)] if only is None else list(only)
-    own = data.of(config.size, config)
+    own = data.of(config)
     names = [folder.name for folder in teachers]
     kept = {n: answers_file(keep.parent, name_part(n), names, config) for n in parts} if keep else {}
     # If all answers of the teachers are in files already, do not load the teachers.

@@ -343,7 +343,7 @@ def run(options: argparse.Namespace) -> None:
         closeness=options.closeness, distillation=options.distillation,
     )  # fmt: skip
     data = RecipeData(options.data, options.boxes)
-    frames = data.of(config.size, config)
+    frames = data.of(config)
     original = build_graph(config.architecture, size=config.size, labels=len(data.keys), branched=False)
     original.assign(read_plain(folder, options.part))
     sample = np.random.default_rng(0).choice(len(frames), min(3000, len(frames)), replace=False)
@@ -371,7 +371,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _build_feed(options: argparse.Namespace, config: TrainConfig, data: RecipeData, device: str) -> BatchFeed:
     """Return the batches; the teachers are loaded only if their answers are not in a file already."""
-    frames = data.of(config.size, config)
+    frames = data.of(config)
     kept = answers_file(options.folds, options.part, options.teacher, config)
     named = [] if kept and kept.exists() else options.teacher
     teachers = [data.teacher(options.folds / name, options.part, config) for name in named]
