@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     )
     from .held_out import named_videos
     from .input_pipeline import Item, batches, unpack
-    from .recordings import recording_frames, recording_labels, without_recorded
+    from .recordings import (
+        check_hard_weight,
+        check_weighing,
+        recording_frames,
+        recording_labels,
+        without_recorded,
+    )
     from .transplants import check_boxes, made_frames, made_of
 else:
     __getattr__, __dir__ = lazy_names(
@@ -42,7 +48,7 @@ else:
         ),
         held_out="named_videos",
         input_pipeline="Item batches unpack",
-        recordings="recording_frames recording_labels without_recorded",
+        recordings="check_hard_weight check_weighing recording_frames recording_labels without_recorded",
         transplants="check_boxes made_frames made_of",
     )
 
@@ -53,8 +59,10 @@ __all__ = [
     "batches",
     "cached_frames",
     "check_boxes",
+    "check_hard_weight",
     "check_labels",
     "check_phantom",
+    "check_weighing",
     "class_prior",
     "colours_of",
     "draw_epoch",

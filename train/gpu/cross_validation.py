@@ -16,7 +16,7 @@ held-out
 - ``"start": NAME`` starts from the weights of a kept recipe.
 
 ``--pretrained ARCHITECTURE=FILE`` names backbones to start from. ``--recordings DIR`` adds the frames of labelled
-recordings; those of the split ``val`` are never drawn. ``out_of_fold.npz`` then has the answers to these frames too,
+recordings; those of the split ``val``, and of videos that the data set keeps for ``val``, are never drawn. ``out_of_fold.npz`` then has the answers to these frames too,
 with the index of each frame in its recording (``places``, -1 for an image). The module needs PyTorch and Keras 3, and a
 GPU for all but a trial.
 """
@@ -35,13 +35,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.evaluation.recordings import LabelledRecording, load_recordings
+from capsule_edge.evaluation.datasets import load_dataset, videos_kept_from
+from capsule_edge.evaluation.recordings import (
+    LabelledRecording,
+    NormalStretch,
+    load_recordings,
+    read_stretches,
+)
 from capsule_edge.runtime.inference import InputSpec
 
 from ..config import TrainConfig
 from ..data import (
     TrainingFrames,
+    check_hard_weight,
+    check_weighing,
     draw_weights,
     fold_of_real,
     is_real,
@@ -85,35 +92,52 @@ class RecipeData:
         data: the folder of the data set.
         boxes: the table of lesions for transplants.
         recordings: the folder of labelled recordings whose frames are added; None adds none.
+        weigh: the table of normal stretches that ``hard_weight`` weighs (``false_events``); None weighs none.
 
     Attributes:
         keys: the labels of the data set.
         recorded: identifies the added recordings; empty without any.
 
     Raises:
-        InputError: the data set or the recordings cannot be read, or do not fit together.
+        InputError: the data set, the recordings or the table cannot be read, or do not fit together.
+        UsageError: ``weigh`` comes without recordings.
     """
 
-    def __init__(self, data: Path, boxes: Path | None = None, recordings: Path | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        boxes: Path | None = None,
+        recordings: Path | None = None,
+        weigh: Path | None = None,
+    ) -> None:
         self._train = load_dataset(data, split="train")
         self.keys = tuple(self._train.labels)
         self._boxes = boxes
         self._loaded: dict[tuple[int, int, int], TrainingFrames] = {}
         self._recordings: tuple[LabelledRecording, ...] = ()
+        self._stretches: tuple[NormalStretch, ...] = ()
         self.recorded = ""
+        check_weighing(recordings, weigh)
         if recordings is not None:
-            found = load_recordings(recordings)
-            recording_labels(found.recordings, self.keys)
-            self._recordings, self.recorded = found.recordings, found.digest()
+            found = load_recordings(recordings).without(videos_kept_from(data, self._train.split))
+            self._stretches = read_stretches(weigh) if weigh else ()
+            recording_labels(found.recordings, self.keys, self._stretches)
+            self._recordings = found.recordings
+            self.recorded = found.sha256 + repr(self._stretches)
 
     def of(self, size: int, config: TrainConfig) -> TrainingFrames:
-        """Return the frames of ``train`` and of the recordings at ``size``, then rendered frames and transplants."""
+        """Return the frames of ``train`` and of the recordings at ``size``, then rendered frames and transplants.
+
+        Raises:
+            UsageError: ``config`` weighs hard frames, and no table lists them.
+        """
+        check_hard_weight(config, weighed=bool(self._stretches))
         wanted = (size, config.phantom, config.transplants)
         if wanted not in self._loaded:
             spec = InputSpec(size)
             frames = load_frames(without_recorded(self._train, self._recordings), self.keys, spec)
             if self._recordings:
-                frames = frames.join(recording_frames(self._recordings, self.keys, spec))
+                frames = frames.join(recording_frames(self._recordings, self.keys, spec, self._stretches))
             made = made_frames(self._train, self.keys, spec, config, self._boxes)
             frames = frames.join(made) if made else frames
             self._loaded[wanted] = frames
@@ -261,6 +285,7 @@ def main() -> None:
         "--boxes", type=Path, help="metadata.csv of Kvasir-Capsule, for recipes with transplants"
     )
     parser.add_argument("--recordings", type=Path, help="folder of labelled recordings to train on too")
+    parser.add_argument("--weigh", type=Path, help="table of normal stretches that hard_weight weighs")
     parser.add_argument("--configs", type=Path, required=True, help="JSON file of the recipes")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results of all recipes")
     parser.add_argument("--folds", type=int, default=5, help="number of folds")
@@ -272,7 +297,7 @@ def main() -> None:
     backbones = {
         name: weights.load(Path(file)) for name, file in (p.split("=", 1) for p in options.pretrained)
     }
-    data = RecipeData(options.data, options.boxes, options.recordings)
+    data = RecipeData(options.data, options.boxes, options.recordings, options.weigh)
     for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
         _run_named(name, dict(fields), data, backbones, options)
 

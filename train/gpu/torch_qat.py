@@ -316,6 +316,9 @@ def main() -> None:
     parser.add_argument(
         "--recordings", type=Path, help="folder of labelled recordings that cross_validation was given"
     )
+    parser.add_argument(
+        "--weigh", type=Path, help="table of normal stretches that cross_validation was given"
+    )
     parser.add_argument("--folds", type=Path, required=True, help="output folder of cross_validation")
     parser.add_argument("--recipe", required=True, help="name of a kept recipe")
     parser.add_argument("--part", default="all", help="weights to start from: all, fold0, fold1...")
@@ -345,7 +348,7 @@ def run(options: argparse.Namespace) -> None:
         TrainConfig.read(folder / "config.json"), epochs=options.epochs, learning_rate=options.rate,
         closeness=options.closeness, distillation=options.distillation,
     )  # fmt: skip
-    data = RecipeData(options.data, options.boxes, options.recordings)
+    data = RecipeData(options.data, options.boxes, options.recordings, options.weigh)
     frames = data.of(config.size, config)
     original = build_graph(config.architecture, size=config.size, labels=len(data.keys), branched=False)
     original.assign(read_plain(folder, options.part))
