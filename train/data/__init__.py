@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from .input_pipeline import Item, batches, unpack
     from .recordings import (
         check_hard_weight,
+        check_recordings,
         check_weighing,
+        images_beside,
         recording_frames,
         recording_labels,
+        with_recorded,
         without_recorded,
     )
     from .transplants import check_boxes, made_frames, made_of
@@ -48,7 +51,10 @@ else:
         ),
         held_out="named_videos",
         input_pipeline="Item batches unpack",
-        recordings="check_hard_weight check_weighing recording_frames recording_labels without_recorded",
+        recordings=(
+            "check_hard_weight check_recordings check_weighing images_beside recording_frames recording_labels "
+            "with_recorded without_recorded"
+        ),
         transplants="check_boxes made_frames made_of",
     )
 
@@ -62,6 +68,7 @@ __all__ = [
     "check_hard_weight",
     "check_labels",
     "check_phantom",
+    "check_recordings",
     "check_weighing",
     "class_prior",
     "colours_of",
@@ -70,6 +77,7 @@ __all__ = [
     "draw_weights",
     "fold_of",
     "fold_of_real",
+    "images_beside",
     "is_real",
     "load_frames",
     "made_frames",
@@ -81,6 +89,7 @@ __all__ = [
     "scale",
     "unpack",
     "videos_of",
+    "with_recorded",
     "withheld_from_fold",
     "without_recorded",
 ]

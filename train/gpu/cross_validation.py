@@ -16,9 +16,11 @@ held-out
 - ``"start": NAME`` starts from the weights of a kept recipe.
 
 ``--pretrained ARCHITECTURE=FILE`` names backbones to start from. ``--recordings DIR`` adds the frames of labelled
-recordings; those of the split ``val``, and of videos that the data set keeps for ``val``, are never drawn. ``out_of_fold.npz`` then has the answers to these frames too,
-with the index of each frame in its recording (``places``, -1 for an image). The module needs PyTorch and Keras 3, and a
-GPU for all but a trial.
+recordings. Those of the split ``val``, and of videos that the data set keeps for ``val``, are never drawn. Then
+``out_of_fold.npz`` has the answers to these frames too, with the index of each frame in its recording (``places``,
+-1 for an image). ``--weigh stretches.csv`` names the normal frames that ``hard_weight`` weighs.
+
+The module needs PyTorch and Keras 3, and a GPU for all but a trial.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ from ..config import TrainConfig
 from ..data import (
     TrainingFrames,
     check_hard_weight,
+    check_recordings,
     check_weighing,
     draw_weights,
     fold_of_real,
@@ -122,6 +125,7 @@ class RecipeData:
             found = load_recordings(recordings).without(videos_kept_from(data, self._train.split))
             self._stretches = read_stretches(weigh) if weigh else ()
             recording_labels(found.recordings, self.keys, self._stretches)
+            check_recordings(found.recordings)
             self._recordings = found.recordings
             self.recorded = found.sha256 + repr(self._stretches)
 
