@@ -44,6 +44,7 @@ from capsule_edge.evaluation.recordings import (
     load_recordings,
     read_stretches,
 )
+from capsule_edge.runtime.errors import UsageError
 from capsule_edge.runtime.inference import InputSpec
 
 from ..config import TrainConfig
@@ -66,6 +67,8 @@ from ..data import (
 from ..models import BRANCHED, reparameterise, weights
 from .batch_feed import FrozenTeacher, answers_file
 from .torch_training import GpuTrainer, build_graph
+
+_RECORDINGS = "recordings.sha256"  # in the folder of a kept recipe; absent or empty without recordings
 
 
 def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dict[str, float]:
@@ -99,7 +102,8 @@ class RecipeData:
 
     Attributes:
         keys: the labels of the data set.
-        recorded: identifies the added recordings; empty without any.
+        recorded: identifies the added recordings and the stretches to weigh; empty without any.
+        recordings_sha256: identifies the recordings alone, with which the folds change; empty without any.
 
     Raises:
         InputError: the data set, the recordings or the table cannot be read, or do not fit together.
@@ -119,7 +123,7 @@ class RecipeData:
         self._loaded: dict[tuple[int, int, int], TrainingFrames] = {}
         self._recordings: tuple[LabelledRecording, ...] = ()
         self._stretches: tuple[NormalStretch, ...] = ()
-        self.recorded = ""
+        self.recorded = self.recordings_sha256 = ""
         check_weighing(recordings, weigh)
         if recordings is not None:
             found = load_recordings(recordings).without(videos_kept_from(data, self._train.split))
@@ -127,6 +131,7 @@ class RecipeData:
             recording_labels(found.recordings, self.keys, self._stretches)
             check_recordings(found.recordings)
             self._recordings = found.recordings
+            self.recordings_sha256 = found.sha256
             self.recorded = found.sha256 + repr(self._stretches)
 
     def of(self, size: int, config: TrainConfig) -> TrainingFrames:
@@ -147,8 +152,30 @@ class RecipeData:
             self._loaded[wanted] = frames
         return self._loaded[wanted]
 
+    def check_folds(self, folder: Path) -> None:
+        """Check that the recipe kept in ``folder`` had the same recordings, and so the same folds.
+
+        A network of other folds has seen frames that are held out here.
+
+        Raises:
+            UsageError: it had other recordings.
+        """
+        path = folder / _RECORDINGS
+        known = path.read_text("utf-8").strip() if path.is_file() else ""
+        if known != self.recordings_sha256:
+            raise UsageError(
+                f"the recipe {folder.name} was trained with {_short(known)}, this one has "
+                f"{_short(self.recordings_sha256)}: their folds differ",
+                hint="give the same --recordings, or train the recipe again",
+            )
+
     def teacher(self, folder: Path, part: str, config: TrainConfig) -> FrozenTeacher:
-        """Return the model that the recipe in ``folder`` learnt on ``part``, with the frames of ``config``."""
+        """Return the model that the recipe in ``folder`` learnt on ``part``, with the frames of ``config``.
+
+        Raises:
+            UsageError: the recipe had other recordings.
+        """
+        self.check_folds(folder)
         own = TrainConfig.read(folder / "config.json")
         graph = build_graph(own.architecture, size=own.size, labels=len(self.keys), branched=False)
         teacher = FrozenTeacher(graph, self.of(own.size, config).pixels)
@@ -179,7 +206,12 @@ def run_recipe(
 
     Returns:
         The scores (``score``), the names of the parts, the seconds taken and the curve of each part.
+
+    Raises:
+        UsageError: a teacher, or the recipe to continue, had other recordings.
     """
+    for folder in (*teachers, *([initial] if isinstance(initial, Path) else [])):
+        data.check_folds(folder)
     parts = [*([-1] if keep else []), *range(folds)] if only is None else list(only)
     own = data.of(config.size, config)
     names = [folder.name for folder in teachers]
@@ -207,6 +239,7 @@ def run_recipe(
         curves.append(curve)
         if keep:
             (keep / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
+            (keep / _RECORDINGS).write_text(data.recordings_sha256 + "\n", encoding="utf-8")
             weights.save(keep / f"{part}.npz", fitted)
         if number >= 0:
             answers.append(_answer_fold(trainer, own, fold, number))
@@ -256,6 +289,10 @@ def read_plain(folder: Path, part: str) -> weights.Arrays:
     arrays = weights.load(folder / f"{part}.npz")
     branched = TrainConfig.read(folder / "config.json").architecture in BRANCHED
     return reparameterise.merge(arrays) if branched else arrays
+
+
+def _short(sha256: str) -> str:
+    return f"the recordings {sha256[:12]}" if sha256 else "no recordings"
 
 
 def name_part(number: int) -> str:

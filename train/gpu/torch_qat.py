@@ -349,6 +349,7 @@ def run(options: argparse.Namespace) -> None:
         closeness=options.closeness, distillation=options.distillation,
     )  # fmt: skip
     data = RecipeData(options.data, options.boxes, options.recordings, options.weigh)
+    data.check_folds(folder)
     frames = data.of(config.size, config)
     original = build_graph(config.architecture, size=config.size, labels=len(data.keys), branched=False)
     original.assign(read_plain(folder, options.part))

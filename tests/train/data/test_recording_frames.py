@@ -201,6 +201,19 @@ def test_recordings_with_a_label_that_the_data_set_lacks_are_refused_at_once(bot
         RecipeData(images, recordings=root)
 
 
+def test_a_recipe_of_other_recordings_has_other_folds(both: tuple[Path, Path], tmp_path: Path) -> None:
+    images, root = both
+    data, plain, kept = RecipeData(images, recordings=root), RecipeData(images), tmp_path / "teacher"
+    kept.mkdir()
+    plain.check_folds(kept)  # a folder of before there were recordings
+    with pytest.raises(UsageError, match="the recipe teacher was trained with no recordings, this one has"):
+        data.check_folds(kept)
+    (kept / "recordings.sha256").write_text(load_recordings(root).sha256 + "\n", encoding="utf-8")
+    data.check_folds(kept)
+    with pytest.raises(UsageError, match="this one has no recordings: their folds differ"):
+        plain.check_folds(kept)
+
+
 def test_kept_answers_of_teachers_belong_to_the_recordings() -> None:
     config = TrainConfig(views=2)
     names = {answers_file(Path(), "all", ["t"], config, recorded) for recorded in ("", "one", "other")}
