@@ -37,6 +37,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from capsule_edge.evaluation._module import run_module
 from capsule_edge.evaluation.datasets import load_dataset, videos_kept_from
 from capsule_edge.evaluation.recordings import (
     LabelledRecording,
@@ -370,4 +371,4 @@ def _run_named(
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

@@ -30,6 +30,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from capsule_edge.evaluation._module import run_module
+
 from ..config import TrainConfig
 from ..data import TrainingFrames, draw_weights, fold_of_real, withheld_from_fold
 from ..models import weights
@@ -428,4 +430,4 @@ def _score_held_out(
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)
