@@ -17,11 +17,13 @@ from ._options import HELP_OPTIONS, json_option, labels_option
 from ._printing import echo_json
 
 if TYPE_CHECKING:
+    from capsule_edge.evaluation.datasets import Dataset
+    from capsule_edge.evaluation.recordings import LabelledRecordings
     from capsule_edge.train.config import TrainConfig
 
 _PATH = click.Path(path_type=Path)
 _GROUPS = (
-    ("Data", ("data", "split", "label_map", "frames_leak_patients", "boxes", "cache")),
+    ("Data", ("data", "split", "label_map", "recordings", "weigh", "frames_leak_patients", "boxes", "cache")),
     ("Run", ("out", "checkpoint_every", "as_json")),
     ("Statements of the owner", ("name", "version", "license", "data_license", "intended_use")),
     ("Start from", ("weights", "teachers", "calibrate_on", "fp32_weights")),
@@ -46,9 +48,11 @@ _STEPS_PER_LINE = 50
 class TrainOptions:
     """The options of ``train`` apart from the configuration, as click parsed them."""
 
-    data: Path
+    data: Path | None
     split: str | None
     label_map: Path | None
+    recordings: Path | None
+    weigh: Path | None
     boxes: Path | None
     cache: Path | None
     out: Path
@@ -67,19 +71,32 @@ class TrainOptions:
     epilog="\b\nExamples:\n"
     "  capsule-edge train --data capsule-vision --weights backbone.h5 --out runs/first\n"
     "  capsule-edge train --data frames --out runs/lite --architecture efficientnet_lite0 \\\n"
-    "      --set focal=2 --set patience=3",
+    "      --set focal=2 --set patience=3\n"
+    "  capsule-edge train --data frames --recordings recordings --out runs/second",
 )
 @click.option(
     "--data",
     type=_PATH,
-    required=True,
-    help="Data set: a folder with labels.csv, or with a folder for each class.",
+    help="Data set: a folder with labels.csv, or with a folder for each class. Required without --recordings.",
 )
 @click.option(
     "--split",
-    help="Split to train on; 'all' takes every row.  [default: train, or all if the data set has no splits]",
+    help="Split of --data to train on; 'all' takes every row.  [default: train, or all if the data set has no splits]",
 )
 @labels_option
+@click.option(
+    "--recordings",
+    type=_PATH,
+    metavar="DIR",
+    help="Folder of labelled recordings (exam.mp4 and exam.truth.csv) to train on too, or alone. If its index.csv "
+    "names splits, only those of train are drawn.",
+)
+@click.option(
+    "--weigh",
+    type=_PATH,
+    metavar="FILE",
+    help="Table of normal stretches on which a model raised events. They are drawn --set hard_weight=N times as often.",
+)
 @click.option(
     "--boxes",
     type=_PATH,
@@ -190,7 +207,7 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
     config = _configure(config_file, given, assignments)
     skipped, weak = _train(options, config, statement)
     if skipped:
-        images = f"{len(skipped)} image{'s' * (len(skipped) > 1)}"
+        images = f"{len(skipped)} {'frame' if options.recordings else 'image'}{'s' * (len(skipped) > 1)}"
         click.echo(f"warning: {images} could not be read and left out", err=True)
     for reason in weak:
         click.echo(f"warning: {reason}", err=True)
@@ -225,9 +242,9 @@ def _train(
     options: TrainOptions, config: TrainConfig, statement: dict[str, str | None]
 ) -> tuple[list[str], tuple[str, ...]]:
     """Run the training. Return the images that could not be read, and the reasons not to export the model."""
-    from capsule_edge.evaluation.datasets import check_roles, load_training
+    from capsule_edge.evaluation.datasets import check_roles
 
-    dataset = load_training(options.data, split=options.split, label_map=options.label_map)
+    dataset, recordings = _load(options)
     check_roles(dataset.classes, dataset.stated_roles)
     warn_of_remarks(dataset.remarks)
     # This import loads TensorFlow: ask first.
@@ -254,10 +271,45 @@ def _train(
             cache=options.cache,
             boxes=options.boxes,
             leak_patients=options.frames_leak_patients,
+            recordings=recordings,
+            weigh=options.weigh,
             checkpoint_every_s=options.checkpoint_every,
             note=note,
         )
     return skipped, weak
+
+
+def _load(options: TrainOptions) -> tuple[Dataset, LabelledRecordings | None]:
+    """Return the images, none of them without ``--data``, and the labelled recordings."""
+    from capsule_edge.evaluation.datasets import load_training, videos_kept_from
+    from capsule_edge.evaluation.recordings import load_recordings
+    from capsule_edge.runtime.errors import UsageError
+
+    labels = options.label_map
+    recordings = load_recordings(options.recordings, label_map=labels) if options.recordings else None
+    if options.data is not None:
+        dataset = load_training(options.data, split=options.split, label_map=labels)
+        if recordings is not None:
+            kept = videos_kept_from(options.data, dataset.split, label_map=labels)
+            left_out = len(kept.intersection(recordings.videos))
+            recordings = recordings.without(kept)
+            if left_out:
+                click.echo(
+                    f"warning: {left_out} videos of --recordings are of another split of --data", err=True
+                )
+        return dataset, recordings
+    if recordings is None:
+        raise UsageError(
+            "there is nothing to train on", hint="name frames, recordings or both: --data, --recordings"
+        )
+    if options.split:
+        raise UsageError(
+            f"--split is {options.split}, and there is no --data that it could be of",
+            hint="the column split of index.csv says which recordings are drawn",
+        )
+    from capsule_edge.train.data import images_beside
+
+    return images_beside(recordings), recordings
 
 
 @contextmanager

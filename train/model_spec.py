@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from capsule_edge.evaluation.classification import fit_temperature, operating_points
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset, training_provenance
+from capsule_edge.evaluation.recordings import LabelledRecordings
 from capsule_edge.runtime.inference import (
     EventParameters,
     HeldOutBy,
@@ -17,8 +18,8 @@ from capsule_edge.runtime.inference import (
 )
 
 from .config import TrainConfig
-from .data import named_videos
-from .run_inputs import OwnerStatement
+from .data import named_videos, with_recorded
+from .run_inputs import OwnerStatement, describe_recordings
 
 __all__ = ["describe_model"]
 
@@ -37,19 +38,22 @@ def describe_model(
     labels: npt.NDArray[np.int64],
     unreadable: int,
     teachers: Sequence[ModelSpec],
+    recordings: LabelledRecordings | None = None,
 ) -> ModelSpec:
     """Return the ``ModelSpec`` of a trained FP32 model.
 
     Args:
         statement: what the owner says of the model.
         config: the training configuration.
-        dataset: the data set that the model was trained on.
+        dataset: the images that the model was trained on.
         held_out: the unit by which frames were held out to calibrate the model.
         logits: answers to frames that the answering model had not seen, float32 (N, labels).
         labels: the true label of each of these frames, int (N,).
-        unreadable: number of images of ``dataset`` that could not be read.
+        unreadable: number of images and recorded frames that could not be read.
         teachers: the specs of exported models that the model was distilled from.
+        recordings: the recordings that it was trained on too; None without any.
     """
+    whole = with_recorded(dataset, recordings)
     temperature = fit_temperature(logits, labels)
     return ModelSpec(
         name=statement.name,
@@ -66,12 +70,13 @@ def describe_model(
         provenance={
             "data": dataset.root.name,
             "data_license": statement.data_license,
-            "data_sha256": hash_dataset(dataset),
+            "data_sha256": hash_dataset(dataset) if dataset.samples or not recordings else recordings.sha256,
             "split": dataset.split,
-            "frames": len(dataset.samples) - unreadable,
+            "frames": len(whole.samples) - unreadable,
             "unreadable": unreadable,
-            "videos": len(named_videos(dataset)) or None,
-            **training_provenance(dataset.samples, teachers),
+            "videos": len(named_videos(whole)) or None,
+            **training_provenance(whole.samples, teachers),
+            **({"recordings": describe_recordings(recordings)} if recordings else {}),
             "phantom_frames": config.phantom,
             "transplants": config.transplants,
             "training": config.to_dict(),

@@ -19,6 +19,12 @@ import numpy.typing as npt
 
 from capsule_edge.evaluation._files import write_text
 from capsule_edge.evaluation.datasets import Dataset
+from capsule_edge.evaluation.recordings import (
+    LabelledRecordings,
+    NormalStretch,
+    check_several_videos,
+    read_stretches,
+)
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, UsageError
 from capsule_edge.runtime.inference import HeldOutBy
 from capsule_edge.runtime.results import lock_folder
@@ -28,14 +34,18 @@ from .data import (
     TrainingFrames,
     cached_frames,
     check_boxes,
+    check_hard_weight,
     check_labels,
     check_phantom,
+    check_recordings,
     held_out,
     is_real,
     mask_unseen,
     named_videos,
+    recording_labels,
     scale,
     videos_of,
+    with_recorded,
 )
 from .fit import CheckpointSettings, TrainingLog, check_teachers, specs_of, teacher_probabilities
 from .model_spec import describe_model
@@ -57,15 +67,21 @@ _REPLAY_FRAMES = 64
 
 @dataclass(frozen=True)
 class _Run:
-    """The settings, data and places that every step of a run needs."""
+    """The settings, data and places that every step of a run needs.
+
+    ``dataset`` has the images as the user named them. ``whole`` has every frame that is trained on: the images that no
+    recording has, and the frames of the recordings.
+    """
 
     dataset: Dataset
+    whole: Dataset
     out: Path
     config: TrainConfig
     inputs: RunInputs
     workers: Workers
     note: Callable[[dict[str, Any]], None]
     checkpoint_every_s: float
+    stretches: tuple[NormalStretch, ...] = ()
 
     def checkpoint(self, part: str) -> CheckpointSettings:
         return CheckpointSettings(self.out / f"{part}.checkpoint.npz", self.checkpoint_every_s)
@@ -97,10 +113,12 @@ def train_run(
     cache: Path | None = None,
     boxes: Path | None = None,
     leak_patients: bool = False,
+    recordings: LabelledRecordings | None = None,
+    weigh: Path | None = None,
     checkpoint_every_s: float = 120.0,
     note: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> tuple[str, ...]:
-    """Train on ``dataset`` and write a run folder; continue the run if the folder holds a started one.
+    """Train on ``dataset`` and ``recordings``, and write a run folder; continue the run that the folder holds.
 
     A finished run stays unchanged, including what ``event_fit`` has written into it. The result depends on the
     arguments alone: a run that was killed and continued ends in the same bytes as one that was not.
@@ -115,7 +133,8 @@ def train_run(
     first worker alone does everything else.
 
     Args:
-        dataset: the labelled frames. They need at least two classes.
+        dataset: the labelled frames. They need at least two classes. ``images_beside`` makes one without frames, for
+            training on recordings alone.
         out: the run folder. It is created if it does not exist.
         config: the training configuration.
         statement: what the owner says of the model: its name, version, licences and intended use. None states nothing.
@@ -131,6 +150,10 @@ def train_run(
             is above 0.
         leak_patients: hold frames out one by one where they name no video. The figures in the model file then say
             nothing of other patients, and the file says so.
+        recordings: labelled recordings to train on too. Whole videos of them are held out, as of the images. A frame
+            that both have is taken from the recording.
+        weigh: the table of normal stretches on which a model raised events (``false_events``). ``config.hard_weight``
+            says how much more often than others they are drawn.
         checkpoint_every_s: seconds between two checkpoints within an epoch.
         note: called with each step, epoch, checkpoint and warning, and with each image that could not be read.
 
@@ -146,15 +169,17 @@ def train_run(
         Interrupted: another worker was lost.
     """
     inputs = RunInputs(
-        statement or OwnerStatement(), backbone, tuple(teachers), calibrate_on, fp32_weights, boxes, leak_patients
+        statement or OwnerStatement(), backbone, tuple(teachers), calibrate_on, fp32_weights, boxes, leak_patients,
+        recordings, weigh,
     )  # fmt: skip
     inputs.check()
-    _check_request(dataset.labels, config, boxes)
-    by = held_out.held_out_by(dataset, leak_patients=leak_patients)
-    if warning := held_out.warn_of_patients(dataset, by):
+    _check_request(dataset.labels, config, inputs)
+    whole, stretches = _list_frames(dataset, inputs)
+    by = held_out.held_out_by(whole, leak_patients=leak_patients)
+    if warning := held_out.warn_of_patients(whole, by):
         note({"warning": warning})
     workers = _start_tensorflow(config)
-    run = _Run(dataset, out, config, inputs, workers, note, checkpoint_every_s)
+    run = _Run(dataset, whole, out, config, inputs, workers, note, checkpoint_every_s, stretches)
     check_claim(out, config, dataset, inputs)
     if not is_finished(out):
         _check_inputs(run)
@@ -189,13 +214,36 @@ def _weak_points(out: Path) -> tuple[str, ...]:
     return tuple(json.loads((out / _RUN).read_text("utf-8")).get("weak", ()))
 
 
-def _check_request(keys: Sequence[str], config: TrainConfig, boxes: Path | None) -> None:
+def _check_request(keys: Sequence[str], config: TrainConfig, inputs: RunInputs) -> None:
     """Raise ``UsageError`` for an impossible request, before the folder is claimed for its settings."""
     if len(keys) < 2:
         raise UsageError(f"the data set has only the class {', '.join(keys)}, at least two are needed")
     if config.phantom:
         check_phantom(keys)
-    check_boxes(config, boxes)
+    check_boxes(config, inputs.boxes)
+    check_hard_weight(config, weighed=inputs.weigh is not None)
+    if inputs.weigh is not None and config.hard_weight == 1:
+        raise UsageError(
+            f"the stretches {inputs.weigh} have no effect, because hard_weight is 1",
+            hint="say how much more often they are drawn: --set hard_weight=3",
+        )
+
+
+def _list_frames(dataset: Dataset, inputs: RunInputs) -> tuple[Dataset, tuple[NormalStretch, ...]]:
+    """Return every frame that is trained on as a sample, and the stretches to weigh.
+
+    Raises:
+        InputError: a recording has a label that the data set lacks, a stretch does not fit, or all frames are of one
+            video and one has to be held out.
+    """
+    recordings = inputs.recordings
+    if recordings is None:
+        return dataset, ()
+    stretches = read_stretches(inputs.weigh) if inputs.weigh else ()
+    recording_labels(recordings.recordings, dataset.labels, stretches)
+    if not dataset.samples and inputs.calibrate_on is None:
+        check_several_videos(recordings.recordings, recordings.folder)
+    return with_recorded(dataset, recordings), stretches
 
 
 def _start_tensorflow(config: TrainConfig) -> Workers:
@@ -228,9 +276,11 @@ def _check_inputs(run: _Run) -> None:
     if inputs.calibrate_on is not None:
         _out_of_fold(inputs.calibrate_on, keys)
     check_teachers(inputs.teachers, keys, run.config)
-    labels = check_labels(run.dataset, keys)
+    if inputs.recordings is not None:
+        check_recordings(inputs.recordings.recordings)
+    labels = check_labels(run.whole, keys)
     nothing = np.empty((len(labels), 0, 0, 3), np.uint8)
-    _choose_held_out(run, TrainingFrames(nothing, labels, videos_of(run.dataset), tuple(keys)))
+    _choose_held_out(run, TrainingFrames(nothing, labels, videos_of(run.whole), tuple(keys)))
 
 
 @contextmanager
@@ -282,7 +332,7 @@ def _prepare_frames(run: _Run, cache: Path) -> TrainingFrames:
         run.workers.wait()
     frames = cached_frames(
         run.dataset, run.dataset.labels, run.config.input, cache, config=run.config,
-        boxes=run.inputs.boxes,
+        boxes=run.inputs.boxes, recordings=run.inputs.recordings, stretches=run.stretches,
     )  # fmt: skip
     if run.workers.first:
         run.workers.wait()
@@ -318,7 +368,7 @@ def _choose_held_out(run: _Run, real: TrainingFrames) -> held_out.HeldOut:
     """Choose the videos to hold out, among those that are named unless frames may leak patients."""
     return held_out.choose(
         real, calibrate=run.inputs.calibrate_on is None, stop=bool(run.config.patience),
-        among=None if run.inputs.leak_patients else named_videos(run.dataset),
+        among=None if run.inputs.leak_patients else named_videos(run.whole),
     )  # fmt: skip
 
 
@@ -453,14 +503,14 @@ def _held_out_by(run: _Run) -> HeldOutBy:
     Out-of-fold answers count as held out by video only if they name videos, and each is one of the data set's.
     """
     by, answers = (
-        held_out.held_out_by(run.dataset, leak_patients=run.inputs.leak_patients),
+        held_out.held_out_by(run.whole, leak_patients=run.inputs.leak_patients),
         run.inputs.calibrate_on,
     )
     if by.by != "video" or answers is None:
         return by
     with np.load(answers) as archive:
         videos = set(archive["videos"].tolist()) if "videos" in archive.files else set()
-    return by if videos and videos <= named_videos(run.dataset) else HeldOutBy("unknown")
+    return by if videos and videos <= named_videos(run.whole) else HeldOutBy("unknown")
 
 
 def _describe(run: _Run, *, unreadable: int) -> dict[str, Any]:
@@ -470,7 +520,7 @@ def _describe(run: _Run, *, unreadable: int) -> dict[str, Any]:
     spec = describe_model(
         run.inputs.statement, run.config, run.dataset, held_out=_held_out_by(run),
         logits=calibration["logits"], labels=calibration["labels"],
-        unreadable=unreadable, teachers=specs_of(run.inputs.teachers),
+        unreadable=unreadable, teachers=specs_of(run.inputs.teachers), recordings=run.inputs.recordings,
     )  # fmt: skip
     return {
         "architecture": run.config.architecture,

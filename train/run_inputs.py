@@ -11,12 +11,14 @@ from typing import Any
 
 from capsule_edge.evaluation._files import write_text
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset
+from capsule_edge.evaluation.recordings import LabelledRecordings
 from capsule_edge.runtime.errors import InputError, OutputError, UsageError
 from capsule_edge.runtime.inference import INTENDED_USE, NOT_STATED
 
 from .config import TrainConfig
+from .data import check_weighing
 
-__all__ = ["OwnerStatement", "RunInputs", "check_claim", "claim_folder", "is_finished"]
+__all__ = ["OwnerStatement", "RunInputs", "check_claim", "claim_folder", "describe_recordings", "is_finished"]
 
 _GIVEN = "given.json"  # what the model's owner states, and the files that the run was started with
 _COMPLETE = ("config.json", "data.sha256", "qat.weights.npz", "run.json")
@@ -73,6 +75,8 @@ class RunInputs:
         fp32_weights: FP32 weights that replace FP32 training. They need ``calibrate_on``.
         boxes: table of bounding boxes around lesions, for transplants.
         leak_patients: hold frames out one by one where they name no video.
+        recordings: labelled recordings that are trained on too.
+        weigh: table of the normal stretches of the recordings that ``hard_weight`` weighs.
     """
 
     statement: OwnerStatement = OwnerStatement()
@@ -82,10 +86,13 @@ class RunInputs:
     fp32_weights: Path | None = None
     boxes: Path | None = None
     leak_patients: bool = False
+    recordings: LabelledRecordings | None = None
+    weigh: Path | None = None
 
     def check(self) -> None:
-        """Raise ``UsageError`` if a statement is empty or ``fp32_weights`` come without ``calibrate_on``."""
+        """Raise ``UsageError`` if a statement is empty, or an input comes without another one that it needs."""
         self.statement.check()
+        check_weighing(self.recordings.folder if self.recordings else None, self.weigh)
         if self.fp32_weights is not None and self.calibrate_on is None:
             raise UsageError(
                 f"the FP32 weights {self.fp32_weights} come without the answers to calibrate them on",
@@ -108,7 +115,26 @@ class RunInputs:
         # A run that does not use these has no such key, as before they existed.
         if self.boxes is not None:
             document["boxes"] = _identity(self.boxes)
+        if self.recordings is not None:
+            document["recordings"] = describe_recordings(self.recordings)
+        if self.weigh is not None:
+            document["weigh"] = _identity(self.weigh)
         return document | ({"frames_leak_patients": True} if self.leak_patients else {})
+
+
+def describe_recordings(recordings: LabelledRecordings) -> dict[str, Any]:
+    """Identify recordings in a run and in a model file: folder, SHA-256, split, and the numbers of their parts.
+
+    Raises:
+        InputError: a recording cannot be read.
+    """
+    return {
+        "folder": recordings.folder.resolve().name,
+        "sha256": recordings.sha256,
+        "split": recordings.split,
+        "recordings": len(recordings.recordings),
+        "frames": recordings.frames,
+    }
 
 
 def claim_folder(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunInputs) -> None:
@@ -153,7 +179,7 @@ def check_claim(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunInp
     if given.is_file() and given.read_text("utf-8") != _given(inputs):
         raise OutputError(
             f"{out} holds a run of another name or licence, or one started with other weights, teachers, calibration"
-            f" answers or boxes: see {given}",
+            f" answers, boxes, recordings or stretches: see {given}",
             hint="choose another --out or the same options",
         )
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load_dataset,
         load_training,
         name_below,
+        videos_kept_from,
     )
     from .label_keys import LabelKeys, check_roles, known_role, label_key, unclear_classes
     from .label_map import LabelMapping, read_label_map
@@ -44,7 +45,7 @@ else:
         class_folders="split_name",
         dataset=(
             "DEFAULT_SPLIT Dataset Listing VideoIds describe hash_dataset list_samples load_dataset "
-            "load_training name_below"
+            "load_training name_below videos_kept_from"
         ),
         label_keys="LabelKeys check_roles known_role label_key unclear_classes",
         label_map="LabelMapping read_label_map",
@@ -90,4 +91,5 @@ __all__ = [
     "training_provenance",
     "unclear_classes",
     "video_mark",
+    "videos_kept_from",
 ]

@@ -37,6 +37,7 @@ __all__ = [
     "load_training",
     "name_below",
     "read_frame",
+    "videos_kept_from",
 ]
 
 ALL = "all"
@@ -178,6 +179,22 @@ def load_training(
     if split is None and any(s.split for s in list_samples(path, label_map=label_map).samples):
         split = TRAINING_SPLIT
     return load_dataset(path, split=split or ALL, label_map=label_map)
+
+
+def videos_kept_from(
+    path: str | Path, split: str | None, *, label_map: str | Path | LabelMapping | None = None
+) -> frozenset[str]:
+    """Return the videos that a data set names in another split than ``split``; none where it is None.
+
+    Training must not draw these videos from another source either.
+
+    Raises:
+        InputError: As ``list_samples``.
+    """
+    if split is None:
+        return frozenset()
+    samples = list_samples(path, label_map=label_map).samples
+    return frozenset(s.video_id for s in samples if s.video_id and s.split not in (None, split))
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,17 @@ class LabelKeys:
     Args:
         labels: The label map; None: every key follows from its name.
         published: The data set is a published one that uses several names of ``SYNONYMS`` for one class.
+        whole: The names are those of a whole data set. Recordings may have a part of them: the label map may then
+            name none of their classes.
 
     Attributes:
         excluded: The number of frames that the label map excludes.
     """
 
-    def __init__(self, labels: LabelMapping | None = None, *, published: bool = False) -> None:
-        self._map, self.published = labels, published
+    def __init__(
+        self, labels: LabelMapping | None = None, *, published: bool = False, whole: bool = True
+    ) -> None:
+        self._map, self.published, self._whole = labels, published, whole
         self._names: dict[str, dict[str, str]] = defaultdict(dict)
         self._key_of: dict[str, str | None] = {}
         self.excluded = 0
@@ -179,7 +183,12 @@ class LabelKeys:
         return tuple(name for name, entry in entries if name not in self._key_of and entry.key not in met)
 
     def _check_used(self) -> None:
-        if self._map is None or not self._key_of or any(map(self._map.entry_of, self._key_of)):
+        if (
+            self._map is None
+            or not self._whole
+            or not self._key_of
+            or any(map(self._map.entry_of, self._key_of))
+        ):
             return
         raise InputError(
             f"{self._map.path} names none of the labels of the data set, which are "

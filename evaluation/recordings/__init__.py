@@ -18,22 +18,26 @@ if TYPE_CHECKING:
         check_several_videos,
         load_recordings,
     )
+    from .normal_stretches import NormalStretch, read_stretches
     from .truth_table import TruthRow
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         event_matching="Span event_agreement spans",
         labelled_recordings="LabelledRecording LabelledRecordings check_several_videos load_recordings",
+        normal_stretches="NormalStretch read_stretches",
         truth_table="TruthRow",
     )
 
 __all__ = [
     "LabelledRecording",
     "LabelledRecordings",
+    "NormalStretch",
     "Span",
     "TruthRow",
     "check_several_videos",
     "event_agreement",
     "load_recordings",
+    "read_stretches",
     "spans",
 ]

@@ -8,8 +8,9 @@ truth table. A recording belongs to the video that ``video_id`` names, or else t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from capsule_edge.runtime.errors import InputError, UsageError
@@ -79,8 +80,9 @@ class LabelledRecordings:
         """The sorted video ids."""
         return tuple(sorted({recording.video_id for recording in self.recordings}))
 
-    def digest(self) -> str:
-        """Return the SHA-256 over the recordings: their files, videos, labels and splits.
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 over the recordings: their files, videos, labels and splits.
 
         Raises:
             InputError: A recording cannot be read.
@@ -91,6 +93,20 @@ class LabelledRecordings:
             rows = [(row.index, row.label, row.frame_number) for row in each.rows]
             whole.update(repr((facts, rows)).encode())
         return whole.hexdigest()
+
+    def without(self, videos: Collection[str]) -> LabelledRecordings:
+        """Return the recordings that are of none of the videos.
+
+        Raises:
+            InputError: No recording is left.
+        """
+        left = tuple(recording for recording in self.recordings if recording.video_id not in videos)
+        if not left:
+            raise InputError(
+                f"every recording of {self.folder} is of a video that the data set keeps for another split",
+                hint="add recordings of other videos, or leave --recordings out",
+            )
+        return replace(self, recordings=left)
 
 
 def load_recordings(
@@ -123,9 +139,9 @@ def load_recordings(
     mapping = (
         label_map if isinstance(label_map, LabelMapping) or label_map is None else read_label_map(label_map)
     )
-    keys = LabelKeys(mapping)
+    keys = LabelKeys(mapping, whole=False)
     indexed = (root / INDEX).is_file()
-    recordings = _indexed(root, keys, LabelKeys(mapping)) if indexed else _found(root, keys)
+    recordings = _indexed(root, keys, LabelKeys(mapping, whole=False)) if indexed else _found(root, keys)
     _check_splits(root, recordings)
     whole = LabelledRecordings(root, recordings, keys.classes(), stated_roles=keys.stated_roles())
     return _select(whole, split)

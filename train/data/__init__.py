@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     )
     from .held_out import named_videos
     from .input_pipeline import Item, batches, unpack
-    from .recordings import recording_frames, recording_labels, without_recorded
+    from .recordings import (
+        check_hard_weight,
+        check_recordings,
+        check_weighing,
+        images_beside,
+        recording_frames,
+        recording_labels,
+        with_recorded,
+        without_recorded,
+    )
     from .transplants import check_boxes, made_frames, made_of
 else:
     __getattr__, __dir__ = lazy_names(
@@ -42,7 +51,10 @@ else:
         ),
         held_out="named_videos",
         input_pipeline="Item batches unpack",
-        recordings="recording_frames recording_labels without_recorded",
+        recordings=(
+            "check_hard_weight check_recordings check_weighing images_beside recording_frames recording_labels "
+            "with_recorded without_recorded"
+        ),
         transplants="check_boxes made_frames made_of",
     )
 
@@ -53,8 +65,11 @@ __all__ = [
     "batches",
     "cached_frames",
     "check_boxes",
+    "check_hard_weight",
     "check_labels",
     "check_phantom",
+    "check_recordings",
+    "check_weighing",
     "class_prior",
     "colours_of",
     "draw_epoch",
@@ -62,6 +77,7 @@ __all__ = [
     "draw_weights",
     "fold_of",
     "fold_of_real",
+    "images_beside",
     "is_real",
     "load_frames",
     "made_frames",
@@ -73,6 +89,7 @@ __all__ = [
     "scale",
     "unpack",
     "videos_of",
+    "with_recorded",
     "withheld_from_fold",
     "without_recorded",
 ]

@@ -16,9 +16,11 @@ held-out
 - ``"start": NAME`` starts from the weights of a kept recipe.
 
 ``--pretrained ARCHITECTURE=FILE`` names backbones to start from. ``--recordings DIR`` adds the frames of labelled
-recordings; those of the split ``val`` are never drawn. ``out_of_fold.npz`` then has the answers to these frames too,
-with the index of each frame in its recording (``places``, -1 for an image). The module needs PyTorch and Keras 3, and a
-GPU for all but a trial.
+recordings. Those of the split ``val``, and of videos that the data set keeps for ``val``, are never drawn. Then
+``out_of_fold.npz`` has the answers to these frames too, with the index of each frame in its recording (``places``,
+-1 for an image). ``--weigh stretches.csv`` names the normal frames that ``hard_weight`` weighs.
+
+The module needs PyTorch and Keras 3, and a GPU for all but a trial.
 """
 
 from __future__ import annotations
@@ -35,13 +37,23 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.evaluation.recordings import LabelledRecording, load_recordings
+from capsule_edge.evaluation._module import run_module
+from capsule_edge.evaluation.datasets import load_dataset, videos_kept_from
+from capsule_edge.evaluation.recordings import (
+    LabelledRecording,
+    NormalStretch,
+    load_recordings,
+    read_stretches,
+)
+from capsule_edge.runtime.errors import UsageError
 from capsule_edge.runtime.inference import InputSpec
 
 from ..config import TrainConfig
 from ..data import (
     TrainingFrames,
+    check_hard_weight,
+    check_recordings,
+    check_weighing,
     draw_weights,
     fold_of_real,
     is_real,
@@ -56,6 +68,8 @@ from ..data import (
 from ..models import BRANCHED, reparameterise, weights
 from .batch_feed import FrozenTeacher, answers_file
 from .torch_training import GpuTrainer, build_graph
+
+_RECORDINGS = "recordings.sha256"  # in the folder of a kept recipe; absent or empty without recordings
 
 
 def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dict[str, float]:
@@ -85,26 +99,41 @@ class RecipeData:
         data: the folder of the data set.
         boxes: the table of lesions for transplants.
         recordings: the folder of labelled recordings whose frames are added; None adds none.
+        weigh: the table of normal stretches that ``hard_weight`` weighs (``false_events``); None weighs none.
 
     Attributes:
         keys: the labels of the data set.
-        recorded: identifies the added recordings; empty without any.
+        recorded: identifies the added recordings and the stretches to weigh; empty without any.
+        recordings_sha256: identifies the recordings alone, with which the folds change; empty without any.
 
     Raises:
-        InputError: the data set or the recordings cannot be read, or do not fit together.
+        InputError: the data set, the recordings or the table cannot be read, or do not fit together.
+        UsageError: ``weigh`` comes without recordings.
     """
 
-    def __init__(self, data: Path, boxes: Path | None = None, recordings: Path | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        boxes: Path | None = None,
+        recordings: Path | None = None,
+        weigh: Path | None = None,
+    ) -> None:
         self._train = load_dataset(data, split="train")
         self.keys = tuple(self._train.labels)
         self._boxes = boxes
         self._loaded: dict[tuple[InputSpec, int, int], TrainingFrames] = {}
         self._recordings: tuple[LabelledRecording, ...] = ()
-        self.recorded = ""
+        self._stretches: tuple[NormalStretch, ...] = ()
+        self.recorded = self.recordings_sha256 = ""
+        check_weighing(recordings, weigh)
         if recordings is not None:
-            found = load_recordings(recordings)
-            recording_labels(found.recordings, self.keys)
-            self._recordings, self.recorded = found.recordings, found.digest()
+            found = load_recordings(recordings).without(videos_kept_from(data, self._train.split))
+            self._stretches = read_stretches(weigh) if weigh else ()
+            recording_labels(found.recordings, self.keys, self._stretches)
+            check_recordings(found.recordings)
+            self._recordings = found.recordings
+            self.recordings_sha256 = found.sha256
+            self.recorded = found.sha256 + repr(self._stretches)
 
     def of(self, config: TrainConfig, frames_of: TrainConfig | None = None) -> TrainingFrames:
         """Return the frames of ``train`` and of the recordings, then the rendered frames and the transplants.
@@ -112,20 +141,48 @@ class RecipeData:
         Args:
             config: says the form of the frames.
             frames_of: says which frames are made; ``config`` itself by default.
+
+        Raises:
+            UsageError: ``config`` weighs hard frames, and no table lists them.
         """
         made_by = frames_of or config
+        check_hard_weight(made_by, weighed=bool(self._stretches))
         wanted = (config.input, made_by.phantom, made_by.transplants)
         if wanted not in self._loaded:
             frames = load_frames(without_recorded(self._train, self._recordings), self.keys, config.input)
             if self._recordings:
-                frames = frames.join(recording_frames(self._recordings, self.keys, config.input))
+                frames = frames.join(
+                    recording_frames(self._recordings, self.keys, config.input, self._stretches)
+                )
             made = made_frames(self._train, self.keys, config.input, made_by, self._boxes)
             frames = frames.join(made) if made else frames
             self._loaded[wanted] = frames
         return self._loaded[wanted]
 
+    def check_folds(self, folder: Path) -> None:
+        """Check that the recipe kept in ``folder`` had the same recordings, and so the same folds.
+
+        A network of other folds has seen frames that are held out here.
+
+        Raises:
+            UsageError: it had other recordings.
+        """
+        path = folder / _RECORDINGS
+        known = path.read_text("utf-8").strip() if path.is_file() else ""
+        if known != self.recordings_sha256:
+            raise UsageError(
+                f"the recipe {folder.name} was trained with {_short(known)}, this one has "
+                f"{_short(self.recordings_sha256)}: their folds differ",
+                hint="give the same --recordings, or train the recipe again",
+            )
+
     def teacher(self, folder: Path, part: str, config: TrainConfig) -> FrozenTeacher:
-        """Return the model that the recipe in ``folder`` learnt on ``part``, with the frames of ``config``."""
+        """Return the model that the recipe in ``folder`` learnt on ``part``, with the frames of ``config``.
+
+        Raises:
+            UsageError: the recipe had other recordings.
+        """
+        self.check_folds(folder)
         own = TrainConfig.read(folder / "config.json")
         graph = build_graph(own.architecture, size=own.size, labels=len(self.keys), branched=False)
         teacher = FrozenTeacher(graph, self.of(own, config).pixels)
@@ -156,7 +213,12 @@ def run_recipe(
 
     Returns:
         The scores (``score``), the names of the parts, the seconds taken and the curve of each part.
+
+    Raises:
+        UsageError: a teacher, or the recipe to continue, had other recordings.
     """
+    for folder in (*teachers, *([initial] if isinstance(initial, Path) else [])):
+        data.check_folds(folder)
     parts = [*([-1] if keep else []), *range(folds)] if only is None else list(only)
     own = data.of(config)
     names = [folder.name for folder in teachers]
@@ -184,6 +246,7 @@ def run_recipe(
         curves.append(curve)
         if keep:
             (keep / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
+            (keep / _RECORDINGS).write_text(data.recordings_sha256 + "\n", encoding="utf-8")
             weights.save(keep / f"{part}.npz", fitted)
         if number >= 0:
             answers.append(_answer_fold(trainer, own, fold, number))
@@ -235,6 +298,10 @@ def read_plain(folder: Path, part: str) -> weights.Arrays:
     return reparameterise.merge(arrays) if branched else arrays
 
 
+def _short(sha256: str) -> str:
+    return f"the recordings {sha256[:12]}" if sha256 else "no recordings"
+
+
 def name_part(number: int) -> str:
     """Return the name of a fold's files: "fold0", "fold1"..., or "all" for -1."""
     return f"fold{number}" if number >= 0 else "all"
@@ -266,6 +333,7 @@ def main() -> None:
         "--boxes", type=Path, help="metadata.csv of Kvasir-Capsule, for recipes with transplants"
     )
     parser.add_argument("--recordings", type=Path, help="folder of labelled recordings to train on too")
+    parser.add_argument("--weigh", type=Path, help="table of normal stretches that hard_weight weighs")
     parser.add_argument("--configs", type=Path, required=True, help="JSON file of the recipes")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results of all recipes")
     parser.add_argument("--folds", type=int, default=5, help="number of folds")
@@ -277,7 +345,7 @@ def main() -> None:
     backbones = {
         name: weights.load(Path(file)) for name, file in (p.split("=", 1) for p in options.pretrained)
     }
-    data = RecipeData(options.data, options.boxes, options.recordings)
+    data = RecipeData(options.data, options.boxes, options.recordings, options.weigh)
     for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
         _run_named(name, dict(fields), data, backbones, options)
 
@@ -309,4 +377,4 @@ def _run_named(
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

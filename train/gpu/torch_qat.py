@@ -30,6 +30,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from capsule_edge.evaluation._module import run_module
+
 from ..config import TrainConfig
 from ..data import TrainingFrames, draw_weights, fold_of_real, withheld_from_fold
 from ..models import weights
@@ -316,6 +318,9 @@ def main() -> None:
     parser.add_argument(
         "--recordings", type=Path, help="folder of labelled recordings that cross_validation was given"
     )
+    parser.add_argument(
+        "--weigh", type=Path, help="table of normal stretches that cross_validation was given"
+    )
     parser.add_argument("--folds", type=Path, required=True, help="output folder of cross_validation")
     parser.add_argument("--recipe", required=True, help="name of a kept recipe")
     parser.add_argument("--part", default="all", help="weights to start from: all, fold0, fold1...")
@@ -345,7 +350,8 @@ def run(options: argparse.Namespace) -> None:
         TrainConfig.read(folder / "config.json"), epochs=options.epochs, learning_rate=options.rate,
         closeness=options.closeness, distillation=options.distillation,
     )  # fmt: skip
-    data = RecipeData(options.data, options.boxes, options.recordings)
+    data = RecipeData(options.data, options.boxes, options.recordings, options.weigh)
+    data.check_folds(folder)
     frames = data.of(config)
     original = build_graph(config.architecture, size=config.size, labels=len(data.keys), branched=False)
     original.assign(read_plain(folder, options.part))
@@ -424,4 +430,4 @@ def _score_held_out(
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

@@ -84,17 +84,31 @@ def test_a_label_map_renames_and_leaves_out(folder: Path, tmp_path: Path) -> Non
     assert (len(found.recordings[0].rows), found.stated_roles) == (8, {"clean"})
 
 
+def test_a_label_map_may_name_classes_that_no_recording_has(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("yaml", reason="needs the extra 'eval'")
+    table = tmp_path / "map.yaml"
+    table.write_text("Worms: parasite\n", encoding="utf-8")
+    assert load_recordings(folder, label_map=table).labels == ("foreign_body", "normal", "polyp", "ulcer")
+
+
+def test_videos_that_are_kept_for_another_split_are_left_out(folder: Path) -> None:
+    found = load_recordings(folder)
+    assert found.without({"a", "z"}).videos == ("b",)
+    with pytest.raises(InputError, match=r"every recording of .* is of a video that the data set keeps"):
+        found.without({"a", "b"})
+
+
 def test_the_digest_depends_on_labels_and_pictures(folder: Path) -> None:
-    before = load_recordings(folder).digest()
-    assert load_recordings(folder).digest() == before
+    before = load_recordings(folder).sha256
+    assert load_recordings(folder).sha256 == before
     truth = folder / "b.truth.csv"
     text = truth.read_text("utf-8")
     truth.write_text(text.replace("Foreign Bodies", "Ulcer"), encoding="utf-8")
-    assert load_recordings(folder).digest() != before
+    assert load_recordings(folder).sha256 != before
     truth.write_text(text, encoding="utf-8")
     with (folder / "a.mp4").open("ab") as file:
         file.write(b"\0")
-    assert load_recordings(folder).digest() != before
+    assert load_recordings(folder).sha256 != before
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {

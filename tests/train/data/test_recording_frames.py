@@ -15,8 +15,9 @@ from tiny_model import write_tiny_model
 from video_samples import recording
 
 from capsule_edge.evaluation.datasets import load_dataset
-from capsule_edge.evaluation.recordings import LabelledRecording, load_recordings
-from capsule_edge.runtime.errors import InputError
+from capsule_edge.evaluation.recordings import LabelledRecording, NormalStretch, load_recordings
+from capsule_edge.evaluation.recordings.normal_stretches import write_stretches
+from capsule_edge.runtime.errors import InputError, UsageError
 from capsule_edge.runtime.inference import InputSpec, open_model
 from capsule_edge.runtime.pipeline import Plan, answer_frames
 from capsule_edge.runtime.recording import scan
@@ -177,6 +178,15 @@ def test_recipes_draw_images_and_recordings_but_never_val(both: tuple[Path, Path
     assert data.recorded
 
 
+def test_a_video_of_the_data_sets_val_is_never_drawn(both: tuple[Path, Path]) -> None:
+    """The index, or a folder without one, may not know how the data set is split."""
+    images, root = both
+    write_recording(root, "z", ("Ulcer",) * 3)
+    (root / "index.csv").unlink()
+    frames = RecipeData(images, recordings=root).of(SIZE, TrainConfig(size=SIZE))
+    assert set(frames.videos[frames.recorded_at >= 0]) == {"a", "b", "v"}
+
+
 def test_a_video_of_both_sources_is_in_one_fold(both: tuple[Path, Path]) -> None:
     frames = RecipeData(both[0], recordings=both[1]).of(SIZE, TrainConfig(size=SIZE))
     fold = fold_of_real(frames, 2)
@@ -191,10 +201,75 @@ def test_recordings_with_a_label_that_the_data_set_lacks_are_refused_at_once(bot
         RecipeData(images, recordings=root)
 
 
+def test_a_recipe_of_other_recordings_has_other_folds(both: tuple[Path, Path], tmp_path: Path) -> None:
+    images, root = both
+    data, plain, kept = RecipeData(images, recordings=root), RecipeData(images), tmp_path / "teacher"
+    kept.mkdir()
+    plain.check_folds(kept)  # a folder of before there were recordings
+    with pytest.raises(UsageError, match="the recipe teacher was trained with no recordings, this one has"):
+        data.check_folds(kept)
+    (kept / "recordings.sha256").write_text(load_recordings(root).sha256 + "\n", encoding="utf-8")
+    data.check_folds(kept)
+    with pytest.raises(UsageError, match="this one has no recordings: their folds differ"):
+        plain.check_folds(kept)
+
+
 def test_kept_answers_of_teachers_belong_to_the_recordings() -> None:
     config = TrainConfig(views=2)
     names = {answers_file(Path(), "all", ["t"], config, recorded) for recorded in ("", "one", "other")}
     assert len(names) == 3
+
+
+def stretch(name: str, first: int, last: int, label: str = "ulcer") -> NormalStretch:
+    return NormalStretch(name, label, first, last, None, None, 0.9, last - first + 1)
+
+
+def test_stretches_mark_frames_that_do_not_carry_their_label(both: tuple[Path, Path]) -> None:
+    """Recording a has ulcers up to frame 2. Stretches of ``val`` are passed over."""
+    found = load_recordings(both[1]).recordings
+    frames = recording_labels(
+        found, KEYS, [stretch("a.mp4", 2, 4), stretch("b", 0, 0), stretch("v.mp4", 0, 4)]
+    )
+    marked = [(str(frames.videos[at]), int(frames.recorded_at[at])) for at in np.flatnonzero(frames.is_hard)]
+    assert marked == [("a", 3), ("a", 4), ("b", 0)]
+
+
+@pytest.mark.parametrize(
+    ("stretches", "said"),
+    [
+        (
+            [stretch("v.mp4", 0, 4)],
+            r"none of the 1 stretches is of a recording that is drawn, such as v\.mp4",
+        ),
+        ([stretch("a.mp4", 0, 2)], r"the stretch 0 to 2 of a\.mp4 \(ulcer\) holds no frame of another label"),
+        (
+            [stretch("a.mp4", 90, 91)],
+            r"the stretch 90 to 91 of a\.mp4 \(ulcer\) holds no frame of another label",
+        ),
+    ],
+)
+def test_stretches_that_do_not_fit_are_refused(
+    both: tuple[Path, Path], stretches: list[NormalStretch], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        recording_labels(load_recordings(both[1]).recordings, KEYS, stretches)
+
+
+def test_recipes_weigh_stretches_only_if_they_are_listed(both: tuple[Path, Path], tmp_path: Path) -> None:
+    images, root = both
+    table = tmp_path / "stretches.csv"
+    write_stretches([stretch("b.mp4", 1, 2)], table)
+    weighing = TrainConfig(size=SIZE, hard_weight=2)
+    frames = RecipeData(images, recordings=root, weigh=table).of(SIZE, weighing)
+    assert frames.videos[frames.is_hard].tolist() == ["b", "b"]
+    assert (
+        RecipeData(images, recordings=root, weigh=table).recorded
+        != RecipeData(images, recordings=root).recorded
+    )
+    with pytest.raises(UsageError, match="hard_weight is 2, and no table lists the frames"):
+        RecipeData(images, recordings=root).of(SIZE, weighing)
+    with pytest.raises(UsageError, match=r"the stretches .*stretches\.csv come without recordings"):
+        RecipeData(images, weigh=table)
 
 
 def labelled(hard: list[int]) -> TrainingFrames:
