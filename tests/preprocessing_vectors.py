@@ -21,9 +21,20 @@ from capsule_edge.runtime.recording import CodedPlanes
 
 FILE = Path(__file__).parents[1] / "docs" / "preprocessing_vectors.json"
 # The order of the keys is that in which ``examples/c/preprocess.c`` reads them.
-KEYS = (
-    "name content seed width height shift_x shift_y matrix full_range left top box_width box_height size mask"
-).split()
+KEYS = [
+    "name",
+    "content",
+    "seed",
+    "width",
+    "height",
+    "shift_x",
+    "shift_y",
+    "matrix",
+    "full_range",
+    "left",
+    "top",
+]
+KEYS += ["box_width", "box_height", "size", "mask"]
 # Model inputs up to this size are written out, in hexadecimal digits.
 LARGEST_IN_FULL = 16
 _C420, _C422, _C444, _C411, _C410, _C440 = (1, 1), (1, 0), (0, 0), (2, 0), (2, 2), (0, 1)
@@ -89,9 +100,7 @@ def make_planes(case: dict[str, Any]) -> CodedPlanes:
     right, down = case["shift_x"], case["shift_y"]
     sizes = [(case["height"], case["width"])]
     sizes += [(-(-case["height"] >> down), -(-case["width"] >> right))] * 2
-    luma, blue, red = (
-        make_plane(case["content"], case["seed"], at, *size) for at, size in enumerate(sizes)
-    )
+    luma, blue, red = (make_plane(case["content"], case["seed"], at, *size) for at, size in enumerate(sizes))
     return CodedPlanes(luma, blue, red, right, down, case["matrix"], bool(case["full_range"]))
 
 

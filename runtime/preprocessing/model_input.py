@@ -94,10 +94,11 @@ def preprocess_coded(
         out: contiguous uint8 (size, size, 3) array to write to; None for a new one.
 
     Raises:
-        InputError: the field of view does not lie in the frame.
+        InputError: the field of view does not lie in the frame, or has a side more than 128 times ``spec.size``.
     """
-    box = FieldOfView.whole(planes.luma)
-    if spec.crop == "field_of_view" and field_of_view is not None:
+    if spec.crop == "none" or field_of_view is None:
+        box = FieldOfView.whole(planes.luma)
+    else:
         box = check_box(field_of_view, *planes.luma.shape)
     if out is None:
         out = np.empty((spec.size, spec.size, 3), np.uint8)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from ..errors import InputError
 from ..recording import CodedPlanes, Planes, views
 from .field_of_view import FieldOfView
 
@@ -21,9 +22,13 @@ __all__ = ["shrink"]
 Pixels = npt.NDArray[np.uint8]
 _Key = tuple[str, int, int, int]
 
-_FILTER = (
+# Numbers, not enum members: PyAV looks up a member's value on each call.
+_FILTER = int(
     Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 )
+_LIMITED, _FULL = int(ColorRange.MPEG), int(ColorRange.JPEG)
+# From a ratio of about 150 on, swscale shrinks in two steps, which gives other values.
+_LARGEST_RATIO = 128
 _FORMATS = {
     (1, 1): "yuv420p",
     (1, 0): "yuv422p",
@@ -56,6 +61,9 @@ def shrink(planes: CodedPlanes, box: FieldOfView, size: int) -> Planes:
         planes: luma and chroma.
         box: the part of the image, in pixels of its luma.
         size: side of the square, pixels.
+
+    Raises:
+        InputError: a side of the box is more than 128 times ``size``.
     """
     right, down = planes.shift_x, planes.shift_y
     scaler = _scaler((_FORMATS[right, down], box.width, box.height, size))
@@ -72,8 +80,8 @@ def shrink(planes: CodedPlanes, box: FieldOfView, size: int) -> Planes:
         format="gbrp",
         src_colorspace=planes.matrix,
         dst_colorspace=planes.matrix,
-        src_color_range=ColorRange.JPEG if planes.full_range else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
+        src_color_range=_FULL if planes.full_range else _LIMITED,
+        dst_color_range=_FULL,
         interpolation=_FILTER,
         threads=1,
     )
@@ -88,8 +96,19 @@ def _scaler(key: _Key) -> _PlaneScaler:
         known = _local.scalers = {}
     found = known.get(key)
     if found is None:
+        _check_ratio(*key[1:])
         if len(known) == _MOST_SCALERS:
             known.clear()
         layout, width, height, _ = key
         found = known[key] = _PlaneScaler(layout, width, height)
     return found
+
+
+def _check_ratio(width: int, height: int, size: int) -> None:
+    most = _LARGEST_RATIO * size
+    if max(width, height) > most:
+        raise InputError(
+            f"an image of {width} x {height} pixels cannot be shrunk to the model's {size} x {size}, allowed are"
+            f" at most {most} pixels a side",
+            hint="give a field of view, or shrink the recording",
+        )
