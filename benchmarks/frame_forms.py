@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.errors import InputError, UsageError
 from capsule_edge.runtime.inference import Backend, InputSpec, default_model, most_probable, open_model
 from capsule_edge.runtime.preprocessing import (
     FieldOfView,
@@ -183,6 +183,8 @@ def _to_tables(results: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     options = _make_parser().parse_args(arguments)
+    if options.every < 1:
+        raise UsageError(f"--every is {options.every}, allowed is 1 or more", hint="10 compares 2,600 frames")
     recordings = find_train_recordings(options.recordings)
     results = []
     for model in options.models or [default_model(), default_model("small")]:

@@ -14,10 +14,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from ..errors import InputError
-from ..recording import CodedPlanes, Planes, views
+from ..recording import CodedPicture, CodedPlanes, Planes, views
 from .field_of_view import FieldOfView
 
-__all__ = ["shrink"]
+__all__ = ["shrink", "shrink_whole"]
 
 Pixels = npt.NDArray[np.uint8]
 _Key = tuple[str, int, int, int]
@@ -43,12 +43,36 @@ _local = threading.local()
 
 
 class _PlaneScaler:
-    """A picture to copy planes into, and a reformatter that scales it. Serves one thread."""
+    """Scale pictures of one kind, whole or in part. Serves one thread."""
 
     def __init__(self, layout: str, width: int, height: int) -> None:
-        self.reformatter = VideoReformatter()
-        self.picture = VideoFrame(width, height, layout)
-        self.planes = views(self.picture)
+        self._reformatter = VideoReformatter()
+        self._kind = width, height, layout
+        self._part: tuple[VideoFrame, Planes] | None = None
+
+    def hold(self) -> tuple[VideoFrame, Planes]:
+        """Return a picture to copy a part of an image into, and its planes. There is one, made at the first call."""
+        if self._part is None:
+            picture = VideoFrame(*self._kind)
+            self._part = picture, views(picture)
+        return self._part
+
+    def scale(self, picture: CodedPicture, size: int) -> Planes:
+        """Return red, green and blue of a picture of this scaler's kind, uint8 (size, size) each."""
+        scaled = self._reformatter.reformat(
+            picture.image,
+            width=size,
+            height=size,
+            format="gbrp",
+            src_colorspace=picture.matrix,
+            dst_colorspace=picture.matrix,
+            src_color_range=_FULL if picture.full_range else _LIMITED,
+            dst_color_range=_FULL,
+            interpolation=_FILTER,
+            threads=1,
+        )
+        green, blue, red = views(scaled)
+        return red, green, blue
 
 
 def shrink(planes: CodedPlanes, box: FieldOfView, size: int) -> Planes:
@@ -67,26 +91,27 @@ def shrink(planes: CodedPlanes, box: FieldOfView, size: int) -> Planes:
     """
     right, down = planes.shift_x, planes.shift_y
     scaler = _scaler((_FORMATS[right, down], box.width, box.height, size))
-    luma, blue, red = scaler.planes
+    picture, (luma, blue, red) = scaler.hold()
     np.copyto(luma, planes.luma[box.top : box.top + box.height, box.left : box.left + box.width])
     top, left = box.top >> down, box.left >> right
     rows, columns = slice(top, top + blue.shape[0]), slice(left, left + blue.shape[1])
     np.copyto(blue, planes.blue[rows, columns])
     np.copyto(red, planes.red[rows, columns])
-    scaled = scaler.reformatter.reformat(
-        scaler.picture,
-        width=size,
-        height=size,
-        format="gbrp",
-        src_colorspace=planes.matrix,
-        dst_colorspace=planes.matrix,
-        src_color_range=_FULL if planes.full_range else _LIMITED,
-        dst_color_range=_FULL,
-        interpolation=_FILTER,
-        threads=1,
-    )
-    green, blue, red = views(scaled)
-    return red, green, blue
+    return scaler.scale(CodedPicture(picture, planes.matrix, planes.full_range), size)
+
+
+def shrink_whole(picture: CodedPicture, size: int) -> Planes:
+    """Return what ``shrink`` returns for the whole of an image, without copying its planes.
+
+    Args:
+        picture: a decoded image.
+        size: side of the square, pixels.
+
+    Raises:
+        InputError: as ``shrink``.
+    """
+    image = picture.image
+    return _scaler((image.format.name, image.width, image.height, size)).scale(picture, size)
 
 
 def _scaler(key: _Key) -> _PlaneScaler:

@@ -21,7 +21,7 @@ from av.video.plane import VideoPlane
 from .colour import Planes, is_full_range, matrix_of, to_rgb, views
 from .orientation import orient, orientation_of
 
-__all__ = ["CodedPlanes", "coded_of_rgb", "to_coded"]
+__all__ = ["CodedPicture", "CodedPlanes", "coded_of_rgb", "to_coded", "to_picture"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -62,6 +62,20 @@ class CodedPlanes(NamedTuple):
     full_range: bool
 
 
+class CodedPicture(NamedTuple):
+    """An upright decoded image whose own planes are 8-bit luma and chroma.
+
+    Attributes:
+        image: as decoded.
+        matrix: as in ``CodedPlanes``.
+        full_range: as in ``CodedPlanes``.
+    """
+
+    image: VideoFrame
+    matrix: int
+    full_range: bool
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """The place of luma and chroma in a pixel format, for the formats whose planes are passed on."""
@@ -91,6 +105,18 @@ def to_coded(frame: VideoFrame) -> CodedPlanes:
     return CodedPlanes(
         luma, blue, red, layout.shift_x, layout.shift_y, matrix_of(frame), is_full_range(frame)
     )
+
+
+def to_picture(frame: VideoFrame) -> CodedPicture | None:
+    """Return a decoded image that can be scaled whole as it is stored; None where ``to_coded`` must be used.
+
+    The planes of both are the same. Raises as ``to_coded``.
+    """
+    name = frame.format.name
+    layout = _layout(name)
+    if layout is None or layout.bits > 8 or layout.planar != name or orientation_of(frame) is not None:
+        return None
+    return CodedPicture(frame, matrix_of(frame), is_full_range(frame))
 
 
 def coded_of_rgb(rgb: Pixels) -> CodedPlanes:

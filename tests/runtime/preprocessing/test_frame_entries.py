@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+from red_model import write_exam
+from tiny_model import write_tiny_model
 from video_samples import recording
 
 from capsule_edge.benchmarks import frame_forms
 from capsule_edge.evaluation.datasets import read_frame
-from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.errors import InputError, UsageError
 from capsule_edge.runtime.inference import InputSpec
 from capsule_edge.runtime.preprocessing import (
     Batch,
@@ -224,6 +227,33 @@ def test_other_orders_of_the_same_samples_are_the_same_planes(layout: str, tag: 
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize(
+    "layout", ["yuv420p", "yuvj422p", "yuv444p", "yuv410p", "yuv411p", "yuv440p", "nv12"]
+)
+@pytest.mark.parametrize("size", [(90, 70), (91, 71)], ids=str)
+@pytest.mark.parametrize("matrix", [1, 2, 9])
+def test_a_whole_image_gives_what_its_planes_give(layout: str, size: tuple[int, int], matrix: int) -> None:
+    """It is not copied first; its tags are as before."""
+    frame = av.VideoFrame.from_ndarray(picture(*size), "rgb24").reformat(format=layout)
+    frame.colorspace, frame.color_range, frame.color_trc = matrix, 2, 6
+    expected = preprocess_coded(to_coded(frame), SPEC)
+    stored = [bytes(plane) for plane in frame.planes]
+    for box in (None, FieldOfView(0, 0, *size)):
+        np.testing.assert_array_equal(preprocess_frame(Frame(0, frame), SPEC, box), expected)
+    uncropped = InputSpec(48, crop="none", preprocessing=2)
+    np.testing.assert_array_equal(preprocess_frame(Frame(0, frame), uncropped, BOX), expected)
+    assert (frame.colorspace, frame.color_range, frame.color_trc) == (matrix, 2, 6)
+    assert [bytes(plane) for plane in frame.planes] == stored
+
+
+@pytest.mark.quick
+def test_a_whole_image_above_the_largest_ratio_is_refused() -> None:
+    frame = Frame(0, av.VideoFrame(1026, 8, "yuv420p"))
+    with pytest.raises(InputError, match="1026 x 8 pixels cannot be shrunk to the model's 8 x 8"):
+        preprocess_frame(frame, InputSpec(8, preprocessing=2))
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize("bits", [9, 10, 12, 14, 16])
 def test_deeper_samples_are_rounded_half_up(bits: int) -> None:
     step = 1 << (bits - 8)
@@ -316,3 +346,20 @@ def test_an_index_without_splits_is_one_line(tmp_path: Path) -> None:
             frame_forms.find_train_recordings(folder)
     (tmp_path / "index.csv").write_text("file,split\na.mp4,train\nb.mp4,val\n", "utf-8")
     assert frame_forms.find_train_recordings(tmp_path) == [tmp_path / "a.mp4"]
+    with pytest.raises(UsageError, match="--every is 0, allowed is 1 or more"):
+        frame_forms.main(["--recordings", str(tmp_path), "--every", "0"])
+
+
+def test_the_forms_of_a_recording_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_exam(tmp_path / "a.mp4", frames=20)
+    (tmp_path / "index.csv").write_text("file,split\na.mp4,train\n", "utf-8")
+    model = write_tiny_model(tmp_path / "tiny.onnx")
+    frame_forms.main([str(model), "--recordings", str(tmp_path), "--every", "3"])
+    *table, line = capsys.readouterr().out.splitlines()
+    (result,) = json.loads(line)["results"]
+    assert (result["frames"], result["size"], result["trained_on_version"]) == (7, 32, 1)
+    assert list(result["forms"]) == list(frame_forms.FORMS)
+    for found in result["forms"].values():
+        assert 0 <= found["p50"] <= found["p99"] <= found["max"] <= 255
+        assert 0 <= found["same_label"] <= 1
+    assert len(table) == 2 + len(frame_forms.FORMS)
