@@ -110,6 +110,9 @@ def compare_forms(recordings: Sequence[Path], backend: Backend, *, every: int = 
     Returns:
         ``frames``; and for each of ``FORMS`` the differences in levels (``p50``, ``p99``, ``max``,
         ``share_above_3``), ``same_label`` (share of frames) and ``max_abs_dp``.
+
+    Raises:
+        InputError: a recording cannot be read, or none has a frame with an image.
     """
     spec = backend.spec.input
     differences = {form: _Differences(spec) for form in FORMS}
@@ -120,6 +123,10 @@ def compare_forms(recordings: Sequence[Path], backend: Backend, *, every: int = 
                 differences[form].add(forms["planes"], forms[form])
         for form, found in answers.items():
             found.append(backend.run(np.stack([forms[form] for forms in batch])).probabilities)
+    if not answers["planes"]:
+        raise InputError(
+            "the recordings hold no frame with an image", hint="name a folder with sound recordings"
+        )
     whole = {form: np.concatenate(found) for form, found in answers.items()}
     labels = {form: most_probable(found) for form, found in whole.items()}
     return {
@@ -152,7 +159,8 @@ def _batches(recordings: Sequence[Path], spec: InputSpec, every: int) -> Iterato
         yield batch
 
 
-def _to_tables(results: Sequence[dict[str, Any]]) -> str:
+def _to_text(results: Sequence[dict[str, Any]]) -> str:
+    """Return the table, and a line about what was measured."""
     head = [
         "model",
         "size",
@@ -177,7 +185,10 @@ def _to_tables(results: Sequence[dict[str, Any]]) -> str:
         for result in results
         for form, found in result["forms"].items()
     ]
-    return to_table(head, rows, right=6)
+    trained = "; ".join(
+        f"{result['model']} is a model of version {result['trained_on']}" for result in results
+    )
+    return f"{to_table(head, rows, right=6)}\n\n{results[0]['frames']} frames; {trained}."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -190,17 +201,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for model in options.models or [default_model(), default_model("small")]:
         with closing(open_model(model, threads=1)) as backend:
             found = compare_forms(recordings, backend, every=options.every)
-            trained = backend.spec.input.preprocessing or 1
-            about = {
-                "model": backend.spec.name,
-                "size": backend.spec.input.size,
-                "trained_on_version": trained,
-            }
+            spec = backend.spec
+            about = {"model": spec.name, "trained_on": spec.input.preprocessing or 1, "size": spec.input.size}
             results.append(about | found)
-    tables = _to_tables(results)
-    print(tables)
+    text = _to_text(results)
+    print(text)
     if options.write:
-        update_document(DOCUMENT, tables, mark="forms")
+        update_document(DOCUMENT, text, mark="forms")
     print(json.dumps({"benchmark": "frame_forms", "every": options.every, "results": results}))
 
 

@@ -355,11 +355,15 @@ def test_the_forms_of_a_recording_are_compared(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "index.csv").write_text("file,split\na.mp4,train\n", "utf-8")
     model = write_tiny_model(tmp_path / "tiny.onnx")
     frame_forms.main([str(model), "--recordings", str(tmp_path), "--every", "3"])
-    *table, line = capsys.readouterr().out.splitlines()
+    *table, _, about, line = capsys.readouterr().out.splitlines()
     (result,) = json.loads(line)["results"]
-    assert (result["frames"], result["size"], result["trained_on_version"]) == (7, 32, 1)
+    assert (result["frames"], result["size"], result["trained_on"]) == (7, 32, 1)
     assert list(result["forms"]) == list(frame_forms.FORMS)
     for found in result["forms"].values():
         assert 0 <= found["p50"] <= found["p99"] <= found["max"] <= 255
         assert 0 <= found["same_label"] <= 1
     assert len(table) == 2 + len(frame_forms.FORMS)
+    assert about == "7 frames; tiny is a model of version 1."
+    (tmp_path / "index.csv").write_text("file,split\n", "utf-8")
+    with pytest.raises(InputError, match="the recordings hold no frame with an image"):
+        frame_forms.main([str(model), "--recordings", str(tmp_path)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -211,3 +212,16 @@ def test_a_side_above_the_largest_ratio_is_refused(width: int, height: int) -> N
 def test_the_vectors_file_is_one_case_on_a_line() -> None:
     lines = (ROOT / "docs" / "preprocessing_vectors.json").read_text("utf-8").splitlines()[1:-1]
     assert [json.loads(line.rstrip(","))["name"] for line in lines] == [case["name"] for case in VECTORS]
+
+
+def test_the_page_has_the_numbers_of_the_program() -> None:
+    page, source = (ROOT / "docs" / "preprocessing.md").read_text("utf-8"), SOURCE.read_text("utf-8")
+    rows = re.findall(r"^\|[^|]*\| (\d)[\d, ]* \| (limited|full) \|(.*)\|$", page, re.MULTILINE)
+    told = {(int(matrix), kind): [int(cell) for cell in cells.split("|")] for matrix, kind, cells in rows}
+    written = {}
+    for matrix, limited, full in re.findall(r"\[(\d)\] = \{\{(.*?)\}, \{(.*?)\}\}", source):
+        for kind, numbers in (("limited", limited), ("full", full)):
+            written[int(matrix), kind] = [int(number) for number in numbers.split(",")]
+    assert len(told) == 10
+    assert told == written
+    assert f"holds {len(VECTORS)} cases" in page
