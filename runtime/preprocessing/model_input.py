@@ -18,9 +18,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from ..inference import InputSpec
-from ..recording import CodedPlanes, Frame, Planes, coded_of_rgb, split, views
+from ..recording import CodedPicture, CodedPlanes, Frame, Planes, coded_of_rgb, split, to_picture, views
 from .field_of_view import FieldOfView, check_box, check_pixels, find_field_of_view
-from .plane_scaler import shrink
+from .plane_scaler import shrink, shrink_whole
 
 __all__ = [
     "mean_colours",
@@ -72,6 +72,9 @@ def preprocess_frame(
         InputError: the frame has no image or one that cannot be converted, or the field of view does not lie in it.
     """
     if spec.preprocessing == 2:
+        picture = _whole_picture(frame, None if spec.crop == "none" else field_of_view)
+        if picture is not None:
+            return _merge(shrink_whole(picture, spec.size), spec, out)
         return preprocess_coded(frame.coded(), spec, field_of_view, out=out)
     return preprocess_planes(frame.planes(), spec, field_of_view, out=out)
 
@@ -94,17 +97,13 @@ def preprocess_coded(
         out: contiguous uint8 (size, size, 3) array to write to; None for a new one.
 
     Raises:
-        InputError: the field of view does not lie in the frame.
+        InputError: the field of view does not lie in the frame, or has a side more than 128 times ``spec.size``.
     """
-    box = FieldOfView.whole(planes.luma)
-    if spec.crop == "field_of_view" and field_of_view is not None:
+    if spec.crop == "none" or field_of_view is None:
+        box = FieldOfView.whole(planes.luma)
+    else:
         box = check_box(field_of_view, *planes.luma.shape)
-    if out is None:
-        out = np.empty((spec.size, spec.size, 3), np.uint8)
-    cv2.merge(shrink(planes, box, spec.size), out)
-    if spec.mask == "ellipse":
-        cv2.bitwise_and(out, _ellipse(spec.size), out)
-    return out
+    return _merge(shrink(planes, box, spec.size), spec, out)
 
 
 def preprocess_planes(
@@ -130,9 +129,25 @@ def preprocess_planes(
         box = check_box(field_of_view, height, width)
         rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
         planes = (planes[0][rows, columns], planes[1][rows, columns], planes[2][rows, columns])
+    return _merge(resize(planes, spec.size), spec, out)
+
+
+def _whole_picture(frame: Frame, field_of_view: FieldOfView | None) -> CodedPicture | None:
+    """Return a decoded image that the field of view covers and that can be scaled as it is; else None."""
+    image, box = frame.image, field_of_view
+    if not isinstance(image, VideoFrame):
+        return None
+    # Not a comparison with a new ``FieldOfView``: making one costs 2 microseconds.
+    if box is None or (box.left == box.top == 0 and (box.width, box.height) == (image.width, image.height)):
+        return to_picture(image)
+    return None
+
+
+def _merge(planes: Planes, spec: InputSpec, out: Pixels | None) -> Pixels:
+    """Write red, green and blue into one array, and set what the mask hides to black."""
     if out is None:
         out = np.empty((spec.size, spec.size, 3), np.uint8)
-    cv2.merge(resize(planes, spec.size), out)
+    cv2.merge(planes, out)
     if spec.mask == "ellipse":
         cv2.bitwise_and(out, _ellipse(spec.size), out)
     return out

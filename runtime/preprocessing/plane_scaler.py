@@ -13,17 +13,22 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from ..recording import CodedPlanes, Planes, views
+from ..errors import InputError
+from ..recording import CodedPicture, CodedPlanes, Planes, views
 from .field_of_view import FieldOfView
 
-__all__ = ["shrink"]
+__all__ = ["shrink", "shrink_whole"]
 
 Pixels = npt.NDArray[np.uint8]
 _Key = tuple[str, int, int, int]
 
-_FILTER = (
+# Numbers, not enum members: PyAV looks up a member's value on each call.
+_FILTER = int(
     Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 )
+_LIMITED, _FULL = int(ColorRange.MPEG), int(ColorRange.JPEG)
+# From a ratio of about 150 on, swscale shrinks in two steps, which gives other values.
+_LARGEST_RATIO = 128
 _FORMATS = {
     (1, 1): "yuv420p",
     (1, 0): "yuv422p",
@@ -38,12 +43,36 @@ _local = threading.local()
 
 
 class _PlaneScaler:
-    """A picture to copy planes into, and a reformatter that scales it. Serves one thread."""
+    """Scale pictures of one kind, whole or in part. Serves one thread."""
 
     def __init__(self, layout: str, width: int, height: int) -> None:
-        self.reformatter = VideoReformatter()
-        self.picture = VideoFrame(width, height, layout)
-        self.planes = views(self.picture)
+        self._reformatter = VideoReformatter()
+        self._kind = width, height, layout
+        self._part: tuple[VideoFrame, Planes] | None = None
+
+    def hold(self) -> tuple[VideoFrame, Planes]:
+        """Return a picture to copy a part of an image into, and its planes. There is one, made at the first call."""
+        if self._part is None:
+            picture = VideoFrame(*self._kind)
+            self._part = picture, views(picture)
+        return self._part
+
+    def scale(self, picture: CodedPicture, size: int) -> Planes:
+        """Return red, green and blue of a picture of this scaler's kind, uint8 (size, size) each."""
+        scaled = self._reformatter.reformat(
+            picture.image,
+            width=size,
+            height=size,
+            format="gbrp",
+            src_colorspace=picture.matrix,
+            dst_colorspace=picture.matrix,
+            src_color_range=_FULL if picture.full_range else _LIMITED,
+            dst_color_range=_FULL,
+            interpolation=_FILTER,
+            threads=1,
+        )
+        green, blue, red = views(scaled)
+        return red, green, blue
 
 
 def shrink(planes: CodedPlanes, box: FieldOfView, size: int) -> Planes:
@@ -56,29 +85,33 @@ def shrink(planes: CodedPlanes, box: FieldOfView, size: int) -> Planes:
         planes: luma and chroma.
         box: the part of the image, in pixels of its luma.
         size: side of the square, pixels.
+
+    Raises:
+        InputError: a side of the box is more than 128 times ``size``.
     """
     right, down = planes.shift_x, planes.shift_y
     scaler = _scaler((_FORMATS[right, down], box.width, box.height, size))
-    luma, blue, red = scaler.planes
+    picture, (luma, blue, red) = scaler.hold()
     np.copyto(luma, planes.luma[box.top : box.top + box.height, box.left : box.left + box.width])
     top, left = box.top >> down, box.left >> right
     rows, columns = slice(top, top + blue.shape[0]), slice(left, left + blue.shape[1])
     np.copyto(blue, planes.blue[rows, columns])
     np.copyto(red, planes.red[rows, columns])
-    scaled = scaler.reformatter.reformat(
-        scaler.picture,
-        width=size,
-        height=size,
-        format="gbrp",
-        src_colorspace=planes.matrix,
-        dst_colorspace=planes.matrix,
-        src_color_range=ColorRange.JPEG if planes.full_range else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=_FILTER,
-        threads=1,
-    )
-    green, blue, red = views(scaled)
-    return red, green, blue
+    return scaler.scale(CodedPicture(picture, planes.matrix, planes.full_range), size)
+
+
+def shrink_whole(picture: CodedPicture, size: int) -> Planes:
+    """Return what ``shrink`` returns for the whole of an image, without copying its planes.
+
+    Args:
+        picture: a decoded image.
+        size: side of the square, pixels.
+
+    Raises:
+        InputError: as ``shrink``.
+    """
+    image = picture.image
+    return _scaler((image.format.name, image.width, image.height, size)).scale(picture, size)
 
 
 def _scaler(key: _Key) -> _PlaneScaler:
@@ -88,8 +121,19 @@ def _scaler(key: _Key) -> _PlaneScaler:
         known = _local.scalers = {}
     found = known.get(key)
     if found is None:
+        _check_ratio(*key[1:])
         if len(known) == _MOST_SCALERS:
             known.clear()
         layout, width, height, _ = key
         found = known[key] = _PlaneScaler(layout, width, height)
     return found
+
+
+def _check_ratio(width: int, height: int, size: int) -> None:
+    most = _LARGEST_RATIO * size
+    if max(width, height) > most:
+        raise InputError(
+            f"an image of {width} x {height} pixels cannot be shrunk to the model's {size} x {size}, allowed are"
+            f" at most {most} pixels a side",
+            hint="give a field of view, or shrink the recording",
+        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .coded_planes import CodedPlanes, coded_of_rgb, to_coded
+    from .coded_planes import CodedPicture, CodedPlanes, coded_of_rgb, to_coded, to_picture
     from .colour import Planes, split, to_luma, to_planes, to_rgb, views
     from .container import Container
     from .decoder import decode, marks_keys
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        coded_planes="CodedPlanes coded_of_rgb to_coded",
+        coded_planes="CodedPicture CodedPlanes coded_of_rgb to_coded to_picture",
         colour="Planes split to_luma to_planes to_rgb views",
         container="Container",
         decoder="decode marks_keys",
@@ -51,6 +51,7 @@ __all__ = [
     "MOST_PIXELS",
     "OPEN_OPTIONS",
     "ClosedGopError",
+    "CodedPicture",
     "CodedPlanes",
     "Container",
     "DamageDetection",
@@ -90,6 +91,7 @@ __all__ = [
     "time_kind",
     "to_coded",
     "to_luma",
+    "to_picture",
     "to_planes",
     "to_rgb",
     "views",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,10 +18,10 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 
-from .colour import is_full_range, matrix_of, to_rgb
+from .colour import Planes, is_full_range, matrix_of, to_rgb, views
 from .orientation import orient, orientation_of
 
-__all__ = ["CodedPlanes", "coded_of_rgb", "to_coded"]
+__all__ = ["CodedPicture", "CodedPlanes", "coded_of_rgb", "to_coded", "to_picture"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -39,9 +40,8 @@ _PACKED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CodedPlanes:
-    """An upright image as luma and chroma.
+class CodedPlanes(NamedTuple):
+    """An upright image as luma and chroma. A tuple, since one is made for each frame and costs half of a dataclass.
 
     Attributes:
         luma: uint8 (height, width).
@@ -58,6 +58,20 @@ class CodedPlanes:
     red: Pixels
     shift_x: int
     shift_y: int
+    matrix: int
+    full_range: bool
+
+
+class CodedPicture(NamedTuple):
+    """An upright decoded image whose own planes are 8-bit luma and chroma.
+
+    Attributes:
+        image: as decoded.
+        matrix: as in ``CodedPlanes``.
+        full_range: as in ``CodedPlanes``.
+    """
+
+    image: VideoFrame
     matrix: int
     full_range: bool
 
@@ -85,14 +99,24 @@ def to_coded(frame: VideoFrame) -> CodedPlanes:
     orientation = orientation_of(frame)
     if layout is None or (orientation is not None and layout.shift_x != layout.shift_y):
         return coded_of_rgb(to_rgb(frame))
-    stored = frame if layout.bits > 8 or layout.planar == frame.format.name else _unpack(frame, layout.planar)
-    planes = [_samples(plane, layout.bits) for plane in stored.planes[:3]]
+    luma, blue, red = _planes(frame, layout)
     if orientation is not None:
-        planes = [np.ascontiguousarray(orient(plane, orientation)) for plane in planes]
-    luma, blue, red = planes
+        luma, blue, red = (np.ascontiguousarray(orient(plane, orientation)) for plane in (luma, blue, red))
     return CodedPlanes(
         luma, blue, red, layout.shift_x, layout.shift_y, matrix_of(frame), is_full_range(frame)
     )
+
+
+def to_picture(frame: VideoFrame) -> CodedPicture | None:
+    """Return a decoded image that can be scaled whole as it is stored; None where ``to_coded`` must be used.
+
+    The planes of both are the same. Raises as ``to_coded``.
+    """
+    name = frame.format.name
+    layout = _layout(name)
+    if layout is None or layout.bits > 8 or layout.planar != name or orientation_of(frame) is not None:
+        return None
+    return CodedPicture(frame, matrix_of(frame), is_full_range(frame))
 
 
 def coded_of_rgb(rgb: Pixels) -> CodedPlanes:
@@ -124,15 +148,21 @@ def _layout(name: str) -> _Layout | None:
     )
 
 
+def _planes(frame: VideoFrame, layout: _Layout) -> Planes:
+    """Return luma, Cb and Cr as 8-bit samples (height, width) each."""
+    if layout.bits > 8:
+        first, second, third = (_round(plane, layout.bits) for plane in frame.planes[:3])
+        return first, second, third
+    return views(frame if layout.planar == frame.format.name else _unpack(frame, layout.planar))
+
+
 def _unpack(frame: VideoFrame, planar: str) -> VideoFrame:
     """Bring 8-bit samples into planes. No sample changes: matrix and range are the same on both sides."""
-    return frame.reformat(format=planar, src_colorspace=BT601, dst_colorspace=BT601)
+    return frame.reformat(format=planar, src_colorspace=BT601, dst_colorspace=BT601, threads=1)
 
 
-def _samples(plane: VideoPlane, bits: int) -> Pixels:
-    """Return a plane as 8-bit samples (height, width)."""
-    if bits == 8:
-        return np.ndarray((plane.height, plane.width), np.uint8, plane, strides=(plane.line_size, 1))  # type: ignore[arg-type]
+def _round(plane: VideoPlane, bits: int) -> Pixels:
+    """Return a plane of deeper samples, rounded to 8 bits (height, width): half up, at most 255."""
     deep = np.ndarray((plane.height, plane.width), "<u2", plane, strides=(plane.line_size, 2))  # type: ignore[arg-type]
     rounded = (deep.astype(np.uint32) + (1 << (bits - 9))) >> (bits - 8)
     return np.asarray(np.minimum(rounded, 255), np.uint8)

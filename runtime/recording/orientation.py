@@ -135,7 +135,9 @@ def _display_matrix(picture: VideoFrame) -> Matrix | None:
     # Not ``picture.side_data``: image and side data would refer to each other, and such a cycle stays in memory until
     # Python's garbage collector runs, hundreds of images later.
     try:
-        data: Any = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]
+        entries: Any = SideDataContainer(picture)  # type: ignore[call-arg]
+        # Most images have no side data. Counting costs a fifth of looking a kind up.
+        data = entries.get("DISPLAYMATRIX") if len(entries) else None
     except ValueError:
         return _matrix_beside_unnamed(picture)
     return None if data is None else _parse(data)

@@ -403,7 +403,7 @@ def test_an_error_while_decoding_reaches_the_caller(
     def fail(*_args: object, **_options: object) -> None:
         raise InputError("this frame is strange")
 
-    monkeypatch.setattr(batching, "preprocess_planes", fail)
+    monkeypatch.setattr(batching, "preprocess_frame", fail)
     with pytest.raises(InputError, match="this frame is strange"):
         red.read(exam)
     assert no_thread_left()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from red_model import write_exam
+from tiny_model import write_tiny_model
 
 from capsule_edge.cli.main import main
 from capsule_edge.runtime.diagnostics import (
@@ -28,7 +29,7 @@ from capsule_edge.runtime.diagnostics import (
     saturation,
 )
 from capsule_edge.runtime.errors import ModelError
-from capsule_edge.runtime.inference import BACKENDS, default_model, open_model, open_reference
+from capsule_edge.runtime.inference import BACKENDS, InputSpec, default_model, open_model, open_reference
 from capsule_edge.runtime.inference.backend import Answer
 from capsule_edge.runtime.reader import Reader
 
@@ -300,6 +301,21 @@ def test_golden_answers_are_written_for_every_format_and_forgotten_with_their_fi
     write([str(files[1])])
     document = json.loads((tmp_path / GOLDEN_FILE).read_text("utf-8"))
     assert [entry["file"] for entry in document["models"].values()] == sorted(names[1:])
+
+
+def test_golden_answers_of_a_model_of_preprocessing_2(tmp_path: Path) -> None:
+    """They belong to the frames of that version: of version 1 they do not count as stored."""
+    from capsule_edge.export.tools.golden import write_golden
+
+    file = write_tiny_model(tmp_path / "second.onnx", input=InputSpec(32, preprocessing=2))
+    assert write_golden([file]) == [tmp_path / GOLDEN_FILE]
+    model = open_model(file, threads=1)
+    frames, other = golden_frames(model.spec.input), golden_frames(InputSpec(32))
+    assert (frames != other).any()
+    known = know_answers(file, model.sha256, frames)
+    assert known.source == "stored"
+    assert replay(model, frames, known).correct
+    assert know_answers(file, model.sha256, other).source == "computed"
 
 
 def test_wrong_answers_are_not_written(

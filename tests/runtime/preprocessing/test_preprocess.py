@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from preprocessing_vectors import prepare_case, read_vectors
 
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import InputSpec
@@ -158,22 +159,28 @@ def limit_processor(library: ctypes.CDLL, flags: int) -> Iterator[None]:
         library.av_force_cpu_flags(-1)
 
 
+def vectors() -> bytes:
+    """Return the model inputs of all test vectors of preprocessing version 2."""
+    return b"".join(prepare_case(case).tobytes() for case in read_vectors())
+
+
 # No instruction set; SSE2 and below; SSE4.2 and below.
 @pytest.mark.parametrize("flags", [0, 0x1F, 0x3FF])
-def test_the_input_does_not_depend_on_the_instruction_set(flags: int) -> None:
+@pytest.mark.parametrize("make", [sample, vectors], ids=["version 1", "version 2"])
+def test_the_input_does_not_depend_on_the_instruction_set(make: Callable[[], bytes], flags: int) -> None:
     found = sorted(Path(av.__file__).parents[1].glob("av.libs/libavutil*"))
     if not found:
         pytest.skip("this build of PyAV does not keep its libavutil beside it")
     library = ctypes.CDLL(str(found[0]))
 
-    def sample_in_new_thread() -> bytes:
+    def make_in_new_thread() -> bytes:
         found: list[bytes] = []
         # swscale chooses its code when a thread converts its first image.
-        thread = threading.Thread(target=lambda: found.append(sample()))
+        thread = threading.Thread(target=lambda: found.append(make()))
         thread.start()
         thread.join()
         return found[0]
 
-    usual = sample_in_new_thread()
+    usual = make_in_new_thread()
     with limit_processor(library, flags):
-        assert sample_in_new_thread() == usual
+        assert make_in_new_thread() == usual
