@@ -22,6 +22,7 @@ __all__ = [
     "curve_paths",
     "jpeg",
     "map_png",
+    "set_aside_stretches",
     "unread_stretches",
 ]
 
@@ -150,6 +151,19 @@ def unread_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[t
         for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
         if int(marks[begin]) in names
     ]
+
+
+def set_aside_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[tuple[float, float]]:
+    """Return the stretches of the recording with frames that were set aside: begin and end as shares of its length.
+
+    The recording is divided into 1,000 bins. One frame that was set aside marks its bin.
+    """
+    every = columns(frames)
+    marked = np.zeros(_STRETCHES, np.bool_)
+    times = every.times_s[every.timed & every.set_aside]
+    marked[np.minimum((times / total_s * _STRETCHES).astype(np.intp), _STRETCHES - 1)] = True
+    edges = (np.flatnonzero(np.diff(marked, prepend=False, append=False)) / _STRETCHES).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def axis_ticks(total_s: float) -> list[float]:
