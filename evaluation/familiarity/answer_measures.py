@@ -56,13 +56,22 @@ class FoldModels:
         self.seen += not unseen
         return unseen[0] if unseen else 0
 
-    def answer(self, pixels: npt.NDArray[np.uint8], number: int) -> Floats:
-        """Return the logits, then the spatial means of ``features``, float64 (n, 2 * labels)."""
-        parts = []
-        for at in range(0, len(pixels), _BATCH):
-            answer = self._models[number].run(np.ascontiguousarray(pixels[at : at + _BATCH]))
-            parts.append(np.concatenate([answer.logits, answer.features.mean(axis=(1, 2))], axis=1))
-        return np.concatenate(parts).astype(np.float64)
+    def answer(self, pixels: npt.NDArray[np.uint8], numbers: Sequence[int]) -> Floats:
+        """Return the logits, then the spatial means of ``features``, float64 (n, 2 * labels).
+
+        Args:
+            pixels: Model inputs, uint8 RGB (n, size, size, 3).
+            numbers: For each the number of the model that answers it.
+        """
+        chosen = np.array(numbers)
+        found = np.empty((len(pixels), 2 * len(self._models[0].spec.labels)))
+        for number, model in enumerate(self._models):
+            rows = np.flatnonzero(chosen == number)
+            for at in range(0, len(rows), _BATCH):
+                part = rows[at : at + _BATCH]
+                answer = model.run(np.ascontiguousarray(pixels[part]))
+                found[part] = np.concatenate([answer.logits, answer.features.mean(axis=(1, 2))], axis=1)
+        return found
 
 
 def energy(logits: Floats) -> Floats:
@@ -94,6 +103,8 @@ def compare_measures(
     distances = np.empty(len(answers))
     for rows, held in fold_rows:
         distances[held] = _nearest_class(answers[rows, size:], keys[rows], answers[held, size:])
+        # A class of which the fit had no frame is far from all others: that says nothing about the measure.
+        distances[held[~np.isin(keys[held], keys[rows])]] = -np.inf
     measured = {
         "energy": (energy(answers[:, :size]), {n: energy(a[:, :size]) for n, a in disturbed.items()}),
         "features": (

@@ -15,7 +15,15 @@ from capsule_edge.runtime.preprocessing import AppearanceDistance, describe_appe
 
 from .disturbances import DISTURBANCES, Disturbance
 
-__all__ = ["MOST", "AppearanceFit", "FoldRows", "choose_threshold", "fit_appearance", "fit_rule"]
+__all__ = [
+    "MOST",
+    "AppearanceFit",
+    "FoldRows",
+    "choose_threshold",
+    "count_by_class",
+    "fit_appearance",
+    "fit_rule",
+]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -40,23 +48,20 @@ class AppearanceFit:
     Attributes:
         rule: The rule, fitted to all frames.
         distances: float64 (N,), the distance of each frame by a fit without its video.
-        classes: The frames and the frames set aside by label key.
+        classes: The frames, the frames set aside and their share by label key.
         disturbances: The share of disturbed frames that is set aside, 0..1, by name.
     """
 
     rule: FamiliarityRule
     distances: Floats
-    classes: Mapping[str, Mapping[str, int]]
+    classes: Mapping[str, Mapping[str, float]]
     disturbances: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the two tables, JSON-ready."""
         expected = {each.name: each.expected for each in DISTURBANCES}
         return {
-            "classes": {
-                key: {**row, "share": row["set_aside"] / row["frames"] if row["frames"] else None}
-                for key, row in self.classes.items()
-            },
+            "classes": dict(self.classes),
             "disturbances": {
                 name: {"expected": expected.get(name), "set_aside": share}
                 for name, share in self.disturbances.items()
@@ -152,16 +157,27 @@ def fit_rule(
         measures.append(_measure(fit_appearance(statistics[rows])))
         distances[held] = measures[-1].of_statistics(statistics[held])
     threshold = choose_threshold(distances, labels, findings, most=most)
-    keys, beyond = np.array(labels), distances > threshold
     return AppearanceFit(
         FamiliarityRule("appearance", threshold, fit_appearance(statistics)),
         distances,
-        {
-            str(key): {"frames": int((keys == key).sum()), "set_aside": int(beyond[keys == key].sum())}
-            for key in np.unique(keys)
-        },
+        count_by_class(labels, distances > threshold),
         _disturbed(measures, fold_rows, threshold, drawn or {}, disturbances),
     )
+
+
+def count_by_class(labels: Sequence[str], beyond: npt.NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+    """Return ``frames``, ``set_aside`` and ``share`` by label key.
+
+    Args:
+        labels: The label key of each frame.
+        beyond: bool (N,), whether the frame is set aside.
+    """
+    keys = np.array(labels)
+    rows = {str(key): beyond[keys == key] for key in np.unique(keys)}
+    return {
+        key: {"frames": len(own), "set_aside": int(own.sum()), "share": float(own.mean())}
+        for key, own in rows.items()
+    }
 
 
 def _disturbed(

@@ -9,8 +9,9 @@ a fit without its video. Frames of ``val`` are for a later check and must not be
 
 FILE has ``familiarity`` as a ModelSpec has it, and ``measured``: the frames set aside by class, and the share set aside
 by disturbance, on ``--frames`` frames. With ``--compare FOLD_MODEL`` (repeatable) it has the same tables for two
-measures of the model's answers; each frame is answered by a model that has not seen its video. ``--into RUN`` writes
-the rule into the spec of a training's ``run.json``. The last line of the output is JSON.
+measures of the model's answers; each frame is answered by a model that has not seen its video. With ``--tell SPLIT``
+it has the frames of another split that the chosen rule sets aside. ``--into RUN`` writes the rule into the spec of a
+training's ``run.json``. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.errors import InputError
-from capsule_edge.runtime.inference import ModelSpec, find_model, open_model
-from capsule_edge.runtime.preprocessing import describe_appearance, preprocess
+from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.inference import FamiliarityRule, ModelSpec, find_model, open_model
+from capsule_edge.runtime.preprocessing import AppearanceDistance, describe_appearance, preprocess
 
 from .._files import write_text
 from .._module import run_module
 from ..datasets import Dataset, folds, load_dataset, read_frame
 from .answer_measures import FoldModels, compare_measures
-from .appearance_fit import MOST, FoldRows, fit_rule
+from .appearance_fit import MOST, FoldRows, count_by_class, fit_rule
 from .disturbances import DISTURBANCES
-from .run_records import put_records, read_run_spec
+from .run_records import put_records, read_run_spec, with_records
 
-__all__ = ["describe_frames", "fit_document"]
+__all__ = ["describe_frames", "fit_document", "tell_frames"]
 
 Floats = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
@@ -56,12 +57,14 @@ class DescribedFrames:
         statistics: float64 (N, statistics).
         drawn: Some of the frames as model input, by row.
         answers: Logits and spatial means of ``features``, float64 (N, 2 * labels); None without models.
+        numbers: The number of the model that answered each frame; empty without models.
     """
 
     labels: list[str]
     statistics: Floats
     drawn: dict[int, Pixels]
     answers: Floats | None
+    numbers: list[int]
 
 
 def describe_frames(
@@ -81,22 +84,22 @@ def describe_frames(
     """
     samples = dataset.samples
     drawn_rows = set(np.random.default_rng(seed).permutation(len(samples))[:draw].tolist())
-    statistics, answers, drawn = [], [], {}
+    statistics, answers, numbers = [], [], []
+    drawn: dict[int, Pixels] = {}
     for at in range(0, len(samples), _CHUNK):
         chunk = samples[at : at + _CHUNK]
         pixels = np.stack([preprocess(read_frame(sample), spec.input) for sample in chunk])
         statistics.append(describe_appearance(pixels))
         drawn.update({at + row: pixels[row] for row in range(len(chunk)) if at + row in drawn_rows})
         if models is not None:
-            numbers = [models.choose(sample.video_id) for sample in chunk]
-            answers.append(
-                np.concatenate([models.answer(pixels[i : i + 1], n) for i, n in enumerate(numbers)])
-            )
+            numbers += [models.choose(sample.video_id) for sample in chunk]
+            answers.append(models.answer(pixels, numbers[at:]))
     return DescribedFrames(
         [sample.label for sample in samples],
         np.concatenate(statistics),
         drawn,
-        np.concatenate(answers) if models is not None else None,
+        np.concatenate(answers) if answers else None,
+        numbers,
     )
 
 
@@ -129,6 +132,25 @@ def fit_document(
     }
 
 
+def tell_frames(dataset: Dataset, spec: ModelSpec, rule: FamiliarityRule | None) -> dict[str, Any]:
+    """Return the frames of a data set that a rule sets aside, by label key.
+
+    Args:
+        dataset: The labelled frames.
+        spec: Its input is the preprocessing.
+        rule: The rule.
+
+    Raises:
+        InputError: A frame cannot be read.
+        UsageError: There is no rule.
+    """
+    if rule is None:
+        raise UsageError("there is no rule that sets frames aside")
+    frames = describe_frames(dataset, spec, draw=0)
+    beyond = AppearanceDistance(rule).of_statistics(frames.statistics) > rule.threshold
+    return {"split": dataset.split, "classes": count_by_class(frames.labels, beyond)}
+
+
 def _compare(
     frames: DescribedFrames,
     findings: Sequence[str],
@@ -140,7 +162,8 @@ def _compare(
     if models is None or frames.answers is None:
         return None
     drawn = np.stack(list(frames.drawn.values()))
-    disturbed = {each.name: models.answer(each.apply(drawn), 0) for each in DISTURBANCES}
+    numbers = [frames.numbers[row] for row in frames.drawn]
+    disturbed = {each.name: models.answer(each.apply(drawn), numbers) for each in DISTURBANCES}
     tables = compare_measures(frames.answers, frames.labels, findings, fold_rows, disturbed, most=most)
     return {"seen_by_every_model": models.seen, **tables}
 
@@ -155,6 +178,10 @@ def main() -> None:
         models = FoldModels([open_model(path) for path in options.compare], spec)
     dataset = load_dataset(options.data, split=options.split)
     document = fit_document(dataset, spec, draw=options.frames, most=options.most, models=models)
+    if options.tell is not None:
+        told = load_dataset(options.data, split=options.tell)
+        rule = with_records(spec, {"familiarity": document["familiarity"]}).familiarity
+        document["told"] = tell_frames(told, spec, rule)
     write_text(options.out, json.dumps(document, indent=1, allow_nan=False) + "\n")
     if options.into is not None:
         put_records(options.into, {"familiarity": document["familiarity"]})
@@ -196,6 +223,7 @@ def _parse_arguments() -> argparse.Namespace:
         metavar="FOLD_MODEL",
         help="model whose answers are measured too; repeatable",
     )
+    parser.add_argument("--tell", metavar="SPLIT", help="split on which the chosen rule is only measured")
     parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="JSON file to write")
     parser.add_argument("--into", type=Path, metavar="RUN", help="training whose run.json takes the rule")
     options = parser.parse_args()
@@ -208,8 +236,11 @@ def _parse_arguments() -> argparse.Namespace:
 
 def _print_tables(document: Mapping[str, Any]) -> None:
     print(f"threshold {document['familiarity']['threshold']:.3f}")
-    for key, row in document["measured"]["classes"].items():
-        print(f"{key:28} {row['set_aside']:5} of {row['frames']:5} frames set aside ({row['share']:.1%})")
+    told = document.get("told")
+    for title, table in (("", document["measured"]), (f"{told['split']} " if told else "", told or {})):
+        for key, row in table.get("classes", {}).items():
+            counts = f"{row['set_aside']:5} of {row['frames']:5} frames set aside ({row['share']:.1%})"
+            print(f"{title + key:28} {counts}")
     compared = document["compared"] or {}
     for name, row in document["measured"]["disturbances"].items():
         others = "".join(

@@ -12,7 +12,7 @@ from capsule_edge.runtime.inference import ModelSpec
 
 from .._files import write_text
 
-__all__ = ["put_records", "read_run_spec"]
+__all__ = ["put_records", "read_run_spec", "with_records"]
 
 
 def read_run_spec(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
@@ -33,6 +33,20 @@ def read_run_spec(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
     return run, spec
 
 
+def with_records(spec: ModelSpec, records: Mapping[str, Any]) -> ModelSpec:
+    """Return a spec with records of ``capsule-edge/model/2``, checked as in a model file.
+
+    Args:
+        spec: A spec of either version.
+        records: JSON values by the name of the record, such as ``familiarity``.
+
+    Raises:
+        ModelError: The spec with these records is not valid.
+    """
+    document = spec.to_dict() | dict(records) | {"schema": ModelSpec.schema}
+    return ModelSpec.from_json(json.dumps(document))
+
+
 def put_records(folder: Path, records: Mapping[str, Any]) -> None:
     """Write records of ``capsule-edge/model/2`` into the spec in a training's ``run.json``.
 
@@ -46,7 +60,6 @@ def put_records(folder: Path, records: Mapping[str, Any]) -> None:
         OutputError: The file cannot be written; it is unchanged.
     """
     run, spec = read_run_spec(folder)
-    document = spec.to_dict() | dict(records) | {"schema": ModelSpec.schema}
-    checked = ModelSpec.from_json(json.dumps(document)).to_dict()
+    checked = with_records(spec, records).to_dict()
     run["spec"] = {key: value for key, value in checked.items() if key != "precision"}
     write_text(folder / "run.json", json.dumps(run, indent=1, ensure_ascii=False) + "\n")

@@ -156,12 +156,19 @@ def unread_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[t
 def set_aside_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[tuple[float, float]]:
     """Return the stretches of the recording with frames that were set aside: begin and end as shares of its length.
 
-    The recording is divided into 1,000 bins. One frame that was set aside marks its bin.
+    The recording is divided into 1,000 bins. One frame that was set aside marks its bin, and the bins after it that
+    hold no frame.
     """
     every = columns(frames)
-    marked = np.zeros(_STRETCHES, np.bool_)
-    times = every.times_s[every.timed & every.set_aside]
-    marked[np.minimum((times / total_s * _STRETCHES).astype(np.intp), _STRETCHES - 1)] = True
+    marks = np.zeros(_STRETCHES, np.uint8)
+    shown = every.timed
+    if not (shown & every.set_aside).any():
+        return []
+    bins = np.minimum((every.times_s[shown] / total_s * _STRETCHES).astype(np.intp), _STRETCHES - 1)
+    np.maximum.at(marks, bins, 1 + every.set_aside[shown].astype(np.uint8))
+    filled = np.maximum.accumulate(np.where(marks > 0, np.arange(_STRETCHES), 0))
+    marked = marks[filled] == 2
+    marked[int(bins.max()) + 1 :] = False
     edges = (np.flatnonzero(np.diff(marked, prepend=False, append=False)) / _STRETCHES).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
 
