@@ -55,7 +55,7 @@ class Disturbance:
 def _field(size: int) -> Pixels:
     """Return a mask of the field of view of a model input, uint8 (size, size), 1 inside the inscribed circle."""
     at = np.arange(size) + 0.5 - size / 2
-    return (at[:, None] ** 2 + at[None, :] ** 2 <= (size / 2) ** 2).astype(np.uint8)
+    return np.asarray(at[:, None] ** 2 + at[None, :] ** 2 <= (size / 2) ** 2, np.uint8)
 
 
 def _rounded(values: npt.NDArray[np.floating]) -> Pixels:
@@ -123,8 +123,8 @@ def _fractal(size: int, rng: Rng, slope: float) -> npt.NDArray[np.float64]:
 def _scene(frame: Pixels, rng: Rng, *, colour: tuple[int, int, int], spread: float) -> Pixels:
     """Draw a natural-looking texture around a colour, and some objects with straight edges."""
     size = len(frame)
-    drawn = np.array(colour) * rng.uniform(0.8, 1.2) * (1 + 0.3 * _fractal(size, rng, 1.2)[..., None])
-    drawn = _rounded(drawn + spread * np.stack([_fractal(size, rng, 1.2) for _ in range(3)], axis=-1))
+    ground = np.array(colour) * rng.uniform(0.8, 1.2) * (1 + 0.3 * _fractal(size, rng, 1.2)[..., None])
+    drawn = _rounded(ground + spread * np.stack([_fractal(size, rng, 1.2) for _ in range(3)], axis=-1))
     for _ in range(int(rng.integers(2, 6))):
         first, last = (tuple(rng.integers(0, size, 2).tolist()) for _ in range(2))
         shade = _rounded(np.array(colour) * rng.uniform(0.3, 1.6) + rng.normal(0, spread, 3))

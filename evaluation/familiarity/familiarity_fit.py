@@ -90,7 +90,8 @@ def describe_frames(
         chunk = samples[at : at + _CHUNK]
         pixels = np.stack([preprocess(read_frame(sample), spec.input) for sample in chunk])
         statistics.append(describe_appearance(pixels))
-        drawn.update({at + row: pixels[row] for row in range(len(chunk)) if at + row in drawn_rows})
+        # Copies: a view would keep all frames of the chunk.
+        drawn.update({at + row: pixels[row].copy() for row in range(len(chunk)) if at + row in drawn_rows})
         if models is not None:
             numbers += [models.choose(sample.video_id) for sample in chunk]
             answers.append(models.answer(pixels, numbers[at:]))

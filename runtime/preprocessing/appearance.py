@@ -77,15 +77,19 @@ class AppearanceDistance:
         return self.of_statistics(describe_appearance(pixels))
 
     def of_statistics(self, statistics: Floats) -> Floats:
-        """Return the distances, float64 (n,), of rows of ``describe_appearance``, rounded to six decimals."""
-        centred = statistics - self._mean
-        # No matrix product: BLAS adds in an order that depends on the number of rows.
-        white = (centred[:, None, :] * self._whitening).sum(axis=2)
-        return np.asarray(np.round(np.sqrt((white * white).sum(axis=1)), _DECIMALS), np.float64)
+        """Return the distances, float64 (n,), of rows of ``describe_appearance``, rounded to six decimals.
+
+        A distance is NaN or infinite if the numbers of the rule are too large for float64.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            centred = statistics - self._mean
+            # No matrix product: BLAS adds in an order that depends on the number of rows.
+            white = (centred[:, None, :] * self._whitening).sum(axis=2)
+            return np.asarray(np.round(np.sqrt((white * white).sum(axis=1)), _DECIMALS), np.float64)
 
     def is_unfamiliar(self, pixels: Pixels) -> npt.NDArray[np.bool_]:
         """Return True for each model input that has to be set aside, bool (n,)."""
-        return np.asarray(self.measure(pixels) > self._threshold, np.bool_)
+        return ~np.asarray(self.measure(pixels) <= self._threshold, np.bool_)
 
 
 @lru_cache(maxsize=8)
@@ -133,4 +137,4 @@ def _shares(planes: Pixels, edges: npt.NDArray[np.int16]) -> Floats:
     np.greater_equal(edges, 60, out=kinds[6])
     np.greater_equal(edges, 135, out=kinds[7])
     counts = kinds.view(np.uint8).sum(axis=2, dtype=np.int32)
-    return np.sqrt(100 * counts.T / planes.shape[2])
+    return np.asarray(np.sqrt(100 * counts.T / planes.shape[2]), np.float64)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cool_rule import cool_rule
+from run_samples import write_run, write_truth
 from tiny_model import tiny_spec, write_tiny_model
 
 from capsule_edge.evaluation.datasets import load_dataset, video_mark
@@ -22,6 +23,7 @@ from capsule_edge.evaluation.familiarity import (
     run_records,
 )
 from capsule_edge.evaluation.familiarity.answer_measures import FoldModels, energy
+from capsule_edge.evaluation.recordings.recording_scores import read_answers
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.inference import APPEARANCE, default_model, open_model
 from capsule_edge.runtime.preprocessing import AppearanceDistance
@@ -175,6 +177,18 @@ def test_the_command_writes_the_rule_into_a_run(
     assert run["spec"]["familiarity"] == document["familiarity"]
     assert (run["size"], run["spec"]["schema"]) == (128, "capsule-edge/model/2")
     assert fitted.familiarity is not None
+
+
+def test_frames_that_were_set_aside_are_no_answers_when_events_are_fitted(tmp_path: Path) -> None:
+    folder, truth = write_run(tmp_path / "run"), write_truth(tmp_path / "truth.csv")
+    spec = tiny_spec(("normal", "ulcer"))
+    whole = read_answers(folder, truth, spec)
+    table = folder / "frames.csv"
+    table.write_text(
+        table.read_text("utf-8").replace("\n21,21,10.5,classified,,,", "\n21,21,10.5,classified,,unfamiliar,")
+    )
+    part = read_answers(folder, truth, spec)
+    assert np.setdiff1d(whole.answered, part.answered).tolist() == [21]
 
 
 def test_records_that_do_not_fit_leave_the_run_unchanged(tmp_path: Path) -> None:

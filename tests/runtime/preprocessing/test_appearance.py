@@ -33,6 +33,16 @@ def test_a_frame_is_described_alike_in_every_batch(size: int, count: int) -> Non
         assert np.array_equal(distance.measure(part), distances[at : at + count])
 
 
+def test_a_rule_of_huge_numbers_sets_all_frames_aside_without_a_warning() -> None:
+    size = len(APPEARANCE)
+    parameters = AppearanceParameters(
+        APPEARANCE, (-1e308,) * size, ((1e308, -1e308) + (0.0,) * (size - 2),) * size, 32, 0.2
+    )
+    distance = AppearanceDistance(FamiliarityRule("appearance", 1.0, parameters))
+    pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    assert distance.is_unfamiliar(pixels).tolist() == [True, True]
+
+
 def test_no_frame_gives_no_row() -> None:
     assert describe_appearance(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, len(APPEARANCE))
 
