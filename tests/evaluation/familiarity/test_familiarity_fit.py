@@ -26,7 +26,7 @@ from capsule_edge.evaluation.familiarity.answer_measures import FoldModels, ener
 from capsule_edge.evaluation.recordings.recording_scores import read_answers
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.inference import APPEARANCE, default_model, open_model
-from capsule_edge.runtime.preprocessing import AppearanceDistance
+from capsule_edge.runtime.preprocessing import AppearanceDistance, FieldOfView, preprocess
 
 # Every so many frames of ``train`` are fitted: 1,206 frames, in seconds.
 EVERY = 12
@@ -81,6 +81,23 @@ def test_the_rule_in_the_document_is_that_of_a_model_file(document: dict[str, An
     told = familiarity_fit.tell_frames(dataset.take(range(0, len(dataset.samples), 60)), spec, rule)
     assert told["split"] == "val"
     assert sum(row["set_aside"] for row in told["classes"].values()) <= 2
+
+
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+def test_parts_of_photographs_are_caught(name: str, document: dict[str, Any]) -> None:
+    pictures = pytest.importorskip("sklearn.datasets")
+    picture = pictures.load_sample_image(name)
+    spec = open_model(default_model("small")).spec
+    rule = run_records.with_records(spec, {"familiarity": document["familiarity"]}).familiarity
+    assert rule is not None
+    rng = np.random.default_rng(0)
+    parts = []
+    for _ in range(40):
+        side = int(rng.integers(150, 400))
+        top, left = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
+        part = np.ascontiguousarray(picture[top : top + side, left : left + side])
+        parts.append(preprocess(part, spec.input, FieldOfView(0, 0, side, side)))
+    assert AppearanceDistance(rule).is_unfamiliar(np.stack(parts)).mean() >= 0.85
 
 
 def test_disturbances_are_drawn_alike_and_keep_the_field_of_view() -> None:
