@@ -55,7 +55,8 @@ class Disturbance:
 def _field(size: int) -> Pixels:
     """Return a mask of the field of view of a model input, uint8 (size, size), 1 inside the inscribed circle."""
     at = np.arange(size) + 0.5 - size / 2
-    return np.asarray(at[:, None] ** 2 + at[None, :] ** 2 <= (size / 2) ** 2, np.uint8)
+    inside: Pixels = (at[:, None] ** 2 + at[None, :] ** 2 <= (size / 2) ** 2).astype(np.uint8)
+    return inside
 
 
 def _rounded(values: npt.NDArray[np.floating]) -> Pixels:
