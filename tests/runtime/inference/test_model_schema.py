@@ -146,7 +146,7 @@ def test_the_shipped_model_is_of_version_1_and_its_text_is_unchanged() -> None:
         (("reference", "sharpness", "n"), 1.5, "sharpness.n is 1.5"),
         (("suggestions", "precision"), {}, "precision is {}"),
         (("suggestions", "precision", 0, "high"), 1.5, "allowed is 0 to 1"),
-        (("input", "preprocessing"), 2, "version 2, this capsule-edge has version 1"),
+        (("input", "preprocessing"), 3, "version 3, this capsule-edge has version 1 and 2"),
         (("input", "preprocessing"), True, "preprocessing is True"),
     ],
 )
