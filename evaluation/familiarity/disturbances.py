@@ -60,7 +60,8 @@ def _field(size: int) -> Pixels:
 
 
 def _rounded(values: npt.NDArray[np.floating]) -> Pixels:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded
 
 
 # --- pictures without a frame ---------------------------------------------------------------------------------
