@@ -11,7 +11,7 @@ A recording is read on all cores (``pipeline``). Neither the batch size nor the 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,7 @@ from .pipeline import (
     REQUEST_OPTIONS,
     BatchResult,
     Callbacks,
+    FrozenPictures,
     Plan,
     ReadRequest,
     answer_frames,
@@ -38,11 +39,21 @@ from .pipeline import (
     illustrate,
     resolve_request,
 )
-from .preprocessing import FieldOfView, PixelBuffers, check_frame, make_batches, prepare, settle_field_of_view
+from .preprocessing import (
+    AppearanceDistance,
+    FieldOfView,
+    PixelBuffers,
+    check_frame,
+    make_batches,
+    mean_colours,
+    prepare,
+    settle_field_of_view,
+)
 from .private_names import PrivateNames
 from .recording import Frame, RecordingWarning, hash_recording
 from .results import Journal, entries
 from .study import (
+    UNFAMILIAR,
     ColourBar,
     Event,
     FrameRecord,
@@ -72,6 +83,8 @@ class Prediction:
         probability: of that label, 0..1.
         probabilities: float32 (labels,), in the order of the model's labels.
         features: float32 (h, w, labels), the class-activation maps before scaling.
+        unfamiliar: True if the frame resembles nothing in the training data or repeats a frozen picture: its answer
+            is no evidence. Always False for a model that cannot tell.
     """
 
     index: int
@@ -79,6 +92,7 @@ class Prediction:
     probability: float
     probabilities: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
+    unfamiliar: bool = False
 
 
 class ReadOptions(TypedDict, total=False):
@@ -343,15 +357,22 @@ class Reader:
         engine, buffers = self._engine(self._threads), PixelBuffers()
         checked = (Frame(index, check_frame(index, frame)) for index, frame in enumerate(frames))
         box, located = settle_field_of_view(checked, spec, field_of_view)
+        judge = _StreamJudge(self.spec)
         for group in make_batches(located, size=batch, field_of_view=box):
             pixels = prepare(group, spec, buffers)
             answer = engine.run(pixels)
+            unfamiliar = judge.find_unfamiliar(group.frames, pixels)
             buffers.give(pixels)
             for at, frame in enumerate(group.frames):
                 values = answer.probabilities[at].copy()
                 best = int(most_probable(values))
                 yield Prediction(
-                    frame.index, keys[best], float(values[best]), values, answer.features[at].copy()
+                    frame.index,
+                    keys[best],
+                    float(values[best]),
+                    values,
+                    answer.features[at].copy(),
+                    unfamiliar[at],
                 )
 
     async def astream(
@@ -403,6 +424,25 @@ def _without_names(work: Callable[[], T], path: str | Path, journal: Journal | N
     raise PrivateNames({Path(path): word}, folders).clean_error(found)
 
 
+class _StreamJudge:
+    """Find the frames of one stream that have to be set aside, as ``_Reading`` does for a recording."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        rule, self._input = spec.familiarity, spec.input
+        self._distance = None if rule is None else AppearanceDistance(rule)
+        self._frozen = FrozenPictures(rule)
+
+    def find_unfamiliar(self, frames: Sequence[Frame], pixels: npt.NDArray[np.uint8]) -> list[bool]:
+        """Return for each frame whether it is set aside; ``pixels`` are the frames as model input."""
+        if self._distance is None:
+            return [False] * len(frames)
+        odd, colours = self._distance.is_unfamiliar(pixels), mean_colours(pixels, self._input)
+        return [
+            self._frozen.add(frame.index, colour) or bool(one)
+            for frame, colour, one in zip(frames, colours, odd, strict=True)
+        ]
+
+
 class _Reading:
     """One recording on its way to a ``Study``. Several may be read at once, so each holds its own state."""
 
@@ -422,6 +462,7 @@ class _Reading:
         self._records = list_frames(container, request.wanted, labels=len(self._spec.labels))
         self._colours = ColourBar(frames=container.present, duration_s=container.duration_s)
         self._peaks = PeakFrames(self._spec)
+        self._frozen = FrozenPictures(self._spec.familiarity)
         stream = EventStream(
             self._spec,
             median_distance_s=median_frame_distance(self._records),
@@ -444,6 +485,9 @@ class _Reading:
         )
         if known is not None:
             known.enter(self._records, self._colours)
+            for record, colour in zip(known.records, known.colours, strict=True):
+                if record.status == "classified":
+                    self._frozen.add(record.index, colour)
             self._field_of_view, self.done = known.field_of_view, len(known.records)
             self._callbacks.settle(known.records[-1].index + 1)
 
@@ -476,16 +520,23 @@ class _Reading:
         records, index = self._records, frame.index
         time_s = records.time_s(index)
         if frame.duplicate_of is not None:
-            same = records[frame.duplicate_of].probabilities
-            records.settle(index, "duplicate", duplicate_of=frame.duplicate_of, probabilities=same)
+            same = records[frame.duplicate_of]
+            records.settle(
+                index,
+                "duplicate",
+                detail=same.detail,
+                duplicate_of=frame.duplicate_of,
+                probabilities=same.probabilities,
+            )
             self._colours.again(time_s)
         elif row is None:
             records.settle(index, "corrupt", detail=frame.detail)
         else:
             values = result.probabilities[row]
-            records.settle(index, "classified", probabilities=values)
+            set_aside = self._frozen.add(index, result.colours[row]) or bool(result.unfamiliar[row])
+            records.settle(index, "classified", detail=UNFAMILIAR if set_aside else "", probabilities=values)
             self._colours.add(time_s, result.colours[row])
-            if (candidate := result.candidates.get(row)) is not None:
+            if not set_aside and (candidate := result.candidates.get(row)) is not None:
                 self._peaks.add(index, values, candidate, result.field_of_view)
 
     def finish(self) -> Study:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -21,14 +22,14 @@ PATCHES = 4
 WIDTH, HEIGHT, RADIUS, CENTRE = 160, 128, 56, (88, 66)
 
 
-def write_red_model(path: Path) -> Path:
+def write_red_model(path: Path, **overrides: Any) -> Path:
     """Write an ONNX model whose probability of bleeding grows with the red in a frame; its map has 4 x 4 patches.
 
     The logit of bleeding is 64 times the mean of (R - G) / 128, less 4, against 0 of normal: a grey frame
     has 0.02, and one with R - G = 180 in a quarter of a disc (a fifth of its square) 64 * 0.2 * 180 / 128 -
-    4 = 14, so 1.
+    4 = 14, so 1. ``overrides`` replace fields of the spec.
     """
-    spec = tiny_spec(LABELS, SIZE, name="red")
+    spec = tiny_spec(LABELS, SIZE, name="red", **overrides)
     weights = np.zeros((3, 3, 1, 1))
     weights[1, :2, 0, 0] = 64, -64
     side = SIZE // PATCHES
@@ -83,9 +84,18 @@ def view(red: bool, index: int = 0) -> np.ndarray:
 
 
 def write_exam(
-    path: Path, *, frames: int = 60, red: Collection[int] = range(20, 32), fps: int = 2, gop: int = 12
+    path: Path,
+    *,
+    frames: int = 60,
+    red: Collection[int] = range(20, 32),
+    fps: int = 2,
+    gop: int = 12,
+    instead: Mapping[int, np.ndarray] | None = None,
 ) -> Path:
-    """Write an H.264 MP4, index in front. Frame i is shown at i / ``fps`` seconds, and is red if i is in ``red``."""
+    """Write an H.264 MP4, index in front. Frame i is shown at i / ``fps`` seconds, and is red if i is in ``red``.
+
+    ``instead`` gives other pictures by index, uint8 RGB (``HEIGHT``, ``WIDTH``, 3).
+    """
     options = {"threads": "1", "bf": "2", "crf": "18"}
     with av.open(str(path), "w", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=fps, options=options)
@@ -93,7 +103,10 @@ def write_exam(
         stream.codec_context.gop_size = gop
         stream.codec_context.time_base = Fraction(1, fps)
         for index in range(frames):
-            frame = av.VideoFrame.from_ndarray(view(index in red, index), format="rgb24")
+            picture = (instead or {}).get(index)
+            if picture is None:
+                picture = view(index in red, index)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, fps)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))

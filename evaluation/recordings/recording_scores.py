@@ -34,6 +34,7 @@ from capsule_edge.runtime.inference import (
     readers_of,
 )
 from capsule_edge.runtime.recording import time_kind
+from capsule_edge.runtime.study import UNFAMILIAR
 
 from .._files import check_free
 from .._module import run_module
@@ -56,7 +57,7 @@ class RecordingAnswers:
         recording: The name of the recording.
         labels: str (N,), the true label keys.
         capture_s: float (N,), seconds of capture time; NaN for a frame without a time.
-        probabilities: float (N, labels) in 0..1; NaN for a frame without an answer.
+        probabilities: float (N, labels) in 0..1; NaN for a frame without an answer, or one that was set aside.
     """
 
     recording: str
@@ -96,6 +97,8 @@ def read_answers(
     if missing := [name for name in columns if name not in joined.rows[0]]:
         raise InputError(f"{path} lacks the columns {missing}: a model with other labels wrote it")
     values = np.column_stack([joined.column(name) for name in columns])
+    # The runtime finds events without these frames, and so does whoever fits events.
+    values[[row.get("detail") == UNFAMILIAR for row in joined.rows]] = np.nan
     times = joined.column("time_s")
     steps = np.diff(times[np.isfinite(times)])
     distance = float(np.median(steps)) if len(steps) else None

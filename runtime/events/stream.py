@@ -116,7 +116,7 @@ class EventStream:
     def take(self, frames: Columns) -> list[Event]:
         """Take frames given as columns; otherwise like ``add``."""
         self._every.add(frames.times_s[frames.timed])
-        used = frames.answered
+        used = frames.evidence
         if not used.any():
             return []
         rows = frames.probabilities[used].astype(np.float64)
@@ -297,7 +297,7 @@ def find_events(
     of that. Runs of fewer than ``min_frames`` frames are dropped. What remains is merged over gaps of at most
     ``max_gap_s``, and over gaps of at most ``merge_s`` where both sides look alike to the model. No event spans two
     successive answered frames that lie further apart than ``max_gap_s``. Frames without an answer (corrupt, skipped,
-    ...) take no part: they neither vote nor end an event.
+    ...) and frames that were set aside take no part: they neither vote nor end an event.
 
     Args:
         frames: in presentation order; ``probabilities`` float32 (labels,) or None.

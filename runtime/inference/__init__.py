@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Precision,
         Role,
     )
-    from .spec_records import HeldOutBy
+    from .spec_records import APPEARANCE, AppearanceParameters, FamiliarityRule, HeldOutBy, ReferenceHistogram
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -49,10 +49,11 @@ else:
             "EventParameters INTENDED_USE InputSpec Label METADATA_KEY ModelSpec NOT_STATED OperatingPoint "
             "Precision Role"
         ),
-        spec_records="HeldOutBy",
+        spec_records="APPEARANCE AppearanceParameters FamiliarityRule HeldOutBy ReferenceHistogram",
     )
 
 __all__ = [
+    "APPEARANCE",
     "BACKENDS",
     "GOLDEN_FILE",
     "GOLDEN_SCHEMA",
@@ -61,8 +62,10 @@ __all__ = [
     "METADATA_KEY",
     "NOT_STATED",
     "Answer",
+    "AppearanceParameters",
     "Backend",
     "EventParameters",
+    "FamiliarityRule",
     "Format",
     "HeldOutBy",
     "InputSpec",
@@ -70,6 +73,7 @@ __all__ = [
     "ModelSpec",
     "OperatingPoint",
     "Precision",
+    "ReferenceHistogram",
     "Role",
     "default_model",
     "find_format",

@@ -14,6 +14,8 @@ from typing import Any, Literal, cast, get_args
 from ..errors import ModelError
 
 __all__ = [
+    "APPEARANCE",
+    "AppearanceParameters",
     "FamiliarityRule",
     "HeldOutBy",
     "HeldOutUnit",
@@ -24,6 +26,14 @@ __all__ = [
 ]
 
 HeldOutUnit = Literal["patient", "video", "frame", "unknown"]
+APPEARANCE = (
+    *("mean_red", "mean_green", "mean_blue"),
+    *("deviation_red", "deviation_green", "deviation_blue", "deviation_red_green", "deviation_green_blue"),
+    *("share_of_red", "share_of_blue"),
+    *("dark", "white", "grey", "pale", "cool", "vivid", "edges", "hard_edges"),
+    "contrast",
+)
+"""The statistics of ``preprocessing.describe_appearance``, in order: the measure ``appearance`` is made of them."""
 REFERENCES = ("colour", "sharpness", "field_of_view", "label_shares", "scores", "familiarity")
 
 
@@ -39,16 +49,38 @@ class HeldOutBy:
 
 
 @dataclass(frozen=True)
+class AppearanceParameters:
+    """The parameters of the measure ``appearance``, fitted to the training frames.
+
+    Attributes:
+        statistics: names of the statistics, in order: ``APPEARANCE``.
+        mean: mean of each statistic over the training frames.
+        whitening: a row for each direction. The distance of a frame is the root of the sum of squares of the products
+            of these rows with its statistics less ``mean``.
+        frozen_frames: a picture that repeats for this many frames is frozen; later repeats are set aside.
+        frozen_levels: a picture repeats while no channel of its mean colour differs by more, levels of 255.
+    """
+
+    statistics: tuple[str, ...]
+    mean: tuple[float, ...]
+    whitening: tuple[tuple[float, ...], ...]
+    frozen_frames: int
+    frozen_levels: float
+
+
+@dataclass(frozen=True)
 class FamiliarityRule:
     """The rule that recognises a frame which resembles nothing in the training data.
 
     Attributes:
-        measure: name of the measure.
-        threshold: frames on the far side of it are set aside.
+        measure: name of the measure: ``appearance``.
+        threshold: frames at a greater distance are set aside.
+        parameters: parameters of the measure.
     """
 
     measure: str
     threshold: float
+    parameters: AppearanceParameters
 
 
 @dataclass(frozen=True)
@@ -128,7 +160,41 @@ def _held_out(entry: Mapping[str, Any]) -> HeldOutBy:
 
 def _familiarity(entry: Mapping[str, Any]) -> FamiliarityRule:
     where = "familiarity"
-    return FamiliarityRule(_text(entry, "measure", where), _number(entry, "threshold", where))
+    measure = _text(entry, "measure", where)
+    if measure != "appearance":
+        raise ModelError(
+            f"the model's familiarity.measure is {measure!r}, this capsule-edge knows 'appearance'",
+            hint="install the capsule-edge that made the model",
+        )
+    threshold = _not_negative(entry, "threshold", where)
+    return FamiliarityRule(
+        measure, threshold, _appearance(_object(entry.get("parameters"), f"{where}.parameters"))
+    )
+
+
+def _appearance(entry: Mapping[str, Any]) -> AppearanceParameters:
+    where = "familiarity.parameters"
+    names = entry.get("statistics")
+    if names != list(APPEARANCE):
+        raise ModelError(f"the model's {where}.statistics are {names!r}, needed are {', '.join(APPEARANCE)}")
+    size = len(APPEARANCE)
+    rows = entry.get("whitening")
+    if not isinstance(rows, list) or len(rows) != size:
+        raise ModelError(f"the model's {where}.whitening is {rows!r}, a list of {size} rows is needed")
+    return AppearanceParameters(
+        APPEARANCE,
+        _row(entry.get("mean"), size, f"{where}.mean"),
+        tuple(_row(row, size, f"{where}.whitening") for row in rows),
+        _count(entry, where, "frozen_frames", least=2),
+        _not_negative(entry, "frozen_levels", where),
+    )
+
+
+def _row(values: Any, size: int, where: str) -> tuple[float, ...]:
+    row = _numbers(values, where)
+    if len(row) != size:
+        raise ModelError(f"the model's {where} has {len(row)} numbers, {size} are needed")
+    return row
 
 
 def _reference(entry: Mapping[str, Any]) -> dict[str, ReferenceHistogram | None]:
@@ -195,6 +261,13 @@ def _number(entry: Mapping[str, Any], name: str, where: str) -> float:
     return number
 
 
+def _not_negative(entry: Mapping[str, Any], name: str, where: str) -> float:
+    number = _number(entry, name, where)
+    if number < 0:
+        raise ModelError(f"the model's {where}.{name} is {number}, allowed is 0 or more")
+    return number
+
+
 def _numbers(values: Any, where: str) -> tuple[float, ...]:
     fits = isinstance(values, list) and all(
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -205,8 +278,10 @@ def _numbers(values: Any, where: str) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def _count(entry: Mapping[str, Any], where: str) -> int:
-    value = entry.get("n")
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ModelError(f"the model's {where}.n is {value!r}, a whole number of 0 or more is needed")
+def _count(entry: Mapping[str, Any], where: str, name: str = "n", *, least: int = 0) -> int:
+    value = entry.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ModelError(
+            f"the model's {where}.{name} is {value!r}, a whole number of {least} or more is needed"
+        )
     return value

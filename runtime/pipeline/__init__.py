@@ -13,6 +13,7 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:
     from .async_reader import iterate, run
     from .callbacks import Callbacks
+    from .frozen import FrozenPictures
     from .memory import give_back
     from .parallel import follow, start
     from .pipeline import BatchResult, Plan, answer_frames, count_cores
@@ -23,6 +24,7 @@ else:
         __name__,
         async_reader="iterate run",
         callbacks="Callbacks",
+        frozen="FrozenPictures",
         memory="give_back",
         parallel="follow start",
         pipeline="BatchResult Plan answer_frames count_cores",
@@ -34,6 +36,7 @@ __all__ = [
     "REQUEST_OPTIONS",
     "BatchResult",
     "Callbacks",
+    "FrozenPictures",
     "Plan",
     "ReadRequest",
     "answer_frames",

@@ -29,6 +29,7 @@ from ..events import Candidate, find_candidates
 from ..inference import Backend, ModelSpec
 from ..preprocessing import (
     FIELD_FRAMES,
+    AppearanceDistance,
     Batch,
     FieldOfView,
     PixelBuffers,
@@ -98,6 +99,7 @@ class BatchResult:
         colours: mean red, green and blue inside the field of view, float64 (rows, 3), 0..255.
         field_of_view: of the recording; None where the model needs none.
         candidates: by row, the frames that may be the peak of an event.
+        unfamiliar: bool (rows,), True for a frame unlike the training frames; all False if the model cannot tell.
     """
 
     frames: list[Frame]
@@ -106,6 +108,7 @@ class BatchResult:
     colours: npt.NDArray[np.float64]
     field_of_view: FieldOfView | None
     candidates: dict[int, Candidate]
+    unfamiliar: npt.NDArray[np.bool_]
 
     @property
     def nbytes(self) -> int:
@@ -163,6 +166,7 @@ class _Reading:
     ) -> None:
         self._container, self._backend, self._spec, self._plan = container, backend, spec, plan
         self._field_of_view = field_of_view
+        self._distance = AppearanceDistance(spec.familiarity) if spec.familiarity is not None else None
         self._buffers = PixelBuffers()
         # Frames of two GOPs are not compared, since a GOP is decoded without the one before it.
         self._mark = gate is not None and partial(
@@ -271,16 +275,27 @@ class _Reading:
         frames = [frame.without_image() for frame in batch.frames]
         if not held:
             nothing = np.empty((0, len(spec.labels)), np.float32)
-            return BatchResult(frames, rows, nothing, np.empty((0, 3)), batch.field_of_view, {})
+            none = np.empty(0, np.bool_)
+            return BatchResult(frames, rows, nothing, np.empty((0, 3)), batch.field_of_view, {}, none)
         pixels = prepare(batch, spec.input, self._buffers)
         size = self._plan.batch
         runs = [self._backend.run(pixels[at : at + size]) for at in range(0, len(pixels), size)]
         probabilities = np.concatenate([run.probabilities for run in runs])
         colours = mean_colours(pixels, spec.input)
+        unfamiliar = self._find_unfamiliar(pixels)
         self._buffers.give(pixels)
         features = np.concatenate([run.features for run in runs])
-        candidates = find_candidates(probabilities, features, held, spec)
-        return BatchResult(frames, rows, probabilities, colours, batch.field_of_view, candidates)
+        # A frame without probabilities is no candidate, and a frame that is set aside raises no event.
+        shown = probabilities
+        if unfamiliar.any():
+            shown = np.where(unfamiliar[:, None], np.float32(np.nan), probabilities)
+        candidates = find_candidates(shown, features, held, spec)
+        return BatchResult(frames, rows, probabilities, colours, batch.field_of_view, candidates, unfamiliar)
+
+    def _find_unfamiliar(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        if self._distance is None:
+            return np.zeros(len(pixels), np.bool_)
+        return self._distance.is_unfamiliar(pixels)
 
 
 def _chunks(items: Generator[T]) -> Iterator[list[T]]:

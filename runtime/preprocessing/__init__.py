@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .appearance import AppearanceDistance, describe_appearance
     from .batching import Batch, PixelBuffers, check_frame, make_batches, prepare
     from .field_of_view import (
         FIELD_FRAMES,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
+        appearance="AppearanceDistance describe_appearance",
         batching="Batch PixelBuffers check_frame make_batches prepare",
         field_of_view="FIELD_FRAMES FieldOfView check_sizes find_field_of_view settle_field_of_view",
         model_input="mean_colours preprocess preprocess_coded preprocess_frame preprocess_planes",
@@ -40,12 +42,14 @@ else:
 __all__ = [
     "FIELD_FRAMES",
     "THRESHOLD",
+    "AppearanceDistance",
     "Batch",
     "FieldOfView",
     "PixelBuffers",
     "check_frame",
     "check_sizes",
     "check_threshold",
+    "describe_appearance",
     "find_field_of_view",
     "make_batches",
     "mark_duplicates",

@@ -22,6 +22,7 @@ __all__ = [
     "curve_paths",
     "jpeg",
     "map_png",
+    "set_aside_stretches",
     "unread_stretches",
 ]
 
@@ -150,6 +151,26 @@ def unread_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[t
         for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
         if int(marks[begin]) in names
     ]
+
+
+def set_aside_stretches(frames: Sequence[FrameRecord], *, total_s: float) -> list[tuple[float, float]]:
+    """Return the stretches of the recording with frames that were set aside: begin and end as shares of its length.
+
+    The recording is divided into 1,000 bins. One frame that was set aside marks its bin, and the bins after it that
+    hold no frame.
+    """
+    every = columns(frames)
+    marks = np.zeros(_STRETCHES, np.uint8)
+    shown = every.timed
+    if not (shown & every.set_aside).any():
+        return []
+    bins = np.minimum((every.times_s[shown] / total_s * _STRETCHES).astype(np.intp), _STRETCHES - 1)
+    np.maximum.at(marks, bins, 1 + every.set_aside[shown].astype(np.uint8))
+    filled = np.maximum.accumulate(np.where(marks > 0, np.arange(_STRETCHES), 0))
+    marked = marks[filled] == 2
+    marked[int(bins.max()) + 1 :] = False
+    edges = (np.flatnonzero(np.diff(marked, prepend=False, append=False)) / _STRETCHES).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def axis_ticks(total_s: float) -> list[float]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..events import Landmarks, capture_scale, median_frame_distance
-from ..study import STATUSES, Ledger, Status, Study, reduced_view
+from ..study import STATUSES, Ledger, Status, Study, count_set_aside, reduced_view
 from .transit import duration, quality_note
 
 __all__ = [
@@ -225,7 +225,21 @@ def ledger(study: Study) -> LedgerAccount:
             legend = f"{_SHORT[status]} {number(count)} ({share(count, total)})"
             parts.append(LedgerPart(status, legend, 100 * before / total, 100 * count / total))
             before += count
-    return LedgerAccount(sentence, parts, [*_ledger_notes(account), *_detection_note(study)])
+    return LedgerAccount(
+        sentence, parts, [*_set_aside_note(study), *_ledger_notes(account), *_detection_note(study)]
+    )
+
+
+def _set_aside_note(study: Study) -> Iterator[str]:
+    """Say how many of the classified frames raised no event because the model does not know their like."""
+    count, part = count_set_aside(study) or (0, None)
+    if not count or part is None:
+        return
+    verb, they = ("was", "It resembles") if count == 1 else ("were", "They resemble")
+    yield (
+        f"{number(count, 'frame')} ({share(count, study.ledger.classified)} of those looked at) {verb} set aside. "
+        f"{they} nothing that the model was trained on, or repeat a frozen picture, and raised no event."
+    )
 
 
 def _detection_note(study: Study) -> Iterator[str]:
@@ -275,6 +289,9 @@ def assessed(study: Study) -> Assessed:
     unseen = study.ledger.container - study.ledger.classified - study.ledger.duplicate
     if unseen:
         silent.append(f"{number(unseen, 'frame')} without an answer: not assessed.")
+    count, _ = count_set_aside(study) or (0, None)
+    if count:
+        silent.append(f"{number(count, 'frame')} set aside as unfamiliar: findings in them do not appear.")
     silent.append("Any finding that is not listed here: not assessed.")
     silent.append(
         "Below the thresholds: a finding that is not marked is not excluded. It only stayed below its threshold."

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..inference import Label
 from ..recording import clock
 from ..study import Columns, Event, columns
-from .figures import axis_ticks, base64_text, colour_bar, curve_paths, unread_stretches
+from .figures import axis_ticks, base64_text, colour_bar, curve_paths, set_aside_stretches, unread_stretches
 from .transit import SEGMENTS, unsure
 from .view import View
 
@@ -97,6 +97,7 @@ class TimelineRows:
     segments: list[SegmentBlock]
     unread: list[AxisSpan]
     unread_kinds: str
+    set_aside: list[AxisSpan]
     ticks: list[Tick]
     lanes: list[Lane]
     curves: list[Curve]
@@ -118,6 +119,7 @@ def make_timeline(view: View, colours: npt.NDArray[Any] | None) -> TimelineRows:
         segments=_segments(view),
         unread=unread,
         unread_kinds=" or ".join(sorted({names.get(span.status, span.status) for span in unread})),
+        set_aside=[AxisSpan(*ends) for ends in set_aside_stretches(view.study.frames, total_s=view.total_s)],
         ticks=[
             Tick(100 * view.share(tick), clock(tick, tenths=view.total_s < 10))
             for tick in axis_ticks(view.total_s)

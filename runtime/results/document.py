@@ -1,4 +1,4 @@
-"""Make three parts of ``study.json``: the rules for events, the landmarks, and the quality of the view.
+"""Make parts of ``study.json``: rules for events, landmarks, quality of the view, and frames that were set aside.
 
 If the model has no label of a role, ``assessed`` is false and the values are null: no label is no evidence of absence.
 """
@@ -10,9 +10,9 @@ from typing import Any
 
 from ..events import locate_events, median_frame_distance
 from ..inference import Role
-from ..study import Study, answered_values, reduced_view
+from ..study import Study, answered_values, count_set_aside, reduced_view
 
-__all__ = ["landmarks_document", "quality_document", "rounded", "rules_document"]
+__all__ = ["familiarity_document", "landmarks_document", "quality_document", "rounded", "rules_document"]
 
 
 def rules_document(study: Study) -> dict[str, Any]:
@@ -78,6 +78,20 @@ def quality_document(study: Study) -> dict[str, Any]:
         "labels": _labels(study, "quality"),
         "reduced_frames": None if reduced is None else reduced[0],
         "reduced_share": None if reduced is None else rounded(reduced[0] / reduced[1]),
+    }
+
+
+def familiarity_document(study: Study) -> dict[str, Any] | None:
+    """Return ``familiarity`` of ``study.json``; None where the model cannot tell unfamiliar frames."""
+    rule, counted = study.model.familiarity, count_set_aside(study)
+    if rule is None or counted is None:
+        return None
+    set_aside, share = counted
+    return {
+        "measure": rule.measure,
+        "threshold": rounded(rule.threshold),
+        "set_aside": set_aside,
+        "share": rounded(share),
     }
 
 

@@ -23,7 +23,7 @@ from ..errors import OutputError
 from ..inference import ModelSpec, most_probable
 from ..study import SCHEMA, Event, FrameRecord, Ledger, Source, Study, columns
 from .atomic import commit_files, reason
-from .document import landmarks_document, quality_document, rounded, rules_document
+from .document import familiarity_document, landmarks_document, quality_document, rounded, rules_document
 
 if TYPE_CHECKING:
     from ..recording import RecordingWarning
@@ -177,7 +177,7 @@ def study_document(study: Study) -> dict[str, Any]:
         "suggestions": None,
         "landmarks": landmarks_document(study),
         "quality": quality_document(study),
-        "familiarity": None,
+        "familiarity": familiarity_document(study),
     }
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import InputError, UsageError
 from ..events import EventStream
 from ..reader import Reader
-from ..study import Event, FrameRecord, Ledger
+from ..study import UNFAMILIAR, Event, FrameRecord, Ledger
 from .pipe_formats import Feed, RgbArray
 
 __all__ = ["read_pipe"]
@@ -62,7 +62,7 @@ def read_pipe(
         for prediction in predictions:
             while not arrived.popleft():
                 account.add(None)
-            account.add(prediction.probabilities)
+            account.add(prediction.probabilities, UNFAMILIAR if prediction.unfamiliar else "")
     for _ in arrived:
         account.add(None)
     return account.finish(truncated=feed.truncated)
@@ -89,13 +89,15 @@ class _Account:
         self._events, self._fps, self._on_frame, self._on_event = events, fps, on_frame, on_event
         self._count = self._classified = 0
 
-    def add(self, probabilities: npt.NDArray[np.float32] | None) -> None:
+    def add(self, probabilities: npt.NDArray[np.float32] | None, detail: str = "") -> None:
         """Report the next frame; without probabilities it is damaged."""
         index, time_s = self._count, self._count / self._fps
         if probabilities is None:
             record = FrameRecord(index, "corrupt", time_s=time_s, detail="damaged")
         else:
-            record = FrameRecord(index, "classified", time_s=time_s, probabilities=probabilities)
+            record = FrameRecord(
+                index, "classified", time_s=time_s, detail=detail, probabilities=probabilities
+            )
             self._classified += 1
         self._count += 1
         self._on_frame(record)

@@ -14,21 +14,22 @@ if TYPE_CHECKING:
     from .colour_bar import ColourBar
     from .frame_table import Columns, FrameTable, columns
     from .ledger import choose_frames, count_frames, describe_source, list_frames
-    from .quality import answered_values, reduced_view
-    from .records import SCHEMA, STATUSES, Event, FrameRecord, Ledger, Source, Status, Study
+    from .quality import answered_values, count_set_aside, reduced_view
+    from .records import SCHEMA, STATUSES, UNFAMILIAR, Event, FrameRecord, Ledger, Source, Status, Study
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         colour_bar="ColourBar",
         frame_table="Columns FrameTable columns",
         ledger="choose_frames count_frames describe_source list_frames",
-        quality="answered_values reduced_view",
-        records="Event FrameRecord Ledger SCHEMA STATUSES Source Status Study",
+        quality="answered_values count_set_aside reduced_view",
+        records="Event FrameRecord Ledger SCHEMA STATUSES Source Status Study UNFAMILIAR",
     )
 
 __all__ = [
     "SCHEMA",
     "STATUSES",
+    "UNFAMILIAR",
     "ColourBar",
     "Columns",
     "Event",
@@ -42,6 +43,7 @@ __all__ = [
     "choose_frames",
     "columns",
     "count_frames",
+    "count_set_aside",
     "describe_source",
     "list_frames",
     "reduced_view",

@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from .records import STATUSES, FrameRecord, Status
+from .records import STATUSES, UNFAMILIAR, FrameRecord, Status
 
 __all__ = ["Columns", "FrameTable", "columns"]
 
@@ -30,6 +30,7 @@ class Columns:
         probabilities: float32 (frames, labels); meaningless for frames that are not ``given``.
         given: bool (frames,), whether the frame has probabilities.
         status: int8 (frames,), index into ``STATUSES``.
+        set_aside: bool (frames,), whether the frame's detail is ``unfamiliar``.
     """
 
     indices: npt.NDArray[np.int64]
@@ -37,6 +38,7 @@ class Columns:
     probabilities: npt.NDArray[np.float32]
     given: npt.NDArray[np.bool_]
     status: npt.NDArray[np.int8]
+    set_aside: npt.NDArray[np.bool_]
 
     @property
     def timed(self) -> npt.NDArray[np.bool_]:
@@ -45,8 +47,13 @@ class Columns:
 
     @property
     def answered(self) -> npt.NDArray[np.bool_]:
-        """True where a frame has a time and finite probabilities, bool (frames,); only such frames can make events."""
+        """True where a frame has a time and finite probabilities, bool (frames,)."""
         return self.timed & self.given & np.isfinite(self.probabilities).all(axis=1)
+
+    @property
+    def evidence(self) -> npt.NDArray[np.bool_]:
+        """True where a frame is answered and not set aside, bool (frames,); only such frames can make events."""
+        return self.answered & ~self.set_aside
 
 
 class FrameTable(Sequence[FrameRecord]):
@@ -72,7 +79,7 @@ class FrameTable(Sequence[FrameRecord]):
         self._pts, self._times_s = pts, times_s
         self._status = statuses
         self._duplicate_of = np.full(count, -1, np.int64)
-        self._details = [""]
+        self._details = ["", UNFAMILIAR]
         self._detail = np.zeros(count, np.int8)
         self._given = np.zeros(count, np.bool_)
         self._probabilities = np.zeros((count, labels), np.float32)
@@ -146,6 +153,7 @@ class FrameTable(Sequence[FrameRecord]):
             self._probabilities[begin:after],
             self._given[begin:after],
             self._status[begin:after],
+            self._detail[begin:after] == self._details.index(UNFAMILIAR),
         )
 
 
@@ -170,4 +178,5 @@ def columns(frames: Sequence[FrameRecord]) -> Columns:
         probabilities,
         given,
         np.array([_CODES[frame.status] for frame in frames], np.int8),
+        np.array([frame.detail == UNFAMILIAR for frame in frames], np.bool_),
     )

@@ -1,4 +1,4 @@
-"""Count the frames with a reduced view, by the labels of role ``quality``."""
+"""Count the frames with a reduced view, by the labels of role ``quality``, and the frames that were set aside."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .frame_table import columns
-from .records import Study
+from .records import STATUSES, Study
 
-__all__ = ["answered_values", "reduced_view"]
+__all__ = ["answered_values", "count_set_aside", "reduced_view"]
 
 
 def reduced_view(study: Study) -> tuple[int, int] | None:
@@ -42,3 +42,17 @@ def answered_values(study: Study) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     # Round as float64: float32 stores 0.7 as 0.69999999, which would miss a threshold of 0.7.
     values = every.probabilities[used].astype(np.float64)
     return every.times_s[used], np.round(values, 6, out=values)
+
+
+def count_set_aside(study: Study) -> tuple[int, float | None] | None:
+    """Return the number of classified frames that were set aside, and their share of the classified frames.
+
+    The share is None where no frame was classified. The result is None if the model cannot tell unfamiliar frames.
+    Duplicates are not counted: they take the answer of the frame that they repeat.
+    """
+    if study.model.familiarity is None:
+        return None
+    every = columns(study.frames)
+    classified = every.status == STATUSES.index("classified")
+    count, whole = int((every.set_aside & classified).sum()), int(classified.sum())
+    return count, count / whole if whole else None

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from ..preprocessing import FieldOfView
     from ..recording import DamageDetection, RecordingWarning, TimesSource
 
-__all__ = ["Event", "FrameRecord", "Ledger", "Source", "Status", "Study"]
+__all__ = ["UNFAMILIAR", "Event", "FrameRecord", "Ledger", "Source", "Status", "Study"]
 
 SCHEMA = "capsule-edge/study/2"
+# The detail of a frame that was set aside.
+UNFAMILIAR = "unfamiliar"
 
 Status = Literal["classified", "duplicate", "corrupt", "missing", "skipped", "unread"]
 STATUSES: tuple[Status, ...] = ("classified", "duplicate", "corrupt", "missing", "skipped", "unread")
@@ -33,7 +35,8 @@ class FrameRecord:
         pts: presentation time in ticks of the stream's time base; None for a missing frame.
         time_s: container time in seconds from the first presented frame; None for a missing frame.
         duplicate_of: index of the earlier frame whose answer a duplicate takes, else None.
-        detail: a detail of the status, such as ``damaged``; else empty.
+        detail: a detail of the status, such as ``damaged``; ``unfamiliar`` for a frame that was set aside, with its
+            answer, because it resembles nothing in the training data or repeats a frozen picture; else empty.
         probabilities: float32 (labels,), 0..1; None unless the frame is classified or a duplicate.
     """
 
@@ -95,7 +98,7 @@ class Event:
         peak_index: frame with the highest probability.
         peak_s: container time of that frame, seconds.
         peak_p: its probability before smoothing, 0..1.
-        frames: number of classified and duplicate frames from the first to the last.
+        frames: number of classified and duplicate frames from the first to the last, without those set aside.
     """
 
     id: int

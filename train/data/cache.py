@@ -37,6 +37,9 @@ from .transplants import made_frames
 
 __all__ = ["cached_frames"]
 
+# The modules that decide the bytes of a prepared frame.
+_CODE = (batching, coded_planes, field_of_view, model_input, plane_scaler, samples, transplants)
+
 _HINT = "choose a disk with more free space: --cache DIR"
 
 
@@ -119,18 +122,7 @@ def _key(
     recordings: LabelledRecordings | None,
 ) -> str:
     """Return the name of the cache: a hash of the data, the settings and the code that preprocesses."""
-    code = b"".join(
-        Path(str(module.__file__)).read_bytes()
-        for module in (
-            batching,
-            coded_planes,
-            field_of_view,
-            model_input,
-            plane_scaler,
-            samples,
-            transplants,
-        )  # fmt: skip
-    )
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in _CODE)
     made = (config.phantom, config.transplants) if config else (0, 0)
     table = hashlib.sha256(boxes.read_bytes()).hexdigest() if boxes and made[1] else ""
     settings = [

@@ -9,18 +9,29 @@ from importlib import resources
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from tiny_model import tiny_spec
 
 from capsule_edge.runtime.errors import ModelError
-from capsule_edge.runtime.inference import HeldOutBy, ModelSpec, default_model, open_model
+from capsule_edge.runtime.inference import APPEARANCE, HeldOutBy, ModelSpec, default_model, open_model
 
 pytestmark = pytest.mark.quick
 
 HISTOGRAM = {"edges": [0.0, 0.5, 1.0], "histogram": [3.0, 1.0], "n": 4}
 REFERENCE = dict.fromkeys(("colour", "sharpness", "field_of_view", "label_shares", "scores"))
 RECORDS: dict[str, Any] = {
-    "familiarity": {"measure": "energy", "threshold": -3.5},
+    "familiarity": {
+        "measure": "appearance",
+        "threshold": 13.5,
+        "parameters": {
+            "statistics": list(APPEARANCE),
+            "mean": [1.5] * len(APPEARANCE),
+            "whitening": np.eye(len(APPEARANCE)).tolist(),
+            "frozen_frames": 32,
+            "frozen_levels": 0.2,
+        },
+    },
     "reference": {
         **REFERENCE,
         "sharpness": HISTOGRAM,
@@ -109,7 +120,26 @@ def test_the_shipped_model_is_of_version_1_and_its_text_is_unchanged() -> None:
         (("held_out",), "video", "held_out is 'video', a JSON object"),
         (("held_out", "by"), "hospital", "held_out.by is 'hospital'"),
         (("familiarity", "threshold"), "high", r"familiarity.threshold is \['high'\]"),
+        (("familiarity", "threshold"), -1, "familiarity.threshold is -1.0, allowed is 0 or more"),
         (("familiarity", "measure"), "", "familiarity.measure is ''"),
+        (("familiarity", "measure"), "energy", "measure is 'energy', this capsule-edge knows 'appearance'"),
+        (("familiarity", "parameters"), None, "parameters is None, a JSON object"),
+        (
+            ("familiarity", "parameters", "statistics"),
+            ["mean_red"],
+            r"statistics are \['mean_red'\], needed are",
+        ),
+        (("familiarity", "parameters", "mean"), [1.5], r"parameters.mean has 1 numbers, 19 are needed"),
+        (("familiarity", "parameters", "mean", 3), float("inf"), "Infinity is not a number of JSON"),
+        (("familiarity", "parameters", "whitening"), [[1.0]], r"whitening is \[\[1.0\]\], a list of 19 rows"),
+        (("familiarity", "parameters", "whitening", 2), [1.0], "parameters.whitening has 1 numbers"),
+        (("familiarity", "parameters", "whitening", 2, 1), "0", "whitening is .* finite numbers are needed"),
+        (
+            ("familiarity", "parameters", "frozen_frames"),
+            1,
+            "frozen_frames is 1, a whole number of 2 or more",
+        ),
+        (("familiarity", "parameters", "frozen_levels"), -0.5, "frozen_levels is -0.5, allowed is 0 or more"),
         (("reference", "smell"), None, "measure 'smell'"),
         (("reference", "sharpness", "edges"), [0, 0, 1], "3 rising numbers"),
         (("reference", "sharpness", "histogram"), [-1, 2], "0 or more"),

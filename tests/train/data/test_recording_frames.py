@@ -168,7 +168,7 @@ def test_recipes_draw_images_and_recordings_but_never_val(both: tuple[Path, Path
     images, root = both
     config = TrainConfig(size=SIZE)
     data = RecipeData(images, recordings=root)
-    frames = data.of(SIZE, config)
+    frames = data.of(config)
     assert len(frames) == 8 + 6 + 12
     assert "v" not in frames.videos
     assert (frames.recorded_at[:8] == -1).all()
