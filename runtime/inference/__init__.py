@@ -36,7 +36,15 @@ if TYPE_CHECKING:
         Precision,
         Role,
     )
-    from .spec_records import HeldOutBy
+    from .spec_records import (
+        MEASURES,
+        HeldOutBy,
+        PrecisionAtScore,
+        SuggestionGrouping,
+        SuggestionPrecision,
+        SuggestionWeights,
+    )
+    from .training_marks import SEEN_IN_FITTING, SEEN_IN_TRAINING, seen_before, video_mark
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -49,7 +57,10 @@ else:
             "EventParameters INTENDED_USE InputSpec Label METADATA_KEY ModelSpec NOT_STATED OperatingPoint "
             "Precision Role"
         ),
-        spec_records="HeldOutBy",
+        spec_records=(
+            "HeldOutBy MEASURES PrecisionAtScore SuggestionGrouping SuggestionPrecision SuggestionWeights"
+        ),
+        training_marks="SEEN_IN_FITTING SEEN_IN_TRAINING seen_before video_mark",
     )
 
 __all__ = [
@@ -58,8 +69,11 @@ __all__ = [
     "GOLDEN_SCHEMA",
     "INSTALLED",
     "INTENDED_USE",
+    "MEASURES",
     "METADATA_KEY",
     "NOT_STATED",
+    "SEEN_IN_FITTING",
+    "SEEN_IN_TRAINING",
     "Answer",
     "Backend",
     "EventParameters",
@@ -70,7 +84,11 @@ __all__ = [
     "ModelSpec",
     "OperatingPoint",
     "Precision",
+    "PrecisionAtScore",
     "Role",
+    "SuggestionGrouping",
+    "SuggestionPrecision",
+    "SuggestionWeights",
     "default_model",
     "find_format",
     "find_model",
@@ -80,5 +98,7 @@ __all__ = [
     "open_reference",
     "readers_of",
     "reference_of",
+    "seen_before",
     "stored_answers",
+    "video_mark",
 ]

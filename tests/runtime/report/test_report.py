@@ -17,7 +17,14 @@ from paths import ROOT
 from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.errors import PackageError
-from capsule_edge.runtime.inference import NOT_STATED, HeldOutBy, Label, OperatingPoint
+from capsule_edge.runtime.inference import (
+    NOT_STATED,
+    HeldOutBy,
+    Label,
+    OperatingPoint,
+    SuggestionGrouping,
+    SuggestionPrecision,
+)
 from capsule_edge.runtime.report import render_report, templates
 from capsule_edge.runtime.report.figures import CURVE_POINTS
 from capsule_edge.runtime.report.view import CARDS
@@ -159,16 +166,16 @@ def test_every_event_has_a_card_and_a_link_in_its_lane() -> None:
     study = make_study()
     found = page(study)
     cards = found.all("article", class_="card")
-    assert [card["id"] for card in cards] == ["event-1", "event-2"]
+    assert [card["id"] for card in cards] == ["suggestion-1", "suggestion-2"]
     assert all(card["tabindex"] == "0" for card in cards)
     links = [a["href"] for a in found.all("a") if a.get("aria-label")]
-    assert links == ["#event-1", "#event-2"]
+    assert links == ["#suggestion-1", "#suggestion-2"]
     first = study.events[0]
     assert (first.start_s, first.end_s) == (10.0, 20.5)  # a frame on either side is smoothed in
     assert "00:00:10 \u2013 00:00:20" in found.text
     assert f"{first.frames} frames" in found.text
     assert f"Frame {first.peak_index} at 00:00:{int(first.peak_s):02d}" in found.text
-    assert "2 suggested events, 2 kinds of finding, to be confirmed" in found.text
+    assert "2 suggestions, 2 kinds of finding, to be confirmed" in found.text
 
 
 def test_pictures_are_the_thumbnail_and_the_map() -> None:
@@ -228,7 +235,7 @@ def test_marks_by_hand_reach_every_card_and_the_timeline() -> None:
     study = replace(make_study(), landmarks={"small-bowel": 20.0, "colon": 40.0})
     found = page(study)
     share = 100 * study.events[0].peak_s / 20
-    (card,) = found.all("article", id="event-1")
+    (card,) = found.all("article", id="suggestion-1")
     assert f"Stomach, {share:.0f}\u00a0% of its transit time" in (card["aria-label"] or "")
     text = render(study)
     assert "<dt>Small-bowel transit</dt><dd><strong>20 s</strong></dd>" in text
@@ -290,15 +297,16 @@ def test_a_finding_that_the_model_hardly_sees_is_named_as_such() -> None:
 
 
 def test_more_events_than_the_page_can_hold_are_counted_and_drawn() -> None:
-    stretches = [(i * 30 + 5, i * 30 + 12, "ulcer", 0.9) for i in range(1500)]
-    stretches += [(i * 30 + 18, i * 30 + 25, "blood_fresh", 0.8) for i in range(3)]
-    study = make_study(46_000, stretches, pictures=False)
+    stretches = [(i * 30 + 5, i * 30 + 12, "ulcer", 0.8) for i in range(1500)]
+    stretches += [(i * 30 + 18, i * 30 + 25, "blood_fresh", 0.9) for i in range(3)]
+    apart = SuggestionPrecision((), 0, "nothing", grouping=SuggestionGrouping(within_s=0))
+    study = make_study(46_000, stretches, spec=replace(SPEC, suggestions=apart), pictures=False)
     assert len(study.events) == 1503
     found = page(study)
     assert len(found.all("article", class_="card")) == CARDS
     labels = [card["data-label"] for card in found.all("article", class_="card")]
     assert labels.count("blood_fresh") == 3
-    assert "1,503 suggested events" in found.text
+    assert "1,503 suggestions" in found.text
     assert "This page has room for 1,000 of them, the others are in study.json." in found.text
     assert found.all("rect", class_="rest")
 
