@@ -102,7 +102,10 @@ def _card(view: View, suggestion: Suggestion, pictures: Mapping[int, PeakPicture
 def _times(view: View, suggestion: Suggestion) -> str:
     """Return when the other events of a suggestion begin, at most ``_TIMES`` of them."""
     others = view.others(suggestion)
-    parts = [f"{view.clock(event.start_s)} ({view.name(event)})" for event in others[:_TIMES]]
+    parts = [
+        view.clock(event.start_s) + ("" if event.label == suggestion.label else f" ({view.name(event)})")
+        for event in others[:_TIMES]
+    ]
     if len(others) > _TIMES:
         parts.append(f"and {number(len(others) - _TIMES)} more")
     return ", ".join(parts)
