@@ -55,9 +55,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Block:
-    """An event in its lane, as a link to the card of suggestion ``card``."""
+    """An event in its lane, as a link to the card of suggestion ``card``; ``leads`` is True for its leading event."""
 
     card: int
+    leads: bool
     title: str
     span: AxisSpan
 
@@ -159,7 +160,7 @@ def _segments(view: View) -> list[SegmentBlock]:
 
 def _lane(view: View, label: Label) -> Lane:
     blocks = [
-        Block(view.card_of(event), view.describe(event), _span(view, event))
+        Block(view.card_of(event), view.leads(event), view.describe(event), _span(view, event))
         for event in view.events
         if event.label == label.key
     ]

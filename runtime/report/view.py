@@ -75,6 +75,7 @@ class View:
         self.events = self._order()[:CARDS]
         self.events.sort(key=lambda event: event.id)
         self.counts = Counter(suggestion.label for suggestion in self.cards)
+        self._leading = {suggestion.events[0] for suggestion in self.cards}
         self._card_of = {event: one.id for one in self.cards for event in one.events}
 
     def _order(self) -> list[Event]:
@@ -108,6 +109,10 @@ class View:
     def others(self, suggestion: Suggestion) -> list[Event]:
         """Return the other events of a suggestion by id."""
         return [self._by_id[event] for event in suggestion.events[1:]]
+
+    def leads(self, event: Event) -> bool:
+        """Return whether the event leads a suggestion that has a card."""
+        return event.id in self._leading
 
     def card_of(self, event: Event) -> int:
         """Return the id of the suggestion whose card shows an event of ``events``."""
