@@ -126,7 +126,7 @@ def _print_study(study: Study) -> None:
     suggestions = study.suggestions or ()
     if suggestions:
         show(
-            f"{number(len(suggestions))} suggestions from {number(len(study.events))} events, best score first"
+            f"suggestions: {number(len(suggestions))}, best score first (events: {number(len(study.events))})"
         )
         show(_suggestion_table(study, suggestions[:FIRST]))
         if len(suggestions) > FIRST:

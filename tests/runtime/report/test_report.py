@@ -17,14 +17,18 @@ from paths import ROOT
 from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.errors import PackageError
+from capsule_edge.runtime.events import find_events
 from capsule_edge.runtime.inference import (
     NOT_STATED,
     HeldOutBy,
     Label,
     OperatingPoint,
+    PrecisionAtScore,
     SuggestionGrouping,
     SuggestionPrecision,
+    SuggestionWeights,
 )
+from capsule_edge.runtime.recording import RecordingWarning
 from capsule_edge.runtime.report import render_report, templates
 from capsule_edge.runtime.report.figures import CURVE_POINTS
 from capsule_edge.runtime.report.view import CARDS
@@ -414,3 +418,77 @@ def test_a_report_says_that_patients_are_unknown() -> None:
     assert "patients unknown: frames were held out one by one" in page
     assert "Licence of the training data" in page
     assert "patients unknown" not in render(make_study())
+
+
+WEIGHED = SuggestionPrecision(
+    (PrecisionAtScore(0.0, 0.1, 0.02, 0.3, 20), PrecisionAtScore(0.6, 0.62, 0.45, 0.77, 40)),
+    60,
+    "60 suggestions in 9 recordings",
+    SuggestionWeights(0.0, {"mean": 1.0}, {"blood_fresh": -3.0}),
+)
+
+
+def test_a_card_shows_score_measured_precision_alternatives_and_similar_places() -> None:
+    stretches = [
+        (20, 40, "ulcer", 0.7),
+        (60, 80, "ulcer", 0.69),  # alike, and 10 s later
+        (100, 110, "blood_fresh", 0.9),
+    ]
+    study = make_study(stretches=stretches, spec=replace(SPEC, suggestions=WEIGHED))
+    found = page(study)
+    cards = found.all("article", class_="card")
+    assert [card["data-label"] for card in cards] == ["ulcer", "blood_fresh"]
+    assert len(found.all("a", href="#suggestion-1")) == 2
+    assert len([a for a in found.all("a", href="#suggestion-1") if "data-lead" in a]) == 1
+    assert "2 suggestions, 2 kinds of finding" in found.text
+    assert "from 3 events, to be confirmed" in found.text
+    assert "And 1 similar place" in found.text
+    assert "Further events at 00:00:30" in found.text
+    assert "Of suggestions like this, 62 % were right (45 to 77 %, n = 40)." in found.text
+    assert "Measured on 60 suggestions in 9 recordings." in found.text
+    assert "62 % from a score of 0.60 (45 to 77 %, n = 40)" in found.text
+    assert "Probability 0." not in found.text
+    assert "estimated probability that the finding is really there" in found.text
+
+
+def test_a_card_names_the_other_labels_of_its_frames() -> None:
+    points = {key: OperatingPoint(0.2) for key in ("ulcer", "blood_fresh")}
+    study = make_study(stretches=[(20, 40, "ulcer", 0.5)], spec=replace(SPEC, operating_points=points))
+    for frame in study.frames[20:40]:
+        frame.probabilities[:] = (0.1, 0.5, 0.4)
+    study = replace(
+        study,
+        events=find_events(study.frames, study.model, median_distance_s=0.5, time_kind="capture"),
+        thumbnails={},
+        activations={},
+    )
+    assert len(study.events) == 2
+    text = page(study).text
+    assert "Or Blood, fresh (0.3" in text
+    assert "1 suggestion, 1 kind of finding" in text
+
+
+def test_without_weights_the_page_says_that_the_worth_was_not_measured() -> None:
+    text = page(make_study()).text
+    assert "How often such suggestions are right was not measured." in text
+    assert "the mean probability of the finding over its frames" in text
+
+
+def test_a_recording_that_the_model_has_seen_is_told_before_anything_else() -> None:
+    warnings = (
+        RecordingWarning("seen_in_training", "the model was trained on it"),
+        RecordingWarning("odd", "an odd field"),
+    )
+    found = page(replace(make_study(), warnings=warnings))
+    assert len(found.all("section", role="alert")) == 1
+    (title, reason, other) = (
+        found.text.index(words)
+        for words in (
+            "This recording is not new to the model",
+            "The model was trained on it.",
+            "an odd field",
+        )
+    )
+    assert title < reason < found.text.index("Frames read")
+    assert found.text.index("About this file") < other
+    assert found.text.count("trained on it") == 1
