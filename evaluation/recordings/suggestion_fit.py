@@ -43,6 +43,7 @@ from .._files import write_text
 from .._module import run_module
 from .shipped_findings import list_recordings
 from .suggestion_scores import (
+    FEWER,
     RANKS,
     ScoredRecording,
     choose_grouping,
@@ -98,7 +99,11 @@ def read_source(run: Path) -> RunSource:
 
 
 def fit_suggestions(
-    spec: ModelSpec, fitted: Sequence[ScoredRecording], held: Sequence[ScoredRecording] = ()
+    spec: ModelSpec,
+    fitted: Sequence[ScoredRecording],
+    held: Sequence[ScoredRecording] = (),
+    *,
+    fewer: float = FEWER,
 ) -> dict[str, Any]:
     """Fit the score, the grouping and the precision of suggestions, and measure them.
 
@@ -108,6 +113,7 @@ def fit_suggestions(
         spec: The model whose events these are.
         fitted: The recordings to fit on.
         held: Recordings that are scored only.
+        fewer: Share of the cards that grouping should save (``choose_grouping``).
 
     Returns:
         The JSON-ready document that the command writes, without the hashes of the recordings.
@@ -118,7 +124,7 @@ def fit_suggestions(
     by_ridge = {ridge: score_out_of_fold(fitted, spec, ridge=ridge) for ridge in RIDGES}
     ridge = min(RIDGES, key=lambda each: log_loss(by_ridge[each]))
     scored = by_ridge[ridge]
-    grouping = choose_grouping(scored)
+    grouping = choose_grouping(scored, fewer=fewer)
     weights = fit_weights(fitted, spec, ridge=ridge)
     table = precision_table(scored, grouping)
     record = SuggestionPrecision(
@@ -233,7 +239,7 @@ def main() -> None:
         [read_recording(run, truth, spec, capture_fps=options.capture_fps) for run, truth in pairs]
         for pairs in (fit, hold)
     )
-    document = fit_suggestions(spec, fitted, held)
+    document = fit_suggestions(spec, fitted, held, fewer=options.fewer)
     document["fitted_recordings"] = sorted({source.sha256 for source in sources if source.sha256})
     document["seen_in_training"] = [
         one.recording for one, source in zip(fitted, sources, strict=True) if source.seen_in_training
@@ -273,6 +279,12 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--split", default="train", help="split to fit on, default %(default)s")
     parser.add_argument("--hold-folder", type=Path, metavar="RUNS", help="results to score only, RUNS/<stem>")
     parser.add_argument("--hold-split", default="val", help="split to score only, default %(default)s")
+    parser.add_argument(
+        "--fewer",
+        type=float,
+        default=FEWER,
+        help="share of the cards that grouping should save, default %(default)s; 0: never lose a finding for it",
+    )
     parser.add_argument("--capture-fps", type=float, help="frames a second at which the capsules recorded")
     parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="JSON file to write")
     parser.add_argument("--into", type=Path, metavar="RUN", help="training whose run.json takes the result")
@@ -285,6 +297,8 @@ def _parse_arguments() -> argparse.Namespace:
         )
     if options.capture_fps is not None and not 0 < options.capture_fps < math.inf:
         parser.error(f"the capture rate is {options.capture_fps}, allowed is more than 0")
+    if not 0 <= options.fewer <= 1:
+        parser.error(f"the share of cards to save is {options.fewer}, allowed is 0 to 1")
     return options
 
 

@@ -39,6 +39,7 @@ from .findings import FoundEvent, TrueFinding, findings, is_right
 from .recording_scores import RecordingAnswers, read_answers
 
 __all__ = [
+    "FEWER",
     "RANKS",
     "ScoredRecording",
     "choose_grouping",
@@ -54,13 +55,15 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
+FEWER = 0.3
+"""The default for the share of cards that grouping should save."""
 RANKS = (1, 3, 5, 10)
 """A reader who opens this many suggestions of a recording: does one of them show what it says?"""
 
 # The grid of grouping rules. The first value of ``within_s`` switches the grouping of similar places off.
 _OVERLAPS = (0.25, 0.5, 0.75, 1.0)
 _WITHIN_S = (0.0, 60.0, 120.0, 180.0, 300.0)
-_DISTANCES = (0.3, 0.5, 0.7, 1.0)
+_DISTANCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 # A bin of the precision table has at least this many suggestions: its interval is some 40 points wide even so.
 _LEAST_IN_BIN = 20
 _MOST_BINS = 6
@@ -287,22 +290,27 @@ def count_cards(recordings: Sequence[ScoredRecording], grouping: SuggestionGroup
     }
 
 
-def choose_grouping(recordings: Sequence[ScoredRecording]) -> SuggestionGrouping:
-    """Return the grouping of a small grid that loses the fewest hit findings, and of these has the fewest cards.
+def choose_grouping(recordings: Sequence[ScoredRecording], *, fewer: float = FEWER) -> SuggestionGrouping:
+    """Return the grouping of a small grid that saves enough cards and loses the fewest hit findings.
 
-    Of equal ones the nearest to the default is taken, in steps of the grid.
+    Of equal ones the one with the fewest cards is taken, and then the nearest to the default, in steps of the grid. If
+    no grouping saves so many cards, all of the grid are candidates.
+
+    Args:
+        recordings: The events with their scores out of fold.
+        fewer: Share of the cards to save, 0..1; 0 puts the findings first.
     """
-    best: tuple[tuple[float, ...], SuggestionGrouping] | None = None
+    rows = []
     for overlap in _OVERLAPS:
         for within_s in _WITHIN_S:
             for distance in _DISTANCES if within_s else _DISTANCES[:1]:
                 rule = SuggestionGrouping(overlap, within_s, distance)
                 counts = count_cards(recordings, rule)
-                worth = (counts["lost"], counts["suggestions"], _steps_from_default(rule))
-                if best is None or worth < best[0]:
-                    best = (worth, rule)
-    assert best is not None  # the grid is not empty
-    return best[1]
+                saves = (counts["fewer"] or 0.0) >= fewer
+                rows.append(
+                    (not saves, counts["lost"], counts["suggestions"], _steps_from_default(rule), rule)
+                )
+    return min(rows, key=lambda row: row[:4])[4]
 
 
 def _steps_from_default(rule: SuggestionGrouping) -> int:

@@ -163,9 +163,12 @@ def test_the_grouping_that_loses_no_finding_is_chosen() -> None:
     one = judge_events(answers([(100, 120, "ulcer", "ulcer", 0.9), (260, 280, "ulcer", "ulcer", 0.9)]), SPEC)
     one = replace(one, scores=np.array([0.9, 0.8]))
     assert count_cards([one], None)["lost"] == 1
-    rule = choose_grouping([one])
+    rule = choose_grouping([one], fewer=0)
     assert count_cards([one], rule)["lost"] == 0
     assert rule.within_s < 70
+    # To save cards, it may lose one; a share that no grouping saves asks for nothing.
+    assert count_cards([one], choose_grouping([one], fewer=0.3))["suggestions"] == 1
+    assert choose_grouping([one], fewer=0.9) == rule
 
 
 @pytest.mark.quick
@@ -289,6 +292,7 @@ def test_the_command_writes_the_fit_of_a_folder_and_warns_of_training_videos(
     [
         (["m.onnx", "--out", "o"], "nothing to fit on"),
         (["m.onnx", "--folder", "runs", "--out", "o"], "need --recordings DIR"),
+        (["m.onnx", "--fit", "a", "b", "--fewer", "2", "--out", "o"], "cards to save is 2"),
         (["m.onnx", "--fit", "a", "b", "--capture-fps", "nan", "--out", "o"], "capture rate is nan"),
     ],
 )
