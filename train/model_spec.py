@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,6 @@ from capsule_edge.evaluation.datasets import Dataset, hash_dataset, training_pro
 from capsule_edge.runtime.inference import (
     EventParameters,
     HeldOutBy,
-    InputSpec,
     ModelSpec,
     OperatingPoint,
 )
@@ -27,7 +25,6 @@ __all__ = ["describe_model"]
 # A recording is almost all normal. One false frame in a hundred is as many as a reader bears, and no label is shown
 # that the calibrated model does not hold more likely than all others together.
 _MIN_SPECIFICITY, _MIN_THRESHOLD = 0.99, 0.5
-_PREPROCESSING: Literal[1] = 1
 
 
 def describe_model(
@@ -59,7 +56,7 @@ def describe_model(
         version=statement.version,
         precision="fp32",
         labels=dataset.classes,
-        input=InputSpec(config.size, preprocessing=_PREPROCESSING),
+        input=config.input,
         temperature=temperature,
         operating_points=_operating_points(dataset, logits, labels, temperature, held_out),
         events=EventParameters(),

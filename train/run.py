@@ -20,7 +20,7 @@ import numpy.typing as npt
 from capsule_edge.evaluation._files import write_text
 from capsule_edge.evaluation.datasets import Dataset
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, OutputError, UsageError
-from capsule_edge.runtime.inference import HeldOutBy, InputSpec
+from capsule_edge.runtime.inference import HeldOutBy
 from capsule_edge.runtime.results import lock_folder
 
 from .config import TrainConfig
@@ -281,7 +281,7 @@ def _prepare_frames(run: _Run, cache: Path) -> TrainingFrames:
     if not run.workers.first:
         run.workers.wait()
     frames = cached_frames(
-        run.dataset, run.dataset.labels, InputSpec(run.config.size), cache, config=run.config,
+        run.dataset, run.dataset.labels, run.config.input, cache, config=run.config,
         boxes=run.inputs.boxes,
     )  # fmt: skip
     if run.workers.first:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from ..inference import InputSpec, ModelSpec
-from ..preprocessing import FieldOfView, preprocess_planes
+from ..preprocessing import FieldOfView, preprocess_frame
 from ..recording import Frame
 from ..study import Event
 from .ranking import strength
@@ -212,8 +212,8 @@ class PeakFrames:
             return
         packed = [rows[event.peak_index][1] for rows in self._kept.values() if event.peak_index in rows]
         if not packed:
-            planes = waiting.candidate.frame.planes()
-            packed = [pack(preprocess_planes(planes, self._large, waiting.field_of_view))]
+            frame = waiting.candidate.frame
+            packed = [pack(preprocess_frame(frame, self._large, waiting.field_of_view))]
         features = waiting.candidate.features[..., column].copy()
         self._kept[column][event.peak_index] = (event, packed[0], features)
 

@@ -32,7 +32,7 @@ SCHEMA, SCHEMA_1 = "capsule-edge/model/2", "capsule-edge/model/1"
 # The attributes that version 2 added to the document; it also added ``input.preprocessing``.
 NEW_IN_2 = ("familiarity", "reference", "suggestions", "held_out")
 NOT_STATED = "not stated"
-PREPROCESSING = 1  # the version that ``runtime.preprocessing`` carries out
+PREPROCESSING = 2  # the newest version that ``runtime.preprocessing`` carries out
 METADATA_KEY = "capsule_edge"
 INTENDED_USE = (
     "Research use only. Not a medical device. Findings are suggestions to be confirmed by a physician."
@@ -386,11 +386,11 @@ def _input(entry: Mapping[str, Any]) -> InputSpec:
     _one_of(chosen, "mask", ("ellipse", "none"))
     _one_of(chosen, "resize", ("area",))
     version = spec.preprocessing
-    if version is not None and (isinstance(version, bool) or version not in (1, 2)):
-        raise ModelError(f"the model's input.preprocessing is {version!r}, allowed is 1 or 2")
-    if version not in (None, PREPROCESSING):
+    if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
+        raise ModelError(f"the model's input.preprocessing is {version!r}, allowed is 1 or {PREPROCESSING}")
+    if version is not None and version > PREPROCESSING:
         raise ModelError(
-            f"the model needs preprocessing version {version}, this capsule-edge has version {PREPROCESSING}",
+            f"the model needs preprocessing version {version}, this capsule-edge has version 1 and {PREPROCESSING}",
             hint="install a later capsule-edge",
         )
     return spec

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..events import MOST, PeakFrames, Thumbnails, activation_map, enlarge, pack
 from ..inference import Backend
-from ..preprocessing import FieldOfView, preprocess_planes
+from ..preprocessing import FieldOfView, preprocess_frame
 from ..recording import Container, fetch
 from ..study import Event
 
@@ -49,9 +49,8 @@ def illustrate(
         spec = backend.spec.input
         large = enlarge(spec)
         for frame in fetch(container, absent):
-            planes = frame.planes()
-            image = pack(preprocess_planes(planes, large, field_of_view))
-            features = backend.run(preprocess_planes(planes, spec, field_of_view)[None]).features[0]
+            image = pack(preprocess_frame(frame, large, field_of_view))
+            features = backend.run(preprocess_frame(frame, spec, field_of_view)[None]).features[0]
             for event in absent[frame.index]:
                 images[event.id] = image
                 maps[event.id] = activation_map(features[..., keys.index(event.label)])

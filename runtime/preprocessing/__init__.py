@@ -20,14 +20,20 @@ if TYPE_CHECKING:
         find_field_of_view,
         settle_field_of_view,
     )
-    from .model_input import mean_colours, preprocess, preprocess_planes
+    from .model_input import (
+        mean_colours,
+        preprocess,
+        preprocess_coded,
+        preprocess_frame,
+        preprocess_planes,
+    )
     from .near_duplicates import THRESHOLD, check_threshold, mark_duplicates, measure
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         batching="Batch PixelBuffers check_frame make_batches prepare",
         field_of_view="FIELD_FRAMES FieldOfView check_sizes find_field_of_view settle_field_of_view",
-        model_input="mean_colours preprocess preprocess_planes",
+        model_input="mean_colours preprocess preprocess_coded preprocess_frame preprocess_planes",
         near_duplicates="THRESHOLD check_threshold mark_duplicates measure",
     )
 
@@ -47,6 +53,8 @@ __all__ = [
     "measure",
     "prepare",
     "preprocess",
+    "preprocess_coded",
+    "preprocess_frame",
     "preprocess_planes",
     "settle_field_of_view",
 ]

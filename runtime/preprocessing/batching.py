@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..inference import InputSpec
 from ..recording import Frame
 from .field_of_view import FieldOfView
-from .model_input import preprocess_planes
+from .model_input import preprocess_frame
 
 __all__ = ["Batch", "PixelBuffers", "check_frame", "make_batches", "prepare"]
 
@@ -95,7 +95,7 @@ def prepare(batch: Batch, spec: InputSpec, buffers: PixelBuffers) -> Pixels:
     frames = batch.with_image
     pixels = buffers.take((batch.size, spec.size, spec.size, 3))
     for frame, out in zip(frames, pixels, strict=False):
-        preprocess_planes(frame.planes(), spec, batch.field_of_view, out=out)
+        preprocess_frame(frame, spec, batch.field_of_view, out=out)
     return pixels[: len(frames)]
 
 

@@ -17,6 +17,7 @@ from ..recording import Frame
 __all__ = [
     "FIELD_FRAMES",
     "FieldOfView",
+    "check_box",
     "check_pixels",
     "check_sizes",
     "find_field_of_view",
@@ -129,6 +130,14 @@ def find_field_of_view(frames: Iterable[Pixels]) -> FieldOfView:
     )
     if box.width < _SMALLEST * width or box.height < _SMALLEST * height:
         return whole
+    return box
+
+
+def check_box(box: FieldOfView, height: int, width: int) -> FieldOfView:
+    """Return the field of view. Raise ``InputError`` unless it lies in a frame of that size."""
+    inside = box.left + box.width <= width and box.top + box.height <= height
+    if min(box.left, box.top) < 0 or min(box.width, box.height) < 1 or not inside:
+        raise InputError(f"{box} does not lie in a frame of {width} x {height} pixels")
     return box
 
 

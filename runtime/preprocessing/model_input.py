@@ -17,12 +17,19 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from ..errors import InputError
 from ..inference import InputSpec
-from ..recording import Planes, split, views
-from .field_of_view import FieldOfView, check_pixels, find_field_of_view
+from ..recording import CodedPlanes, Frame, Planes, coded_of_rgb, split, views
+from .field_of_view import FieldOfView, check_box, check_pixels, find_field_of_view
+from .plane_scaler import shrink
 
-__all__ = ["mean_colours", "preprocess", "preprocess_planes", "resize"]
+__all__ = [
+    "mean_colours",
+    "preprocess",
+    "preprocess_coded",
+    "preprocess_frame",
+    "preprocess_planes",
+    "resize",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -32,7 +39,7 @@ _local = threading.local()
 
 
 def preprocess(frame: Pixels, spec: InputSpec, field_of_view: FieldOfView | None = None) -> Pixels:
-    """Return a frame as model input, uint8 RGB (size, size, 3).
+    """Return an RGB frame as model input, uint8 RGB (size, size, 3).
 
     Args:
         frame: uint8 RGB (height, width, 3).
@@ -45,7 +52,59 @@ def preprocess(frame: Pixels, spec: InputSpec, field_of_view: FieldOfView | None
     check_pixels(frame)
     if spec.crop == "field_of_view" and field_of_view is None:
         field_of_view = find_field_of_view([frame])
+    if spec.preprocessing == 2:
+        return preprocess_coded(coded_of_rgb(frame), spec, field_of_view)
     return preprocess_planes(split(frame), spec, field_of_view)
+
+
+def preprocess_frame(
+    frame: Frame, spec: InputSpec, field_of_view: FieldOfView | None = None, *, out: Pixels | None = None
+) -> Pixels:
+    """Return a frame of a recording or a stream as model input, uint8 RGB (size, size, 3).
+
+    Args:
+        frame: a frame with an image.
+        spec: input of the model; its version of the preprocessing decides how the frame is read.
+        field_of_view: of the recording; None for the whole frame.
+        out: contiguous uint8 (size, size, 3) array to write to; None for a new one.
+
+    Raises:
+        InputError: the frame has no image or one that cannot be converted, or the field of view does not lie in it.
+    """
+    if spec.preprocessing == 2:
+        return preprocess_coded(frame.coded(), spec, field_of_view, out=out)
+    return preprocess_planes(frame.planes(), spec, field_of_view, out=out)
+
+
+def preprocess_coded(
+    planes: CodedPlanes,
+    spec: InputSpec,
+    field_of_view: FieldOfView | None = None,
+    *,
+    out: Pixels | None = None,
+) -> Pixels:
+    """Return luma and chroma as model input, uint8 RGB (size, size, 3): preprocessing version 2.
+
+    ``docs/preprocessing.md`` gives the arithmetic, which is all in integers.
+
+    Args:
+        planes: 8-bit luma and chroma.
+        spec: input of the model.
+        field_of_view: of the recording; None for the whole frame.
+        out: contiguous uint8 (size, size, 3) array to write to; None for a new one.
+
+    Raises:
+        InputError: the field of view does not lie in the frame.
+    """
+    box = FieldOfView.whole(planes.luma)
+    if spec.crop == "field_of_view" and field_of_view is not None:
+        box = check_box(field_of_view, *planes.luma.shape)
+    if out is None:
+        out = np.empty((spec.size, spec.size, 3), np.uint8)
+    cv2.merge(shrink(planes, box, spec.size), out)
+    if spec.mask == "ellipse":
+        cv2.bitwise_and(out, _ellipse(spec.size), out)
+    return out
 
 
 def preprocess_planes(
@@ -55,10 +114,7 @@ def preprocess_planes(
     *,
     out: Pixels | None = None,
 ) -> Pixels:
-    """Return the same values as ``preprocess`` from separate channels, without an image of whole pixels.
-
-    Resizing before the colour matrix would be cheaper. But the matrix cuts a bright pixel off at 255, so mixing it with
-    its neighbours first gives values that differ by up to 18 levels.
+    """Return red, green and blue as model input, uint8 RGB (size, size, 3): preprocessing version 1.
 
     Args:
         planes: red, green and blue, uint8 (height, width) each (``recording.to_planes``).
@@ -71,13 +127,7 @@ def preprocess_planes(
     """
     height, width = planes[0].shape
     if spec.crop == "field_of_view" and field_of_view is not None:
-        box = field_of_view
-        if (
-            min(box.left, box.top) < 0
-            or min(box.width, box.height) < 1
-            or (box.left + box.width > width or box.top + box.height > height)
-        ):
-            raise InputError(f"{box} does not lie in a frame of {width} x {height} pixels")
+        box = check_box(field_of_view, height, width)
         rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
         planes = (planes[0][rows, columns], planes[1][rows, columns], planes[2][rows, columns])
     if out is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .coded_planes import CodedPlanes, coded_of_rgb, to_coded
     from .colour import Planes, split, to_luma, to_planes, to_rgb, views
     from .container import Container
     from .decoder import decode, marks_keys
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
+        coded_planes="CodedPlanes coded_of_rgb to_coded",
         colour="Planes split to_luma to_planes to_rgb views",
         container="Container",
         decoder="decode marks_keys",
@@ -49,6 +51,7 @@ __all__ = [
     "MOST_PIXELS",
     "OPEN_OPTIONS",
     "ClosedGopError",
+    "CodedPlanes",
     "Container",
     "DamageDetection",
     "FolderContent",
@@ -60,6 +63,7 @@ __all__ = [
     "TimeKind",
     "TimesSource",
     "clock",
+    "coded_of_rgb",
     "decode",
     "decode_logged",
     "decode_still",
@@ -84,6 +88,7 @@ __all__ = [
     "split",
     "study_name",
     "time_kind",
+    "to_coded",
     "to_luma",
     "to_planes",
     "to_rgb",

@@ -26,6 +26,8 @@ from .warning import RecordingWarning
 __all__ = [
     "TRANSPARENCY",
     "Planes",
+    "is_full_range",
+    "matrix_of",
     "odd_colour",
     "put_on_black",
     "split",
@@ -212,7 +214,7 @@ def _convert(frame: VideoFrame) -> Planes:
         return _views(_to_gbr(frame, "gbrp"))
     if layout.holds == "grey":
         grey = np.asarray(frame.to_ndarray(format="gray"), np.uint8)
-        return _spread(grey if _is_full(frame) else _LIMITED_GREY[grey])
+        return _spread(grey if is_full_range(frame) else _LIMITED_GREY[grey])
     return split(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
 
 
@@ -246,11 +248,12 @@ def _grey_and_alpha(frame: VideoFrame) -> tuple[Pixels, Pixels]:
     return both[:, :, 0].astype(np.uint8), both[:, :, 1].astype(np.uint8)
 
 
-def _is_full(frame: VideoFrame) -> bool:
+def is_full_range(frame: VideoFrame) -> bool:
+    """Return whether the samples of an image span 0..255, as its tags or its pixel format say."""
     return int(frame.color_range) == ColorRange.JPEG or frame.format.name.startswith("yuvj")
 
 
-def _matrix_of(frame: VideoFrame) -> int:
+def matrix_of(frame: VideoFrame) -> int:
     """Return swscale's number of the matrix of an image with luma and chroma. Raise ``InputError`` if it has none."""
     stated = int(frame.colorspace)
     if stated in _MEANINGLESS:
@@ -268,7 +271,7 @@ def _matrix_of(frame: VideoFrame) -> int:
 
 def _to_gbr(frame: VideoFrame, layout: str) -> VideoFrame:
     """Convert an image with luma and chroma to 8-bit planar RGB, ``gbrp`` or ``gbrap``."""
-    matrix = _matrix_of(frame)
+    matrix = matrix_of(frame)
     converter: VideoReformatter | None = getattr(_local, "converter", None)
     if converter is None:
         converter = _local.converter = VideoReformatter()
@@ -277,7 +280,7 @@ def _to_gbr(frame: VideoFrame, layout: str) -> VideoFrame:
         format=layout,
         src_colorspace=matrix,
         dst_colorspace=matrix,
-        src_color_range=ColorRange.JPEG if _is_full(frame) else ColorRange.MPEG,
+        src_color_range=ColorRange.JPEG if is_full_range(frame) else ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
         interpolation=_CONVERSION,
         threads=1,

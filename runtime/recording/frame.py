@@ -10,6 +10,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from ..errors import InputError
+from .coded_planes import CodedPlanes, coded_of_rgb, to_coded
 from .colour import Planes, split, to_planes, to_rgb
 from .orientation import orientation_of
 
@@ -76,6 +77,15 @@ class Frame:
         """
         image = self._image()
         return to_planes(image) if isinstance(image, VideoFrame) else split(image)
+
+    def coded(self) -> CodedPlanes:
+        """Return the image as 8-bit luma and chroma, upright.
+
+        Raises:
+            InputError: as ``planes``.
+        """
+        image = self._image()
+        return to_coded(image) if isinstance(image, VideoFrame) else coded_of_rgb(image)
 
     def rgb(self) -> npt.NDArray[np.uint8]:
         """Return the image as uint8 RGB (height, width, 3), full range and upright.

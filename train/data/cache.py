@@ -22,7 +22,8 @@ import numpy.typing as npt
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset, samples
 from capsule_edge.runtime.errors import InputError, OutputError
 from capsule_edge.runtime.inference import InputSpec
-from capsule_edge.runtime.preprocessing import field_of_view, model_input
+from capsule_edge.runtime.preprocessing import field_of_view, model_input, plane_scaler
+from capsule_edge.runtime.recording import coded_planes
 from capsule_edge.runtime.results import clear_abandoned, whole_file, write_whole
 
 from ..config import TrainConfig
@@ -87,7 +88,7 @@ def _key(
     """Return the name of the cache: a hash of the data, the settings and the code that preprocesses."""
     code = b"".join(
         Path(str(module.__file__)).read_bytes()
-        for module in (field_of_view, model_input, samples, transplants)
+        for module in (coded_planes, field_of_view, model_input, plane_scaler, samples, transplants)
     )
     made = (config.phantom, config.transplants) if config else (0, 0)
     table = hashlib.sha256(boxes.read_bytes()).hexdigest() if boxes and made[1] else ""

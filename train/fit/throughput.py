@@ -25,7 +25,6 @@ import tensorflow as tf
 import tf_keras
 
 from capsule_edge.evaluation.datasets import Dataset, load_dataset
-from capsule_edge.runtime.inference import InputSpec
 
 from ..config import TrainConfig
 from ..data import batches, cached_frames, colours_of, draw_epoch, draw_mixing, draw_weights
@@ -48,7 +47,7 @@ def measure(dataset: Dataset, config: TrainConfig, *, steps: int, rounds: int) -
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         started = time.perf_counter()
-        frames = cached_frames(dataset, dataset.labels, InputSpec(config.size), Path(folder))
+        frames = cached_frames(dataset, dataset.labels, config.input, Path(folder))
         decoded = len(frames) / (time.perf_counter() - started)
         model = architectures.build(
             config.architecture, size=config.size, labels=len(dataset.labels), keras=tf_keras

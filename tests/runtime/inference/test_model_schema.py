@@ -183,7 +183,7 @@ def test_the_shipped_model_is_of_version_1_and_its_text_is_unchanged() -> None:
         (("suggestions", "grouping", "within_s"), -1, "within_s -1"),
         (("suggestions", "grouping", "minutes"), 1, "grouping has 'minutes'"),
         (("provenance",), {"fitted_recordings": ["abc"]}, "fitted_recordings is .*64 hexadecimal digits"),
-        (("input", "preprocessing"), 2, "version 2, this capsule-edge has version 1"),
+        (("input", "preprocessing"), 3, "version 3, this capsule-edge has version 1 and 2"),
         (("input", "preprocessing"), True, "preprocessing is True"),
     ],
 )
