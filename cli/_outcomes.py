@@ -14,7 +14,7 @@ from ._printing import console, echo_json, number, table
 if TYPE_CHECKING:
     from capsule_edge.runtime import Study
     from capsule_edge.runtime.streaming import Lines
-    from capsule_edge.runtime.study import Ledger
+    from capsule_edge.runtime.study import Ledger, MeasuredPrecision, Suggestion
 
 __all__ = ["INCOMPLETE", "Outcome", "failed", "print_json", "print_outcome", "report_outcome", "worst_code"]
 
@@ -100,6 +100,7 @@ def report_outcome(outcome: Outcome, lines: Lines | None, *, as_json: bool) -> N
             exit_code=outcome.exit_code,
             folder=outcome.recording.shown_folder,
             warnings=outcome.study.warnings,
+            suggestions=None if outcome.study.suggestions is None else len(outcome.study.suggestions),
         )
 
 
@@ -118,34 +119,54 @@ def print_outcome(outcome: Outcome) -> None:
 
 
 def _print_study(study: Study) -> None:
-    from capsule_edge.runtime.events import FIRST, rank_events
+    from capsule_edge.runtime.events import FIRST
 
     show = console().print
     show(f"{study.source.name}: {_count_frames(study.ledger)}")
-    if study.events:
-        first = rank_events(study.events, most=FIRST)
-        show(_event_table(study, {event.id for event in first}))
-        if len(study.events) > len(first):
-            rest = len(study.events) - len(first)
-            show(f"and {number(rest)} more in the report, which shows the strongest of each finding first")
+    suggestions = study.suggestions or ()
+    if suggestions:
+        show(
+            f"suggestions: {number(len(suggestions))}, best score first (events: {number(len(study.events))})"
+        )
+        show(_suggestion_table(study, suggestions[:FIRST]))
+        if len(suggestions) > FIRST:
+            show(f"and {number(len(suggestions) - FIRST)} more in the report")
+        show(_score_note(study))
     elif study.ledger.classified:
         show("no finding reaches the model's operating points")
 
 
-def _event_table(study: Study, shown: set[int]) -> Any:
-    """Return a table of the events whose ids are in ``shown``, in the order of their ids."""
+def _suggestion_table(study: Study, suggestions: Sequence[Suggestion]) -> Any:
+    """Return a table of suggestions, with the times of the leading event of each."""
     from capsule_edge.runtime.recording import clock
 
     tenths = study.source.time_kind == "playback"
     names = {label.key: label.name for label in study.model.labels}
-    rows = table("event", "finding", "from", "to", "peak", "p", "frames")
-    for event in sorted(study.events, key=lambda event: event.id):
-        if event.id in shown:
-            times = (clock(at, tenths=tenths) for at in (event.start_s, event.end_s, event.peak_s))
-            rows.add_row(
-                str(event.id), names[event.label], *times, number(event.peak_p, 2), number(event.frames)
-            )
+    events = {event.id: event for event in study.events}
+    rows = table("suggestion", "finding", "from", "to", "peak", "score", "right of such", "similar")
+    for one in suggestions:
+        event = events[one.events[0]]
+        times = (clock(at, tenths=tenths) for at in (event.start_s, event.end_s, event.peak_s))
+        finding = " or ".join(
+            names[label] for label in (one.label, *(other.label for other in one.alternatives))
+        )
+        right = "not measured" if one.precision is None else _right(one.precision)
+        rows.add_row(str(one.id), finding, *times, number(one.score, 2), right, number(one.similar))
     return rows
+
+
+def _right(found: MeasuredPrecision) -> str:
+    """Return a measured precision such as ``62 % (45 to 77 %, n = 40)``."""
+    estimate, low, high = (f"{100 * share:.0f}" for share in (found.estimate, found.low, found.high))
+    return f"{estimate} % ({low} to {high} %, n = {found.n})"
+
+
+def _score_note(study: Study) -> str:
+    """Return one line on what the score is, and where its precision was measured."""
+    rule = study.model.suggestions
+    if rule is None or rule.weights is None:
+        return "score: mean probability of the finding over its frames; what it is worth was not measured"
+    return f"score: estimated probability that the finding is there; precision measured on {rule.measured_on}"
 
 
 def _count_frames(ledger: Ledger) -> str:

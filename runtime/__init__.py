@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     from .reader import Prediction, Reader, ReadOptions
     from .results import Journal, Run, open_run, prepare_folder, study_document, write_study
     from .streaming import Feed, Live, parse_feed, read_pipe
-    from .study import Event, FrameRecord, Ledger, Source, Study
+    from .study import Alternative, Event, FrameRecord, Ledger, MeasuredPrecision, Source, Study, Suggestion
 
     __version__: str
 
 __all__ = [
     "BACKENDS",
+    "Alternative",
     "Answer",
     "AuditError",
     "Backend",
@@ -64,6 +65,7 @@ __all__ = [
     "Label",
     "Ledger",
     "Live",
+    "MeasuredPrecision",
     "ModelError",
     "ModelSpec",
     "OperatingPoint",
@@ -75,6 +77,7 @@ __all__ = [
     "Run",
     "Source",
     "Study",
+    "Suggestion",
     "Terminated",
     "UsageError",
     "__version__",
@@ -102,7 +105,7 @@ _load, __dir__ = lazy_names(
     reader="Prediction ReadOptions Reader",
     results="Journal Run open_run prepare_folder study_document write_study",
     streaming="Feed Live parse_feed read_pipe",
-    study="Event FrameRecord Ledger Source Study",
+    study="Alternative Event FrameRecord Ledger MeasuredPrecision Source Study Suggestion",
 )
 
 

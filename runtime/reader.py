@@ -24,8 +24,8 @@ import numpy.typing as npt
 
 from .diagnostics import refuse_saturation
 from .errors import BackendError, CapsuleEdgeError, UsageError
-from .events import EventStream, PeakFrames, median_frame_distance
-from .inference import Backend, ModelSpec, default_model, most_probable, open_model
+from .events import EventStream, PeakFrames, capture_scale, median_frame_distance, rank_events, suggest
+from .inference import Backend, ModelSpec, default_model, most_probable, open_model, seen_before
 from .pipeline import (
     REQUEST_OPTIONS,
     BatchResult,
@@ -463,9 +463,16 @@ class _Reading:
         self._colours = ColourBar(frames=container.present, duration_s=container.duration_s)
         self._peaks = PeakFrames(self._spec)
         self._frozen = FrozenPictures(self._spec.familiarity)
+        distance_s = median_frame_distance(self._records)
         stream = EventStream(
             self._spec,
-            median_distance_s=median_frame_distance(self._records),
+            median_distance_s=distance_s,
+            time_kind=container.time_kind,
+            capture_fps=capture_fps,
+        )
+        self._scale = capture_scale(
+            self._spec.events,
+            median_distance_s=distance_s,
             time_kind=container.time_kind,
             capture_fps=capture_fps,
         )
@@ -545,7 +552,9 @@ class _Reading:
         self._callbacks.finish()
         request, container, box = self._request, self._request.container, self._field_of_view
         events = self._callbacks.events
-        thumbnails, activations = illustrate(container, events, self._backend, box, self._peaks)
+        suggestions = suggest(events, self._records, self._spec, scale=self._scale)
+        shown = rank_events(events, suggestions)
+        thumbnails, activations = illustrate(container, shown, self._backend, box, self._peaks)
         return Study(
             source=describe_source(
                 container, request.sha256, self._capture_fps, box, anonymous=self._anonymous
@@ -562,12 +571,15 @@ class _Reading:
             colours=self._colours.means(),
             landmarks=request.landmarks,
             warnings=self._warnings(),
+            suggestions=suggestions,
         )
 
     def _warnings(self) -> tuple[RecordingWarning, ...]:
         """Return the warnings about the recording, without file names if they are to be left out."""
         container = self._request.container
-        found = (*container.warnings, *container.growth())
+        seen = seen_before(self._spec, container.path.stem, self._request.sha256)
+        known = (RecordingWarning(code, message) for code, message in seen.items())
+        found = (*known, *container.warnings, *container.growth())
         if not (self._anonymous and found):
             return found
         names = PrivateNames({container.path: self._request.sha256})

@@ -8,20 +8,14 @@ does not mean that a video is new to the model.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from capsule_edge.runtime.inference import ModelSpec
+from capsule_edge.runtime.inference import ModelSpec, video_mark
 
 from .samples import Sample
 
 __all__ = ["describe_frames", "describe_overlap", "training_overlap", "training_provenance", "video_mark"]
-
-
-def video_mark(video_id: str) -> str:
-    """Return the eight hexadecimal digits that identify a video in a model file."""
-    return hashlib.sha256(video_id.encode()).hexdigest()[:8]
 
 
 def training_provenance(samples: Iterable[Sample], learnt_from: Iterable[ModelSpec] = ()) -> dict[str, Any]:

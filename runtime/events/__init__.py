@@ -1,6 +1,6 @@
-"""Answers to events: smooth probabilities, find runs above the operating points, keep their peak frames, rank them.
+"""Answers to events: smooth probabilities, find runs above the operating points, keep their peak frames, suggest.
 
-In: frame records and the model's rules. Out: events, landmarks, and the pictures and maps of peaks.
+In: frame records and the model's rules. Out: events, suggestions, landmarks, and the pictures and maps of peaks.
 Must not know: how frames are decoded, or which engine answered.
 """
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .event_measures import EventMeasures, measure_events, score_event
     from .landmarks import (
         LANDMARKS,
         Landmarks,
@@ -33,14 +34,17 @@ if TYPE_CHECKING:
     from .ranking import FIRST, rank_events
     from .rules import capture_scale, find_runs, median_frame_distance, smooth
     from .stream import EventStream, find_events, number_events
+    from .suggestions import EventGroup, group_events, suggest
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
+        event_measures="EventMeasures measure_events score_event",
         landmarks="LANDMARKS Landmarks Position Stretch check_landmarks locate_events parse_landmarks",
         peak_frames="Candidate MOST PeakFrames Thumbnails activation_map enlarge find_candidates pack",
         ranking="FIRST rank_events",
         rules="capture_scale find_runs median_frame_distance smooth",
         stream="EventStream find_events number_events",
+        suggestions="EventGroup group_events suggest",
     )
 
 __all__ = [
@@ -48,6 +52,8 @@ __all__ = [
     "LANDMARKS",
     "MOST",
     "Candidate",
+    "EventGroup",
+    "EventMeasures",
     "EventStream",
     "Landmarks",
     "PeakFrames",
@@ -61,11 +67,15 @@ __all__ = [
     "find_candidates",
     "find_events",
     "find_runs",
+    "group_events",
     "locate_events",
+    "measure_events",
     "median_frame_distance",
     "number_events",
     "pack",
     "parse_landmarks",
     "rank_events",
+    "score_event",
     "smooth",
+    "suggest",
 ]

@@ -36,7 +36,19 @@ if TYPE_CHECKING:
         Precision,
         Role,
     )
-    from .spec_records import APPEARANCE, AppearanceParameters, FamiliarityRule, HeldOutBy, ReferenceHistogram
+    from .spec_records import (
+        APPEARANCE,
+        MEASURES,
+        AppearanceParameters,
+        FamiliarityRule,
+        HeldOutBy,
+        PrecisionAtScore,
+        ReferenceHistogram,
+        SuggestionGrouping,
+        SuggestionPrecision,
+        SuggestionWeights,
+    )
+    from .training_marks import SEEN_IN_FITTING, SEEN_IN_TRAINING, seen_before, video_mark
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -49,7 +61,11 @@ else:
             "EventParameters INTENDED_USE InputSpec Label METADATA_KEY ModelSpec NOT_STATED OperatingPoint "
             "Precision Role"
         ),
-        spec_records="APPEARANCE AppearanceParameters FamiliarityRule HeldOutBy ReferenceHistogram",
+        spec_records=(
+            "APPEARANCE AppearanceParameters FamiliarityRule HeldOutBy MEASURES PrecisionAtScore ReferenceHistogram "
+            "SuggestionGrouping SuggestionPrecision SuggestionWeights"
+        ),
+        training_marks="SEEN_IN_FITTING SEEN_IN_TRAINING seen_before video_mark",
     )
 
 __all__ = [
@@ -59,8 +75,11 @@ __all__ = [
     "GOLDEN_SCHEMA",
     "INSTALLED",
     "INTENDED_USE",
+    "MEASURES",
     "METADATA_KEY",
     "NOT_STATED",
+    "SEEN_IN_FITTING",
+    "SEEN_IN_TRAINING",
     "Answer",
     "AppearanceParameters",
     "Backend",
@@ -73,8 +92,12 @@ __all__ = [
     "ModelSpec",
     "OperatingPoint",
     "Precision",
+    "PrecisionAtScore",
     "ReferenceHistogram",
     "Role",
+    "SuggestionGrouping",
+    "SuggestionPrecision",
+    "SuggestionWeights",
     "default_model",
     "find_format",
     "find_model",
@@ -84,5 +107,7 @@ __all__ = [
     "open_reference",
     "readers_of",
     "reference_of",
+    "seen_before",
     "stored_answers",
+    "video_mark",
 ]

@@ -197,7 +197,7 @@ class ModelSpec:
     def with_rules(self, thresholds: Mapping[str, float], *, min_frames: int | None = None) -> ModelSpec:
         """Return a copy with operating points, and the fewest frames of an event, set by hand.
 
-        These operating points have no measured sensitivity or specificity.
+        These operating points have no measured sensitivity or specificity, and the suggestions no measured precision.
 
         Args:
             thresholds: a probability above 0 and up to 1 by label key.
@@ -216,7 +216,9 @@ class ModelSpec:
                 raise UsageError(f"the threshold of {key} is {threshold}, allowed is above 0 and up to 1")
             points[key] = OperatingPoint(float(threshold), measured_on="set by hand")
         events = self.events if min_frames is None else replace(self.events, min_frames=min_frames)
-        return replace(self, operating_points=points, events=events)
+        # The precision was measured on the events of the model's own rules. The scores still order the suggestions.
+        suggestions = self.suggestions and replace(self.suggestions, precision=())
+        return replace(self, operating_points=points, events=events, suggestions=suggestions)
 
     def index_of(self, role: Role) -> tuple[int, ...]:
         """Return the output columns of the labels with a role, in order."""
@@ -237,6 +239,11 @@ class ModelSpec:
         """
         document = {"schema": self.schema, **dataclasses.asdict(self)}
         document["labels"] = [dataclasses.asdict(label) for label in self.labels]
+        if self.suggestions:
+            # The file keeps its bytes: what these two do not state stays out of it.
+            missing = [key for key in ("weights", "grouping") if document["suggestions"][key] is None]
+            for key in missing:
+                del document["suggestions"][key]
         if self.schema == SCHEMA_1:
             if any(document[name] is not None for name in NEW_IN_2) or self.input.preprocessing is not None:
                 return document | {"schema": SCHEMA}
@@ -295,6 +302,16 @@ class ModelSpec:
         for name, value in (("provenance", self.provenance), ("parity", self.parity or {})):
             if not isinstance(value, Mapping):
                 raise ModelError(f"the model's {name} is {value!r}, a JSON object is needed")
+        weights = self.suggestions.weights if self.suggestions else None
+        odd = sorted(set(weights.labels) - set(self.keys)) if weights else []
+        if odd:
+            raise ModelError(
+                f"the model's suggestions.weights.labels has {odd[0]!r}, allowed is one of {', '.join(self.keys)}"
+            )
+        self._check_provenance()
+        _check_events(self.events)
+
+    def _check_provenance(self) -> None:
         videos = self.provenance.get("training_videos", [])
         if not isinstance(videos, list) or not all(
             isinstance(mark, str) and re.fullmatch("[0-9a-f]{8}", mark) for mark in videos
@@ -302,7 +319,14 @@ class ModelSpec:
             raise ModelError(
                 f"the model's provenance.training_videos is {videos!r}, a list of 8 hexadecimal digits each is needed"
             )
-        _check_events(self.events)
+        fitted = self.provenance.get("fitted_recordings", [])
+        if not isinstance(fitted, list) or not all(
+            isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in fitted
+        ):
+            raise ModelError(
+                f"the model's provenance.fitted_recordings is {fitted!r}, "
+                "a list of 64 hexadecimal digits each is needed"
+            )
 
 
 def _check_events(events: EventParameters) -> None:

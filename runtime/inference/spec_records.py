@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -15,13 +15,16 @@ from ..errors import ModelError
 
 __all__ = [
     "APPEARANCE",
+    "MEASURES",
     "AppearanceParameters",
     "FamiliarityRule",
     "HeldOutBy",
     "HeldOutUnit",
     "PrecisionAtScore",
     "ReferenceHistogram",
+    "SuggestionGrouping",
     "SuggestionPrecision",
+    "SuggestionWeights",
     "parse_records",
 ]
 
@@ -34,6 +37,10 @@ APPEARANCE = (
     "contrast",
 )
 """The statistics of ``preprocessing.describe_appearance``, in order: the measure ``appearance`` is made of them."""
+# The measures of an event that its score is made of; ``runtime.events`` defines and computes them.
+MEASURES = ("mean", "peak", "frames", "top_share", "margin", "abnormal")
+# A sum of weighted measures stays finite.
+_LARGEST_WEIGHT = 1e6
 REFERENCES = ("colour", "sharpness", "field_of_view", "label_shares", "scores", "familiarity")
 
 
@@ -118,18 +125,62 @@ class PrecisionAtScore:
 
 
 @dataclass(frozen=True)
+class SuggestionWeights:
+    """The logistic model that turns the measures of an event into its score.
+
+    The score is 1 / (1 + exp(-t)), where t is ``intercept`` plus the offset of the event's label plus the sum of each
+    measure times its weight.
+
+    Attributes:
+        intercept: the constant.
+        measures: weight by measure (``MEASURES``); a measure that is not there has weight 0.
+        labels: offset by label key; a label that is not there has offset 0.
+    """
+
+    intercept: float
+    measures: Mapping[str, float]
+    labels: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SuggestionGrouping:
+    """The rules by which several events become one suggestion.
+
+    Attributes:
+        overlap: events of different labels are one suggestion if they share at least this share of the frames of the
+            shorter one, above 0 and up to 1.
+        within_s: events of one label that look alike are one suggestion if they lie at most this far from its leading
+            event, seconds of capture time; 0 switches it off.
+        distance: two events look alike if their mean ``features`` differ by at most this (root mean square over the
+            labels, each event's mean over the labels taken off).
+    """
+
+    overlap: float = 0.25
+    within_s: float = 300.0
+    distance: float = 0.7
+
+
+@dataclass(frozen=True)
 class SuggestionPrecision:
-    """The measured precision of suggestions by their score.
+    """The scores of suggestions, and their measured precision.
 
     Attributes:
         precision: entries by rising score.
         n: number of suggestions counted in all.
         measured_on: text that names the recordings.
+        weights: the score of an event; None: it is the mean probability, and the precision of suggestions is unknown.
+        grouping: how events are grouped; None for the defaults of ``SuggestionGrouping``.
     """
 
     precision: tuple[PrecisionAtScore, ...]
     n: int
     measured_on: str
+    weights: SuggestionWeights | None = None
+    grouping: SuggestionGrouping | None = None
+
+    def at(self, score: float) -> PrecisionAtScore | None:
+        """Return the entry of a score: the last one that begins at or below it; None if there is none."""
+        return next((entry for entry in reversed(self.precision) if entry.score <= score), None)
 
 
 def parse_records(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,11 +280,52 @@ def _suggestions(entry: Mapping[str, Any]) -> SuggestionPrecision:
     if not isinstance(rows, list):
         raise ModelError(f"the model's suggestions.precision is {rows!r}, a list is needed")
     where = "suggestions.precision"
+    table = tuple(_at_score(_object(row, where), where) for row in rows)
+    scores = [row.score for row in table]
+    if any(after <= before for before, after in itertools.pairwise(scores)):
+        raise ModelError(f"the model's {where} has the scores {scores}, rising scores are needed")
+    weights, grouping = entry.get("weights"), entry.get("grouping")
     return SuggestionPrecision(
-        tuple(_at_score(_object(row, where), where) for row in rows),
+        table,
         _count(entry, "suggestions"),
         _text(entry, "measured_on", "suggestions"),
+        None if weights is None else _weights(_object(weights, "suggestions.weights")),
+        None if grouping is None else _grouping(_object(grouping, "suggestions.grouping")),
     )
+
+
+def _weights(entry: Mapping[str, Any]) -> SuggestionWeights:
+    where = "suggestions.weights"
+    _refuse_unknown(entry, ("intercept", "measures", "labels"), where)
+    measures, labels = (_named_numbers(entry.get(part), f"{where}.{part}") for part in ("measures", "labels"))
+    _refuse_unknown(measures, MEASURES, f"{where}.measures")
+    intercept = _number(entry, "intercept", where)
+    largest = max(map(abs, (intercept, *measures.values(), *labels.values())))
+    if largest > _LARGEST_WEIGHT:
+        raise ModelError(
+            f"the model's {where} has the number {largest:g}, allowed is up to {_LARGEST_WEIGHT:g}"
+        )
+    return SuggestionWeights(intercept, measures, labels)
+
+
+def _grouping(entry: Mapping[str, Any]) -> SuggestionGrouping:
+    where = "suggestions.grouping"
+    _refuse_unknown(entry, ("overlap", "within_s", "distance"), where)
+    overlap, within_s, distance = (
+        _number(entry, name, where) for name in ("overlap", "within_s", "distance")
+    )
+    if not 0 < overlap <= 1 or within_s < 0 or distance < 0:
+        raise ModelError(
+            f"the model's {where} has overlap {overlap:g}, within_s {within_s:g} and distance {distance:g}, allowed "
+            "are an overlap above 0 and up to 1, and 0 or more"
+        )
+    return SuggestionGrouping(overlap, within_s, distance)
+
+
+def _refuse_unknown(entry: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    odd = sorted(set(entry) - set(known))
+    if odd:
+        raise ModelError(f"the model's {where} has {odd[0]!r}, allowed is one of {', '.join(known)}")
 
 
 def _at_score(entry: Mapping[str, Any], where: str) -> PrecisionAtScore:
@@ -276,6 +368,11 @@ def _numbers(values: Any, where: str) -> tuple[float, ...]:
     if not fits:
         raise ModelError(f"the model's {where} is {values!r}, finite numbers are needed")
     return tuple(float(value) for value in values)
+
+
+def _named_numbers(value: Any, where: str) -> dict[str, float]:
+    entry = _object(value, where)
+    return {name: _number(entry, name, where) for name in entry}
 
 
 def _count(entry: Mapping[str, Any], where: str, name: str = "n", *, least: int = 0) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..events import MOST, PeakFrames, Thumbnails, activation_map, enlarge, pack, rank_events
+from ..events import MOST, PeakFrames, Thumbnails, activation_map, enlarge, pack
 from ..inference import Backend
 from ..preprocessing import FieldOfView, preprocess_frame
 from ..recording import Container, fetch
@@ -31,7 +31,7 @@ def illustrate(
     Peak frames that were not kept while the recording was read are decoded again, with the frames they build on.
 
     Args:
-        events: at most ``MOST`` of them are shown, those that rank first.
+        events: in the order in which to look at them; the first ``MOST`` are shown.
         backend: the opened model; answers the frames that are decoded again.
         peaks: the peak frames that were kept.
     """
@@ -39,7 +39,7 @@ def illustrate(
     images: dict[int, bytes] = {}
     maps: dict[int, Map] = {}
     absent: defaultdict[int, list[Event]] = defaultdict(list)
-    for event in rank_events(events, most=MOST):
+    for event in events[:MOST]:
         kept = peaks.find(keys.index(event.label), event.peak_index) if peaks is not None else None
         if kept is None:
             absent[event.peak_index].append(event)

@@ -1,20 +1,23 @@
-"""The events of the report: a card with a picture for each, and the filters that choose among them."""
+"""The suggestions of the report: a card with a picture for each, and the filters that choose among them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..events import rank_events
-from ..inference import Label, OperatingPoint
-from ..study import Event, Study
+from ..inference import Label
+from ..study import Event, Suggestion
 from .figures import jpeg, map_png
+from .text import number, probability, worth
 from .view import View
 
-__all__ = ["CardFilter", "EventCard", "PeakPicture", "make_cards", "make_filters"]
+__all__ = ["CardFilter", "PeakPicture", "SuggestionCard", "make_cards", "make_filters"]
 
-# Pictures make a page heavy. The 8 MB of base64 left for them hold some 400 frames of a capsule; the events to look
-# at first come first, and a card says so where its picture was left out.
+# Pictures make a page heavy. The 8 MB of base64 left for them hold some 400 frames of a capsule; the suggestions to
+# look at first come first, and a card says so where its picture was left out.
 _PICTURE_BUDGET = 8_000_000
+# Number of similar places whose times a card gives.
+_TIMES = 8
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,35 @@ class PeakPicture:
 
 
 @dataclass(frozen=True)
-class EventCard:
-    """An event as its card shows it. ``later`` is an event that is not among those to look at first."""
+class SuggestionCard:
+    """A suggestion as its card shows it.
 
+    Attributes:
+        suggestion: the suggestion.
+        event: its leading event.
+        colour: CSS class of the label.
+        later: True if it is not among the suggestions to look at first.
+        place: where the leading event lies; empty if not known.
+        of_transit: True if ``place`` is a share of a transit time.
+        alternatives: the other labels with their scores; empty without any.
+        similar: number of similar places; empty without any.
+        times: when its other events begin; empty without any.
+        worth: measured precision of suggestions like this.
+        measured_on: the recordings of that measurement; empty if there is none.
+        picture: peak frame of the leading event; None if it was not kept.
+    """
+
+    suggestion: Suggestion
     event: Event
     colour: str
     later: bool
     place: str
     of_transit: bool
-    point: OperatingPoint | None
+    alternatives: str
+    similar: str
+    times: str
+    worth: str
+    measured_on: str
     picture: PeakPicture | None
 
 
@@ -49,21 +72,43 @@ class CardFilter:
     count: int
 
 
-def make_cards(view: View) -> list[EventCard]:
-    """Return the cards by time."""
-    pictures = _pictures(view.study)
-    points = view.study.model.operating_points
-    return [
-        EventCard(
-            event,
-            view.colour.get(event.label, "c0"),
-            event.id not in view.first,
-            *view.place(event),
-            points.get(event.label),
-            pictures.get(event.id),
-        )
-        for event in view.events
+def make_cards(view: View) -> list[SuggestionCard]:
+    """Return the cards in the order in which to look at them."""
+    pictures = _pictures(view)
+    return [_card(view, suggestion, pictures) for suggestion in view.cards]
+
+
+def _card(view: View, suggestion: Suggestion, pictures: Mapping[int, PeakPicture]) -> SuggestionCard:
+    event = view.leading(suggestion)
+    others = [
+        f"{view.names.get(other.label, other.label)} ({probability(other.score)})"
+        for other in suggestion.alternatives
     ]
+    return SuggestionCard(
+        suggestion,
+        event,
+        view.colour.get(event.label, "c0"),
+        suggestion.id not in view.first,
+        *view.place(event),
+        alternatives=", ".join(others),
+        similar=number(suggestion.similar, "similar place") if suggestion.similar else "",
+        times=_times(view, suggestion),
+        worth=worth(suggestion),
+        measured_on=suggestion.precision.measured_on if suggestion.precision else "",
+        picture=pictures.get(event.id),
+    )
+
+
+def _times(view: View, suggestion: Suggestion) -> str:
+    """Return when the other events of a suggestion begin, at most ``_TIMES`` of them."""
+    others = view.others(suggestion)
+    parts = [
+        view.clock(event.start_s) + ("" if event.label == suggestion.label else f" ({view.name(event)})")
+        for event in others[:_TIMES]
+    ]
+    if len(others) > _TIMES:
+        parts.append(f"and {number(len(others) - _TIMES)} more")
+    return ", ".join(parts)
 
 
 def make_filters(view: View) -> list[CardFilter]:
@@ -75,11 +120,12 @@ def make_filters(view: View) -> list[CardFilter]:
     ]
 
 
-def _pictures(study: Study) -> dict[int, PeakPicture]:
-    """Return the peak frames by event, the most probable events first, up to the budget."""
+def _pictures(view: View) -> dict[int, PeakPicture]:
+    """Return the peak frames of the leading events by event id, in the order of the cards, up to the budget."""
     left = _PICTURE_BUDGET
     pictures = {}
-    for event in rank_events(study.events):
+    study = view.study
+    for event in map(view.leading, view.cards):
         rgb = study.thumbnails.get(event.id)
         if rgb is None:
             continue

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from ..inference import Label, ModelSpec, OperatingPoint
+from ..inference import Label, ModelSpec, OperatingPoint, SuggestionPrecision
 from ..study import Study
 
 __all__ = ["ModelCard", "Remark", "model_card"]
@@ -65,6 +65,8 @@ def model_card(study: Study) -> ModelCard:
     }
     if "data_license" in model.provenance:
         pairs["Licence of the training data"] = str(model.provenance["data_license"])
+    if model.suggestions and model.suggestions.weights and model.suggestions.precision:
+        pairs["Suggestions that were right"] = _precision(model.suggestions)
     if model.unknown_patients:
         pairs["Measured on"] = model.unknown_patients
     return ModelCard(
@@ -74,6 +76,16 @@ def model_card(study: Study) -> ModelCard:
         sensitivities=_sensitivities(model),
         operating_points=[(label, model.operating_points.get(label.key)) for label in model.labels],
     )
+
+
+def _precision(rule: SuggestionPrecision) -> str:
+    """Return the measured precision of suggestions by score, as a sentence."""
+    parts = [
+        f"{100 * row.estimate:.0f} % from a score of {row.score:.2f} ({100 * row.low:.0f} to {100 * row.high:.0f} %, "
+        f"n = {row.n:,})"
+        for row in rule.precision
+    ]
+    return f"{'; '.join(parts)}. Measured on {rule.measured_on}."
 
 
 def _parity(model: ModelSpec) -> list[Remark]:

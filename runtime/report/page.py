@@ -51,13 +51,15 @@ def render_report(study: Study, *, tool_version: str, colours: npt.NDArray[Any] 
         view=view,
         facts=_facts(study, view.total_s),
         heading=_heading(view),
-        alert=text.alert(study),
-        tiles=text.summary(study, view.landmarks),
+        alerts=[alert for alert in (text.known_before(study), text.alert(study)) if alert],
+        remarks=text.file_remarks(study),
+        tiles=text.summary(study, view.suggestions, view.landmarks),
         timeline=make_timeline(view, colours),
         cards=make_cards(view),
         filters=make_filters(view),
         has_maps=any(event.id in study.activations for event in study.events),
         nothing_found=text.nothing_found(study),
+        score_meaning=text.score_meaning(study),
         way=way(study, view.landmarks),
         ledger=text.ledger(study),
         assessed=text.assessed(study),
@@ -91,6 +93,6 @@ def _heading(view: View) -> str:
     events = view.study.events
     if not events:
         return "No finding reached its threshold"
-    labels = len({event.label for event in events})
+    labels = len({one.label for one in view.suggestions})
     kinds = f"{number(labels)} {'kind' if labels == 1 else 'kinds'} of finding"
-    return f"{number(len(events), 'suggested event')}, {kinds}, to be confirmed"
+    return f"{number(len(view.suggestions), 'suggestion')}, {kinds}, to be confirmed"

@@ -6,11 +6,12 @@ or in a dataclass; the templates escape it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..events import Landmarks, capture_scale, median_frame_distance
-from ..study import STATUSES, Ledger, Status, Study, count_set_aside, reduced_view
+from ..inference import SEEN_IN_FITTING, SEEN_IN_TRAINING
+from ..study import STATUSES, Ledger, Status, Study, Suggestion, count_set_aside, reduced_view
 from .transit import duration, quality_note
 
 __all__ = [
@@ -22,13 +23,17 @@ __all__ = [
     "TimesText",
     "alert",
     "assessed",
+    "file_remarks",
+    "known_before",
     "ledger",
     "nothing_found",
     "number",
     "probability",
+    "score_meaning",
     "share",
     "summary",
     "times",
+    "worth",
 ]
 
 _STATUS_NAMES: dict[Status, str] = {
@@ -39,6 +44,7 @@ _STATUS_NAMES: dict[Status, str] = {
     "skipped": "skipped as asked",
     "unread": "not reached before the run was stopped",
 }
+_SEEN = (SEEN_IN_TRAINING, SEEN_IN_FITTING)
 _SHORT: dict[Status, str] = {
     "classified": "Looked at",
     "duplicate": "Near-identical",
@@ -51,7 +57,7 @@ _SHORT: dict[Status, str] = {
 
 @dataclass(frozen=True)
 class Alert:
-    """Return the reason why a recording was not read whole. ``partly`` is False where no frame was read."""
+    """A warning at the top of the page. ``partly`` is True where a part of the recording was not read."""
 
     title: str
     reasons: list[str]
@@ -126,17 +132,37 @@ def probability(value: float) -> str:
     return "over 0.99" if 0.995 <= value < 1 else f"{value:.2f}"
 
 
-def summary(study: Study, found: Landmarks) -> list[SummaryTile]:
+def worth(suggestion: Suggestion) -> str:
+    """Return the measured precision of suggestions like this one, as a sentence."""
+    found = suggestion.precision
+    if found is None:
+        return "How often such suggestions are right was not measured."
+    estimate, low, high = (f"{100 * share:.0f}" for share in (found.estimate, found.low, found.high))
+    interval = f"{low} to {high}\u00a0%, n\u00a0=\u00a0{found.n:,}"
+    return f"Of suggestions like this, {estimate}\u00a0% were right ({interval})."
+
+
+def score_meaning(study: Study) -> str:
+    """Return what the score of a suggestion is, as a sentence."""
+    rule = study.model.suggestions
+    if rule is None or rule.weights is None:
+        return (
+            "The bar shows its score: the mean probability of the finding over its frames. How often suggestions with "
+            "such a score are right was not measured."
+        )
+    return "The bar shows its score: the estimated probability that the finding is really there."
+
+
+def summary(study: Study, suggestions: Sequence[Suggestion], found: Landmarks) -> list[SummaryTile]:
     """Return the four figures that a physician asks for first."""
-    kinds = len({event.label for event in study.events})
     note = (
-        f"of {number(kinds, 'kind')}, to be confirmed"
-        if kinds
+        f"from {number(len(study.events), 'event')}, to be confirmed"
+        if study.events
         else "which does not mean a normal examination"
     )
     return [
         _frames_tile(study.ledger),
-        SummaryTile("Suggested events", f"{len(study.events):,}", note),
+        SummaryTile("Suggestions", f"{len(suggestions):,}", note),
         _transit_tile(found),
         _view_tile(study),
     ]
@@ -179,6 +205,20 @@ def alert(study: Study) -> Alert | None:
         return None
     title = "This recording was not read whole" if answered else "Nothing was read from this recording"
     return Alert(title, reasons, partly=answered > 0)
+
+
+def known_before(study: Study) -> Alert | None:
+    """Return that the model was trained or fitted on this recording; None where the model file does not say so."""
+    seen = [each.message for each in study.warnings if each.code in _SEEN]
+    if not seen:
+        return None
+    reasons = [f"{message[0].upper()}{message[1:]}." for message in seen]
+    return Alert("This recording is not new to the model", reasons, partly=False)
+
+
+def file_remarks(study: Study) -> list[str]:
+    """Return the other warnings, which are about the file."""
+    return [each.message for each in study.warnings if each.code not in _SEEN]
 
 
 def _losses(account: Ledger) -> Iterator[str]:

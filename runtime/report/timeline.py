@@ -55,9 +55,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Block:
-    """An event in its lane, as a link to its card."""
+    """An event in its lane, as a link to the card of suggestion ``card``; ``leads`` is True for its leading event."""
 
-    event: int
+    card: int
+    leads: bool
     title: str
     span: AxisSpan
 
@@ -161,7 +162,7 @@ def _segments(view: View) -> list[SegmentBlock]:
 
 def _lane(view: View, label: Label) -> Lane:
     blocks = [
-        Block(event.id, view.describe(event), _span(view, event))
+        Block(view.card_of(event), view.leads(event), view.describe(event), _span(view, event))
         for event in view.events
         if event.label == label.key
     ]
@@ -184,10 +185,9 @@ def _rest(view: View, label: Label) -> list[AxisSpan]:
 
 
 def _first_shown(view: View) -> str:
-    """Return the key of the finding whose curve is shown first: that of the highest peak."""
-    best = max(view.study.events, key=lambda event: (event.peak_p, -event.id), default=None)
-    if best is not None:
-        return best.label
+    """Return the key of the finding whose curve is shown first: that of the first suggestion."""
+    if view.suggestions:
+        return view.suggestions[0].label
     return view.labels[0].key if view.labels else ""
 
 

@@ -16,10 +16,11 @@ from ..events import (
     locate_events,
     median_frame_distance,
     rank_events,
+    suggest,
 )
 from ..inference import Label
 from ..recording import clock
-from ..study import Event, Study, columns
+from ..study import Event, Study, Suggestion, columns
 from .transit import place
 
 __all__ = ["CARDS", "COLOURS", "OF_TRANSIT", "View"]
@@ -37,7 +38,10 @@ class View:
         labels: the findings that the model knows, in its order.
         names: name of every label by key.
         colour: CSS class of every finding by key.
-        events: the events that have a card, by id, at most ``CARDS``.
+        suggestions: all suggestions, in the order in which to look at them.
+        cards: the suggestions that have a card, at most ``CARDS``.
+        events: the events that the timeline shows one by one, by id: those of the cards, the leading ones first, at
+            most ``CARDS``.
         counts: number of cards by label.
         total_s: length of the time axis, s of container time, above 0.
         tenths: whether times are shown with tenths of a second.
@@ -49,8 +53,6 @@ class View:
         self.labels: list[Label] = [label for label in study.model.labels if label.role == "finding"]
         self.names = {label.key: label.name for label in study.model.labels}
         self.colour = {label.key: f"c{i % COLOURS}" for i, label in enumerate(self.labels)}
-        self.events = sorted(rank_events(study.events, most=CARDS), key=lambda event: event.id)
-        self.counts = Counter(event.label for event in self.events)
         distance_s = median_frame_distance(study.frames)
         last = float(np.nanmax(columns(study.frames).times_s, initial=0.0))
         self.total_s = max(study.source.duration_s or 0.0, last + (distance_s or 0.0)) or 1.0
@@ -63,6 +65,23 @@ class View:
             capture_fps=study.source.capture_fps,
         )
         self.gap_s = study.model.events.max_gap_s / scale
+        self._by_id = {event.id: event for event in study.events}
+        self.suggestions: Sequence[Suggestion] = (
+            suggest(study.events, study.frames, study.model, scale=scale)
+            if study.suggestions is None
+            else study.suggestions
+        )
+        self.cards = self.suggestions[:CARDS]
+        self.events = self._order()[:CARDS]
+        self.events.sort(key=lambda event: event.id)
+        self.counts = Counter(suggestion.label for suggestion in self.cards)
+        self._leading = {suggestion.events[0] for suggestion in self.cards}
+        self._card_of = {event: one.id for one in self.cards for event in one.events}
+
+    def _order(self) -> list[Event]:
+        """Return the events of the cards, the leading ones first."""
+        shown = {event for one in self.cards for event in one.events}
+        return rank_events([self._by_id[event] for event in sorted(shown)], self.cards)
 
     @cached_property
     def landmarks(self) -> Landmarks:
@@ -74,14 +93,30 @@ class View:
 
     @cached_property
     def rest(self) -> Sequence[Event]:
-        """Events without a card."""
+        """Events that the timeline does not show one by one."""
         shown = {event.id for event in self.events}
         return [event for event in self.study.events if event.id not in shown]
 
     @cached_property
     def first(self) -> frozenset[int]:
-        """Ids of the events to look at first: all events where they are few."""
-        return frozenset(event.id for event in rank_events(self.study.events, most=FIRST))
+        """Ids of the suggestions to look at first: all suggestions where they are few."""
+        return frozenset(one.id for one in self.suggestions[:FIRST])
+
+    def leading(self, suggestion: Suggestion) -> Event:
+        """Return the event that leads a suggestion."""
+        return self._by_id[suggestion.events[0]]
+
+    def others(self, suggestion: Suggestion) -> list[Event]:
+        """Return the other events of a suggestion by id."""
+        return [self._by_id[event] for event in suggestion.events[1:]]
+
+    def leads(self, event: Event) -> bool:
+        """Return whether the event leads a suggestion that has a card."""
+        return event.id in self._leading
+
+    def card_of(self, event: Event) -> int:
+        """Return the id of the suggestion whose card shows an event of ``events``."""
+        return self._card_of[event.id]
 
     def clock(self, seconds: float) -> str:
         """Return a time as ``hh:mm:ss``, with tenths for a file that plays faster than the capsule recorded."""
@@ -101,8 +136,21 @@ class View:
         words = [
             f"Event {event.id}: {self.name(event)}",
             f"{self.clock(event.start_s)} to {self.clock(event.end_s)}",
-            f"highest probability {event.peak_p:.2f}",
+            f"suggestion {self.card_of(event)}",
         ]
+        if where:
+            words.insert(2, where + (OF_TRANSIT if of_transit else ""))
+        return ", ".join(words)
+
+    def describe_card(self, suggestion: Suggestion) -> str:
+        """Return one line about the suggestion, for readers who hear the page."""
+        event = self.leading(suggestion)
+        words = [
+            f"Suggestion {suggestion.id}: {self.name(event)}",
+            f"{self.clock(event.start_s)} to {self.clock(event.end_s)}",
+            f"score {suggestion.score:.2f}",
+        ]
+        where, of_transit = self.place(event)
         if where:
             words.insert(2, where + (OF_TRANSIT if of_transit else ""))
         return ", ".join(words)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ..errors import OutputError
 from ..inference import ModelSpec, most_probable
-from ..study import SCHEMA, Event, FrameRecord, Ledger, Source, Study, columns
+from ..study import SCHEMA, Event, FrameRecord, Ledger, MeasuredPrecision, Source, Study, Suggestion, columns
 from .atomic import commit_files, reason
 from .document import familiarity_document, landmarks_document, quality_document, rounded, rules_document
 
@@ -174,7 +174,9 @@ def study_document(study: Study) -> dict[str, Any]:
         "warnings": warnings_document(study.warnings),
         "rules": rules_document(study),
         "events": [event_document(event) for event in study.events],
-        "suggestions": None,
+        "suggestions": None
+        if study.suggestions is None
+        else list(map(_suggestion_document, study.suggestions)),
         "landmarks": landmarks_document(study),
         "quality": quality_document(study),
         "familiarity": familiarity_document(study),
@@ -238,6 +240,32 @@ def event_document(event: Event) -> dict[str, Any]:
         "peak_s": rounded(event.peak_s),
         "peak_p": rounded(event.peak_p),
         "frames": event.frames,
+    }
+
+
+def _suggestion_document(suggestion: Suggestion) -> dict[str, Any]:
+    return {
+        "id": suggestion.id,
+        "label": suggestion.label,
+        "events": list(suggestion.events),
+        "score": rounded(suggestion.score),
+        "precision": _precision_document(suggestion.precision),
+        "alternatives": [
+            {"label": other.label, "score": rounded(other.score)} for other in suggestion.alternatives
+        ],
+        "similar": suggestion.similar,
+    }
+
+
+def _precision_document(precision: MeasuredPrecision | None) -> dict[str, Any] | None:
+    if precision is None:
+        return None
+    return {
+        "estimate": rounded(precision.estimate),
+        "low": rounded(precision.low),
+        "high": rounded(precision.high),
+        "n": precision.n,
+        "measured_on": precision.measured_on,
     }
 
 

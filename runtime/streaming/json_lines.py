@@ -93,6 +93,7 @@ class Lines:
         exit_code: int,
         folder: str | os.PathLike[str] | None,
         warnings: Sequence[RecordingWarning] = (),
+        suggestions: int | None = None,
     ) -> None:
         """Write the last line of a recording that was read to its end.
 
@@ -101,6 +102,7 @@ class Lines:
             exit_code: that the program will return.
             folder: holds the results of the recording; None if there is none, or if it is not to be shown.
             warnings: of the recording.
+            suggestions: number of suggestions in ``study.json``; None where there is no study.
         """
         self._write(
             "end",
@@ -108,7 +110,7 @@ class Lines:
             ledger=ledger_document(ledger),
             warnings=warnings_document(warnings),
             events=self._events,
-            suggestions=None,
+            suggestions=suggestions,
             out=None if folder is None else str(folder),
             exit_code=exit_code,
         )

@@ -15,7 +15,20 @@ if TYPE_CHECKING:
     from .frame_table import Columns, FrameTable, columns
     from .ledger import choose_frames, count_frames, describe_source, list_frames
     from .quality import answered_values, count_set_aside, reduced_view
-    from .records import SCHEMA, STATUSES, UNFAMILIAR, Event, FrameRecord, Ledger, Source, Status, Study
+    from .records import (
+        SCHEMA,
+        STATUSES,
+        UNFAMILIAR,
+        Alternative,
+        Event,
+        FrameRecord,
+        Ledger,
+        MeasuredPrecision,
+        Source,
+        Status,
+        Study,
+        Suggestion,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -23,22 +36,28 @@ else:
         frame_table="Columns FrameTable columns",
         ledger="choose_frames count_frames describe_source list_frames",
         quality="answered_values count_set_aside reduced_view",
-        records="Event FrameRecord Ledger SCHEMA STATUSES Source Status Study UNFAMILIAR",
+        records=(
+            "Alternative Event FrameRecord Ledger MeasuredPrecision SCHEMA STATUSES Source Status Study Suggestion "
+            "UNFAMILIAR"
+        ),
     )
 
 __all__ = [
     "SCHEMA",
     "STATUSES",
     "UNFAMILIAR",
+    "Alternative",
     "ColourBar",
     "Columns",
     "Event",
     "FrameRecord",
     "FrameTable",
     "Ledger",
+    "MeasuredPrecision",
     "Source",
     "Status",
     "Study",
+    "Suggestion",
     "answered_values",
     "choose_frames",
     "columns",

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from ..preprocessing import FieldOfView
     from ..recording import DamageDetection, RecordingWarning, TimesSource
 
-__all__ = ["UNFAMILIAR", "Event", "FrameRecord", "Ledger", "Source", "Status", "Study"]
+__all__ = [
+    "UNFAMILIAR",
+    "Alternative",
+    "Event",
+    "FrameRecord",
+    "Ledger",
+    "MeasuredPrecision",
+    "Source",
+    "Status",
+    "Study",
+    "Suggestion",
+]
 
 SCHEMA = "capsule-edge/study/2"
 # The detail of a frame that was set aside.
@@ -115,6 +126,62 @@ class Event:
 
 
 @dataclass(frozen=True)
+class MeasuredPrecision:
+    """The measured share of suggestions with a similar score that were right.
+
+    Attributes:
+        estimate: the share, 0..1.
+        low: lower end of its 95 % interval, 0..1.
+        high: upper end of its 95 % interval, 0..1.
+        n: number of suggestions that were counted.
+        measured_on: text that names the recordings.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    measured_on: str
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another label that the frames of a suggestion may show.
+
+    Attributes:
+        label: key of the label.
+        score: the highest score among the suggestion's events of this label.
+    """
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A group of events that show one place, or places that look alike; the report shows it as one card.
+
+    Attributes:
+        id: number of the suggestion in its study, from 1, in the order in which to look at them.
+        label: key of the label of the leading event.
+        events: ids of its events; the leading event, which has the highest score, comes first.
+        score: estimated probability that the leading event is right, 0..1. With a model that has no weights for it,
+            the mean probability of its label.
+        precision: measured precision of suggestions with such a score; None if it was not measured.
+        alternatives: the other labels of its events, by falling score.
+        similar: number of further places that look alike and lie within minutes; their events are in ``events``.
+    """
+
+    id: int
+    label: str
+    events: tuple[int, ...]
+    score: float
+    precision: MeasuredPrecision | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    similar: int = 0
+
+
+@dataclass(frozen=True)
 class Source:
     """The recording.
 
@@ -172,7 +239,9 @@ class Study:
         colours: mean colour of the frames in equal intervals of container time, float64 (bins, 3), RGB 0..255, NaN for
             an interval without frames. Not in ``study.json``.
         landmarks: the landmarks set by hand, seconds of container time by name (a name in ``LANDMARKS`` of ``events``).
-        warnings: what was read in spite of an odd field, was inferred, or lies in the file and was not read.
+        warnings: what was read in spite of an odd field, was inferred, or lies in the file and was not read; and
+            whether the recording was used to train the model or to fit it.
+        suggestions: the events in groups, in the order in which to look at them; None if they were not grouped.
     """
 
     source: Source
@@ -188,3 +257,4 @@ class Study:
     colours: npt.NDArray[np.float64] | None = None
     landmarks: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[RecordingWarning] = ()
+    suggestions: Sequence[Suggestion] | None = None

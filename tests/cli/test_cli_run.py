@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ import numpy as np
 import pytest
 from cli_calls import LABELS, check_files, check_refused, process
 from red_model import write_red_model
+from study_samples import make_study
 from tiny_model import write_tiny_model
 
+from capsule_edge.cli._names import NamedRecording
+from capsule_edge.cli._outcomes import Outcome, print_outcome
+from capsule_edge.runtime.events import suggest
+from capsule_edge.runtime.inference import PrecisionAtScore, SuggestionPrecision, SuggestionWeights
 from capsule_edge.runtime.preprocessing import THRESHOLD
 
 
@@ -38,7 +44,13 @@ def test_a_recording_leaves_four_files(call, exam: Path, red_model: Path) -> Non
     (event,) = study["events"]
     assert (event["label"], event["start_s"], event["end_s"]) == ("bleeding", 10.0, 16.5)
     assert "60 frames: 60 classified" in called.out
+    (suggestion,) = study["suggestions"]
+    assert (suggestion["label"], suggestion["events"], suggestion["precision"]) == ("bleeding", [1], None)
+    assert (suggestion["alternatives"], suggestion["similar"]) == ([], 0)
+    assert 0.5 < suggestion["score"] < 1
+    assert "suggestions: 1, best score first (events: 1)" in called.out
     assert "Bleeding  00:00:10  00:00:16" in called.out
+    assert "score: mean probability of the finding over its frames" in called.out
     assert str(Path("a/b/report.html")) in called.out
     page = Path("a/b/report.html").read_text("utf-8")
     assert page.count('data-map="data:image/png') == page.count("data:image/jpeg") == 1
@@ -239,3 +251,25 @@ def test_a_folder_that_is_only_a_dot_keeps_its_name(
     assert call("run", ".", "--model", model).code == 0
     study = json.loads((folder / "exam.capsule-edge" / "study.json").read_text("utf-8"))
     assert study["source"]["name"] == "exam"
+
+
+@pytest.mark.quick
+def test_suggestions_are_printed_with_their_measured_precision(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    study = make_study()
+    rule = SuggestionPrecision(
+        (PrecisionAtScore(0.5, 0.62, 0.45, 0.77, 40),), 40, "nine recordings", SuggestionWeights(0.0, {}, {})
+    )
+    study = replace(study, model=replace(study.model, suggestions=rule))
+    found = suggest(study.events, study.frames, study.model, scale=1.0)
+    recording = NamedRecording(Path("sample.mp4"), Path("out"), "sample.mp4", "sample.mp4", "out")
+    outcome = Outcome(recording, 0, replace(study, suggestions=found))
+    print_outcome(outcome)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "0.50 62 % (45 to 77 %, n = 40) 0" in printed
+    assert "precision measured on nine recordings" in printed
+    many = replace(study, suggestions=[replace(found[0], id=number) for number in range(1, 31)])
+    print_outcome(replace(outcome, study=many))
+    assert "and 6 more in the report" in capsys.readouterr().out

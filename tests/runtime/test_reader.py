@@ -23,10 +23,11 @@ from video_samples import recording
 
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
-from capsule_edge.runtime.inference import installed_models
+from capsule_edge.runtime.inference import installed_models, video_mark
 from capsule_edge.runtime.pipeline import Plan, illustrate
 from capsule_edge.runtime.preprocessing import FIELD_FRAMES, FieldOfView, batching, preprocess
 from capsule_edge.runtime.recording import decode, ffmpeg, gop, scan
+from capsule_edge.runtime.report import render_report
 from capsule_edge.runtime.results import prepare_folder, write_study
 from capsule_edge.runtime.study import STATUSES, FrameTable, Study
 
@@ -436,3 +437,30 @@ def test_frames_csv_of_a_real_recording_joins_its_truth(tmp_path: Path) -> None:
     # The truth is rounded to four decimals.
     for row, true in zip(rows, truth, strict=True):
         assert abs(float(row["time_s"]) - float(true["time_s"])) < 1e-3
+
+
+def test_a_recording_has_the_same_suggestions_for_any_plan() -> None:
+    path = recording("eb0203196e284797")
+    with Reader.open("small") as reader:
+        found = reader.read(path, end_s=120.0)
+    assert found.events
+    assert sorted(event for one in found.suggestions for event in one.events) == [e.id for e in found.events]
+    scores = [one.score for one in found.suggestions]
+    assert scores == sorted(scores, reverse=True)
+    for plan in (Plan(1, 1), Plan(2, 5)):
+        with Reader.open("small", plan=plan) as reader:
+            assert reader.read(path, end_s=120.0).suggestions == found.suggestions
+
+
+def test_a_recording_of_the_training_or_of_the_fit_is_told_at_the_top(red: Reader, exam: Path) -> None:
+    digest = hashlib.sha256(exam.read_bytes()).hexdigest()
+    marked = {"training_videos": [video_mark("exam")], "fitted_recordings": [digest]}
+    reader = Reader(red._backend)
+    reader.spec = replace(red.spec, provenance=marked)
+    for anonymous in (False, True):
+        study = reader.read(exam, anonymous=anonymous)
+        assert [warning.code for warning in study.warnings] == ["seen_in_training", "seen_in_fitting"]
+        page = render_report(study, tool_version="0")
+        assert page.index("This recording is not new to the model") < page.index("Frames read")
+        assert "About this file" not in page
+    assert red.read(exam).warnings == ()

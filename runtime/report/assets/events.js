@@ -1,7 +1,8 @@
-// One event is chosen: its card is marked, it is shown large, and the timeline points to it.
+// One suggestion is chosen: its card is marked, it is shown large, and the timeline points to it.
 const events = (() => {
   const cards = all(".card");
-  const links = new Map(all(".lane a").map((link) => [link.getAttribute("href").slice(1), link]));
+  const links = new Map(cards.map((card) => [card.id, []]));
+  all(".lane a").forEach((link) => links.get(link.getAttribute("href").slice(1)).push(link));
   const filters = all("[data-filter]");
   const status = byId("status");
   const viewer = byId("viewer");
@@ -15,7 +16,7 @@ const events = (() => {
 
   // The card again, larger: its picture, the same with the map, and its text.
   function enlarge(card) {
-    byId("viewer-title").textContent = `Event ${card.id.slice(6)}`;
+    byId("viewer-title").textContent = `Suggestion ${card.id.slice("suggestion-".length)}`;
     const text = card.querySelector(".text").cloneNode(true);
     const figure = card.querySelector(".view").cloneNode(true);
     figure.querySelector("canvas")?.remove();
@@ -38,12 +39,12 @@ const events = (() => {
     current?.removeAttribute("aria-current");
     if (current) {
       current.tabIndex = -1; // Tab goes to one card and on to what shows it large; arrows move among the cards
-      links.get(current.id)?.removeAttribute("aria-current");
+      links.get(current.id).forEach((link) => link.removeAttribute("aria-current"));
     }
     current = card;
     card.setAttribute("aria-current", "true");
     card.tabIndex = 0;
-    links.get(card.id)?.setAttribute("aria-current", "true");
+    links.get(card.id).forEach((link) => link.setAttribute("aria-current", "true"));
     enlarge(card);
     timeline.curve(card.dataset.label);
     timeline.point(Number(card.dataset.at));
@@ -58,10 +59,10 @@ const events = (() => {
     chosen = key;
     cards.forEach((card) => {
       card.hidden = key === FIRST ? "later" in card.dataset : key !== ALL && card.dataset.label !== key;
-      links.get(card.id)?.setAttribute("tabindex", card.hidden ? "-1" : "0");
+      links.get(card.id).forEach((link) => link.setAttribute("tabindex", card.hidden ? "-1" : "0"));
     });
     filters.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.filter === key)));
-    if (say) status.textContent = `Showing ${shown().length} of ${cards.length} events`;
+    if (say) status.textContent = `Showing ${shown().length} of ${cards.length} suggestions`;
     if (current && !current.hidden) return;
     if (shown().length) choose(shown()[0], { say: false });
   }
@@ -103,11 +104,11 @@ const events = (() => {
       card.addEventListener("click", () => choose(card));
       card.addEventListener("focus", () => { if (card !== current) choose(card); });
     });
-    links.forEach((link, id) => link.addEventListener("click", (event) => {
+    links.forEach((blocks, id) => blocks.forEach((link) => link.addEventListener("click", (event) => {
       event.preventDefault();
       open(byId(id), { focus: true });
       viewer.scrollIntoView({ block: "nearest" });
-    }));
+    })));
     mapsButton?.addEventListener("click", () => showMaps(mapsButton.getAttribute("aria-pressed") !== "true"));
     byId("previous").addEventListener("click", () => step(-1));
     byId("next").addEventListener("click", () => step(1));

@@ -42,6 +42,19 @@ RECORDS: dict[str, Any] = {
         "precision": [{"score": 0.5, "estimate": 0.8, "low": 0.6, "high": 0.9, "n": 20}],
         "n": 20,
         "measured_on": "4 recordings of train",
+        "weights": {
+            "intercept": -1.5,
+            "measures": {
+                "mean": 0.5,
+                "peak": 0.25,
+                "frames": 0.0,
+                "top_share": 1.0,
+                "margin": 0.1,
+                "abnormal": -0.2,
+            },
+            "labels": {"normal": 0.25},
+        },
+        "grouping": {"overlap": 0.5, "within_s": 60.0, "distance": 0.5},
     },
     "held_out": {"by": "video"},
 }
@@ -72,6 +85,40 @@ def test_every_record_of_version_2_survives_reading_and_writing() -> None:
     assert spec.reference is not None
     assert spec.reference["sharpness"].edges == (0.0, 0.5, 1.0)
     assert spec.suggestions.precision[0].estimate == 0.8
+
+
+def test_weights_and_grouping_may_be_absent_or_null() -> None:
+    for given in ({}, {"weights": None, "grouping": None}):
+        document = full()
+        for key in ("weights", "grouping"):
+            del document["suggestions"][key]
+        without = copy.deepcopy(document)
+        document["suggestions"] |= given
+        validate(document, "model")
+        spec = ModelSpec.from_json(json.dumps(document))
+        assert spec.suggestions.weights is None
+        assert json.loads(spec.to_json()) == without
+
+
+def test_the_precision_of_a_score_is_that_of_the_last_entry_below_it() -> None:
+    document = full()
+    document["suggestions"]["precision"] = [
+        {"score": score, "estimate": score, "low": 0.0, "high": 1.0, "n": 5} for score in (0.25, 0.5)
+    ]
+    found = ModelSpec.from_json(json.dumps(document)).suggestions
+    assert [entry and entry.score for entry in map(found.at, (0.0, 0.25, 0.499999, 0.5, 1.0))] == [
+        None,
+        0.25,
+        0.25,
+        0.5,
+        0.5,
+    ]
+
+
+def test_thresholds_by_hand_take_the_precision_away_and_keep_the_weights() -> None:
+    spec = ModelSpec.from_json(json.dumps(full()))
+    changed = spec.with_rules({"polyp": 0.9}).suggestions
+    assert changed == replace(spec.suggestions, precision=())
 
 
 def test_every_field_of_version_2_may_be_absent() -> None:
@@ -146,6 +193,26 @@ def test_the_shipped_model_is_of_version_1_and_its_text_is_unchanged() -> None:
         (("reference", "sharpness", "n"), 1.5, "sharpness.n is 1.5"),
         (("suggestions", "precision"), {}, "precision is {}"),
         (("suggestions", "precision", 0, "high"), 1.5, "allowed is 0 to 1"),
+        (
+            ("suggestions", "precision"),
+            [RECORDS["suggestions"]["precision"][0]] * 2,
+            "rising scores are needed",
+        ),
+        (("suggestions", "weights"), [], r"suggestions.weights is \[\], a JSON object"),
+        (("suggestions", "weights", "bias"), 1, "weights has 'bias', allowed is one of intercept"),
+        (("suggestions", "weights", "intercept"), "high", r"weights.intercept is \['high'\]"),
+        (("suggestions", "weights", "intercept"), 1e300, "number 1e\\+300, allowed is up to 1e\\+06"),
+        (
+            ("suggestions", "weights", "measures", "colour"),
+            1,
+            "measures has 'colour', allowed is one of mean",
+        ),
+        (("suggestions", "weights", "measures", "mean"), True, r"measures.mean is \[True\]"),
+        (("suggestions", "weights", "labels", "tapeworm"), 1, "labels has 'tapeworm', allowed is one of"),
+        (("suggestions", "grouping", "overlap"), 0, "overlap 0, within_s 60 and distance 0.5, allowed"),
+        (("suggestions", "grouping", "within_s"), -1, "within_s -1"),
+        (("suggestions", "grouping", "minutes"), 1, "grouping has 'minutes'"),
+        (("provenance",), {"fitted_recordings": ["abc"]}, "fitted_recordings is .*64 hexadecimal digits"),
         (("input", "preprocessing"), 3, "version 3, this capsule-edge has version 1 and 2"),
         (("input", "preprocessing"), True, "preprocessing is True"),
     ],

@@ -17,7 +17,18 @@ from paths import ROOT
 from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.errors import PackageError
-from capsule_edge.runtime.inference import NOT_STATED, HeldOutBy, Label, OperatingPoint
+from capsule_edge.runtime.events import find_events
+from capsule_edge.runtime.inference import (
+    NOT_STATED,
+    HeldOutBy,
+    Label,
+    OperatingPoint,
+    PrecisionAtScore,
+    SuggestionGrouping,
+    SuggestionPrecision,
+    SuggestionWeights,
+)
+from capsule_edge.runtime.recording import RecordingWarning
 from capsule_edge.runtime.report import render_report, templates
 from capsule_edge.runtime.report.figures import CURVE_POINTS
 from capsule_edge.runtime.report.view import CARDS
@@ -159,16 +170,16 @@ def test_every_event_has_a_card_and_a_link_in_its_lane() -> None:
     study = make_study()
     found = page(study)
     cards = found.all("article", class_="card")
-    assert [card["id"] for card in cards] == ["event-1", "event-2"]
+    assert [card["id"] for card in cards] == ["suggestion-1", "suggestion-2"]
     assert all(card["tabindex"] == "0" for card in cards)
     links = [a["href"] for a in found.all("a") if a.get("aria-label")]
-    assert links == ["#event-1", "#event-2"]
+    assert links == ["#suggestion-1", "#suggestion-2"]
     first = study.events[0]
     assert (first.start_s, first.end_s) == (10.0, 20.5)  # a frame on either side is smoothed in
     assert "00:00:10 \u2013 00:00:20" in found.text
     assert f"{first.frames} frames" in found.text
     assert f"Frame {first.peak_index} at 00:00:{int(first.peak_s):02d}" in found.text
-    assert "2 suggested events, 2 kinds of finding, to be confirmed" in found.text
+    assert "2 suggestions, 2 kinds of finding, to be confirmed" in found.text
 
 
 def test_pictures_are_the_thumbnail_and_the_map() -> None:
@@ -228,7 +239,7 @@ def test_marks_by_hand_reach_every_card_and_the_timeline() -> None:
     study = replace(make_study(), landmarks={"small-bowel": 20.0, "colon": 40.0})
     found = page(study)
     share = 100 * study.events[0].peak_s / 20
-    (card,) = found.all("article", id="event-1")
+    (card,) = found.all("article", id="suggestion-1")
     assert f"Stomach, {share:.0f}\u00a0% of its transit time" in (card["aria-label"] or "")
     text = render(study)
     assert "<dt>Small-bowel transit</dt><dd><strong>20 s</strong></dd>" in text
@@ -290,15 +301,16 @@ def test_a_finding_that_the_model_hardly_sees_is_named_as_such() -> None:
 
 
 def test_more_events_than_the_page_can_hold_are_counted_and_drawn() -> None:
-    stretches = [(i * 30 + 5, i * 30 + 12, "ulcer", 0.9) for i in range(1500)]
-    stretches += [(i * 30 + 18, i * 30 + 25, "blood_fresh", 0.8) for i in range(3)]
-    study = make_study(46_000, stretches, pictures=False)
+    stretches = [(i * 30 + 5, i * 30 + 12, "ulcer", 0.8) for i in range(1500)]
+    stretches += [(i * 30 + 18, i * 30 + 25, "blood_fresh", 0.9) for i in range(3)]
+    apart = SuggestionPrecision((), 0, "nothing", grouping=SuggestionGrouping(within_s=0))
+    study = make_study(46_000, stretches, spec=replace(SPEC, suggestions=apart), pictures=False)
     assert len(study.events) == 1503
     found = page(study)
     assert len(found.all("article", class_="card")) == CARDS
     labels = [card["data-label"] for card in found.all("article", class_="card")]
     assert labels.count("blood_fresh") == 3
-    assert "1,503 suggested events" in found.text
+    assert "1,503 suggestions" in found.text
     assert "This page has room for 1,000 of them, the others are in study.json." in found.text
     assert found.all("rect", class_="rest")
 
@@ -406,3 +418,77 @@ def test_a_report_says_that_patients_are_unknown() -> None:
     assert "patients unknown: frames were held out one by one" in page
     assert "Licence of the training data" in page
     assert "patients unknown" not in render(make_study())
+
+
+WEIGHED = SuggestionPrecision(
+    (PrecisionAtScore(0.0, 0.1, 0.02, 0.3, 20), PrecisionAtScore(0.6, 0.62, 0.45, 0.77, 40)),
+    60,
+    "60 suggestions in 9 recordings",
+    SuggestionWeights(0.0, {"mean": 1.0}, {"blood_fresh": -3.0}),
+)
+
+
+def test_a_card_shows_score_measured_precision_alternatives_and_similar_places() -> None:
+    stretches = [
+        (20, 40, "ulcer", 0.7),
+        (60, 80, "ulcer", 0.69),  # alike, and 10 s later
+        (100, 110, "blood_fresh", 0.9),
+    ]
+    study = make_study(stretches=stretches, spec=replace(SPEC, suggestions=WEIGHED))
+    found = page(study)
+    cards = found.all("article", class_="card")
+    assert [card["data-label"] for card in cards] == ["ulcer", "blood_fresh"]
+    assert len(found.all("a", href="#suggestion-1")) == 2
+    assert len([a for a in found.all("a", href="#suggestion-1") if "data-lead" in a]) == 1
+    assert "2 suggestions, 2 kinds of finding" in found.text
+    assert "from 3 events, to be confirmed" in found.text
+    assert "And 1 similar place" in found.text
+    assert "Further events at 00:00:30" in found.text
+    assert "Of suggestions like this, 62 % were right (45 to 77 %, n = 40)." in found.text
+    assert "Measured on 60 suggestions in 9 recordings." in found.text
+    assert "62 % from a score of 0.60 (45 to 77 %, n = 40)" in found.text
+    assert "Probability 0." not in found.text
+    assert "estimated probability that the finding is really there" in found.text
+
+
+def test_a_card_names_the_other_labels_of_its_frames() -> None:
+    points = {key: OperatingPoint(0.2) for key in ("ulcer", "blood_fresh")}
+    study = make_study(stretches=[(20, 40, "ulcer", 0.5)], spec=replace(SPEC, operating_points=points))
+    for frame in study.frames[20:40]:
+        frame.probabilities[:] = (0.1, 0.5, 0.4)
+    study = replace(
+        study,
+        events=find_events(study.frames, study.model, median_distance_s=0.5, time_kind="capture"),
+        thumbnails={},
+        activations={},
+    )
+    assert len(study.events) == 2
+    text = page(study).text
+    assert "Or Blood, fresh (0.3" in text
+    assert "1 suggestion, 1 kind of finding" in text
+
+
+def test_without_weights_the_page_says_that_the_worth_was_not_measured() -> None:
+    text = page(make_study()).text
+    assert "How often such suggestions are right was not measured." in text
+    assert "the mean probability of the finding over its frames" in text
+
+
+def test_a_recording_that_the_model_has_seen_is_told_before_anything_else() -> None:
+    warnings = (
+        RecordingWarning("seen_in_training", "the model was trained on it"),
+        RecordingWarning("odd", "an odd field"),
+    )
+    found = page(replace(make_study(), warnings=warnings))
+    assert len(found.all("section", role="alert")) == 1
+    (title, reason, other) = (
+        found.text.index(words)
+        for words in (
+            "This recording is not new to the model",
+            "The model was trained on it.",
+            "an odd field",
+        )
+    )
+    assert title < reason < found.text.index("Frames read")
+    assert found.text.index("About this file") < other
+    assert found.text.count("trained on it") == 1

@@ -21,7 +21,7 @@ from capsule_edge.runtime.errors import OutputError
 from capsule_edge.runtime.inference import Label, OperatingPoint
 from capsule_edge.runtime.results import prepare_folder, study_document, write_study
 from capsule_edge.runtime.results.files import FILES, frames_csv
-from capsule_edge.runtime.study import Study
+from capsule_edge.runtime.study import Alternative, MeasuredPrecision, Study, Suggestion
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -45,6 +45,13 @@ NEW_IN_MODEL = {"familiarity", "reference", "suggestions", "held_out", "preproce
 
 STUDIES = {
     "plain": make_study(),
+    "suggestions": replace(
+        make_study(),
+        suggestions=[
+            Suggestion(1, "ulcer", (1, 2), 0.75, None, (Alternative("blood_fresh", 0.5),), 1),
+            Suggestion(2, "ulcer", (1,), 0.25, MeasuredPrecision(0.5, 0.25, 0.75, 9, "nine"), (), 0),
+        ],
+    ),
     "no event": make_study(stretches=()),
     "no frame": make_study(0, (), field_of_view=None, duration_s=None, start_pts=None),
     "damaged": make_study(
@@ -123,14 +130,14 @@ def test_a_study_without_the_keys_of_version_2_fits_the_schema_of_version_1(stud
 @pytest.mark.parametrize("name", ["study", "model", "lines"])
 def test_the_schemas_describe_every_field_and_allow_no_other(name: str) -> None:
     open_fields = {"options", "provenance", "parity"}  # the schema does not name what they hold
-    optional = NEW_IN_STUDY | NEW_IN_SOURCE | NEW_IN_MODEL
+    optional = NEW_IN_STUDY | NEW_IN_SOURCE | NEW_IN_MODEL | {"weights", "grouping"}
 
     def walk(node: Any, key: str) -> None:
         if not isinstance(node, dict):
             return
         properties = node.get("properties")
         if properties is not None:
-            if key not in open_fields:
+            if key not in open_fields and key != "measures":  # a measure may be absent
                 assert node["additionalProperties"] is False, key
                 required = [child for child in properties if child not in optional]
                 assert node["required"] == required, key
@@ -332,3 +339,18 @@ def test_a_file_that_another_program_holds_open_leaves_the_earlier_files(
     with pytest.raises(OutputError, match="close a program that has the file open"):
         write_study(make_study(), tmp_path, timing={})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_suggestion_is_written_whole() -> None:
+    assert study_document(STUDIES["plain"])["suggestions"] is None
+    first, second = study_document(STUDIES["suggestions"])["suggestions"]
+    assert first == {
+        "id": 1,
+        "label": "ulcer",
+        "events": [1, 2],
+        "score": 0.75,
+        "precision": None,
+        "alternatives": [{"label": "blood_fresh", "score": 0.5}],
+        "similar": 1,
+    }
+    assert second["precision"] == {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 9, "measured_on": "nine"}

@@ -104,6 +104,7 @@ def test_the_lines_of_a_recording_say_what_its_files_say(exam: Path, model: Path
     assert code == 0
     assert [lines[0]["type"], lines[-1]["type"]] == ["start", "end"]
     assert lines[0]["recording"] == str(exam)
+    assert lines[-1]["suggestions"] == 1
     keys = [label["key"] for label in lines[0]["labels"]]
     study = json.loads((tmp_path / "out" / "study.json").read_text("utf-8"))
     rows = (tmp_path / "out" / "frames.csv").read_text("utf-8").splitlines()[1:]
