@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         pack,
     )
     from .ranking import FIRST, rank_events
-    from .rules import capture_scale, find_runs, median_frame_distance, smooth
+    from .rules import ALIKE, SLACK_S, capture_scale, find_runs, median_frame_distance, smooth
     from .stream import EventStream, find_events, number_events
 else:
     __getattr__, __dir__ = lazy_names(
@@ -39,14 +39,16 @@ else:
         landmarks="LANDMARKS Landmarks Position Stretch check_landmarks locate_events parse_landmarks",
         peak_frames="Candidate MOST PeakFrames Thumbnails activation_map enlarge find_candidates pack",
         ranking="FIRST rank_events",
-        rules="capture_scale find_runs median_frame_distance smooth",
+        rules="ALIKE SLACK_S capture_scale find_runs median_frame_distance smooth",
         stream="EventStream find_events number_events",
     )
 
 __all__ = [
+    "ALIKE",
     "FIRST",
     "LANDMARKS",
     "MOST",
+    "SLACK_S",
     "Candidate",
     "EventStream",
     "Landmarks",
