@@ -24,7 +24,7 @@ _LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("size", "epochs", "batch", "learning_rate", "qat_learning_rate", "qat_batch"),
      lambda value: value > 0, "a number above 0"),
     (("warmup_epochs", "weight_decay", "steps_per_class", "adjustment", "augmentation", "focal", "mixup", "closeness",
-      "patience", "phantom", "transplants", "views", "seed", "qat_epochs"),
+      "patience", "hard_weight", "phantom", "transplants", "views", "seed", "qat_epochs"),
      lambda value: value >= 0, "0 or more"),
     (_SHARES, lambda value: 0 <= value <= 1, "0 to 1"),
 )  # fmt: skip
@@ -46,6 +46,8 @@ class TrainConfig:
         sampling: how evenly classes are drawn, 0..1. 0 draws frames as they come, 1 draws all classes equally
             often, .5 draws a class by the root of its size.
         video_sampling: the same among the videos of a class, 0..1.
+        hard_weight: how much more often than others the normal frames are drawn on which a model raised events
+            (``train --weigh``); 1 draws them like others, 0 never.
         adjustment: tau of logit adjustment (Menon et al., ICLR 2021) against the drawn distribution of
             classes.
         prior: share of the data's own class prior that is added to the last bias after training, 0..1.
@@ -94,6 +96,7 @@ class TrainConfig:
     label_smoothing: float = 0.05
     sampling: float = 0.5
     video_sampling: float = 0.5
+    hard_weight: float = 1.0
     adjustment: float = 1.0
     prior: float = 0.0
     augmentation: float = 1.0
@@ -154,6 +157,7 @@ class TrainConfig:
             "batch",
             "sampling",
             "video_sampling",
+            "hard_weight",
             "augmentation",
             "debris",
             "compression",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .class_folders import split_name
     from .dataset import (
         DEFAULT_SPLIT,
         Dataset,
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
         load_training,
         name_below,
     )
-    from .label_keys import check_roles, known_role, label_key, unclear_classes
+    from .label_keys import LabelKeys, check_roles, known_role, label_key, unclear_classes
     from .label_map import LabelMapping, read_label_map
+    from .label_table import FileFinder
     from .published import conflicting
     from .samples import ListingRemark, Sample, decode_frame, decode_picture, read_bytes, read_frame
     from .splits import folds
@@ -39,12 +41,14 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
+        class_folders="split_name",
         dataset=(
             "DEFAULT_SPLIT Dataset Listing VideoIds describe hash_dataset list_samples load_dataset "
             "load_training name_below"
         ),
-        label_keys="check_roles known_role label_key unclear_classes",
+        label_keys="LabelKeys check_roles known_role label_key unclear_classes",
         label_map="LabelMapping read_label_map",
+        label_table="FileFinder",
         published="conflicting",
         samples="ListingRemark Sample decode_frame decode_picture read_bytes read_frame",
         splits="folds",
@@ -55,6 +59,8 @@ else:
 __all__ = [
     "DEFAULT_SPLIT",
     "Dataset",
+    "FileFinder",
+    "LabelKeys",
     "LabelMapping",
     "Listing",
     "ListingRemark",
@@ -79,6 +85,7 @@ __all__ = [
     "read_frame",
     "read_label_map",
     "read_rows",
+    "split_name",
     "training_overlap",
     "training_provenance",
     "unclear_classes",

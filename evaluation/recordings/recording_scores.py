@@ -37,15 +37,15 @@ from capsule_edge.runtime.recording import time_kind
 
 from .._files import check_free
 from .._module import run_module
-from ..datasets import label_key, read_rows, video_mark
+from ..datasets import read_rows, video_mark
 from .event_matching import Span, labelled_events, reading_curve
 from .findings import FoundEvent, Reading, score_findings
+from .truth_table import read_truth
 
 __all__ = ["RecordingAnswers", "compare_with_truth", "describe_training", "read_answers", "summarise"]
 
 _EVENT = ("label", "start_index", "end_index", "peak_index", "peak_p", "start_s", "end_s")
 _FRAMES_HINT = "name the folder that 'capsule-edge run' wrote"
-_TRUTH_HINT = "its columns are index,frame_number,time_s,label; index and label are required"
 
 
 @dataclass(frozen=True)
@@ -216,18 +216,13 @@ class _Joined:
 
 def _join(frames: Path, truth: Path) -> _Joined:
     rows = [row for _, row in read_rows(frames, ("index", "time_s", "label"), hint=_FRAMES_HINT)]
-    marked = list(read_rows(truth, ("index", "label"), hint=_TRUTH_HINT))
-    for line, row in marked:
-        if not row["label"]:
-            raise InputError(
-                f"{truth} line {line} has no label", hint="label frames without a finding Normal"
-            )
-    if not rows or [row["index"] for row in rows] != [row["index"] for _, row in marked]:
+    marked = read_truth(truth)
+    if not rows or [row["index"] for row in rows] != [str(row.index) for row in marked]:
         raise InputError(
             f"{frames} has {len(rows)} frames and {truth} marks {len(marked)}: they are not the same recording"
         )
-    times = _numbers(truth, [row.get("time_s", "") for _, row in marked], "time_s")
-    return _Joined(frames, rows, [label_key(row["label"]) for _, row in marked], times)
+    times = np.array([np.nan if row.time_s is None else row.time_s for row in marked])
+    return _Joined(frames, rows, [row.label for row in marked], times)
 
 
 def _numbers(path: Path, cells: Sequence[str], name: str) -> npt.NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Training frames: decode and preprocess them once, then draw, augment and batch them.
 
-In: a ``Dataset``. Out: batches for tf.data or PyTorch. Must not know: networks, losses.
+In: a ``Dataset`` and labelled recordings. Out: batches for tf.data or PyTorch. Must not know: networks, losses.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from .held_out import named_videos
     from .input_pipeline import Item, batches, unpack
+    from .recordings import recording_frames, recording_labels, without_recorded
     from .transplants import check_boxes, made_frames, made_of
 else:
     __getattr__, __dir__ = lazy_names(
@@ -41,6 +42,7 @@ else:
         ),
         held_out="named_videos",
         input_pipeline="Item batches unpack",
+        recordings="recording_frames recording_labels without_recorded",
         transplants="check_boxes made_frames made_of",
     )
 
@@ -66,8 +68,11 @@ __all__ = [
     "made_of",
     "mask_unseen",
     "named_videos",
+    "recording_frames",
+    "recording_labels",
     "scale",
     "unpack",
     "videos_of",
     "withheld_from_fold",
+    "without_recorded",
 ]

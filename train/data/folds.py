@@ -35,7 +35,7 @@ def fold_of_real(frames: TrainingFrames, folds: int) -> npt.NDArray[np.int64]:
     """
     fold = np.full(len(frames), -1)
     real = np.flatnonzero(is_real(frames.videos))
-    fold[real] = fold_of(frames.take(real), folds)
+    fold[real] = fold_of(frames.without_pixels().take(real), folds)
     return fold
 
 

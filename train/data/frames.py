@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -60,7 +60,11 @@ class TrainingFrames:
         labels: int (N,), indices into ``keys``.
         videos: str (N,), the group of each frame: its video, or its file's stem where no video is named.
         keys: the labels of the model, in order.
-        unreadable: the files that could not be read.
+        unreadable: the files, and the frames of recordings, that could not be read.
+        places: int (N,), the index of each frame in the recording of its video; -1 for a frame of no recording.
+            None stands for -1 throughout.
+        hard: bool (N,), normal frames on which a model raised events (``TrainConfig.hard_weight``). None stands for
+            no such frame.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -68,19 +72,33 @@ class TrainingFrames:
     videos: npt.NDArray[np.str_]
     keys: tuple[str, ...]
     unreadable: tuple[str, ...] = ()
+    places: npt.NDArray[np.int64] | None = None
+    hard: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def recorded_at(self) -> npt.NDArray[np.int64]:
+        """The index of each frame in its recording, int (N,); -1 for a frame of no recording."""
+        return np.full(len(self), -1) if self.places is None else self.places
+
+    @property
+    def is_hard(self) -> npt.NDArray[np.bool_]:
+        """The normal frames on which a model raised events, bool (N,)."""
+        return np.zeros(len(self), bool) if self.hard is None else self.hard
+
     def take(self, rows: npt.NDArray[np.int64]) -> TrainingFrames:
         """Return a copy of the frames at ``rows``, int (n,)."""
-        return TrainingFrames(self.pixels[rows], self.labels[rows], self.videos[rows], self.keys)
+        return self._chosen(rows, ())
 
     def first(self, count: int) -> TrainingFrames:
         """Return a view of the first ``count`` frames."""
-        return TrainingFrames(
-            self.pixels[:count], self.labels[:count], self.videos[:count], self.keys, self.unreadable
-        )
+        return self._chosen(slice(count), self.unreadable)
+
+    def without_pixels(self) -> TrainingFrames:
+        """Return the same frames with an array of pixels that takes no memory, (N, 0, 0, 3)."""
+        return replace(self, pixels=np.empty((len(self), 0, 0, 3), np.uint8))
 
     def join(self, other: TrainingFrames) -> TrainingFrames:
         """Return a copy of these frames followed by ``other``.
@@ -95,6 +113,16 @@ class TrainingFrames:
             np.concatenate([self.labels, other.labels]),
             np.concatenate([self.videos, other.videos]),
             self.keys,
+            self.unreadable + other.unreadable,
+            np.concatenate([self.recorded_at, other.recorded_at]),
+            np.concatenate([self.is_hard, other.is_hard]),
+        )
+
+    def _chosen(self, rows: npt.NDArray[np.int64] | slice, unreadable: tuple[str, ...]) -> TrainingFrames:
+        places = None if self.places is None else self.places[rows]
+        hard = None if self.hard is None else self.hard[rows]
+        return TrainingFrames(
+            self.pixels[rows], self.labels[rows], self.videos[rows], self.keys, unreadable, places, hard
         )
 
 
@@ -226,11 +254,12 @@ def draw_weights(
 ) -> npt.NDArray[np.float64]:
     """Return the probability of each frame to be drawn.
 
-    It depends on the size of the frame's class and on the size of its video within the class.
+    It depends on the size of the frame's class and on the size of its video within the class. Hard frames are
+    drawn ``hard_weight`` times as often as the other frames of their class and video; the share of the class stays.
 
     Args:
         frames: N frames.
-        config: ``sampling`` and ``video_sampling`` set how evenly to draw.
+        config: ``sampling`` and ``video_sampling`` set how evenly to draw, ``hard_weight`` how often hard frames.
         among: which frames may be drawn, bool (N,); by default all. The others get 0.
 
     Returns:
@@ -238,12 +267,13 @@ def draw_weights(
     """
     if among is not None:
         weight = np.zeros(len(frames))
-        weight[among] = draw_weights(frames.take(np.flatnonzero(among)), config)
+        weight[among] = draw_weights(frames.without_pixels().take(np.flatnonzero(among)), config)
         return weight
     # Transplants stem from many pairs of videos. Count them as one video, so that they do not outweigh real videos.
     videos = np.where(is_transplant(frames.videos), TRANSPLANT, frames.videos)
     _, group = np.unique(np.char.add(frames.labels.astype(str), videos), return_inverse=True)
     weight = np.bincount(group)[group].astype(np.float64) ** -config.video_sampling
+    weight = np.where(frames.is_hard, weight * config.hard_weight, weight)
     totals = np.bincount(frames.labels, weight, len(frames.keys))
     counts = np.bincount(frames.labels, minlength=len(frames.keys))
     wanted = np.where(counts > 0, counts, 0).astype(np.float64) ** (1 - config.sampling) * (counts > 0)

@@ -126,6 +126,7 @@ def choose(frames: TrainingFrames, *, calibrate: bool, stop: bool, among: set[st
     """
     if not calibrate and not stop:
         return HeldOut()
+    frames = frames.without_pixels()
     if among is not None:
         frames = frames.take(np.flatnonzero(np.isin(frames.videos, sorted(among))))
     try:

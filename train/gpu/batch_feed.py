@@ -175,7 +175,9 @@ class BatchFeed:
         return torch.from_numpy(np.asarray(values, np.float32)).to(self._device)
 
 
-def answers_file(folder: Path, part: str, teachers: Sequence[str], config: TrainConfig) -> Path | None:
+def answers_file(
+    folder: Path, part: str, teachers: Sequence[str], config: TrainConfig, recorded: str = ""
+) -> Path | None:
     """Return the file for the answers of ``teachers`` to the draws of ``config``.
 
     Args:
@@ -183,13 +185,15 @@ def answers_file(folder: Path, part: str, teachers: Sequence[str], config: Train
         part: "all", or "fold0", "fold1"...
         teachers: names of the teachers.
         config: the training configuration.
+        recorded: identifies the recordings whose frames are drawn too; empty without any.
 
     Returns:
         The path, or None if no draw is repeated or there is no teacher.
     """
     if not (teachers and config.views):
         return None
-    identity = json.dumps([list(teachers), config.drawing()], sort_keys=True)
+    drawn = [list(teachers), config.drawing(), *([recorded] if recorded else [])]
+    identity = json.dumps(drawn, sort_keys=True)
     return folder / "answers" / f"{part}.{hashlib.sha256(identity.encode()).hexdigest()[:12]}.npy"
 
 

@@ -15,7 +15,9 @@ held-out
   videos either.
 - ``"start": NAME`` starts from the weights of a kept recipe.
 
-``--pretrained ARCHITECTURE=FILE`` names backbones to start from. The module needs PyTorch and Keras 3, and a
+``--pretrained ARCHITECTURE=FILE`` names backbones to start from. ``--recordings DIR`` adds the frames of labelled
+recordings; those of the split ``val`` are never drawn. ``out_of_fold.npz`` then has the answers to these frames too,
+with the index of each frame in its recording (``places``, -1 for an image). The module needs PyTorch and Keras 3, and a
 GPU for all but a trial.
 """
 
@@ -34,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.evaluation.datasets import load_dataset
+from capsule_edge.evaluation.recordings import LabelledRecording, load_recordings
 from capsule_edge.runtime.inference import InputSpec
 
 from ..config import TrainConfig
@@ -45,7 +48,10 @@ from ..data import (
     load_frames,
     made_frames,
     mask_unseen,
+    recording_frames,
+    recording_labels,
     withheld_from_fold,
+    without_recorded,
 )
 from ..models import BRANCHED, reparameterise, weights
 from .batch_feed import FrozenTeacher, answers_file
@@ -78,20 +84,36 @@ class RecipeData:
     Args:
         data: the folder of the data set.
         boxes: the table of lesions for transplants.
+        recordings: the folder of labelled recordings whose frames are added; None adds none.
+
+    Attributes:
+        keys: the labels of the data set.
+        recorded: identifies the added recordings; empty without any.
+
+    Raises:
+        InputError: the data set or the recordings cannot be read, or do not fit together.
     """
 
-    def __init__(self, data: Path, boxes: Path | None = None) -> None:
+    def __init__(self, data: Path, boxes: Path | None = None, recordings: Path | None = None) -> None:
         self._train = load_dataset(data, split="train")
         self.keys = tuple(self._train.labels)
         self._boxes = boxes
         self._loaded: dict[tuple[int, int, int], TrainingFrames] = {}
+        self._recordings: tuple[LabelledRecording, ...] = ()
+        self.recorded = ""
+        if recordings is not None:
+            found = load_recordings(recordings)
+            recording_labels(found.recordings, self.keys)
+            self._recordings, self.recorded = found.recordings, found.digest()
 
     def of(self, size: int, config: TrainConfig) -> TrainingFrames:
-        """Return the frames of ``train`` at ``size``, then the rendered frames and the transplants."""
+        """Return the frames of ``train`` and of the recordings at ``size``, then rendered frames and transplants."""
         wanted = (size, config.phantom, config.transplants)
         if wanted not in self._loaded:
             spec = InputSpec(size)
-            frames = load_frames(self._train, self.keys, spec)
+            frames = load_frames(without_recorded(self._train, self._recordings), self.keys, spec)
+            if self._recordings:
+                frames = frames.join(recording_frames(self._recordings, self.keys, spec))
             made = made_frames(self._train, self.keys, spec, config, self._boxes)
             frames = frames.join(made) if made else frames
             self._loaded[wanted] = frames
@@ -133,7 +155,11 @@ def run_recipe(
     parts = [*([-1] if keep else []), *range(folds)] if only is None else list(only)
     own = data.of(config.size, config)
     names = [folder.name for folder in teachers]
-    kept = {n: answers_file(keep.parent, name_part(n), names, config) for n in parts} if keep else {}
+    kept = (
+        {n: answers_file(keep.parent, name_part(n), names, config, data.recorded) for n in parts}
+        if keep
+        else {}
+    )
     # If all answers of the teachers are in files already, do not load the teachers.
     all_known = bool(kept) and all(path and path.exists() for path in kept.values())
     loaded = [] if all_known else [data.teacher(folder, name_part(parts[0]), config) for folder in teachers]
@@ -176,6 +202,7 @@ def _answer_fold(
         "labels": frames.labels[held_out],
         "videos": frames.videos[held_out],
         "fold": fold[held_out],
+        "places": frames.recorded_at[held_out],
         "seen": np.tile(seen, (len(held_out), 1)),
     }
 
@@ -233,6 +260,7 @@ def main() -> None:
     parser.add_argument(
         "--boxes", type=Path, help="metadata.csv of Kvasir-Capsule, for recipes with transplants"
     )
+    parser.add_argument("--recordings", type=Path, help="folder of labelled recordings to train on too")
     parser.add_argument("--configs", type=Path, required=True, help="JSON file of the recipes")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results of all recipes")
     parser.add_argument("--folds", type=int, default=5, help="number of folds")
@@ -244,7 +272,7 @@ def main() -> None:
     backbones = {
         name: weights.load(Path(file)) for name, file in (p.split("=", 1) for p in options.pretrained)
     }
-    data = RecipeData(options.data, options.boxes)
+    data = RecipeData(options.data, options.boxes, options.recordings)
     for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
         _run_named(name, dict(fields), data, backbones, options)
 

@@ -313,6 +313,9 @@ def main() -> None:
     parser.add_argument(
         "--boxes", type=Path, help="metadata.csv of Kvasir-Capsule, for recipes with transplants"
     )
+    parser.add_argument(
+        "--recordings", type=Path, help="folder of labelled recordings that cross_validation was given"
+    )
     parser.add_argument("--folds", type=Path, required=True, help="output folder of cross_validation")
     parser.add_argument("--recipe", required=True, help="name of a kept recipe")
     parser.add_argument("--part", default="all", help="weights to start from: all, fold0, fold1...")
@@ -342,7 +345,7 @@ def run(options: argparse.Namespace) -> None:
         TrainConfig.read(folder / "config.json"), epochs=options.epochs, learning_rate=options.rate,
         closeness=options.closeness, distillation=options.distillation,
     )  # fmt: skip
-    data = RecipeData(options.data, options.boxes)
+    data = RecipeData(options.data, options.boxes, options.recordings)
     frames = data.of(config.size, config)
     original = build_graph(config.architecture, size=config.size, labels=len(data.keys), branched=False)
     original.assign(read_plain(folder, options.part))
@@ -372,7 +375,7 @@ def run(options: argparse.Namespace) -> None:
 def _build_feed(options: argparse.Namespace, config: TrainConfig, data: RecipeData, device: str) -> BatchFeed:
     """Return the batches; the teachers are loaded only if their answers are not in a file already."""
     frames = data.of(config.size, config)
-    kept = answers_file(options.folds, options.part, options.teacher, config)
+    kept = answers_file(options.folds, options.part, options.teacher, config, data.recorded)
     named = [] if kept and kept.exists() else options.teacher
     teachers = [data.teacher(options.folds / name, options.part, config) for name in named]
     feed = BatchFeed(config, frames.pixels, frames.labels, len(data.keys), device, teachers)
