@@ -42,8 +42,7 @@ class EventTable:
     Attributes:
         keys: The L labels.
         rules: The K sets of event parameters.
-        thresholds: float (L, T), rising; NaN fills the rows of labels with fewer than T.
-        start: For each label, the column of the model's own threshold in ``thresholds``.
+        thresholds: float (L, T). The last of each label is the model's own; those before it rise.
         hits: int (K, L, T, R), the findings of the label that a right event of the label hits.
         false: int (K, L, T, R), the events of the label that are not right.
         findings: int (L, R), the findings of the label.
@@ -53,7 +52,6 @@ class EventTable:
     keys: tuple[str, ...]
     rules: tuple[EventParameters, ...]
     thresholds: Floats
-    start: tuple[int, ...]
     hits: Counts
     false: Counts
     findings: Counts
@@ -70,17 +68,15 @@ def tabulate_events(
     """Find the events at each point of a grid and count them.
 
     Args:
-        spec: The model. The grid of each label has the model's own threshold besides ``thresholds``.
+        spec: The model.
         recordings: The answers and the truth, at least one.
         rules: The sets of event parameters.
-        thresholds: The thresholds, each in 0..1.
+        thresholds: The thresholds of the grid, each in 0..1, rising.
         keys: The labels, each with an operating point.
     """
-    starts = [spec.operating_points[key].threshold for key in keys]
-    steps = [sorted({*thresholds, start}) for start in starts]
-    width = max(map(len, steps), default=0)
+    steps = [(*thresholds, spec.operating_points[key].threshold) for key in keys]
     truths = [_LabelTruth.of(key, recordings) for key in keys]
-    shape = (len(rules), len(keys), width, len(recordings))
+    shape = (len(rules), len(keys), len(thresholds) + 1, len(recordings))
     hits, false = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for members in _groups(rules):
         row = _SmoothedFrames.of(recordings, rules[members[0]])
@@ -93,8 +89,7 @@ def tabulate_events(
     return EventTable(
         keys=tuple(keys),
         rules=tuple(rules),
-        thresholds=np.array([line + [np.nan] * (width - len(line)) for line in steps]),
-        start=tuple(line.index(start) for line, start in zip(steps, starts, strict=True)),
+        thresholds=np.array(steps),
         hits=hits,
         false=false,
         findings=np.array([truth.findings for truth in truths], np.int32),

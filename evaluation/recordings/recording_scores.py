@@ -56,13 +56,20 @@ class RecordingAnswers:
         recording: The name of the recording.
         labels: str (N,), the true label keys.
         capture_s: float (N,), seconds of capture time; NaN for a frame without a time.
-        probabilities: float (N, labels) in 0..1; NaN for a frame without an answer.
+        probabilities: float (N, labels) in 0..1; NaN for a frame without an answer or with one that was set aside.
+        video: The id of the video that the recording belongs to; None: the recording is a video of its own.
     """
 
     recording: str
     labels: npt.NDArray[np.str_]
     capture_s: npt.NDArray[np.float64]
     probabilities: npt.NDArray[np.float64]
+    video: str | None = None
+
+    @property
+    def video_id(self) -> str:
+        """The id of the video, else the name of the recording."""
+        return self.recording if self.video is None else self.video
 
     @property
     def answered(self) -> npt.NDArray[np.intp]:
@@ -71,7 +78,7 @@ class RecordingAnswers:
 
 
 def read_answers(
-    run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float | None = None
+    run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float | None = None, video: str | None = None
 ) -> RecordingAnswers:
     """Read a ``frames.csv`` and its truth, joined by index.
 
@@ -83,6 +90,7 @@ def read_answers(
         spec: The model that read the recording.
         capture_fps: Frames a second at which the capsule recorded. None: a playback file is taken at the rate that
             the model assumes.
+        video: The id of the video that the recording belongs to; None: it is a video of its own.
 
     Raises:
         InputError: A file is missing or not such a table, the rows or label columns do not fit, or the truth has a
@@ -96,6 +104,8 @@ def read_answers(
     if missing := [name for name in columns if name not in joined.rows[0]]:
         raise InputError(f"{path} lacks the columns {missing}: a model with other labels wrote it")
     values = np.column_stack([joined.column(name) for name in columns])
+    # The runtime raises no event from a frame that it set aside.
+    values[[row.get("detail") == "unfamiliar" for row in joined.rows]] = np.nan
     times = joined.column("time_s")
     steps = np.diff(times[np.isfinite(times)])
     distance = float(np.median(steps)) if len(steps) else None
@@ -105,7 +115,7 @@ def read_answers(
         time_kind=time_kind(distance),
         capture_fps=capture_fps,
     )
-    return RecordingAnswers(path.parent.name, np.array(joined.labels), times * scale, values)
+    return RecordingAnswers(path.parent.name, np.array(joined.labels), times * scale, values, video)
 
 
 def compare_with_truth(
