@@ -93,8 +93,10 @@ def _curve_table(curve: Mapping[str, Any]) -> str:
 
 
 def _share(point: Mapping[str, Any], name: str) -> str:
-    """Return a count of findings, with the interval of its share in per cent."""
-    return f"{point[name]} of {point['findings']}{_ends(point, f'{name}_share', 100, '.0f', ' %')}"
+    """Return a count of findings and its share in per cent, with the interval of the share."""
+    share = f"{name}_share"
+    shown = f"{point[name]} of {point['findings']}, {100 * point[share]:.0f} %"
+    return shown + _ends(point, share, 100, ".0f", " %")
 
 
 def _ends(point: Mapping[str, Any], name: str, scale: float, form: str, unit: str = "") -> str:

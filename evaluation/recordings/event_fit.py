@@ -92,7 +92,7 @@ def fit_document(
     budgets = [budget, *budgets]
     left_out = None if why else LeftOut.of(spec, search, fitted, budgets)
     frames_left_out = None if why else LeftOut.of(spec, by_frame, fitted, frame_budgets(budgets))
-    curve = left_out and frames_left_out and event_curve(spec, left_out, frames_left_out)
+    curve = event_curve(spec, left_out, frames_left_out) if left_out and frames_left_out else None
     return {
         "events": dataclasses.asdict(best.events),
         "operating_points": {
@@ -104,17 +104,20 @@ def fit_document(
         "out_of_fold": out_of_fold,
         "recordings": {"fitted": [a.recording for a in fitted], "held": [a.recording for a in held]},
         "budget": budget,
-        "measured": _measure(spec, best, fitted, held, left_out and left_out.at(budget))
+        "measured": _measure(spec, best, fitted, held, left_out.at(budget) if left_out else None)
         | {
             "as_it_was": _score(spec, EventFit.of(spec), [*fitted, *held]),
             "frame_by_frame": {
-                **_measure(spec, frames, fitted, held, frames_left_out and frames_left_out.at(budget)),
+                **_measure(
+                    spec, frames, fitted, held, frames_left_out.at(budget) if frames_left_out else None
+                ),
                 "thresholds": dict(frames.thresholds),
             },
         },
         "per_recording": {
-            "left_out": left_out
-            and [count_recording(*pair) for pair in zip(fitted, left_out.at(budget), strict=True)],
+            "left_out": [count_recording(*pair) for pair in zip(fitted, left_out.at(budget), strict=True)]
+            if left_out
+            else None,
             "held": [count_recording(one, read_with(spec, one, best)) for one in held],
         },
         "curve": curve,

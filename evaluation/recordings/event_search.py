@@ -239,7 +239,7 @@ def _mean_of_neighbours(values: Floats, axis: int) -> Floats:
     """Return the mean of each value, counted twice, and its two neighbours; the edge is its own neighbour."""
     last = values.shape[axis] - 1
     before, after = np.r_[0, :last], np.r_[1 : last + 1, last]
-    return (np.take(values, before, axis) + 2 * values + np.take(values, after, axis)) / 4
+    return np.asarray((np.take(values, before, axis) + 2 * values + np.take(values, after, axis)) / 4)
 
 
 def _distance_to_change(hits: Counts, false: Counts) -> npt.NDArray[np.intp]:

@@ -235,8 +235,8 @@ class _LabelTruth:
             true = [f for f in findings(one.labels.tolist()) if f.label == key]
             spans += [(finding.first + offset, finding.last + offset, at) for finding in true]
             offset += len(one.labels)
-        table = np.array(spans, np.intp).reshape(-1, 3)
-        return cls(np.r_[0, np.cumsum(labels == key)], *table.T, len(recordings))
+        first, last, recording = np.array(spans, np.intp).reshape(-1, 3).T
+        return cls(np.r_[0, np.cumsum(labels == key)], first, last, recording, len(recordings))
 
     @property
     def findings(self) -> Indices:
