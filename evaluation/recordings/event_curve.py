@@ -92,6 +92,11 @@ class LeftOut:
         """Return the readings within a budget."""
         return self.readings[self.budgets.index(budget)]
 
+    def count(self, budget: float) -> list[dict[str, Any]]:
+        """Return ``count_recording`` of each recording within a budget."""
+        pairs = zip(self.recordings, self.at(budget), strict=True)
+        return [count_recording(one, reading) for one, reading in pairs]
+
 
 def why_not_left_out(recordings: Sequence[RecordingAnswers]) -> str | None:
     """Return in one line why no video can be left out in turn; None if each can."""
@@ -161,15 +166,14 @@ def count_recording(answers: RecordingAnswers, reading: Reading) -> dict[str, An
 
 
 def _point(keys: Sequence[str], left_out: LeftOut, at: int, resamples: int) -> dict[str, Any]:
-    readings, recordings = left_out.readings[at], left_out.recordings
-    rows = [count_recording(one, reading) for one, reading in zip(recordings, readings, strict=True)]
+    rows = left_out.count(left_out.budgets[at])
     totals = {name: sum(row[name] for row in rows) for name in rows[0] if name not in ("recording", "video")}
     return {
         "budget": left_out.budgets[at],
         **totals,
         **_shares({name: float(value) for name, value in totals.items()}),
         "intervals": _intervals(rows, resamples),
-        "by_label": count_by_label(readings, keys),
+        "by_label": count_by_label(left_out.readings[at], keys),
     }
 
 

@@ -53,7 +53,7 @@ from .event_curve import (
 )
 from .event_curve_report import check_plot, render_fit, write_plot
 from .event_search import BUDGET, EventFit, EventSearch, read_with
-from .findings import Reading, score_findings
+from .findings import score_findings
 from .recording_pairs import RecordingPair, pair_recordings, seen_in_training
 from .recording_scores import RecordingAnswers, read_answers
 
@@ -85,60 +85,80 @@ def fit_document(
     Raises:
         InputError: The recordings to fit on have no finding.
     """
-    search = EventSearch.of(spec, fitted)
-    by_frame = EventSearch.of(spec, fitted, frame_by_frame=True)
-    best, frames = search.fits([budget])[0], by_frame.fits([budget])[0]
-    why = why_not_left_out(fitted)
-    budgets = [budget, *budgets]
-    left_out = None if why else LeftOut.of(spec, search, fitted, budgets)
-    frames_left_out = None if why else LeftOut.of(spec, by_frame, fitted, frame_budgets(budgets))
-    curve = event_curve(spec, left_out, frames_left_out) if left_out and frames_left_out else None
+    wanted = (budget, *budgets)
+    events = _Fit.of(spec, fitted, budget, wanted)
+    frames = _Fit.of(spec, fitted, budget, frame_budgets(wanted), frame_by_frame=True)
+    points = _points(spec, events.best, fitted, out_of_fold=out_of_fold)
     return {
-        "events": dataclasses.asdict(best.events),
-        "operating_points": {
-            key: dataclasses.asdict(point)
-            for key, point in _points(spec, best, fitted, out_of_fold=out_of_fold).items()
-        },
-        "not_judged": search.not_judged,
+        "events": dataclasses.asdict(events.best.events),
+        "operating_points": {key: dataclasses.asdict(point) for key, point in points.items()},
+        "not_judged": events.not_judged,
         "unit": UNIT,
         "out_of_fold": out_of_fold,
         "recordings": {"fitted": [a.recording for a in fitted], "held": [a.recording for a in held]},
         "budget": budget,
-        "measured": _measure(spec, best, fitted, held, left_out.at(budget) if left_out else None)
-        | {
+        "measured": {
+            **events.measure(spec, fitted, held),
             "as_it_was": _score(spec, EventFit.of(spec), [*fitted, *held]),
             "frame_by_frame": {
-                **_measure(
-                    spec, frames, fitted, held, frames_left_out.at(budget) if frames_left_out else None
-                ),
-                "thresholds": dict(frames.thresholds),
+                **frames.measure(spec, fitted, held),
+                "thresholds": dict(frames.best.thresholds),
             },
         },
         "per_recording": {
-            "left_out": [count_recording(*pair) for pair in zip(fitted, left_out.at(budget), strict=True)]
-            if left_out
-            else None,
-            "held": [count_recording(one, read_with(spec, one, best)) for one in held],
+            "left_out": events.left_out and events.left_out.count(budget),
+            "held": [count_recording(one, read_with(spec, one, events.best)) for one in held],
         },
-        "curve": curve,
-        "why_no_curve": why,
+        "curve": event_curve(spec, events.left_out, frames.left_out)
+        if events.left_out and frames.left_out
+        else None,
+        "why_no_curve": why_not_left_out(fitted),
     }
 
 
-def _measure(
-    spec: ModelSpec,
-    fit: EventFit,
-    fitted: Sequence[RecordingAnswers],
-    held: Sequence[RecordingAnswers],
-    left_out: Sequence[Reading] | None,
-) -> dict[str, Any]:
-    """Score one fit on the fitted, the held and all recordings, and the readings with a video left out."""
-    return {
-        "fitted": _score(spec, fit, fitted),
-        "left_out": None if left_out is None else score_findings(left_out),
-        "held": _score(spec, fit, held) if held else None,
-        "all": _score(spec, fit, [*fitted, *held]),
-    }
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """The fit on all recordings within one budget, and the fits with each video left out.
+
+    Attributes:
+        best: The fit on all recordings.
+        budget: The budget, in false events in 1,000 frames.
+        left_out: The left-out fits and readings; None where no video can be left out.
+        not_judged: The labels without a finding in the recordings.
+    """
+
+    best: EventFit
+    budget: float
+    left_out: LeftOut | None
+    not_judged: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        spec: ModelSpec,
+        recordings: Sequence[RecordingAnswers],
+        budget: float,
+        budgets: Sequence[float],
+        *,
+        frame_by_frame: bool = False,
+    ) -> _Fit:
+        """Fit on all recordings, and with each video left out for each of the budgets (``budget`` among them)."""
+        search = EventSearch.of(spec, recordings, frame_by_frame=frame_by_frame)
+        best = search.fits([budget])[0]
+        can = why_not_left_out(recordings) is None
+        left_out = LeftOut.of(spec, search, recordings, budgets) if can else None
+        return cls(best, budget, left_out, search.not_judged)
+
+    def measure(
+        self, spec: ModelSpec, fitted: Sequence[RecordingAnswers], held: Sequence[RecordingAnswers]
+    ) -> dict[str, Any]:
+        """Score the fit on the fitted, the held and all recordings, and the readings with a video left out."""
+        return {
+            "fitted": _score(spec, self.best, fitted),
+            "left_out": None if self.left_out is None else score_findings(self.left_out.at(self.budget)),
+            "held": _score(spec, self.best, held) if held else None,
+            "all": _score(spec, self.best, [*fitted, *held]),
+        }
 
 
 def fitted_spec(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
@@ -281,7 +301,8 @@ def _warn_of_training(names: Sequence[str], *, stated: bool) -> None:
     """Warn of recordings that MODEL has read and was trained on; refuse them if the user stated the opposite."""
     if not names:
         return
-    text = f"MODEL read {', '.join(names)} and was trained on the same video"
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    text = f"MODEL read {shown} and was trained on the same video"
     if stated:
         raise InputError(
             f"{text}, but --out-of-fold was given", hint="use the results of the model of another fold"

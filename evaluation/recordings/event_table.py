@@ -44,7 +44,8 @@ class EventTable:
         rules: The K sets of event parameters.
         thresholds: float (L, T). The last of each label is the model's own; those before it rise.
         hits: int (K, L, T, R), the findings of the label that a right event of the label hits.
-        false: int (K, L, T, R), the events of the label that are not right.
+        right: int (K, L, T, R), the right events of the label.
+        false: int (K, L, T, R), the other events of the label.
         findings: int (L, R), the findings of the label.
         frames: int (R,), the frames of each recording.
     """
@@ -53,6 +54,7 @@ class EventTable:
     rules: tuple[EventParameters, ...]
     thresholds: Floats
     hits: Counts
+    right: Counts
     false: Counts
     findings: Counts
     frames: Counts
@@ -77,7 +79,7 @@ def tabulate_events(
     steps = [(*thresholds, spec.operating_points[key].threshold) for key in keys]
     truths = [_LabelTruth.of(key, recordings) for key in keys]
     shape = (len(rules), len(keys), len(thresholds) + 1, len(recordings))
-    hits, false = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    hits, right, false = (np.zeros(shape, np.int32) for _ in range(3))
     for members in _groups(rules):
         row = _SmoothedFrames.of(recordings, rules[members[0]])
         for at, key in enumerate(keys):
@@ -85,12 +87,14 @@ def tabulate_events(
                 runs = row.runs(spec.keys.index(key), threshold, rules[members[0]].release)
                 for rule in members:
                     found = row.rows_of(row.events(runs, rules[rule]))
-                    hits[rule, at, step], false[rule, at, step] = truths[at].count(*found)
+                    place = rule, at, step
+                    hits[place], right[place], false[place] = truths[at].count(*found)
     return EventTable(
         keys=tuple(keys),
         rules=tuple(rules),
         thresholds=np.array(steps),
         hits=hits,
+        right=right,
         false=false,
         findings=np.array([truth.findings for truth in truths], np.int32),
         frames=np.array([len(answers.labels) for answers in recordings], np.int32),
@@ -243,18 +247,18 @@ class _LabelTruth:
         """The number of findings of each recording, intp (R,)."""
         return np.bincount(self.recording, minlength=self.recordings)
 
-    def count(self, first: Indices, last: Indices, recording: Indices) -> tuple[Indices, Indices]:
-        """Return hit findings and false events of each recording, intp (R,) each, as ``findings`` defines them.
+    def count(self, first: Indices, last: Indices, recording: Indices) -> tuple[Indices, Indices, Indices]:
+        """Return hit findings, right and false events of each recording, intp (R,) each, as ``findings`` defines them.
 
         Args:
             first, last: The first and the last row of each event, in order.
             recording: The recording of each event.
         """
-        right = 2 * (self.marked[last + 1] - self.marked[first]) >= last + 1 - first
-        false = np.bincount(recording[~right], minlength=self.recordings)
-        if not right.any() or not len(self.first):
-            return np.zeros(self.recordings, np.intp), false
-        begin, end = first[right], last[right]
+        is_right = 2 * (self.marked[last + 1] - self.marked[first]) >= last + 1 - first
+        right, false = (np.bincount(recording[at], minlength=self.recordings) for at in (is_right, ~is_right))
+        if not is_right.any() or not len(self.first):
+            return np.zeros_like(right), right, false
+        begin, end = first[is_right], last[is_right]
         at = np.searchsorted(end, self.first)
         hit = (at < len(end)) & (begin[np.minimum(at, len(end) - 1)] <= self.last)
-        return np.bincount(self.recording[hit], minlength=self.recordings), false
+        return np.bincount(self.recording[hit], minlength=self.recordings), right, false

@@ -38,6 +38,7 @@ def test_the_counts_are_those_of_the_events_of_each_recording(recordings: list) 
             counts = count_by_label([reading], KEYS)
             for row, key in enumerate(KEYS):
                 assert table.hits[rule, row, step, at] == counts[key]["hit"]
+                assert table.right[rule, row, step, at] == counts[key]["right_events"]
                 assert table.false[rule, row, step, at] == counts[key]["false_events"]
                 assert table.findings[row, at] == counts[key]["findings"]
     # The samples would prove little if nothing were found or joined.
