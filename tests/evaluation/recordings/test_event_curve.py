@@ -62,7 +62,8 @@ def test_all_recordings_of_a_video_are_left_out_together() -> None:
     # The recordings of the video v alone have ulcers that look like ulcers.
     of_v = [make_answers([(100, 120, "ulcer", "ulcer", 0.3)], name=name, video="v") for name in ("v1", "v2")]
     others = [make_answers([(100, 120, "ulcer", "ulcer", 0.9), *NOISE], name=name) for name in "ab"]
-    read = leave_out([*of_v, *others]).at(2.0)
+    # At this budget, a fit that has seen v lowers the threshold below the noise of the others.
+    read = leave_out([*of_v, *others], (20.0,)).at(20.0)
     assert [count_recording(*pair)["hit"] for pair in zip([*of_v, *others], read, strict=True)] == [
         0,
         0,

@@ -38,6 +38,34 @@ def test_a_threshold_is_lowered_to_hit_the_findings() -> None:
     assert as_it_was["hit"] == 0
 
 
+def test_hits_on_a_plateau_are_worth_more_than_lucky_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two ulcers are hit at a threshold of .6 alone: higher ones miss them, and with lower ones the event begins
+    # in normal frames before them, which are more than half of it. A third one is hit up to .5, a fourth up to .9.
+    lucky = [
+        stretch
+        for start in (100, 300)
+        for stretch in (
+            (start, start + 60, "normal", "ulcer", 0.57),
+            (start + 60, start + 90, "ulcer", "ulcer", 0.62),
+        )
+    ]
+    plain = [(600, 630, "ulcer", "ulcer", 0.52), (800, 830, "ulcer", "ulcer", 0.9)]
+    recording = make_answers([*lucky, *plain])
+    scores = score_findings([read_with(SPEC, recording, fit_events(SPEC, [recording]))])
+    assert (scores["hit"], scores["false_events"]) == (2, 2)
+    monkeypatch.setattr(event_search, "_mean_of_neighbours", lambda values, axis: values)
+    scores = score_findings([read_with(SPEC, recording, fit_events(SPEC, [recording]))])
+    assert (scores["hit"], scores["false_events"]) == (3, 0)
+
+
+def test_among_equal_hits_the_fit_has_fewer_events() -> None:
+    # One ulcer flickers: a wide smoothing makes one event of it, a narrow one several.
+    flicker = [(100 + 4 * i, 102 + 4 * i, "ulcer", "ulcer", 0.9) for i in range(10)]
+    recording = make_answers([(100, 140, "ulcer", None, 0.0), *flicker])
+    reading = read_with(SPEC, recording, fit_events(SPEC, [recording]))
+    assert len(reading.events) == 1
+
+
 def test_a_label_without_a_finding_keeps_its_threshold() -> None:
     fit = fit_events(SPEC, [make_answers(ULCERS)])
     assert fit.thresholds["blood_fresh"] == SPEC.operating_points["blood_fresh"].threshold
@@ -117,6 +145,8 @@ def test_the_fit_is_a_valid_part_of_a_model_spec() -> None:
         spec.operating_points["ulcer"].threshold == document["operating_points"]["ulcer"]["threshold"] <= 0.3
     )
     assert spec.operating_points["ulcer"].sensitivity == 1.0
+    assert document["not_judged"] == ["blood_fresh"]
+    assert "not patients" in document["unit"]
     assert "a and b" in (spec.operating_points["ulcer"].measured_on or "")
     assert spec.operating_points["blood_fresh"] == SPEC.operating_points["blood_fresh"]
     measured = document["measured"]
@@ -128,7 +158,20 @@ def test_the_fit_is_a_valid_part_of_a_model_spec() -> None:
         0,
     ]
     assert measured["frame_by_frame"]["all"]["findings"] == 4
+    assert measured["left_out"]["hit"] == next(
+        point["hit"] for point in document["curve"]["events"] if point["budget"] == document["budget"]
+    )
     json.dumps(document, allow_nan=False)
+
+
+def test_many_recordings_are_counted_in_the_operating_points() -> None:
+    recordings = [make_answers(ULCERS, name=f"r{at}") for at in range(4)]
+    document = fit_document(SPEC, recordings, budgets=[], out_of_fold=True)
+    assert document["operating_points"]["ulcer"]["measured_on"] == (
+        "single frames of 4 recordings, each read by a model that had not seen its video, "
+        "where the events were fitted"
+    )
+    assert len(document["curve"]["events"]) == 1
 
 
 def test_the_fit_is_written_into_a_training(tmp_path: Path) -> None:
@@ -167,6 +210,19 @@ def test_the_command_writes_and_prints_the_fit(
     assert last["measured"]["fitted"]["hit"] == 1
     assert last["measured"]["left_out"] is None
     assert last["events"]["provisional"] is False
+
+
+def test_a_frame_that_was_set_aside_has_no_answer(tmp_path: Path) -> None:
+    folder, truth = write_run(tmp_path / "run"), write_truth(tmp_path / "truth.csv")
+    table = folder / "frames.csv"
+    spec = replace(SPEC, labels=SPEC.labels[:2], operating_points={"ulcer": SPEC.operating_points["ulcer"]})
+    assert len(read_answers(folder, truth, spec).answered) == 59
+    text = table.read_text("utf-8").replace(
+        "\n25,25,12.5,classified,,,", "\n25,25,12.5,classified,,unfamiliar,"
+    )
+    table.write_text(text, encoding="utf-8")
+    assert 25 not in read_answers(folder, truth, spec).answered
+    assert len(read_answers(folder, truth, spec).answered) == 58
 
 
 def test_a_truth_or_run_of_another_model_or_recording_is_refused(tmp_path: Path) -> None:
