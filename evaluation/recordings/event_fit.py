@@ -7,8 +7,8 @@ RESULT is the folder that ``capsule-edge run`` wrote, or its ``frames.csv``. ``-
 ``--folder`` fits on the recordings of DIR (those of ``--split``, if its ``index.csv`` names splits): the result of
 ``DIR/exam.mp4`` lies in ``RUNS/exam``, its truth in ``DIR/exam.truth.csv``. ``--hold-split`` holds those of another
 split. The model that read a recording must not have been trained on its video (use the model of another fold);
-``--out-of-fold`` states that, and the model file will say so. MODEL gives the labels, and the thresholds from which the
-search starts. ``--hold`` recordings are scored and never searched.
+``--out-of-fold`` states that, and the operating points will say so. MODEL, a model file or the folder of a training,
+gives the labels and the thresholds from which the search starts. Held recordings are scored and never searched.
 
 The search covers a grid of ``smoothing_s, max_gap_s, min_frames, release, merge_s`` and of one threshold for each
 label. It looks for the most findings hit (``findings`` defines that) with at most ``--budget`` false events in 1,000
@@ -20,8 +20,8 @@ the fitted recordings; with each video left out in turn and fitted on the others
 recordings; and for thresholds applied frame by frame, fitted the same way. ``curve`` has the left-out figures for each
 of ``--budgets`` (``event_curve``), ``per_recording`` the counts of each recording. The data name videos, not patients:
 what is left out is a video, and intervals are over videos. ``--plot FILE`` draws the curve. ``--into RUN`` writes the
-fitted values into the spec of a training's ``run.json``, from which ``export`` makes the model files. The last line of
-the output is JSON.
+fitted values into the spec of a training's ``run.json``, from which ``export`` makes the model files, and adds the
+recordings of the fit to ``provenance.fitted_recordings`` (SHA-256). The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from .event_curve import (
 from .event_curve_report import check_plot, render_fit, write_plot
 from .event_search import BUDGET, EventFit, EventSearch, read_with
 from .findings import score_findings
-from .recording_pairs import RecordingPair, pair_recordings, seen_in_training
+from .recording_pairs import RecordingPair, hash_of_recordings, pair_recordings, seen_in_training
 from .recording_scores import RecordingAnswers, read_answers
 
 __all__ = ["fit_document", "fitted_spec", "put_into_run"]
@@ -162,12 +162,17 @@ class _Fit:
 
 
 def fitted_spec(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
-    """Return a spec with the ``events`` and ``operating_points`` of a fit, validated.
+    """Return a spec with the ``events`` and ``operating_points`` of a fit and its recordings, validated.
 
     Raises:
         ModelError: The result is not a valid spec.
     """
+    recordings = {*spec.provenance.get("fitted_recordings", ()), *document.get("fitted_recordings", ())}
     changed = spec.to_dict() | {
+        "provenance": {
+            **spec.provenance,
+            **({"fitted_recordings": sorted(recordings)} if recordings else {}),
+        },
         "events": document["events"],
         "operating_points": spec.to_dict()["operating_points"] | document["operating_points"],
     }
@@ -249,25 +254,27 @@ def main() -> None:
         _read_run(options.into)
     if options.plot is not None:
         check_plot(options.plot)
-    model = open_model(options.model)
+    spec, sha256 = _read_model(options.model)
     fit, hold = _pairs(options)
-    _warn_of_training(seen_in_training([*fit, *hold], model.spec, model.sha256), stated=options.out_of_fold)
+    seen = seen_in_training([*fit, *hold], spec, sha256)
+    _warn_of_training(seen, stated=options.out_of_fold)
     fitted, held = (
         [
-            read_answers(pair.run, pair.truth, model.spec, capture_fps=options.capture_fps, video=pair.video)
+            read_answers(pair.run, pair.truth, spec, capture_fps=options.capture_fps, video=pair.video)
             for pair in pairs
         ]
         for pairs in (fit, hold)
     )
     document = fit_document(
-        model.spec,
+        spec,
         fitted,
         held,
         budget=options.budget,
         budgets=options.budgets,
         out_of_fold=options.out_of_fold,
     )
-    fitted_spec(model.spec, document)
+    document |= {"fitted_recordings": hash_of_recordings(fit), "seen_in_training": seen}
+    fitted_spec(spec, document)
     write_text(options.out, json.dumps(document, indent=1, allow_nan=False) + "\n")
     if options.plot is not None and document["curve"] is not None:
         write_plot(document, options.plot)
@@ -277,6 +284,14 @@ def main() -> None:
         print(f"warning: no curve: {document['why_no_curve']}", file=sys.stderr)
     print(render_fit(document))
     print(json.dumps(document, allow_nan=False))
+
+
+def _read_model(model: Path) -> tuple[ModelSpec, str | None]:
+    """Return the spec and the SHA-256 of a model file; a training in a folder has no SHA-256."""
+    if model.is_dir():
+        return _read_run(model)[1], None
+    opened = open_model(model)
+    return opened.spec, opened.sha256
 
 
 def _pairs(options: argparse.Namespace) -> tuple[list[RecordingPair], list[RecordingPair]]:
@@ -302,7 +317,7 @@ def _warn_of_training(names: Sequence[str], *, stated: bool) -> None:
     if not names:
         return
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    text = f"MODEL read {shown} and was trained on the same video"
+    text = f"the model that read {shown} was trained on the same video"
     if stated:
         raise InputError(
             f"{text}, but --out-of-fold was given", hint="use the results of the model of another fold"
@@ -350,7 +365,7 @@ def _add_recordings(parser: argparse.ArgumentParser) -> None:
         "type": Path,
         "metavar": ("RESULT", "TRUTH"),
     }
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model file with the labels and thresholds")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model file, or folder of a training")
     parser.add_argument("--fit", help="recording to fit on; repeatable", **pair)
     parser.add_argument("--hold", help="recording to score only; repeatable", **pair)
     parser.add_argument("--folder", type=Path, metavar="RUNS", help="folder with a result for each recording")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import ModelSpec
@@ -13,7 +14,10 @@ from capsule_edge.runtime.inference import ModelSpec
 from ..datasets import video_mark
 from .labelled_recordings import load_recordings
 
-__all__ = ["RecordingPair", "pair_recordings", "seen_in_training"]
+__all__ = ["RecordingPair", "hash_of_recordings", "pair_recordings", "seen_in_training"]
+
+# The code of the warning in ``study.json``.
+_SEEN = "seen_in_training"
 
 
 @dataclass(frozen=True)
@@ -54,23 +58,47 @@ def pair_recordings(runs: Path, recordings: Path, split: str | None = None) -> l
     return [RecordingPair(runs / one.video.stem, one.truth, one.video_id) for one in labelled]
 
 
-def seen_in_training(pairs: Sequence[RecordingPair], spec: ModelSpec, sha256: str) -> list[str]:
-    """Return the names of the runs that this model made of recordings whose videos it was trained on.
+def seen_in_training(pairs: Sequence[RecordingPair], spec: ModelSpec, sha256: str | None) -> list[str]:
+    """Return the names of the runs whose model was trained on the video of the recording.
+
+    Either the run's study warns of it, or this model made the run and names the video as training data.
 
     Args:
         pairs: The runs. One without a readable ``study.json`` is passed over.
         spec: The model.
-        sha256: The SHA-256 of the model's file.
+        sha256: The SHA-256 of the model's file; None where it has no file.
     """
     trained_on = set(spec.provenance.get("training_videos", ()))
     names = []
     for pair in pairs:
-        folder = pair.run if pair.run.is_dir() else pair.run.parent
-        try:
-            study = json.loads((folder / "study.json").read_text("utf-8"))
-            reader, source = study["model"]["sha256"], Path(study["source"]["name"]).stem
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if reader == sha256 and trained_on & {video_mark(source), video_mark(pair.video or source)}:
-            names.append(folder.name)
+        study = _study(pair)
+        reader, source = _text(study, "model", "sha256"), Path(_text(study, "source", "name")).stem
+        own = reader == sha256 and trained_on & {video_mark(source), video_mark(pair.video or source)}
+        if own or any(_text(warning, "code") == _SEEN for warning in study.get("warnings") or ()):
+            names.append(_folder(pair).name)
     return names
+
+
+def hash_of_recordings(pairs: Sequence[RecordingPair]) -> list[str]:
+    """Return the sorted SHA-256 of the recordings, as far as the runs have a readable ``study.json``."""
+    return sorted({_text(_study(pair), "source", "sha256") for pair in pairs} - {""})
+
+
+def _folder(pair: RecordingPair) -> Path:
+    return pair.run if pair.run.is_dir() else pair.run.parent
+
+
+def _study(pair: RecordingPair) -> dict[str, Any]:
+    """Return the study of a run, empty where there is none."""
+    try:
+        study = json.loads((_folder(pair) / "study.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return study if isinstance(study, dict) else {}
+
+
+def _text(document: Any, *keys: str) -> str:
+    """Return the text at a place in a JSON document, "" where there is none."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document if isinstance(document, str) else ""

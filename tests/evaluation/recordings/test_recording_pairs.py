@@ -18,6 +18,7 @@ from capsule_edge.evaluation.datasets import video_mark
 from capsule_edge.evaluation.recordings import event_fit, event_search
 from capsule_edge.evaluation.recordings.recording_pairs import (
     RecordingPair,
+    hash_of_recordings,
     pair_recordings,
     seen_in_training,
 )
@@ -142,10 +143,42 @@ def test_a_model_that_read_its_training_video_is_named(folders: tuple[Path, Path
     assert seen_in_training(pairs, SPEC, MODEL) == []
     (runs / "b" / "study.json").unlink()
     assert seen_in_training(pairs, trained, MODEL) == []
+    study = json.loads((runs / "a" / "study.json").read_text("utf-8"))
+    study["warnings"] = [{"code": "other"}, {"code": "seen_in_training", "message": "made up"}]
+    (runs / "a" / "study.json").write_text(json.dumps(study), encoding="utf-8")
+    assert seen_in_training(pairs, SPEC, None) == ["a"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 3, "source": {"sha256": 5}, "warnings": null}'])
+def test_a_study_that_says_nothing_is_passed_over(text: str, folders: tuple[Path, Path]) -> None:
+    pairs = pair_recordings(*folders)
+    (folders[0] / "a" / "study.json").write_text(text, encoding="utf-8")
+    assert hash_of_recordings(pairs) == []
+    assert seen_in_training(pairs, SPEC, MODEL) == []
+
+
+def test_the_recordings_of_a_fit_are_named_in_the_training(folders: tuple[Path, Path], fit: Fit) -> None:
+    runs, recordings = folders
+    for name, digest in (("a", "a" * 64), ("b", "b" * 64), ("c", "c" * 64)):
+        path = runs / name / "study.json"
+        study = json.loads(path.read_text("utf-8"))
+        study["source"]["sha256"] = digest
+        path.write_text(json.dumps(study), encoding="utf-8")
+    points = {"ulcer": {"threshold": 0.95}}
+    spec = SPEC.to_dict() | {"labels": SPEC.to_dict()["labels"][:2], "operating_points": points}
+    spec["provenance"] = {"fitted_recordings": ["e" * 64]}
+    training = runs.parent / "training"
+    training.mkdir()
+    (training / "run.json").write_text(json.dumps({"spec": spec}), encoding="utf-8")
+    words = ("--folder", runs, "--recordings", recordings, "--hold-split", "val", "--into", training)
+    assert fit(*words)["fitted_recordings"] == ["a" * 64, "b" * 64]
+    written = json.loads((training / "run.json").read_text("utf-8"))["spec"]
+    assert written["provenance"]["fitted_recordings"] == ["a" * 64, "b" * 64, "e" * 64]
+    assert written["operating_points"]["ulcer"]["threshold"] < 0.8
 
 
 def test_out_of_fold_is_not_believed_of_a_training_video(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="read b and was trained on the same video, but --out-of-fold"):
+    with pytest.raises(InputError, match="that read b was trained on the same video, but --out-of-fold"):
         event_fit._warn_of_training(["b"], stated=True)
     event_fit._warn_of_training(["b"], stated=False)
-    assert capsys.readouterr().err.startswith("warning: MODEL read b and was trained on the same video")
+    assert capsys.readouterr().err.startswith("warning: the model that read b was trained on the same video")
