@@ -21,7 +21,7 @@ from capsule_edge.runtime.inference import ModelSpec
 
 from ..classification import LEVEL, interval, resample_videos
 from .event_search import EventFit, EventSearch, read_with
-from .findings import Reading, count_by_label
+from .findings import COUNTS, Reading, count_by_label
 from .recording_scores import RecordingAnswers
 
 __all__ = [
@@ -98,16 +98,20 @@ class LeftOut:
         return [count_recording(one, reading) for one, reading in pairs]
 
 
-def why_not_left_out(recordings: Sequence[RecordingAnswers]) -> str | None:
-    """Return in one line why no video can be left out in turn; None if each can."""
-    videos = {one.video_id for one in recordings}
-    if len(videos) < 2:
-        return f"all recordings ({len(recordings)}) are of the video {videos.pop()}: it cannot be left out"
-    with_finding = {one.video_id for one in recordings if (one.labels != "normal").any()}
+def why_not_left_out(search: EventSearch, recordings: Sequence[RecordingAnswers]) -> str | None:
+    """Return in one line why no video can be left out in turn; None if each can.
+
+    Args:
+        search: The search over these recordings.
+        recordings: The recordings, at least one.
+    """
+    videos = [one.video_id for one in recordings]
+    if len(set(videos)) < 2:
+        return f"all recordings ({len(videos)}) are of the video {videos[0]}: it cannot be left out"
+    there = search.table.findings.sum(axis=0).tolist()
+    with_finding = {video for video, count in zip(videos, there, strict=True) if count}
     if len(with_finding) < 2:
-        named = (
-            f"only the video {with_finding.pop()} has a finding" if with_finding else "no video has a finding"
-        )
+        named = f"only the video {min(with_finding)} has a finding" if with_finding else "no video has one"
         return f"{named}: nothing can be fitted on the others"
     return None
 
@@ -155,8 +159,7 @@ def frame_budgets(budgets: Iterable[float]) -> tuple[float, ...]:
 def count_recording(answers: RecordingAnswers, reading: Reading) -> dict[str, Any]:
     """Return the totals of ``count_by_label`` for one recording, with its name, its video and its frames."""
     rows = count_by_label([reading])
-    names = next(iter(count_by_label([], ["any"]).values()))
-    totals = {name: sum(row[name] for row in rows.values()) for name in names}
+    totals = {name: sum(row[name] for row in rows.values()) for name in COUNTS}
     return {
         "recording": answers.recording,
         "video": answers.video_id,
@@ -167,7 +170,7 @@ def count_recording(answers: RecordingAnswers, reading: Reading) -> dict[str, An
 
 def _point(keys: Sequence[str], left_out: LeftOut, at: int, resamples: int) -> dict[str, Any]:
     rows = left_out.count(left_out.budgets[at])
-    totals = {name: sum(row[name] for row in rows) for name in rows[0] if name not in ("recording", "video")}
+    totals = {name: sum(row[name] for row in rows) for name in ("frames", *COUNTS)}
     return {
         "budget": left_out.budgets[at],
         **totals,

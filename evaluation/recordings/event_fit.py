@@ -112,7 +112,7 @@ def fit_document(
         "curve": event_curve(spec, events.left_out, frames.left_out)
         if events.left_out and frames.left_out
         else None,
-        "why_no_curve": why_not_left_out(fitted),
+        "why_no_curve": events.why_not_left_out,
     }
 
 
@@ -124,12 +124,14 @@ class _Fit:
         best: The fit on all recordings.
         budget: The budget, in false events in 1,000 frames.
         left_out: The left-out fits and readings; None where no video can be left out.
+        why_not_left_out: The reason for that in one line.
         not_judged: The labels without a finding in the recordings.
     """
 
     best: EventFit
     budget: float
     left_out: LeftOut | None
+    why_not_left_out: str | None
     not_judged: list[str]
 
     @classmethod
@@ -145,9 +147,9 @@ class _Fit:
         """Fit on all recordings, and with each video left out for each of the budgets (``budget`` among them)."""
         search = EventSearch.of(spec, recordings, frame_by_frame=frame_by_frame)
         best = search.fits([budget])[0]
-        can = why_not_left_out(recordings) is None
-        left_out = LeftOut.of(spec, search, recordings, budgets) if can else None
-        return cls(best, budget, left_out, search.not_judged)
+        why = why_not_left_out(search, recordings)
+        left_out = None if why else LeftOut.of(spec, search, recordings, budgets)
+        return cls(best, budget, left_out, why, search.not_judged)
 
     def measure(
         self, spec: ModelSpec, fitted: Sequence[RecordingAnswers], held: Sequence[RecordingAnswers]

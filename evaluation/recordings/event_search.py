@@ -7,10 +7,11 @@ under a budget of false events is a knapsack problem (``threshold_choice``).
 
 With few findings, the point of the grid that hits the most is often a lucky one. The search therefore gives a point the
 mean of the hits around it: along each axis of the grid a point counts twice and each of its two neighbours once, and
-along the thresholds this is done ``_ROUNDS`` times. A hit that a small change of any parameter loses then counts
-less. False events are counted as they are: there are many more of them, and the budget is a promise. Among points of
-equal worth the search prefers fewer events, of which a false one counts ten times a right one, then thresholds in the
-middle of a range without an effect, then the middle of the grid.
+along the thresholds this is done ``_ROUNDS`` times. A hit that a small change of any parameter loses then counts less.
+The cost of a point is its number of false events or the mean around it, whichever is larger: the budget holds at the
+point, and a point next to many false events is not cheap. Among points of equal worth the search prefers fewer events,
+of which a false one counts ten times a right one, then thresholds in the middle of a range without an effect, then the
+middle of the grid.
 """
 
 from __future__ import annotations
@@ -119,9 +120,12 @@ class EventSearch:
         hits, right, false = (
             counts[..., at].sum(axis=-1) for counts in (table.hits, table.right, table.false)
         )
+        # A label without a finding is not searched, so its false events are counted as they are.
+        around = np.rint(self._mean_around(false)).astype(np.intp)
+        cost = np.where(has_finding[:, None], np.maximum(false, around), false)
         choices = choose_thresholds(
-            self._worth(hits, false, has_finding) - _FALSE * false - _RIGHT * right,
-            false.astype(np.intp),
+            self._worth(hits, false, has_finding) - _FALSE * cost - _RIGHT * right,
+            cost,
             [int(budget * frames / 1000) for budget in budgets],
             np.array([_eccentricity(rule) for rule in table.rules]),
         )
@@ -141,15 +145,21 @@ class EventSearch:
         """The labels without a finding in the recordings, whose thresholds nothing supports."""
         return [key for key, row in zip(self.table.keys, self.table.findings, strict=True) if not row.any()]
 
-    def _worth(self, hits: Counts, false: Counts, has_finding: npt.NDArray[np.bool_]) -> Floats:
-        """Return the worth of each threshold for ``choose_thresholds``, float (K, L, T)."""
-        mean = hits[..., :-1].reshape(*self.shape, *hits.shape[1:-1], -1).astype(np.float64)
+    def _mean_around(self, counts: Counts) -> Floats:
+        """Return the mean of the counts around each point of the grid, (K, L, T).
+
+        The model's own threshold, the last, has no neighbours.
+        """
+        mean = counts[..., :-1].reshape(*self.shape, *counts.shape[1:-1], -1).astype(np.float64)
         for axis in [*range(len(self.shape)), *[-1] * _ROUNDS]:
             mean = _mean_of_neighbours(mean, axis)
-        worth = np.full(hits.shape, -np.inf)
-        worth[..., :-1] = mean.reshape(*hits.shape[:-1], -1) + _MIDDLE * _distance_to_change(
-            hits[..., :-1], false[..., :-1]
-        )
+        return np.concatenate([mean.reshape(*counts.shape[:-1], -1), counts[..., -1:]], axis=-1)
+
+    def _worth(self, hits: Counts, false: Counts, has_finding: npt.NDArray[np.bool_]) -> Floats:
+        """Return the worth of each threshold for ``choose_thresholds``, float (K, L, T)."""
+        worth = self._mean_around(hits)
+        worth[..., :-1] += _MIDDLE * _distance_to_change(hits[..., :-1], false[..., :-1])
+        worth[..., -1] = -np.inf
         for label in np.flatnonzero(~has_finding):
             # Nothing in the recordings supports lowering the threshold.
             above = self.table.thresholds[label, :-1] > self.table.thresholds[label, -1]

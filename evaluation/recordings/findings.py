@@ -40,6 +40,7 @@ from capsule_edge.runtime.errors import InputError
 from .event_matching import Span, event_scores
 
 __all__ = [
+    "COUNTS",
     "FindingOutcome",
     "FoundEvent",
     "Reading",
@@ -55,7 +56,7 @@ __all__ = [
 NORMAL = "normal"
 Way = Literal["pictures", "events", "frames"]
 _WAYS: tuple[Way, ...] = ("pictures", "events", "frames")
-_COUNTS = (
+COUNTS = (
     "findings",
     "hit",
     "seen",
@@ -65,6 +66,7 @@ _COUNTS = (
     "false_on_finding",
     "false_on_normal",
 )
+"""The counts of ``count_by_label``."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def score_findings(readings: Sequence[Reading]) -> dict[str, Any]:
         ``matched`` as ``event_scores`` returns it; ``by_label``.
     """
     rows = count_by_label(readings)
-    totals = {name: sum(row[name] for row in rows.values()) for name in _COUNTS}
+    totals = {name: sum(row[name] for row in rows.values()) for name in COUNTS}
     frames = sum(len(reading.labels) for reading in readings)
     touched = sum(outcome.touched for reading in readings for outcome in finding_outcomes(reading))
     return {
@@ -185,10 +187,10 @@ def count_by_label(readings: Sequence[Reading], keys: Iterable[str] = ()) -> dic
         For each label ``findings``, of these ``hit`` and ``seen``; and ``events``, of these ``right_events`` and
         ``false_events``, of these ``false_on_finding`` and ``false_on_normal``.
     """
-    rows = {key: dict.fromkeys(_COUNTS, 0) for key in keys}
+    rows = {key: dict.fromkeys(COUNTS, 0) for key in keys}
 
     def add(label: str, counts: Mapping[str, bool]) -> None:
-        row = rows.setdefault(label, dict.fromkeys(_COUNTS, 0))
+        row = rows.setdefault(label, dict.fromkeys(COUNTS, 0))
         for name, counted in counts.items():
             row[name] += counted
 

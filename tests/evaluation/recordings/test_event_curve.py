@@ -119,10 +119,13 @@ def test_intervals_are_over_videos() -> None:
 
 
 def test_it_says_why_no_video_can_be_left_out() -> None:
+    def why(*recordings: RecordingAnswers) -> str | None:
+        return why_not_left_out(EventSearch.of(SPEC, recordings), recordings)
+
     one = [make_answers(ULCERS, name=name, video="v") for name in "ab"]
-    assert why_not_left_out(one) == "all recordings (2) are of the video v: it cannot be left out"
-    with_empty = [*one, make_answers([], name="c")]
-    assert (
-        why_not_left_out(with_empty) == "only the video v has a finding: nothing can be fitted on the others"
-    )
-    assert why_not_left_out([*one, make_answers(ULCERS, name="c")]) is None
+    assert why(*one) == "all recordings (2) are of the video v: it cannot be left out"
+    only = "only the video v has a finding: nothing can be fitted on the others"
+    assert why(*one, make_answers([], name="c")) == only
+    # A label without an operating point is no finding that can be fitted.
+    assert why(*one, make_answers([(5, 9, "pylorus", None, 0.0)], name="c")) == only
+    assert why(*one, make_answers(ULCERS, name="c")) is None

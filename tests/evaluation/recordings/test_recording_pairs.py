@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,9 @@ from capsule_edge.evaluation.recordings.recording_pairs import (
     seen_in_training,
 )
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, UsageError
+from capsule_edge.runtime.inference import default_model
+from capsule_edge.runtime.reader import Reader
+from capsule_edge.runtime.results import write_study
 
 Fit = Callable[..., dict[str, Any]]
 
@@ -47,9 +52,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fit:
     """Call the command on a small grid and return its document."""
     monkeypatch.setattr(event_search, "GRID", SMALL_GRID)
-    model = write_tiny_model(tmp_path / "m.onnx", labels=("normal", "ulcer"))
+    tiny = write_tiny_model(tmp_path / "m.onnx", labels=("normal", "ulcer"))
 
-    def call(*words: object) -> dict[str, Any]:
+    def call(*words: object, model: Path = tiny) -> dict[str, Any]:
         line = ["event_fit", model, *words, "--out", tmp_path / "events.json"]
         monkeypatch.setattr("sys.argv", [str(word) for word in line])
         event_fit.main()
@@ -182,3 +187,26 @@ def test_out_of_fold_is_not_believed_of_a_training_video(capsys: pytest.CaptureF
         event_fit._warn_of_training(["b"], stated=True)
     event_fit._warn_of_training(["b"], stated=False)
     assert capsys.readouterr().err.startswith("warning: the model that read b was trained on the same video")
+
+
+def test_real_recordings_are_read_paired_and_fitted(tmp_path: Path, fit: Fit) -> None:
+    root = Path(os.environ.get("CAPSULE_EDGE_DATA", "/nowhere")) / "recordings"
+    if not root.is_dir():
+        pytest.skip("CAPSULE_EDGE_DATA names no folder with the real recordings")
+    # The two shortest recordings with a finding: 11 frames with an angioectasia, 127 frames with an ulcer.
+    names = ("ad91cf7ca91440aa", "2fc3db471f9d44c0")
+    (tmp_path / "videos").mkdir()
+    with Reader.open(default_model("small")) as reader:
+        for name in names:
+            for suffix in (".mp4", ".truth.csv"):
+                shutil.copy(root / (name + suffix), tmp_path / "videos")
+            (tmp_path / "read" / name).mkdir(parents=True)
+            write_study(reader.read(root / f"{name}.mp4"), tmp_path / "read" / name, timing={})
+    model = default_model("small")
+    document = fit("--folder", tmp_path / "read", "--recordings", tmp_path / "videos", model=model)
+    assert document["recordings"]["fitted"] == sorted(names)
+    assert document["measured"]["fitted"]["findings"] == document["curve"]["events"][0]["findings"] == 2
+    assert document["curve"]["events"][0]["frames"] == 138
+    # The model was trained on one of the two videos, and its file says so.
+    assert document["seen_in_training"] == [names[0]]
+    assert len(document["fitted_recordings"]) == 2
