@@ -54,10 +54,10 @@ class RecordingAnswers:
 
     Attributes:
         recording: The name of the recording.
+        video: The id of the video that the recording belongs to; None: the recording is a video of its own.
         labels: str (N,), the true label keys.
         capture_s: float (N,), seconds of capture time; NaN for a frame without a time.
-        probabilities: float (N, labels) in 0..1; NaN for a frame without an answer or with one that was set aside.
-        video: The id of the video that the recording belongs to; None: the recording is a video of its own.
+        probabilities: float (N, labels) in 0..1; NaN for a frame without an answer.
     """
 
     recording: str
@@ -104,8 +104,6 @@ def read_answers(
     if missing := [name for name in columns if name not in joined.rows[0]]:
         raise InputError(f"{path} lacks the columns {missing}: a model with other labels wrote it")
     values = np.column_stack([joined.column(name) for name in columns])
-    # The runtime raises no event from a frame that it set aside.
-    values[[row.get("detail") == "unfamiliar" for row in joined.rows]] = np.nan
     times = joined.column("time_s")
     steps = np.diff(times[np.isfinite(times)])
     distance = float(np.median(steps)) if len(steps) else None

@@ -212,19 +212,6 @@ def test_the_command_writes_and_prints_the_fit(
     assert last["events"]["provisional"] is False
 
 
-def test_a_frame_that_was_set_aside_has_no_answer(tmp_path: Path) -> None:
-    folder, truth = write_run(tmp_path / "run"), write_truth(tmp_path / "truth.csv")
-    table = folder / "frames.csv"
-    spec = replace(SPEC, labels=SPEC.labels[:2], operating_points={"ulcer": SPEC.operating_points["ulcer"]})
-    assert len(read_answers(folder, truth, spec).answered) == 59
-    text = table.read_text("utf-8").replace(
-        "\n25,25,12.5,classified,,,", "\n25,25,12.5,classified,,unfamiliar,"
-    )
-    table.write_text(text, encoding="utf-8")
-    assert 25 not in read_answers(folder, truth, spec).answered
-    assert len(read_answers(folder, truth, spec).answered) == 58
-
-
 def test_a_truth_or_run_of_another_model_or_recording_is_refused(tmp_path: Path) -> None:
     folder, truth = write_run(tmp_path / "run"), write_truth(tmp_path / "truth.csv")
     spec = replace(SPEC, labels=SPEC.labels[:2], operating_points={"ulcer": SPEC.operating_points["ulcer"]})
