@@ -32,10 +32,11 @@ def render_fit(document: Mapping[str, Any]) -> str:
     """
     parts = [_rule(document), *_summary(document)]
     if document["curve"] is not None:
-        budget = document["budget"]
         parts += ["", _curve_table(document["curve"])]
-        parts += ["", f"by class, each video left out, at {budget:g} false events in 1,000 frames:"]
-        parts += [_class_table(document)]
+    for name, title in (("left_out", "each video left out"), ("held", "held recordings")):
+        if (scores := document["measured"][name]) is not None:
+            parts += ["", f"by class, {title}, fitted within {document['budget']:g} false events in 1,000:"]
+            parts += [_class_table(scores["by_label"])]
     parts += ["", *_recording_table(document)]
     if document["not_judged"]:
         names = ", ".join(document["not_judged"])
@@ -104,10 +105,9 @@ def _ends(point: Mapping[str, Any], name: str, scale: float, form: str, unit: st
     return "" if ends is None else f" ({scale * ends[0]:{form}} to {scale * ends[1]:{form}}{unit})"
 
 
-def _class_table(document: Mapping[str, Any]) -> str:
-    point = next(p for p in document["curve"]["events"] if p["budget"] == document["budget"])
+def _class_table(classes: Mapping[str, Mapping[str, int]]) -> str:
     names = ("findings", "hit", "seen", "right_events", "false_events", "false_on_normal", "false_on_finding")
-    rows = [[key, *(str(row[name]) for name in names)] for key, row in point["by_label"].items()]
+    rows = [[key, *(str(row[name]) for name in names)] for key, row in classes.items()]
     return to_table(["class", *(name.replace("_", " ") for name in names)], rows, right=len(names))
 
 

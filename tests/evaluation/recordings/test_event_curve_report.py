@@ -29,6 +29,8 @@ def test_the_tables_show_the_figures(document: dict[str, Any]) -> None:
     curve = next(line for line in lines if line.startswith("| 1 |"))
     assert curve.startswith("| 1 | 3 of 3, 100 % (100 to 100 %) |")
     assert "| ulcer | 3 | 3 | 3 | 3 | 0 | 0 | 0 |" in lines
+    held = lines.index("by class, held recordings, fitted within 5 false events in 1,000:")
+    assert lines[held + 3] == "| ulcer | 2 | 2 | 2 | 2 | 0 | 0 | 0 |"
     assert "| c | 1000 | 2 | 2 | 2 | 2 | 0 | 0 |" in lines
     assert "not judged: blood_fresh" in text
     assert "not patients" in text
