@@ -1,8 +1,17 @@
 """Search for the event parameters that ``event_fit`` reports.
 
-The search tries each set of event parameters of a grid (some hundred sets). For one set, the labels are independent of
-each other: each threshold of a label gives a number of hit findings and a number of false events. Choosing one
-threshold for each label under a budget of false events is then a knapsack problem, which is solved exactly.
+The search covers a grid of event parameters (some hundred sets) and of thresholds. The events at each point of the grid
+are found once and counted by recording (``event_table``). A fit on some of the recordings is then a choice from sums of
+these counts: for one set of event parameters the labels are independent of each other, and one threshold for each label
+under a budget of false events is a knapsack problem (``threshold_choice``).
+
+With few findings, the point of the grid that hits the most is often a lucky one. The search therefore gives a point the
+mean of the hits around it: along each axis of the grid a point counts twice and each of its two neighbours once, and
+along the thresholds this is done ``_ROUNDS`` times. A hit that a small change of any parameter loses then counts less.
+The cost of a point is its number of false events or the mean around it, whichever is larger: the budget holds at the
+point, and a point next to many false events is not cheap. Among points of equal worth the search prefers fewer events,
+of which a false one counts ten times a right one, then thresholds in the middle of a range without an effect, then the
+middle of the grid.
 """
 
 from __future__ import annotations
@@ -19,10 +28,15 @@ from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import find_runs, smooth
 from capsule_edge.runtime.inference import EventParameters, ModelSpec
 
-from .findings import FoundEvent, Reading, TrueFinding, findings, is_right, score_findings
+from .event_table import EventTable, tabulate_events
+from .findings import FoundEvent, Reading
 from .recording_scores import RecordingAnswers
+from .threshold_choice import choose_thresholds
 
-__all__ = ["BUDGET", "GRID", "EventFit", "fit_events", "read_with"]
+__all__ = ["BUDGET", "GRID", "EventFit", "EventSearch", "fit_events", "read_with"]
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int32]
 
 BUDGET = 5.0
 """The default for the largest number of false events in 1,000 frames."""
@@ -35,8 +49,13 @@ GRID: Mapping[str, tuple[float, ...]] = {
     "release": (0.3, 0.5, 0.7, 0.9),
     "merge_s": (0.0, 30.0),
 }
-# .05, .1 ... .95, each the float nearest to its decimal.
-THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+# .05, .1 ... .95, each the float nearest to its decimal, and two for models that are often sure.
+THRESHOLDS = (*(step / 20 for step in range(1, 20)), 0.97, 0.99)
+# See the module's docstring.
+_ROUNDS = 2
+# What ranks points of equal hits, in hits: the cost of one step above the model's threshold for a label without a
+# finding, of a false event and of a right one, and the worth of one step between a threshold and the end of its range.
+_RAISED, _FALSE, _RIGHT, _MIDDLE = 1e-3, 1e-4, 1e-5, 1e-7
 
 
 @dataclass(frozen=True)
@@ -53,16 +72,100 @@ class EventFit:
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """One threshold of one label, with its hit findings and false events on the recordings.
+class EventSearch:
+    """The counts at all points of the grid, from which fits on any of the recordings are chosen.
 
-    ``raised`` counts the steps above the model's threshold, for a label without a finding in the recordings.
+    Attributes:
+        table: The counts.
+        shape: The number of values of each event parameter in the grid.
     """
 
-    threshold: float
-    hits: int
-    false: int
-    raised: int
+    table: EventTable
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, spec: ModelSpec, recordings: Sequence[RecordingAnswers], *, frame_by_frame: bool = False
+    ) -> EventSearch:
+        """Find and count the events at all points of the grid.
+
+        Args:
+            spec: The model, with the thresholds from which the search starts.
+            recordings: The answers and the truth, at least one.
+            frame_by_frame: Fit thresholds only. A frame at or above its threshold is marked, and neighbouring marked
+                frames make one event.
+        """
+        rules = [_frame_rule(spec, recordings)] if frame_by_frame else list(_rules(spec))
+        shape = (1,) if frame_by_frame else tuple(map(len, GRID.values()))
+        return cls(tabulate_events(spec, recordings, rules, THRESHOLDS, _keys(spec)), shape)
+
+    def fits(self, budgets: Sequence[float], used: Sequence[int] | None = None) -> list[EventFit]:
+        """Find the parameters that hit the most findings within each budget of false events.
+
+        A label without a finding in the recordings keeps the model's threshold. It is raised only to keep the budget.
+
+        Args:
+            budgets: The largest numbers of false events in 1,000 frames.
+            used: The positions of the recordings to fit on; None: all of them.
+
+        Raises:
+            InputError: The recordings have no finding.
+        """
+        table, at = self.table, slice(None) if used is None else list(used)
+        has_finding = table.findings[:, at].sum(axis=1) > 0
+        if not has_finding.any():
+            count = table.findings[:, at].shape[1]
+            raise InputError(f"the {count} recordings have no finding, events cannot be fitted on them")
+        frames = int(table.frames[at].sum())
+        hits, right, false = (
+            counts[..., at].sum(axis=-1) for counts in (table.hits, table.right, table.false)
+        )
+        # A label without a finding is not searched, so its false events are counted as they are.
+        around = np.rint(self._mean_around(false)).astype(np.intp)
+        cost = np.where(has_finding[:, None], np.maximum(false, around), false)
+        choices = choose_thresholds(
+            self._worth(hits, false, has_finding) - _FALSE * cost - _RIGHT * right,
+            cost,
+            [int(budget * frames / 1000) for budget in budgets],
+            np.array([_eccentricity(rule) for rule in table.rules]),
+        )
+        return [
+            EventFit(
+                table.rules[choice.rule],
+                {
+                    key: float(table.thresholds[label, step])
+                    for label, (key, step) in enumerate(zip(table.keys, choice.steps, strict=True))
+                },
+            )
+            for choice in choices
+        ]
+
+    @property
+    def not_judged(self) -> list[str]:
+        """The labels without a finding in the recordings, whose thresholds nothing supports."""
+        return [key for key, row in zip(self.table.keys, self.table.findings, strict=True) if not row.any()]
+
+    def _mean_around(self, counts: Counts) -> Floats:
+        """Return the mean of the counts around each point of the grid, (K, L, T).
+
+        The model's own threshold, the last, has no neighbours.
+        """
+        mean = counts[..., :-1].reshape(*self.shape, *counts.shape[1:-1], -1).astype(np.float64)
+        for axis in [*range(len(self.shape)), *[-1] * _ROUNDS]:
+            mean = _mean_of_neighbours(mean, axis)
+        return np.concatenate([mean.reshape(*counts.shape[:-1], -1), counts[..., -1:]], axis=-1)
+
+    def _worth(self, hits: Counts, false: Counts, has_finding: npt.NDArray[np.bool_]) -> Floats:
+        """Return the worth of each threshold for ``choose_thresholds``, float (K, L, T)."""
+        worth = self._mean_around(hits)
+        worth[..., :-1] += _MIDDLE * _distance_to_change(hits[..., :-1], false[..., :-1])
+        worth[..., -1] = -np.inf
+        for label in np.flatnonzero(~has_finding):
+            # Nothing in the recordings supports lowering the threshold.
+            above = self.table.thresholds[label, :-1] > self.table.thresholds[label, -1]
+            worth[:, label, :-1] = np.where(above, -_RAISED * np.cumsum(above), -np.inf)
+            worth[:, label, -1] = 0.0
+        return worth
 
 
 def fit_events(
@@ -76,30 +179,15 @@ def fit_events(
 
     Args:
         spec: The model, with the thresholds from which the search starts.
-        recordings: The answers and the truth.
-        budget: The largest number of false events in 1,000 frames.
-        frame_by_frame: Fit thresholds only. A frame at or above its threshold is marked, and neighbouring marked
-            frames make one event.
+        recordings: The answers and the truth, at least one.
+        budget: The largest number of false events in 1,000 frames. If no point of the grid keeps to it, the fit has
+            the smallest possible number.
+        frame_by_frame: Fit thresholds only, as ``EventSearch.of`` says.
 
     Raises:
         InputError: The recordings have no finding.
     """
-    true = sum(len(findings(answers.labels.tolist())) for answers in recordings)
-    if not true:
-        raise InputError(f"the {len(recordings)} recordings have no finding, events cannot be fitted on them")
-    allowed = int(budget * sum(len(answers.labels) for answers in recordings) / 1000)
-    candidates: list[tuple[tuple[int, ...], EventFit]] = []
-    rules = [_frame_rule(spec, recordings)] if frame_by_frame else list(_rules(spec))
-    for rule in rules:
-        tables = [_choices(spec, key, recordings, rule) for key in _keys(spec)]
-        worth, thresholds = _choose(tables, allowed)
-        fit = EventFit(rule, dict(zip(_keys(spec), thresholds, strict=True)))
-        candidates.append((worth, fit))
-    best = max(worth for worth, _ in candidates)
-    equals = [fit for worth, fit in candidates if worth == best]
-    return max(
-        equals, key=lambda fit: (_average_precision(spec, recordings, fit), -_eccentricity(fit.events))
-    )
+    return EventSearch.of(spec, recordings, frame_by_frame=frame_by_frame).fits([budget])[0]
 
 
 def read_with(spec: ModelSpec, answers: RecordingAnswers, fit: EventFit) -> Reading:
@@ -144,13 +232,11 @@ def _events(
     column: int,
     threshold: float,
     rule: EventParameters,
-    smoothed: npt.NDArray[np.float64] | None = None,
 ) -> list[tuple[int, int]]:
     """Return the first and last row (inclusive) of each event of one label."""
     rows = answers.answered
     values, capture_s = answers.probabilities[rows], answers.capture_s[rows]
-    if smoothed is None:
-        smoothed = _smoothed(answers, column, rule)
+    smoothed = smooth(values[:, column], capture_s, window_s=rule.smoothing_s, max_gap_s=rule.max_gap_s)
     runs = find_runs(smoothed, values, capture_s, threshold=threshold, rule=rule)
     return [(int(rows[first]), int(rows[last])) for first, last in runs]
 
@@ -161,85 +247,24 @@ def _found(answers: RecordingAnswers, key: str, column: int, first: int, last: i
     return FoundEvent(key, first, last, first + at, float(values[at]))
 
 
-def _choices(
-    spec: ModelSpec, key: str, recordings: Sequence[RecordingAnswers], rule: EventParameters
-) -> list[_Choice]:
-    """Score the thresholds of a label. The middle of a run of thresholds with equal scores stands for the run."""
-    column, start = spec.keys.index(key), spec.operating_points[key].threshold
-    labels = [answers.labels.tolist() for answers in recordings]
-    true = [[finding for finding in findings(those) if finding.label == key] for those in labels]
-    has_finding = any(true)
-    # A label without a finding can only be raised: nothing in the recordings supports lowering it.
-    steps = THRESHOLDS if has_finding else (start, *(t for t in (*THRESHOLDS, 0.99) if t > start))
-    smoothed = [_smoothed(answers, column, rule) for answers in recordings]
-    scores: list[tuple[int, int]] = []
-    for threshold in steps:
-        each = [
-            _hits_and_false(
-                labels[at], key, true[at], _events(answers, column, threshold, rule, smoothed[at])
-            )
-            for at, answers in enumerate(recordings)
-        ]
-        scores.append((sum(hits for hits, _ in each), sum(false for _, false in each)))
-    choices, first = [], 0
-    for at in range(len(steps)):
-        if at + 1 == len(steps) or scores[at + 1] != scores[at]:
-            middle = (first + at) // 2 if has_finding else first
-            choices.append(_Choice(steps[middle], *scores[at], raised=0 if has_finding else middle))
-            first = at + 1
-    return choices
+def _mean_of_neighbours(values: Floats, axis: int) -> Floats:
+    """Return the mean of each value, counted twice, and its two neighbours; the edge is its own neighbour."""
+    last = values.shape[axis] - 1
+    before, after = np.r_[0, :last], np.r_[1 : last + 1, last]
+    return np.asarray((np.take(values, before, axis) + 2 * values + np.take(values, after, axis)) / 4)
 
 
-def _smoothed(answers: RecordingAnswers, column: int, rule: EventParameters) -> npt.NDArray[np.float64]:
-    rows = answers.answered
-    return smooth(
-        answers.probabilities[rows, column],
-        answers.capture_s[rows],
-        window_s=rule.smoothing_s,
-        max_gap_s=rule.max_gap_s,
-    )
-
-
-def _hits_and_false(
-    labels: Sequence[str], key: str, true: Sequence[TrueFinding], events: Sequence[tuple[int, int]]
-) -> tuple[int, int]:
-    """Count the findings ``true`` of a label that the events hit, and the false ones among the events."""
-    right = [
-        (first, last) for first, last in events if is_right(FoundEvent(key, first, last, first, 0.0), labels)
-    ]
-    hits = sum(any(first <= f.last and f.first <= last for first, last in right) for f in true)
-    return hits, len(events) - len(right)
-
-
-def _choose(tables: Sequence[Sequence[_Choice]], allowed: int) -> tuple[tuple[int, int, int], list[float]]:
-    """Choose one entry of each table so that the sum is best.
-
-    Args:
-        tables: The choices of each label.
-        allowed: The largest number of false events. If no combination keeps to it, the smallest possible number.
-
-    Returns:
-        The worth (hits, -raised, -false), of which the largest is best, and the chosen threshold of each label.
-    """
-    # For each number of false events, the best combination so far: (hits, -raised) and its thresholds.
-    states: dict[int, tuple[tuple[int, int], list[float]]] = {0: ((0, 0), [])}
-    limit = max(allowed, sum(min(choice.false for choice in table) for table in tables))
-    for table in tables:
-        after: dict[int, tuple[tuple[int, int], list[float]]] = {}
-        for spent, ((hits, minus), thresholds) in states.items():
-            for choice in table:
-                false = spent + choice.false
-                worth = (hits + choice.hits, minus - choice.raised)
-                if false <= limit and (false not in after or worth > after[false][0]):
-                    after[false] = (worth, [*thresholds, choice.threshold])
-        states = after
-    false, (worth, thresholds) = max(states.items(), key=lambda item: (item[1][0], -item[0]))
-    return (*worth, -false), thresholds
-
-
-def _average_precision(spec: ModelSpec, recordings: Sequence[RecordingAnswers], fit: EventFit) -> float:
-    scores = score_findings([read_with(spec, answers, fit) for answers in recordings])
-    return float(scores["matched"]["mean_average_precision"] or 0.0)
+def _distance_to_change(hits: Counts, false: Counts) -> npt.NDArray[np.intp]:
+    """Return how many steps each threshold can move to either side without another count, intp (K, L, T)."""
+    steps = np.arange(hits.shape[-1])
+    changes = np.ones(hits.shape, np.bool_)
+    changes[..., 1:] = (np.diff(hits) != 0) | (np.diff(false) != 0)
+    since = steps - np.maximum.accumulate(np.where(changes, steps, 0), axis=-1)
+    ends = np.ones(hits.shape, np.bool_)
+    ends[..., :-1] = changes[..., 1:]
+    left = np.where(ends, steps, steps[-1])[..., ::-1]
+    until = np.minimum.accumulate(left, axis=-1)[..., ::-1] - steps
+    return np.minimum(since, until)
 
 
 def _eccentricity(rule: EventParameters) -> float:

@@ -11,6 +11,8 @@ Definitions:
   A long event that mostly shows something else is not right, so it hits nothing.
 - A finding is **seen** when it is hit, or when an event of another label holds one of its frames and at least half
   of that event's frames belong to some finding. The reader then sees the finding under another name.
+- A false event lies **on a finding** when at least half of its frames belong to findings, of whatever label.
+  Otherwise it lies **on normal frames**.
 - Two common measures stand beside these. A finding is **touched** by any event of its label that shares a frame
   with it, however long and wrong the event is. It is **matched** by an event with an intersection over union of at
   least .5, where each finding and each event counts once; the mean average precision over the labels goes with that
@@ -25,7 +27,7 @@ Definitions:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -38,10 +40,12 @@ from capsule_edge.runtime.errors import InputError
 from .event_matching import Span, event_scores
 
 __all__ = [
+    "COUNTS",
     "FindingOutcome",
     "FoundEvent",
     "Reading",
     "TrueFinding",
+    "count_by_label",
     "finding_outcomes",
     "findings",
     "is_right",
@@ -52,6 +56,17 @@ __all__ = [
 NORMAL = "normal"
 Way = Literal["pictures", "events", "frames"]
 _WAYS: tuple[Way, ...] = ("pictures", "events", "frames")
+COUNTS = (
+    "findings",
+    "hit",
+    "seen",
+    "events",
+    "right_events",
+    "false_events",
+    "false_on_finding",
+    "false_on_normal",
+)
+"""The counts of ``count_by_label``."""
 
 
 @dataclass(frozen=True)
@@ -143,43 +158,53 @@ def score_findings(readings: Sequence[Reading]) -> dict[str, Any]:
     """Count findings and events over all readings, in total and by label.
 
     Returns:
-        A JSON-ready document: ``findings``, of these ``hit``, ``seen`` and ``touched``; ``events``, of these
-        ``false_events``, and ``false_events_per_1000_frames`` (None without a frame); ``share_to_open`` by way (None
-        without a finding); ``matched`` as ``event_scores`` returns it; ``by_label``.
+        A JSON-ready document: the totals of ``count_by_label``; ``touched``, a count of findings; and
+        ``false_events_per_1000_frames`` (None without a frame); ``share_to_open`` by way (None without a finding);
+        ``matched`` as ``event_scores`` returns it; ``by_label``.
     """
-    outcomes = [outcome for reading in readings for outcome in finding_outcomes(reading)]
-    rows = _by_label(outcomes, readings)
+    rows = count_by_label(readings)
+    totals = {name: sum(row[name] for row in rows.values()) for name in COUNTS}
     frames = sum(len(reading.labels) for reading in readings)
-    false = sum(row["false_events"] for row in rows.values())
+    touched = sum(outcome.touched for reading in readings for outcome in finding_outcomes(reading))
     return {
-        "findings": len(outcomes),
-        "hit": sum(outcome.hit for outcome in outcomes),
-        "seen": sum(outcome.seen for outcome in outcomes),
-        "touched": sum(outcome.touched for outcome in outcomes),
-        "events": sum(len(reading.events) for reading in readings),
-        "false_events": false,
-        "false_events_per_1000_frames": 1000 * false / frames if frames else None,
+        **totals,
+        "touched": touched,
+        "false_events_per_1000_frames": 1000 * totals["false_events"] / frames if frames else None,
         "share_to_open": {by: share_to_open(readings, by=by) for by in _WAYS},
         "matched": event_scores(*_spans(readings)),
-        "by_label": rows,
+        "by_label": dict(sorted(rows.items())),
     }
 
 
-def _by_label(outcomes: Sequence[FindingOutcome], readings: Sequence[Reading]) -> dict[str, dict[str, int]]:
-    """Count findings, hits, events and false events of each label, sorted by label."""
-    rows: dict[str, dict[str, int]] = {}
+def count_by_label(readings: Sequence[Reading], keys: Iterable[str] = ()) -> dict[str, dict[str, int]]:
+    """Count the findings and events of each label.
 
-    def row(label: str) -> dict[str, int]:
-        return rows.setdefault(label, {"findings": 0, "hit": 0, "events": 0, "false_events": 0})
+    Args:
+        readings: The recordings, each with its truth and the events found.
+        keys: The labels that come first, in this order, also those without a finding or an event.
 
-    for outcome in outcomes:
-        row(outcome.finding.label)["findings"] += 1
-        row(outcome.finding.label)["hit"] += outcome.hit
+    Returns:
+        For each label ``findings``, of these ``hit`` and ``seen``; and ``events``, of these ``right_events`` and
+        ``false_events``, of these ``false_on_finding`` and ``false_on_normal``.
+    """
+    rows = {key: dict.fromkeys(COUNTS, 0) for key in keys}
+
+    def add(label: str, counts: Mapping[str, bool]) -> None:
+        row = rows.setdefault(label, dict.fromkeys(COUNTS, 0))
+        for name, counted in counts.items():
+            row[name] += counted
+
     for reading in readings:
+        for outcome in finding_outcomes(reading):
+            add(outcome.finding.label, {"findings": True, "hit": outcome.hit, "seen": outcome.seen})
         for event in reading.events:
-            row(event.label)["events"] += 1
-            row(event.label)["false_events"] += not is_right(event, reading.labels)
-    return dict(sorted(rows.items()))
+            false, abnormal = not is_right(event, reading.labels), _is_abnormal(event, reading.labels)
+            add(event.label, {"events": True, "right_events": not false, "false_events": false})
+            add(
+                event.label,
+                {"false_on_finding": false and abnormal, "false_on_normal": false and not abnormal},
+            )
+    return rows
 
 
 def share_to_open(readings: Sequence[Reading], *, by: Way) -> float | None:

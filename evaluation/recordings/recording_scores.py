@@ -55,6 +55,7 @@ class RecordingAnswers:
 
     Attributes:
         recording: The name of the recording.
+        video: The id of the video that the recording belongs to; None: the recording is a video of its own.
         labels: str (N,), the true label keys.
         capture_s: float (N,), seconds of capture time; NaN for a frame without a time.
         probabilities: float (N, labels) in 0..1; NaN for a frame without an answer, or one that was set aside.
@@ -64,6 +65,12 @@ class RecordingAnswers:
     labels: npt.NDArray[np.str_]
     capture_s: npt.NDArray[np.float64]
     probabilities: npt.NDArray[np.float64]
+    video: str | None = None
+
+    @property
+    def video_id(self) -> str:
+        """The id of the video, else the name of the recording."""
+        return self.recording if self.video is None else self.video
 
     @property
     def answered(self) -> npt.NDArray[np.intp]:
@@ -72,7 +79,7 @@ class RecordingAnswers:
 
 
 def read_answers(
-    run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float | None = None
+    run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float | None = None, video: str | None = None
 ) -> RecordingAnswers:
     """Read a ``frames.csv`` and its truth, joined by index.
 
@@ -84,6 +91,7 @@ def read_answers(
         spec: The model that read the recording.
         capture_fps: Frames a second at which the capsule recorded. None: a playback file is taken at the rate that
             the model assumes.
+        video: The id of the video that the recording belongs to; None: it is a video of its own.
 
     Raises:
         InputError: A file is missing or not such a table, the rows or label columns do not fit, or the truth has a
@@ -108,7 +116,7 @@ def read_answers(
         time_kind=time_kind(distance),
         capture_fps=capture_fps,
     )
-    return RecordingAnswers(path.parent.name, np.array(joined.labels), times * scale, values)
+    return RecordingAnswers(path.parent.name, np.array(joined.labels), times * scale, values, video)
 
 
 def compare_with_truth(

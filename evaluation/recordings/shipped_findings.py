@@ -35,7 +35,7 @@ from .._files import write_text
 from .._module import run_module
 from ..classification import Predictions, defined, evaluate, predict
 from ..datasets import Dataset, describe, load_dataset, read_rows
-from .findings import Reading, finding_outcomes, is_right
+from .findings import Reading, count_by_label
 from .recording_scores import compare_with_truth
 
 __all__ = [
@@ -161,18 +161,8 @@ def count_by_class(readings: Sequence[Reading], keys: Sequence[str]) -> dict[str
         For each class ``findings``, of these ``hit`` and ``seen``; ``events``, of these ``false_events``.
     """
     names = ("findings", "hit", "seen", "events", "false_events")
-    counts = {key: dict.fromkeys(names, 0) for key in keys}
-    for reading in readings:
-        for outcome in finding_outcomes(reading):
-            row = counts.setdefault(outcome.finding.label, dict.fromkeys(names, 0))
-            row["findings"] += 1
-            row["hit"] += outcome.hit
-            row["seen"] += outcome.seen
-        for event in reading.events:
-            row = counts.setdefault(event.label, dict.fromkeys(names, 0))
-            row["events"] += 1
-            row["false_events"] += not is_right(event, reading.labels)
-    return counts
+    rows = count_by_label(readings, keys)
+    return {key: {name: row[name] for name in names} for key, row in rows.items()}
 
 
 def _totals(classes: Mapping[str, Mapping[str, int]], frames: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         pack,
     )
     from .ranking import FIRST, rank_events
-    from .rules import capture_scale, find_runs, median_frame_distance, smooth
+    from .rules import ALIKE, SLACK_S, capture_scale, find_runs, median_frame_distance, smooth
     from .stream import EventStream, find_events, number_events
     from .suggestions import EventGroup, group_events, suggest
 else:
@@ -42,15 +42,17 @@ else:
         landmarks="LANDMARKS Landmarks Position Stretch check_landmarks locate_events parse_landmarks",
         peak_frames="Candidate MOST PeakFrames Thumbnails activation_map enlarge find_candidates pack",
         ranking="FIRST rank_events",
-        rules="capture_scale find_runs median_frame_distance smooth",
+        rules="ALIKE SLACK_S capture_scale find_runs median_frame_distance smooth",
         stream="EventStream find_events number_events",
         suggestions="EventGroup group_events suggest",
     )
 
 __all__ = [
+    "ALIKE",
     "FIRST",
     "LANDMARKS",
     "MOST",
+    "SLACK_S",
     "Candidate",
     "EventGroup",
     "EventMeasures",

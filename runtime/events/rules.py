@@ -17,6 +17,7 @@ from ..recording import TimeKind
 from ..study import Event, FrameRecord, columns
 
 __all__ = [
+    "ALIKE",
     "SLACK_S",
     "Timeline",
     "capture_scale",
@@ -43,7 +44,7 @@ _DECIMALS = 6
 
 # Two stretches look alike to the model when their mean answers share this much probability. 1 is equal; two answers
 # that agree on a label at .8 share at least .6, whatever the rest.
-_ALIKE = 0.8
+ALIKE = 0.8
 
 
 def median_frame_distance(frames: Sequence[FrameRecord]) -> float | None:
@@ -216,7 +217,7 @@ def merge_alike(
         if rule.merge_s and near and stretch[start] == stretch[pending[1]]:
             before = probabilities[pending[0] : pending[1] + 1].mean(axis=0)
             after = probabilities[start : end + 1].mean(axis=0)
-            if np.minimum(before, after).sum() >= _ALIKE:
+            if np.minimum(before, after).sum() >= ALIKE:
                 pending = (pending[0], end)
                 continue
         yield pending

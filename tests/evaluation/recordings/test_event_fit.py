@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from event_samples import SMALL_GRID, ULCERS, make_answers
 from run_samples import write_run, write_truth
 from study_samples import SPEC
 from tiny_model import write_tiny_model
@@ -25,51 +26,55 @@ from capsule_edge.runtime.study import FrameRecord
 @pytest.fixture(autouse=True)
 def small_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Search a small grid. The full one takes a minute on real recordings."""
-    grid = {
-        "smoothing_s": (1.0, 4.0),
-        "max_gap_s": (5.0,),
-        "min_frames": (1, 3),
-        "release": (0.5,),
-        "merge_s": (0.0,),
-    }
-    monkeypatch.setattr(event_search, "GRID", grid)
-
-
-def answers(
-    stretches: list[tuple[int, int, str, str | None, float]], count: int = 1000, name: str = "r"
-) -> RecordingAnswers:
-    """Answers for normal frames, except stretches of (first, end, true label, label of the model, probability)."""
-    truth = np.full(count, "normal", dtype="<U20")
-    values = np.full((count, len(SPEC.labels)), 0.02)
-    for first, after, marked, answered, probability in stretches:
-        truth[first:after] = marked
-        if answered is not None:
-            values[first:after, SPEC.keys.index(answered)] = probability
-    values[:, 0] = 1 - values[:, 1:].sum(axis=1)
-    return RecordingAnswers(name, truth, np.arange(count) * 0.5, values)
-
-
-ULCERS = [(100, 120, "ulcer", "ulcer", 0.35), (400, 420, "ulcer", "ulcer", 0.32)]
+    monkeypatch.setattr(event_search, "GRID", SMALL_GRID)
 
 
 def test_a_threshold_is_lowered_to_hit_the_findings() -> None:
-    fit = fit_events(SPEC, [answers(ULCERS)])
+    fit = fit_events(SPEC, [make_answers(ULCERS)])
     assert 0.05 < fit.thresholds["ulcer"] <= 0.3
-    scores = score_findings([read_with(SPEC, answers(ULCERS), fit)])
+    scores = score_findings([read_with(SPEC, make_answers(ULCERS), fit)])
     assert (scores["hit"], scores["false_events"]) == (2, 0)
-    as_it_was = score_findings([read_with(SPEC, answers(ULCERS), EventFit.of(SPEC))])
+    as_it_was = score_findings([read_with(SPEC, make_answers(ULCERS), EventFit.of(SPEC))])
     assert as_it_was["hit"] == 0
 
 
+def test_hits_on_a_plateau_are_worth_more_than_lucky_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two ulcers are hit at a threshold of .6 alone: higher ones miss them, and with lower ones the event begins
+    # in normal frames before them, which are more than half of it. A third one is hit up to .5, a fourth up to .9.
+    lucky = [
+        stretch
+        for start in (100, 300)
+        for stretch in (
+            (start, start + 60, "normal", "ulcer", 0.57),
+            (start + 60, start + 90, "ulcer", "ulcer", 0.62),
+        )
+    ]
+    plain = [(600, 630, "ulcer", "ulcer", 0.52), (800, 830, "ulcer", "ulcer", 0.9)]
+    recording = make_answers([*lucky, *plain])
+    scores = score_findings([read_with(SPEC, recording, fit_events(SPEC, [recording]))])
+    assert (scores["hit"], scores["false_events"]) == (2, 2)
+    monkeypatch.setattr(event_search, "_mean_of_neighbours", lambda values, axis: values)
+    scores = score_findings([read_with(SPEC, recording, fit_events(SPEC, [recording]))])
+    assert (scores["hit"], scores["false_events"]) == (3, 0)
+
+
+def test_among_equal_hits_the_fit_has_fewer_events() -> None:
+    # One ulcer flickers: a wide smoothing makes one event of it, a narrow one several.
+    flicker = [(100 + 4 * i, 102 + 4 * i, "ulcer", "ulcer", 0.9) for i in range(10)]
+    recording = make_answers([(100, 140, "ulcer", None, 0.0), *flicker])
+    reading = read_with(SPEC, recording, fit_events(SPEC, [recording]))
+    assert len(reading.events) == 1
+
+
 def test_a_label_without_a_finding_keeps_its_threshold() -> None:
-    fit = fit_events(SPEC, [answers(ULCERS)])
+    fit = fit_events(SPEC, [make_answers(ULCERS)])
     assert fit.thresholds["blood_fresh"] == SPEC.operating_points["blood_fresh"].threshold
 
 
 def test_the_most_findings_are_hit_within_the_budget() -> None:
     # Nine stretches of normal mucosa look more like an ulcer than the faint one does.
     noise = [(10 + 90 * i, 25 + 90 * i, "normal", "ulcer", 0.6) for i in range(9)]
-    recording = answers([*noise, (900, 920, "ulcer", "ulcer", 0.9), (950, 970, "ulcer", "ulcer", 0.5)])
+    recording = make_answers([*noise, (900, 920, "ulcer", "ulcer", 0.9), (950, 970, "ulcer", "ulcer", 0.5)])
 
     def scores(budget: float) -> dict[str, float]:
         return score_findings([read_with(SPEC, recording, fit_events(SPEC, [recording], budget=budget))])
@@ -81,20 +86,20 @@ def test_the_most_findings_are_hit_within_the_budget() -> None:
 
 def test_a_label_without_a_finding_is_raised_only_to_keep_the_budget() -> None:
     noise = [(100 * i, 100 * i + 10, "normal", "blood_fresh", 0.7) for i in range(1, 8)]
-    recording = answers([*noise, (850, 870, "ulcer", "ulcer", 0.9)])
+    recording = make_answers([*noise, (850, 870, "ulcer", "ulcer", 0.9)])
     assert fit_events(SPEC, [recording], budget=7.0).thresholds["blood_fresh"] == 0.6
     assert fit_events(SPEC, [recording], budget=6.0).thresholds["blood_fresh"] == 0.75
 
 
 def test_frame_by_frame_makes_events_of_neighbouring_marked_frames() -> None:
-    recording = answers([(100, 101, "ulcer", "ulcer", 0.9), (102, 103, "ulcer", "ulcer", 0.9)])
+    recording = make_answers([(100, 101, "ulcer", "ulcer", 0.9), (102, 103, "ulcer", "ulcer", 0.9)])
     fit = fit_events(SPEC, [recording], frame_by_frame=True)
     assert [(e.first, e.last) for e in read_with(SPEC, recording, fit).events] == [(100, 100), (102, 102)]
 
 
 def test_recordings_without_a_finding_are_refused() -> None:
     with pytest.raises(InputError, match="have no finding"):
-        fit_events(SPEC, [answers([])])
+        fit_events(SPEC, [make_answers([])])
 
 
 def test_the_search_finds_the_same_events_as_the_runtime() -> None:
@@ -130,7 +135,9 @@ def test_the_search_finds_the_same_events_as_the_runtime() -> None:
 
 def test_the_fit_is_a_valid_part_of_a_model_spec() -> None:
     document = fit_document(
-        SPEC, [answers(ULCERS, name="a"), answers(ULCERS[:1], name="b")], [answers(ULCERS[1:], name="c")]
+        SPEC,
+        [make_answers(ULCERS, name="a"), make_answers(ULCERS[:1], name="b")],
+        [make_answers(ULCERS[1:], name="c")],
     )
     spec = fitted_spec(SPEC, document)
     assert spec.events.provisional is False
@@ -138,6 +145,8 @@ def test_the_fit_is_a_valid_part_of_a_model_spec() -> None:
         spec.operating_points["ulcer"].threshold == document["operating_points"]["ulcer"]["threshold"] <= 0.3
     )
     assert spec.operating_points["ulcer"].sensitivity == 1.0
+    assert document["not_judged"] == ["blood_fresh"]
+    assert "not patients" in document["unit"]
     assert "a and b" in (spec.operating_points["ulcer"].measured_on or "")
     assert spec.operating_points["blood_fresh"] == SPEC.operating_points["blood_fresh"]
     measured = document["measured"]
@@ -149,11 +158,24 @@ def test_the_fit_is_a_valid_part_of_a_model_spec() -> None:
         0,
     ]
     assert measured["frame_by_frame"]["all"]["findings"] == 4
+    assert measured["left_out"]["hit"] == next(
+        point["hit"] for point in document["curve"]["events"] if point["budget"] == document["budget"]
+    )
     json.dumps(document, allow_nan=False)
 
 
+def test_many_recordings_are_counted_in_the_operating_points() -> None:
+    recordings = [make_answers(ULCERS, name=f"r{at}") for at in range(4)]
+    document = fit_document(SPEC, recordings, budgets=[], out_of_fold=True)
+    assert document["operating_points"]["ulcer"]["measured_on"] == (
+        "single frames of 4 recordings, each read by a model that had not seen its video, "
+        "where the events were fitted"
+    )
+    assert len(document["curve"]["events"]) == 1
+
+
 def test_the_fit_is_written_into_a_training(tmp_path: Path) -> None:
-    document = fit_document(SPEC, [answers(ULCERS)])
+    document = fit_document(SPEC, [make_answers(ULCERS)])
     spec = {key: value for key, value in SPEC.to_dict().items() if key != "precision"}
     (tmp_path / "run.json").write_text(json.dumps({"size": 96, "spec": spec}), encoding="utf-8")
     put_into_run(tmp_path, document)

@@ -64,10 +64,22 @@ def test_one_event_may_hit_two_findings() -> None:
 def test_a_finding_under_another_name_is_seen_and_not_hit() -> None:
     scores = score_findings([reading("nnppnn", [event(2, 3, "ulcer")])])
     assert (scores["hit"], scores["seen"], scores["false_events"]) == (0, 1, 1)
-    assert scores["by_label"] == {
-        "polyp": {"findings": 1, "hit": 0, "events": 0, "false_events": 0},
-        "ulcer": {"findings": 0, "hit": 0, "events": 1, "false_events": 1},
+    counts = {
+        label: {name: count for name, count in row.items() if count}
+        for label, row in scores["by_label"].items()
     }
+    assert counts == {
+        "polyp": {"findings": 1, "seen": 1},
+        "ulcer": {"events": 1, "false_events": 1, "false_on_finding": 1},
+    }
+
+
+def test_a_false_event_lies_on_normal_frames_or_on_a_finding() -> None:
+    # Two of four frames are of a finding, then one of four.
+    scores = score_findings([reading("nnppnnnnpnnn", [event(1, 4, "ulcer"), event(6, 9, "ulcer")])])
+    assert (scores["false_events"], scores["false_on_finding"], scores["false_on_normal"]) == (2, 1, 1)
+    right = score_findings([reading("nnppnn", [event(1, 4)])])
+    assert (right["right_events"], right["false_on_finding"], right["false_on_normal"]) == (1, 0, 0)
 
 
 def test_matching_counts_marked_frames() -> None:
