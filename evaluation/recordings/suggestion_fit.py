@@ -59,7 +59,7 @@ from .suggestion_scores import (
 
 __all__ = ["RIDGES", "RunSource", "fit_suggestions", "fitted_scores", "put_scores_into_run", "read_source"]
 
-RIDGES = (1.0, 3.0, 10.0, 30.0)
+RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
 UNIT = "videos, not patients"
 
 Pair = tuple[Path, Path]
@@ -326,7 +326,7 @@ def _print_figures(name: str, figures: Mapping[str, Any]) -> None:
     print(
         f"{name} ({figures['recordings']} recordings, {UNIT}): {cards['events']} events become "
         f"{cards['suggestions']} suggestions{fewer}; of {figures['findings']} findings {cards['hit_by_events']} are "
-        f"hit by an event, {cards['hit_by_suggestions']} by a suggestion, {cards['lost']} lost by grouping"
+        f"hit by an event, {cards['hit_by_suggestions']} by a suggestion, {cards['lost']} only named as an alternative"
     )
     table = figures["right_among_first"]
     print("  recordings with a right one among the first " + ", ".join(map(str, RANKS)) + ":")

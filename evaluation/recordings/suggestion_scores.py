@@ -267,15 +267,16 @@ def count_cards(recordings: Sequence[ScoredRecording], grouping: SuggestionGroup
 
     Returns:
         ``events``, ``suggestions``, ``fewer`` (the share of cards saved, None without an event), ``hit_by_events``,
-        ``hit_by_suggestions`` and ``lost`` (findings hit by an event and by no leading event), and
-        ``lost_in``, the recordings of these.
+        ``hit_by_suggestions`` (findings hit by a leading event, or by a similar one of its label, which the card
+        shows too), ``lost`` (findings hit by an event and by no suggestion: their label is only an alternative on a
+        card that another label leads), and ``lost_in``, the recordings of these.
     """
     events = suggestions = before = after = 0
     lost_in = []
     for one in recordings:
         groups = groups_of(one, grouping)
         by_events = one.hit_by(range(len(one.events)))
-        by_leads = one.hit_by([group.lead for group in groups])
+        by_leads = one.hit_by([at for group in groups for at in _of_leading_label(one, group)])
         events, suggestions = events + len(one.events), suggestions + len(groups)
         before, after = before + len(by_events), after + len(by_leads)
         lost_in += [one.recording] * len(by_events - by_leads)
@@ -288,6 +289,12 @@ def count_cards(recordings: Sequence[ScoredRecording], grouping: SuggestionGroup
         "lost": len(lost_in),
         "lost_in": lost_in,
     }
+
+
+def _of_leading_label(recording: ScoredRecording, group: EventGroup) -> list[int]:
+    """Return the events of a suggestion that have the label of its leading event."""
+    label = recording.events[group.lead].event.label
+    return [at for at in group.members if recording.events[at].event.label == label]
 
 
 def choose_grouping(recordings: Sequence[ScoredRecording], *, fewer: float = FEWER) -> SuggestionGrouping:
