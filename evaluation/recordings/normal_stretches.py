@@ -78,9 +78,9 @@ def _stretch(path: Path, line: int, row: dict[str, str]) -> NormalStretch:
         raise InputError(f"{where} names no recording or no label", hint=_HINT)
     try:
         first, last = int(row["first_index"]), int(row["last_index"])
-        numbers = [
+        first_number, last_number = (
             int(cell) if (cell := row.get(f"{end}_frame_number")) else None for end in ("first", "last")
-        ]
+        )
         peak, count = float(row.get("peak_p") or "nan"), int(row.get("frames") or last - first + 1)
     except ValueError as error:
         raise InputError(f"{where} has a cell that is not a number: {error}", hint=_HINT) from None
@@ -88,4 +88,5 @@ def _stretch(path: Path, line: int, row: dict[str, str]) -> NormalStretch:
         raise InputError(
             f"{where} goes from index {first} to {last}, allowed is 0 <= first <= last", hint=_HINT
         )
-    return NormalStretch(row["recording"], label_key(row["label"]), first, last, *numbers, peak, count)
+    label = label_key(row["label"])
+    return NormalStretch(row["recording"], label, first, last, first_number, last_number, peak, count)
