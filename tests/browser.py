@@ -38,6 +38,8 @@ class Browser:
         self._base = f"{base}/session/{session}"
 
     def open(self, page: Path) -> None:
+        # Asked for the page that it shows, the driver may return before the page is loaded anew.
+        self._post("/url", {"url": "about:blank"})
         self._post("/url", {"url": page.absolute().as_uri()})
 
     def js(self, body: str, *arguments: Any) -> Any:

@@ -151,7 +151,7 @@ def test_randomised_weights_change_the_map(tmp_path: Path) -> None:
     found = [
         correlation(true, ranks(open_model(randomised(tmp_path / f"{seed}.onnx", seed)))) for seed in range(6)
     ]
-    assert abs(np.mean(found)) < 0.3
+    assert abs(np.mean(found)) < 0.5
     assert max(found) < 0.7
 
 

@@ -78,7 +78,7 @@ def test_a_model_of_class_folders_says_that_patients_and_licences_are_not_known(
     assert "warning: 48 of 48 frames name no video, so their patients are unknown" in result.stderr
     _, spec = load_fp32(out)  # what every exported file carries
     assert spec.held_out == HeldOutBy("frame")
-    assert spec.input.preprocessing == 1
+    assert spec.input.preprocessing == 2
     assert (spec.name, spec.version, spec.license) == ("clinic-1", "not stated", "not stated")
     assert spec.provenance["data_license"] == "ours alone"
     assert spec.intended_use.startswith("Not stated by the owner. Research use only. Not a medical device.")

@@ -63,7 +63,11 @@ def test_the_command_counts_a_reading_and_writes_it_into_a_run(
     # Grey tissue of some 110 levels has a share of 110 / (3 * 110 + 15) of red. The peak of the event is near 1.
     grey = np.searchsorted(reference["colour"]["edges"], 100 * 110 / 345) - 1
     assert reference["colour"]["histogram"][grey] >= frames - 2 * RED - 2
-    assert reference["scores"]["histogram"][-1] == 2
+    # Each reading has one suggestion, of the score that its study says.
+    study = json.loads((result / "study.json").read_text("utf-8"))
+    (score,) = (one["score"] for one in study["suggestions"])
+    place = np.searchsorted(reference["scores"]["edges"], score, side="right") - 1
+    assert reference["scores"]["histogram"][place] == 2
     assert reference["familiarity"]["edges"][-1] == 2 * cool_rule().threshold
     _, fitted = run_records.read_run_spec(tmp_path)
     assert fitted.reference is not None

@@ -148,14 +148,14 @@ def test_a_spec_of_version_1_that_gains_a_record_is_written_as_version_2() -> No
     validate(document, "model")
 
 
-def test_the_shipped_model_is_of_version_1_and_its_text_is_unchanged() -> None:
+def test_the_text_in_the_shipped_model_is_what_its_spec_writes() -> None:
     import onnxruntime
 
     path = default_model()
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     text = session.get_modelmeta().custom_metadata_map["capsule_edge"]
     model = open_model(path)
-    assert model.spec.schema == "capsule-edge/model/1"
+    assert (model.spec.schema, model.spec.input.preprocessing) == ("capsule-edge/model/2", 2)
     assert json.loads(model.spec.to_json()) == json.loads(text)
     model.close()
 

@@ -113,9 +113,10 @@ def test_every_event_is_reached_by_keys_with_picture_map_and_times(
     browser: Browser, pages: dict[str, Path]
 ) -> None:
     browser.open(pages["many"])
-    assert len(shown(browser)) == 24
+    first = shown(browser)
     browser.press("Escape")  # all
     everything = shown(browser)
+    assert 0 < len(first) < len(everything)
     # Each of the 300 events is on the timeline, and the events of one place share a card.
     assert browser.js("return document.querySelectorAll('.lane a').length") == 300
     assert 100 < len(everything) < 200
@@ -296,7 +297,10 @@ def test_a_zoomed_timeline_shows_the_chosen_event_where_it_is(
     assert 20 < drawn["curve"].count(",") < 1100
     send_keys(browser, *["j"] * 30)
     assert browser.js("return document.getElementById('playhead').classList.contains('on')")
-    assert window(browser) != f"{begin} to {end}"
+    # The timeline follows the event that is chosen now.
+    begin, end = window(browser).split(" to ")
+    label = browser.js("return document.querySelector('.card[aria-current]').getAttribute('aria-label')")
+    assert begin <= label.split(", ")[1].split(" to ")[0] <= end
 
 
 def test_the_pointer_reads_time_frame_and_probability(browser: Browser, pages: dict[str, Path]) -> None:
@@ -343,11 +347,15 @@ def test_whatever_can_be_used_has_a_name_for_those_who_hear_it(
     browser: Browser, pages: dict[str, Path]
 ) -> None:
     browser.open(pages["few"])
-    nodes = browser.cdp("Accessibility.getFullAXTree")["nodes"]
     roles: dict[str, list[str]] = {}
-    for node in nodes:
-        if not node["ignored"]:
-            roles.setdefault(node["role"]["value"], []).append(node.get("name", {}).get("value", ""))
+    for _ in range(100):  # The browser builds this tree some time after the page.
+        roles = {}
+        for node in browser.cdp("Accessibility.getFullAXTree")["nodes"]:
+            if not node["ignored"]:
+                roles.setdefault(node["role"]["value"], []).append(node.get("name", {}).get("value", ""))
+        if "article" in roles:
+            break
+        browser.settle()
     for role in ("button", "link", "slider", "image", "article", "heading", "region", "group"):
         assert "" not in roles.get(role, []), role
     assert len(roles["article"]) == 4
@@ -372,12 +380,13 @@ def test_it_is_whole_without_a_script(browser: Browser, pages: dict[str, Path]) 
     browser.cdp("Emulation.setScriptExecutionDisabled", value=True)
     try:
         browser.open(pages["few"])
+        # Asked before scripts are allowed again: the page's own would still run then.
+        cards, controls = browser.js(
+            "return [[...document.querySelectorAll('.card')].filter((c) => c.checkVisibility()).length, "
+            "[...document.querySelectorAll('.js-only')].filter((c) => c.checkVisibility()).length]"
+        )
     finally:
         browser.cdp("Emulation.setScriptExecutionDisabled", value=False)
-    cards, controls = browser.js(
-        "return [[...document.querySelectorAll('.card')].filter((c) => c.checkVisibility()).length, "
-        "[...document.querySelectorAll('.js-only')].filter((c) => c.checkVisibility()).length]"
-    )
     assert (cards, controls) == (4, 0)
 
 

@@ -174,7 +174,7 @@ def test_recipes_draw_images_and_recordings_but_never_val(both: tuple[Path, Path
     assert (frames.recorded_at[:8] == -1).all()
     np.testing.assert_array_equal(frames.recorded_at[8:], [*range(6), *range(12)])
     plain = RecipeData(images)
-    assert (len(plain.of(SIZE, config)), plain.recorded) == (11, "")
+    assert (len(plain.of(config)), plain.recorded) == (11, "")
     assert data.recorded
 
 
@@ -183,12 +183,12 @@ def test_a_video_of_the_data_sets_val_is_never_drawn(both: tuple[Path, Path]) ->
     images, root = both
     write_recording(root, "z", ("Ulcer",) * 3)
     (root / "index.csv").unlink()
-    frames = RecipeData(images, recordings=root).of(SIZE, TrainConfig(size=SIZE))
+    frames = RecipeData(images, recordings=root).of(TrainConfig(size=SIZE))
     assert set(frames.videos[frames.recorded_at >= 0]) == {"a", "b", "v"}
 
 
 def test_a_video_of_both_sources_is_in_one_fold(both: tuple[Path, Path]) -> None:
-    frames = RecipeData(both[0], recordings=both[1]).of(SIZE, TrainConfig(size=SIZE))
+    frames = RecipeData(both[0], recordings=both[1]).of(TrainConfig(size=SIZE))
     fold = fold_of_real(frames, 2)
     assert len(set(fold[frames.videos == "a"])) == 1
     assert set(fold) == {0, 1}
@@ -260,14 +260,14 @@ def test_recipes_weigh_stretches_only_if_they_are_listed(both: tuple[Path, Path]
     table = tmp_path / "stretches.csv"
     write_stretches([stretch("b.mp4", 1, 2)], table)
     weighing = TrainConfig(size=SIZE, hard_weight=2)
-    frames = RecipeData(images, recordings=root, weigh=table).of(SIZE, weighing)
+    frames = RecipeData(images, recordings=root, weigh=table).of(weighing)
     assert frames.videos[frames.is_hard].tolist() == ["b", "b"]
     assert (
         RecipeData(images, recordings=root, weigh=table).recorded
         != RecipeData(images, recordings=root).recorded
     )
     with pytest.raises(UsageError, match="hard_weight is 2, and no table lists the frames"):
-        RecipeData(images, recordings=root).of(SIZE, weighing)
+        RecipeData(images, recordings=root).of(weighing)
     with pytest.raises(UsageError, match=r"the stretches .*stretches\.csv come without recordings"):
         RecipeData(images, weigh=table)
 
