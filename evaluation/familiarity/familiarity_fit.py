@@ -33,11 +33,11 @@ from capsule_edge.runtime.preprocessing import AppearanceDistance, describe_appe
 
 from .._files import write_text
 from .._module import run_module
+from .._run_records import put_records, read_run_spec, with_records
 from ..datasets import Dataset, folds, load_dataset, read_frame
 from .answer_measures import FoldModels, compare_measures
 from .appearance_fit import MOST, FoldRows, count_by_class, fit_rule
 from .disturbances import DISTURBANCES
-from .run_records import put_records, read_run_spec, with_records
 
 __all__ = ["describe_frames", "fit_document", "tell_frames"]
 

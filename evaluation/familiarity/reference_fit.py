@@ -51,7 +51,7 @@ from capsule_edge.runtime.recording import hash_recording, read_frames, scan
 
 from .._files import write_text
 from .._module import run_module
-from .run_records import put_records, read_run_spec
+from .._run_records import put_records, read_run_spec
 
 __all__ = ["ReferenceReading", "count_reference", "read_reading"]
 

@@ -37,11 +37,12 @@ from typing import Any
 
 import numpy as np
 
-from capsule_edge.runtime.errors import InputError, ModelError, UsageError
+from capsule_edge.runtime.errors import InputError, UsageError
 from capsule_edge.runtime.inference import ModelSpec, OperatingPoint, open_model
 
 from .._files import write_text
 from .._module import run_module
+from .._run_records import read_run_spec, write_run_spec
 from .event_curve import (
     BUDGETS,
     UNIT,
@@ -189,26 +190,8 @@ def put_into_run(folder: Path, document: Mapping[str, Any]) -> None:
         ModelError: The fitted spec is not valid.
         OutputError: The file cannot be written; it is unchanged.
     """
-    run, spec = _read_run(folder)
-    run["spec"] = {
-        key: value for key, value in fitted_spec(spec, document).to_dict().items() if key != "precision"
-    }
-    text = json.dumps(run, indent=1, ensure_ascii=False) + "\n"
-    write_text(folder / "run.json", text)
-
-
-def _read_run(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
-    """Return a training's ``run.json`` and the spec in it. Raise ``InputError`` if there is none."""
-    path = folder / "run.json"
-    try:
-        run: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        spec = ModelSpec.from_json(json.dumps({**run["spec"], "precision": "fp32"}))
-    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
-        raise InputError(
-            f"{path} has no spec of a training: {error}",
-            hint="name the folder that 'capsule-edge train' wrote",
-        ) from None
-    return run, spec
+    _, spec = read_run_spec(folder)
+    write_run_spec(folder, fitted_spec(spec, document))
 
 
 def _score(spec: ModelSpec, fit: EventFit, answers: Sequence[RecordingAnswers]) -> dict[str, Any]:
@@ -253,7 +236,7 @@ def main() -> None:
     options = _parse_arguments()
     # Check everything that can be wrong before a search of minutes.
     if options.into is not None:
-        _read_run(options.into)
+        read_run_spec(options.into)
     if options.plot is not None:
         check_plot(options.plot)
     spec, sha256 = _read_model(options.model)
@@ -291,7 +274,7 @@ def main() -> None:
 def _read_model(model: Path) -> tuple[ModelSpec, str | None]:
     """Return the spec and the SHA-256 of a model file; a training in a folder has no SHA-256."""
     if model.is_dir():
-        return _read_run(model)[1], None
+        return read_run_spec(model)[1], None
     opened = open_model(model)
     return opened.spec, opened.sha256
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import InputError, ModelError
+from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import (
     SEEN_IN_TRAINING,
     ModelSpec,
@@ -41,7 +41,8 @@ from capsule_edge.runtime.inference import (
 
 from .._files import write_text
 from .._module import run_module
-from .shipped_findings import list_recordings
+from .._run_records import read_run_spec, write_run_spec
+from .recording_pairs import pair_recordings
 from .suggestion_scores import (
     FEWER,
     RANKS,
@@ -195,36 +196,20 @@ def put_scores_into_run(folder: Path, document: Mapping[str, Any]) -> None:
         ModelError: The fitted spec is not valid.
         OutputError: The file cannot be written; it is unchanged.
     """
-    run, spec = _read_run(folder)
-    run["spec"] = {
-        key: value for key, value in fitted_scores(spec, document).to_dict().items() if key != "precision"
-    }
-    write_text(folder / "run.json", json.dumps(run, indent=1, ensure_ascii=False) + "\n")
-
-
-def _read_run(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
-    """Return a training's ``run.json`` and the spec in it. Raise ``InputError`` if there is none."""
-    path = folder / "run.json"
-    try:
-        run: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return run, ModelSpec.from_json(json.dumps({**run["spec"], "precision": "fp32"}))
-    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
-        raise InputError(
-            f"{path} has no spec of a training: {error}",
-            hint="name the folder that 'capsule-edge train' wrote",
-        ) from None
+    _, spec = read_run_spec(folder)
+    write_run_spec(folder, fitted_scores(spec, document))
 
 
 def _read_spec(model: Path) -> ModelSpec:
     """Return the spec of a model file, or of the training in a folder."""
-    return _read_run(model)[1] if model.is_dir() else open_model(model).spec
+    return read_run_spec(model)[1] if model.is_dir() else open_model(model).spec
 
 
 def main() -> None:
     options = _parse_arguments()
     if options.into is not None:
         # Check the folder before the fit.
-        _read_run(options.into)
+        read_run_spec(options.into)
     spec = _read_spec(options.model)
     fit = options.fit + _pairs(options.folder, options.recordings, options.split)
     hold = options.hold + _pairs(options.hold_folder, options.recordings, options.hold_split)
@@ -255,7 +240,7 @@ def main() -> None:
 def _pairs(runs: Path | None, recordings: Path | None, split: str) -> list[Pair]:
     if runs is None or recordings is None:
         return []
-    return [(runs / video.stem, truth) for video, truth in list_recordings(recordings, split)]
+    return [(pair.run, pair.truth) for pair in pair_recordings(runs, recordings, split)]
 
 
 def _parse_arguments() -> argparse.Namespace:

@@ -14,13 +14,13 @@ from cool_rule import cool_rule
 from run_samples import write_run, write_truth
 from tiny_model import tiny_spec, write_tiny_model
 
+from capsule_edge.evaluation import _run_records as run_records
 from capsule_edge.evaluation.datasets import load_dataset, video_mark
 from capsule_edge.evaluation.familiarity import (
     DISTURBANCES,
     choose_threshold,
     familiarity_fit,
     fit_appearance,
-    run_records,
 )
 from capsule_edge.evaluation.familiarity.answer_measures import FoldModels, energy
 from capsule_edge.evaluation.recordings.recording_scores import read_answers

@@ -11,7 +11,8 @@ import pytest
 from cool_rule import cool_rule
 from red_model import LABELS, write_exam, write_red_model
 
-from capsule_edge.evaluation.familiarity import reference_fit, run_records
+from capsule_edge.evaluation import _run_records as run_records
+from capsule_edge.evaluation.familiarity import reference_fit
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import open_model

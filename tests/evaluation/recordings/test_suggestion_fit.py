@@ -257,7 +257,8 @@ def test_the_command_writes_the_fit_of_a_folder_and_warns_of_training_videos(
         if name in "ac":  # the same answers are false here
             truth.write_text(truth.read_text("utf-8").replace("Ulcer", "Normal"), encoding="utf-8")
         (tmp_path / "data" / f"{name}.mp4").write_bytes(b"")
-        rows.append(f"{name}.mp4,{'val' if name == 'd' else 'train'},60,1,Ulcer")
+        split, classes = "val" if name == "d" else "train", "" if name in "ac" else "Ulcer"
+        rows.append(f"{name}.mp4,{split},60,1,{classes}")
         study = json.loads((folder / "study.json").read_text("utf-8"))
         study["source"]["sha256"] = "abcd"["abcd".index(name)] * 64
         study["warnings"] = [{"code": "seen_in_training", "message": "m"}] if name == "b" else []

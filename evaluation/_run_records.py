@@ -1,4 +1,4 @@
-"""Write records into the spec of a training's ``run.json``, from which ``export`` makes the model files."""
+"""Read and change the spec in a training's ``run.json``, from which ``export`` makes the model files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from capsule_edge.runtime.errors import InputError, ModelError
 from capsule_edge.runtime.inference import ModelSpec
 
-from .._files import write_text
+from ._files import write_text
 
-__all__ = ["put_records", "read_run_spec", "with_records"]
+__all__ = ["put_records", "read_run_spec", "with_records", "write_run_spec"]
 
 
 def read_run_spec(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
@@ -59,7 +59,17 @@ def put_records(folder: Path, records: Mapping[str, Any]) -> None:
         ModelError: The spec with these records is not valid.
         OutputError: The file cannot be written; it is unchanged.
     """
-    run, spec = read_run_spec(folder)
-    checked = with_records(spec, records).to_dict()
-    run["spec"] = {key: value for key, value in checked.items() if key != "precision"}
+    _, spec = read_run_spec(folder)
+    write_run_spec(folder, with_records(spec, records))
+
+
+def write_run_spec(folder: Path, spec: ModelSpec) -> None:
+    """Write a spec into a training's ``run.json``, all but its precision, which ``export`` states.
+
+    Raises:
+        InputError: The folder holds no ``run.json`` with a spec.
+        OutputError: The file cannot be written; it is unchanged.
+    """
+    run, _ = read_run_spec(folder)
+    run["spec"] = {key: value for key, value in spec.to_dict().items() if key != "precision"}
     write_text(folder / "run.json", json.dumps(run, indent=1, ensure_ascii=False) + "\n")
