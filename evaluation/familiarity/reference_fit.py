@@ -2,16 +2,16 @@
 
     python -m capsule_edge.evaluation.familiarity.reference_fit MODEL --reading VIDEO RESULT --out FILE [--into RUN]
 
-``--reading`` is repeatable. RESULT is the folder that ``capsule-edge run`` wrote for VIDEO. Labels and scores are those
-in RESULT, so the model that read VIDEO must not have been trained on it (use the model of another fold). MODEL gives
-the labels and the preprocessing. The measure of familiarity is that of RUN where it is given, else that of MODEL; the
-histogram of it is null where neither has one.
+``--reading`` is repeatable. RESULT is the folder that ``capsule-edge run`` wrote for VIDEO. Labels and answers are
+those in RESULT, so the model that read VIDEO must not have been trained on it (use the model of another fold). MODEL
+gives the labels and the preprocessing. The measure of familiarity is that of RUN where it is given, else that of MODEL;
+the histogram of it is null where neither has one.
 
 FILE has ``reference`` as a ModelSpec has it: histograms of ``colour`` (share of red in the mean colour of a frame, in
 percent), ``sharpness`` (the statistic ``contrast`` of a frame), ``field_of_view`` (its share of the picture's area, one
-value a recording), ``label_shares`` (most probable label of a frame), ``scores`` (score of a suggestion; peak
-probability of an event where the study has no suggestions), and ``familiarity`` (distance of a frame). Values beyond
-the edges count in the outermost bins. ``--into RUN`` writes the record into the spec of a training's ``run.json``. The
+value a recording), ``label_shares`` (most probable label of a frame), ``scores`` (score of a suggestion, as the rules
+of RUN, else of MODEL, find it in the answers of RESULT), and ``familiarity`` (distance of a frame). Values beyond the
+edges count in the outermost bins. ``--into RUN`` writes the record into the spec of a training's ``run.json``. The
 last line of the output is JSON.
 """
 
@@ -24,12 +24,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.events import capture_scale, find_events, suggest
 from capsule_edge.runtime.inference import (
     APPEARANCE,
     FamiliarityRule,
@@ -47,7 +48,8 @@ from capsule_edge.runtime.preprocessing import (
     make_batches,
     prepare,
 )
-from capsule_edge.runtime.recording import hash_recording, read_frames, scan
+from capsule_edge.runtime.recording import hash_recording, read_frames, scan, time_kind
+from capsule_edge.runtime.study import FrameRecord, Status
 
 from .._files import write_text
 from .._module import run_module
@@ -76,7 +78,7 @@ class ReferenceReading:
         statistics: float64 (frames, statistics), of ``describe_appearance``.
         area: Share of the picture that the field of view fills, 0..1; None without one.
         labels: The most probable label of each answered frame.
-        scores: The scores of suggestions or events.
+        scores: The scores of the suggestions.
     """
 
     statistics: Floats
@@ -91,7 +93,7 @@ def read_reading(video: Path, result: Path, spec: ModelSpec) -> ReferenceReading
     Args:
         video: The recording.
         result: The folder that ``capsule-edge run`` wrote.
-        spec: Its input is the preprocessing.
+        spec: The preprocessing, and the rules that find and score suggestions in the answers.
 
     Raises:
         InputError: A file cannot be read, or the result is of another recording or of a model with other labels.
@@ -106,12 +108,11 @@ def read_reading(video: Path, result: Path, spec: ModelSpec) -> ReferenceReading
     if unknown := sorted(set(labels) - set(spec.keys)):
         raise InputError(f"{result} has the labels {unknown}, the model knows {list(spec.keys)}")
     box = None if source["field_of_view"] is None else FieldOfView(**source["field_of_view"])
-    scored = study.get("suggestions")
     return ReferenceReading(
         _describe(video, spec.input, box),
         None if box is None else box.width * box.height / (source["width"] * source["height"]),
         labels,
-        [each["peak_p"] for each in study["events"]] if scored is None else [e["score"] for e in scored],
+        _score(result / "frames.csv", spec),
     )
 
 
@@ -170,11 +171,7 @@ def _describe(video: Path, spec: InputSpec, box: FieldOfView | None) -> Floats:
 def _read_study(folder: Path) -> dict[str, Any]:
     try:
         study: dict[str, Any] = json.loads((folder / "study.json").read_text("utf-8"))
-        _ = (
-            study["source"]["sha256"],
-            study["source"]["field_of_view"],
-            [e["peak_p"] for e in study["events"]],
-        )
+        _ = (study["source"]["sha256"], study["source"]["field_of_view"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder} has no readable study.json: {error}",
@@ -189,6 +186,34 @@ def _read_labels(path: Path) -> list[str]:
             return [row["label"] for row in csv.DictReader(file) if row["label"]]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} is no table of frames: {error}") from None
+
+
+def _score(path: Path, spec: ModelSpec) -> list[float]:
+    """Return the scores of the suggestions that the spec's rules find in the answers of a ``frames.csv``."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    frames = [_frame(row, spec.keys, path) for row in rows]
+    times = [frame.time_s for frame in frames if frame.time_s is not None]
+    distance_s = float(np.median(np.diff(times))) if len(times) > 1 else None
+    kind = time_kind(distance_s)
+    events = find_events(frames, spec, median_distance_s=distance_s, time_kind=kind)
+    scale = capture_scale(spec.events, median_distance_s=distance_s, time_kind=kind, capture_fps=None)
+    return [one.score for one in suggest(events, frames, spec, scale=scale)]
+
+
+def _frame(row: dict[str, str], keys: Sequence[str], path: Path) -> FrameRecord:
+    """Return a row of ``frames.csv`` as a frame."""
+    try:
+        cells = [row[f"p_{key}"] for key in keys]
+        return FrameRecord(
+            int(row["index"]),
+            cast(Status, row["status"]),
+            time_s=float(row["time_s"]) if row["time_s"] else None,
+            detail=row["detail"],
+            probabilities=np.array(cells, np.float32) if all(cells) else None,
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} is no table of the model's answers: {error}") from None
 
 
 def main() -> None:
@@ -212,6 +237,8 @@ def main() -> None:
     rule = spec.familiarity
     if options.into is not None:
         rule = read_run_spec(options.into)[1].familiarity or rule
+        # The rules and the weights of the score are those of the training, as the exported file will have them.
+        spec = read_run_spec(options.into)[1]
     readings = [read_reading(video, result, spec) for video, result in options.reading]
     counted = count_reference(readings, spec.keys, rule)
     document = {

@@ -10,6 +10,7 @@ one patient, the intervals are too narrow.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,11 +55,13 @@ class LeftOut:
     Attributes:
         recordings: The R recordings.
         budgets: The budgets of the fits, in false events in 1,000 frames.
+        fits: For each budget, the R fits; each is of the videos other than the recording's own.
         readings: For each budget, the R readings.
     """
 
     recordings: tuple[RecordingAnswers, ...]
     budgets: tuple[float, ...]
+    fits: tuple[tuple[EventFit, ...], ...]
     readings: tuple[tuple[Reading, ...], ...]
 
     @classmethod
@@ -82,15 +85,28 @@ class LeftOut:
         for video in dict.fromkeys(one.video_id for one in recordings):
             others = [at for at, one in enumerate(recordings) if one.video_id != video]
             fits[video] = search.fits(wanted, others)
+        chosen = tuple(tuple(fits[one.video_id][at] for one in recordings) for at in range(len(wanted)))
         readings = tuple(
-            tuple(read_with(spec, one, fits[one.video_id][at]) for one in recordings)
-            for at in range(len(wanted))
+            tuple(read_with(spec, one, fit) for one, fit in zip(recordings, row, strict=True))
+            for row in chosen
         )
-        return cls(tuple(recordings), wanted, readings)
+        return cls(tuple(recordings), wanted, chosen, readings)
 
     def at(self, budget: float) -> tuple[Reading, ...]:
         """Return the readings within a budget."""
         return self.readings[self.budgets.index(budget)]
+
+    def rules(self, budget: float) -> list[dict[str, Any]]:
+        """Return the event parameters and thresholds with which each recording was read within a budget."""
+        fits = self.fits[self.budgets.index(budget)]
+        return [
+            {
+                "recording": one.recording,
+                "events": dataclasses.asdict(fit.events),
+                "thresholds": dict(fit.thresholds),
+            }
+            for one, fit in zip(self.recordings, fits, strict=True)
+        ]
 
     def count(self, budget: float) -> list[dict[str, Any]]:
         """Return ``count_recording`` of each recording within a budget."""

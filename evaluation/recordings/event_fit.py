@@ -110,6 +110,7 @@ def fit_document(
             "left_out": events.left_out and events.left_out.count(budget),
             "held": [count_recording(one, read_with(spec, one, events.best)) for one in held],
         },
+        "left_out_rules": events.left_out.rules(budget) if events.left_out else None,
         "curve": event_curve(spec, events.left_out, frames.left_out)
         if events.left_out and frames.left_out
         else None,

@@ -12,7 +12,9 @@ recording must not have been trained on its video (use the model of another fold
 FILE has ``suggestions`` as a ModelSpec has it: the weights of the score, the rules of grouping, and the measured
 precision by score. ``measured`` has the events and cards before and after grouping, the findings that grouping loses,
 and the recordings with a right suggestion among the first 1, 3, 5 and 10. These figures and the precision are
-out of fold: each recording is scored with weights fitted on the others. ``--hold`` recordings, or those of
+out of fold: each recording is scored with weights fitted on the others. With ``--rules EVENTS``, the output of
+``event_fit``, its events too are found with the rules that were fitted while its video was left out; without it they
+flatter, since MODEL's rules were fitted on the same recordings. ``--hold`` recordings, or those of
 ``--hold-folder``, are scored only. Recordings name videos, not patients: a patient with two videos may be on both
 sides. ``--into RUN`` writes the result into the spec in a training's ``run.json``, from which ``export`` makes the
 model files, and adds the recordings to ``provenance.fitted_recordings``. The last line of the output is JSON.
@@ -33,6 +35,7 @@ from typing import Any
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import (
     SEEN_IN_TRAINING,
+    EventParameters,
     ModelSpec,
     SuggestionGrouping,
     SuggestionPrecision,
@@ -105,6 +108,7 @@ def fit_suggestions(
     held: Sequence[ScoredRecording] = (),
     *,
     fewer: float = FEWER,
+    left_out_rules: bool = False,
 ) -> dict[str, Any]:
     """Fit the score, the grouping and the precision of suggestions, and measure them.
 
@@ -115,6 +119,7 @@ def fit_suggestions(
         fitted: The recordings to fit on.
         held: Recordings that are scored only.
         fewer: Share of the cards that grouping should save (``choose_grouping``).
+        left_out_rules: State that the events of each recording to fit on were found by rules fitted on the others.
 
     Returns:
         The JSON-ready document that the command writes, without the hashes of the recordings.
@@ -131,7 +136,7 @@ def fit_suggestions(
     record = SuggestionPrecision(
         table,
         sum(row.n for row in table),
-        _measured_on(scored, sum(row.n for row in table)),
+        _measured_on(scored, sum(row.n for row in table), left_out_rules=left_out_rules),
         weights,
         grouping,
     )
@@ -151,12 +156,53 @@ def fit_suggestions(
     }
 
 
-def _measured_on(recordings: Sequence[ScoredRecording], suggestions: int) -> str:
+def _measured_on(recordings: Sequence[ScoredRecording], suggestions: int, *, left_out_rules: bool) -> str:
     # This text is part of the model file and of every report.
-    return (
-        f"{suggestions} suggestions in {len(recordings)} recordings, each scored with weights fitted on the others "
-        f"({UNIT})"
+    how = (
+        "each found and scored with rules fitted on the others"
+        if left_out_rules
+        else "found with rules that may have been fitted on them, each scored with weights fitted on the others"
     )
+    return f"{suggestions} suggestions in {len(recordings)} recordings, {how} ({UNIT})"
+
+
+def _read_rules(path: Path, spec: ModelSpec) -> dict[str, ModelSpec]:
+    """Return the specs with which ``event_fit`` read each recording while its video was left out, by recording.
+
+    Raises:
+        InputError: The file is no output of ``event_fit``, or it left no video out.
+    """
+    try:
+        rows = json.loads(path.read_text("utf-8"))["left_out_rules"]
+        return {
+            row["recording"]: dataclasses.replace(
+                spec,
+                events=EventParameters(**row["events"]),
+                operating_points={
+                    key: dataclasses.replace(point, threshold=row["thresholds"].get(key, point.threshold))
+                    for key, point in spec.operating_points.items()
+                },
+            )
+            for row in rows
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} has no rules of left-out videos: {error}",
+            hint="name the file that event_fit wrote with --out, fitted on two videos or more",
+        ) from None
+
+
+def _spec_for(run: Path, rules: Mapping[str, ModelSpec] | None, spec: ModelSpec) -> ModelSpec:
+    """Return the spec with which to find the events of a recording to fit on."""
+    if rules is None:
+        return spec
+    name = (run if run.is_dir() else run.parent).name
+    if name not in rules:
+        raise InputError(
+            f"the rules have no recording {name!r}, they have {len(rules)} others",
+            hint="fit events on the same recordings",
+        )
+    return rules[name]
 
 
 def _figures(recordings: Sequence[ScoredRecording], grouping: SuggestionGrouping) -> dict[str, Any]:
@@ -220,11 +266,13 @@ def main() -> None:
                 f"warning: the model of {run} was trained on this video: the scores will be too high",
                 file=sys.stderr,
             )
-    fitted, held = (
-        [read_recording(run, truth, spec, capture_fps=options.capture_fps) for run, truth in pairs]
-        for pairs in (fit, hold)
-    )
-    document = fit_suggestions(spec, fitted, held, fewer=options.fewer)
+    rules = None if options.rules is None else _read_rules(options.rules, spec)
+    fitted = [
+        read_recording(run, truth, _spec_for(run, rules, spec), capture_fps=options.capture_fps)
+        for run, truth in fit
+    ]
+    held = [read_recording(run, truth, spec, capture_fps=options.capture_fps) for run, truth in hold]
+    document = fit_suggestions(spec, fitted, held, fewer=options.fewer, left_out_rules=rules is not None)
     document["fitted_recordings"] = sorted({source.sha256 for source in sources if source.sha256})
     document["seen_in_training"] = [
         one.recording for one, source in zip(fitted, sources, strict=True) if source.seen_in_training
@@ -260,6 +308,12 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, metavar="RUNS", help="results to fit on, RUNS/<stem>")
     parser.add_argument(
         "--recordings", type=Path, metavar="DIR", help="folder with index.csv and truth tables"
+    )
+    parser.add_argument(
+        "--rules",
+        type=Path,
+        metavar="EVENTS",
+        help="output of event_fit: find the events of each recording to fit on with the rules of the other videos",
     )
     parser.add_argument("--split", default="train", help="split to fit on, default %(default)s")
     parser.add_argument("--hold-folder", type=Path, metavar="RUNS", help="results to score only, RUNS/<stem>")

@@ -69,15 +69,16 @@ def measure_events(
         scale: seconds of capture time in one second of container time (``capture_scale``).
     """
     every = columns(frames)
-    answered = every.answered
-    return [_measure(event, every, answered, spec, scale) for event in events]
+    # Frames that were set aside make no event, so they say nothing of its worth either.
+    evidence = every.evidence
+    return [_measure(event, every, evidence, spec, scale) for event in events]
 
 
 def _measure(
-    event: Event, every: Columns, answered: npt.NDArray[np.bool_], spec: ModelSpec, scale: float
+    event: Event, every: Columns, evidence: npt.NDArray[np.bool_], spec: ModelSpec, scale: float
 ) -> EventMeasures:
     column = spec.keys.index(event.label)
-    rows = _answers(event, every, answered, column, len(spec.keys))
+    rows = _answers(event, every, evidence, column, len(spec.keys))
     logs = np.log(np.maximum(rows, _LEAST))
     mine = rows[:, column]
     mean_p = float(mine.mean())
@@ -100,12 +101,12 @@ def _measure(
 
 
 def _answers(
-    event: Event, every: Columns, answered: npt.NDArray[np.bool_], column: int, labels: int
+    event: Event, every: Columns, evidence: npt.NDArray[np.bool_], column: int, labels: int
 ) -> Floats:
-    """Return the probabilities of the event's answered frames, float64 (frames, labels)."""
+    """Return the probabilities of the event's frames that are answered and not set aside, float64 (frames, labels)."""
     first = int(np.searchsorted(every.indices, event.start_index, side="left"))
     after = int(np.searchsorted(every.indices, event.end_index, side="right"))
-    rows = every.probabilities[first:after][answered[first:after]].astype(np.float64)
+    rows = every.probabilities[first:after][evidence[first:after]].astype(np.float64)
     if not len(rows):  # the frames of this study were not kept: only the event's own peak is known
         rows = np.full((1, labels), (1 - event.peak_p) / max(1, labels - 1))
         rows[0, column] = event.peak_p

@@ -30,8 +30,9 @@ _MESSAGES = {
 
 def video_mark(video_id: str) -> str:
     """Return the eight hexadecimal digits that identify a video in a model file."""
-    # A file name that is not valid Unicode (Linux allows it) is no video_id of a data set, and must not stop the run.
-    return hashlib.sha256(video_id.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    # A file name that is not valid Unicode (Linux and Windows allow it) is no video_id of a data set, and must not stop
+    # the run.
+    return hashlib.sha256(video_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def seen_before(spec: ModelSpec, stem: str, sha256: str) -> dict[str, str]:

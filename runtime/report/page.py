@@ -92,7 +92,9 @@ def _facts(study: Study, total_s: float) -> str:
 def _heading(view: View) -> str:
     events = view.study.events
     if not events:
-        return "No finding reached its threshold"
+        return (
+            "No finding reached its threshold" if text.has_evidence(view.study) else "Nothing was looked for"
+        )
     labels = len({one.label for one in view.suggestions})
     kinds = f"{number(labels)} {'kind' if labels == 1 else 'kinds'} of finding"
     return f"{number(len(view.suggestions), 'suggestion')}, {kinds}, to be confirmed"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..events import Landmarks, capture_scale, median_frame_distance
 from ..inference import SEEN_IN_FITTING, SEEN_IN_TRAINING
-from ..study import STATUSES, Ledger, Status, Study, Suggestion, count_set_aside, reduced_view
+from ..study import STATUSES, Ledger, Status, Study, Suggestion, columns, count_set_aside, reduced_view
 from .transit import duration, quality_note
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "alert",
     "assessed",
     "file_remarks",
+    "has_evidence",
     "known_before",
     "ledger",
     "nothing_found",
@@ -309,10 +310,28 @@ def nothing_found(study: Study) -> str:
         return "No frame could be read, so nothing was looked for."
     if not looked:
         return "The model has no finding with a threshold, so nothing could be marked."
+    aside, left = _count_without_evidence(study)
+    if aside and not left:
+        return (
+            "Every frame that was read was set aside as unfamiliar: the model knows no pictures like these, so nothing "
+            "was looked for."
+        )
     return (
-        f"In the frames that were read, none of the {number(looked, 'finding')} that the model looks for "
-        f"stayed at or above its threshold for {number(study.model.events.min_frames, 'frame')}."
+        f"In the frames that were read{' and not set aside' if aside else ''}, none of the "
+        f"{number(looked, 'finding')} that the model looks for stayed at or above its threshold for "
+        f"{number(study.model.events.min_frames, 'frame')}."
     )
+
+
+def has_evidence(study: Study) -> bool:
+    """Return whether any frame could raise an event: it was answered and not set aside."""
+    return bool(columns(study.frames).evidence.any())
+
+
+def _count_without_evidence(study: Study) -> tuple[int, int]:
+    """Return the number of frames that were set aside, repetitions of such frames too, and of those that were not."""
+    every = columns(study.frames)
+    return int((every.answered & every.set_aside).sum()), int(every.evidence.sum())
 
 
 def assessed(study: Study) -> Assessed:
@@ -329,7 +348,7 @@ def assessed(study: Study) -> Assessed:
     unseen = study.ledger.container - study.ledger.classified - study.ledger.duplicate
     if unseen:
         silent.append(f"{number(unseen, 'frame')} without an answer: not assessed.")
-    count, _ = count_set_aside(study) or (0, None)
+    count, _ = _count_without_evidence(study)
     if count:
         silent.append(f"{number(count, 'frame')} set aside as unfamiliar: findings in them do not appear.")
     silent.append("Any finding that is not listed here: not assessed.")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -130,6 +131,7 @@ def _key(
         list(keys),
         dataclasses.asdict(spec),
         cv2.__version__,
+        av.__version__,
         made,
         table,
         recordings.sha256 if recordings else "",
