@@ -281,7 +281,7 @@ def _train(
 
 def _load(options: TrainOptions) -> tuple[Dataset, LabelledRecordings | None]:
     """Return the images, none of them without ``--data``, and the labelled recordings."""
-    from capsule_edge.evaluation.datasets import load_training, videos_kept_from
+    from capsule_edge.evaluation.datasets import load_training, videos_kept_from, without_videos
     from capsule_edge.evaluation.recordings import load_recordings
     from capsule_edge.runtime.errors import UsageError
 
@@ -297,6 +297,14 @@ def _load(options: TrainOptions) -> tuple[Dataset, LabelledRecordings | None]:
                 click.echo(
                     f"warning: {left_out} videos of --recordings are of another split of --data", err=True
                 )
+            drawn = without_videos(dataset, recordings.kept_videos)
+            if fewer := len(dataset.samples) - len(drawn.samples):
+                click.echo(
+                    f"warning: {fewer} frames of --data are left out, since --recordings keeps their videos for "
+                    "another split",
+                    err=True,
+                )
+            dataset = drawn
         return dataset, recordings
     if recordings is None:
         raise UsageError(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         load_training,
         name_below,
         videos_kept_from,
+        without_videos,
     )
     from .label_keys import LabelKeys, check_roles, known_role, label_key, unclear_classes
     from .label_map import LabelMapping, read_label_map
@@ -45,7 +46,7 @@ else:
         class_folders="split_name",
         dataset=(
             "DEFAULT_SPLIT Dataset Listing VideoIds describe hash_dataset list_samples load_dataset "
-            "load_training name_below videos_kept_from"
+            "load_training name_below videos_kept_from without_videos"
         ),
         label_keys="LabelKeys check_roles known_role label_key unclear_classes",
         label_map="LabelMapping read_label_map",
@@ -92,4 +93,5 @@ __all__ = [
     "unclear_classes",
     "video_mark",
     "videos_kept_from",
+    "without_videos",
 ]

@@ -7,7 +7,7 @@ therefore draws whole videos, by ``video_id``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -38,6 +38,7 @@ __all__ = [
     "name_below",
     "read_frame",
     "videos_kept_from",
+    "without_videos",
 ]
 
 ALL = "all"
@@ -109,6 +110,11 @@ class Dataset:
     def take(self, indices: Iterable[int]) -> Dataset:
         """Return a data set of the samples at ``indices``, in that order."""
         return replace(self, samples=tuple(self.samples[int(i)] for i in indices))
+
+
+def without_videos(dataset: Dataset, videos: Collection[str]) -> Dataset:
+    """Return a data set without the samples of these videos."""
+    return dataset.take(i for i, sample in enumerate(dataset.samples) if sample.video_id not in videos)
 
 
 def count_video_ids(samples: Sequence[Sample]) -> VideoIds:

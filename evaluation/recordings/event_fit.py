@@ -259,7 +259,14 @@ def main() -> None:
         budgets=options.budgets,
         out_of_fold=options.out_of_fold,
     )
-    document |= {"fitted_recordings": hash_of_recordings(fit), "seen_in_training": seen}
+    hashes = hash_of_recordings(fit)
+    if again := len(set(hashes).intersection(spec.provenance.get("fitted_recordings", ()))):
+        print(
+            f"warning: MODEL's thresholds were fitted on {again} of these recordings before. A class whose findings "
+            "are all in the video that is left out keeps such a threshold, so the left-out figures flatter",
+            file=sys.stderr,
+        )
+    document |= {"fitted_recordings": hashes, "seen_in_training": seen}
     fitted_spec(spec, document)
     write_text(options.out, json.dumps(document, indent=1, allow_nan=False) + "\n")
     if options.plot is not None and document["curve"] is not None:

@@ -57,6 +57,7 @@ class LabelledRecordings:
             share one order.
         split: The split; None for all recordings.
         stated_roles: The keys whose role a label map states.
+        kept_videos: The videos that the folder keeps for another split than ``split``: nothing of them may be drawn.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class LabelledRecordings:
     classes: tuple[Label, ...]
     split: str | None = None
     stated_roles: frozenset[str] = frozenset()
+    kept_videos: frozenset[str] = frozenset()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -259,4 +261,5 @@ def _select(whole: LabelledRecordings, split: str | None) -> LabelledRecordings:
             f"the folder {whole.folder} has no recording of the split {wanted!r}, {known}",
             hint=f"the column split of {INDEX} says which recordings are drawn",
         )
-    return replace(whole, recordings=chosen, split=wanted)
+    kept = {recording.video_id for recording in whole.recordings if recording.split not in (None, wanted)}
+    return replace(whole, recordings=chosen, split=wanted, kept_videos=frozenset(kept))

@@ -201,7 +201,7 @@ def describe_training(document: Mapping[str, Any]) -> str:
     # This text is part of the report.
     answers = {
         True: "was in the training of the model that read it: its figures say nothing about others",
-        False: "was not in the training of the model that read it",
+        False: "is not named in the training of the model that read it",
         None: "may have been in the training of the model that read it: that is not known (--model names a file)",
     }
     return f"{document['recording']} {answers[document['seen_in_training']]}"

@@ -38,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsule_edge.evaluation._module import run_module
-from capsule_edge.evaluation.datasets import load_dataset, videos_kept_from
+from capsule_edge.evaluation.datasets import load_dataset, videos_kept_from, without_videos
 from capsule_edge.evaluation.recordings import (
     LabelledRecording,
     NormalStretch,
@@ -128,6 +128,7 @@ class RecipeData:
         check_weighing(recordings, weigh)
         if recordings is not None:
             found = load_recordings(recordings).without(videos_kept_from(data, self._train.split))
+            self._train = without_videos(self._train, found.kept_videos)
             self._stretches = read_stretches(weigh) if weigh else ()
             recording_labels(found.recordings, self.keys, self._stretches)
             check_recordings(found.recordings)

@@ -22,6 +22,22 @@ def measure(study: Study, scale: float = 1.0):
 
 
 @pytest.mark.quick
+def test_frames_that_were_set_aside_take_no_part() -> None:
+    study = make_study(stretches=[(20, 40, "ulcer", 0.9)])
+    aside = [
+        replace(frame, detail="unfamiliar", probabilities=frame.probabilities[::-1].copy())
+        if 25 <= frame.index < 30
+        else frame
+        for frame in study.frames
+    ]
+    (before,) = measure_events(study.events, study.frames, study.model, scale=1.0)
+    (after,) = measure_events(study.events, aside, study.model, scale=1.0)
+    assert after.values["frames"] == pytest.approx(math.log(math.exp(before.values["frames"]) - 5))
+    assert after.values["peak"] == before.values["peak"]
+    assert after.mean_p < before.mean_p  # of 15 and 20 frames, one is not ulcer
+
+
+@pytest.mark.quick
 def test_the_measures_are_those_of_the_answered_frames_of_the_event() -> None:
     # Frames 20 to 39 have .9 of ulcer, .01 of blood and .09 of normal. Smoothing takes frame 40 in, where normal has
     # .98; frame 30 was not read and takes no part.

@@ -31,6 +31,7 @@ from capsule_edge.runtime.inference import (
 from capsule_edge.runtime.recording import RecordingWarning
 from capsule_edge.runtime.report import render_report, templates
 from capsule_edge.runtime.report.figures import CURVE_POINTS
+from capsule_edge.runtime.report.text import assessed, has_evidence, nothing_found
 from capsule_edge.runtime.report.view import CARDS
 from capsule_edge.runtime.study import Study
 
@@ -492,3 +493,17 @@ def test_a_recording_that_the_model_has_seen_is_told_before_anything_else() -> N
     assert title < reason < found.text.index("Frames read")
     assert found.text.index("About this file") < other
     assert found.text.count("trained on it") == 1
+
+
+@pytest.mark.quick
+def test_frames_that_were_set_aside_are_not_called_free_of_findings() -> None:
+    study = make_study(20, ())
+    assert has_evidence(study)
+    assert "set aside" not in nothing_found(study)
+    frames = [replace(frame, detail="unfamiliar") for frame in study.frames]
+    some = replace(study, frames=frames[:5] + list(study.frames)[5:])
+    assert "read and not set aside, none of" in nothing_found(some)
+    whole = replace(study, frames=frames)
+    assert not has_evidence(whole)
+    assert "Every frame that was read was set aside" in nothing_found(whole)
+    assert any("20 frames set aside" in line for line in assessed(whole).silent)

@@ -14,7 +14,7 @@ from labelled_videos import write_index, write_recording, write_table
 from tiny_model import write_tiny_model
 from video_samples import recording
 
-from capsule_edge.evaluation.datasets import load_dataset
+from capsule_edge.evaluation.datasets import load_dataset, without_videos
 from capsule_edge.evaluation.recordings import LabelledRecording, NormalStretch, load_recordings
 from capsule_edge.evaluation.recordings.normal_stretches import write_stretches
 from capsule_edge.runtime.errors import InputError, UsageError
@@ -185,6 +185,26 @@ def test_a_video_of_the_data_sets_val_is_never_drawn(both: tuple[Path, Path]) ->
     (root / "index.csv").unlink()
     frames = RecipeData(images, recordings=root).of(TrainConfig(size=SIZE))
     assert set(frames.videos[frames.recorded_at >= 0]) == {"a", "b", "v"}
+
+
+def test_images_of_a_video_that_the_index_keeps_are_never_drawn(tmp_path: Path) -> None:
+    """Images may have no split, or another one, while the index keeps their video for ``val``."""
+    grey = [np.full((SIZE, SIZE, 3), 10 * i, np.uint8) for i in range(4)]
+    rows = [
+        ("a0.png", "Ulcer", "a", 90),
+        ("v6.png", "Polyp", "v", 6),
+        ("v7.png", "Ulcer", "v", 7),
+        ("n.png", "Normal", "n", 0),
+    ]
+    images = write_frames(tmp_path / "images", "file,label,video_id,frame_number", rows, grey)
+    root = tmp_path / "recordings"
+    write_recording(root, "a", ("Ulcer",) * 3 + ("Polyp",) * 3)
+    write_recording(root, "v", ("Polyp",) * 5)
+    write_index(root, ["a.mp4,train", "v.mp4,val"])
+    assert load_recordings(root).kept_videos == {"v"}
+    assert load_recordings(root, split="all").kept_videos == frozenset()
+    dataset = without_videos(load_dataset(images), load_recordings(root).kept_videos)
+    assert [sample.file.name for sample in dataset.samples] == ["a0.png", "n.png"]
 
 
 def test_a_video_of_both_sources_is_in_one_fold(both: tuple[Path, Path]) -> None:
