@@ -100,5 +100,5 @@ def test_the_lines_of_python_run(scratch: Path) -> None:
         env=dict(os.environ),
     )
     assert done.returncode == 0, done.stderr
-    events = json.loads((scratch / "capsule-edge-demo" / "study.json").read_text("utf-8"))["events"]
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [event["label"] for event in events]
+    suggestions = json.loads((scratch / "capsule-edge-demo" / "study.json").read_text("utf-8"))["suggestions"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [one["label"] for one in suggestions]

@@ -89,14 +89,20 @@ def test_a_reading_without_an_event_or_a_rule_has_no_such_histogram() -> None:
     assert counted["colour"].histogram[0] == 3
 
 
-def test_scores_of_suggestions_go_before_peaks(read: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_scores_are_made_by_the_rules_of_the_model_and_not_taken_from_the_result(
+    read: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """The model of another fold, which wrote the result, has other rules and weights."""
     model, video, result = read
     shutil.copytree(result, tmp_path / "out")
     study = json.loads((result / "study.json").read_text("utf-8"))
+    (own,) = (one["score"] for one in study["suggestions"])
     study["suggestions"] = [{"score": 0.25}, {"score": 0.5}]
     (tmp_path / "out" / "study.json").write_text(json.dumps(study), encoding="utf-8")
-    reading = reference_fit.read_reading(video, tmp_path / "out", open_model(model).spec)
-    assert reading.scores == [0.25, 0.5]
+    spec = open_model(model).spec
+    assert reference_fit.read_reading(video, tmp_path / "out", spec).scores == [own]
+    strict = spec.with_rules({"bleeding": 1.0})
+    assert reference_fit.read_reading(video, tmp_path / "out", strict).scores == []
 
 
 def test_the_result_of_another_recording_or_model_is_refused(
