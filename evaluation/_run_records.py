@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from capsule_edge.runtime.inference import ModelSpec
 
 from ._files import write_text
 
-__all__ = ["put_records", "read_run_spec", "with_records", "write_run_spec"]
+__all__ = ["add_fitted_recordings", "put_records", "read_run_spec", "with_records", "write_run_spec"]
 
 
 def read_run_spec(folder: Path) -> tuple[dict[str, Any], ModelSpec]:
@@ -45,6 +45,17 @@ def with_records(spec: ModelSpec, records: Mapping[str, Any]) -> ModelSpec:
     """
     document = spec.to_dict() | dict(records) | {"schema": ModelSpec.schema}
     return ModelSpec.from_json(json.dumps(document))
+
+
+def add_fitted_recordings(spec: ModelSpec, sha256s: Collection[str]) -> dict[str, Any]:
+    """Return the provenance of a spec, with recordings on which its rules were fitted added to those that it lists.
+
+    Args:
+        spec: The spec.
+        sha256s: SHA-256 of each recording.
+    """
+    known = {*spec.provenance.get("fitted_recordings", ()), *sha256s}
+    return {**spec.provenance, **({"fitted_recordings": sorted(known)} if known else {})}
 
 
 def put_records(folder: Path, records: Mapping[str, Any]) -> None:

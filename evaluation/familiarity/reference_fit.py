@@ -72,7 +72,7 @@ _DISTANCE_BINS = 40
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceReading:
-    """What is counted of one recording.
+    """The values of one recording that the histograms count.
 
     Attributes:
         statistics: float64 (frames, statistics), of ``describe_appearance``.

@@ -42,7 +42,7 @@ from capsule_edge.runtime.inference import ModelSpec, OperatingPoint, open_model
 
 from .._files import write_text
 from .._module import run_module
-from .._run_records import read_run_spec, write_run_spec
+from .._run_records import add_fitted_recordings, read_run_spec, write_run_spec
 from .event_curve import (
     BUDGETS,
     UNIT,
@@ -171,12 +171,8 @@ def fitted_spec(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
     Raises:
         ModelError: The result is not a valid spec.
     """
-    recordings = {*spec.provenance.get("fitted_recordings", ()), *document.get("fitted_recordings", ())}
     changed = spec.to_dict() | {
-        "provenance": {
-            **spec.provenance,
-            **({"fitted_recordings": sorted(recordings)} if recordings else {}),
-        },
+        "provenance": add_fitted_recordings(spec, document.get("fitted_recordings", ())),
         "events": document["events"],
         "operating_points": spec.to_dict()["operating_points"] | document["operating_points"],
     }

@@ -44,7 +44,7 @@ from capsule_edge.runtime.inference import (
 
 from .._files import write_text
 from .._module import run_module
-from .._run_records import read_run_spec, write_run_spec
+from .._run_records import add_fitted_recordings, read_run_spec, write_run_spec
 from .recording_pairs import pair_recordings
 from .suggestion_scores import (
     FEWER,
@@ -224,12 +224,10 @@ def fitted_scores(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
     Raises:
         ModelError: The result is not a valid spec.
     """
-    known = set(spec.provenance.get("fitted_recordings", ())) | set(document["fitted_recordings"])
-    provenance = {**spec.provenance, **({"fitted_recordings": sorted(known)} if known else {})}
     changed = spec.to_dict(every_key=True) | {
         "schema": "capsule-edge/model/2",
         "suggestions": document["suggestions"],
-        "provenance": provenance,
+        "provenance": add_fitted_recordings(spec, document["fitted_recordings"]),
     }
     return ModelSpec.from_json(json.dumps(changed))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,16 +35,8 @@ MISSED = {"room, warm light"}
 
 
 @pytest.fixture(scope="module")
-def frames() -> Path:
-    folder = Path(os.environ.get("CAPSULE_EDGE_DATA", "../shared/data")) / "capsule-vision"
-    if not folder.is_dir():
-        pytest.skip(f"the labelled frames are not at {folder}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def document(frames: Path) -> dict[str, Any]:
-    dataset = load_dataset(frames, split="train")
+def document(labelled_frames: Path) -> dict[str, Any]:
+    dataset = load_dataset(labelled_frames, split="train")
     part = dataset.take(range(0, len(dataset.samples), EVERY))
     return familiarity_fit.fit_document(part, open_model(default_model("small")).spec, draw=DRAWN)
 
@@ -71,13 +62,15 @@ def test_foreign_pictures_are_caught_and_other_tints_pass(disturbance: Any, docu
         assert 0 <= share <= 1
 
 
-def test_the_rule_in_the_document_is_that_of_a_model_file(document: dict[str, Any], frames: Path) -> None:
+def test_the_rule_in_the_document_is_that_of_a_model_file(
+    document: dict[str, Any], labelled_frames: Path
+) -> None:
     spec = open_model(default_model("small")).spec
     rule = run_records.with_records(spec, {"familiarity": document["familiarity"]}).familiarity
     assert rule is not None
     black = np.zeros((1, 128, 128, 3), np.uint8)
     assert AppearanceDistance(rule).is_unfamiliar(black).tolist() == [True]
-    dataset = load_dataset(frames, split="val")
+    dataset = load_dataset(labelled_frames, split="val")
     told = familiarity_fit.tell_frames(dataset.take(range(0, len(dataset.samples), 60)), spec, rule)
     assert told["split"] == "val"
     assert sum(row["set_aside"] for row in told["classes"].values()) <= 2
@@ -169,13 +162,13 @@ def test_the_energy_of_sure_logits_is_low() -> None:
 
 
 def test_the_command_writes_the_rule_into_a_run(
-    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    labelled_frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = (frames / "labels.csv").read_text("utf-8").splitlines()
+    rows = (labelled_frames / "labels.csv").read_text("utf-8").splitlines()
     wanted = [line for line in rows[1:] if line.endswith("train")][::48]
     told = [line for line in rows[1:] if line.endswith("val")][::300]
     (tmp_path / "labels.csv").write_text("\n".join([rows[0], *wanted, *told]) + "\n", encoding="utf-8")
-    (tmp_path / "frames").symlink_to(frames / "frames")
+    (tmp_path / "frames").symlink_to(labelled_frames / "frames")
     model = default_model("small")
     spec = json.loads(open_model(model).spec.to_json())
     (tmp_path / "run.json").write_text(json.dumps({"size": 128, "spec": spec}), encoding="utf-8")

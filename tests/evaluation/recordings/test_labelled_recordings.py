@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from labelled_videos import write_index, write_recording, write_table
+from video_samples import recording
 
 from capsule_edge.evaluation.recordings import check_several_videos, load_recordings
 from capsule_edge.runtime.errors import InputError, UsageError
@@ -168,9 +168,7 @@ def test_a_folder_without_recordings_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_real_recordings_are_split_by_their_index() -> None:
-    root = Path(os.environ.get("CAPSULE_EDGE_DATA", "/nowhere")) / "recordings"
-    if not (root / "index.csv").is_file():
-        pytest.skip("CAPSULE_EDGE_DATA names no folder with the real recordings")
+    root = recording("ad91cf7ca91440aa").parent
     train, val = load_recordings(root), load_recordings(root, split="val")
     assert (len(train.recordings), train.frames) == (25, 25_578)
     assert (len(val.recordings), val.frames) == (8, 6_386)

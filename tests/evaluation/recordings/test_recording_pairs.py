@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from event_samples import SMALL_GRID
 from run_samples import MODEL, write_run, write_truth
 from study_samples import SPEC
 from tiny_model import write_tiny_model
+from video_samples import recording
 
 from capsule_edge.evaluation.datasets import video_mark
 from capsule_edge.evaluation.recordings import event_fit, event_search
@@ -190,11 +190,9 @@ def test_out_of_fold_is_not_believed_of_a_training_video(capsys: pytest.CaptureF
 
 
 def test_real_recordings_are_read_paired_and_fitted(tmp_path: Path, fit: Fit) -> None:
-    root = Path(os.environ.get("CAPSULE_EDGE_DATA", "/nowhere")) / "recordings"
-    if not root.is_dir():
-        pytest.skip("CAPSULE_EDGE_DATA names no folder with the real recordings")
     # The two shortest recordings with a finding: 11 frames with an angioectasia, 127 frames with an ulcer.
     names = ("ad91cf7ca91440aa", "2fc3db471f9d44c0")
+    root = recording(names[0]).parent
     (tmp_path / "videos").mkdir()
     with Reader.open(default_model("small")) as reader:
         for name in names:

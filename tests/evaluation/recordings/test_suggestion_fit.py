@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from run_samples import write_run, write_truth
 from study_samples import SPEC
 from tiny_model import write_tiny_model
+from video_samples import recording
 
 from capsule_edge.evaluation.recordings import suggestion_fit
 from capsule_edge.evaluation.recordings.recording_scores import RecordingAnswers
@@ -325,10 +325,7 @@ def test_a_broken_study_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_events_of_a_real_result_are_measured_as_the_runtime_measures_them(tmp_path: Path) -> None:
-    root = os.environ.get("CAPSULE_EDGE_DATA")
-    video = Path(root or "/nowhere") / "recordings" / "eb0203196e284797.mp4"
-    if not video.is_file():
-        pytest.skip("CAPSULE_EDGE_DATA names no folder with the real recordings")
+    video = recording("eb0203196e284797")
     path = default_model("small")
     spec = open_model(path).spec
     with Reader.open(path) as reader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -59,8 +59,8 @@ def study(judging: Reader, recording: Path) -> Study:
     return judging.read(recording)
 
 
-def set_aside(frames: object) -> list[int]:
-    return [frame.index for frame in frames if frame.detail == "unfamiliar"]  # type: ignore[attr-defined]
+def set_aside(frames: Iterable[FrameRecord]) -> list[int]:
+    return [frame.index for frame in frames if frame.detail == "unfamiliar"]
 
 
 def text_of(study: Study) -> tuple[str, str, str]:
