@@ -12,7 +12,7 @@ recording must not have been trained on its video (use the model of another fold
 FILE has ``suggestions`` as a ModelSpec has it: the weights of the score, the rules of grouping, and the measured
 precision by score. ``measured`` has the events and cards before and after grouping, the findings that grouping loses,
 and the recordings with a right suggestion among the first 1, 3, 5 and 10. These figures and the precision are
-out of fold: each recording is scored with weights fitted on the others. With ``--rules EVENTS``, the output of
+out of fold: each recording is scored with weights fitted on other videos. With ``--rules EVENTS``, the output of
 ``event_fit``, its events too are found with the rules that were fitted while its video was left out; without it they
 flatter, since MODEL's rules were fitted on the same recordings. ``--hold`` recordings, or those of
 ``--hold-folder``, are scored only. Recordings name videos, not patients: a patient with two videos may be on both
@@ -45,7 +45,7 @@ from capsule_edge.runtime.inference import (
 from .._files import write_text
 from .._module import run_module
 from .._run_records import add_fitted_recordings, read_run_spec, write_run_spec
-from .recording_pairs import pair_recordings
+from .recording_pairs import RecordingPair, pair_recordings
 from .suggestion_scores import (
     FEWER,
     RANKS,
@@ -65,8 +65,6 @@ __all__ = ["RIDGES", "RunSource", "fit_suggestions", "fitted_scores", "put_score
 
 RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
 UNIT = "videos, not patients"
-
-Pair = tuple[Path, Path]
 
 
 @dataclass(frozen=True)
@@ -255,21 +253,29 @@ def main() -> None:
         # Check the folder before the fit.
         read_run_spec(options.into)
     spec = _read_spec(options.model)
-    fit = options.fit + _pairs(options.folder, options.recordings, options.split)
-    hold = options.hold + _pairs(options.hold_folder, options.recordings, options.hold_split)
-    sources = [read_source(run) for run, _ in fit]
-    for (run, _), source in zip(fit, sources, strict=True):
+    fit = _pairs(options.fit, options.folder, options.recordings, options.split)
+    hold = _pairs(options.hold, options.hold_folder, options.recordings, options.hold_split)
+    sources = [read_source(pair.run) for pair in fit]
+    for pair, source in zip(fit, sources, strict=True):
         if source.seen_in_training:
             print(
-                f"warning: the model of {run} was trained on this video: the scores will be too high",
+                f"warning: the model of {pair.run} was trained on this video: the scores will be too high",
                 file=sys.stderr,
             )
     rules = None if options.rules is None else _read_rules(options.rules, spec)
-    fitted = [
-        read_recording(run, truth, _spec_for(run, rules, spec), capture_fps=options.capture_fps)
-        for run, truth in fit
-    ]
-    held = [read_recording(run, truth, spec, capture_fps=options.capture_fps) for run, truth in hold]
+    fitted, held = (
+        [
+            read_recording(
+                pair.run,
+                pair.truth,
+                _spec_for(pair.run, known, spec),
+                capture_fps=options.capture_fps,
+                video=pair.video,
+            )
+            for pair in pairs
+        ]
+        for pairs, known in ((fit, rules), (hold, None))
+    )
     document = fit_suggestions(spec, fitted, held, fewer=options.fewer, left_out_rules=rules is not None)
     document["fitted_recordings"] = sorted({source.sha256 for source in sources if source.sha256})
     document["seen_in_training"] = [
@@ -283,10 +289,12 @@ def main() -> None:
     print(json.dumps(document, allow_nan=False))
 
 
-def _pairs(runs: Path | None, recordings: Path | None, split: str) -> list[Pair]:
-    if runs is None or recordings is None:
-        return []
-    return [(pair.run, pair.truth) for pair in pair_recordings(runs, recordings, split)]
+def _pairs(
+    named: Sequence[tuple[Path, Path]], runs: Path | None, recordings: Path | None, split: str
+) -> list[RecordingPair]:
+    """Return the recordings that are named one by one, then those of a folder."""
+    pairs = [RecordingPair(run, truth) for run, truth in named]
+    return pairs if runs is None or recordings is None else pairs + pair_recordings(runs, recordings, split)
 
 
 def _parse_arguments() -> argparse.Namespace:

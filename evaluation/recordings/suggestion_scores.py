@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ class ScoredRecording:
         events: The measures of the events; frame indices are rows of the truth.
         right: bool (events,), whether each event is right.
         scores: The score of each event, 0..1, float64 (events,); NaN until it is scored.
+        video_id: The video that the recording belongs to.
     """
 
     recording: str
@@ -88,6 +89,7 @@ class ScoredRecording:
     events: Sequence[EventMeasures]
     right: npt.NDArray[np.bool_]
     scores: Floats
+    video_id: str
 
     def hit_by(self, places: Sequence[int]) -> set[TrueFinding]:
         """Return the findings that the events at these places hit."""
@@ -105,7 +107,7 @@ class ScoredRecording:
 
 
 def read_recording(
-    run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float | None = None
+    run: Path, truth: Path, spec: ModelSpec, *, capture_fps: float | None = None, video: str | None = None
 ) -> ScoredRecording:
     """Find the events of a recording in its ``frames.csv``, measure them, and judge them by the truth.
 
@@ -114,11 +116,12 @@ def read_recording(
         truth: The truth table of the recording.
         spec: The labels, operating points and event parameters.
         capture_fps: Frames a second at which the capsule recorded; None where unknown.
+        video: The id of the video that the recording belongs to; None: it is a video of its own.
 
     Raises:
         InputError: A file is missing or does not fit (``read_answers``).
     """
-    return judge_events(read_answers(run, truth, spec, capture_fps=capture_fps), spec)
+    return judge_events(read_answers(run, truth, spec, capture_fps=capture_fps, video=video), spec)
 
 
 def judge_events(answers: RecordingAnswers, spec: ModelSpec) -> ScoredRecording:
@@ -149,6 +152,7 @@ def judge_events(answers: RecordingAnswers, spec: ModelSpec) -> ScoredRecording:
         measure_events(events, frames, spec, scale=1.0),
         np.array(right, bool),
         np.full(len(events), np.nan),
+        answers.video_id,
     )
 
 
@@ -228,26 +232,29 @@ def _logistic(table: Floats, right: Floats, ridge: float) -> Floats:
 def scored_with(recording: ScoredRecording, weights: SuggestionWeights) -> ScoredRecording:
     """Return the recording with its events scored by these weights."""
     scores = np.array([score_event(event, weights) for event in recording.events], np.float64)
-    return ScoredRecording(recording.recording, recording.findings, recording.events, recording.right, scores)
+    return replace(recording, scores=scores)
 
 
 def score_out_of_fold(
     recordings: Sequence[ScoredRecording], spec: ModelSpec, *, ridge: float
 ) -> list[ScoredRecording]:
-    """Return the recordings, the events of each scored with weights fitted on the others.
+    """Return the recordings, the events of each scored with weights fitted on the recordings of other videos.
 
     Raises:
-        InputError: There are fewer than two recordings, or the others of one have no right or no false event.
+        InputError: There are fewer than two videos, or the others of one have no right or no false event.
     """
-    if len(recordings) < 2:
+    videos = {one.video_id for one in recordings}
+    if len(videos) < 2:
+        of = f" of one video, {min(videos)!r}," if len(recordings) > 1 else ""
         raise InputError(
-            f"{len(recordings)} recordings were given, leaving one out needs 2 or more",
-            hint="add recordings that the model has not seen",
+            f"{len(recordings)} recordings{of} were given, leaving one out needs 2 or more",
+            hint="add recordings of other videos, which the model has not seen",
         )
-    return [
-        scored_with(one, fit_weights([*recordings[:at], *recordings[at + 1 :]], spec, ridge=ridge))
-        for at, one in enumerate(recordings)
-    ]
+    weights = {
+        video: fit_weights([one for one in recordings if one.video_id != video], spec, ridge=ridge)
+        for video in sorted(videos)
+    }
+    return [scored_with(one, weights[one.video_id]) for one in recordings]
 
 
 def log_loss(recordings: Sequence[ScoredRecording]) -> float:
@@ -335,7 +342,7 @@ def precision_table(
 
     The suggestions of all recordings are sorted by score and cut into bins of equal counts. Neighbouring bins are
     joined until a higher score has a higher precision (isotonic regression). The 95 % interval is the wider of Wilson's
-    and of a bootstrap over recordings: suggestions of one recording are not independent, and a bootstrap of a bin
+    and of a bootstrap over videos: suggestions of one video are not independent, and a bootstrap of a bin
     without a false suggestion has no width.
 
     Args:
@@ -346,9 +353,10 @@ def precision_table(
     Raises:
         InputError: The recordings have no event.
     """
+    number = {video: at for at, video in enumerate(dict.fromkeys(one.video_id for one in recordings))}
     leads = [
-        (one.scores[group.lead], bool(one.right[group.lead]), at)
-        for at, one in enumerate(recordings)
+        (one.scores[group.lead], bool(one.right[group.lead]), number[one.video_id])
+        for one in recordings
         for group in groups_of(one, grouping)
     ]
     if not leads:
@@ -365,7 +373,7 @@ def precision_table(
             right[first:after],
             of[first:after],
             generator,
-            len(recordings),
+            len(number),
         )
         for first, after in bins
     )
@@ -402,12 +410,12 @@ def _entry(
     right: npt.NDArray[np.bool_],
     of: npt.NDArray[np.int64],
     generator: np.random.Generator,
-    recordings: int,
+    videos: int,
 ) -> PrecisionAtScore:
-    """Return the precision of one bin, given the recording of each of its suggestions."""
-    hits = np.bincount(of[right], minlength=recordings).astype(np.float64)
-    counts = np.bincount(of, minlength=recordings).astype(np.float64)
-    drawn = generator.integers(0, recordings, (_RESAMPLES, recordings))
+    """Return the precision of one bin, given the number of the video of each of its suggestions."""
+    hits = np.bincount(of[right], minlength=videos).astype(np.float64)
+    counts = np.bincount(of, minlength=videos).astype(np.float64)
+    drawn = generator.integers(0, videos, (_RESAMPLES, videos))
     totals = counts[drawn].sum(axis=1)
     shares = hits[drawn].sum(axis=1)[totals > 0] / totals[totals > 0]
     estimate, n = float(right.mean()), len(right)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +104,44 @@ def test_a_score_out_of_fold_does_not_know_its_own_recording() -> None:
     share = np.concatenate([one.right for one in recordings]).mean()
     constant = [replace(one, scores=np.full(len(one.scores), share)) for one in recordings]
     assert log_loss(before) < log_loss(constant)
+
+
+@pytest.mark.quick
+def test_a_score_out_of_fold_does_not_know_another_recording_of_its_video() -> None:
+    recordings = made_up()
+    recordings[4] = replace(recordings[4], video_id="video3")
+    before = score_out_of_fold(recordings, SPEC, ridge=1.0)
+    poisoned = replace(recordings[4], right=~recordings[4].right)
+    after = score_out_of_fold([*recordings[:4], poisoned, *recordings[5:]], SPEC, ridge=1.0)
+    np.testing.assert_array_equal(before[3].scores, after[3].scores)
+    assert (before[5].scores != after[5].scores).any()
+
+
+def test_the_events_of_a_recording_are_found_with_its_own_rules(tmp_path: Path) -> None:
+    row = {"recording": "a", "events": asdict(SPEC.events) | {"min_frames": 7}, "thresholds": {"ulcer": 0.9}}
+    path = tmp_path / "events.json"
+    path.write_text(json.dumps({"left_out_rules": [row]}), encoding="utf-8")
+    rules = suggestion_fit._read_rules(path, SPEC)
+    own = suggestion_fit._spec_for(tmp_path / "a" / "frames.csv", rules, SPEC)
+    assert own.events.min_frames == 7
+    assert own.operating_points["ulcer"].threshold == 0.9
+    assert own.operating_points["blood_fresh"] == SPEC.operating_points["blood_fresh"]
+    assert suggestion_fit._spec_for(tmp_path / "b", None, SPEC) is SPEC
+    with pytest.raises(InputError, match="the rules have no recording 'b', they have 1 others"):
+        suggestion_fit._spec_for(tmp_path / "b" / "frames.csv", rules, SPEC)
+    measured_on = fit_suggestions(SPEC, made_up(), left_out_rules=True)["suggestions"]["measured_on"]
+    assert "each found and scored with rules fitted on the others" in measured_on
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"left_out_rules": null}', '{"left_out_rules": [{"recording": "a"}]}']
+)
+def test_a_file_without_left_out_rules_is_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "events.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="has no rules of left-out videos") as caught:
+        suggestion_fit._read_rules(path, SPEC)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.quick
@@ -220,7 +258,11 @@ def test_the_document_fits_the_model_file_and_names_videos() -> None:
     [
         ([], "0 recordings were given, leaving one out needs 2 or more"),
         (made_up(1), "1 recordings were given"),
-        ([judge_events(answers([]), SPEC)] * 2, "of the 0 events in 1 recordings 0 are right"),
+        (
+            [judge_events(answers([], name), SPEC) for name in "rs"],
+            "of the 0 events in 1 recordings 0 are right",
+        ),
+        (made_up(1) * 2, "2 recordings of one video, 'video0', were given"),
     ],
 )
 def test_too_little_to_fit_on_is_said_in_one_line(recordings: list[ScoredRecording], message: str) -> None:
@@ -251,7 +293,7 @@ def test_the_command_writes_the_fit_of_a_folder_and_warns_of_training_videos(
     rows = ["file,split,frames,findings,labels"]
     (tmp_path / "data").mkdir()
     (tmp_path / "runs").mkdir()
-    for name in ("a", "b", "c", "d"):
+    for name in ("a", "b", "c", "d", "e"):
         folder = write_run(tmp_path / "runs" / name, labels)
         truth = write_truth(tmp_path / "data" / f"{name}.truth.csv")
         if name in "ac":  # the same answers are false here
@@ -260,7 +302,7 @@ def test_the_command_writes_the_fit_of_a_folder_and_warns_of_training_videos(
         split, classes = "val" if name == "d" else "train", "" if name in "ac" else "Ulcer"
         rows.append(f"{name}.mp4,{split},60,1,{classes}")
         study = json.loads((folder / "study.json").read_text("utf-8"))
-        study["source"]["sha256"] = "abcd"["abcd".index(name)] * 64
+        study["source"]["sha256"] = name * 64
         study["warnings"] = [{"code": "seen_in_training", "message": "m"}] if name == "b" else []
         (folder / "study.json").write_text(json.dumps(study), encoding="utf-8")
     (tmp_path / "data" / "index.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -278,7 +320,7 @@ def test_the_command_writes_the_fit_of_a_folder_and_warns_of_training_videos(
         "--out",
         out,
     ]
-    # With b left out no event would be right, so b is given twice.
+    # With b left out, e has the right event. Given twice, a recording is left out twice.
     words += ["--fit", runs / "b", data / "b.truth.csv"]
     monkeypatch.setattr("sys.argv", [str(word) for word in words])
     suggestion_fit.main()
@@ -288,11 +330,11 @@ def test_the_command_writes_the_fit_of_a_folder_and_warns_of_training_videos(
     last = json.loads(printed.out.splitlines()[-1])
     assert last == json.loads(out.read_text("utf-8"))
     assert last["recordings"] == {
-        "fitted": ["b", "a", "b", "c"],
+        "fitted": ["b", "a", "b", "c", "e"],
         "held": ["d"],
         "unit": "videos, not patients",
     }
-    assert last["fitted_recordings"] == ["a" * 64, "b" * 64, "c" * 64]
+    assert last["fitted_recordings"] == ["a" * 64, "b" * 64, "c" * 64, "e" * 64]
     assert last["seen_in_training"] == ["b", "b"]
     assert last["measured"]["held"]["cards"]["events"] == 1
 
