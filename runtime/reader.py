@@ -23,20 +23,26 @@ import numpy as np
 import numpy.typing as npt
 
 from .diagnostics import refuse_saturation
-from .errors import BackendError, CapsuleEdgeError, UsageError
+from .errors import BackendError, CapsuleEdgeError, InputError, UsageError
 from .events import EventStream, PeakFrames, capture_scale, median_frame_distance, rank_events, suggest
 from .inference import Backend, ModelSpec, default_model, most_probable, open_model, seen_before
 from .pipeline import (
     REQUEST_OPTIONS,
     BatchResult,
     Callbacks,
+    Division,
     FrozenPictures,
+    Part,
+    PartAnswers,
     Plan,
     ReadRequest,
     answer_frames,
+    answer_part,
     count_cores,
+    divide,
     give_back,
     illustrate,
+    make_strips,
     resolve_request,
 )
 from .preprocessing import (
@@ -57,6 +63,7 @@ from .study import (
     ColourBar,
     Event,
     FrameRecord,
+    StripPicture,
     Study,
     count_frames,
     describe_source,
@@ -82,7 +89,8 @@ class Prediction:
         label: key of the most probable label.
         probability: of that label, 0..1.
         probabilities: float32 (labels,), in the order of the model's labels.
-        features: float32 (h, w, labels), the class-activation maps before scaling.
+        features: float32 (h, w, labels), the class-activation maps before scaling; (0, 0, labels) from a model that has
+            none.
         unfamiliar: True if the frame resembles nothing in the training data or repeats a frozen picture: its answer
             is no evidence. Always False for a model that cannot tell.
     """
@@ -237,13 +245,14 @@ class Reader:
         on_frame: Callable[[FrameRecord], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
         journal: Journal | None = None,
+        request: ReadRequest | None = None,
     ) -> Study:
         """Read a recording: find its events and account for every frame.
 
         The callbacks run in the calling thread. An exception that they raise ends the reading.
 
         Args:
-            path: a video file, a folder of images, a TIFF or a DICOM file.
+            path: a video file, a folder of images, a TIFF, a DICOM file or a DICOMDIR folder.
             capture_fps: frames per second at which the capsule recorded; None where unknown.
             start_s, end_s: read ``[start_s, end_s)``, seconds of container time.
             every: read each ``every``-th of the frames between ``start_s`` and ``end_s``. The others are ``skipped``.
@@ -262,6 +271,9 @@ class Reader:
             on_event: called with each event when no later frame can change it; its ``id`` is 0.
             journal: stores the answers, so that an interrupted run can be resumed (``open_run``). Answers that are in
                 it already are not computed again.
+            request: the read request of ``path``, if the caller has resolved it already (``resolve_request``). It
+                holds ``capture_fps``, ``start_s``, ``end_s``, ``every``, ``gate``, ``landmarks`` and ``stream``, so
+                these are not used.
 
         Returns:
             The study, also when the recording is damaged: ask its ``ledger``.
@@ -273,7 +285,7 @@ class Reader:
         """
 
         def work() -> Study:
-            request = resolve_request(
+            asked = request or resolve_request(
                 path,
                 capture_fps=capture_fps,
                 start_s=start_s,
@@ -283,19 +295,73 @@ class Reader:
                 landmarks=landmarks,
                 stream=stream,
             )
-            reading = _Reading(self, request, capture_fps, on_frame, on_event, anonymous=anonymous)
+            reading = _Reading(self, asked, on_frame, on_event, anonymous=anonymous)
             if journal is not None:
                 reading.resume(journal)
-            with closing(reading.answer(self._plan, gate)) as results:
+            with closing(reading.answer(self._plan)) as results:
                 for result in results:
                     if cancel is not None and cancel():
                         break
                     reading.record(result, journal)
                     if progress is not None:
-                        progress(reading.done, len(request.wanted))
+                        progress(reading.done, len(asked.wanted))
             return reading.finish()
 
         return _without_names(work, path, journal) if anonymous else work()
+
+    def divide(
+        self,
+        path: str | Path,
+        *,
+        frames: int,
+        request: ReadRequest | None = None,
+        **options: Unpack[ReadOptions],
+    ) -> Division | None:
+        """Divide a long recording into parts that several processes can read; None if it has to be read as a whole.
+
+        ``read_part`` reads a part and ``join`` makes the study, which is the same as that of ``read``.
+
+        Args:
+            path: the recording.
+            frames: a part ends at the first closed GOP that brings it to so many frames.
+            request: the read request of ``path``, if the caller has resolved it.
+            options: those of ``read``. Callbacks and the journal are not used.
+
+        Raises:
+            InputError: the file cannot be read as a recording.
+            UsageError: an option is impossible.
+        """
+        if request is None:
+            asked: dict[str, Any] = {
+                name: value for name, value in options.items() if name in REQUEST_OPTIONS
+            }
+            request = resolve_request(path, **asked)
+        return divide(request, self._engine(1), self._plan, spec=self.spec, frames=frames)
+
+    def read_part(self, division: Division, part: Part) -> PartAnswers:
+        """Return the answers of one part of a recording.
+
+        Args:
+            division: from ``divide``, of a reader with the same model and thresholds.
+            part: one of its ``parts``, or its ``rest``.
+        """
+        return answer_part(division, part, self._engine(1), self._plan, spec=self.spec)
+
+    def join(self, division: Division, answers: Iterable[PartAnswers], *, anonymous: bool = False) -> Study:
+        """Return the study of a recording whose parts were read one by one.
+
+        Args:
+            division: from ``divide``.
+            answers: of its parts, in order, as ``Division.join`` takes them.
+            anonymous: as in ``read``.
+
+        Raises:
+            ValueError: the answers are not those of the wanted frames, each once.
+        """
+        reading = _Reading(self, division.request(), None, None, anonymous=anonymous)
+        for result in division.join(answers):
+            reading.record(result, None)
+        return reading.finish()
 
     async def aread(self, path: str | Path, **options: Unpack[ReadOptions]) -> Study:
         """Read a recording in a thread, for an event loop. Any number may run at once.
@@ -450,15 +516,16 @@ class _Reading:
         self,
         reader: Reader,
         request: ReadRequest,
-        capture_fps: float | None,
         on_frame: Callable[[FrameRecord], None] | None,
         on_event: Callable[[Event], None] | None,
         *,
         anonymous: bool,
     ) -> None:
         container = request.container
+        capture_fps: float | None = request.options["capture_fps"]
         self._request, self._capture_fps, self._anonymous = request, capture_fps, anonymous
         self._spec, self._backend = reader.spec, reader._engine(1)
+        self._threads = reader.plan.workers
         self._records = list_frames(container, request.wanted, labels=len(self._spec.labels))
         self._colours = ColourBar(frames=container.present, duration_s=container.duration_s)
         self._peaks = PeakFrames(self._spec)
@@ -498,7 +565,7 @@ class _Reading:
             self._field_of_view, self.done = known.field_of_view, len(known.records)
             self._callbacks.settle(known.records[-1].index + 1)
 
-    def answer(self, plan: Plan, gate: float | None) -> Generator[BatchResult]:
+    def answer(self, plan: Plan) -> Generator[BatchResult]:
         """Return the answers of the frames that are left, in order."""
         return answer_frames(
             self._request.container,
@@ -507,7 +574,7 @@ class _Reading:
             plan,
             spec=self._spec,
             done=self.done,
-            gate=gate,
+            gate=self._request.options["gate"],
             field_of_view=self._field_of_view,
         )
 
@@ -555,9 +622,15 @@ class _Reading:
         suggestions = suggest(events, self._records, self._spec, scale=self._scale)
         shown = rank_events(events, suggestions)
         thumbnails, activations = illustrate(container, shown, self._backend, box, self._peaks)
+        strips, unmade = self._make_strips(shown)
         return Study(
             source=describe_source(
-                container, request.sha256, self._capture_fps, box, anonymous=self._anonymous
+                container,
+                request.sha256,
+                self._capture_fps,
+                box,
+                anonymous=self._anonymous,
+                stream_sha256=request.stream_sha256,
             ),
             model=self._spec,
             model_sha256=self._backend.sha256,
@@ -568,16 +641,41 @@ class _Reading:
             events=events,
             thumbnails=thumbnails,
             activations=activations,
+            strips=strips,
             colours=self._colours.means(),
             landmarks=request.landmarks,
-            warnings=self._warnings(),
+            warnings=(*self._warnings(), *unmade),
             suggestions=suggestions,
         )
+
+    def _make_strips(
+        self, shown: Sequence[Event]
+    ) -> tuple[Mapping[int, Sequence[StripPicture]], list[RecordingWarning]]:
+        """Return the strips of events, and a warning in their place if the recording can no longer be read.
+
+        The answers are complete by now, and small pictures are no reason to lose them.
+        """
+        try:
+            strips = make_strips(
+                self._request.container,
+                shown,
+                self._records.columns(),
+                self._spec.input,
+                self._field_of_view,
+                gap_s=self._spec.events.max_gap_s / self._scale,
+                threads=self._threads,
+            )
+        except InputError:
+            message = "the recording changed or vanished while it was read: events have no strips of pictures"
+            return {}, [RecordingWarning("strips_not_made", message)]
+        return strips, []
 
     def _warnings(self) -> tuple[RecordingWarning, ...]:
         """Return the warnings about the recording, without file names if they are to be left out."""
         container = self._request.container
-        seen = seen_before(self._spec, container.path.stem, self._request.sha256)
+        # A video inside a DICOM file is known by its own hash.
+        sha256 = self._request.stream_sha256 or self._request.sha256
+        seen = seen_before(self._spec, container.path.stem, sha256)
         known = (RecordingWarning(code, message) for code, message in seen.items())
         found = (*known, *container.warnings, *container.growth())
         if not (self._anonymous and found):

@@ -12,7 +12,7 @@ from study_samples import make_study
 
 from capsule_edge.runtime.events import find_events
 from capsule_edge.runtime.inference import EventParameters, InputSpec, Label, ModelSpec, OperatingPoint
-from capsule_edge.runtime.study import FrameRecord, Study
+from capsule_edge.runtime.study import Event, FrameRecord, StripPicture, Study
 
 FINDINGS = (
     *(
@@ -51,6 +51,7 @@ def make_exam(
     *,
     landmarks: Mapping[str, float] | None = None,
     pictures: Sequence[np.ndarray] | None = None,
+    strips: bool = True,
 ) -> tuple[Study, np.ndarray]:
     """Return a study, and the mean colours of its frames, RGB of shape (1000, 3).
 
@@ -58,6 +59,7 @@ def make_exam(
         events: number of events; eight of ten are of one finding.
         landmarks: landmarks of the study, seconds by name.
         pictures: thumbnails of the events, uint8 RGB, used in turn; without any they are drawn.
+        strips: give every event a strip.
     """
     generator = np.random.default_rng(events)
     base = make_study(1, (), spec=SPEC, pictures=False)
@@ -87,6 +89,7 @@ def make_exam(
         ledger=replace(base.ledger, container=FRAMES, classified=FRAMES),
         thumbnails={e.id: shown[e.id % len(shown)] for e in found},
         activations={e.id: _map(np.random.default_rng(e.id)) for e in found},
+        strips={e.id: _strip(e, shown) for e in found} if strips else {},
         landmarks=dict(landmarks or {}),
     )
     hue = np.linspace(0, 5, 1000)[:, None]
@@ -96,6 +99,18 @@ def make_exam(
         + generator.normal(0, 6, (1000, 3))
     )
     return study, colours
+
+
+def _strip(event: Event, pictures: Sequence[np.ndarray]) -> tuple[StripPicture, ...]:
+    """Return ten small pictures of the frames of an event, its peak among them."""
+    indices = set(np.linspace(event.start_index, event.end_index, 10).astype(int).tolist())
+    chosen = sorted({*sorted(indices - {event.peak_index})[:9], event.peak_index})
+    return tuple(StripPicture(index, 128, _small(index % len(pictures), pictures)) for index in chosen)
+
+
+def _small(number: int, pictures: Sequence[np.ndarray]) -> bytes:
+    small = cv2.resize(pictures[number], (128, 128), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
 def _mucosa(generator: np.random.Generator) -> np.ndarray:

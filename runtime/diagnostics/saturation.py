@@ -1,9 +1,10 @@
 """Find out whether an engine's 8-bit sums saturate on this machine, and refuse models that are wrong there.
 
 On x86 CPUs without VNNI, onnxruntime's MLAS and oneDNN (OpenVINO) add two 8-bit products in 16 bits, with saturation
-(onnxruntime issue 14642). A model whose weights allow such large sums gives other answers there than elsewhere. A
-small probe model shows it. CPU flags say less than the probe: libraries can be set not to use an instruction, and some
-systems do not list the flags.
+(onnxruntime issue 14642). A model whose weights allow such large sums gives other answers there than elsewhere. MLAS
+has slower kernels that add in 32 bits, and the onnxruntime backend asks for them where a file is not saturation-safe;
+oneDNN has no such switch. A small probe model shows what happens. CPU flags say less than the probe: libraries can be
+set not to use an instruction, and some systems do not list the flags.
 """
 
 from __future__ import annotations
@@ -69,6 +70,6 @@ def refuse_saturation(model: Backend) -> None:
         raise ModelError(
             f"{model.path} is not saturation-safe, and on this CPU {model.name} adds in 16 bits: its answers"
             " would differ from the measured ones",
-            hint="use a saturation-safe file such as the default model, the FP32 file, or the TFLite file with"
-            " --backend litert; --allow-saturation reads with this file anyway",
+            hint="read the ONNX file with --backend onnxruntime, or use a saturation-safe file such as the default"
+            " model, or the FP32 file; --allow-saturation reads with this file anyway",
         )

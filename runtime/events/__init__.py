@@ -17,9 +17,12 @@ if TYPE_CHECKING:
         Landmarks,
         Position,
         Stretch,
+        TransitTimes,
         check_landmarks,
         locate_events,
+        locate_time,
         parse_landmarks,
+        transit_times,
     )
     from .peak_frames import (
         MOST,
@@ -34,16 +37,21 @@ if TYPE_CHECKING:
     from .ranking import FIRST, rank_events
     from .rules import ALIKE, SLACK_S, capture_scale, find_runs, median_frame_distance, smooth
     from .stream import EventStream, find_events, number_events
+    from .strip_frames import StripChooser
     from .suggestions import EventGroup, group_events, suggest
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         event_measures="EventMeasures measure_events score_event",
-        landmarks="LANDMARKS Landmarks Position Stretch check_landmarks locate_events parse_landmarks",
+        landmarks=(
+            "LANDMARKS Landmarks Position Stretch TransitTimes check_landmarks locate_events locate_time "
+            "parse_landmarks transit_times"
+        ),
         peak_frames="Candidate MOST PeakFrames Thumbnails activation_map enlarge find_candidates pack",
         ranking="FIRST rank_events",
         rules="ALIKE SLACK_S capture_scale find_runs median_frame_distance smooth",
         stream="EventStream find_events number_events",
+        strip_frames="StripChooser",
         suggestions="EventGroup group_events suggest",
     )
 
@@ -61,7 +69,9 @@ __all__ = [
     "PeakFrames",
     "Position",
     "Stretch",
+    "StripChooser",
     "Thumbnails",
+    "TransitTimes",
     "activation_map",
     "capture_scale",
     "check_landmarks",
@@ -71,6 +81,7 @@ __all__ = [
     "find_runs",
     "group_events",
     "locate_events",
+    "locate_time",
     "measure_events",
     "median_frame_distance",
     "number_events",
@@ -80,4 +91,5 @@ __all__ = [
     "score_event",
     "smooth",
     "suggest",
+    "transit_times",
 ]

@@ -27,9 +27,12 @@ __all__ = [
     "Position",
     "Segment",
     "Stretch",
+    "TransitTimes",
     "check_landmarks",
     "locate_events",
+    "locate_time",
     "parse_landmarks",
+    "transit_times",
 ]
 
 # Name of each landmark and the meaning of its time, in the order in which a capsule passes them.
@@ -87,6 +90,25 @@ class Stretch:
     after: str | None
     end_s: float | None
     begin_s: float | None
+
+
+@dataclass(frozen=True)
+class TransitTimes:
+    """Transit times in seconds of capture time; None where unknown.
+
+    Attributes:
+        gastric_s: from the stomach, or from the start of the recording, to the small bowel.
+        gastric_from: where ``gastric_s`` starts.
+        small_bowel_s: from the small bowel to the colon.
+        colon_s: from the colon to the end.
+        unknown: why a transit time is None although both marks are there.
+    """
+
+    gastric_s: float | None
+    gastric_from: Literal["stomach", "recording"] | None
+    small_bowel_s: float | None
+    colon_s: float | None
+    unknown: Literal["capture rate"] | None
 
 
 @dataclass(frozen=True)
@@ -200,19 +222,48 @@ def locate_events(study: Study) -> Landmarks:
             capture_fps=source.capture_fps,
         )
 
+    transit = transit_times(at, scale=scale)
+    return Landmarks(
+        marks=marks,
+        gastric_s=transit.gastric_s,
+        gastric_from=transit.gastric_from,
+        small_bowel_s=transit.small_bowel_s,
+        colon_s=transit.colon_s,
+        transit_unknown=transit.unknown,
+        positions=tuple(_position(event, stretches) for event in study.events) if marks else (),
+        stretches=stretches,
+    )
+
+
+def locate_time(time_s: float, at: Mapping[str, float]) -> tuple[Segment | None, float | None]:
+    """Return the segment of the gut at a time, and the share of its transit, 0..1; None for what is not known.
+
+    Args:
+        time_s: seconds of container time.
+        at: seconds of container time by landmark.
+    """
+    stretches = _stretches(at)
+    return _place(time_s, stretches) if stretches else (None, None)
+
+
+def transit_times(at: Mapping[str, float], *, scale: float | None) -> TransitTimes:
+    """Return the transit times that follow from landmarks.
+
+    Args:
+        at: seconds of container time by landmark.
+        scale: seconds of capture time in one second of container time; None where the capture rate is unknown.
+    """
+
     def transit(begin_s: float | None, end: str) -> float | None:
         known = begin_s is not None and end in at and scale is not None
         return (at[end] - begin_s) * scale if known else None  # type: ignore[operator]
 
-    return Landmarks(
-        marks=marks,
+    return TransitTimes(
         gastric_s=transit(at.get("stomach", 0.0), "small-bowel"),
         gastric_from=None if "small-bowel" not in at else "stomach" if "stomach" in at else "recording",
         small_bowel_s=transit(at.get("small-bowel"), "colon"),
         colon_s=transit(at.get("colon"), "end"),
-        transit_unknown="capture rate" if scale is None and _allows_transit(at) else None,
-        positions=tuple(_position(event, stretches) for event in study.events) if marks else (),
-        stretches=stretches,
+        unknown="capture rate" if scale is None and _allows_transit(at) else None,
     )
 
 
@@ -279,7 +330,14 @@ def _stretches(at: Mapping[str, float]) -> tuple[Stretch, ...]:
 
 
 def _position(event: Event, stretches: Sequence[Stretch]) -> Position:
-    found = next(s for s in stretches if s.end_s is None or event.peak_s < s.end_s)
+    return Position(event.id, *_place(event.peak_s, stretches))
+
+
+def _place(time_s: float, stretches: Sequence[Stretch]) -> tuple[Segment | None, float | None]:
+    found = next(s for s in stretches if s.end_s is None or time_s < s.end_s)
+    if found.segment == "after-end" and time_s == found.begin_s:
+        # The end is the last picture worth reading, so it belongs to what lies before it.
+        found = stretches[-2]
     if found.segment is None or found.begin_s is None or found.end_s is None:
-        return Position(event.id, found.segment, None)
-    return Position(event.id, found.segment, (event.peak_s - found.begin_s) / (found.end_s - found.begin_s))
+        return found.segment, None
+    return found.segment, (time_s - found.begin_s) / (found.end_s - found.begin_s)

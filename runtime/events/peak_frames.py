@@ -98,14 +98,14 @@ def unpack(data: bytes) -> Pixels:
 def activation_map(feature: Map) -> Map:
     """Return a label's class-activation map, float32 (h, w), scaled to 0..1.
 
-    Positive evidence is kept, as a share of the strongest. After Zhou et al., Learning Deep Features for Discriminative
-    Localization, CVPR 2016.
+    Positive evidence is kept, as a share of the strongest. The map of a model without ``features`` is empty. After Zhou
+    et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
 
     Args:
         feature: one label's column of the model's ``features``, float32 (h, w).
     """
     positive = np.maximum(np.nan_to_num(feature), 0)
-    return np.asarray(positive / (positive.max() or 1), np.float32)
+    return np.asarray(positive / (positive.max(initial=0) or 1), np.float32)
 
 
 def find_candidates(

@@ -24,6 +24,8 @@ __all__ = [
     "check_contract",
     "check_frames",
     "engine_errors",
+    "make_answer",
+    "outputs_of",
     "parse_spec",
 ]
 
@@ -39,7 +41,8 @@ class Answer:
         probabilities: (N, labels), 0..1, calibrated.
         logits: (N, labels), not calibrated.
         features: (N, h, w, labels), the classifier applied at each position before pooling. Their mean over h and w
-            is the logits less the classifier's bias; ``docs/quantization.md`` states how closely in INT8.
+            is the logits less the classifier's bias; ``docs/quantization.md`` states how closely in INT8. (N, 0, 0,
+            labels) from a model without activation maps (``ModelSpec.has_maps``).
     """
 
     probabilities: Floats
@@ -138,7 +141,9 @@ def check_contract(
         )
     if given.shape[0] is not None:
         raise ModelError(f"{path}: the batch size is fixed at {given.shape[0]}, a dynamic one is needed")
-    for wanted in OUTPUTS:
+    if not spec.has_maps and "features" in outputs:
+        raise ModelError(f"{path}: the output 'features' is there, but its ModelSpec says that there is none")
+    for wanted in outputs_of(spec):
         rank = 4 if wanted == "features" else 2
         output = outputs.get(wanted)
         fits = output is not None and output.dtype == "float32" and len(output.shape) == rank
@@ -159,6 +164,19 @@ def check_frames(frames: npt.NDArray[np.uint8], size: int) -> None:
     if not fits or not len(frames):
         found = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
         raise InputError(f"frames are {found}, the model needs uint8 (N, {size}, {size}, 3), N >= 1")
+
+
+def outputs_of(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the names of the outputs that a model has."""
+    return OUTPUTS if spec.has_maps else OUTPUTS[:-1]
+
+
+def make_answer(path: Path, spec: ModelSpec, found: Mapping[str, Floats]) -> Answer:
+    """Return the answer with the outputs of ``outputs_of``; raise ``ModelError`` if one is NaN or infinite."""
+    features = found.get("features")
+    if features is None:
+        features = np.empty((len(found["logits"]), 0, 0, len(spec.labels)), np.float32)
+    return check_answer(path, Answer(found["probabilities"], found["logits"], features))
 
 
 def check_answer(path: Path, answer: Answer) -> Answer:

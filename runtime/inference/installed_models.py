@@ -46,5 +46,7 @@ def find_model(model: str | Path) -> Path:
         hint = f"name a model file, or an installed model: {', '.join(INSTALLED)}"
         if (path / "run.json").is_file():
             hint = f"this is a training run; export its model files: capsule-edge export {path} --out DIR"
+        if path.is_dir() and (found := sorted(path.glob("*.onnx"))):
+            hint = f"this is a folder; name a file in it, such as {found[-1]}"
         raise ModelError(f"there is no model file at {path}", hint=hint)
     return path

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackendError
-from .backend import OUTPUTS, Answer, Tensor, check_answer, check_contract, check_frames, engine_errors
+from .backend import Answer, Tensor, check_contract, check_frames, engine_errors, make_answer, outputs_of
 from .tflite_metadata import check_tflite, parse_tflite_spec
 
 __all__ = ["LiteRt"]
@@ -61,7 +61,7 @@ class LiteRt:
         with self._lock:
             if self._content is not None:
                 self._idle.append(runner)
-        return check_answer(self.path, Answer(**{name: found[name] for name in OUTPUTS}))
+        return make_answer(self.path, self.spec, {name: found[name] for name in outputs_of(self.spec)})
 
     def close(self) -> None:
         """Release the model's memory, see ``Backend.close``."""

@@ -52,6 +52,8 @@ CHILDREN = {
 _NUMBERS = {1: "<f4", 7: "<i8"}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _EXTERNAL = 1
+# Suffixes of models that other programs write.
+_FOREIGN = {".keras", ".h5", ".hdf5", ".pt", ".pth", ".pb"}
 # Bytes of an element by TensorProto.DataType, rounded up; a type that is not listed counts as 16, the most there is.
 _ELEMENT_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 16: 2}
 # The inputs that are scales, by operator (onnx/docs/Operators.md).
@@ -111,9 +113,12 @@ def check_onnx(path: Path, content: bytes) -> None:
     try:
         _walk(path, memoryview(content), found)
     except _DamageError as error:
+        foreign = path.suffix.lower() in _FOREIGN
         raise ModelError(
             f"{path} is not an ONNX file: {error}",
-            hint="name a model file, or standard or small; if the file was copied, copy it again",
+            hint="a model that was trained elsewhere has to be adopted first: capsule-edge adopt"
+            if foreign
+            else "name a model file, or standard or small; if the file was copied, copy it again",
         ) from None
     check_single(path, found.metadata)
     _check_scales(path, found)

@@ -15,13 +15,13 @@ import numpy.typing as npt
 from ..cores import count_cores
 from ..errors import BackendError
 from .backend import (
-    OUTPUTS,
     Answer,
     Tensor,
-    check_answer,
     check_contract,
     check_frames,
     engine_errors,
+    make_answer,
+    outputs_of,
     parse_spec,
 )
 from .onnx_file import check_onnx
@@ -76,12 +76,12 @@ class OpenVino:
                     {self._input: np.ascontiguousarray(frames)}, share_inputs=True, share_outputs=True
                 )
                 # The next call of this request overwrites its outputs, so copy them.
-                found = {name: np.array(request.get_tensor(name).data) for name in OUTPUTS}
+                found = {name: np.array(request.get_tensor(name).data) for name in outputs_of(self.spec)}
         finally:
             with self._lock:
                 if self._compiled is not None:
                     self._idle.append(request)
-        return check_answer(self.path, Answer(**found))
+        return make_answer(self.path, self.spec, found)
 
     def close(self) -> None:
         """Release the model's memory, see ``Backend.close``."""

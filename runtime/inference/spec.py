@@ -146,6 +146,8 @@ class ModelSpec:
         suggestions: what the score of a suggestion is worth; None if it was not measured.
         held_out: the unit that was held out whole to set temperature and operating points; None if the file does not
             say.
+        has_maps: False if the model has no ``features``, and so no activation maps: it does not end in global average
+            pooling and one dense layer. The file then states ``features`` as null.
         schema: schema of the document.
     """
 
@@ -166,6 +168,7 @@ class ModelSpec:
     reference: Mapping[str, ReferenceHistogram | None] | None = None
     suggestions: SuggestionPrecision | None = None
     held_out: HeldOutBy | None = None
+    has_maps: bool = True
     schema: str = SCHEMA
 
     @property
@@ -239,6 +242,8 @@ class ModelSpec:
         """
         document = {"schema": self.schema, **dataclasses.asdict(self)}
         document["labels"] = [dataclasses.asdict(label) for label in self.labels]
+        if not document.pop("has_maps"):
+            document["features"] = None
         if self.suggestions:
             # The file keeps its bytes: what these two do not state stays out of it.
             missing = [key for key in ("weights", "grouping") if document["suggestions"][key] is None]
@@ -279,6 +284,7 @@ class ModelSpec:
                 provenance=document.get("provenance") or {},
                 parity=document.get("parity"),
                 schema=document["schema"],
+                has_maps=_has_maps(document),
                 **(parse_records(document) if document["schema"] == SCHEMA else {}),
             )
         except KeyError as error:
@@ -350,6 +356,17 @@ def _document(text: str) -> dict[str, Any]:
             hint="export the model again or install the capsule-edge that made it",
         )
     return document
+
+
+def _has_maps(document: Mapping[str, Any]) -> bool:
+    """Return whether the model has ``features``: the document does not mention them, or states null."""
+    if "features" not in document:
+        return True
+    if document["features"] is not None or document["schema"] == SCHEMA_1:
+        raise ModelError(
+            f"the model's features is {document['features']!r}, allowed is null in a document of {SCHEMA!r}"
+        )
+    return False
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:

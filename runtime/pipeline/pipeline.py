@@ -53,7 +53,7 @@ from ..recording import (
 )
 from .parallel import map_ordered, prefetch, run_streams
 
-__all__ = ["BatchResult", "Plan", "answer_frames", "count_cores"]
+__all__ = ["BatchResult", "Plan", "RecordingStages", "answer_frames", "count_cores"]
 
 T = TypeVar("T")
 
@@ -145,14 +145,14 @@ def answer_frames(
         return
     gops = find_gops(container)
     first_packet = gops[gop_of(gops, container.order[wanted.start])].start
-    reading = _Reading(container, backend, spec or backend.spec, plan, gate, field_of_view)
+    stages = RecordingStages(container, backend, spec or backend.spec, plan, gate, field_of_view)
     # Keep the generator in a variable and close it here: otherwise a traceback would keep it, and its threads, alive.
-    results = reading.results(wanted[done:], first_packet)
+    results = stages.results(wanted[done:], first_packet)
     with closing(results):
         yield from results
 
 
-class _Reading:
+class RecordingStages:
     """The stages that the frames of one recording go through, in any thread."""
 
     def __init__(
@@ -177,25 +177,40 @@ class _Reading:
         """Yield the answers of the wanted frames in order. Decoding begins at ``first_packet``."""
         left = wanted
         try:
-            with (
-                read_closed_gops(self._container, wanted, first_packet=first_packet) as gops,
-                ExitStack() as begun,
-            ):
-                results = self._by_gops(self._find_field_of_view(gops, begun))
-                with closing(results):
-                    for result in results:
-                        left = left[len(result.frames) :]
-                        yield result
-                return
+            results = self.closed(wanted, first_packet)
+            with closing(results):
+                for result in results:
+                    left = left[len(result.frames) :]
+                    yield result
+            return
         except ClosedGopError as end:
             if self._knows_field_of_view:
                 first_packet = end.first_packet
         if not left:
             return
         # Read the answered frames again too: the frames that are left may be duplicates of them.
-        results = self._in_order(wanted, first_packet, first=left.start)
+        results = self.in_order(wanted, first_packet, first=left.start)
         with closing(results):
             yield from results
+
+    def closed(self, wanted: range, first_packet: int) -> Generator[BatchResult]:
+        """Yield the answers of the wanted frames by closed GOPs, several at once. May end in ``ClosedGopError``."""
+        with (
+            read_closed_gops(self._container, wanted, first_packet=first_packet) as gops,
+            ExitStack() as begun,
+        ):
+            results = self._by_gops(self._find_field_of_view(gops, begun))
+            with closing(results):
+                yield from results
+
+    def find_field_of_view(self, wanted: range, first_packet: int) -> FieldOfView | None:
+        """Find the field of view in the first wanted frames, as ``results`` does. May raise ``ClosedGopError``."""
+        with (
+            read_closed_gops(self._container, wanted, first_packet=first_packet) as gops,
+            ExitStack() as begun,
+        ):
+            self._find_field_of_view(gops, begun)
+        return self._field_of_view
 
     @property
     def _knows_field_of_view(self) -> bool:
@@ -237,7 +252,7 @@ class _Reading:
         with closing(frames):
             yield from map(self._answer, self._make_batches(check_sizes(frames), self._gathered))
 
-    def _in_order(self, wanted: range, first_packet: int, first: int) -> Generator[BatchResult]:
+    def in_order(self, wanted: range, first_packet: int, first: int) -> Generator[BatchResult]:
         """Yield the answers from frame ``first`` on. One thread decodes, several answer."""
         chunks = prefetch(
             _chunks(read_frames(self._container, wanted, first_packet=first_packet)), depth=3, name="decode"

@@ -18,7 +18,7 @@ from ..recording import Container, scan
 from ..study import choose_frames
 from .parallel import start
 
-__all__ = ["REQUEST_OPTIONS", "ReadRequest", "resolve_request"]
+__all__ = ["REQUEST_OPTIONS", "ReadRequest", "resolve_request", "tool_versions"]
 
 # The options of ``Reader.read`` that a request takes.
 REQUEST_OPTIONS = ("capture_fps", "start_s", "end_s", "every", "gate", "landmarks", "stream")
@@ -37,6 +37,7 @@ class ReadRequest:
         container: lists the recording's frames.
         wanted: indices of the frames to read.
         digest: the SHA-256 of the recording, computed in the background.
+        stream_digest: the SHA-256 of the bit stream inside the recording, or None (``Container.stream_digest``).
         landmarks: seconds of container time by name.
         options: what was asked for, JSON values, as ``study.json`` has it.
     """
@@ -44,6 +45,7 @@ class ReadRequest:
     container: Container
     wanted: range
     digest: Future[str]
+    stream_digest: Future[str | None]
     landmarks: dict[str, float]
     options: dict[str, Any]
 
@@ -52,6 +54,11 @@ class ReadRequest:
         """SHA-256 of the recording. Waits until it is computed; raises ``InputError`` where a file is gone."""
         return self.digest.result()
 
+    @property
+    def stream_sha256(self) -> str | None:
+        """SHA-256 of the bit stream inside the recording (DICOM); None for other recordings. Waits as ``sha256``."""
+        return self.stream_digest.result()
+
     def identify(self, backend: Backend) -> dict[str, Any]:
         """Return all that the answers of a run depend on, JSON values. Waits for ``sha256``."""
         return {
@@ -59,8 +66,7 @@ class ReadRequest:
             "model": backend.sha256,
             "backend": backend.name,
             "options": {name: self.options[name] for name in self.options if name not in _AFTERWARDS},
-            "version": _version(),
-            "libraries": {name: found for name in _LIBRARIES if (found := _installed(name)) is not None},
+            **tool_versions(),
         }
 
     def is_answered_by(
@@ -116,6 +122,7 @@ def resolve_request(
     marks = check_landmarks(landmarks or {}, last_s=max(container.times_s[-1], container.duration_s or 0.0))
     # Hashing reads the whole file, so nothing waits for it. For a short file it ends before the first frame.
     digest = start(container.digest, name="digest")
+    stream_digest = start(container.stream_digest, name="stream digest")
     options = {
         "capture_fps": capture_fps,
         "end_s": end_s,
@@ -125,7 +132,15 @@ def resolve_request(
         "start_s": start_s,
         "stream": stream,
     }
-    return ReadRequest(container, wanted, digest, marks, options)
+    return ReadRequest(container, wanted, digest, stream_digest, marks, options)
+
+
+def tool_versions() -> dict[str, Any]:
+    """Return the version of capsule-edge and those of the libraries that may change an answer, JSON values."""
+    return {
+        "version": _version(),
+        "libraries": {name: found for name in _LIBRARIES if (found := _installed(name)) is not None},
+    }
 
 
 def _at(document: Mapping[str, Any], part: str, name: str) -> Any:

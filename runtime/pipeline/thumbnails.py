@@ -28,6 +28,8 @@ def illustrate(
 ) -> tuple[Thumbnails, dict[int, Map]]:
     """Return the image and the activation map of the peak of each event, by event id.
 
+    A model without ``features`` gives no map.
+
     Peak frames that were not kept while the recording was read are decoded again, with the frames they build on.
 
     Args:
@@ -54,4 +56,4 @@ def illustrate(
             for event in absent[frame.index]:
                 images[event.id] = image
                 maps[event.id] = activation_map(features[..., keys.index(event.label)])
-    return Thumbnails(images), maps
+    return Thumbnails(images), maps if backend.spec.has_maps else {}

@@ -11,12 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from ..errors import InputError
 from .ffmpeg import StreamPlace, open_recording, picture_packets, video_streams
-from .file_window import FileWindow
+from .file_window import FileWindow, StoredFile
 from .truncation import Boxes, avi_end, matroska_end, read_boxes
 
 __all__ = ["AppendedRecording", "divide"]
@@ -58,7 +57,7 @@ class AppendedRecording:
     traits: tuple[object, ...] = ()
 
 
-def divide(path: Path, size: int) -> tuple[int, list[AppendedRecording]]:
+def divide(path: StoredFile, size: int) -> tuple[int, list[AppendedRecording]]:
     """Find the recordings behind the first one in a file, and where those end that can be read as one.
 
     Args:
@@ -82,7 +81,7 @@ def divide(path: Path, size: int) -> tuple[int, list[AppendedRecording]]:
     return size, parts
 
 
-def _find_recordings(path: Path, size: int) -> list[int]:
+def _find_recordings(path: StoredFile, size: int) -> list[int]:
     """Return the positions in bytes of the recordings behind the first one. No recording is opened."""
     starts: list[int] = []
     with path.open("rb") as file:
@@ -96,7 +95,7 @@ def _find_recordings(path: Path, size: int) -> list[int]:
     return starts
 
 
-def _count_pictures(path: Path, start: int, end: int) -> AppendedRecording:
+def _count_pictures(path: StoredFile, start: int, end: int) -> AppendedRecording:
     with path.open("rb") as file:
         boxes = read_boxes(_window(file, start, end), end - start)
     try:

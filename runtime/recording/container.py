@@ -20,6 +20,7 @@ from ..errors import InputError
 from .appended import AppendedRecording, divide
 from .damage_lines import damage_detection
 from .ffmpeg import StreamPlace, quote
+from .file_window import FragmentedFile, StoredFile
 from .frame_count import can_hold, count_frames, is_truncated
 from .leading_pictures import find_leading, leave_out_leading, warn_of_leading
 from .leftovers import (
@@ -38,7 +39,7 @@ from .timecode import TimeKind, time_kind
 from .truncation import Boxes, read_boxes
 from .warning import DamageDetection, RecordingWarning, TimesSource
 
-__all__ = ["Container", "PacketInfo", "PacketTable", "scan_video"]
+__all__ = ["Container", "PacketInfo", "PacketTable", "list_pictures", "scan_video"]
 
 _BLOCK = 1 << 20
 
@@ -127,6 +128,25 @@ class Container:
             raise InputError(f"{quote(self.path)} became shorter while it was read", hint="read it again")
         return whole.hexdigest()
 
+    def stream_digest(self) -> str | None:
+        """Return the SHA-256 of the bit stream where it lies inside another file (DICOM); None for other recordings.
+
+        Raises:
+            InputError: the file is no longer there.
+        """
+        if not self.place.fragments:
+            return None
+        try:
+            whole = hashlib.sha256()
+            with FragmentedFile(self.path, self.place.fragments).open("rb") as file:
+                while block := file.read(_BLOCK):
+                    whole.update(block)
+            return whole.hexdigest()
+        except OSError as error:
+            raise InputError(
+                f"{quote(self.path)} went away while it was read: {error.strerror or error}"
+            ) from error
+
     def growth(self) -> tuple[RecordingWarning, ...]:
         """Return a warning where the recording has grown since it was scanned. Call it when it has been read."""
         if self.size is None:
@@ -177,7 +197,11 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
             index that says where its frames are, or is encrypted.
         UsageError: the file has no video stream of this number.
     """
-    path = Path(path)
+    return list_pictures(Path(path), stream)
+
+
+def list_pictures(path: StoredFile, stream: int | None) -> Container:
+    """Return what ``scan_video`` returns, of a video file or of a bit stream inside another file."""
     size, boxes = _examine(path)
     end, parts = divide(path, size)
     if parts:
@@ -201,8 +225,11 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
     line = presentation.line
     times_s, ticks = list_times(line, found.time_base)
     distance = None if ticks is None else ticks * found.time_base
+    place = found.place
+    if isinstance(path, FragmentedFile):
+        place = replace(place, fragments=path.fragments)
     return Container(
-        path=path,
+        path=path if isinstance(path, Path) else path.path,
         format=found.format,
         codec=found.codec,
         intra_only=found.intra_only,
@@ -222,7 +249,7 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
         warnings=(*warnings, *found.first_image.warnings),
         stream=found.number,
         size=size,
-        place=found.place,
+        place=place,
         packets=packets,
         order=presentation.order,
         pts=presentation.pts,
@@ -232,7 +259,7 @@ def scan_video(path: str | Path, *, stream: int | None = None) -> Container:
     )
 
 
-def _without_leading(path: Path, found: ScannedStream) -> tuple[ScannedStream, int]:
+def _without_leading(path: StoredFile, found: ScannedStream) -> tuple[ScannedStream, int]:
     """Return the stream without the leading pictures at its start that nothing can decode, and their number."""
     if found.format == "avi" and not found.reorders:
         return found, 0
@@ -253,7 +280,7 @@ def _excuse_joints(packets: PacketTable, restarts: Sequence[int]) -> PacketTable
     return replace(packets, flagged=flagged)
 
 
-def _present(path: Path, found: ScannedStream) -> tuple[Presentation, TimesSource]:
+def _present(path: StoredFile, found: ScannedStream) -> tuple[Presentation, TimesSource]:
     """Return the shown packets in order, by the container's stamps or, where these do not suffice, by the decoder."""
     packets = found.packets
     if found.reorders and (found.contradicted or unreliable(packets)):
@@ -302,7 +329,7 @@ def _list_warnings(
     ]
 
 
-def _examine(path: Path) -> tuple[int, Boxes | None]:
+def _examine(path: StoredFile) -> tuple[int, Boxes | None]:
     """Return the file's size in bytes and the top level of an MP4. Report every fault that needs no FFmpeg."""
     try:
         status = path.stat()

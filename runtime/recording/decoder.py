@@ -11,11 +11,11 @@ frame, is ``corrupt``. Damage that no decoder notices cannot be seen here.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import numpy as np
+import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from ..errors import InputError
@@ -27,7 +27,7 @@ from .gop import decode_gops, presentation_places
 from .orientation import Orientations
 from .packets import REORDER
 
-__all__ = ["decode", "decode_closed_gops", "fetch_images", "marks_keys"]
+__all__ = ["FrameBuilder", "decode", "decode_closed_gops", "fetch_images", "marks_keys", "packets_behind"]
 
 # Codecs whose decoder marks key frames, established with every encoder of FFmpeg. Other decoders mark none (QuickTime
 # RLE and Graphics, Apple Video, SVQ1, MS Video 1, Flash Screen Video, CineForm) or too few (Cinepak, by its container);
@@ -64,7 +64,7 @@ def decode(container: Container, *, first_packet: int = 0) -> Generator[Frame]:
         needed = bytes(first_packet) + b"\1" * (len(container.packets) - first_packet)
     with open_recording(container.path, container.place) as (source, stream):
         outputs = decode_packets(container.path, source, stream, container.packets, needed=needed)
-        yield from _FrameBuilder(container).frames(outputs, first_packet)
+        yield from FrameBuilder(container).frames(outputs, first_packet)
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def decode_closed_gops(
     Yields the index of the first frame and the frames of each closed GOP, in file order. Both the iterator and the
     frames may end in ``ClosedGopError`` (see ``gop.decode_gops``).
     """
-    builder = _FrameBuilder(container)
+    builder = FrameBuilder(container)
     with decode_gops(container, first_packet) as gops:
         yield ((builder.first_frame(first), builder.frames(outputs, first)) for first, outputs in gops)
 
@@ -92,7 +92,9 @@ def fetch_images(container: Container, wanted: Collection[int]) -> Iterator[tupl
     """
     packets = container.packets
     frame_of = {container.order[index]: index for index in wanted}
-    needed = _needed_packets(container, frame_of)
+    needed = bytearray(len(packets))
+    for first, end in packets_behind(container)[sorted(wanted)].tolist():
+        needed[first:end] = b"\1" * (end - first)
     orientations = Orientations(container.codec, container.orientation)
     with open_recording(container.path, container.place) as (source, stream):
         for output in decode_packets(container.path, source, stream, packets, needed=needed):
@@ -103,21 +105,22 @@ def fetch_images(container: Container, wanted: Collection[int]) -> Iterator[tupl
                     yield frame_of[packet], image
 
 
-def _needed_packets(container: Container, wanted: Iterable[int]) -> bytearray:
-    """Mark the packets from the key frame before each wanted packet up to it."""
-    places = presentation_places(container)
-    starts = np.flatnonzero(container.packets.keys).tolist() or [0]
-    needed = bytearray(len(container.packets))
-    last_packets = container.packets.last_of_picture
-    for packet in wanted:
-        at = max(bisect_right(starts, packet) - 1, 0)
-        if at and places[packet] < places[starts[at]]:
-            # Shown before the key frame behind which it is stored: it builds on the GOP before, too.
-            at -= 1
-        first = starts[at] if starts[at] <= packet else 0
-        end = last_packets[packet] + 1
-        needed[first:end] = b"\1" * (end - first)
-    return needed
+def packets_behind(container: Container) -> npt.NDArray[np.int64]:
+    """Return which packets have to be decoded to show each frame: those from a key frame up to its own.
+
+    Returns:
+        The first packet and the one after the last, int64 (frames that are there, 2).
+    """
+    places = np.asarray(presentation_places(container))
+    packets = np.asarray(container.order)[: container.present]
+    starts = np.flatnonzero(container.packets.keys)
+    if not len(starts):
+        starts = np.zeros(1, np.int64)
+    at = np.maximum(np.searchsorted(starts, packets, side="right") - 1, 0)
+    # Shown before the key frame behind which it is stored: it builds on the GOP before, too.
+    at -= (at > 0) & (places[packets] < places[starts[at]])
+    first = np.where(starts[at] <= packets, starts[at], 0)
+    return np.column_stack((first, np.asarray(container.packets.last_of_picture)[packets] + 1))
 
 
 def _check_count(container: Container, output: PacketOutput, packets: int) -> None:
@@ -125,7 +128,7 @@ def _check_count(container: Container, output: PacketOutput, packets: int) -> No
         raise InputError(f"{quote(container.path)} changed while it was read", hint="read it again")
 
 
-class _FrameBuilder:
+class FrameBuilder:
     """Turn decoded images into frames, each sound or corrupt. Serves several threads at once."""
 
     def __init__(self, container: Container) -> None:
@@ -136,6 +139,10 @@ class _FrameBuilder:
     def first_frame(self, packet: int) -> int:
         """Return the index of the frame that the first packet of a closed GOP carries."""
         return self._places[packet] if packet else 0
+
+    def place_of(self, packet: int) -> int:
+        """Return the index of the frame that a packet shows; -1 where it shows none."""
+        return self._places[packet]
 
     def frames(self, outputs: Generator[PacketOutput], first_packet: int) -> Generator[Frame]:
         """Yield the frames of the packets from ``first_packet`` on, in presentation order. Closes ``outputs``."""

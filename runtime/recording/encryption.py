@@ -7,7 +7,6 @@ Sources: ISO/IEC 14496-12, 8.12 (protected sample entries), ISO/IEC 23001-7 (com
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from av.container import InputContainer
 from av.packet import Packet
@@ -15,6 +14,7 @@ from av.video.stream import VideoStream
 
 from ..errors import InputError
 from .ffmpeg import quote
+from .file_window import StoredFile
 from .mp4_tables import protected_tracks
 from .truncation import ebml_length
 
@@ -46,7 +46,9 @@ class EncryptionCount:
                 packet.is_corrupt = True
             yield packet
 
-    def total(self, path: Path, size: int, source: InputContainer, stream: VideoStream, packets: int) -> int:
+    def total(
+        self, path: StoredFile, size: int, source: InputContainer, stream: VideoStream, packets: int
+    ) -> int:
         """Return the number of encrypted packets of a stream.
 
         Args:
@@ -57,7 +59,7 @@ class EncryptionCount:
         return self.encrypted or (packets if stream.index in sealed_streams(path, size, source) else 0)
 
 
-def sealed_streams(path: Path, size: int, source: InputContainer) -> frozenset[int]:
+def sealed_streams(path: StoredFile, size: int, source: InputContainer) -> frozenset[int]:
     """Return the numbers of the streams that are encrypted whole by the header of an MP4, Matroska or ASF file.
 
     Args:
@@ -107,7 +109,7 @@ def _find(data: bytes, *path: int) -> Iterator[bytes]:
                 yield from _find(content, *path[1:])
 
 
-def refuse_encrypted(path: Path, pictures: int | None = None) -> InputError:
+def refuse_encrypted(path: StoredFile, pictures: int | None = None) -> InputError:
     """Return the error for a recording of which nothing can be read; ``pictures`` is their number where known."""
     count = "" if pictures is None else f"{pictures:,} "
     return InputError(

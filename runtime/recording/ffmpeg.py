@@ -34,7 +34,7 @@ from av.video.stream import VideoStream
 from ..errors import InputError
 from .coded_pictures import PacketRole
 from .damage_lines import reads_log, tell_damage
-from .file_window import FileWindow
+from .file_window import FileWindow, FragmentedFile, StoredFile
 from .packets import PacketTable
 
 __all__ = [
@@ -71,8 +71,8 @@ _REFUSE_SOUND_IMAGES = frozenset({"tiff"})
 logging.getLogger("libav").addHandler(logging.NullHandler())
 
 
-def quote(path: Path) -> str:
-    """Return a path in quotes on one line, with "?" for characters that cannot be printed."""
+def quote(path: StoredFile) -> str:
+    """Return the path of a file in quotes on one line, with "?" for characters that cannot be printed."""
     return "'" + "".join(c if c.isprintable() else "?" for c in str(path)) + "'"
 
 
@@ -84,16 +84,21 @@ class StreamPlace:
         number: of the stream, as FFmpeg counts; None for the first video stream that has a decoder.
         start, end: the bytes of the file that are opened; None for its end. A file that grows meanwhile shows the same
             bytes each time it is opened.
+        fragments: (start, end) of each fragment of the bit stream, where it lies inside another file (DICOM); then
+            ``start`` and ``end`` count the bytes of the stream. Empty where the file is the stream.
     """
 
     number: int | None = None
     start: int = 0
     end: int | None = None
+    fragments: tuple[tuple[int, int], ...] = ()
 
     @contextmanager
-    def open_bytes(self, path: Path) -> Iterator[str | FileWindow]:
+    def open_bytes(self, path: StoredFile) -> Iterator[str | FileWindow]:
         """Yield what FFmpeg opens: the path of the file, or these bytes of it where it holds others."""
-        if not self.start and self.end in (None, path.stat().st_size):
+        if self.fragments and isinstance(path, Path):
+            path = FragmentedFile(path, self.fragments)
+        if isinstance(path, Path) and not self.start and self.end in (None, path.stat().st_size):
             # An absolute path: FFmpeg would take a relative "a:b.mp4" for a protocol.
             yield str(path.absolute())
             return
@@ -107,7 +112,7 @@ _FIRST = StreamPlace()
 
 @contextmanager
 def open_recording(
-    path: Path, place: StreamPlace = _FIRST, **options: str
+    path: StoredFile, place: StreamPlace = _FIRST, **options: str
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a recording and yield its container and a video stream of it, cover pictures excluded.
 
@@ -143,7 +148,7 @@ def open_recording(
 
 
 def _open_container(
-    path: Path, place: StreamPlace, stack: ExitStack, options: dict[str, str]
+    path: StoredFile, place: StreamPlace, stack: ExitStack, options: dict[str, str]
 ) -> InputContainer:
     """Open a recording; ``stack`` closes it."""
     try:
@@ -205,7 +210,7 @@ class PacketOutput:
 
 
 def decode_packets(
-    path: Path,
+    path: StoredFile,
     source: InputContainer,
     stream: VideoStream,
     packets: PacketTable,
@@ -306,12 +311,14 @@ def drain(decoder: VideoCodecContext, waiting: dict[int, int | None]) -> list[tu
         return []
 
 
-def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
-    """Open the stream's decoder with one thread and with error detection.
+def open_decoder(path: StoredFile, stream: VideoStream, *, threads: int = 1) -> VideoCodecContext:
+    """Open the stream's decoder with error detection.
 
     Args:
         path: of the recording, for the error message.
         stream: from ``open_recording``.
+        threads: number of pictures that are decoded at the same time. With more than one FFmpeg conceals damage, so
+            that is for recordings which are known to be sound.
 
     Raises:
         InputError: the codec's header is damaged.
@@ -327,8 +334,8 @@ def open_decoder(path: Path, stream: VideoStream) -> VideoCodecContext:
         # Other codecs report it without "explode"; with it they also lose neighbouring frames (378 frames for 190
         # bit flips).
         detect += "+explode"
-    decoder.thread_type = ThreadType.NONE
-    decoder.thread_count = 1
+    decoder.thread_type = ThreadType.NONE if threads == 1 else ThreadType.FRAME
+    decoder.thread_count = threads
     decoder.options = {"err_detect": detect, "max_pixels": str(MOST_PIXELS)}
     if decoder.name in _FULL_RANGE_GREY and (decoder.pix_fmt or "").startswith("gray"):
         decoder.color_range = decoder.color_range or ColorRange.JPEG

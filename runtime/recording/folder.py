@@ -9,11 +9,11 @@ from pathlib import Path
 from ..errors import InputError
 from .ffmpeg import quote
 
-__all__ = ["IMAGES", "RECORDINGS", "FolderContent", "is_hidden", "list_folder", "natural_order"]
+__all__ = ["IMAGES", "RECORDING_SUFFIXES", "FolderContent", "is_hidden", "list_folder", "natural_order"]
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Suffixes of files that are recordings by themselves. TIFF files in a folder are pictures.
-RECORDINGS = (
+RECORDING_SUFFIXES = (
     ".3g2", ".3gp", ".asf", ".avi", ".dcm", ".dicom", ".flv", ".m2ts", ".m4v", ".mj2", ".mkv", ".mov", ".mp4",
     ".mpeg", ".mpg", ".mts", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv",
 )  # fmt: skip
@@ -89,7 +89,10 @@ def _kind(path: Path) -> str:
         return "others"
     if suffix in IMAGES:
         return "pictures"
-    return "recordings" if suffix in RECORDINGS or _is_dicom(path) else "others"
+    # The index of a DICOM disk is no recording.
+    if path.name == "DICOMDIR":
+        return "others"
+    return "recordings" if suffix in RECORDING_SUFFIXES or _is_dicom(path) else "others"
 
 
 def _is_dicom(path: Path) -> bool:

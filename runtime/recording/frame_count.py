@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from .avi_index import count_last_empty
 from .ffmpeg import StreamPlace, open_recording
+from .file_window import StoredFile
 from .leftovers import fits
 from .scanned_stream import ScannedStream
 from .truncation import Boxes, announced_bytes, avi_is_cut, matroska_is_cut
@@ -14,7 +14,7 @@ from .truncation import Boxes, announced_bytes, avi_is_cut, matroska_is_cut
 __all__ = ["can_hold", "count_frames", "is_truncated"]
 
 
-def count_frames(path: Path, boxes: Boxes | None, found: ScannedStream) -> tuple[int | None, int]:
+def count_frames(path: StoredFile, boxes: Boxes | None, found: ScannedStream) -> tuple[int | None, int]:
     """Return the number of frames that the header announces, and how many the edit list discards."""
     announced = found.header_frames if found.header_frames > 0 else None
     edited_out = int(found.packets.edited_out.sum())
@@ -36,7 +36,7 @@ def count_frames(path: Path, boxes: Boxes | None, found: ScannedStream) -> tuple
     return announced, edited_out
 
 
-def can_hold(path: Path, size: int, found: ScannedStream, frames: int) -> bool:
+def can_hold(path: StoredFile, size: int, found: ScannedStream, frames: int) -> bool:
     """Return whether the whole file, as long as it says it is, can hold this number of frames to be shown."""
     missing = frames - int((~found.packets.edited_out).sum())
     return missing <= 0 or fits(
@@ -44,7 +44,7 @@ def can_hold(path: Path, size: int, found: ScannedStream, frames: int) -> bool:
     )
 
 
-def is_truncated(path: Path, size: int, boxes: Boxes | None, found: ScannedStream) -> bool | None:
+def is_truncated(path: StoredFile, size: int, boxes: Boxes | None, found: ScannedStream) -> bool | None:
     """Return whether the file ends before its own header says; None where the container does not say."""
     if boxes is not None and boxes.fragmented:
         return boxes.overrun or (False if boxes.closed else None)
@@ -61,7 +61,7 @@ def is_truncated(path: Path, size: int, boxes: Boxes | None, found: ScannedStrea
     return None
 
 
-def _count_unedited(path: Path, place: StreamPlace) -> int:
+def _count_unedited(path: StoredFile, place: StreamPlace) -> int:
     """Return the number of index entries of an MP4 when its edit list is not applied."""
     with open_recording(path, place, ignore_editlist="1") as (_, stream):
         return len(stream.index_entries)

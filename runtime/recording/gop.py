@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
@@ -27,7 +28,15 @@ from .coded_pictures import PacketRole
 from .container import Container
 from .ffmpeg import PacketOutput, drain, open_decoder, open_recording, picture_packets, send
 
-__all__ = ["ClosedGopError", "decode_gops", "find_gops", "gop_numbers", "gop_of", "presentation_places"]
+__all__ = [
+    "ClosedGopError",
+    "count_closed",
+    "decode_gops",
+    "find_gops",
+    "gop_numbers",
+    "gop_of",
+    "presentation_places",
+]
 
 # A GOP ends after this many packets or more: emptying a decoder costs a fraction of a frame.
 _SHORTEST = 32
@@ -47,11 +56,15 @@ class ClosedGopError(Exception):
     """Decode the recording in order from packet ``first_packet`` on, with one decoder.
 
     Raised where the next GOP is damaged, too long, or not closed.
+
+    Attributes:
+        first_packet: first packet of the GOP before the failed one, or of the failed one if reading began there.
+        failed_packet: first packet of the failed GOP.
     """
 
-    def __init__(self, first_packet: int) -> None:
-        super().__init__(first_packet)
-        self.first_packet = first_packet
+    def __init__(self, first_packet: int, failed_packet: int) -> None:
+        super().__init__(first_packet, failed_packet)
+        self.first_packet, self.failed_packet = first_packet, failed_packet
 
 
 def find_gops(container: Container) -> list[range]:
@@ -73,6 +86,23 @@ def find_gops(container: Container) -> list[range]:
         if start - starts[-1] >= _SHORTEST:
             starts.append(start)
     return [range(first, end) for first, end in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def count_closed(container: Container) -> int:
+    """Return the number of GOPs, from the first on, that the scan of the packets shows to be short and not damaged.
+
+    Decoding may still find damage in them.
+    """
+    packets = container.packets
+    gops = find_gops(container)
+    return next(
+        (
+            place
+            for place, gop in enumerate(gops)
+            if not _is_short(gop, packets.sizes) or packets.flagged[gop.start : gop.stop].any()
+        ),
+        len(gops),
+    )
 
 
 def presentation_places(container: Container) -> array[int]:
@@ -135,8 +165,8 @@ def _split(
     # decoder that read the file from the start.
     previous = first_packet
     for gop in gops[gop_of(gops, first_packet) :]:
-        if units is None or len(gop) > _LONGEST or int(sizes[gop.start : gop.stop].sum()) > _MOST_BYTES:
-            raise ClosedGopError(previous)
+        if units is None or not _is_short(gop, sizes):
+            raise ClosedGopError(previous, gop.start)
         if gop.start == first_packet:
             deque(islice(packets, first_packet), maxlen=0)
         yield gop.start, _decode(container, gop, previous, list(islice(packets, len(gop))), decoders, units)
@@ -229,9 +259,13 @@ def _decode(
             if sent == gop.stop and not waiting and _is_sound(output, size, gop.start):
                 yield output
                 return
-        raise ClosedGopError(previous)
+        raise ClosedGopError(previous, gop.start)
     finally:
         decoders.give(decoder)
+
+
+def _is_short(gop: range, sizes: npt.NDArray[np.int64]) -> bool:
+    return len(gop) <= _LONGEST and int(sizes[gop.start : gop.stop].sum()) <= _MOST_BYTES
 
 
 def _is_sound(output: PacketOutput, size: tuple[int, int], first: int) -> bool:

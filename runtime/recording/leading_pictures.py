@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from .coded_pictures import PacketRole
 from .ffmpeg import PacketOutput, StreamPlace, decode_packets, open_recording
+from .file_window import StoredFile
 from .packets import NO_STAMP, REORDER, PacketTable
 from .warning import RecordingWarning
 
@@ -31,7 +31,7 @@ _NOT_CODED = 16
 
 
 def find_leading(
-    path: Path, place: StreamPlace, codec: str, packets: PacketTable, *, stamped: bool = True
+    path: StoredFile, place: StreamPlace, codec: str, packets: PacketTable, *, stamped: bool = True
 ) -> frozenset[int]:
     """Return the packets of the first key frame's leading pictures for which the decoder has no image.
 
@@ -103,7 +103,7 @@ def warn_of_leading(left_out: int) -> tuple[RecordingWarning, ...]:
     )
 
 
-def _outputs(path: Path, place: StreamPlace, packets: PacketTable) -> Iterator[PacketOutput]:
+def _outputs(path: StoredFile, place: StreamPlace, packets: PacketTable) -> Iterator[PacketOutput]:
     """Decode far enough that the decoder has returned every image of the first ``REORDER`` packets."""
     with open_recording(path, place) as (source, stream):
         yield from islice(decode_packets(path, source, stream, packets), 2 * REORDER)

@@ -11,12 +11,12 @@ the decoder must confirm a key frame before damage ends at it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from av.video.stream import VideoStream
 
+from .file_window import StoredFile
 from .packets import PacketTable
 
 __all__ = ["protected_tracks", "read_tables"]
@@ -38,7 +38,7 @@ _COMPARED = 64
 Table = npt.NDArray[np.int64]
 
 
-def read_tables(path: Path, stream: VideoStream, size: int) -> PacketTable | None:
+def read_tables(path: StoredFile, stream: VideoStream, size: int) -> PacketTable | None:
     """Return the packets of a stream; None where the tables are not plain.
 
     Args:
@@ -63,7 +63,7 @@ def read_tables(path: Path, stream: VideoStream, size: int) -> PacketTable | Non
     return packets if _agrees(packets, places, stream) else None
 
 
-def protected_tracks(path: Path, size: int) -> frozenset[int]:
+def protected_tracks(path: StoredFile, size: int) -> frozenset[int]:
     """Return the ids of the tracks all of whose sample entries are protected."""
     found: set[int] = set()
     try:
@@ -79,7 +79,7 @@ def protected_tracks(path: Path, size: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def _read_index(path: Path, size: int) -> memoryview | None:
+def _read_index(path: StoredFile, size: int) -> memoryview | None:
     at = 0
     with path.open("rb") as file:
         while at + 8 <= size:

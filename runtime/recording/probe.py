@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from pathlib import Path
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -14,6 +13,7 @@ from av.video.stream import VideoStream
 from ..errors import InputError
 from .colour import odd_colour
 from .ffmpeg import StreamPlace, decode_packets, drain, open_decoder, open_recording, send
+from .file_window import StoredFile
 from .orientation import Orientation, odd_orientation, orientation_of
 from .packets import PacketTable
 from .warning import RecordingWarning
@@ -42,7 +42,9 @@ class FirstImage:
         return self.orientation is not None and self.orientation.transposed
 
 
-def probe_first_image(path: Path, stream: VideoStream, first: Sequence[Packet[VideoStream]]) -> FirstImage:
+def probe_first_image(
+    path: StoredFile, stream: VideoStream, first: Sequence[Packet[VideoStream]]
+) -> FirstImage:
     """Return what the first image that can be decoded shows.
 
     Args:
@@ -99,7 +101,7 @@ def contradicts_stamps(stream: VideoStream, first: Sequence[Packet[VideoStream]]
     )
 
 
-def decode_order(path: Path, stream_place: StreamPlace, packets: PacketTable) -> list[int]:
+def decode_order(path: StoredFile, stream_place: StreamPlace, packets: PacketTable) -> list[int]:
     """Return the packet indices in the order in which the decoder shows their frames. It decodes the recording.
 
     A frame that the decoder never shows follows the one stored before it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
-from pathlib import Path
 
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -14,6 +13,7 @@ from ..errors import InputError
 from .coded_pictures import PacketRole, RoleReader, role_reader
 from .encryption import EncryptionCount, refuse_encrypted
 from .ffmpeg import MOST_PIXELS, StreamPlace, picture_packets, quote
+from .file_window import StoredFile
 from .h264_headers import H264Fields
 from .mp4_tables import protected_tracks, read_tables
 from .packets import REORDER, PacketInfo, PacketTable
@@ -64,7 +64,7 @@ class ScannedStream:
     pixel_ratio: Fraction | None
 
 
-def scan_stream(path: Path, size: int, boxes: Boxes | None, number: int | None) -> ScannedStream:
+def scan_stream(path: StoredFile, size: int, boxes: Boxes | None, number: int | None) -> ScannedStream:
     """List the packets of a video stream, and take what the file says of it.
 
     Args:
@@ -86,7 +86,7 @@ def scan_stream(path: Path, size: int, boxes: Boxes | None, number: int | None) 
         raise
 
 
-def _scan(path: Path, size: int, boxes: Boxes | None, number: int | None) -> ScannedStream:
+def _scan(path: StoredFile, size: int, boxes: Boxes | None, number: int | None) -> ScannedStream:
     pids = count_pids(path, size)
     if pids and not any(count.pictures for count in pids.values()):
         raise refuse_encrypted(path, max(count.scrambled for count in pids.values()))
@@ -147,7 +147,7 @@ class _Listed:
     encrypted: int
 
 
-def _list_packets(path: Path, size: int, boxes: Boxes | None, opened: OpenedStream) -> _Listed:
+def _list_packets(path: StoredFile, size: int, boxes: Boxes | None, opened: OpenedStream) -> _Listed:
     source, stream = opened.source, opened.stream
     header = stream.codec_context.extradata or b""
     codec = stream.codec_context.codec.canonical_name
@@ -169,7 +169,7 @@ def _list_packets(path: Path, size: int, boxes: Boxes | None, opened: OpenedStre
     return _Listed(packets, first, index, tables is not None, roles is not None and roles.packed, encrypted)
 
 
-def _check_size(path: Path, width: int, height: int) -> None:
+def _check_size(path: StoredFile, width: int, height: int) -> None:
     if not 0 < width * height <= MOST_PIXELS:
         raise InputError(
             f"{quote(path)} announces {width} x {height} pixels, allowed are 1 to {MOST_PIXELS} in all",

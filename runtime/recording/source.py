@@ -8,20 +8,35 @@ from contextlib import closing, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import InputError, UsageError
 from .container import Container, scan_video
-from .decoder import decode, decode_closed_gops, fetch_images
+from .decoder import decode, decode_closed_gops, fetch_images, packets_behind
+from .dicom_directory import list_directory
+from .dicom_header import is_dicom
+from .dicom_recording import is_dicom_directory, scan_dicom
 from .ffmpeg import quote
-from .folder import RECORDINGS
+from .folder import RECORDING_SUFFIXES, list_folder
 from .frame import Frame
 from .gop import ClosedGopError
 from .image_series import ImageSeries, is_series, read_series, scan_series
 
-__all__ = ["fetch", "hash_recording", "read_closed_gops", "read_frames", "scan", "study_name"]
+__all__ = [
+    "decoding_runs",
+    "fetch",
+    "hash_recording",
+    "list_files",
+    "read_closed_gops",
+    "read_frames",
+    "scan",
+    "study_name",
+]
 
 # Suffixes that are not part of a recording's name. Anything else after a dot belongs to the name: that of a folder, or
 # a DICOM object that is named by a number.
-_SUFFIXES = (*RECORDINGS, ".tif", ".tiff")
+_SUFFIXES = (*RECORDING_SUFFIXES, ".tif", ".tiff")
 
 
 def study_name(path: Path) -> str:
@@ -31,7 +46,7 @@ def study_name(path: Path) -> str:
 
 
 def scan(path: str | Path, *, stream: int | None = None) -> Container:
-    """List every frame of a recording: a video file, a folder of images, a TIFF or a DICOM file.
+    """List every frame of a recording: a video file, a folder of images, a TIFF, a DICOM file or a DICOMDIR folder.
 
     Args:
         path: of the file or folder.
@@ -42,6 +57,8 @@ def scan(path: str | Path, *, stream: int | None = None) -> Container:
         UsageError: there is no video stream of this number.
     """
     path = Path(path)
+    if is_dicom(path) or is_dicom_directory(path):
+        return scan_dicom(path, stream=stream)
     if not is_series(path):
         return scan_video(path, stream=stream)
     if stream is not None:
@@ -60,7 +77,7 @@ def hash_recording(path: str | Path) -> str:
     """
     path = Path(path)
     if path.is_dir():
-        return scan_series(path).digest()
+        return scan(path).digest()
     try:
         # Opening a pipe that nobody writes to would wait for ever.
         if path.exists() and not path.is_file():
@@ -72,6 +89,20 @@ def hash_recording(path: str | Path) -> str:
         raise InputError(
             f"{quote(path)} cannot be opened: {reason}", hint="check the path and your rights to it"
         ) from error
+
+
+def list_files(path: str | Path) -> tuple[Path, ...]:
+    """Return the files that a recording is read from: one, the pictures of a folder, or a DICOMDIR and its objects.
+
+    Raises:
+        InputError: the folder or the DICOMDIR cannot be read.
+        PackageError: pydicom is not installed.
+    """
+    path = Path(path)
+    if is_dicom_directory(path):
+        directory = path / "DICOMDIR" if path.is_dir() else path
+        return (directory, *list_directory(directory))
+    return list_folder(path).pictures if path.is_dir() else (path,)
 
 
 def read_frames(container: Container, wanted: Collection[int], *, first_packet: int = 0) -> Generator[Frame]:
@@ -99,7 +130,7 @@ def read_closed_gops(
     from its ``first_packet``.
     """
     if isinstance(container, ImageSeries):
-        raise ClosedGopError(0)
+        raise ClosedGopError(0, 0)
     last = max(wanted, default=-1)
     with decode_closed_gops(container, first_packet=first_packet) as gops:
         needed = takewhile(lambda gop: gop[0] <= last, gops)
@@ -124,3 +155,14 @@ def fetch(container: Container, wanted: Collection[int]) -> Iterator[Frame]:
         return
     for index, image in fetch_images(container, wanted):
         yield Frame(index, image)
+
+
+def decoding_runs(container: Container) -> npt.NDArray[np.int64]:
+    """Return what ``fetch`` decodes for each frame, as a range of packets. What two frames share is decoded once.
+
+    Returns:
+        The first packet and the one after the last, int64 (frames that are there, 2).
+    """
+    if isinstance(container, ImageSeries):
+        return np.column_stack((np.arange(container.present), np.arange(container.present) + 1))
+    return packets_behind(container)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import av
 from av.container import InputContainer
@@ -14,6 +13,7 @@ from av.video.stream import VideoStream
 from ..errors import InputError, UsageError
 from .encryption import refuse_encrypted, sealed_streams
 from .ffmpeg import StreamPlace, open_recording, picture_packets, quote, video_streams
+from .file_window import StoredFile
 from .transport import PidCount
 
 __all__ = ["OpenedStream", "StreamCount", "open_stream"]
@@ -74,7 +74,7 @@ class OpenedStream:
 
 @contextmanager
 def open_stream(
-    path: Path, end: int, number: int | None, pids: Mapping[int, PidCount] | None
+    path: StoredFile, end: int, number: int | None, pids: Mapping[int, PidCount] | None
 ) -> Iterator[OpenedStream]:
     """Open a video stream of a file: the one asked for, else the one with most pictures.
 
@@ -107,7 +107,7 @@ def open_stream(
         yield OpenedStream(source, stream, chosen.number, chosen.place, others)
 
 
-def _choose(path: Path, counts: Sequence[StreamCount], number: int | None) -> StreamCount:
+def _choose(path: StoredFile, counts: Sequence[StreamCount], number: int | None) -> StreamCount:
     there = ", ".join(str(each) for each in counts if each.place is not None)
     if number is not None:
         found = next((each for each in counts if each.number == number and each.place is not None), None)
@@ -127,7 +127,7 @@ def _choose(path: Path, counts: Sequence[StreamCount], number: int | None) -> St
     return max([each for each in longest if each.default] or longest, key=lambda each: each.readable)
 
 
-def _no_stream(path: Path, number: int | None, there: str) -> UsageError:
+def _no_stream(path: StoredFile, number: int | None, there: str) -> UsageError:
     return UsageError(
         f"stream is {number}, the video streams of {quote(path)} are {there}",
         hint="leave --stream out to read the stream with most pictures",
@@ -135,7 +135,7 @@ def _no_stream(path: Path, number: int | None, there: str) -> UsageError:
 
 
 def _count_streams(
-    path: Path, source: InputContainer, whole: StreamPlace, pids: Mapping[int, PidCount]
+    path: StoredFile, source: InputContainer, whole: StreamPlace, pids: Mapping[int, PidCount]
 ) -> list[StreamCount]:
     """Count the pictures of all video streams that FFmpeg sees, by demuxing the file once."""
     streams = video_streams(source)
@@ -168,7 +168,7 @@ def _count_streams(
 
 
 def _with_size(
-    path: Path,
+    path: StoredFile,
     count: StreamCount,
     streams: Sequence[VideoStream],
     pids: Mapping[int, PidCount],
@@ -189,7 +189,7 @@ def _unseen(source: InputContainer, pids: Mapping[int, PidCount]) -> dict[int, P
 
 
 def _count_unseen(
-    path: Path, whole: StreamPlace, unseen: Mapping[int, PidCount], known: int
+    path: StoredFile, whole: StreamPlace, unseen: Mapping[int, PidCount], known: int
 ) -> list[StreamCount]:
     found = [
         _count_late(path, whole, pid, count, known + place)
@@ -199,7 +199,7 @@ def _count_unseen(
     return [each for each in found if each.place is not None or each.pictures > 1]
 
 
-def _count_late(path: Path, whole: StreamPlace, pid: int, count: PidCount, number: int) -> StreamCount:
+def _count_late(path: StoredFile, whole: StreamPlace, pid: int, count: PidCount, number: int) -> StreamCount:
     """Count the pictures of a PID that begins late, by opening the file where it begins."""
     place = replace(whole, start=count.begin)
     try:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+from .file_window import StoredFile
 
 __all__ = ["PidCount", "count_pids", "count_program_streams"]
 
@@ -46,7 +47,7 @@ class PidCount:
     begin: int = 0
 
 
-def count_pids(path: Path, size: int) -> dict[int, PidCount] | None:
+def count_pids(path: StoredFile, size: int) -> dict[int, PidCount] | None:
     """Return the counts of each PID with video or scrambled packets; None where the file is no transport stream.
 
     PIDs come in the order in which they begin.
@@ -66,7 +67,7 @@ def count_pids(path: Path, size: int) -> dict[int, PidCount] | None:
     return counter.counts
 
 
-def count_program_streams(path: Path, size: int) -> dict[int, PidCount]:
+def count_program_streams(path: StoredFile, size: int) -> dict[int, PidCount]:
     """Return the counts of each video stream of a program stream by FFmpeg's id; empty where the file is none.
 
     A packet of a program stream is no picture: ``pictures`` counts packets.

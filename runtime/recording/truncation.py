@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
+
+from .file_window import StoredFile
 
 __all__ = [
     "Boxes",
@@ -177,7 +178,7 @@ def avi_end(file: BinaryIO) -> int | None:
     return at or None
 
 
-def announced_bytes(path: Path, size: int, index: Sequence[tuple[int, int, int, bool]]) -> int:
+def announced_bytes(path: StoredFile, size: int, index: Sequence[tuple[int, int, int, bool]]) -> int:
     """Return the size in bytes that a file would have whole, as its container announces it; ``size`` or more.
 
     Args:

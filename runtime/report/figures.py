@@ -21,6 +21,7 @@ __all__ = [
     "colour_bar",
     "curve_paths",
     "jpeg",
+    "jpeg_uri",
     "map_png",
     "set_aside_stretches",
     "unread_stretches",
@@ -58,6 +59,11 @@ def jpeg(rgb: npt.NDArray[np.uint8], *, longest: int, quality: int) -> tuple[str
     if not done:
         raise ValueError(f"a thumbnail of shape {rgb.shape} cannot be encoded")
     return _uri("jpeg", data), width, height
+
+
+def jpeg_uri(data: bytes) -> str:
+    """Return a JPEG file as a data URI."""
+    return _uri("jpeg", np.frombuffer(data, np.uint8))
 
 
 def map_png(activation: npt.NDArray[np.float32]) -> str:

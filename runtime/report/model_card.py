@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from ..inference import Label, ModelSpec, OperatingPoint, SuggestionPrecision
 from ..study import Study
 
-__all__ = ["ModelCard", "Remark", "model_card"]
+__all__ = ["ModelCard", "Remark", "describe_model", "model_card"]
 
 # Marked on fewer than one in five of the single frames that show it: an event needs several in a row.
 _HARDLY = 0.2
@@ -54,12 +54,21 @@ class ModelCard:
 
 
 def model_card(study: Study) -> ModelCard:
-    """Return the model's account; what was not measured is said, not left out."""
-    model = study.model
+    """Return the account of the model that read a study."""
+    return describe_model(study.model, study.backend)
+
+
+def describe_model(model: ModelSpec, backend: str) -> ModelCard:
+    """Return the model's account; what was not measured is said, not left out.
+
+    Args:
+        model: the description in the model file.
+        backend: name of the engine that ran it.
+    """
     pairs = {
         "Model": f"{model.name}, version {model.version}",
         "Precision": model.precision.upper(),
-        "Run by": study.backend,
+        "Run by": backend,
         "Input": f"{model.input.size} x {model.input.size} RGB",
         "Licence": model.license,
     }

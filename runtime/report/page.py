@@ -26,7 +26,7 @@ from .view import View
 __all__ = ["render_report"]
 
 # The script, in the order in which its parts build on each other.
-_SCRIPTS = ("page", "timeline", "maps", "events", "keys")
+_SCRIPTS = ("page", "timeline", "contour", "viewer", "events", "keys")
 
 
 def render_report(study: Study, *, tool_version: str, colours: npt.NDArray[Any] | None = None) -> str:
@@ -41,31 +41,33 @@ def render_report(study: Study, *, tool_version: str, colours: npt.NDArray[Any] 
     style = read_asset("page.css")
     script = "".join(read_asset(f"{name}.js") for name in _SCRIPTS)
     view = View(study)
-    return render_template(
-        "page.html",
-        policy=_policy(style, script),
-        style=style,
-        script=script,
-        version=tool_version,
-        study=study,
-        view=view,
-        facts=_facts(study, view.total_s),
-        heading=_heading(view),
-        alerts=[alert for alert in (text.known_before(study), text.alert(study)) if alert],
-        remarks=text.file_remarks(study),
-        tiles=text.summary(study, view.suggestions, view.landmarks),
-        timeline=make_timeline(view, colours),
-        cards=make_cards(view),
-        filters=make_filters(view),
-        has_maps=any(event.id in study.activations for event in study.events),
-        nothing_found=text.nothing_found(study),
-        score_meaning=text.score_meaning(study),
-        way=way(study, view.landmarks),
-        ledger=text.ledger(study),
-        assessed=text.assessed(study),
-        times=text.times(study),
-        model=model_card(study),
-    )
+    values: dict[str, Any] = {
+        "policy": _policy(style, script),
+        "style": style,
+        "script": script,
+        "version": tool_version,
+        "study": study,
+        "view": view,
+        "facts": _facts(study, view.total_s),
+        "heading": _heading(view),
+        "notices": text.notices(study),
+        "remarks": text.file_remarks(study),
+        "tiles": text.summary(study, view.suggestions, view.landmarks),
+        "timeline": make_timeline(view, colours),
+        "filters": make_filters(view),
+        "has_maps": any(event.id in study.activations for event in study.events),
+        "nothing_found": text.nothing_found(study),
+        "score_meaning": text.score_meaning(study),
+        "way": way(study, view.landmarks),
+        "ledger": text.ledger(study),
+        "assessed": text.assessed(study),
+        "times": text.times(study),
+        "model": model_card(study),
+    }
+    # How many pictures fit is known once the page without them is written.
+    bare = render_template("page.html", **values, cards=make_cards(view, None))
+    size = len(bare.encode("utf-8", "replace"))
+    return render_template("page.html", **values, cards=make_cards(view, size))
 
 
 def _policy(style: str, script: str) -> str:

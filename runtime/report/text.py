@@ -23,17 +23,20 @@ __all__ = [
     "TimesText",
     "alert",
     "assessed",
+    "exam_clock_source",
     "file_remarks",
     "has_evidence",
     "known_before",
     "ledger",
     "nothing_found",
+    "notices",
     "number",
     "probability",
     "score_meaning",
     "share",
     "summary",
     "times",
+    "unfamiliar",
     "worth",
 ]
 
@@ -58,11 +61,15 @@ _SHORT: dict[Status, str] = {
 
 @dataclass(frozen=True)
 class Alert:
-    """A warning at the top of the page. ``partly`` is True where a part of the recording was not read."""
+    """A warning at the top of the page.
+
+    ``partly`` is True where a part of the recording was not read, and ``severe`` False for what is only to be known.
+    """
 
     title: str
     reasons: list[str]
-    partly: bool
+    partly: bool = False
+    severe: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,13 +141,15 @@ def probability(value: float) -> str:
 
 
 def worth(suggestion: Suggestion) -> str:
-    """Return the measured precision of suggestions like this one, as a sentence."""
+    """Return the measured precision of suggestions with such a score, of any label, as a sentence."""
     found = suggestion.precision
     if found is None:
-        return "How often such suggestions are right was not measured."
+        return "How often suggestions with such a score are right was not measured."
     estimate, low, high = (f"{100 * share:.0f}" for share in (found.estimate, found.low, found.high))
     interval = f"{low} to {high}\u00a0%, n\u00a0=\u00a0{found.n:,}"
-    return f"Of suggestions like this, {estimate}\u00a0% were right ({interval})."
+    return (
+        f"Of suggestions with such a score, whatever the finding, {estimate}\u00a0% were right ({interval})."
+    )
 
 
 def score_meaning(study: Study) -> str:
@@ -164,7 +173,7 @@ def summary(study: Study, suggestions: Sequence[Suggestion], found: Landmarks) -
     return [
         _frames_tile(study.ledger),
         SummaryTile("Suggestions", f"{len(suggestions):,}", note),
-        _transit_tile(found),
+        _transit_tile(study, found),
         _view_tile(study),
     ]
 
@@ -177,13 +186,20 @@ def _frames_tile(account: Ledger) -> SummaryTile:
     return SummaryTile("Frames read", f"{answered:,} of {account.container:,}", note)
 
 
-def _transit_tile(found: Landmarks) -> SummaryTile:
+def _transit_tile(study: Study, found: Landmarks) -> SummaryTile:
     name = "Small-bowel transit"
     if found.small_bowel_s is not None:
-        return SummaryTile(name, duration(found.small_bowel_s))
-    return SummaryTile(
-        name, "Not known", "capture rate not known" if found.transit_unknown else "landmarks not set"
-    )
+        return SummaryTile(name, duration(found.small_bowel_s), exam_clock_source(study))
+    if found.transit_unknown:
+        return SummaryTile(name, "Not known", "no exam clock: capture rate not known")
+    return SummaryTile(name, "Not known", "landmarks not set")
+
+
+def exam_clock_source(study: Study) -> str:
+    """Return by which clock durations are stated: always capture time, and where it is from."""
+    if study.source.capture_fps is not None:
+        return f"by the exam clock, {study.source.capture_fps:g} frames a second"
+    return "by the exam clock of the file"
 
 
 def _view_tile(study: Study) -> SummaryTile:
@@ -208,13 +224,29 @@ def alert(study: Study) -> Alert | None:
     return Alert(title, reasons, partly=answered > 0)
 
 
+def notices(study: Study) -> list[Alert]:
+    """Return what has to be known before the findings are looked at, the warnings first."""
+    return [one for one in (known_before(study), alert(study), unfamiliar(study)) if one]
+
+
+def unfamiliar(study: Study) -> Alert | None:
+    """Return how many frames were set aside as unfamiliar; None if none was."""
+    count, part = count_set_aside(study) or (0, None)
+    if not count or part is None:
+        return None
+    verb = "was" if count == 1 else "were"
+    of = f"{share(count, study.ledger.classified)} of those looked at"
+    reason = f"{number(count, 'frame')} ({of}) {verb} set aside and raised no event."
+    return Alert("Unfamiliar pictures", [reason], severe=False)
+
+
 def known_before(study: Study) -> Alert | None:
     """Return that the model was trained or fitted on this recording; None where the model file does not say so."""
     seen = [each.message for each in study.warnings if each.code in _SEEN]
     if not seen:
         return None
     reasons = [f"{message[0].upper()}{message[1:]}." for message in seen]
-    return Alert("This recording is not new to the model", reasons, partly=False)
+    return Alert("This recording is not new to the model", reasons)
 
 
 def file_remarks(study: Study) -> list[str]:
@@ -363,7 +395,8 @@ def times(study: Study) -> TimesText:
     source, rule = study.source, study.model.events
     distance = median_frame_distance(study.frames)
     paragraphs = [
-        "All times are positions in the file, as a video player shows them, from its first frame.",
+        "Times without a name are those of the playback clock: positions in the file from its first frame, as a video "
+        "player shows them. The exam clock counts the time of the examination, from the same frame.",
         _timing(study),
     ]
     if source.times == "inferred":

@@ -55,9 +55,14 @@ class Tick:
 
 @dataclass(frozen=True)
 class Block:
-    """An event in its lane, as a link to the card of suggestion ``card``; ``leads`` is True for its leading event."""
+    """An event in its lane, as a link to the card of suggestion ``card``.
+
+    ``event`` is its id, ``colour`` the CSS class of its label, and ``leads`` is True for the leading event of the card.
+    """
 
     card: int
+    event: int
+    colour: str
     leads: bool
     title: str
     span: AxisSpan
@@ -92,7 +97,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class TimelineRows:
-    """Every row of the timeline; ``colours`` is a data URI, and ``times`` and ``wide`` are ``_times_ms``."""
+    """Every row of the timeline.
+
+    ``colours`` is a data URI, ``marks`` are the leading events of all findings in one row, and ``times`` and ``wide``
+    are those of ``_times_ms``.
+    """
 
     colours: str
     segments: list[SegmentBlock]
@@ -100,6 +109,7 @@ class TimelineRows:
     unread_kinds: str
     set_aside: list[AxisSpan]
     ticks: list[Tick]
+    marks: list[Block]
     lanes: list[Lane]
     curves: list[Curve]
     curve_name: str
@@ -125,6 +135,7 @@ def make_timeline(view: View, colours: npt.NDArray[Any] | None) -> TimelineRows:
             Tick(100 * view.share(tick), clock(tick, tenths=view.total_s < 10))
             for tick in axis_ticks(view.total_s)
         ],
+        marks=[_block(view, event) for event in view.events if view.leads(event)],
         lanes=[_lane(view, label) for label in view.labels],
         curves=_curves(view, every, shown),
         curve_name=view.names.get(shown, ""),
@@ -161,13 +172,20 @@ def _segments(view: View) -> list[SegmentBlock]:
 
 
 def _lane(view: View, label: Label) -> Lane:
-    blocks = [
-        Block(view.card_of(event), view.leads(event), view.describe(event), _span(view, event))
-        for event in view.events
-        if event.label == label.key
-    ]
+    blocks = [_block(view, event) for event in view.events if event.label == label.key]
     count = sum(event.label == label.key for event in view.study.events)
     return Lane(label, view.colour[label.key], count, blocks, _rest(view, label))
+
+
+def _block(view: View, event: Event) -> Block:
+    return Block(
+        view.card_of(event),
+        event.id,
+        view.colour.get(event.label, "c0"),
+        view.leads(event),
+        view.describe(event),
+        _span(view, event),
+    )
 
 
 def _span(view: View, event: Event) -> AxisSpan:

@@ -30,7 +30,8 @@ class Way:
     """Landmarks and transit times, and what is not known of them.
 
     ``marks`` are (landmark, its time and source), ``transits`` (name, duration, note). ``lacking`` describes the
-    landmarks between which the small bowel lies, where they are not known.
+    landmarks between which the small bowel lies, where they are not known. ``clocks`` says which clock the times of
+    landmarks and the transit times are stated by.
     """
 
     marks: list[tuple[str, str]]
@@ -40,6 +41,7 @@ class Way:
     colon_seen: bool
     transit_unknown: bool
     quality: str
+    clocks: str
 
 
 def place(position: Position | None) -> tuple[str, bool]:
@@ -89,7 +91,17 @@ def way(study: Study, found: Landmarks) -> Way:
         colon_seen="colon" in seen,
         transit_unknown=bool(found.transit_unknown),
         quality=quality_note(study),
+        clocks=_clocks(study, found),
     )
+
+
+def _clocks(study: Study, found: Landmarks) -> str:
+    """Return which clock the times are stated by; empty where none is stated."""
+    if not found.marks:
+        return ""
+    if study.source.time_kind == "capture" and study.source.capture_fps is None:
+        return "The file keeps the capsule's own timing: exam clock and playback clock are the same."
+    return "Times of landmarks are by the playback clock, transit times by the exam clock."
 
 
 def quality_note(study: Study) -> str:
@@ -108,8 +120,11 @@ def quality_note(study: Study) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as ``4 h 20 min``, ``20 min`` or ``12 s``."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
+    """Return a duration as ``4 h 20 min``, ``20 min`` or ``12 s``, to the nearest minute or second; halves go up.
+
+    The page of the workstation follows the same rule (``duration`` in wording.js).
+    """
+    if seconds < 59.5:
+        return f"{int(seconds + 0.5)} s"
+    minutes = int(seconds / 60 + 0.5)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -40,11 +40,14 @@ class View:
         colour: CSS class of every finding by key.
         suggestions: all suggestions, in the order in which to look at them.
         cards: the suggestions that have a card, at most ``CARDS``.
+        ranked: the same events as ``events``, in the order in which to look at them.
         events: the events that the timeline shows one by one, by id: those of the cards, the leading ones first, at
             most ``CARDS``.
         counts: number of cards by label.
         total_s: length of the time axis, s of container time, above 0.
         tenths: whether times are shown with tenths of a second.
+        exam_scale: seconds of the examination in one second of container time; None if it is not known how fast the
+            capsule recorded.
         gap_s: longest distance of two frames across which a probability curve is drawn, s of container time.
     """
 
@@ -64,6 +67,8 @@ class View:
             time_kind=study.source.time_kind,
             capture_fps=study.source.capture_fps,
         )
+        known = study.source.time_kind == "capture" or study.source.capture_fps is not None
+        self.exam_scale = scale if known else None
         self.gap_s = study.model.events.max_gap_s / scale
         self._by_id = {event.id: event for event in study.events}
         self.suggestions: Sequence[Suggestion] = (
@@ -72,9 +77,11 @@ class View:
             else study.suggestions
         )
         self.cards = self.suggestions[:CARDS]
-        self.events = self._order()[:CARDS]
+        self.ranked = self._order()[:CARDS]
+        self.events = list(self.ranked)
         self.events.sort(key=lambda event: event.id)
         self.counts = Counter(suggestion.label for suggestion in self.cards)
+        self._shown = {event.id for event in self.events}
         self._leading = {suggestion.events[0] for suggestion in self.cards}
         self._card_of = {event: one.id for one in self.cards for event in one.events}
 
@@ -94,8 +101,7 @@ class View:
     @cached_property
     def rest(self) -> Sequence[Event]:
         """Events that the timeline does not show one by one."""
-        shown = {event.id for event in self.events}
-        return [event for event in self.study.events if event.id not in shown]
+        return [event for event in self.study.events if event.id not in self._shown]
 
     @cached_property
     def first(self) -> frozenset[int]:
@@ -110,6 +116,10 @@ class View:
         """Return the other events of a suggestion by id."""
         return [self._by_id[event] for event in suggestion.events[1:]]
 
+    def shows(self, event: Event) -> bool:
+        """Return whether the timeline shows the event one by one, and its card too."""
+        return event.id in self._shown
+
     def leads(self, event: Event) -> bool:
         """Return whether the event leads a suggestion that has a card."""
         return event.id in self._leading
@@ -121,6 +131,12 @@ class View:
     def clock(self, seconds: float) -> str:
         """Return a time as ``hh:mm:ss``, with tenths for a file that plays faster than the capsule recorded."""
         return clock(seconds, tenths=self.tenths)
+
+    def clocks(self, seconds: float) -> tuple[str, str]:
+        """Return a time of the file by the exam clock, "unknown" without a capture rate, and by the playback clock."""
+        if self.exam_scale is None:
+            return "unknown", self.clock(seconds)
+        return clock(seconds * self.exam_scale), self.clock(seconds)
 
     def name(self, event: Event) -> str:
         """Return the name of the event's finding."""

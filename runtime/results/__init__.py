@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         write_study,
     )
     from .journal import Journal, entries
-    from .lock import lock_folder
+    from .lock import LOCK, lock_folder
     from .run_folder import Run, open_run
 else:
     __getattr__, __dir__ = lazy_names(
@@ -31,11 +31,12 @@ else:
         document="rounded",
         files="event_document ledger_document prepare_folder study_document warnings_document write_study",
         journal="Journal entries",
-        lock="lock_folder",
+        lock="LOCK lock_folder",
         run_folder="Run open_run",
     )
 
 __all__ = [
+    "LOCK",
     "Journal",
     "Run",
     "clear_abandoned",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MeasuredPrecision,
         Source,
         Status,
+        StripPicture,
         Study,
         Suggestion,
     )
@@ -37,8 +38,8 @@ else:
         ledger="choose_frames count_frames describe_source list_frames",
         quality="answered_values count_set_aside reduced_view",
         records=(
-            "Alternative Event FrameRecord Ledger MeasuredPrecision SCHEMA STATUSES Source Status Study Suggestion "
-            "UNFAMILIAR"
+            "Alternative Event FrameRecord Ledger MeasuredPrecision SCHEMA STATUSES Source Status StripPicture Study "
+            "Suggestion UNFAMILIAR"
         ),
     )
 
@@ -56,6 +57,7 @@ __all__ = [
     "MeasuredPrecision",
     "Source",
     "Status",
+    "StripPicture",
     "Study",
     "Suggestion",
     "answered_values",

@@ -96,6 +96,7 @@ def describe_source(
     field_of_view: FieldOfView | None,
     *,
     anonymous: bool = False,
+    stream_sha256: str | None = None,
 ) -> Source:
     """Return the description of the recording for the study.
 
@@ -105,6 +106,7 @@ def describe_source(
         capture_fps: frames per second at which the capsule recorded; None if not known.
         field_of_view: field of view of the recording; None if it was not found or not needed.
         anonymous: the hash stands in place of the file's name.
+        stream_sha256: SHA-256 of the bit stream inside the file; None where the file is the stream.
     """
     return Source(
         name=sha256 if anonymous else container.path.name,
@@ -120,4 +122,5 @@ def describe_source(
         field_of_view=field_of_view,
         times=container.times,
         damage_detection=container.damage_detection,
+        stream_sha256=stream_sha256,
     )

@@ -24,6 +24,7 @@ __all__ = [
     "MeasuredPrecision",
     "Source",
     "Status",
+    "StripPicture",
     "Study",
     "Suggestion",
 ]
@@ -202,7 +203,8 @@ class Source:
             decoder's output.
         damage_detection: how much of the damage in a frame the codec's decoder reports: ``full``, ``partial``,
             ``none``.
-        stream_sha256: SHA-256 of the coded frames without their container; None if it was not computed.
+        stream_sha256: SHA-256 of the bit stream (an MP4 or a transport stream) that lies inside the file (DICOM); None
+            for other files.
     """
 
     name: str
@@ -221,6 +223,21 @@ class Source:
     stream_sha256: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StripPicture:
+    """A small picture of a frame.
+
+    Attributes:
+        index: of the frame.
+        side: width and height of the picture, pixels.
+        jpeg: the picture as a JPEG file.
+    """
+
+    index: int
+    side: int
+    jpeg: bytes = field(repr=False)
+
+
 @dataclass(frozen=True)
 class Study:
     """The results of reading one recording.
@@ -236,6 +253,8 @@ class Study:
         events: the events, ordered by start, then by label.
         thumbnails: the peak frame of each event by event id, uint8 RGB (H, W, 3). Not in ``study.json``.
         activations: the activation map of the peak frame by event id, float32 (h, w), 0..1. Not in ``study.json``.
+        strips: small pictures of each event by event id, in the order of the recording; events that have none are left
+            out. Not in ``study.json``.
         colours: mean colour of the frames in equal intervals of container time, float64 (bins, 3), RGB 0..255, NaN for
             an interval without frames. Not in ``study.json``.
         landmarks: the landmarks set by hand, seconds of container time by name (a name in ``LANDMARKS`` of ``events``).
@@ -254,6 +273,7 @@ class Study:
     events: Sequence[Event]
     thumbnails: Mapping[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
     activations: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    strips: Mapping[int, Sequence[StripPicture]] = field(default_factory=dict)
     colours: npt.NDArray[np.float64] | None = None
     landmarks: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[RecordingWarning] = ()

@@ -4,119 +4,94 @@ const events = (() => {
   const links = new Map(cards.map((card) => [card.id, []]));
   all(".lane a").forEach((link) => links.get(link.getAttribute("href").slice(1)).push(link));
   const filters = all("[data-filter]");
-  const status = byId("status");
-  const viewer = byId("viewer");
-  const mapsButton = byId("maps");
   const FIRST = "*";
   const ALL = "";
   let chosen = ALL;
   let current = null;
 
   const shown = () => cards.filter((card) => !card.hidden);
+  const say = (text) => { byId("status").textContent = text; };
 
-  // The card again, larger: its picture, the same with the map, and its text.
-  function enlarge(card) {
-    byId("viewer-title").textContent = `Suggestion ${card.id.slice("suggestion-".length)}`;
-    const text = card.querySelector(".text").cloneNode(true);
-    const figure = card.querySelector(".view").cloneNode(true);
-    figure.querySelector("canvas")?.remove();
-    figure.classList.remove("mapped");
-    const parts = [figure];
-    if (figure.dataset.map) {
-      const mapped = figure.cloneNode(true);
-      mapped.querySelector("img").alt = "The same frame with the activation map: where the model sees what speaks for the finding";
-      maps.show(mapped, true);
-      parts.push(mapped);
-    }
-    const pictures = document.createElement("div");
-    pictures.className = `pair ${[...card.classList].find((name) => /^c\d+$/.test(name)) ?? ""}`;
-    pictures.append(...parts);
-    text.className = `text ${[...card.classList].find((name) => /^c\d+$/.test(name)) ?? ""}`;
-    byId("viewer-body").replaceChildren(pictures, text);
-  }
-
-  function choose(card, { focus = false, say = true } = {}) {
+  function choose(card, { event, quiet = false } = {}) {
     current?.removeAttribute("aria-current");
     if (current) {
-      current.tabIndex = -1; // Tab goes to one card and on to what shows it large; arrows move among the cards
+      current.tabIndex = -1; // Tab goes to one card; the keys go through them all
       links.get(current.id).forEach((link) => link.removeAttribute("aria-current"));
     }
     current = card;
     card.setAttribute("aria-current", "true");
     card.tabIndex = 0;
     links.get(card.id).forEach((link) => link.setAttribute("aria-current", "true"));
-    enlarge(card);
     timeline.curve(card.dataset.label);
-    timeline.point(Number(card.dataset.at));
-    if (say) status.textContent = `${shown().indexOf(card) + 1} of ${shown().length} shown`;
-    if (focus) {
-      card.focus({ preventScroll: true });
-      card.scrollIntoView({ block: "nearest" });
-    }
+    timeline.mark(card.id);
+    viewer.show(card, event);
+    if (!quiet) say(`${shown().indexOf(card) + 1} of ${shown().length} shown: ${card.getAttribute("aria-label")}`);
   }
 
-  function filter(key, say = true) {
+  function filter(key, quiet = false) {
     chosen = key;
     cards.forEach((card) => {
       card.hidden = key === FIRST ? "later" in card.dataset : key !== ALL && card.dataset.label !== key;
       links.get(card.id).forEach((link) => link.setAttribute("tabindex", card.hidden ? "-1" : "0"));
     });
     filters.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.filter === key)));
-    if (say) status.textContent = `Showing ${shown().length} of ${cards.length} suggestions`;
+    if (!quiet) say(`Showing ${shown().length} of ${cards.length} suggestions`);
     if (current && !current.hidden) return;
-    if (shown().length) choose(shown()[0], { say: false });
+    if (shown().length) choose(shown()[0], { quiet: true });
   }
 
+  // Show a suggestion in the viewer, and bring the viewer into sight.
   function open(card, options) {
-    if (card.hidden) filter(ALL, false);
+    if (card.hidden) filter(ALL, true);
     choose(card, options);
+    viewer.root.scrollIntoView({ block: "nearest" });
   }
 
+  // A suggestion chosen by the keys J and K stays in sight: whoever stood on a card goes on to the viewer.
   function step(by) {
     const list = shown();
     if (!list.length) return;
-    open(list[clamp(list.indexOf(current) + by, 0, list.length - 1)], { focus: true });
-  }
-
-  function showMaps(on) {
-    mapsButton?.setAttribute("aria-pressed", String(on));
-    all(".card .view").forEach((figure) => maps.show(figure, on));
+    const leave = document.activeElement?.closest(".card, .lane a");
+    open(list[clamp(list.indexOf(current) + by, 0, list.length - 1)]);
+    if (leave) viewer.root.focus({ preventScroll: true });
   }
 
   function showOnTimeline() {
-    if (!current) return;
-    timeline.around(Number(current.dataset.from), Number(current.dataset.to));
-    byId("time").scrollIntoView({ block: "nearest" });
+    const event = viewer.current();
+    if (event) timeline.around(Number(event.dataset.from), Number(event.dataset.to));
   }
 
   function openHash() {
     const card = cards.find((entry) => `#${entry.id}` === location.hash);
-    if (card) open(card, { focus: true });
+    if (card) open(card);
   }
 
-  if (cards.length) {
+  function listen() {
     filters.forEach((button) => button.addEventListener("click", () => {
       const key = button.dataset.filter;
       if (key !== ALL && key !== FIRST && !cards.some((card) => card.dataset.label === key)) timeline.curve(key);
       else filter(key === chosen ? ALL : key);
     }));
     cards.forEach((card) => {
-      card.addEventListener("click", () => choose(card));
+      card.addEventListener("click", () => open(card));
       card.addEventListener("focus", () => { if (card !== current) choose(card); });
     });
     links.forEach((blocks, id) => blocks.forEach((link) => link.addEventListener("click", (event) => {
       event.preventDefault();
-      open(byId(id), { focus: true });
-      viewer.scrollIntoView({ block: "nearest" });
+      open(byId(id), { event: link.dataset.event });
     })));
-    mapsButton?.addEventListener("click", () => showMaps(mapsButton.getAttribute("aria-pressed") !== "true"));
+    all(".marks .mark").forEach((mark) => mark.addEventListener("click", () => open(byId(`suggestion-${mark.dataset.card}`))));
     byId("previous").addEventListener("click", () => step(-1));
     byId("next").addEventListener("click", () => step(1));
     byId("show-time").addEventListener("click", showOnTimeline);
     byId("zoom-event").addEventListener("click", showOnTimeline);
     window.addEventListener("hashchange", openHash);
+  }
+
+  if (cards.length) {
+    listen();
     cards.forEach((card) => { card.tabIndex = -1; });
-    filter(cards.some((card) => "later" in card.dataset) ? FIRST : ALL, false);
+    filter(cards.some((card) => "later" in card.dataset) ? FIRST : ALL, true);
     openHash();
   } else {
     byId("zoom-event").hidden = true;
@@ -125,8 +100,11 @@ const events = (() => {
 
   return {
     step,
+    turn: (by) => say(viewer.step(by)),
     clear: () => filter(ALL),
-    toggleMaps: () => { if (mapsButton) showMaps(mapsButton.getAttribute("aria-pressed") !== "true"); },
+    hold(on) {
+      if (!viewer.hold(on) && on) say("This picture has no contour: only the peak frame of an event has one");
+    },
     showOnTimeline,
     any: cards.length > 0,
   };

@@ -1,4 +1,5 @@
-// Keys of one letter can be switched off: they get in the way of dictation and of some screen readers (WCAG 2.1.4).
+// The keys are those of the reading page, as far as both have the same to do. Keys of one letter can be switched off: they
+// get in the way of dictation and of some screen readers (WCAG 2.1.4).
 (() => {
   const button = byId("keys");
   let on = true;
@@ -7,17 +8,22 @@
     button.setAttribute("aria-pressed", String(on));
   });
   const actions = {
-    ArrowRight: () => events.step(1), j: () => events.step(1),
-    ArrowLeft: () => events.step(-1), k: () => events.step(-1),
-    m: () => events.toggleMaps(), z: () => events.showOnTimeline(), Escape: () => events.clear(),
+    ArrowRight: () => events.turn(1), ArrowLeft: () => events.turn(-1),
+    j: () => events.step(1), k: () => events.step(-1),
+    m: () => events.hold(true), z: () => events.showOnTimeline(), Escape: () => events.clear(),
     "+": () => timeline.zoom(0.5), "=": () => timeline.zoom(0.5), "-": () => timeline.zoom(2), 0: () => timeline.show(0, 1),
     "[": () => timeline.move(-0.5), "]": () => timeline.move(0.5),
   };
+  const named = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
   document.addEventListener("keydown", (event) => {
+    const key = named(event);
     const typing = event.target instanceof HTMLInputElement;
-    if (!on || typing || event.ctrlKey || event.metaKey || event.altKey || !(event.key in actions)) return;
-    if (!events.any && !"+=-0[]".includes(event.key)) return;
-    actions[event.key]();
+    if (!on || typing || event.ctrlKey || event.metaKey || event.altKey || !(key in actions)) return;
+    if (!events.any && !"+=-0[]".includes(key)) return;
     event.preventDefault();
+    if (!(key === "m" && event.repeat)) actions[key]();
   });
+  const release = () => { if (events.any) events.hold(false); };
+  document.addEventListener("keyup", (event) => { if (named(event) === "m") release(); });
+  window.addEventListener("blur", release);
 })();

@@ -1,6 +1,6 @@
 "use strict";
-// The page is whole without this script. It adds: zooming the timeline, one event shown large, filters, activation maps, keys.
-// Files are joined in this order: page, timeline, maps, events, keys. Each defines one object that the later ones use.
+// The page is whole without this script. It adds: zooming the timeline, one suggestion shown large, filters, contours, keys.
+// Files are joined in this order: page, timeline, contour, viewer, events, keys. Each defines one object that the later ones use.
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const byId = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);

@@ -1,19 +1,24 @@
-// The part of the recording from view.from to view.to (shares of its length) fills the width of the lanes.
+// The part of the recording from view.from to view.to (shares of its length) fills the width of the lanes. The timeline has
+// two pieces, which always show the same part: the colours, pinned to the top of the page, and the lanes of the findings.
 const timeline = (() => {
   const root = byId("timeline");
+  const pieces = all(".timeline");
+  const within = (selector) => pieces.flatMap((piece) => all(selector, piece));
   const total = Number(root.dataset.total);
   const gap = Number(root.dataset.gap);
   const fine = root.dataset.tenths === "1";
   // Milliseconds of each frame that has a time. More than 49.7 days of them do not fit in 32 bits.
   const times = decode(root.dataset.times, root.dataset.wide ? Float64Array : Uint32Array);
-  const spans = all("[data-from]", root);
-  const pictures = all("svg.zoomed", root);
-  const curves = all(".curve", root).map((group) => ({
+  const spans = within("[data-from]");
+  const pictures = within("svg.zoomed");
+  const curves = within(".curve").map((group) => ({
     group, path: group.querySelector("path"), box: group.querySelector("svg"), whole: group.querySelector("path").getAttribute("d"),
     levels: null,
   }));
-  const axis = byId("axis");
-  const wholeAxis = [...axis.childNodes];
+  const axes = within(".axis").map((axis) => ({ axis, whole: [...axis.childNodes] }));
+  const heads = within(".playhead.at");
+  const hovers = within(".playhead.hover");
+  const marks = within(".marks .mark");
   const pan = byId("pan");
   const hint = byId("readout").textContent;
   const NONE = 255;
@@ -42,8 +47,8 @@ const timeline = (() => {
     pictures.forEach((picture) => picture.setAttribute("viewBox", `${view.from} 0 ${width()} 1`));
   }
 
-  function drawAxis() {
-    if (isWhole()) { axis.replaceChildren(...wholeAxis); return; }
+  function drawAxis({ axis, whole }) {
+    if (isWhole()) { axis.replaceChildren(...whole); return; }
     const shown = total * width();
     const step = STEPS.find((size) => shown / size <= 8) || shown / 8;
     axis.replaceChildren();
@@ -111,19 +116,20 @@ const timeline = (() => {
   }
 
   function drawMark() {
-    const head = byId("playhead");
     const at = mark === null ? -1 : place(mark);
-    head.classList.toggle("on", at >= 0 && at <= 1);
-    head.style.setProperty("--at", at);
+    for (const head of heads) {
+      head.classList.toggle("on", at >= 0 && at <= 1);
+      head.style.setProperty("--at", at);
+    }
   }
 
   function draw() {
     waiting = false;
     drawSpans();
-    drawAxis();
+    axes.forEach(drawAxis);
     curves.filter((curve) => curve.group.classList.contains("on")).forEach(drawCurve);
     drawMark();
-    root.classList.toggle("part", !isWhole());
+    pieces.forEach((piece) => piece.classList.toggle("part", !isWhole()));
     byId("window").textContent = `${clock(total * view.from, fine)} to ${clock(total * view.to, fine)}`;
     byId("zoom-all").disabled = byId("zoom-out").disabled = isWhole();
     byId("zoom-in").disabled = width() <= least * 1.0001;
@@ -146,22 +152,23 @@ const timeline = (() => {
     show(centre - (centre - view.from) / width() * span, centre + (view.to - centre) / width() * span);
   }
 
-  function lanes() {
-    return root.querySelector(".axis").getBoundingClientRect();
+  // The box that the time fills in a piece of the timeline.
+  function lanes(piece) {
+    return piece.querySelector(".axis").getBoundingClientRect();
   }
 
   function shareAt(event) {
-    const box = lanes();
+    const box = lanes(event.currentTarget);
     return view.from + width() * (event.clientX - box.left) / box.width;
   }
 
   function hover(event) {
     const share = shareAt(event);
     const inside = share >= view.from && share <= view.to && times.length > 0;
-    byId("hover").classList.toggle("on", inside);
+    hovers.forEach((line) => line.classList.toggle("on", inside));
     byId("readout").textContent = hint;
     if (!inside) return;
-    byId("hover").style.setProperty("--at", place(share));
+    hovers.forEach((line) => line.style.setProperty("--at", place(share)));
     const ms = 1000 * total * share;
     let frame = Math.min(frameAt(ms), times.length - 1);
     if (frame > 0 && ms - times[frame - 1] < times[frame] - ms) frame -= 1;
@@ -189,40 +196,42 @@ const timeline = (() => {
   // pressed, until the pointer leaves; sideways it moves. Pressed and drawn, the part that is shown moves along.
   let pressed = false;
   let held = null;
-  const inLanes = (event) => { const box = lanes(); return event.clientX >= box.left && event.clientX <= box.right; };
-  root.addEventListener("wheel", (event) => {
-    if (!inLanes(event)) return;
-    if (event.ctrlKey || event.metaKey || (pressed && Math.abs(event.deltaY) > Math.abs(event.deltaX))) {
-      event.preventDefault();
-      zoom(Math.exp(clamp(event.deltaY, -100, 100) / 250), shareAt(event));
-    } else if (!isWhole() && Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
-      event.preventDefault();
-      const by = event.deltaX / lanes().width * width();
-      show(view.from + by, view.to + by);
-    }
-  }, { passive: false });
-  root.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0 || !inLanes(event) || event.target.closest("a")) return;
-    pressed = true;
-    held = { x: event.clientX, from: view.from };
-  });
-  root.addEventListener("pointermove", (event) => {
-    if (held && event.buttons && !isWhole()) {
-      const from = held.from - (event.clientX - held.x) / lanes().width * width();
-      show(from, from + width());
-    }
-    hover(event);
-  });
-  root.addEventListener("pointerup", () => { held = null; });
-  root.addEventListener("pointerleave", () => {
-    pressed = false;
-    held = null;
-    byId("hover").classList.remove("on");
-    byId("readout").textContent = hint;
-  });
-  root.addEventListener("dblclick", (event) => {
-    if (event.clientX >= lanes().left) zoom(0.25, shareAt(event));
-  });
+  const inLanes = (event) => { const box = lanes(event.currentTarget); return event.clientX >= box.left && event.clientX <= box.right; };
+  for (const piece of pieces) {
+    piece.addEventListener("wheel", (event) => {
+      if (!inLanes(event)) return;
+      if (event.ctrlKey || event.metaKey || (pressed && Math.abs(event.deltaY) > Math.abs(event.deltaX))) {
+        event.preventDefault();
+        zoom(Math.exp(clamp(event.deltaY, -100, 100) / 250), shareAt(event));
+      } else if (!isWhole() && Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
+        event.preventDefault();
+        const by = event.deltaX / lanes(piece).width * width();
+        show(view.from + by, view.to + by);
+      }
+    }, { passive: false });
+    piece.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || !inLanes(event) || event.target.closest("a, button, .mark")) return;
+      pressed = true;
+      held = { x: event.clientX, from: view.from };
+    });
+    piece.addEventListener("pointermove", (event) => {
+      if (held && event.buttons && !isWhole()) {
+        const from = held.from - (event.clientX - held.x) / lanes(piece).width * width();
+        show(from, from + width());
+      }
+      hover(event);
+    });
+    piece.addEventListener("pointerup", () => { held = null; });
+    piece.addEventListener("pointerleave", () => {
+      pressed = false;
+      held = null;
+      hovers.forEach((line) => line.classList.remove("on"));
+      byId("readout").textContent = hint;
+    });
+    piece.addEventListener("dblclick", (event) => {
+      if (event.clientX >= lanes(piece).left) zoom(0.25, shareAt(event));
+    });
+  }
 
   return {
     show,
@@ -233,6 +242,10 @@ const timeline = (() => {
       mark = share;
       if (share !== null && (share < view.from || share > view.to)) show(share - width() / 2, share + width() / 2);
       else drawMark();
+    },
+    // The marks of a suggestion among those of all.
+    mark(card) {
+      marks.forEach((element) => element.classList.toggle("chosen", `suggestion-${element.dataset.card}` === card));
     },
     around(from, to) {
       const span = Math.max(5 * (to - from), 10 * least);

@@ -9,7 +9,7 @@ import pytest
 from study_samples import SPEC, make_study
 
 from capsule_edge.runtime.errors import UsageError
-from capsule_edge.runtime.events import check_landmarks, locate_events, parse_landmarks
+from capsule_edge.runtime.events import check_landmarks, locate_events, locate_time, parse_landmarks
 from capsule_edge.runtime.inference import Label, OperatingPoint
 from capsule_edge.runtime.results import study_document
 from capsule_edge.runtime.study import Study
@@ -132,6 +132,15 @@ def test_missing_landmarks_leave_segments_and_times_unknown() -> None:
     late = locate_events(by_hand(make_study(), stomach=12.0, colon=14.0, end=16.0))
     assert [place.segment for place in late.positions] == ["oesophagus", "after-end"]
     assert late.colon_s == 2.0
+
+
+def test_the_end_itself_lies_before_the_end() -> None:
+    at = {"colon": 4.0, "end": 16.0}
+    assert [locate_time(time_s, at) for time_s in (15.0, 16.0, 16.5)] == [
+        ("colon", 11 / 12), ("colon", 1.0), ("after-end", None),
+    ]  # fmt: skip
+    # What lies between duodenum and end is not known where no picture of the caecum is marked.
+    assert locate_time(16.0, {"small-bowel": 0.0, "end": 16.0}) == (None, None)
 
 
 def test_transit_needs_the_capture_rate_of_a_playback_file() -> None:

@@ -106,7 +106,8 @@ def test_study_json_and_the_report_say_what_was_set_aside(study: Study) -> None:
     jsonschema.validate(json.loads(json.dumps(document)), schema, jsonschema.Draft202012Validator)
     page = render_report(study, tool_version="0")
     assert f"{count} frames ({100 * count / FRAMES:g}\u00a0% of those looked at) were set aside." in page
-    assert page.count('class="s-unfamiliar"') == 2
+    # Two stretches, each on the pinned timeline and on the lanes below.
+    assert page.count('class="s-unfamiliar"') == 4
 
 
 @pytest.mark.parametrize(("workers", "batch"), [(1, 1), (2, 3), (3, 16)])

@@ -261,10 +261,13 @@ def test_the_digest_changes_with_any_file_of_the_folder(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b"II*\0\xff\xff\0\0"), "holds no picture"),
         (lambda path: path.write_bytes(bytes(128) + b"DICM" + b"\xff" * 50), "DICOM"),
         (lambda path: dicom(path, photometric="PALETTE COLOR"), "PALETTE COLOR of 8 bits"),
-        (lambda path: dicom(path, NumberOfFrames=-1), "announces NumberOfFrames -1, allowed is 1 or more"),
+        (
+            lambda path: dicom(path, NumberOfFrames=-1),
+            r"announces NumberOfFrames \(0028,0008\) -1, allowed is 1 or more",
+        ),
         (
             lambda path: dicom(path, PhotometricInterpretation=None, Rows=None),
-            "does not say Rows, PhotometricInterpretation,",
+            r"does not say Rows \(0028,0010\), PhotometricInterpretation \(0028,0004\),",
         ),
     ],
 )
@@ -360,9 +363,9 @@ def test_dicom_cannot_announce_four_million_frames(red: Reader, tmp_path: Path, 
 
 
 def test_dicom_says_that_its_pixels_are_not_square(tmp_path: Path) -> None:
-    (warning,) = scan_series(dicom(tmp_path / "exam.dcm", PixelAspectRatio=["3", "4"])).warnings
+    (warning,) = scan(dicom(tmp_path / "exam.dcm", PixelAspectRatio=["3", "4"])).warnings
     assert (warning.code, "4:3" in warning.message) == ("sample_aspect_ratio", True)
-    assert scan_series(dicom(tmp_path / "square.dcm", PixelAspectRatio=["1", "1"])).warnings == ()
+    assert scan(dicom(tmp_path / "square.dcm", PixelAspectRatio=["1", "1"])).warnings == ()
 
 
 def test_images_have_no_streams(tmp_path: Path) -> None:

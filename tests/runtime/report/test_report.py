@@ -13,6 +13,8 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from cool_rule import cool_rule
+from exam_samples import make_exam
 from paths import ROOT
 from study_samples import SPEC, make_study
 
@@ -32,8 +34,8 @@ from capsule_edge.runtime.recording import RecordingWarning
 from capsule_edge.runtime.report import render_report, templates
 from capsule_edge.runtime.report.figures import CURVE_POINTS
 from capsule_edge.runtime.report.text import assessed, has_evidence, nothing_found
-from capsule_edge.runtime.report.view import CARDS
-from capsule_edge.runtime.study import Study
+from capsule_edge.runtime.report.view import CARDS, View
+from capsule_edge.runtime.study import StripPicture, Study
 
 ASSETS = ROOT / "runtime" / "report" / "assets"
 VOID = {"meta", "img", "br", "link", "input"}
@@ -400,6 +402,74 @@ def test_a_whole_day_with_many_events_stays_small() -> None:
         assert path.count(",") <= CURVE_POINTS + 3
 
 
+PART = re.compile(r'<div class="part c\d+" data-event="(\d+)"(.*?)</div>', re.S)
+
+
+def test_the_best_events_have_strips_up_to_12_mb_then_one_picture_up_to_15_mb() -> None:
+    study, colours = make_exam(900)
+    text = render(study, colours)
+    assert 12_000_000 < len(text.encode()) < 15_000_000
+    shots = [(int(event), body.count('class="shot')) for event, body in PART.findall(text)]
+    strips = {event for event, count in shots if count > 1}  # a made-up event of 7 frames has 7 pictures
+    assert 50 < len(strips) < len(study.events)
+    # In the order in which to look at them, no event without a strip comes before one that has it.
+    view = View(study)
+    assert {event.id for event in view.ranked[: len(strips)]} == strips
+    assert len(Page(text).all("figure", class_="view")) == len(view.cards)
+    few, colours = make_exam(20)
+    counts = [body.count('class="shot') for _, body in PART.findall(render(few, colours))]
+    assert len(counts) == len(few.events)
+    assert min(counts) > 1
+
+
+def test_pictures_bear_the_index_and_both_clocks() -> None:
+    def stamps(**facts: float) -> list[tuple[str, ...]]:
+        study = make_study(**facts)
+        event = study.events[0]
+        jpeg = cv2.imencode(".jpg", np.zeros((128, 128, 3), np.uint8))[1].tobytes()
+        pictures = [StripPicture(index, 128, jpeg) for index in (20, 21)]
+        text = render(replace(study, strips={event.id: pictures}))
+        stamp = '<span class="stamp"><b>(.*?)</b> <span>(.*?)</span> <span>(.*?)</span></span>'
+        return re.findall(stamp, text)
+
+    assert stamps(step_s=0.5)[1] == ("21", "exam 00:00:10", "play 00:00:10")
+    assert stamps(step_s=1 / 30)[1] == ("21", "exam unknown", "play 00:00:00.7")
+    assert stamps(step_s=1 / 30, capture_fps=3.0)[1] == ("21", "exam 00:00:07", "play 00:00:00.7")
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"step_s": 0.5}, "20 s by the exam clock of the file"),
+        ({"step_s": 1 / 30, "capture_fps": 3.0}, "13 s by the exam clock, 3 frames a second"),
+        ({"step_s": 1 / 30}, "Not known no exam clock: capture rate not known"),
+    ],
+)
+def test_the_transit_time_names_its_clock(facts: dict[str, float], words: str) -> None:
+    marks = {"small-bowel": 40 * facts["step_s"], "colon": 80 * facts["step_s"]}
+    text = render(replace(make_study(**facts), landmarks=marks))
+    (tile,) = re.findall("<dt>Small-bowel transit</dt><dd>([^<]*<small>.*?)</small></dd></div>", text)
+    assert tile.replace("<small>", " ") == words
+    told = "Times of landmarks are by the playback clock, transit times by the exam clock." in text
+    assert told == (facts["step_s"] < 0.1)
+
+
+def test_what_is_not_as_it_should_be_stands_before_the_findings() -> None:
+    study = make_study(spec=replace(SPEC, familiarity=cool_rule()), statuses={100: "corrupt"})
+    aside = [replace(frame, detail="unfamiliar") for frame in study.frames[:6]]
+    warnings = [RecordingWarning("odd", "an odd field")]
+    found = page(replace(study, frames=[*aside, *study.frames[6:]], warnings=warnings))
+    before = found.text.split("Colour timeline")[0]
+    for words in (
+        "Not a medical device.",
+        "1 frame (0.8 %) is damaged and could not be looked at.",
+        "Unfamiliar pictures. 6 frames (5 % of those looked at) were set aside and raised no event.",
+        "1 remark about this file",
+    ):
+        assert words in before
+    assert "an odd field" in found.text.split("All suggestions")[1]
+
+
 def test_a_report_without_jinja2_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     templates._environment.cache_clear()
@@ -445,7 +515,10 @@ def test_a_card_shows_score_measured_precision_alternatives_and_similar_places()
     assert "from 3 events, to be confirmed" in found.text
     assert "And 1 similar place" in found.text
     assert "Further events at 00:00:30" in found.text
-    assert "Of suggestions like this, 62 % were right (45 to 77 %, n = 40)." in found.text
+    assert (
+        "Of suggestions with such a score, whatever the finding, 62 % were right (45 to 77 %, n = 40)."
+        in found.text
+    )
     assert "Measured on 60 suggestions in 9 recordings." in found.text
     assert "62 % from a score of 0.60 (45 to 77 %, n = 40)" in found.text
     assert "Probability 0." not in found.text
@@ -471,7 +544,7 @@ def test_a_card_names_the_other_labels_of_its_frames() -> None:
 
 def test_without_weights_the_page_says_that_the_worth_was_not_measured() -> None:
     text = page(make_study()).text
-    assert "How often such suggestions are right was not measured." in text
+    assert "How often suggestions with such a score are right was not measured." in text
     assert "the mean probability of the finding over its frames" in text
 
 

@@ -6,13 +6,16 @@ import base64
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from browser import AVAILABLE, WHY_NOT, Browser, browse
+from cool_rule import cool_rule
 from exam_samples import make_exam
 from paths import TESTS
 
+from capsule_edge.runtime.recording import RecordingWarning
 from capsule_edge.runtime.report import render_report
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason=WHY_NOT)
@@ -28,9 +31,24 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     exams = {
         "none": make_exam(0),
         "few": make_exam(4, landmarks={"small-bowel": 2470.0}),
+        "some": make_exam(30, landmarks={"small-bowel": 2470.0, "colon": 18120.0}),
         "many": make_exam(300, landmarks=LANDMARKS),
     }
     study, colours = exams["few"]
+    aside = [replace(frame, detail="unfamiliar") for frame in study.frames[:900]]
+    exams["damaged"] = (
+        replace(
+            study,
+            frames=[*aside, *study.frames[900:]],
+            model=replace(study.model, familiarity=cool_rule()),
+            ledger=replace(study.ledger, classified=57_590, corrupt=10, truncated=True),
+            warnings=[
+                RecordingWarning("seen_in_training", "the model was trained on it"),
+                RecordingWarning("odd", "an odd field"),
+            ],
+        ),
+        colours,
+    )
     exams["hostile"] = replace(study, source=replace(study.source, name=HOSTILE)), colours
     paths = {}
     for name, (study, colours) in exams.items():
@@ -109,7 +127,7 @@ def test_a_hostile_name_is_only_a_name(browser: Browser, pages: dict[str, Path])
     assert browser.js("return document.scripts.length") == 1
 
 
-def test_every_event_is_reached_by_keys_with_picture_map_and_times(
+def test_every_suggestion_is_reached_by_keys_with_picture_contour_and_times(
     browser: Browser, pages: dict[str, Path]
 ) -> None:
     browser.open(pages["many"])
@@ -120,7 +138,7 @@ def test_every_event_is_reached_by_keys_with_picture_map_and_times(
     # Each of the 300 events is on the timeline, and the events of one place share a card.
     assert browser.js("return document.querySelectorAll('.lane a').length") == 300
     assert 100 < len(everything) < 200
-    send_keys(browser, *["ArrowLeft"] * 300)
+    send_keys(browser, *["k"] * 300)
     # The page records each step: one round trip for each key would take a minute.
     browser.js(
         """
@@ -129,37 +147,152 @@ def test_every_event_is_reached_by_keys_with_picture_map_and_times(
           const viewer = document.getElementById('viewer');
           const card = document.querySelector('.card[aria-current]');
           const text = (place, name) => place.querySelector(name).textContent;
-          window.reached.push([card.id, text(viewer, '#viewer-title'), viewer.querySelectorAll('img').length,
-            viewer.querySelector('img').src === card.querySelector('img').src, Boolean(viewer.querySelector('canvas')),
-            text(viewer, '.when') === text(card, '.when'), document.activeElement === card]);
+          const pictures = viewer.querySelectorAll('#stage img');
+          window.reached.push([card.id, text(viewer, '#viewer-title').split(':')[0], pictures.length,
+            pictures[0].src === card.querySelector('img').src, text(viewer, '.when') === text(card, '.when')]);
         });
         """
     )
-    browser.press("ArrowLeft", *["j"] * 9)
+    browser.press("k", *["j"] * 9)
     send_keys(browser, *["j"] * (len(everything) - 10))
     assert browser.js("return window.reached") == [
-        [card, f"Suggestion {number}", 2, True, True, True, True]
-        for number, card in enumerate(everything, start=1)
+        [card, f"Suggestion {number}", 1, True, True] for number, card in enumerate(everything, start=1)
     ]
-    painted = """
-      const done = arguments[0]; let frames = 0;
-      const look = () => { const c = document.querySelector('#viewer canvas');
-        const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-        if (data.some((value) => value > 0)) done(document.querySelector('#viewer img').naturalWidth);
-        else if ((frames += 1) > 600) done('the map was never drawn'); else requestAnimationFrame(look); };
-      look();
-    """
-    assert browser.js_later(painted) == 288
+
+
+# Waits until the contour is drawn, and returns the width of the picture below it and the share of it that is covered.
+PAINTED = """
+  const done = arguments[0]; let frames = 0;
+  const look = () => { const c = document.querySelector('#stage canvas');
+    if (c && 'drawn' in c.dataset) {
+      const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+      let covered = 0; for (let i = 3; i < data.length; i += 4) covered += data[i] > 0;
+      done([document.querySelector('#stage img').naturalWidth, covered / (c.width * c.height)]);
+    } else if ((frames += 1) > 600) done('the contour was never drawn'); else requestAnimationFrame(look); };
+  look();
+"""
+
+
+def test_the_contour_is_there_only_while_its_key_is_held(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["few"])
+    there = "return document.querySelector('#stage canvas') !== null"
+    assert not browser.js(there)
+    browser.hold("m")
+    width, covered = browser.js_later(PAINTED)
+    assert width == 288
+    assert 0.002 < covered < 0.05  # a line, which hides hardly anything
+    browser.release("m")
+    assert not browser.js(there)
+    browser.hold("m")
+    browser.js("window.dispatchEvent(new Event('blur'))")  # the release goes to another window
+    assert not browser.js(there)
+    browser.release("m")
+    browser.js("document.getElementById('contour').click()")  # for those who cannot hold a key
+    assert browser.js(there)
+    browser.press("ArrowRight")  # a picture that is not the peak has no map
+    assert not browser.js(there)
+    assert browser.js("return document.getElementById('contour').disabled")
+    browser.press("m")
+    assert "no contour" in browser.js("return document.getElementById('status').textContent")
+
+
+def test_arrows_lead_through_the_pictures_of_all_events_of_a_suggestion(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["many"])
+    card = browser.js(
+        "return [...document.querySelectorAll('.card')]"
+        ".find((card) => !card.hidden && card.querySelectorAll('.part').length > 1).id"
+    )
+    browser.js("document.getElementById(arguments[0]).click()", card)
+    browser.settle()
+    expected = browser.js(
+        """
+        return [...document.querySelectorAll(`#${arguments[0]} .part`)].flatMap((part) => {
+          const shots = [...part.querySelectorAll('.shot')];
+          return (shots.length ? shots : [part]).map(({ dataset }) =>
+            [part.dataset.event, dataset.index, dataset.exam, dataset.playback]);
+        });
+        """,
+        card,
+    )
+    assert len(expected) >= 16
+    browser.js(
+        """
+        window.seen = [];
+        window.look = () => {
+          const [frame, exam, playback] = document.getElementById('caption').textContent.split(' · ');
+          const strip = [...document.querySelectorAll('#viewer-parts .shot')];
+          const part = document.querySelector('#viewer-parts [aria-current]').textContent;
+          window.seen.push([part.split(':')[0].replace('Event ', ''), frame.replace('Frame ', '').replaceAll(',', ''),
+            exam.replace('exam clock ', ''), playback.replace('playback clock ', '')]);
+          return strip.filter((shot) => shot.getAttribute('aria-pressed') === 'true').length;
+        };
+        """
+    )
+    send_keys(browser, *["ArrowLeft"] * 12)  # to the first
+    for _ in expected:
+        assert browser.js("return window.look()") == 1
+        send_keys(browser, "ArrowRight")
+    assert browser.js("return window.seen") == expected
+    assert chosen(browser) == card  # the last picture is the end
+    before = browser.js("return document.getElementById('caption').textContent")
+    send_keys(browser, "ArrowRight")
+    assert browser.js("return document.getElementById('caption').textContent") == before
+
+
+def test_a_picture_of_the_strip_and_another_event_are_chosen_by_pointer(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.open(pages["few"])
+    browser.js("document.querySelectorAll('#viewer-parts .shot')[2].click()")
+    index = browser.js("return document.querySelectorAll('.card[aria-current] .shot')[2].dataset.index")
+    caption = browser.js("return document.getElementById('caption').textContent")
+    assert caption.startswith(f"Frame {int(index):,} · exam clock ")
+    assert caption.endswith("small picture, enlarged")
+    mark = "document.querySelector('.marks .mark:not(.chosen)')"
+    wanted = browser.js(
+        f"const mark = {mark}; mark.dispatchEvent(new MouseEvent('click')); return mark.dataset.card"
+    )
+    assert chosen(browser) == f"suggestion-{wanted}"
+    assert browser.js("return document.querySelectorAll('.marks .mark.chosen').length") == 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+@pytest.mark.parametrize("name", ["few", "many"])
+def test_the_first_picture_is_large_and_in_sight_and_the_timeline_stays(
+    browser: Browser, pages: dict[str, Path], name: str, width: int, height: int
+) -> None:
+    browser.size(width, height)
+    browser.open(pages[name])
+    box = browser.js(
+        """
+        const picture = document.querySelector('#stage img').getBoundingClientRect();
+        const strip = document.querySelector('#viewer-parts .strip').getBoundingClientRect();
+        return [picture.top, picture.bottom, picture.width, strip.left - picture.right, strip.top];
+        """
+    )
+    assert box[0] < 260
+    assert box[1] <= height
+    assert box[2] >= 512
+    assert box[3] > 0
+    assert box[4] < height / 2
+    browser.js("window.scrollTo(0, 1500)")
+    browser.settle()
+    assert browser.js("return document.querySelector('.colour').getBoundingClientRect().top") < 60
 
 
 def test_keys_can_be_switched_off(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["few"])
     before = chosen(browser)
     browser.js("document.getElementById('keys').click()")
-    browser.press("ArrowRight", "+")
+    browser.press("j", "+")
     assert (chosen(browser), window(browser)) == (before, "00:00:00 to 08:00:00")
+    browser.hold("m")
+    assert not browser.js("return document.querySelector('#stage canvas') !== null")
+    browser.release("m")
     browser.js("document.getElementById('keys').click()")
-    browser.press("ArrowRight")
+    browser.press("j")
     assert chosen(browser) != before
 
 
@@ -167,7 +300,7 @@ def test_events_are_reached_by_tab_alone(browser: Browser, pages: dict[str, Path
     browser.open(pages["few"])
     # The event's blocks on the timeline, which choose it; one card, since arrows move among cards; and the controls.
     needed = {*(f"#suggestion-{number}" for number in range(1, 5)), "suggestion-1"}
-    needed |= {"zoom-in", "next", "previous", "maps", "show-time", "keys"}
+    needed |= {"zoom-in", "next", "previous", "contour", "show-time", "keys"}
     for _ in range(60):
         browser.press("Tab")
         needed.discard(
@@ -181,7 +314,9 @@ def test_events_are_reached_by_tab_alone(browser: Browser, pages: dict[str, Path
     browser.js("document.querySelector('.lane a[href=\"#suggestion-3\"]').focus()")
     browser.press("Enter")
     assert chosen(browser) == "suggestion-3"
-    assert browser.js("return document.activeElement.id") == "suggestion-3"
+    browser.press("j")  # the link may be out of sight now: whoever steps on goes to the large picture
+    assert chosen(browser) == "suggestion-4"
+    assert browser.js("return document.activeElement.id") == "viewer"
 
 
 def test_filters_show_one_finding_the_first_or_all(browser: Browser, pages: dict[str, Path]) -> None:
@@ -328,6 +463,43 @@ def test_nothing_is_wider_than_the_window(
     browser.size(width, 900)
     browser.open(pages[name])
     assert browser.js("return document.documentElement.scrollWidth") <= width
+
+
+AXE = find_spec("axe_playwright_python")
+STATES = {
+    "opened": "",
+    "contour": "document.getElementById('contour')?.click()",
+    "another event": "document.querySelectorAll('#viewer-parts button.part-name')[1]?.click()",
+    "zoomed": "document.getElementById('zoom-in').click()",
+    "filtered": "document.querySelector('.toolbar [data-filter=polyp]')?.click()",
+    "keys off": "document.getElementById('keys')?.click()",
+}
+
+
+@pytest.mark.skipif(AXE is None, reason="axe-core is not installed (pip install axe-playwright-python)")
+@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (1280, "light"), (1280, "dark")])
+@pytest.mark.parametrize("name", ["none", "some", "damaged"])
+def test_axe_finds_nothing_in_any_state(
+    browser: Browser, pages: dict[str, Path], name: str, scheme: str, width: int
+) -> None:
+    assert AXE is not None
+    assert AXE.origin is not None
+    axe = (Path(AXE.origin).parent / "axe.min.js").read_text("utf-8")
+    browser.size(width, 900)
+    browser.media(scheme=scheme)
+    browser.open(pages[name])
+    browser.js(axe + "\nwindow.axe = axe;")
+    for state, act in STATES.items():
+        browser.js(act)
+        browser.settle()
+        found = browser.js_later(
+            """
+            const done = arguments[0];
+            window.axe.run({ resultTypes: ['violations'] }).then((result) => done(result.violations.map((one) =>
+              `${one.id}: ${one.nodes.slice(0, 3).map((node) => node.target.join(' ')).join('; ')}`)));
+            """
+        )
+        assert found == [], state
 
 
 CONTRAST = (TESTS / "contrast.js").read_text("utf-8")
