@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.runtime.errors import UsageError
+from capsule_edge.runtime.errors import ModelError, UsageError
 from capsule_edge.runtime.events import activation_map
 from capsule_edge.runtime.inference import Backend, ModelSpec
 from capsule_edge.runtime.preprocessing import FieldOfView, find_field_of_view, preprocess
@@ -112,6 +112,7 @@ def explain(model: Backend, frame: Rgb, *, top: int = 3, labels: Sequence[str] =
     Raises:
         UsageError: The model does not have one of ``labels``.
         InputError: ``frame`` is not a frame.
+        ModelError: The model has no activation maps.
 
     Example:
         >>> explanation = explain(open_model("model.int8.onnx"), frame, labels=["ulcer"])
@@ -119,6 +120,11 @@ def explain(model: Backend, frame: Rgb, *, top: int = 3, labels: Sequence[str] =
     """
     spec = model.spec
     wanted = chosen_labels(spec, labels)
+    if not spec.has_maps:
+        raise ModelError(
+            f"{model.path} has no activation maps: it does not end in global average pooling and one dense layer",
+            hint="the answers alone come from 'capsule-edge evaluate' and 'capsule-edge run'",
+        )
     box = find_field_of_view([frame])
     answer = model.run(preprocess(frame, spec.input, box)[None])
     p, features = answer.probabilities[0], answer.features[0]

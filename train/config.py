@@ -36,7 +36,8 @@ class TrainConfig:
     """All settings that shape a training run.
 
     Attributes:
-        architecture: name of the architecture (``models.architectures``).
+        architecture: name of the architecture (``models.architectures``), or ``module:function`` for a network of your
+            own (``models.own_network``).
         size: width and height of the frames in pixels.
         epochs: number of epochs of FP32 training.
         batch: frames in a batch, over all workers.
@@ -180,13 +181,15 @@ class TrainConfig:
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
-        """Read a configuration from a JSON file.
+        """Read a configuration from a JSON file, or from a YAML file (``.yaml``, ``.yml``).
 
         Raises:
-            InputError: the file cannot be read, is no JSON object, or has an unknown or impossible setting.
+            InputError: the file cannot be read, is no JSON object or YAML mapping, or has an unknown or impossible
+                setting.
         """
         try:
-            return cls.of(json.loads(path.read_text(encoding="utf-8")))
+            text = path.read_text(encoding="utf-8")
+            return cls.of(_read_yaml(text) if path.suffix in (".yaml", ".yml") else json.loads(text))
         except (OSError, ValueError, UsageError) as error:
             raise InputError(f"{path} holds no training configuration: {error}") from None
 
@@ -200,7 +203,9 @@ class TrainConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(fields, dict) or (odd := [name for name in fields if name not in known]):
             what = (
-                f"the field {odd[0]!r} is not known" if isinstance(fields, dict) else "it is no JSON object"
+                f"the field {odd[0]!r} is not known"
+                if isinstance(fields, dict)
+                else "it has no names and values"
             )
             raise UsageError(f"{what}, allowed are {', '.join(known)}")
         return cls(**fields)
@@ -221,6 +226,18 @@ class TrainConfig:
                 raise UsageError(f"{text!r} sets nothing, allowed is FIELD=VALUE", hint="such as batch=32")
             fields[name] = value if isinstance(fields.get(name), str) else _parse(value)
         return self.of(fields)
+
+
+def _read_yaml(text: str) -> Any:
+    """Return the content of a YAML text; ``ValueError`` in one line where it is none."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" in line {mark.line + 1}"
+        raise ValueError(f"it is no YAML{where}: {getattr(error, 'problem', None) or 'unreadable'}") from None
 
 
 def _parse(value: str) -> Any:

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.evaluation.classification import fit_temperature, operating_points
+from capsule_edge.evaluation.classification import (
+    READER_SPECIFICITY,
+    READER_THRESHOLD,
+    fit_temperature,
+    operating_points,
+)
 from capsule_edge.evaluation.datasets import Dataset, hash_dataset, training_provenance
 from capsule_edge.evaluation.recordings import LabelledRecordings
 from capsule_edge.runtime.inference import (
@@ -22,10 +27,6 @@ from .data import named_videos, with_recorded
 from .run_inputs import OwnerStatement, describe_recordings
 
 __all__ = ["describe_model"]
-
-# A recording is almost all normal. One false frame in a hundred is as many as a reader bears, and no label is shown
-# that the calibrated model does not hold more likely than all others together.
-_MIN_SPECIFICITY, _MIN_THRESHOLD = 0.99, 0.5
 
 
 def describe_model(
@@ -96,7 +97,7 @@ def _operating_points(
     return operating_points(
         scaled / scaled.sum(axis=1, keepdims=True), labels, dataset.labels,
         only=[label.key for label in dataset.classes if label.role != "normal"],
-        min_specificity=_MIN_SPECIFICITY, min_threshold=_MIN_THRESHOLD,
+        min_specificity=READER_SPECIFICITY, min_threshold=READER_THRESHOLD,
         measured_on=_measured_on(dataset, len(labels), held_out),
     )  # fmt: skip
 

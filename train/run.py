@@ -47,16 +47,26 @@ from .data import (
     videos_of,
     with_recorded,
 )
-from .fit import CheckpointSettings, TrainingLog, check_teachers, specs_of, teacher_probabilities
+from .loop import CheckpointSettings, TrainingLog, check_teachers, specs_of, teacher_probabilities
 from .model_spec import describe_model
-from .models import architectures, reparameterise, weights
+from .models import (
+    NETWORK_FILE,
+    Arrays,
+    architectures,
+    build_network,
+    describe_network,
+    import_builder,
+    qualified_name,
+    reparameterise,
+    weights,
+)
 from .run_inputs import OwnerStatement, RunInputs, check_claim, claim_folder, is_finished
 from .weakness import weak_points
 
 if TYPE_CHECKING:
-    from .fit import Workers
+    from .loop import Workers
 
-__all__ = ["train_run"]
+__all__ = ["OwnParts", "train_run"]
 
 _FP32, _QAT, _CALIBRATION = "fp32.weights.npz", "qat.weights.npz", "calibration.npz"
 _CACHE, _RUN = "cache", "run.json"
@@ -66,11 +76,26 @@ _REPLAY_FRAMES = 64
 
 
 @dataclass(frozen=True)
+class OwnParts:
+    """Parts of FP32 training that the user's own code brings.
+
+    Attributes:
+        start: weights to start from, by name, for a network of the user's own.
+        loss: from (targets (N, labels), adjusted logits (N, labels)) to a loss, a number or one for each frame.
+        callbacks: tf_keras callbacks.
+    """
+
+    start: Arrays | None = None
+    loss: Callable[[Any, Any], Any] | None = None
+    callbacks: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Run:
     """The settings, data and places that every step of a run needs.
 
     ``dataset`` has the images as the user named them. ``whole`` has every frame that is trained on: the images that no
-    recording has, and the frames of the recordings.
+    recording has, and the frames of the recordings. ``own`` is what the user's code brings.
     """
 
     dataset: Dataset
@@ -82,6 +107,7 @@ class _Run:
     note: Callable[[dict[str, Any]], None]
     checkpoint_every_s: float
     stretches: tuple[NormalStretch, ...] = ()
+    own: OwnParts = OwnParts()
 
     def checkpoint(self, part: str) -> CheckpointSettings:
         return CheckpointSettings(self.out / f"{part}.checkpoint.npz", self.checkpoint_every_s)
@@ -94,6 +120,8 @@ class _Run:
         import tf_keras
 
         config = self.config
+        if self.inputs.network is not None:
+            return build_network(self.inputs.network)
         return architectures.build(
             config.architecture, size=config.size, labels=len(self.dataset.labels), keras=tf_keras,
             branched=branched,
@@ -117,6 +145,8 @@ def train_run(
     weigh: Path | None = None,
     checkpoint_every_s: float = 120.0,
     note: Callable[[dict[str, Any]], None] = lambda _: None,
+    network: str | None = None,
+    own: OwnParts | None = None,
 ) -> tuple[str, ...]:
     """Train on ``dataset`` and ``recordings``, and write a run folder; continue the run that the folder holds.
 
@@ -156,6 +186,9 @@ def train_run(
             says how much more often than others they are drawn.
         checkpoint_every_s: seconds between two checkpoints within an epoch.
         note: called with each step, epoch, checkpoint and warning, and with each image that could not be read.
+        network: a network of the user's own, as JSON (``describe_network``). Where ``config.architecture`` is a
+            ``module:function``, it is built by that function by default.
+        own: the user's own start weights, loss and callbacks.
 
     Returns:
         The reasons not to export the model (``weakness.weak_points``); empty for a sound one, and on workers that are
@@ -168,9 +201,13 @@ def train_run(
         OutputError: the folder cannot be written, it holds another run, or another process is training in it.
         Interrupted: another worker was lost.
     """
+    own = own or OwnParts()
+    if network is None and ":" in config.architecture:
+        network = _own_network(config, len(dataset.labels))
     inputs = RunInputs(
         statement or OwnerStatement(), backbone, tuple(teachers), calibrate_on, fp32_weights, boxes, leak_patients,
-        recordings, weigh,
+        recordings, weigh, network, qualified_name(own.loss) if own.loss else None,
+        weights.hash_arrays(own.start) if own.start else None,
     )  # fmt: skip
     inputs.check()
     _check_request(dataset.labels, config, inputs)
@@ -179,7 +216,7 @@ def train_run(
     if warning := held_out.warn_of_patients(whole, by):
         note({"warning": warning})
     workers = _start_tensorflow(config)
-    run = _Run(dataset, whole, out, config, inputs, workers, note, checkpoint_every_s, stretches)
+    run = _Run(dataset, whole, out, config, inputs, workers, note, checkpoint_every_s, stretches, own)
     check_claim(out, config, dataset, inputs)
     if not is_finished(out):
         _check_inputs(run)
@@ -193,6 +230,8 @@ def _train(run: _Run, cache: Path, begun: Callable[[], None]) -> None:
     """Prepare the frames, call ``begun``, train FP32 and INT8, and write the files of the run."""
     out, frames = run.out, _prepare_frames(run, cache)
     begun()
+    if run.inputs.network is not None and run.workers.first:
+        write_text(out / NETWORK_FILE, run.inputs.network)
     if run.inputs.fp32_weights is not None:
         _take_fp32(run, frames, run.inputs.fp32_weights)
     elif not (out / _FP32).is_file():
@@ -212,6 +251,11 @@ def _train(run: _Run, cache: Path, begun: Callable[[], None]) -> None:
 def _weak_points(out: Path) -> tuple[str, ...]:
     """Return the reasons in ``run.json`` not to export the model."""
     return tuple(json.loads((out / _RUN).read_text("utf-8")).get("weak", ()))
+
+
+def _own_network(config: TrainConfig, labels: int) -> str:
+    """Return the network that the function ``config.architecture`` builds."""
+    return describe_network(import_builder(config.architecture), size=config.size, labels=labels)
 
 
 def _check_request(keys: Sequence[str], config: TrainConfig, inputs: RunInputs) -> None:
@@ -251,7 +295,7 @@ def _start_tensorflow(config: TrainConfig) -> Workers:
     import tensorflow as tf
     import tf_keras
 
-    from .fit import Workers
+    from .loop import Workers
 
     tf.config.experimental.enable_op_determinism()
     workers = Workers.from_environment()
@@ -269,6 +313,11 @@ def _check_inputs(run: _Run) -> None:
     """
     inputs, keys = run.inputs, run.dataset.labels
     model = run.build(branched=True)
+    if inputs.network is not None:
+        from .qat import quantised_model
+
+        # Names a layer that QAT cannot quantise, hours before it would be met.
+        quantised_model.quantize(model, saturation_safe=run.config.saturation_safe)
     if inputs.backbone is not None:
         weights.assign(model, weights.load_backbone(inputs.backbone), fresh=("logits",))
     if inputs.fp32_weights is not None:
@@ -376,7 +425,7 @@ def _re_estimated(
     run: _Run, frames: TrainingFrames, held: held_out.HeldOut, arrays: weights.Arrays
 ) -> weights.Arrays:
     """Return trained weights with the statistics of batch normalisation estimated again."""
-    from .fit import re_estimate
+    from .loop import re_estimate
 
     model = run.build(branched=True)
     weights.assign(model, arrays)
@@ -386,13 +435,15 @@ def _re_estimated(
 
 def _fit_on_labels(run: _Run, frames: TrainingFrames, held: held_out.HeldOut) -> Any:
     """Return the trained model, in the form in which its architecture is trained."""
-    from .fit import keras_training
+    from .loop import keras_training
 
     config, inputs, among = run.config, run.inputs, held_out.rows_to_fit(frames, held)
     with run.workers.strategy.scope():
         model = run.build(branched=True)
         if inputs.backbone is not None:
             weights.assign(model, weights.load_backbone(inputs.backbone), fresh=("logits",))
+        if run.own.start is not None:
+            weights.assign(model, run.own.start)
     judge = None
     # Early stopping has videos of its own. Without it, the calibration's show how far training is.
     judged = np.flatnonzero(np.isin(frames.videos, held.stopping or held.calibration))
@@ -404,7 +455,7 @@ def _fit_on_labels(run: _Run, frames: TrainingFrames, held: held_out.HeldOut) ->
         model, frames, config, checkpoint=run.checkpoint("fp32"), note=run.log("fp32"),
         among=among, freeze=inputs.backbone is not None,
         teacher_answers=teacher_probabilities(inputs.teachers, frames, config) if inputs.teachers else None,
-        judge=judge, workers=run.workers,
+        judge=judge, workers=run.workers, own_loss=run.own.loss, callbacks=run.own.callbacks,
     )  # fmt: skip
     return model
 
@@ -426,7 +477,7 @@ def _calibration_answers(
     run: _Run, frames: TrainingFrames, model: Any, held: held_out.HeldOut
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Return logits (N, labels) and labels (N,) of frames that the answering model had not seen."""
-    from .fit import keras_training
+    from .loop import keras_training
 
     if run.inputs.calibrate_on is not None:
         return _out_of_fold(run.inputs.calibrate_on, frames.keys)
@@ -468,7 +519,7 @@ def _equalise(model: Any, frames: TrainingFrames, config: TrainConfig) -> None:
 
 def _train_int8(run: _Run, frames: TrainingFrames) -> None:
     """Quantise the FP32 model, train it with QAT, and write its weights and the frames for the export's checks."""
-    from .fit import keras_training
+    from .loop import keras_training
     from .qat import quantised_model
 
     config = run.config

@@ -17,6 +17,7 @@ from capsule_edge.runtime.inference import INTENDED_USE, NOT_STATED
 
 from .config import TrainConfig
 from .data import check_weighing
+from .models import hash_network
 
 __all__ = ["OwnerStatement", "RunInputs", "check_claim", "claim_folder", "describe_recordings", "is_finished"]
 
@@ -77,6 +78,9 @@ class RunInputs:
         leak_patients: hold frames out one by one where they name no video.
         recordings: labelled recordings that are trained on too.
         weigh: table of the normal stretches of the recordings that ``hard_weight`` weighs.
+        network: a network of the user's own, as JSON (``models.describe_network``).
+        loss: name of a loss function of the user's own.
+        start_sha256: of the weights that such a network starts from.
     """
 
     statement: OwnerStatement = OwnerStatement()
@@ -88,6 +92,9 @@ class RunInputs:
     leak_patients: bool = False
     recordings: LabelledRecordings | None = None
     weigh: Path | None = None
+    network: str | None = None
+    loss: str | None = None
+    start_sha256: str | None = None
 
     def check(self) -> None:
         """Raise ``UsageError`` if a statement is empty, or an input comes without another one that it needs."""
@@ -119,6 +126,12 @@ class RunInputs:
             document["recordings"] = describe_recordings(self.recordings)
         if self.weigh is not None:
             document["weigh"] = _identity(self.weigh)
+        if self.network is not None:
+            document["network_sha256"] = hash_network(self.network)
+        if self.loss is not None:
+            document["loss"] = self.loss
+        if self.start_sha256 is not None:
+            document["start_sha256"] = self.start_sha256
         return document | ({"frames_leak_patients": True} if self.leak_patients else {})
 
 
@@ -179,7 +192,7 @@ def check_claim(out: Path, config: TrainConfig, dataset: Dataset, inputs: RunInp
     if given.is_file() and given.read_text("utf-8") != _given(inputs):
         raise OutputError(
             f"{out} holds a run of another name or licence, or one started with other weights, teachers, calibration"
-            f" answers, boxes, recordings or stretches: see {given}",
+            f" answers, boxes, recordings, stretches, network or loss: see {given}",
             hint="choose another --out or the same options",
         )
 

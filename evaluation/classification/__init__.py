@@ -21,9 +21,17 @@ if TYPE_CHECKING:
         resampled_figures,
         why_no_intervals,
     )
-    from .calibration import ece, fit_temperature, is_at_bound, operating_points
+    from .calibration import (
+        READER_SPECIFICITY,
+        READER_THRESHOLD,
+        ece,
+        fit_temperature,
+        is_at_bound,
+        operating_points,
+    )
     from .classification_report import SIGN, write_report
     from .metrics import defined, evaluate, one_vs_rest_auc
+    from .paired_test import exact_mcnemar
     from .predictions import (
         Predictions,
         check_labels,
@@ -39,15 +47,18 @@ else:
         bootstrap=(
             "LEVEL Resamples interval mean_defined rates resample_videos resampled_figures why_no_intervals"
         ),
-        calibration="ece fit_temperature is_at_bound operating_points",
+        calibration="READER_SPECIFICITY READER_THRESHOLD ece fit_temperature is_at_bound operating_points",
         classification_report="SIGN write_report",
         metrics="defined evaluate one_vs_rest_auc",
+        paired_test="exact_mcnemar",
         predictions="Predictions check_labels load_frames load_predictions predict save_predictions",
         variants="Score score_files",
     )
 
 __all__ = [
     "LEVEL",
+    "READER_SPECIFICITY",
+    "READER_THRESHOLD",
     "SIGN",
     "Predictions",
     "Resamples",
@@ -56,6 +67,7 @@ __all__ = [
     "defined",
     "ece",
     "evaluate",
+    "exact_mcnemar",
     "fit_temperature",
     "interval",
     "is_at_bound",

@@ -12,10 +12,22 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import OperatingPoint
 
-__all__ = ["ece", "fit_temperature", "is_at_bound", "operating_points", "reliability"]
+__all__ = [
+    "READER_SPECIFICITY",
+    "READER_THRESHOLD",
+    "ece",
+    "fit_temperature",
+    "is_at_bound",
+    "operating_points",
+    "reliability",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.intp]
+
+# A recording is almost all normal. One false frame in a hundred is as many as a reader bears, and no label is shown
+# that the calibrated model does not hold more likely than all others together.
+READER_SPECIFICITY, READER_THRESHOLD = 0.99, 0.5
 
 BINS = 15
 _LOWEST, _HIGHEST = 0.05, 20.0

@@ -27,6 +27,7 @@ from ..classification import (
     Resamples,
     defined,
     ece,
+    exact_mcnemar,
     interval,
     mean_defined,
     one_vs_rest_auc,
@@ -317,11 +318,8 @@ def _mcnemar(right_a: npt.NDArray[np.bool_], right_b: npt.NDArray[np.bool_]) -> 
     The test takes frames as independent, but frames of one video are not. Its p-value is therefore too small; trust the
     intervals over videos.
     """
-    from scipy.stats import binomtest
-
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    return {"only_a_right": only_a, "only_b_right": only_b, "p_value": p}
+    return {"only_a_right": only_a, "only_b_right": only_b, "p_value": exact_mcnemar(only_a, only_b)}
 
 
 def _flips(pair: PredictionPair, dp: npt.NDArray[np.float64]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from capsule_edge.evaluation.datasets.splits import fold_of
 from capsule_edge.runtime.inference import InputSpec
 from capsule_edge.train.config import TrainConfig
 from capsule_edge.train.data import load_frames, scale
-from capsule_edge.train.fit.keras_training import predict
+from capsule_edge.train.loop.keras_training import predict
 from capsule_edge.train.models import architectures, weights
 from capsule_edge.train.run import train_run
 from capsule_edge.train.weakness import macro_f1, majority_macro_f1

@@ -106,7 +106,7 @@ def test_the_error_for_too_few_videos_says_what_to_do(frames: TrainingFrames) ->
 
 
 def test_frames_are_moved_as_opencv_moves_them(tf_keras: object) -> None:
-    from capsule_edge.train.fit.training_loop import move
+    from capsule_edge.train.loop.training_loop import move
 
     rng = np.random.default_rng(1)
     frame = cv2.GaussianBlur(rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.float32), (0, 0), 3)
@@ -122,7 +122,7 @@ def test_frames_are_moved_as_opencv_moves_them(tf_keras: object) -> None:
 
 def test_augmentation_of_strength_0_only_turns(tf_keras: object) -> None:
     keras = pytest.importorskip("keras")
-    from capsule_edge.train.fit.training_loop import move
+    from capsule_edge.train.loop.training_loop import move
 
     at = np.arange(SIZE) + 0.5 - SIZE / 2
     inside = at[:, None] ** 2 + at[None, :] ** 2 <= (SIZE / 2) ** 2
@@ -212,7 +212,7 @@ def test_the_mean_of_the_teachers_is_learnt(tf_keras: object, frames: TrainingFr
     from tiny_model import write_tiny_model
 
     from capsule_edge.runtime.inference import open_model
-    from capsule_edge.train.fit import teacher_probabilities
+    from capsule_edge.train.loop import teacher_probabilities
 
     config = TrainConfig(architecture="plain_cnn", size=SIZE)
     model = architectures.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)

@@ -197,7 +197,7 @@ def test_damaged_images_are_named_skipped_and_counted(whole_run: WholeRun) -> No
 def test_tensorboard_shows_the_curve(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    from capsule_edge.train.fit import TrainingLog
+    from capsule_edge.train.loop import TrainingLog
 
     lines: list[dict[str, Any]] = []
     write = TrainingLog(tmp_path, lines.append).of("fp32")
@@ -253,7 +253,7 @@ def test_options_override_the_file_and_set_overrides_both(tmp_path: Path) -> Non
     assert (config.batch, config.seed, config.ema) == (32, 3, 0.5)
     assert (config.architecture, config.saturation_safe) == ("efficientnet_lite0", False)
     (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
-    with pytest.raises(InputError, match="no JSON object"):
+    with pytest.raises(InputError, match="holds no training configuration"):
         TrainConfig.read(tmp_path / "list.json")
 
 

@@ -144,7 +144,7 @@ def test_statistics_of_batch_normalisation_are_the_mean_over_batches() -> None:
     import tf_keras
 
     from capsule_edge.train.data import scale
-    from capsule_edge.train.fit.normalisation import re_estimate
+    from capsule_edge.train.loop.normalisation import re_estimate
 
     model, frames = architectures.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras), tiny_frames()
     before = weights.collect(model)
@@ -161,7 +161,7 @@ def test_statistics_of_batch_normalisation_are_the_mean_over_batches() -> None:
 def test_a_pretrained_backbone_is_frozen_first_and_small_data_take_enough_steps(tmp_path: Path) -> None:
     import tf_keras
 
-    from capsule_edge.train.fit import CheckpointSettings, keras_training
+    from capsule_edge.train.loop import CheckpointSettings, keras_training
 
     frames, model = tiny_frames(), architectures.build("plain_cnn", size=SIZE, labels=3, keras=tf_keras)
     before, steps, lines = weights.collect(model), 3 * 4, []

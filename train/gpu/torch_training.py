@@ -20,7 +20,7 @@ from capsule_edge.runtime.errors import UsageError
 
 from ..config import TrainConfig
 from ..data import TrainingFrames, class_prior
-from ..fit import label_loss
+from ..loop import label_loss
 from ..models import architectures, weights
 from .batch_feed import BatchFeed, FrozenTeacher
 from .torch_graph import TorchGraph

@@ -5,6 +5,7 @@ They are stored as ``.npz`` with keys ``layer/variable`` (``bn_Conv1/gamma``), f
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.results import clear_abandoned, whole_file
 
-__all__ = ["assign", "collect", "load", "load_backbone", "save", "tensors"]
+__all__ = ["assign", "collect", "hash_arrays", "load", "load_backbone", "save", "tensors"]
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
@@ -63,6 +64,15 @@ def assign(model: Any, arrays: Arrays, *, fresh: tuple[str, ...] = ()) -> None:
         if tuple(weight.shape) != arrays[name].shape:
             raise InputError(f"weight {name} is {arrays[name].shape}, the model needs {tuple(weight.shape)}")
         weight.assign(arrays[name])
+
+
+def hash_arrays(arrays: Arrays) -> str:
+    """Return the SHA-256 of weights: of their names, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].shape} ".encode())
+        digest.update(np.ascontiguousarray(arrays[name], "<f4").tobytes())
+    return digest.hexdigest()
 
 
 def save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, compressed: bool = False) -> None:

@@ -147,7 +147,7 @@ def test_training_does_not_see_transplants_from_calibration_videos(
     pytest.importorskip("tf_keras", reason="needs the extra 'train'")
     from capsule_edge.train import run
     from capsule_edge.train.data import held_out
-    from capsule_edge.train.fit import keras_training
+    from capsule_edge.train.loop import keras_training
 
     held = held_out.HeldOut(calibration=("well0",), stopping=())
     monkeypatch.setattr(held_out, "choose", lambda *_, **__: held)

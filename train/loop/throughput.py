@@ -1,6 +1,6 @@
 """Measure whether the input pipeline keeps up with the training step, interleaved on this machine.
 
-    python -m capsule_edge.train.fit.throughput --data DIR --architecture mobilenet_v2 --size 160 --batch 64
+    python -m capsule_edge.train.loop.throughput --data DIR --architecture mobilenet_v2 --size 160 --batch 64
 
 The output is one line of JSON. ``decode_frames_per_s`` is the rate of decoding and preprocessing into the
 cache, which is done once. The other figures are medians of ``--rounds`` rounds, measured in turn: ``batch_s``

@@ -5,7 +5,7 @@ Both use the same ``TrainingLoop``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from .normalisation import re_estimate
 from .training_loop import CheckpointSettings, Judge, Note, TrainingLoop, keras_ops
 
 __all__ = ["fit_fp32", "fit_qat", "judge_with", "label_loop", "predict"]
+
+OwnLoss = Callable[[Any, Any], Any]
 
 _CALIBRATION_BATCHES = 32
 _JUDGE_BATCHES = 4
@@ -41,6 +43,8 @@ def fit_fp32(
     judge: Judge | None = None,
     freeze: bool = False,
     workers: Workers | None = None,
+    own_loss: OwnLoss | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> None:
     """Train ``model`` on labels. It ends with the moving average of its weights.
 
@@ -56,6 +60,8 @@ def fit_fp32(
         judge: scores each epoch, also for early stopping (``config.patience``).
         freeze: let only the last layer learn at first (``config.frozen``).
         workers: the workers that share the batch.
+        own_loss: replaces the loss on labels (``label_loop``).
+        callbacks: tf_keras callbacks (``TrainingLoop.run``).
 
     Raises:
         InputError: the checkpoint does not fit.
@@ -63,8 +69,10 @@ def fit_fp32(
         Interrupted: another worker was lost.
     """
     chances = draw_weights(frames, config, among)
-    loop = label_loop(model, frames, config, chances, teacher_answers=teacher_answers, workers=workers)
-    loop.run(frames, chances, checkpoint, note, judge=judge, freeze=freeze)
+    loop = label_loop(
+        model, frames, config, chances, teacher_answers=teacher_answers, workers=workers, own_loss=own_loss
+    )
+    loop.run(frames, chances, checkpoint, note, judge=judge, freeze=freeze, callbacks=callbacks)
 
 
 def label_loop(
@@ -75,6 +83,7 @@ def label_loop(
     *,
     teacher_answers: npt.NDArray[np.float32] | None = None,
     workers: Workers | None = None,
+    own_loss: OwnLoss | None = None,
 ) -> TrainingLoop:
     """Return the ``TrainingLoop`` of ``model`` on labels and on teachers, to run or to call step by step.
 
@@ -85,6 +94,8 @@ def label_loop(
         chances: the probability of each frame to be drawn, float64 (N,).
         teacher_answers: the teachers' probabilities, float32 (N, labels).
         workers: the workers that share the batch.
+        own_loss: replaces the loss on labels. It is called with the smoothed and mixed targets, float32 (n, labels),
+            and the adjusted logits, float32 (n, labels); its mean is taken. ``config.focal`` is not applied then.
     """
     ops = keras_ops()
     offset = tf.constant(config.adjustment * np.log(class_prior(frames, chances)), tf.float32)
@@ -99,7 +110,10 @@ def label_loop(
             if soft_target is not None:
                 soft_target = losses.mix_neighbours(soft_target, share, ops)
         logits = model(pixels, training=True)
-        loss = losses.label_loss(logits, target, offset, config, ops)
+        if own_loss is None:
+            loss = losses.label_loss(logits, target, offset, config, ops)
+        else:
+            loss = tf.reduce_mean(own_loss(target, logits + offset))
         if soft_target is None:
             return loss
         soft = losses.answer_loss(logits, soft_target, ops)

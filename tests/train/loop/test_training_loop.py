@@ -21,7 +21,7 @@ from capsule_edge.train.data import TrainingFrames
              '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}']
 )  # fmt: skip
 def test_a_wrong_tf_config_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    from capsule_edge.train.fit import Workers
+    from capsule_edge.train.loop import Workers
 
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UsageError, match=r"TF_CONFIG is .*allowed is a cluster of workers only"):
@@ -30,7 +30,7 @@ def test_a_wrong_tf_config_is_named(monkeypatch: pytest.MonkeyPatch, text: str) 
 
 @pytest.mark.quick
 def test_a_batch_that_workers_cannot_share_is_named() -> None:
-    from capsule_edge.train.fit import Workers
+    from capsule_edge.train.loop import Workers
 
     three = SimpleNamespace(num_replicas_in_sync=3)
     assert Workers(three, 1, 3).part(TrainConfig(batch=12)) == (1, 2, 3)
@@ -41,7 +41,7 @@ def test_a_batch_that_workers_cannot_share_is_named() -> None:
 def test_a_lost_worker_gives_one_line_that_says_how_to_continue() -> None:
     import tensorflow as tf
 
-    from capsule_edge.train.fit import Workers
+    from capsule_edge.train.loop import Workers
 
     lost = tf.errors.UnavailableError(None, None, "Collective ops is aborted by: Connection reset by peer")
     message = "worker 0 of 2 lost the others and stopped"
@@ -56,8 +56,8 @@ def test_a_lost_worker_gives_one_line_that_says_how_to_continue() -> None:
 def test_losses_equal_the_formulas_of_their_papers() -> None:
     import tensorflow as tf
 
-    from capsule_edge.train.fit import losses
-    from capsule_edge.train.fit.training_loop import keras_ops
+    from capsule_edge.train.loop import losses
+    from capsule_edge.train.loop.training_loop import keras_ops
 
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (6, 4)).astype(np.float32)
@@ -87,8 +87,8 @@ def test_training_stops_early_with_the_best_weights(tmp_path: Path) -> None:
     import tensorflow as tf
     import tf_keras
 
-    from capsule_edge.train.fit import CheckpointSettings
-    from capsule_edge.train.fit.training_loop import TrainingLoop
+    from capsule_edge.train.loop import CheckpointSettings
+    from capsule_edge.train.loop.training_loop import TrainingLoop
 
     frames = TrainingFrames(np.zeros((8, 32, 32, 3), np.uint8), np.arange(8) % 2, np.full(8, "v"), ("a", "b"))
     model = tf_keras.Sequential([tf_keras.Input((32, 32, 3)), tf_keras.layers.GlobalAveragePooling2D(),

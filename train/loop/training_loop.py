@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+import tf_keras
 
 from capsule_edge.runtime.errors import InputError
 
@@ -53,10 +54,11 @@ class _Progress:
     seconds: float = 0.0
     best: float = float("-inf")
     best_epoch: int = -1
+    ended: bool = False  # a callback has asked for it
 
     def stopped(self, patience: int) -> bool:
-        """Return whether the score has not risen for ``patience`` epochs; 0 never stops."""
-        return bool(patience) and self.epoch - 1 - self.best_epoch >= patience
+        """Return whether the score has not risen for ``patience`` epochs (0: never), or a callback ended training."""
+        return self.ended or (bool(patience) and self.epoch - 1 - self.best_epoch >= patience)
 
 
 @dataclass
@@ -72,6 +74,7 @@ class _Job:
     steps: int
     colours: npt.NDArray[np.float32] | None
     frozen: int
+    callbacks: Any
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -122,6 +125,7 @@ class TrainingLoop:
         before_last_third: Callable[[], None] = lambda: None,
         judge: Judge | None = None,
         freeze: bool = False,
+        callbacks: Sequence[Any] = (),
     ) -> None:
         """Train until the last epoch, or until early stopping; continue from the checkpoint if there is one.
 
@@ -135,6 +139,8 @@ class TrainingLoop:
                 "held_out" has not risen for so many epochs, and the model gets the weights of the best epoch.
             freeze: let only the layer ``logits`` learn at first, for the share ``config.frozen`` of the least number
                 of steps.
+            callbacks: tf_keras callbacks. Their methods for epochs and batches of training are called; one may set
+                ``model.stop_training``. After a restart they are called from the current step on.
 
         Raises:
             InputError: the checkpoint does not fit the model, or another worker continues at another step.
@@ -148,12 +154,16 @@ class TrainingLoop:
         job = _Job(
             frames, chances, checkpoint, note, before_last_third, judge, steps, colours_of(frames, config),
             frozen=int(config.frozen * least) if freeze else 0,
+            callbacks=tf_keras.callbacks.CallbackList(list(callbacks), model=self._model, add_history=False),
         )  # fmt: skip
         with self._workers.together():
             at = self._restore(checkpoint.path)
             self._check_same_step(at.epoch * steps + at.step)
+            self._model.stop_training = False
+            job.callbacks.on_train_begin()
             while at.epoch < config.epochs and not at.stopped(config.patience if judge else 0):
                 self._run_epoch(job, at)
+            job.callbacks.on_train_end()
             self._assign_result()
 
     def _check_same_step(self, done: int) -> None:
@@ -168,13 +178,16 @@ class TrainingLoop:
         """Do the remaining steps of an epoch, report the epoch and write a checkpoint."""
         config, began = self._config, time.monotonic() - at.seconds
         total = job.steps * config.epochs
+        job.callbacks.on_epoch_begin(at.epoch)
         for item in self._batches(job, at):
             done = at.epoch * job.steps + at.step
             if done == total * 2 // 3:
                 job.before_last_third()
             self._free.assign(float(done >= job.frozen))
+            job.callbacks.on_train_batch_begin(at.step)
             loss = self.step(item, tf.constant(config.rate(done, total), tf.float32))
             at.losses.append(float(loss))
+            job.callbacks.on_train_batch_end(at.step, {"loss": at.losses[-1]})
             at.step += 1
             job.note({"step": done, "of": total, "loss": _short(np.mean(at.losses[-50:]))})
             if time.monotonic() - job.saved >= job.checkpoint.every_s and at.step < job.steps:
@@ -186,6 +199,8 @@ class TrainingLoop:
         }
         # Report before saving: if the process dies in between, the epoch is repeated and reported again.
         job.note(line)
+        job.callbacks.on_epoch_end(at.epoch, {key: value for key, value in line.items() if key != "epoch"})
+        at.ended = bool(self._model.stop_training)
         at.epoch, at.step, at.losses, at.seconds = at.epoch + 1, 0, [], 0.0
         self._save(job, at)
 
