@@ -37,6 +37,7 @@ _NAMES = {
     "ptq-minmax": "PTQ, minimum and maximum",
     "ptq-percentile": "PTQ, percentile",
     "ptq-entropy": "PTQ, entropy",
+    "ptq-mse": "PTQ, least squared error",
     "qat": "QAT",
 }
 Latencies = Mapping[tuple[str, str, int], Mapping[str, Any]]

@@ -6,11 +6,8 @@ Every file is loaded again and checked. If any check fails, nothing is written.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +17,7 @@ import onnx
 
 from capsule_edge.evaluation.datasets import Dataset
 from capsule_edge.evaluation.parity import parity_summary, with_sha256, write_certificate
-from capsule_edge.runtime.errors import ModelError, OutputError
+from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.inference import Backend, ModelSpec
 from capsule_edge.train.qat import check_ranges, keep_float
 
@@ -35,6 +32,7 @@ from .int8 import (
     read_integers,
     reference_runner,
 )
+from .new_folder import check_new, hash_file, new_folder, write_sums
 from .restore_float import restore_layers
 from .run_folder import TrainedRun, load_run
 from .runners import file_runner, keras_runner, open_file
@@ -155,8 +153,7 @@ def export_run(
         >>> print(report.tree)
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} exists and is not empty", hint="choose a new folder for --out")
+    check_new(out)
     run = load_run(run_folder)
     if run.weak and not accept_weak:
         raise ModelError(
@@ -164,22 +161,8 @@ def export_run(
             hint="train longer or on more data, or export it all the same: --accept-weak",
         )
     keep_float(run.qat, restore_layers(run, choose_on, progress=progress) if choose_on is not None else keep)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error}") from None
-    try:
+    with new_folder(out) as work:
         report = _write_and_verify(run, work, dataset, recordings, progress)
-        if out.exists():
-            out.rmdir()
-        # mkdtemp makes a folder for its owner alone; others must be able to read the models.
-        work.chmod(0o755)
-        os.replace(work, out)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return dataclasses.replace(report, folder=out)
 
 
@@ -207,7 +190,7 @@ def _write_and_verify(
         made = certify_files(keras, opened, _TWINS, dataset, table, recordings=recordings, progress=progress)
         certificates = _write_certificates(made, integers, paths, specs)
     return ExportReport(
-        folder, _write_sums(folder, paths), edges, graph, integers.saturation_safe,
+        folder, write_sums(folder, paths.values()), edges, graph, integers.saturation_safe,
         len(run.frames), run.frames_are, integers.kept_float, certificates,
     )  # fmt: skip
 
@@ -248,18 +231,10 @@ def _write_certificates(
         certified = dataclasses.replace(spec, parity={**(spec.parity or {}), **parity_summary(*pair)})
         _write_int8(name, paths[name], integers, certified)
         for certificate in pair:
-            final = with_sha256(certificate, "b", _sha256(paths[name]))
+            final = with_sha256(certificate, "b", hash_file(paths[name]))
             write_certificate(final, paths[name].parent / "certificates")
             written.append(final)
     return written
-
-
-def _write_sums(folder: Path, paths: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Write ``SHA256SUMS`` and return the size and the hash of each file."""
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths.values()}
-    sums = "".join(f"{entry['sha256']}  {file}\n" for file, entry in sorted(files.items()))
-    (folder / "SHA256SUMS").write_bytes(sums.encode())
-    return files
 
 
 def _write_int8(name: str, path: Path, integers: IntegerModel, spec: ModelSpec) -> None:
@@ -289,12 +264,8 @@ def _write_files(
             fp32,
             precision="int8",
             saturation_safe=integers.saturation_safe,
-            parity={**(run.spec.parity or {}), "fp32_sha256": _sha256(paths[twin])},
+            parity={**(run.spec.parity or {}), "fp32_sha256": hash_file(paths[twin])},
             provenance=provenance | kept,
         )
         _write_int8(name, paths[name], integers, specs[name])
     return specs
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -18,26 +18,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from capsule_edge.evaluation.classification import Predictions, load_frames, predict
+from capsule_edge.evaluation.classification import load_frames, predict
 from capsule_edge.evaluation.datasets import Dataset
-from capsule_edge.evaluation.parity import certify
-from capsule_edge.runtime.errors import GateError
 from capsule_edge.train.qat import keep_float, layers_with_weights
 
 from .certify import KerasBackend
 from .contract import FrameArray, Outputs, scale_pixels
+from .gates import failing_gates, fewest_layers
 from .int8 import build_int8_onnx, read_integers
 from .run_folder import TrainedRun
 from .runners import file_runner, in_batches, open_file
 
-__all__ = ["failing_gates", "rank_layers", "restore_layers"]
+__all__ = ["rank_layers", "restore_layers"]
 
-# Frames on which layers are ranked, and resamples of the gates' intervals: enough to rank and to judge.
+# Frames on which layers are ranked.
 _RANKING_FRAMES = 48
-_RESAMPLES = 300
-_NO_FILE = {"file": "", "name": "", "version": None, "precision": None, "sha256": "", "backend": None}
-# Says which gates fail while the layers of the given names stay in float.
-_Judge = Callable[[Sequence[str]], list[str]]
 
 
 def restore_layers(
@@ -67,36 +62,9 @@ def restore_layers(
         progress(f"{len(names)} layers in float: {', '.join(found) or 'no gate'} failing")
         return found
 
-    chosen = _fewest_layers(failing, lambda: rank_layers(run, _evenly_spaced(frames))) if failing([]) else []
+    chosen = fewest_layers(failing, lambda: rank_layers(run, _evenly_spaced(frames))) if failing([]) else []
     keep_float(run.qat, chosen)
     return chosen
-
-
-def _fewest_layers(failing: _Judge, rank: Callable[[], list[str]]) -> list[str]:
-    """Return the shortest top of the ranking with no gate failing, less the layers that are not needed in it."""
-    ranked = rank()
-    if failed := failing(ranked):
-        raise GateError(
-            f"{', '.join(failed)} fails even with every layer in float",
-            hint="quantisation-aware training has moved the weights too far from FP32's: distil longer",
-        )
-    low, high = 1, len(ranked)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if not failing(ranked[:middle]) else (middle + 1, high)
-    chosen = ranked[:low]
-    for name in reversed(chosen[:-1]):
-        fewer = [other for other in chosen if other != name]
-        if not failing(fewer):
-            chosen = fewer
-    return chosen
-
-
-def failing_gates(a: Predictions, b: Predictions) -> list[str]:
-    """Return the names of the shipping gates that ``b`` fails against ``a``; an undecided gate has not failed."""
-    models = {"a": _NO_FILE, "b": _NO_FILE}
-    document = certify(a, b, kind="shipping", models=models, data={}, resamples=_RESAMPLES)
-    return [gate["name"] for gate in document["gates"] if gate["verdict"] == "fail"]
 
 
 def rank_layers(run: TrainedRun, frames: FrameArray) -> list[str]:

@@ -7,6 +7,7 @@ file                      content
                           without ``precision``; ``weak`` where training found reasons not to export the model
 ``fp32.weights.npz``      weights of the FP32 model (``train.models.weights``)
 ``qat.weights.npz``       weights and ranges of the QAT model (``train.qat.quantised_model.save_qat``)
+``network.json``          only for an architecture of the user's own: the network (``train.models.own_network``)
 ``replay.npz``            optional: ``frames``, uint8 (N, size, size, 3), preprocessed. The exported files are
                           compared on them.
 ========================  ==================================================================================
@@ -26,7 +27,7 @@ import tf_keras
 
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.inference import ModelSpec
-from capsule_edge.train.models import architectures, weights
+from capsule_edge.train.models import NETWORK_FILE, architectures, build_network, weights
 from capsule_edge.train.qat import quantised_model
 
 from .contract import FrameArray
@@ -101,9 +102,17 @@ def load_fp32(folder: str | os.PathLike[str]) -> tuple[Any, ModelSpec]:
             f"{folder / 'run.json'}: size {size!r} and {labels!r} labels, but its spec has {spec.input.size}"
             f" and {len(spec.labels)}"
         )
-    fp32 = architectures.build(document["architecture"], size=size, labels=labels, keras=tf_keras)
+    fp32 = _build(folder, document["architecture"], size, labels)
     weights.assign(fp32, weights.load(folder / "fp32.weights.npz"))
     return fp32, spec
+
+
+def _build(folder: Path, architecture: str, size: int, labels: int) -> Any:
+    """Return the network of a run with fresh weights: the user's own where the run holds one."""
+    own = folder / NETWORK_FILE
+    if not own.is_file():
+        return architectures.build(architecture, size=size, labels=labels, keras=tf_keras)
+    return build_network(own.read_text("utf-8"), own)
 
 
 def _read_document(path: Path) -> dict[str, Any]:

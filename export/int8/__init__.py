@@ -13,7 +13,8 @@ from capsule_edge.runtime.lazy import lazy_names
 if TYPE_CHECKING:
     from .integers import IntegerModel, IntegerNode, IntegerTensor, Kernel, read_integers
     from .onnx import build_int8_onnx
-    from .post_training import METHODS, quantize_after_training
+    from .post_training import quantize_after_training
+    from .range_methods import BINS, METHODS, widened
     from .reference import (
         Integers,
         check_layers,
@@ -29,12 +30,14 @@ else:
         __name__,
         integers="IntegerModel IntegerNode IntegerTensor Kernel read_integers",
         onnx="build_int8_onnx",
-        post_training="METHODS quantize_after_training",
+        post_training="quantize_after_training",
+        range_methods="BINS METHODS widened",
         reference="Integers check_layers compute compute_node quantize_pixels reference_runner round_sums",
         tflite="build_int8_tflite",
     )
 
 __all__ = [
+    "BINS",
     "METHODS",
     "IntegerModel",
     "IntegerNode",
@@ -51,4 +54,5 @@ __all__ = [
     "read_integers",
     "reference_runner",
     "round_sums",
+    "widened",
 ]

@@ -6,7 +6,7 @@ writes these files, as ONNX and TFLite where both exist:
 
 - FP32;
 - INT8 by QAT, as in RUN;
-- INT8 by PTQ, with ranges by minimum and maximum, percentile and entropy;
+- INT8 by PTQ, with ranges by minimum and maximum, percentile, entropy and least squared error;
 - TFLite with FP16 weights, and with dynamic ranges.
 
 PTQ takes its ranges from frames of the videos that RUN was trained on. The accuracy of each file is measured on the

@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .graph_checks import GraphReport, check_int8_graph
+    from .graph_checks import GraphReport, check_int8_graph, count_operators
     from .graph_replay import Edge, check_outputs, compare_edges, draw_tree, replay
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        graph_checks="GraphReport check_int8_graph",
+        graph_checks="GraphReport check_int8_graph count_operators",
         graph_replay="Edge check_outputs compare_edges draw_tree replay",
     )
 
-__all__ = ["Edge", "GraphReport", "check_int8_graph", "check_outputs", "compare_edges", "draw_tree", "replay"]
+__all__ = [
+    "Edge",
+    "GraphReport",
+    "check_int8_graph",
+    "check_outputs",
+    "compare_edges",
+    "count_operators",
+    "draw_tree",
+    "replay",
+]

@@ -18,7 +18,7 @@ from quantised_models import KEYS, pixels_of
 
 from capsule_edge.cli.compare import command as compare
 from capsule_edge.export.int8 import METHODS, quantize_after_training, read_integers
-from capsule_edge.export.int8.post_training import _entropy, _percentile
+from capsule_edge.export.int8.range_methods import _entropy, _least_error, _percentile
 from capsule_edge.export.run_folder import load_fp32, synthetic_frames
 from capsule_edge.export.tools.layer_noise import double_scales, main, measure_layers
 from capsule_edge.runtime.errors import InputError, UsageError
@@ -77,6 +77,32 @@ def test_an_outlier_is_clipped_and_a_uniform_range_is_kept() -> None:
     low, high = _percentile(flat, (-1.0, 1.0))
     assert low == pytest.approx(-1, abs=0.01)
     assert high == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_range_of_least_error_rounds_and_clips_best(signed: bool) -> None:
+    rng = np.random.default_rng(1)
+    values = rng.laplace(0, 1, 400_000)
+    values = values if signed else np.abs(values)
+    ends = (float(values.min()) if signed else 0.0, float(values.max()))
+    counts = _counts(values, ends)
+
+    def error(low: float, high: float) -> float:
+        step = (high - low) / 255
+        return float(np.square(np.rint(np.clip(values, low, high) / step) * step - values).mean())
+
+    chosen = error(*_least_error(counts, ends))
+    shares = np.linspace(0.3, 1, 15)
+    tried = [error(ends[0] * below, ends[1] * above) for below in shares for above in shares]
+    assert chosen < 0.95 * error(*ends)
+    assert chosen < 1.02 * min(tried)
+    assert _least_error(_counts(rng.uniform(0, 2, 100_000), (0, 2)), (0.0, 2.0)) == pytest.approx(
+        (0, 2), abs=0.01
+    )
+    nothing = np.zeros(2048)
+    nothing[0] = 5
+    assert _least_error(nothing, (0.0, 1.0)) == (0.0, 1.0)
 
 
 def test_the_noisiest_layer_comes_first(fp32: Any, batches: list[Any]) -> None:

@@ -29,7 +29,7 @@ from capsule_edge.runtime.inference import open_model
 
 FILES = {"fp32.onnx", "fp32.tflite", "fp16.tflite", "dynamic.tflite"} | {
     f"{name}{suffix}"
-    for name in ("qat", "ptq-minmax", "ptq-percentile", "ptq-entropy")
+    for name in ("qat", "ptq-minmax", "ptq-percentile", "ptq-entropy", "ptq-mse")
     for suffix in (".onnx", ".tflite")
 }
 
@@ -71,11 +71,13 @@ def test_ptq_differs_by_method_and_stays_near_fp32(variants: Path, frames: Path)
     scores = {score.file: score for score in score_files(opened, load_dataset(frames, split="train"))}
     assert scores["fp32.onnx"].agreement == scores["fp32.tflite"].agreement == 1.0
     assert scores["fp32.onnx"].rms_dp == 0
-    for name in ("qat", "ptq-minmax", "ptq-percentile", "ptq-entropy"):
+    for name in ("qat", "ptq-minmax", "ptq-percentile", "ptq-entropy", "ptq-mse"):
         # Both formats hold the same integers.
         assert scores[f"{name}.onnx"].rms_dp == pytest.approx(scores[f"{name}.tflite"].rms_dp, abs=1e-6)
         assert 0 < scores[f"{name}.onnx"].rms_dp < 0.2
-    assert len({scores[f"ptq-{name}.onnx"].rms_dp for name in ("minmax", "percentile", "entropy")}) == 3
+    assert (
+        len({scores[f"ptq-{name}.onnx"].rms_dp for name in ("minmax", "percentile", "entropy", "mse")}) == 4
+    )
     assert scores["fp16.tflite"].rms_dp < scores["ptq-minmax.tflite"].rms_dp
 
 

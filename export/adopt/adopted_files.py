@@ -1,0 +1,140 @@
+"""Write the files of an adoption, check each, and certify them on labelled frames."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from capsule_edge.evaluation.classification import Predictions, load_frames, predict, save_predictions
+from capsule_edge.evaluation.datasets import Dataset, describe
+from capsule_edge.evaluation.parity import (
+    certify,
+    describe_model,
+    describe_table,
+    parity_summary,
+    with_sha256,
+    write_certificate,
+)
+from capsule_edge.runtime.errors import GateError, ModelError
+from capsule_edge.runtime.inference import ModelSpec
+
+from ..new_folder import hash_file
+from ..runners import open_file
+from .facts import OutputKind
+from .float_body import FloatBody
+from .judgement import answer_frames, to_logits
+from .onnx_source import OnnxSource
+from .scaling import Scaling
+from .serving_graph import build_file
+
+__all__ = ["SOURCE_TABLE", "certify_adopted", "write_file"]
+
+SOURCE_TABLE = "source.csv"
+# Float32 sums over the positions of a map, relative to the largest logit.
+_MAP_LIMIT = 1e-4
+
+
+def write_file(
+    path: Path, body: FloatBody, spec: ModelSpec, *, quantised: onnx.ModelProto | None = None
+) -> None:
+    """Write a model file.
+
+    Raises:
+        ModelError: The file does not keep the contract.
+    """
+    onnx.save(build_file(body, spec, quantised=quantised), path)
+    backend = open_file(path)
+    size = spec.input.size
+    frames = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    answer = backend.run(frames)
+    backend.close()
+    if answer.features.size:
+        # The dense layer reads the mean of the maps in both files, so their means differ by the bias alone.
+        rest = answer.logits - answer.features.mean(axis=(1, 2))
+        worst = float(np.abs(rest[0] - rest[1]).max())
+        limit = _MAP_LIMIT * max(1.0, float(np.abs(answer.logits).max()))
+        if worst > limit:
+            raise ModelError(
+                f"{path.name}: the features' mean differs from logits - bias by {worst:.3g}, allowed is {limit:.3g}"
+            )
+
+
+def certify_adopted(
+    fp32: Path,
+    int8: Path,
+    body: FloatBody,
+    levels: FloatBody,
+    quantised: onnx.ModelProto,
+    source: OnnxSource,
+    scaling: Scaling,
+    outputs: OutputKind,
+    dataset: Dataset,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Write both certificates, and the summary of each into its file.
+
+    The *conversion* certificate compares the FP32 file with the source, whose answers are saved as a table. The
+    *shipping* certificate compares INT8 with FP32.
+
+    Raises:
+        GateError: The FP32 file fails its conversion certificate.
+    """
+    progress(f"certifying on {len(dataset.samples):,} frames")
+    data = describe(dataset)
+    first = open_file(fp32)
+    a = predict(first, dataset)
+    table = fp32.parent / SOURCE_TABLE
+    expected = _source_answers(a, source, scaling, outputs, dataset, first.spec)
+    save_predictions(expected, table)
+    conversion = certify(
+        expected, a, kind="conversion", models={"a": describe_table(table), "b": describe_model(first)},
+        data=data, specs=(first.spec,),
+    )  # fmt: skip
+    first.close()
+    _check_conversion(conversion)
+    write_file(fp32, body, dataclasses.replace(first.spec, parity=parity_summary(conversion)))
+    first, second = open_file(fp32), open_file(int8)
+    shipping = certify(
+        a, predict(second, dataset), kind="shipping",
+        models={"a": describe_model(first), "b": describe_model(second)}, data=data, specs=(first.spec,),
+    )  # fmt: skip
+    first.close()
+    second.close()
+    write_file(
+        int8, levels, dataclasses.replace(second.spec, parity=parity_summary(shipping)), quantised=quantised
+    )
+    written = [with_sha256(conversion, "b", hash_file(fp32)), with_sha256(shipping, "b", hash_file(int8))]
+    for certificate in written:
+        write_certificate(certificate, fp32.parent / "certificates")
+    return written
+
+
+def _check_conversion(certificate: Mapping[str, Any]) -> None:
+    if certificate["verdict"] == "fail":
+        raise GateError(
+            f"the FP32 file gives the source's label on {certificate['agreement']:.3%} of"
+            f" {certificate['data']['frames']:,} frames, allowed is {certificate['gates'][0]['limit']:.1%} or more"
+        )
+
+
+def _source_answers(
+    like: Predictions,
+    source: OnnxSource,
+    scaling: Scaling,
+    outputs: OutputKind,
+    dataset: Dataset,
+    spec: ModelSpec,
+) -> Predictions:
+    """Return the source's answers as calibrated probabilities, on the frames that ``like`` answers for."""
+    kept, frames = load_frames(dataset, spec.input)
+    logits = to_logits(answer_frames(source, scaling, frames), outputs) / spec.temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    assert tuple(kept.name_of(sample) for sample in kept.samples) == like.files  # both read the same frames
+    return dataclasses.replace(like, probabilities=p, logits=None)

@@ -1,0 +1,472 @@
+"""Adopt a classifier that was trained elsewhere: read it, check it, and write the files of our contract.
+
+1. Read the source and refuse what cannot be adopted.
+2. Find out what its input and its output mean, from the file or the options.
+3. Compare its answers with the labels: a model that only guesses is refused.
+4. Join scaling and network, and compare the result with the source.
+5. Fit temperature and operating points; write the FP32 file.
+6. Choose how to quantise; write the INT8 file and the certificates.
+
+Everything is written into a temporary folder, which takes its final name when all checks have passed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capsule_edge.evaluation.classification import (
+    READER_SPECIFICITY,
+    READER_THRESHOLD,
+    Predictions,
+    fit_temperature,
+    is_at_bound,
+    operating_points,
+)
+from capsule_edge.evaluation.datasets import describe
+from capsule_edge.runtime.errors import ModelError, UsageError
+from capsule_edge.runtime.inference import EventParameters, Label, ModelSpec
+
+from ..new_folder import check_new, hash_file, new_folder, write_sums
+from ..verify import count_operators
+from .adopted_files import certify_adopted, write_file
+from .facts import Floats, OutputKind, SourceFacts
+from .float_body import FloatBody, make_body, mark_inside
+from .graph import Graph
+from .head import read_head
+from .held_out_frames import HeldOutFrames, divide_frames
+from .input_chain import InputChain, follow_input, stated_scaling
+from .int8_search import Int8Choice, choose_int8
+from .judgement import answer_frames, check_answers, compare_scalings, describe_figures, to_logits
+from .onnx_source import OnnxSource, read_onnx
+from .options import AdoptOptions
+from .output_labels import read_output_labels
+from .quantised_nodes import layers_of, quantised_nodes
+from .scaling import Scaling, parse_scaling
+
+__all__ = ["AdoptionReport", "adopt"]
+
+FP32, INT8 = "model.fp32.onnx", "model.int8.onnx"
+# Frames on which scalings are compared, the source is compared with its conversion, and ranges are measured.
+_SCALING_FRAMES, _COMPARED_FRAMES, _FITTING_FRAMES = 300, 256, 128
+# Largest difference of a probability between a source and the file made from it: sums of float32 in another order.
+_MOST_DP = 1e-3
+_TOOLS = ("capsule-edge", "onnx", "onnxruntime")
+_Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class AdoptionReport:
+    """The result of an adoption.
+
+    Attributes:
+        folder: Where the files are.
+        files: ``bytes`` and ``sha256`` by file name.
+        source: What was read of the source: file, kind, input, output, and who stated it.
+        labels: The keys of the labels, in the order of the outputs.
+        conversion: ``frames``, ``max_abs_dp`` and ``agreement`` of the FP32 file with the source.
+        temperature: The temperature that calibrates the logits.
+        has_maps: Whether the model has activation maps.
+        int8: The candidates that were tried and the one that was chosen.
+        layers: The number of layers with weights.
+        operators: The operators in onnxruntime's optimised graph of the INT8 file, most frequent first.
+        not_fused: The number of quantised layers that onnxruntime still computes in float.
+        divided_by: How the frames of the choices differ from those of the certificates.
+        certificates: The certificates, as JSON-ready documents.
+        notes: What a reader should know, one sentence each.
+    """
+
+    folder: Path
+    files: dict[str, dict[str, Any]]
+    source: dict[str, Any]
+    labels: tuple[str, ...]
+    conversion: dict[str, float]
+    temperature: float
+    has_maps: bool
+    int8: dict[str, Any]
+    layers: int
+    operators: dict[str, int]
+    not_fused: int
+    divided_by: str
+    certificates: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as a JSON-ready document."""
+        return {**dataclasses.asdict(self), "folder": str(self.folder)}
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """The meaning of a source's input and output, and who stated it."""
+
+    chain: InputChain
+    scaling: Scaling
+    outputs: OutputKind
+    stated: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def adopt(
+    model: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: AdoptOptions = AdoptOptions(),  # noqa: B008 - frozen
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> AdoptionReport:
+    """Adopt a classifier: write FP32 and INT8 model files, certificates and ``SHA256SUMS`` into the new folder ``out``.
+
+    Args:
+        model: The source file.
+        labels: The labels of its outputs, a YAML file (``output_labels``).
+        data: Labelled frames of videos that the model was not trained on: a data set folder.
+        out: The folder to make. It may exist if it is empty.
+        options: What is stated beside the files.
+        progress: Called with each line of progress.
+
+    Raises:
+        OutputError: ``out`` holds something, or cannot be written.
+        InputError: A file or the frames cannot be read.
+        UsageError: The file does not state how its input is scaled, and neither do the options.
+        ModelError: The model cannot be adopted, or a check of a file fails.
+
+    Example:
+        >>> report = adopt("resnet.onnx", "labels.yaml", "frames", "adopted", AdoptOptions(scaling="imagenet"))
+        >>> report.conversion["max_abs_dp"]
+    """
+    out = Path(out)
+    check_new(out)
+    described = read_output_labels(Path(labels))
+    with tempfile.TemporaryDirectory() as converted:
+        source, facts = _read_source(Path(model), Path(converted), options, progress)
+        with _closing(facts):
+            _check_count(Path(labels), len(described), Path(model), source)
+            report = _adopt(source, facts, described, Path(data), options, progress, out)
+    return dataclasses.replace(report, folder=out)
+
+
+@contextmanager
+def _closing(facts: SourceFacts) -> Iterator[None]:
+    """End the process of the source's framework, if there is one."""
+    try:
+        yield
+    finally:
+        close = getattr(facts.run, "close", None)
+        if close is not None:
+            close()
+
+
+def _check_count(labels: Path, count: int, model: Path, source: OnnxSource) -> None:
+    """Refuse labels that do not fit the outputs."""
+    if count != source.classes:
+        raise UsageError(
+            f"{labels} has {count} labels, but {model} has {source.classes} outputs",
+            hint="give each output its label, in the order of the outputs",
+        )
+
+
+def _read_source(
+    path: Path, folder: Path, options: AdoptOptions, progress: _Progress
+) -> tuple[OnnxSource, SourceFacts]:
+    """Read an ONNX file, or convert another format to one."""
+    progress(f"reading {path}")
+    if path.suffix.lower() == ".onnx":
+        source = read_onnx(path, size=options.size)
+        return source, SourceFacts(
+            "onnx", scaling=source.scaling, channels=source.channels, layout=source.layout
+        )
+    from .sources import to_onnx
+
+    facts = to_onnx(path, folder / "source.onnx", size=options.size)
+    source = read_onnx(folder / "source.onnx", size=options.size)
+    return dataclasses.replace(source, path=path, sha256=hash_source(path)), facts
+
+
+def hash_source(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a folder with their names."""
+    if path.is_file():
+        return hash_file(path)
+    lines = [
+        f"{file.relative_to(path).as_posix()}\t{hash_file(file)}\n"
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _adopt(
+    source: OnnxSource, facts: SourceFacts, labels: tuple[Label, ...], data: Path, options: AdoptOptions,
+    progress: _Progress, out: Path,
+) -> AdoptionReport:  # fmt: skip
+    keys = tuple(label.key for label in labels)
+    progress(f"reading the frames of {data}")
+    frames = divide_frames(data, options, keys, options.input_spec(source.size))
+    meaning = _find_meaning(source, facts, options, frames)
+    progress(f"answering {len(frames.pixels):,} frames with the source, scaled {meaning.scaling}")
+    answers = answer_frames(source, meaning.scaling, frames.pixels)
+    check_answers(answers, frames.labels, meaning.outputs, meaning.scaling, accept_weak=options.accept_weak)
+    body = make_body(source, meaning.chain, meaning.scaling, meaning.outputs)
+    logits = body.values(frames.pixels)
+    conversion = _compare(source, facts, meaning, frames.pixels, answers, logits)
+    spec = _describe(source, facts, meaning, labels, frames, body, options, conversion, logits)
+    weak = _weakness(spec, frames, accept_weak=options.accept_weak)
+    with new_folder(out) as work:
+        report = _write(work, source, meaning, body, spec, frames, logits, conversion, options, progress)
+    return dataclasses.replace(report, notes=(*facts.notes, *meaning.notes, *weak, *report.notes))
+
+
+def _find_meaning(
+    source: OnnxSource, facts: SourceFacts, options: AdoptOptions, frames: HeldOutFrames
+) -> _Meaning:
+    """Find out what input and output mean; what neither the file nor the options say is asked for."""
+    graph = Graph(source.proto)
+    head = read_head(graph, source.output)
+    outputs = head.meaning or facts.outputs or options.outputs
+    if outputs is None:
+        raise UsageError(
+            f"{source.path} ends in {head.node!r} ({head.kind}), which does not say what its outputs are",
+            hint="--outputs logits, probabilities or sigmoid",
+        )
+    if options.outputs not in (None, outputs):
+        raise UsageError(
+            f"--outputs is {options.outputs}, but {source.path} ends in {head.node!r} ({head.kind}): {outputs}",
+            hint="leave --outputs out",
+        )
+    chain = follow_input(graph, source.input, source.layout)
+    read = facts.scaling or stated_scaling(chain)
+    text, channels = options.scaling or read, options.channels or facts.channels
+    scaling = parse_scaling(text, channels) if text else None
+    if scaling is None:
+        raise _ask_for_scaling(source, frames, text, channels)
+    notes = []
+    if options.scaling and read and options.scaling != read:
+        notes.append(f"--scaling is {options.scaling}, although the file suggests {read}")
+    stated = {
+        "scaling": "option" if options.scaling else "file",
+        "channels": "option" if options.channels else "file" if facts.channels else "scaling",
+        "outputs": "file" if head.meaning or facts.outputs else "option",
+    }
+    return _Meaning(chain, scaling, outputs, stated, tuple(notes))
+
+
+def _ask_for_scaling(
+    source: OnnxSource, frames: HeldOutFrames, text: str | None, channels: Any
+) -> UsageError:
+    """Return the error that asks for the scaling, with what each usual one reaches on the frames."""
+    rows = np.linspace(0, len(frames.pixels) - 1, min(_SCALING_FRAMES, len(frames.pixels))).astype(int)
+    figures = compare_scalings(
+        source, frames.pixels[rows], frames.labels[rows], scaling=text, channels=channels
+    )
+    missing = "the order of the colours" if text else "the scaling of its input"
+    option = "--channels rgb or bgr" if text else "--scaling"
+    return UsageError(
+        f"{source.path} does not state {missing}; balanced accuracy on {len(rows)} of the frames is"
+        f" {describe_figures(figures)}",
+        hint=f"give what the model was trained with: {option}",
+    )
+
+
+def _compare(
+    source: OnnxSource, facts: SourceFacts, meaning: _Meaning, pixels: npt.NDArray[np.uint8],
+    answers: Floats, logits: Floats,
+) -> dict[str, float]:  # fmt: skip
+    """Compare the network with its source on real frames. Raise ``ModelError`` if they differ."""
+    rows = np.linspace(0, len(pixels) - 1, min(_COMPARED_FRAMES, len(pixels))).astype(int)
+    shown, expected, ours = pixels[rows], answers[rows], logits[rows]
+    if facts.run is not None:
+        # The framework's own answers, so that a fault of its converter shows too.
+        parts = [shown[at : at + 16] for at in range(0, len(shown), 16)]
+        layout = facts.layout or source.layout
+        expected = np.concatenate([facts.run(meaning.scaling.apply(part, layout)) for part in parts])
+    theirs = _softmax(to_logits(expected, meaning.outputs))
+    difference = np.abs(_softmax(ours) - theirs)
+    worst, equal = float(difference.max()), float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
+    if worst > _MOST_DP:
+        raise ModelError(
+            f"the converted network differs from {source.path} by {worst:.3g} in a probability on {len(rows)} frames,"
+            f" allowed is {_MOST_DP:g}",
+            hint="this is a fault of the conversion: please report it with the model's architecture",
+        )
+    return {"frames": len(rows), "max_abs_dp": worst, "agreement": equal}
+
+
+def _softmax(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    values = np.asarray(logits, np.float64)
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _describe(
+    source: OnnxSource, facts: SourceFacts, meaning: _Meaning, labels: tuple[Label, ...], frames: HeldOutFrames,
+    body: FloatBody, options: AdoptOptions, conversion: dict[str, float], logits: Floats,
+) -> ModelSpec:  # fmt: skip
+    """Return the ModelSpec of the FP32 file, with temperature and operating points."""
+    temperature = fit_temperature(logits, frames.labels)
+    keys = [label.key for label in labels]
+    calibrated = {
+        **describe(frames.choosing), "frames": len(frames.labels),
+        "videos": len({sample.video_id for sample in frames.choosing.samples} - {None}),
+    }  # fmt: skip
+    return ModelSpec(
+        name=options.name or source.path.stem,
+        version=options.version,
+        precision="fp32",
+        labels=labels,
+        input=options.input_spec(source.size),
+        temperature=temperature,
+        operating_points=operating_points(
+            _softmax(logits / temperature), frames.labels, keys,
+            only=[label.key for label in labels if label.role != "normal"],
+            min_specificity=READER_SPECIFICITY, min_threshold=READER_THRESHOLD,
+            measured_on=f"{len(frames.labels)} frames that were given when the model was adopted",
+        ),
+        events=EventParameters(),
+        license=options.license,
+        intended_use=options.intended_use,
+        held_out=options.held_out,
+        has_maps=body.pooled is not None,
+        provenance={
+            "adopted_from": {**_source_facts(source, facts, meaning), "conversion": conversion},
+            "training_data": "not stated",
+            "calibrated_on": calibrated,
+            "certified_on_other": frames.divided_by,
+            "exported_with": {tool: importlib.metadata.version(tool) for tool in _TOOLS},
+        },
+    )  # fmt: skip
+
+
+def _source_facts(source: OnnxSource, facts: SourceFacts, meaning: _Meaning) -> dict[str, Any]:
+    return {
+        "file": source.path.name,
+        "sha256": source.sha256,
+        "kind": facts.kind,
+        "producer": source.producer or None,
+        "opset": source.opset,
+        "scaling": meaning.scaling.name,
+        "channels": meaning.scaling.channels,
+        "outputs": meaning.outputs,
+        "stated_by": meaning.stated,
+    }
+
+
+def _weakness(spec: ModelSpec, frames: HeldOutFrames, *, accept_weak: bool) -> tuple[str, ...]:
+    """Return a note on a temperature at the bound of its search; refuse such a model unless weak ones are accepted."""
+    if not is_at_bound(spec.temperature):
+        return ()
+    note = (
+        f"the temperature is {spec.temperature:.3g}, the bound of what is searched: {len(frames.labels)} frames do not"
+        " calibrate the model"
+    )
+    if not accept_weak:
+        raise ModelError(note, hint="give more frames of more videos, or accept it: --accept-weak")
+    return (note,)
+
+
+def _write(
+    folder: Path, source: OnnxSource, meaning: _Meaning, body: FloatBody, spec: ModelSpec, frames: HeldOutFrames,
+    logits: Floats, conversion: dict[str, float], options: AdoptOptions, progress: _Progress,
+) -> AdoptionReport:  # fmt: skip
+    """Write and check all files."""
+    expected = _expected(spec, logits, frames)
+    rows = np.linspace(0, len(frames.pixels) - 1, min(_FITTING_FRAMES, len(frames.pixels))).astype(int)
+    progress("quantising")
+    levels = mark_inside(body)
+    choice = choose_int8(
+        levels, spec, fitting=frames.pixels[rows], frames=frames.pixels, expected=expected,
+        keep=options.keep_float, progress=progress,
+    )  # fmt: skip
+    fp32, int8 = folder / FP32, folder / INT8
+    write_file(fp32, body, spec)
+    write_file(int8, levels, _int8_spec(spec, choice), quantised=choice.proto)
+    operators = count_operators(int8)
+    certificates = certify_adopted(
+        fp32,
+        int8,
+        body,
+        levels,
+        choice.proto,
+        source,
+        meaning.scaling,
+        meaning.outputs,
+        frames.certifying,
+        progress=progress,
+    )
+    layers = layers_of(Graph(body.proto))
+    return AdoptionReport(
+        folder, write_sums(folder, (fp32, int8)), dict(spec.provenance["adopted_from"]), spec.keys, conversion,
+        spec.temperature, spec.has_maps, _describe_choice(choice), len(layers), operators,
+        _not_fused(body, choice, operators), frames.divided_by, certificates, _notes(frames),
+    )  # fmt: skip
+
+
+def _notes(frames: HeldOutFrames) -> tuple[str, ...]:
+    notes = []
+    samples = list(frames.certifying.samples)
+    if frames.divided_by != "none":
+        samples += frames.choosing.samples
+    if known := sum(sample.split == "train" for sample in samples):
+        notes.append(
+            f"{known:,} of the {len(samples):,} frames are of the split train: if the model has seen them, temperature,"
+            " operating points and certificates are too good"
+        )
+    if frames.divided_by == "none":
+        notes.append(
+            "the certificates were measured on the frames of the choices, because too few videos are named to divide"
+            " them"
+        )
+    return tuple(notes)
+
+
+def _expected(spec: ModelSpec, logits: Floats, frames: HeldOutFrames) -> Predictions:
+    """Return FP32's answers to the frames of the choices."""
+    samples = frames.choosing.samples
+    p = _softmax(logits / spec.temperature)
+    return Predictions(
+        files=tuple(frames.choosing.name_of(sample) for sample in samples),
+        labels=frames.labels,
+        video_ids=tuple(sample.video_id for sample in samples),
+        sources=tuple(sample.source for sample in samples),
+        probabilities=p.astype(np.float32),
+        keys=spec.keys,
+    )
+
+
+def _int8_spec(spec: ModelSpec, choice: Int8Choice) -> ModelSpec:
+    chosen = choice.chosen
+    kept = {"kept_float": list(chosen.kept_float)} if chosen.kept_float else {}
+    return dataclasses.replace(
+        spec,
+        precision="int8",
+        saturation_safe=chosen.saturation_safe,
+        provenance={**spec.provenance, "ranges": chosen.method, **kept},
+    )
+
+
+def _describe_choice(choice: Int8Choice) -> dict[str, Any]:
+    return {
+        "chosen": dataclasses.asdict(choice.chosen),
+        "tried": [dataclasses.asdict(candidate) for candidate in choice.tried],
+        "noise": [{"layer": name, "decibels": round(ratio, 2)} for name, ratio in choice.noise],
+    }
+
+
+def _not_fused(body: FloatBody, choice: Int8Choice, operators: dict[str, int]) -> int:
+    """Return how many quantised convolutions onnxruntime computes in float all the same."""
+    graph = Graph(body.proto)
+    kept = {*choice.chosen.kept_float, *body.cheap}
+    names = set(quantised_nodes(graph, kept, readers=body.cheap))
+    convolutions: int = sum(node.op_type == "Conv" and node.name in names for node in layers_of(graph))
+    return max(0, convolutions - operators.get("QLinearConv", 0))

@@ -1,0 +1,129 @@
+"""Judge the source's answers to labelled frames: the scaling that the data favour, and whether it only guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from capsule_edge.runtime.errors import ModelError
+
+from ..contract import FrameArray
+from .facts import Channels, Floats, OutputKind
+from .float_body import LEAST, LEAST_REST
+from .onnx_source import OnnxSource
+from .scaling import ORDERS, USUAL, Scaling, parse_scaling
+
+__all__ = ["answer_frames", "balanced_accuracy", "check_answers", "compare_scalings", "to_logits"]
+
+_BATCH = 16
+# Standard errors by which balanced accuracy must exceed that of guessing.
+_ERRORS = 2.0
+
+
+def answer_frames(source: OnnxSource, scaling: Scaling, frames: FrameArray) -> Floats:
+    """Return the source's outputs for uint8 RGB frames (N, size, size, 3), float32 (N, classes)."""
+    run = source.runner()
+    batches = [frames[at : at + _BATCH] for at in range(0, len(frames), _BATCH)]
+    return np.concatenate([run(scaling.apply(batch, source.layout)) for batch in batches])
+
+
+def to_logits(answers: Floats, outputs: OutputKind) -> npt.NDArray[np.float64]:
+    """Return the logits behind a source's outputs, float64 (N, classes)."""
+    values = np.asarray(answers, np.float64)
+    if outputs == "logits":
+        return values
+    positive = np.log(np.maximum(values, LEAST))
+    return positive if outputs == "probabilities" else positive - np.log(np.maximum(1 - values, LEAST_REST))
+
+
+def balanced_accuracy(answers: Floats, labels: npt.NDArray[np.intp]) -> float:
+    """Return the mean share of each label's frames that the answers get right, over the labels that occur."""
+    right = answers.argmax(axis=1) == labels
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def compare_scalings(
+    source: OnnxSource,
+    frames: FrameArray,
+    labels: npt.NDArray[np.intp],
+    *,
+    scaling: str | None = None,
+    channels: Channels | None = None,
+) -> dict[str, float]:
+    """Return the balanced accuracy with each usual scaling and order of colours, the highest first.
+
+    Args:
+        source: The classifier.
+        frames: uint8 RGB (N, size, size, 3).
+        labels: Their true labels, int (N,).
+        scaling: The scaling if it is known, and only the order of the colours is not.
+        channels: The order of the colours if it is known.
+    """
+    figures: dict[str, float] = {}
+    orders: Sequence[Channels] = (channels,) if channels else ("rgb", "bgr")
+    for name in (scaling,) if scaling else USUAL:
+        for order in orders if channels or name not in ORDERS else (ORDERS[name],):
+            parsed = parse_scaling(name, order)
+            if parsed is not None:
+                answers = answer_frames(source, parsed, frames)
+                finite = bool(np.isfinite(answers).all())
+                figures[str(parsed)] = balanced_accuracy(answers, labels) if finite else 0.0
+    return dict(sorted(figures.items(), key=lambda item: -item[1]))
+
+
+def describe_figures(figures: Mapping[str, float]) -> str:
+    """Return the figures of ``compare_scalings`` in one line."""
+    return "; ".join(f"{name}: {value:.3f}" for name, value in figures.items())
+
+
+def check_answers(
+    answers: Floats, labels: npt.NDArray[np.intp], outputs: OutputKind, scaling: Scaling, *, accept_weak: bool
+) -> None:
+    """Check that a source's answers are what ``outputs`` says, differ between frames, and are better than guessing.
+
+    Raises:
+        ModelError: One of these is not so.
+    """
+    if not np.isfinite(answers).all():
+        raise ModelError(f"with the scaling {scaling} the model answers with values that are not finite")
+    sums = answers.sum(axis=1)
+    within = answers.min() >= -1e-4 and answers.max() <= 1 + 1e-4
+    if outputs != "logits" and not within:
+        raise ModelError(
+            f"the outputs range from {answers.min():.3g} to {answers.max():.3g}, {outputs} lie between 0 and 1",
+            hint="--outputs logits",
+        )
+    if outputs == "probabilities" and not np.allclose(sums, 1, atol=1e-2):
+        raise ModelError(
+            f"the outputs of a frame sum to {sums.min():.3g} to {sums.max():.3g}, probabilities sum to 1",
+            hint="--outputs sigmoid, if each label has a probability of its own",
+        )
+    if float(answers.std(axis=0).max()) < 1e-5:
+        raise ModelError(
+            f"with the scaling {scaling} the model answers all {len(answers)} frames alike",
+            hint="give the scaling and the colours that the model was trained with: --scaling, --channels",
+        )
+    _check_better_than_guessing(answers, labels, scaling, accept_weak)
+
+
+def _check_better_than_guessing(
+    answers: Floats, labels: npt.NDArray[np.intp], scaling: Scaling, accept_weak: bool
+) -> None:
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    if len(counts) < 2:
+        raise ModelError(
+            f"all {len(labels)} frames have one label, two or more are needed to judge and calibrate the model"
+        )
+    chance = 1 / len(counts)
+    error = float(np.sqrt((chance * (1 - chance) / counts).sum())) / len(counts)
+    reached = balanced_accuracy(answers, labels)
+    if reached <= chance + _ERRORS * error and not accept_weak:
+        raise ModelError(
+            f"balanced accuracy on {len(labels)} frames is {reached:.3f} with the scaling {scaling}; guessing among"
+            f" {len(counts)} labels gives {chance:.3f}, needed is more than {chance + _ERRORS * error:.3f}",
+            hint="check the order of --labels, --scaling and --channels; without --scaling you are shown what each"
+            " usual one reaches; --accept-weak adopts the model all the same",
+        )

@@ -1,0 +1,97 @@
+"""Quantise a float network with onnxruntime's quantiser, with our choice of ranges and of weight scales."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from .activation_ranges import Range
+from .float_body import PIXELS, FloatBody
+from .graph import Graph
+from .layer_weights import LayerWeights
+from .quantised_nodes import layers_of, quantised_nodes
+
+__all__ = ["activations_of", "quantise_body"]
+
+
+def activations_of(body: FloatBody) -> list[str]:
+    """Return the names of the activations whose ranges may be needed."""
+    graph = Graph(body.proto)
+    names = set(quantised_nodes(graph, body.cheap, readers=body.cheap))
+    found: dict[str, None] = {}
+    for node in graph.nodes:
+        if node.name in names:
+            values = node.input if node.op_type in ("Add", "Mul", "Concat") else node.input[:1]
+            found.update(dict.fromkeys(name for name in values if not graph.is_constant(name)))
+            found.update(dict.fromkeys(node.output))
+    return list(found)
+
+
+def quantise_body(
+    body: FloatBody,
+    ranges: Mapping[str, Range],
+    *,
+    kept: Collection[str] = (),
+    saturation_safe: bool,
+    weights: Mapping[str, npt.NDArray[np.int8]] = MappingProxyType({}),
+) -> onnx.ModelProto:
+    """Return the network in 8 bits (QDQ): U8 activations, S8 weights with a scale for each channel.
+
+    Args:
+        body: The float network.
+        ranges: The smallest and largest value of each activation (``activations_of``).
+        kept: The names of layers to keep in float.
+        saturation_safe: Widen the scales of weights so that no sum of two products overflows 16 bits
+            (``train.qat.weight_limits``).
+        weights: The integers of the weights of layers, by the layer's name (``weight_rounding``); those of others are
+            the nearest ones.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.onnx_model import ONNXModel
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.quant_utils import add_infer_metadata
+
+    proto = onnx.shape_inference.infer_shapes(body.proto)
+    graph = Graph(proto)
+    names = quantised_nodes(graph, {*kept, *body.cheap}, readers=body.cheap)
+    found = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
+    overrides: dict[str, list[dict[str, Any]]] = {}
+    for node in layers_of(graph):
+        if node.name not in names:
+            continue
+        layer = LayerWeights.of(graph, node, saturation_safe)
+        if node.name in weights:
+            graph.set_constant(f"rounded/{node.name}", layer.dequantised(weights[node.name]))
+            node.input[1] = f"rounded/{node.name}"
+        overrides[node.input[1]] = layer.overrides()
+    if (zero := body.entry.zero_point) is not None and PIXELS in ranges:
+        scale = np.array(body.entry.gain[0], np.float32)
+        overrides[PIXELS] = [{"scale": scale, "zero_point": np.array(zero, np.uint8)}]
+    add_infer_metadata(proto)
+    quieter = logging.getLogger()
+    level = quieter.level
+    quieter.setLevel(logging.ERROR)
+    try:
+        quantiser = QDQQuantizer(
+            proto, True, False, QuantType.QInt8, QuantType.QUInt8, TensorsData(CalibrationMethod.MinMax, found),
+            names, [], sorted({node.op_type for node in graph.nodes}),
+            {
+                "TensorQuantOverrides": overrides, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                "MatMulConstBOnly": True, "WeightSymmetric": True, "ActivationSymmetric": False,
+            },
+        )  # fmt: skip
+        made = ONNXModel(quantiser.quantize_model())
+        made.topological_sort()
+    finally:
+        quieter.setLevel(level)
+    return cast(onnx.ModelProto, made.model)

@@ -1,0 +1,19 @@
+"""Convert classifiers of Keras 3, tf_keras, SavedModel and float TFLite to float ONNX, each in a process of its own.
+
+In: a model file or folder. Out: an ONNX file and what the source says about itself (``SourceFacts``).
+Must not know: labels, frames, quantisation, the contract of our files.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capsule_edge.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .conversion import to_onnx
+    from .file_kinds import recognise
+else:
+    __getattr__, __dir__ = lazy_names(__name__, conversion="to_onnx", file_kinds="recognise")
+
+__all__ = ["recognise", "to_onnx"]

@@ -1,0 +1,78 @@
+"""Convert a model file of another framework to ONNX, in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from capsule_edge.runtime.errors import ModelError
+
+from ..facts import Floats, SourceFacts
+from .file_kinds import read_keras_config, recognise
+from .framework_process import FrameworkProcess
+from .keras_config import check_keras_config
+
+__all__ = ["SourceAnswers", "to_onnx"]
+
+
+class SourceAnswers:
+    """Answers batches with the framework of the source.
+
+    Args:
+        process: a process that has loaded the model.
+    """
+
+    def __init__(self, process: FrameworkProcess) -> None:
+        self._process = process
+
+    def __call__(self, batch: Floats) -> Floats:
+        """Return the answers to a batch.
+
+        Args:
+            batch: float32 (N, ...), scaled, in the source's layout.
+
+        Returns:
+            float32 (N, labels), as the source's last layer leaves them.
+        """
+        _, answers = self._process.ask({"do": "answer"}, batch)
+        if answers is None:
+            raise ModelError("the process of the framework sent no answers")
+        return answers
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
+
+
+def to_onnx(path: Path, out: Path, *, size: int | None = None) -> SourceFacts:
+    """Convert a classifier to a float ONNX file (opset 17, dynamic batch).
+
+    The file is opened with onnxruntime, and its answers are compared with the source's own, before this returns.
+
+    Args:
+        path: a ``.keras``, ``.h5`` or ``.tflite`` file, or the folder of a SavedModel.
+        out: the ONNX file to write.
+        size: the side of the input in pixels, for a model that leaves it open.
+
+    Returns:
+        What the source says about itself. ``run`` answers batches with the source's own framework, in a process that
+        ends with ``run.close()`` or when nothing refers to it any more.
+
+    Raises:
+        InputError: the file cannot be read.
+        UsageError: the model leaves the size of its input open and ``size`` is not given, or contradicts it.
+        ModelError: the model is no classifier of pictures that can be converted. The message names the layer,
+            operation or value.
+        PackageError: the framework is not installed.
+    """
+    kind = recognise(path)
+    if kind in ("keras", "tf_keras"):
+        check_keras_config(path, read_keras_config(path)[1])
+    process = FrameworkProcess(kind)
+    try:
+        request = {"do": "convert", "path": str(path), "out": str(out), "size": size}
+        facts, _ = process.ask(request)
+    except BaseException:
+        process.close()
+        raise
+    notes = tuple(facts.pop("notes"))
+    return SourceFacts(kind=kind, notes=notes, run=SourceAnswers(process), **facts)
