@@ -1,0 +1,420 @@
+"""The driver: hands out tasks, takes results, and records what became of each recording.
+
+It holds the lease, and only it writes the manifest. A result is written whole by a worker, then recorded here. So
+after the death of a worker its task is done again, and after that of the driver the command is run again: recordings
+that have a result under their key are recorded without reading.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from capsule_edge.runtime.errors import CapsuleEdgeError
+from capsule_edge.runtime.pipeline import start, tool_versions
+from capsule_edge.runtime.results import prepare_folder
+
+from ..engines import Refusal, TaskEngine
+from ..manifest import READ_STATES, Lease, Manifest, Row, State, hold_lease
+from ..sources import Recording, RecordingState, look_at
+from .job import BLAMELESS, Job
+from .setup import ReadSetup
+from .store import ResultStore
+from .tasks import JoinTask, OpenTask, Task
+
+__all__ = ["Driver", "DriverOptions", "ReadingOutcome", "ReadingProgress", "read_archive"]
+
+# Rows are recorded together: at most so many, and at most so many seconds late.
+_ROWS = 256
+_RECORD_S = 1.0
+_WAIT_S = 1.0
+# Seconds, for each try before, until something is tried again that is not the recording's fault.
+_PAUSE_S = 1.0
+# Seconds that the driver waits for the size of a recording.
+_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class DriverOptions:
+    """The options of the driver.
+
+    Attributes:
+        tries: how often a task of a recording may fail before the recording is set aside.
+        retry_set_aside: try recordings again that an earlier run has set aside.
+    """
+
+    tries: int = 3
+    retry_set_aside: bool = False
+
+
+@dataclass
+class ReadingOutcome:
+    """The counts of one run: recordings read, set aside and failed.
+
+    Attributes:
+        listed: number of recordings.
+        unchanged: number of those that an earlier run had read.
+        frames: number of frames that this run read.
+        rows: the rows that are not read whole, of earlier runs too.
+        read, incomplete, failed, set_aside: number of recordings by state.
+        refusals: machines that got no task.
+    """
+
+    listed: int = 0
+    unchanged: int = 0
+    frames: int = 0
+    read: int = 0
+    incomplete: int = 0
+    failed: int = 0
+    set_aside: int = 0
+    rows: list[Row] = field(default_factory=list)
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """True if every recording was read whole."""
+        return not (self.incomplete or self.failed or self.set_aside)
+
+    @property
+    def done(self) -> int:
+        """Number of recordings that are over."""
+        return self.read + self.incomplete + self.failed + self.set_aside
+
+    def count(self, row: Row, *, earlier: bool) -> None:
+        """Count a row; ``earlier``: of an earlier run."""
+        setattr(self, row.state, getattr(self, row.state) + 1)
+        self.unchanged += earlier
+        self.frames += 0 if earlier else row.frames or 0
+        if row.state != "read":
+            self.rows.append(row)
+
+
+class ReadingProgress(Protocol):
+    """Is told how the reading goes on."""
+
+    def update(self, outcome: ReadingOutcome, *, running: int, waiting: int, workers: int) -> None:
+        """Take the state: tasks that run and that wait, and the number of workers."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    job: Job
+    task: Task
+
+
+class Driver:
+    """Read recordings with an engine and record them.
+
+    Args:
+        setup: how the archive is read.
+        engine: runs the tasks.
+        manifest: begun; the rows go there.
+        lease: held.
+        options: of the driver.
+        progress: told after each result.
+    """
+
+    def __init__(
+        self,
+        setup: ReadSetup,
+        engine: TaskEngine,
+        manifest: Manifest,
+        lease: Lease,
+        *,
+        options: DriverOptions | None = None,
+        progress: ReadingProgress | None = None,
+    ) -> None:
+        self._setup, self._engine, self._manifest, self._lease = setup, engine, manifest, lease
+        self._options, self._progress = options or DriverOptions(), progress
+        self._identity, self._version = setup.identity, str(tool_versions()["version"])
+        self._queue: list[tuple[int, int, _Waiting]] = []
+        # Tasks that failed and are tried again at a time of the monotonic clock, seconds.
+        self._delayed: list[tuple[float, int, _Waiting]] = []
+        # Jobs that begin when another is over, since they may have the same result.
+        self._followers: dict[Job, Job] = {}
+        self._running: dict[int, _Waiting] = {}
+        self._numbers = iter(range(1 << 62))
+        self._pending: list[Row] = []
+        # Folders of shares that did not answer.
+        self._silent: set[str] = set()
+        self._recorded = time.monotonic()
+        self.outcome = ReadingOutcome()
+
+    def read(self, recordings: Iterable[Recording]) -> ReadingOutcome:
+        """Read the recordings that are new, changed or failed, and return what became of all.
+
+        Raises:
+            OutputError: the manifest cannot be written, or another driver has taken over.
+        """
+        due = self._leave_out_known(list(recordings))
+        jobs = iter(due)
+        exhausted = False
+        with self._recording():
+            while True:
+                self._put_delayed()
+                while not exhausted and len(self._queue) + len(self._running) < 2 * self._engine.slots:
+                    job = next(jobs, None)
+                    exhausted = job is None
+                    if job is not None:
+                        self._put(job, job.begin())
+                self._hand_out()
+                if not self._running and not self._queue and exhausted:
+                    if not self._delayed:
+                        break
+                    threading.Event().wait(max(0.0, self._delayed[0][0] - time.monotonic()))
+                for number, result in self._engine.wait(_WAIT_S):
+                    self._take(self._running.pop(number), result)
+                self._tell()
+        self.outcome.refusals = self._engine.refusals
+        self._tell()
+        return self.outcome
+
+    def _leave_out_known(self, recordings: Sequence[Recording]) -> list[Job]:
+        """Record wrong rows of lists, count what an earlier run has read, and return the others, the largest first."""
+        self.outcome.listed = len(recordings)
+        known = {row.recording: row for row in self._manifest.rows()}
+        store = ResultStore(self._setup.out)
+        sized: list[tuple[int, Job]] = []
+        last: dict[tuple[str, int | None], Job] = {}
+        for recording in recordings:
+            self._lease.renew()
+            if recording.fault:
+                self._record(recording, "set_aside", cause="list", message=recording.fault)
+                continue
+            state = self._look(recording)
+            row = known.get(recording.location)
+            if row is not None and self._is_current(row, state, store):
+                self._keep(row, recording)
+            else:
+                size = state.bytes if state is not None else None
+                job = Job(recording, tries=self._options.tries, divide=self._engine.slots > 1)
+                twin = last.get(_twin(recording, size))
+                last[_twin(recording, size)] = job
+                if twin is None:
+                    sized.append((size or 0, job))
+                else:
+                    self._followers[twin] = job
+        sized.sort(key=lambda each: -each[0])
+        return [job for _, job in sized]
+
+    def _look(self, recording: Recording) -> RecordingState | None:
+        """Return the state of a recording; None if it cannot be reached. A worker reports why when it opens it."""
+        folder = recording.location.replace("\\", "/").rpartition("/")[0]
+        if folder in self._silent:
+            return None
+        try:
+            # In a thread: a share that hangs would keep the driver for ever.
+            return start(lambda: look_at(recording.location), name="look").result(timeout=_PATIENCE_S)
+        except TimeoutError:
+            self._silent.add(folder)
+            return None
+        except CapsuleEdgeError:
+            return None
+
+    def _is_current(self, row: Row, state: RecordingState | None, store: ResultStore) -> bool:
+        same = (
+            state is not None
+            and (row.bytes, row.modified_ns) == (state.bytes, state.modified_ns)
+            and row.identity == self._identity
+        )
+        if row.state in READ_STATES:
+            return same and row.key is not None and store.has(row.key)
+        return row.state == "set_aside" and same and not self._options.retry_set_aside
+
+    def _keep(self, row: Row, recording: Recording) -> None:
+        """Count a recording of an earlier run; record it again where the list says something else of it now."""
+        facts = {name: getattr(recording, name) for name in ("site", "capsule_type", "patient", "date")}
+        if any(getattr(row, name) != value for name, value in facts.items()):
+            row = replace(row, **facts, recorded_at=_now())
+            self._pending.append(row)
+        self.outcome.count(row, earlier=True)
+
+    def _put(self, job: Job, tasks: Iterable[Task], *, later: bool = False) -> None:
+        for task in tasks:
+            # What is begun is finished first, so that little waits on the disk. A task that failed goes to the end.
+            urgency = (
+                3 if later else 2 if isinstance(task, OpenTask) else 0 if isinstance(task, JoinTask) else 1
+            )
+            heapq.heappush(self._queue, (urgency, next(self._numbers), _Waiting(job, task)))
+
+    def _hand_out(self) -> None:
+        while self._queue and len(self._running) < self._engine.slots:
+            waiting = heapq.heappop(self._queue)[2]
+            if waiting.job.is_due(waiting.task):
+                number = next(self._numbers)
+                self._engine.submit(number, waiting.task)
+                self._running[number] = waiting
+
+    def _take(self, waiting: _Waiting, result: object) -> None:
+        job = waiting.job
+        if job.over:
+            return
+        failures = job.failures
+        due = job.take(waiting.task, result)
+        if job.failures > failures:
+            at = time.monotonic() + job.failures * (_PAUSE_S if job.last_cause in BLAMELESS else 0.0)
+            for task in due:
+                heapq.heappush(self._delayed, (at, next(self._numbers), _Waiting(job, task)))
+        else:
+            self._put(job, due)
+        if job.over:
+            self._finish(job)
+            follower = self._followers.pop(job, None)
+            if follower is not None:
+                self._put(follower, follower.begin())
+
+    def _put_delayed(self) -> None:
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
+            waiting = heapq.heappop(self._delayed)[2]
+            self._put(waiting.job, [waiting.task], later=True)
+
+    def _finish(self, job: Job) -> None:
+        recording, done, failed = job.recording, job.done, job.failed
+        if done is None:
+            assert failed is not None
+            state: State = "failed" if failed.cause in BLAMELESS else "set_aside"
+            self._record(
+                recording, state, cause=failed.cause, message=failed.message, tries=job.failures,
+                **_state_fields(job.state or self._look(recording)),
+            )  # fmt: skip
+            return
+        ledger = done.ledger
+        lost = ledger["corrupt"] or ledger["missing"] or ledger["unread"]
+        cause = (
+            "truncated"
+            if ledger["truncated"]
+            else "damaged"
+            if ledger["corrupt"]
+            else "missing"
+            if lost
+            else ""
+        )
+        self._record(
+            recording,
+            "incomplete" if cause else "read",
+            cause=cause,
+            message=_describe_loss(ledger) if cause else "",
+            tries=job.failures,
+            **_state_fields(done.state),
+            sha256=done.sha256,
+            key=done.key,
+            frames=ledger["container"],
+            **{name: ledger[name] for name in ("classified", "duplicate", "corrupt", "missing", "truncated")},
+            suggestions=done.suggestions,
+            seconds=round(done.seconds, 3),
+        )
+
+    def _record(self, recording: Recording, state: State, **values: Any) -> None:
+        row = Row(
+            recording=recording.location,
+            site=recording.site,
+            capsule_type=recording.capsule_type,
+            patient=recording.patient,
+            date=recording.date,
+            state=state,
+            model_sha256=self._setup.model_sha256,
+            identity=self._identity,
+            version=self._version,
+            options=json.dumps(self._setup.options, sort_keys=True),
+            recorded_at=_now(),
+            **values,
+        )
+        self.outcome.count(row, earlier=False)
+        self._pending.append(row)
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Record what is pending at the end of the block, also when it is interrupted."""
+        try:
+            yield
+        finally:
+            self._write()
+
+    def _tell(self) -> None:
+        self._lease.renew()
+        if len(self._pending) >= _ROWS or time.monotonic() - self._recorded > _RECORD_S:
+            self._write()
+        if self._progress is not None:
+            self._progress.update(
+                self.outcome,
+                running=len(self._running),
+                waiting=self.outcome.listed - self.outcome.done,
+                workers=self._engine.slots,
+            )
+
+    def _write(self) -> None:
+        for first in range(0, len(self._pending), _ROWS):
+            self._manifest.append(self._pending[first : first + _ROWS])
+        self._pending, self._recorded = [], time.monotonic()
+
+
+def read_archive(
+    setup: ReadSetup,
+    recordings: Callable[[], Sequence[Recording]],
+    open_engine: Callable[[], TaskEngine],
+    *,
+    options: DriverOptions | None = None,
+    progress: ReadingProgress | None = None,
+    after: Callable[[Lease], None] | None = None,
+) -> ReadingOutcome:
+    """Read an archive: hold its lease, read what is due, and merge the manifest.
+
+    Args:
+        setup: how it is read; its folder is made.
+        recordings: lists them; called when the lease is held.
+        open_engine: called when the recordings are listed; the engine is closed at the end.
+        options: of the driver.
+        progress: told after each result.
+        after: called at the end, while the lease is still held.
+
+    Raises:
+        OutputError: another driver writes to the folder, or it cannot be written.
+        InputError: a source cannot be listed.
+    """
+    out = Path(setup.out)
+    prepare_folder(out, overwrite=True)
+    with hold_lease(out) as lease:
+        manifest = Manifest(out)
+        manifest.begin()
+        ResultStore(out).clear_work()
+        listed = recordings()
+        engine = open_engine()
+        try:
+            driver = Driver(setup, engine, manifest, lease, options=options, progress=progress)
+            outcome = driver.read(listed)
+            ResultStore(out).clear_work(whole=True)
+        finally:
+            engine.close()
+        manifest.compact()
+        if after is not None:
+            after(lease)
+        return outcome
+
+
+def _twin(recording: Recording, size: int | None) -> tuple[str, int | None]:
+    """Return what two recordings have in common that may have the same result: name and size."""
+    return recording.location.replace("\\", "/").rpartition("/")[2], size
+
+
+def _state_fields(state: RecordingState | None) -> dict[str, int | None]:
+    if state is None:
+        return {"bytes": None, "modified_ns": None}
+    return {"bytes": state.bytes, "modified_ns": state.modified_ns}
+
+
+def _describe_loss(ledger: dict[str, Any]) -> str:
+    parts = [f"{ledger[name]:,} {name}" for name in ("corrupt", "missing", "unread") if ledger[name]]
+    cut = ["the file is cut"] if ledger["truncated"] else []
+    return f"of {ledger['container']:,} frames: {', '.join(parts + cut)}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,36 @@
+"""List the recordings of an archive: folders, globs, lists and addresses.
+
+In: what the user names. Out: a ``Recording`` for each, with what a list says about it, and rows that are wrong.
+Must not know: models, results.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capsule_edge.runtime.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .listing import list_recordings
+    from .recording import Recording, RecordingState
+    from .remote import fetch_recording, is_address, look_at, open_store
+    from .unchanged import check_unchanged
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        listing="list_recordings",
+        recording="Recording RecordingState",
+        remote="fetch_recording is_address look_at open_store",
+        unchanged="check_unchanged",
+    )
+
+__all__ = [
+    "Recording",
+    "RecordingState",
+    "check_unchanged",
+    "fetch_recording",
+    "is_address",
+    "list_recordings",
+    "look_at",
+    "open_store",
+]

@@ -1,0 +1,104 @@
+"""Turn what the user names into recordings: folders and those in them, globs, lists, addresses, single files."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.pipeline import start
+from capsule_edge.runtime.recording import RECORDING_SUFFIXES, list_folder
+
+from .recording import Recording
+from .recording_list import LIST_SUFFIXES, read_list
+from .remote import find_remote, is_address
+
+__all__ = ["list_recordings"]
+
+_GLOB = frozenset("*?[")
+
+
+def list_recordings(
+    sources: Sequence[str], *, leave_out: Path | None = None, patience_s: float = 60.0
+) -> list[Recording]:
+    """Return the recordings that sources name, each once.
+
+    A row of a list that is wrong becomes a recording with a ``fault``. A source that does not answer in time becomes
+    one too, so that the others are read.
+
+    Args:
+        sources: folders, which are searched with their subfolders; globs; lists (``.csv`` or ``.parquet``); addresses;
+            or recordings.
+        leave_out: a folder that is not searched: the archive's own.
+        patience_s: seconds to wait for the listing of one source.
+
+    Raises:
+        InputError: a source is not there, or a list cannot be read.
+        PackageError: a package that a source needs is not installed.
+    """
+    found: dict[str, Recording] = {}
+    for source in sources:
+        for recording in _list_in_time(source, leave_out, patience_s):
+            known = found.setdefault(recording.location, recording)
+            if known != recording and not recording.fault and not _adds_nothing(recording):
+                if _adds_nothing(known):
+                    found[recording.location] = recording
+                else:
+                    place = f"{recording.location} (again, in {source})"
+                    found[place] = Recording(place, fault="the recording is listed twice, with other facts")
+    return list(found.values())
+
+
+def _adds_nothing(recording: Recording) -> bool:
+    return recording == Recording(recording.location)
+
+
+def _list_in_time(source: str, leave_out: Path | None, patience_s: float) -> list[Recording]:
+    # In a thread: a share that hangs would keep the caller for ever.
+    listing: Future[list[Recording]] = start(lambda: list(_list(source, leave_out)), name="listing")
+    try:
+        return listing.result(timeout=patience_s)
+    except TimeoutError:
+        return [Recording(source, fault=f"{source} did not answer within {patience_s:.0f} s")]
+
+
+def _list(source: str, leave_out: Path | None) -> Iterator[Recording]:
+    if is_address(source):
+        yield from map(Recording, find_remote(source, RECORDING_SUFFIXES))
+        return
+    path = Path(source)
+    if path.suffix.lower() in LIST_SUFFIXES and not path.is_dir():
+        yield from read_list(path)
+    elif path.exists():
+        yield from _expand(path, leave_out)
+    elif _GLOB & set(source):
+        matches = sorted(glob.glob(source, recursive=True))
+        if not matches:
+            raise InputError(f"no file fits {source}", hint="check the pattern, and put it in quotes")
+        for match in matches:
+            yield from _expand(Path(match), leave_out)
+    else:
+        raise InputError(f"{source} is not there", hint="name a folder, a recording, a list or a pattern")
+
+
+def _expand(path: Path, leave_out: Path | None) -> Iterator[Recording]:
+    path = path.absolute()
+    if not path.is_dir():
+        yield Recording(str(path))
+    else:
+        yield from map(Recording, map(str, _search(path, leave_out)))
+
+
+def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+    """Yield the recordings in a folder and its subfolders; a folder that holds pictures alone is a recording."""
+    if leave_out is not None and folder == leave_out.absolute():
+        return
+    content = list_folder(folder)
+    yield from content.recordings
+    inner = [each for each in content.others if each.is_dir() and not each.is_symlink()]
+    if content.pictures and not content.recordings and not inner:
+        yield folder
+    for each in inner:
+        yield from _search(each, leave_out)

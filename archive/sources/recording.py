@@ -1,0 +1,40 @@
+"""A recording as it is listed, before it is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Recording", "RecordingState"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording of the archive.
+
+    Attributes:
+        location: absolute path, or address that fsspec opens.
+        site, capsule_type, patient, date: as a list of recordings has them; None where it says nothing.
+        fault: why the row of a list cannot be used, in a sentence; empty for a good one. Such a recording is not read.
+    """
+
+    location: str
+    site: str | None = None
+    capsule_type: str | None = None
+    patient: str | None = None
+    date: str | None = None
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class RecordingState:
+    """The marks of a file by which a change of a recording is noticed.
+
+    Attributes:
+        bytes: size; of a folder of pictures, the sum of its files.
+        modified_ns: time of the last change, nanoseconds since 1970; None where the store does not say.
+        tag: version that a store gives the object (ETag); empty where there is none.
+    """
+
+    bytes: int | None
+    modified_ns: int | None
+    tag: str = ""

@@ -1,0 +1,132 @@
+"""Recordings behind addresses that fsspec opens, such as ``s3://bucket/exam.mp4``; and the state of local ones."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from capsule_edge.runtime.errors import InputError, PackageError
+from capsule_edge.runtime.results import whole_file
+
+from ..packages import load_package
+from .recording import RecordingState
+
+__all__ = ["fetch_recording", "find_remote", "is_address", "look_at", "open_store"]
+
+_BLOCK = 1 << 20
+
+
+def is_address(location: str) -> bool:
+    """Return whether a location is an address and not a path."""
+    return "://" in location
+
+
+def open_store(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address, and the path in it.
+
+    Raises:
+        PackageError: fsspec, or the package for this kind of store, is not installed.
+        InputError: the address cannot be understood, or the store refuses the connection.
+    """
+    core = load_package("fsspec.core", needed_for=f"the address {address}")
+    try:
+        store, path = core.url_to_fs(address)
+    except ImportError as error:
+        scheme = address.partition("://")[0]
+        package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+        raise PackageError(
+            f"the address {address} needs a package for {scheme}:// that is not installed",
+            hint=f"pip install {package.get(scheme, f'the fsspec package for {scheme}')}",
+        ) from error
+    except Exception as error:
+        raise _unreachable(address, error) from error
+    return store, path
+
+
+def find_remote(address: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the addresses of the recordings that an address names: a file, a folder or a glob.
+
+    Args:
+        address: what the user named.
+        suffixes: of the files that count in a folder, lower case.
+    """
+    store, path = open_store(address)
+    try:
+        if any(letter in path for letter in "*?["):
+            found = [each for each in store.glob(path) if each.lower().endswith(suffixes)]
+        elif store.isdir(path):
+            found = [each for each in store.find(path) if each.lower().endswith(suffixes)]
+        else:
+            store.info(path)
+            return [address]
+    except Exception as error:
+        raise _unreachable(address, error) from error
+    return [str(store.unstrip_protocol(each)) for each in sorted(found)]
+
+
+def look_at(location: str) -> RecordingState:
+    """Return the size and the time of the last change of a recording.
+
+    Raises:
+        InputError: it is not there or cannot be reached.
+    """
+    if is_address(location):
+        store, path = open_store(location)
+        try:
+            store.invalidate_cache()
+            found = store.info(path)
+        except Exception as error:
+            raise _unreachable(location, error) from error
+        return _remote_state(found)
+    try:
+        status = Path(location).stat()
+        if not Path(location).is_dir():
+            return RecordingState(status.st_size, status.st_mtime_ns)
+        inside = [each.stat() for each in Path(location).iterdir() if each.is_file()]
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(
+            f"{location} cannot be opened: {reason}", hint="check the path and your rights"
+        ) from error
+    newest = max((each.st_mtime_ns for each in inside), default=status.st_mtime_ns)
+    return RecordingState(sum(each.st_size for each in inside), newest)
+
+
+def fetch_recording(address: str, folder: Path) -> Path:
+    """Copy a recording from a store into a folder, whole or not at all, under its own name.
+
+    Raises:
+        InputError: the store does not hand it over.
+        OutputError: the folder cannot be written.
+    """
+    store, path = open_store(address)
+    target = folder / path.rstrip("/").rpartition("/")[2]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        source = store.open(path, "rb")
+    except Exception as error:
+        raise _unreachable(address, error) from error
+    with source, whole_file(target) as temporary, temporary.open("wb") as file:
+        shutil.copyfileobj(source, file, _BLOCK)
+    return target
+
+
+def _remote_state(found: Mapping[str, Any]) -> RecordingState:
+    changed = next(
+        (found[name] for name in ("mtime", "LastModified", "last_modified") if name in found), None
+    )
+    if isinstance(changed, datetime):
+        changed = changed.timestamp()
+    stamp = round(float(changed) * 1e9) if isinstance(changed, int | float) else None
+    size = found.get("size")
+    return RecordingState(None if size is None else int(size), stamp, str(found.get("ETag") or ""))
+
+
+def _unreachable(address: str, error: Exception) -> InputError:
+    reason = str(error) or type(error).__name__
+    return InputError(
+        f"{address} cannot be reached: {reason}", hint="check the address, the login and the network"
+    )

@@ -1,0 +1,222 @@
+"""``archive read --ray``: the same results on Ray, whatever dies, and machines that differ get no work."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import damage
+import pytest
+from archive_samples import misbehave, same_files, write_long
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("ray")
+
+from capsule_edge import runtime
+from capsule_edge.archive.engines import ProcessEngine, RayEngine, TaskLimits
+from capsule_edge.archive.manifest import Manifest
+from capsule_edge.archive.reading import (
+    DriverOptions,
+    ReadSetup,
+    ResultStore,
+    check_worker,
+    perform,
+    read_archive,
+    tool_hash,
+)
+from capsule_edge.archive.sources import list_recordings
+from capsule_edge.runtime import Reader
+from capsule_edge.runtime.errors import BackendError
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Ray on Windows is in beta")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    long = write_long(folder / "long.mp4", times=12)
+    damage.blank(long, folder / "damaged.mp4", 250)
+    damage.encode(folder / "short.mp4", frames=40)
+    return folder
+
+
+def make_setup(out: Path, split_frames: int = 100) -> ReadSetup:
+    with Reader.open("small", threads=1) as reader:
+        return ReadSetup(
+            out, "small", reader.model_sha256, reader.backend_name, {}, tool_hash(), split_frames
+        )
+
+
+@pytest.fixture(scope="module")
+def archive(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources, read on processes."""
+    out = tmp_path_factory.mktemp("archive") / "out"
+    setup = make_setup(out)
+    read_archive(
+        setup, lambda: list_recordings([str(source)]), lambda: ProcessEngine(perform, setup, workers=2)
+    )
+    return out
+
+
+def check_same(archive: Path, out: Path) -> None:
+    """Assert that both archives have one row and one result for each recording, of the same bytes."""
+    keys = {row.recording: row.key for row in Manifest(archive).rows()}
+    found = [(row.recording, row.key) for row in Manifest(out).rows()]
+    assert dict(found) == keys
+    assert len(found) == len(keys) == len(list((out / "results").glob("*/*/study.json")))
+    for key in filter(None, keys.values()):
+        assert same_files(ResultStore(out).folder(key), ResultStore(archive).folder(key))
+
+
+def test_ray_gives_the_results_of_processes(source: Path, archive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["archive", "read", str(source), "--out", str(out), "--model", "small", "--split-frames", "100"]
+    done = subprocess.run(
+        [sys.executable, "-m", "capsule_edge.cli", *words, "--workers", "2", "--no-tables", "--ray"],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr  # one is damaged
+    check_same(archive, out)
+    assert "2 read, 1 not whole" in done.stdout
+
+
+def test_a_cluster_that_is_not_there_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="cannot be reached"):
+        RayEngine(perform, None, address="127.0.0.1:1", workers=1)
+
+
+@pytest.fixture
+def cluster():
+    """A cluster of this machine with two nodes of one core."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def read(setup: ReadSetup, source: Path, address: str, *, work=perform, begun=lambda: None, **limits):
+    def open_engine() -> RayEngine:
+        engine = RayEngine(
+            work,
+            setup,
+            address=address,
+            limits=TaskLimits(**limits),
+            check=check_worker,
+            notes=setup.out / "work" / "ended",
+        )
+        begun()
+        return engine
+
+    return read_archive(
+        setup, lambda: list_recordings([str(source)]), open_engine, options=DriverOptions(tries=2)
+    )
+
+
+class _At(threading.Thread):
+    """Do something at a moment after the start."""
+
+    def __init__(self, moment_s: float, act) -> None:
+        super().__init__(daemon=True)
+        self._moment_s, self._act = moment_s, act
+
+    def run(self) -> None:
+        threading.Event().wait(self._moment_s)
+        self._act()
+
+
+def kill_a_worker(seed: int) -> None:
+    import psutil
+
+    workers = [
+        each for each in psutil.Process().children(recursive=True) if each.name().startswith("ray::_run")
+    ]
+    if workers:
+        random.Random(seed).choice(workers).kill()
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("seed", range(10))
+def test_a_killed_worker_of_ray(source: Path, archive: Path, tmp_path: Path, cluster, seed: int) -> None:
+    cluster.add_node(num_cpus=1)
+    at = _At(random.Random(seed).uniform(0.2, 6.0), lambda: kill_a_worker(seed))
+    outcome = read(make_setup(tmp_path / "out"), source, cluster.address, begun=at.start)
+    assert (outcome.read, outcome.incomplete) == (2, 1)
+    check_same(archive, tmp_path / "out")
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("seed", range(10))
+def test_a_killed_raylet(source: Path, archive: Path, tmp_path: Path, cluster, seed: int) -> None:
+    node = cluster.add_node(num_cpus=1)
+    raylet = node.all_processes["raylet"][0].process
+    at = _At(random.Random(seed).uniform(0.2, 6.0), raylet.kill)
+    outcome = read(make_setup(tmp_path / "out"), source, cluster.address, begun=at.start)
+    assert (outcome.read, outcome.incomplete) == (2, 1)
+    check_same(archive, tmp_path / "out")
+
+
+@pytest.mark.kills
+def test_poison_on_ray_is_set_aside_with_its_cause(source: Path, tmp_path: Path, cluster) -> None:
+    cluster.add_node(num_cpus=1)
+    mine = tmp_path / "in"
+    mine.mkdir()
+    for name in ("crash", "memory", "hang", "good"):
+        shutil.copy(source / "short.mp4", mine / f"{name}.mp4")
+    setup = make_setup(tmp_path / "out")
+    outcome = read(setup, mine, cluster.address, work=misbehave, memory_bytes=700 << 20, seconds=30.0)
+    assert outcome.read == 1
+    causes = {Path(row.recording).stem: row.cause for row in Manifest(setup.out).rows()}
+    # Ray does not tell a crash from a kill.
+    assert causes == {"crash": "killed", "memory": "memory", "hang": "time", "good": ""}
+
+
+@pytest.mark.kills
+def test_a_machine_with_another_tool_gets_no_work(
+    source: Path, archive: Path, tmp_path: Path, cluster
+) -> None:
+    """The second node finds a copy of the packages in which one file differs."""
+    other = tmp_path / "other" / "capsule_edge"
+    for place in map(Path, runtime.__path__):
+        for package in ("runtime", "archive", "evaluation"):
+            shutil.copytree(
+                place.parent / package, other / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
+    with (other / "runtime" / "cores.py").open("a", encoding="utf-8") as file:
+        file.write("# another version\n")
+    path = os.pathsep.join([str(other.parent), str(Path(__file__).parents[1])])
+    cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
+    outcome = read(make_setup(tmp_path / "out"), source, cluster.address)
+    assert [
+        each.message.startswith("the code of capsule-edge has the hash") for each in outcome.refusals
+    ] == [True]
+    assert (outcome.read, outcome.incomplete) == (2, 1)
+    check_same(archive, tmp_path / "out")
+
+
+@pytest.mark.kills
+def test_a_driver_of_ray_that_is_killed(source: Path, archive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["archive", "read", str(source), "--out", str(out), "--model", "small", "--split-frames", "100"]
+    command = [sys.executable, "-m", "capsule_edge.cli", *words, "--workers", "2", "--no-tables", "--ray"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as driver:
+        until = time.monotonic() + 300
+        while (
+            not list((out / "work").glob("*/part-*")) and driver.poll() is None and time.monotonic() < until
+        ):
+            threading.Event().wait(0.05)
+        driver.kill()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 3, done.stderr
+    check_same(archive, out)
