@@ -36,12 +36,14 @@ def expand_folders(videos: Sequence[Path], *, anonymous: bool = False) -> tuple[
 
 
 def _list(video: Path) -> FolderContent | None:
-    """Return the content of a folder; None for anything else."""
+    """Return the content of a folder; None for anything else, and for a DICOMDIR folder, which is one recording."""
     if not video.is_dir():
         return None
     from capsule_edge.runtime.errors import InputError
-    from capsule_edge.runtime.recording import list_folder
+    from capsule_edge.runtime.recording import is_dicom_directory, list_folder
 
+    if is_dicom_directory(video):
+        return None
     try:
         return list_folder(video)
     except InputError:  # reported when it is read

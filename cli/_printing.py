@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,15 @@ from ._tables import ColumnTable
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "echo_json", "interval_cell", "macro_f1_change", "number", "table"]
+__all__ = [
+    "console",
+    "echo_json",
+    "interval_cell",
+    "macro_f1_change",
+    "number",
+    "summarise_certificate",
+    "table",
+]
 
 
 def console() -> Console:
@@ -64,3 +73,17 @@ def macro_f1_change(delta: float | None, precision: str = "int8") -> str:
 def echo_json(document: Any) -> None:
     """Print one JSON document. A figure that is not finite is a fault of ours: documents have null for it."""
     click.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+
+
+def summarise_certificate(certificate: Mapping[str, Any]) -> str:
+    """Return a certificate in one line."""
+    models, frames, events = certificate["models"], certificate["data"]["frames"], certificate["events"]
+    line = (
+        f"{certificate['kind']} of {models['b']['file']} against {models['a']['file']}: {certificate['verdict']}, "
+        f"agreement {certificate['agreement']:.3%} of {frames:,} frames, "
+        f"largest difference of a probability {certificate['max_abs_dp']:.2g}, "
+        f"{macro_f1_change(certificate['macro_f1_delta'], models['b']['precision'] or 'int8')}"
+    )
+    if events:
+        line += f", {events['matched']} events of {events['a']} and {events['b']} in common"
+    return line

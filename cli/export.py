@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ._evaluation import recordings_option
 from ._options import HELP_OPTIONS, json_option, labels_option
-from ._printing import echo_json, macro_f1_change
+from ._printing import echo_json, summarise_certificate
 
 if TYPE_CHECKING:
     from capsule_edge.export.bundle import ExportReport
@@ -148,18 +147,4 @@ def _print(report: ExportReport, out: Path) -> None:
     if report.kept_float:
         click.echo(f"kept in float: {', '.join(report.kept_float)}")
     for certificate in report.certificates:
-        click.echo(_summary(certificate))
-
-
-def _summary(certificate: Mapping[str, Any]) -> str:
-    """Return a certificate in one line."""
-    models, frames, events = certificate["models"], certificate["data"]["frames"], certificate["events"]
-    line = (
-        f"{certificate['kind']} of {models['b']['file']} against {models['a']['file']}: {certificate['verdict']}, "
-        f"agreement {certificate['agreement']:.3%} of {frames:,} frames, "
-        f"largest difference of a probability {certificate['max_abs_dp']:.2g}, "
-        f"{macro_f1_change(certificate['macro_f1_delta'])}"
-    )
-    if events:
-        line += f", {events['matched']} events of {events['a']} and {events['b']} in common"
-    return line
+        click.echo(summarise_certificate(certificate))

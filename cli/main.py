@@ -27,16 +27,22 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS = {
     "run": "Read recordings and write what was found.",
     "info": "Print what a model file says about itself.",
+    "serve": "Start the reading workstation: a service and a page on this machine.",
+    "models": "List the workstation's models, add one, use one, or go back to the one before.",
+    "verify-log": "Check the log of a reading: nothing changed, missing or cut.",
     "doctor": "Check every inference engine on this machine and name the fastest.",
     "demo-data": "Make a small synthetic data set to try the other commands on.",
     "evaluate": "Measure a model on labelled frames.",
     "compare": "Certify an INT8 model against its FP32 original.",
     "split": "Divide a data set into splits by video.",
+    "archive": "Read many recordings, on this machine or on a Ray cluster.",
     "audit": "Find faults of a data set that would make its figures misleading.",
     "explain": "Show which parts of an image a model relies on.",
     "bench": "Measure latency, throughput, cold start and memory of model files.",
     "train": "Train a model, FP32 and then INT8.",
+    "export-dicom": "Write the findings of a recording as DICOM objects.",
     "export": "Export a trained run to ONNX and TFLite, verified.",
+    "adopt": "Adopt a classifier that was trained elsewhere: FP32 and INT8 files, verified.",
 }
 
 # How an error is printed: as a line for people, a JSON document (--json) or a JSON line (--jsonl).

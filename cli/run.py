@@ -168,8 +168,8 @@ class RunOptions:
 def command(context: click.Context, /, videos: tuple[Path, ...], **given: Any) -> None:
     """Read recordings. Every frame is accounted for, and findings become events with times.
 
-    VIDEO is a video file, a folder of images, a multi-page TIFF or a DICOM file; or - for stdin; or the
-    address of an RTSP or HTTP source. Of a folder that holds recordings, each is read.
+    VIDEO is a video file, a folder of images, a multi-page TIFF, a DICOM file or a DICOMDIR folder; or - for
+    stdin; or the address of an RTSP or HTTP source. Of a folder that holds recordings, each is read.
 
     Exit codes: 0 all recordings are complete; 1 a recording could not be read; 2 wrong usage; 3 a recording
     was read but is incomplete (frames are corrupt or missing, or the file is cut); 130 interrupted; 143

@@ -155,9 +155,12 @@ class TrainOptions:
     "--config",
     "config_file",
     type=_PATH,
-    help="JSON file with fields of TrainConfig, such as a run's config.json. Other options override it.",
+    help="JSON or YAML file with fields of TrainConfig, such as a run's config.json. Other options override it.",
 )
-@click.option("--architecture", help="Architecture of the model, such as mobilenet_v2.")
+@click.option(
+    "--architecture",
+    help="Architecture of the model, such as mobilenet_v2, or module:function for a network of your own.",
+)
 @click.option(
     "--size",
     type=int,

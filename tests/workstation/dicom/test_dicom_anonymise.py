@@ -1,0 +1,175 @@
+"""Anonymised exports: no patient field is found in any object or line, and pixels outside the field are black."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from dicom_archives import validate
+from dicom_samples import CANARIES, wrap_video
+from export_samples import (
+    BIRTH_YEAR,
+    SECRETS,
+    content,
+    export,
+    make_reading,
+    make_result,
+    objects,
+    write_patient,
+)
+from red_model import CENTRE, HEIGHT, RADIUS, WIDTH, view, write_exam
+
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.workstation.dicom import open_anonymiser
+from capsule_edge.workstation.dicom.anonymising import blank_outside
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
+pytest.importorskip("dicomanonymizer")
+
+
+@pytest.fixture(scope="module")
+def exam(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("exam")
+    recording = write_exam(folder / "exam.mp4")
+    return recording, make_result(folder / "result", recording)
+
+
+def check_silent(folder: Path) -> None:
+    """Assert that no patient field stands in any file of a folder, nor in its name, as text of any common encoding."""
+    for file in folder.rglob("*"):
+        data = file.read_bytes() if file.is_file() else b""
+        assert BIRTH_YEAR.encode() not in re.sub(rb"\d+(\.\d+){4,}|\d{9,}", b"", data), file.name
+        for secret in SECRETS:
+            assert secret not in str(file.relative_to(folder))
+            for encoding in ("utf-8", "utf-16-le", "utf-16-be", "gb18030"):
+                assert secret.encode(encoding) not in data, (file.name, secret)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("kind", ["result", "reading", "dicom"])
+def test_no_patient_field_is_found_after_anonymising(
+    kind: str, exam: tuple[Path, Path], call: Callable, tmp_path: Path
+) -> None:
+    recording, result = exam
+    findings = result
+    patient: tuple[object, ...] = ("--patient", write_patient(tmp_path / "patient.json"))
+    if kind == "reading":
+        findings = make_reading(tmp_path / "reading.json", result)
+    if kind == "dicom":
+        form = {"Rows": HEIGHT, "Columns": WIDTH, "NumberOfFrames": 60, "StudyDate": "20260304"}
+        recording = wrap_video(tmp_path / "exam.dcm", recording, **form)
+        findings, patient = make_result(tmp_path / "result", recording), ()
+    out, secret = tmp_path / "out", tmp_path / "secret"
+    options = ("--recording", recording, *patient, "--out", out, "--anonymise", secret)
+    called = call("export-dicom", findings, *options)
+    assert called.code == 0, called.err
+    assert called.err == ""
+    assert not any(each in called.out for each in (*SECRETS, *CANARIES.values()))
+    check_silent(out)
+    assert not list(out.glob("video-*"))
+    assert not list(out.glob("report-pdf-*"))
+    assert "the video: its pictures cannot be blanked" in called.out
+    assert "cannot know what is burnt in" in called.out
+    for each in (*objects(out, "report"), *objects(out, "key-image"), *objects(out, "selection")):
+        assert (each.PatientIdentityRemoved, each.PatientSex, each.PatientBirthDate) == ("YES", "", "")
+        assert each.PatientID == each.PatientName
+        assert each.AccessionNumber == ""
+        assert each.StudyDate < "20250305"
+        if kind == "dicom":
+            assert each.StudyInstanceUID != pydicom.dcmread(recording).StudyInstanceUID
+    again = call("export-dicom", findings, *options, "--json")
+    assert json.loads(again.out)["written"] == []
+
+
+def test_two_examinations_of_a_patient_stay_together_and_the_secret_parts_them_from_others(
+    exam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recording, result = exam
+
+    def anonymous(name: str, secret: str, **changes: Any) -> Any:
+        from export_samples import examination
+
+        given = [("the file", examination(**changes))]
+        anonymiser = open_anonymiser(tmp_path / secret)
+        export(result, recording, tmp_path / name, given=given, anonymiser=anonymiser)
+        (report,) = objects(tmp_path / name, "report")
+        return report
+
+    first = anonymous("first", "secret")
+    later = anonymous("later", "secret", procedure_date="20260314", accession_number="2")
+    other = anonymous("other", "secret", patient_id="someone else")
+    foreign = anonymous("foreign", "another secret")
+    assert first.PatientID == later.PatientID
+    assert len({first.PatientID, other.PatientID, foreign.PatientID}) == 3
+    assert len({each.StudyInstanceUID for each in (first, later, other, foreign)}) == 4
+    # Ten days lie between the examinations before and after.
+    moved = [
+        np.datetime64(f"{each.StudyDate[:4]}-{each.StudyDate[4:6]}-{each.StudyDate[6:]}")
+        for each in (first, later)
+    ]
+    assert moved[1] - moved[0] == np.timedelta64(10, "D")
+
+
+def test_the_objects_of_an_anonymised_export_are_valid(exam: tuple[Path, Path], tmp_path: Path) -> None:
+    recording, result = exam
+    export(result, recording, tmp_path / "out", anonymiser=open_anonymiser(tmp_path / "secret"))
+    for file in (tmp_path / "out").glob("*.dcm"):
+        assert [line for line in validate(file) if line.startswith("Error")] == []
+    (report,) = objects(tmp_path / "out", "report")
+    (image,) = objects(tmp_path / "out", "key-image")
+    (group,) = content(report, "125007")
+    (named,) = (each.ReferencedSOPSequence[0] for each in group.ContentSequence if each.ValueType == "IMAGE")
+    assert named.ReferencedSOPInstanceUID == image.SOPInstanceUID
+
+
+@pytest.mark.quick
+def test_text_outside_the_field_of_view_is_blanked() -> None:
+    picture = view(True, 3)
+    cv2.putText(picture, "CANARY", (2, HEIGHT - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255))
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    inside = (columns - CENTRE[0]) ** 2 + (rows - CENTRE[1]) ** 2 <= (RADIUS - 2) ** 2
+    outside = (columns - CENTRE[0]) ** 2 + (rows - CENTRE[1]) ** 2 > (RADIUS + 2) ** 2
+    assert picture[outside].any()
+    for box in (None, (CENTRE[0] - RADIUS, CENTRE[1] - RADIUS, 2 * RADIUS + 1, 2 * RADIUS + 1)):
+        blanked = blank_outside(picture, box)
+        assert not blanked[outside].any()
+        np.testing.assert_array_equal(blanked[inside], picture[inside])
+    assert not blank_outside(np.zeros_like(picture), None).any()
+    # A picture without a border stays whole.
+    bright = np.full((64, 64, 3), 90, np.uint8)
+    np.testing.assert_array_equal(blank_outside(bright, None), bright)
+
+
+def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    first = open_anonymiser(path)
+    assert open_anonymiser(path) == first
+    assert open_anonymiser(tmp_path / "another") != first
+    assert len(path.read_text().strip()) == 64
+    assert first.secret.hex() not in repr(first)
+    if sys.platform != "win32":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_text("no secret")
+    with pytest.raises(InputError, match="holds no secret, needed are 64 hexadecimal digits"):
+        open_anonymiser(path)
+
+
+def test_without_the_library_the_anonymiser_says_what_to_install(
+    exam: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from capsule_edge.runtime.errors import PackageError
+
+    monkeypatch.setitem(sys.modules, "dicomanonymizer", None)
+    recording, result = exam
+    with pytest.raises(PackageError, match=r"anonymising DICOM needs dicomanonymizer"):
+        export(result, recording, tmp_path / "out", anonymiser=open_anonymiser(tmp_path / "secret"))
+    assert not list((tmp_path / "out").glob("*.dcm"))

@@ -1,0 +1,75 @@
+"""The page shows the suggestions of the result that the open reading is about, whatever has been read since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from page_probe import decide, read_store, wait_until
+from page_service import NEWER_RESULT, RESULT, STUDY, FakeService, make_reading, make_suggestion
+
+OpenPage = Callable[..., Any]
+PROGRESS = {
+    "suggestions": 1, "decided": 0, "seen_share": 0.0, "seen_share_small_bowel": None, "seconds": 0, "version": 1,
+}  # fmt: skip
+
+
+def read_twice() -> FakeService:
+    """Return a service with a reading of an older result; both results have a suggestion 1."""
+    return FakeService(
+        suggestions=[make_suggestion(1, "ulcer", 100, 120)],
+        newest=[make_suggestion(1, "polyp", 400, 420)],
+        reading=make_reading(progress=PROGRESS),
+    )
+
+
+def test_a_reading_shows_the_suggestions_of_its_own_result(open_page: OpenPage) -> None:
+    service = read_twice()
+    page = open_page(service)
+    wait_until(page, f"store.resultId === '{RESULT}'")
+    assert [each["label"] for each in read_store(page, "suggestions")[0]] == ["ulcer"]
+    page.keyboard.press("j")
+    wait_until(page, "store.index === 110")
+    asked = [path for path in service.requests if "/timeline" in path or "/suggestions" in path]
+    assert all(f"result={RESULT}" in path for path in asked[-2:])
+
+
+def test_a_decision_names_the_result_whose_suggestion_it_is_about(open_page: OpenPage) -> None:
+    page = open_page(read_twice())
+    sent: list[dict[str, Any]] = []
+
+    def take(route: Any) -> None:
+        sent.append(json.loads(route.request.post_data))
+        route.fulfill(
+            status=409, json={"error": {"code": "conflict", "message": "another result", "hint": ""}}
+        )
+
+    page.route("**/decisions/*", take)
+    wait_until(page, f"store.resultId === '{RESULT}'")
+    decide(page, "j", "c")
+    wait_until(page, "store.unsaved[0]?.state === 'conflict'")
+    assert sent[0]["result_id"] == RESULT
+
+
+def test_a_job_that_runs_does_not_change_what_an_open_reading_shows(open_page: OpenPage) -> None:
+    service = read_twice()
+    page = open_page(service)
+    wait_until(page, f"store.resultId === '{RESULT}'")
+    part = {"study_id": STUDY, "suggestions": [make_suggestion(1, "polyp", 200, 210)], "colours": [[1, 2, 3]]}
+    service.tell("partial", part)
+    service.tell("job", {"study_id": STUDY, "state": "running"})
+    wait_until(page, "store.study.job?.state === 'running'")
+    assert [each["label"] for each in read_store(page, "suggestions")[0]] == ["ulcer"]
+    assert read_store(page, "partial") == [False]
+    assert read_store(page, "timeline")[0]["bins"] == 600
+    service.tell("study", {"id": STUDY, "state": "read"})
+    wait_until(page, "store.study.job === null")
+    wait_until(page, f"store.resultId === '{RESULT}'")
+    assert [each["label"] for each in read_store(page, "suggestions")[0]] == ["ulcer"]
+
+
+def test_without_a_reading_the_newest_result_is_shown(open_page: OpenPage) -> None:
+    page = open_page(read_twice(), reading=False)
+    wait_until(page, f"store.resultId === '{NEWER_RESULT}'")
+    assert [each["label"] for each in read_store(page, "suggestions")[0]] == ["polyp"]

@@ -1,0 +1,68 @@
+"""The DICOM objects that a recording was read from, for a report to refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from capsule_edge.runtime.recording import Container, ImageSeries, is_dicom
+
+from .frame_numbers import number_frames
+from .structured_report import Reference
+
+__all__ = ["RecordedObjects", "read_recorded_objects"]
+
+# What a report must know of an object to refer to it.
+_NEEDED = (
+    "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID PatientName PatientBirthDate PatientSex"
+    " StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName NumberOfFrames Rows Columns"
+)
+
+
+@dataclass(frozen=True)
+class RecordedObjects:
+    """The objects that hold the recording.
+
+    Attributes:
+        paths: of the files that were read; empty for an object that the export makes.
+        evidence: the objects, without their pixel data.
+        references: to the picture of each frame; None where there is none.
+    """
+
+    paths: tuple[Path, ...]
+    evidence: tuple[Any, ...] = field(repr=False)
+    references: Sequence[Reference | None] = field(repr=False)
+
+
+def read_recorded_objects(container: Container) -> RecordedObjects | None:
+    """Return the DICOM objects of a recording; None where it was read from another kind of file."""
+    if container.place.fragments:
+        found = _read(container.path)
+        numbers = number_frames(container) or [None] * container.frames
+        uid = (str(found.SOPClassUID), str(found.SOPInstanceUID))
+        video: list[Reference | None] = [None if number is None else (*uid, number) for number in numbers]
+        return RecordedObjects((container.path,), (found,), video)
+    if not isinstance(container, ImageSeries) or not is_dicom(container.places[0][0]):
+        return None
+    places = container.places
+    paths = tuple(dict.fromkeys(path for path, _ in places))
+    objects = {path: _read(path) for path in paths}
+    pictures: list[Reference | None] = [_picture(objects[path], page) for path, page in places]
+    return RecordedObjects(paths, tuple(objects.values()), pictures)
+
+
+def _picture(found: Any, page: int) -> Reference:
+    uid = (str(found.SOPClassUID), str(found.SOPInstanceUID))
+    return (*uid, page + 1) if int(found.get("NumberOfFrames", 1) or 1) > 1 else (*uid, None)
+
+
+def _read(path: Path) -> Any:
+    import warnings
+
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_NEEDED.split()))

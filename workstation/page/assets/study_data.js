@@ -1,0 +1,118 @@
+// The open examination: its document, suggestions and timeline, loaded when it is opened and kept up to date.
+//
+// Without a reading, they are those of the newest result, or of the job that makes the first one. A reading is about one
+// result: while it is open, only the suggestions of that result are shown, whatever has been read since.
+
+import { say } from "./messages.js";
+import { isBlind } from "./state.js";
+import { text } from "./texts.js";
+import { count } from "./wording.js";
+
+const BINS = 2400;
+const NOTHING = Object.freeze({ study: null, suggestions: [], partial: false, timeline: null, resultId: null, limits: null, looking: false, reading: null, coverage: { seen: [], skimmed: [] }, shown: null, playing: null, selected: null, hovered: null, index: 0 });
+
+/** Return the end of a path that names the result of the open reading, empty without one; `mark` is "?" or "&". */
+export function resultQuery({ reading }, mark) {
+  return reading?.result_id ? `${mark}result=${reading.result_id}` : "";
+}
+
+/** Load what `store.studyId` names and follow its events. */
+export function followStudy(store, api, events) {
+  const isOpen = (id) => id !== null && store.get().studyId === id;
+  let asked = 0;
+  let wanted = null;
+
+  async function loadResult(id) {
+    const mine = ++asked;
+    const empty = (error) => {
+      if ([404, 409].includes(error.status)) return { partial: true, result_id: null, suggestions: [] };
+      throw error;
+    };
+    const [timeline, found] = await Promise.all([
+      api.get(`studies/${id}/timeline?bins=${BINS}${resultQuery(store.get(), "&")}`),
+      api.get(`studies/${id}/suggestions${resultQuery(store.get(), "?")}`).catch(empty),
+    ]);
+    if (!isOpen(id) || mine !== asked) return;
+    store.set({ timeline, suggestions: found.suggestions, partial: found.partial, resultId: found.result_id });
+    loadLimits(id, found.result_id);
+  }
+
+  /** Fetch the limits of a result. They come after its suggestions: nothing waits for them. */
+  async function loadLimits(id, result) {
+    if (result === null || store.get().limits?.result_id === result) return;
+    const limits = await api.get(`studies/${id}/limits?result=${result}`);
+    if (isOpen(id) && store.get().resultId === result) store.set({ limits });
+  }
+
+  /** Show the suggestions of the reading's own result. Those of another one must not stay on the screen meanwhile. */
+  async function onReading({ studyId, reading, resultId }) {
+    if (!reading || reading.study_id !== studyId || reading.result_id === resultId) return;
+    if (wanted === reading.result_id) return;
+    wanted = reading.result_id;
+    store.set({ suggestions: [], partial: false, resultId: null, selected: null });
+    try {
+      await loadResult(studyId);
+    } finally {
+      wanted = null;
+    }
+  }
+
+  async function open({ studyId }) {
+    if (store.get().study?.id === studyId) return;
+    asked += 1;
+    store.set(NOTHING);
+    if (studyId === null) return;
+    // The three answers are asked for at once: the first picture waits for the number of frames alone.
+    const result = loadResult(studyId);
+    result.catch(() => {});
+    const study = await api.get(`studies/${studyId}`);
+    if (!isOpen(studyId)) return;
+    store.set({ study });
+    await result;
+  }
+
+  /** Ask again for everything that may have changed: after a reading job, or when the service is back. */
+  async function refresh(id) {
+    const study = await api.get(`studies/${id}`).catch((error) => {
+      if (error.status !== 404) throw error;
+      return null;
+    });
+    if (!isOpen(id)) return;
+    if (study === null) return leave(id);
+    const before = store.get().study?.state;
+    store.set({ study });
+    await loadResult(id);
+    if (isOpen(id) && ["queued", "reading"].includes(before) && study.state === "read") sayRead();
+  }
+
+  /** Say that the AI has finished, and how many suggestions there are where they may be known. */
+  function sayRead() {
+    const state = store.get();
+    const number = state.suggestions.length;
+    if (isBlind(state) || state.reading) say(store, "study.done");
+    else say(store, number === 1 ? "study.done_one" : "study.done_count", { count: count(number) });
+  }
+
+  store.subscribe(open, ["studyId"]);
+  store.subscribe(onReading, ["reading"]);
+  open(store.get());
+  /** Close a study that another window has deleted. */
+  function leave(id) {
+    if (!isOpen(id)) return;
+    location.hash = "#/";
+    store.set({ message: { kind: "info", text: text("studies.gone") } });
+  }
+
+  events.on("study", ({ id, state }) => isOpen(id) && (state === "deleted" ? leave(id) : refresh(id)));
+  events.on("connected", () => store.get().study && refresh(store.get().studyId));
+  events.on("job", (job) => isOpen(job.study_id) && store.get().study && store.set({ study: { ...store.get().study, job } }));
+  events.on("partial", (part) => {
+    const state = store.get();
+    // A study that was read before keeps the suggestions of that result until the new one is whole.
+    if (!isOpen(part.study_id) || state.reading || state.resultId) return;
+    const patch = { partial: true };
+    if (part.suggestions) patch.suggestions = part.suggestions;
+    if (part.colours) patch.timeline = { ...state.timeline, ...part, bins: part.colours.length, preview: true };
+    store.set(patch);
+  });
+}
