@@ -65,6 +65,19 @@ class Browser:
         self._post("/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
         self.settle()
 
+    def hold(self, key: str) -> None:
+        """Press a key and keep it down, then wait until the page is drawn."""
+        self._act("keyDown", key)
+
+    def release(self, key: str) -> None:
+        """Let a key go that ``hold`` pressed, then wait until the page is drawn."""
+        self._act("keyUp", key)
+
+    def _act(self, kind: str, key: str) -> None:
+        action = {"type": kind, "value": KEYS.get(key, key)}
+        self._post("/actions", {"actions": [{"type": "key", "id": "keys", "actions": [action]}]})
+        self.settle()
+
     def size(self, width: int, height: int) -> None:
         # A headless window has a minimum width. This sets the width of the page itself, as on a phone.
         self.cdp(

@@ -15,11 +15,11 @@ from browser import AVAILABLE, WHY_NOT, browse
 
 from capsule_edge.cli.main import main as run
 
-WIDTH, HEIGHT = 1280, 1880
+WIDTH, HEIGHT = 1280, 900
 
 
 def make_picture(target: Path) -> None:
-    """Run the demo in a temporary folder and write its report's first screens as PNG."""
+    """Run the demo in a temporary folder and write its report's first screen as PNG."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             run(["run", "--demo", "--out", folder, "--overwrite"])

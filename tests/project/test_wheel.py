@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import pytest
 from paths import ROOT
 
-PACKAGES = ("runtime", "evaluation", "train", "export", "benchmarks", "cli")
+PACKAGES = ("runtime", "evaluation", "train", "export", "benchmarks", "workstation", "archive", "cli")
 # Made by benchmarks on one machine and read by no module.
 NOT_INSTALLED = ("benchmarks/results/",)
 
