@@ -9,11 +9,28 @@ import { text } from "./texts.js";
 import { count } from "./wording.js";
 
 const BINS = 2400;
+// Suggestions and timeline wait this long at most for the first picture.
+const PICTURE_MS = 1000;
 const NOTHING = Object.freeze({ study: null, suggestions: [], partial: false, timeline: null, resultId: null, limits: null, looking: false, reading: null, coverage: { seen: [], skimmed: [] }, shown: null, playing: null, selected: null, hovered: null, index: 0 });
 
 /** Return the end of a path that names the result of the open reading, empty without one; `mark` is "?" or "&". */
 export function resultQuery({ reading }, mark) {
   return reading?.result_id ? `${mark}result=${reading.result_id}` : "";
+}
+
+/**
+ * Wait until the first picture of the open examination is on the screen, or is not to be expected.
+ *
+ * The service works out a timeline for as long as it decodes the first picture, and a reader looks for the picture.
+ */
+function firstPicture(store) {
+  return new Promise((done) => {
+    const isDue = ({ view, shown }) => view === "reading" && shown === null && document.visibilityState === "visible";
+    if (!isDue(store.get())) return done();
+    const end = () => { stop(); clearTimeout(timer); done(); };
+    const stop = store.subscribe((state) => isDue(state) || end(), ["view", "shown"]);
+    const timer = setTimeout(end, PICTURE_MS);
+  });
 }
 
 /** Load what `store.studyId` names and follow its events. */
@@ -24,6 +41,9 @@ export function followStudy(store, api, events) {
 
   async function loadResult(id) {
     const mine = ++asked;
+    await firstPicture(store);
+    // Whoever asked again meanwhile loads it.
+    if (!isOpen(id) || mine !== asked) return;
     const empty = (error) => {
       if ([404, 409].includes(error.status)) return { partial: true, result_id: null, suggestions: [] };
       throw error;
@@ -33,6 +53,7 @@ export function followStudy(store, api, events) {
       api.get(`studies/${id}/suggestions${resultQuery(store.get(), "?")}`).catch(empty),
     ]);
     if (!isOpen(id) || mine !== asked) return;
+    wanted = null;
     store.set({ timeline, suggestions: found.suggestions, partial: found.partial, resultId: found.result_id });
     loadLimits(id, found.result_id);
   }
@@ -50,19 +71,18 @@ export function followStudy(store, api, events) {
     if (wanted === reading.result_id) return;
     wanted = reading.result_id;
     store.set({ suggestions: [], partial: false, resultId: null, selected: null });
-    try {
-      await loadResult(studyId);
-    } finally {
+    await loadResult(studyId).catch((error) => {
       wanted = null;
-    }
+      throw error;
+    });
   }
 
   async function open({ studyId }) {
     if (store.get().study?.id === studyId) return;
     asked += 1;
+    wanted = null;
     store.set(NOTHING);
     if (studyId === null) return;
-    // The three answers are asked for at once: the first picture waits for the number of frames alone.
     const result = loadResult(studyId);
     result.catch(() => {});
     const study = await api.get(`studies/${studyId}`);
