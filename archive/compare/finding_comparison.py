@@ -31,7 +31,7 @@ from capsule_edge.evaluation.recordings import (
 )
 from capsule_edge.runtime.errors import InputError
 
-from .difference_counts import describe_figure, resample_sums
+from .difference_counts import describe_figure, resample_sums, spread_change
 from .paired_results import ResultPair
 from .stored_results import PlacedSuggestion
 
@@ -225,6 +225,12 @@ def _group(recordings: Sequence[JudgedRecording], resamples: int, seed: int) -> 
     drawn = resample_sums([one.unit for one in recordings], rows, resamples=resamples, seed=seed)
     figures, spread = _figures(totals[None]), {} if drawn is None else _figures(drawn)
     only = [sum(one.hit[side] and not one.hit[1 - side] for one in findings) for side in (0, 1)]
+    frames, *_, false_old, false_new = map(int, totals)
+    least = {
+        "hits_lost": _adjusted_wald(only[0], only[1], len(findings)),
+        "false_rise": spread_change(false_new - false_old, false_old),
+        "false_change_per_1000_frames": spread_change(false_new - false_old, frames / 1000),
+    }
     return {
         "recordings": len(recordings),
         "units": len({one.unit for one in recordings}),
@@ -232,11 +238,7 @@ def _group(recordings: Sequence[JudgedRecording], resamples: int, seed: int) -> 
         "findings": len(findings),
         **{name: _side(recordings, findings, side) for side, name in enumerate(_SIDES)},
         **{
-            name: describe_figure(
-                float(value[0]),
-                spread.get(name),
-                _adjusted_wald(only[0], only[1], len(findings)) if name == "hits_lost" else None,
-            )
+            name: describe_figure(float(value[0]), spread.get(name), least[name])
             for name, value in figures.items()
         },
         "mcnemar": {"only_old": only[0], "only_new": only[1], "p_value": exact_mcnemar(*only)},

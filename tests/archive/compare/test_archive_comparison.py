@@ -124,6 +124,9 @@ def test_equivalence_passes_where_nothing_is_lost_and_fails_where_much_is(
     # Nothing differs, and yet the interval has a width: Wilson's for 0 of 120.
     assert same["overall"]["places_lost"]["interval"] == [0.0, pytest.approx(0.0310, abs=2e-4)]
     assert gates(same)["places_lost"] == gates(same)["places_lost.ulcer"] == "pass"
+    # So has that of the rise: 1.96 suggestions of 120.
+    assert same["overall"]["rise"]["interval"] == pytest.approx([-1.96 / 120, 1.96 / 120], rel=1e-4)
+    assert gates(same)["suggestions_rise"] == same["verdict"] == "pass"
     worse = compare_archives(*many(tmp_path / "worse", 30, lost=20)).document
     assert gates(worse)["places_lost"] == worse["verdict"] == "fail"
     few = compare_archives(*many(tmp_path / "few", 5, lost=5)).document
@@ -227,6 +230,39 @@ def test_truth_gates_decide_with_enough_findings(tmp_path: Path) -> None:
     assert gates(document)["findings_lost"] == document["verdict"] == "fail"
     better = compare_archives(new, old, options=ComparisonOptions(truth=truth)).document
     assert gates(better)["findings_lost"] == "pass"
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(10, "pass"), (9, "undecided")])
+def test_equal_numbers_of_false_suggestions_decide_if_there_are_enough(
+    tmp_path: Path, count: int, verdict: str
+) -> None:
+    """All suggestions are false but the first of each recording: 30 suffice for the limit of 10 %, 27 do not."""
+    truth = tmp_path / "truth"
+    old, new = many(tmp_path, count)
+    for number in range(count):
+        write_marks(truth, MadeRecording(f"{number}.mp4"), [("Ulcer", 0, 9)])
+    options = ComparisonOptions(truth=truth, kind="replacement")
+    document = compare_archives(old, new, options=options).document
+    figure = document["truth"]["unseen"]["false_rise"]
+    false = 3 * count
+    assert (figure["value"], document["truth"]["unseen"]["old"]["false_suggestions"]) == (0, false)
+    assert figure["interval"] == pytest.approx([-1.96 / false, 1.96 / false], rel=1e-4)
+    assert gates(document)["false_suggestions_rise"] == verdict
+
+
+def test_a_change_that_is_the_same_in_every_recording_has_an_interval(tmp_path: Path) -> None:
+    """In all 12 recordings an ulcer becomes an erosion: no change over all labels, and one of -1 for ulcers."""
+    recordings = [MadeRecording(f"{number}.mp4", [("ulcer", 0, 9, 0.5)]) for number in range(12)]
+    changed = [with_suggestions(one, ("erosion", 0, 9, 0.5)) for one in recordings]
+    old, new = write_archive(tmp_path / "old", recordings, OLD), write_archive(tmp_path / "new", changed, NEW)
+    document = compare_archives(old, new).document
+    assert document["overall"]["rise"]["interval"] == pytest.approx([-1.96 / 12, 1.96 / 12], rel=1e-4)
+    (ulcer,) = [row for row in document["by_label"] if row["label"] == "ulcer"]
+    low, high = ulcer["rise"]["interval"]
+    assert (low, high) == (pytest.approx(-1 - 1.96 / 12, rel=1e-4), pytest.approx(-1 + 1.96 / 12, rel=1e-4))
+    # One more in each of 40 recordings is a rise of 25 %, and not undecided.
+    more = compare_archives(*many(tmp_path / "more", 40, added=40)).document
+    assert gates(more)["suggestions_rise"] == "fail"
 
 
 def test_recordings_without_a_pair_are_named_with_the_cause(tmp_path: Path) -> None:
