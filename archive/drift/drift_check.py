@@ -152,7 +152,10 @@ def _prepare(
                 f"{of} has {count} recordings or patients with this measure, needed are {MIN_UNITS}"
             )
             return entry
-    found = (histograms * weights[:, None]).sum(axis=0) / weights.sum()
+    # A reference in a model file counts frames; that of an archive counts each patient alike, and so does the test.
+    found = (
+        (histograms * weights[:, None]).sum(axis=0) / weights.sum() if by_length else histograms.mean(axis=0)
+    )
     entry |= {
         "index": round(stability_index(measure.shares, found), 6),
         "bins": list(measure.bins),

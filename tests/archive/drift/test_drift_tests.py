@@ -19,6 +19,7 @@ from capsule_edge.archive.drift import (
     reference_of_archive,
     stability_index,
 )
+from capsule_edge.archive.drift.reference_measures import group_units
 
 ARCHIVE = {"kind": "archive", "name": "x", "sha256": "0" * 64}
 
@@ -143,6 +144,31 @@ def test_nothing_is_said_of_few_recordings_or_patients() -> None:
     held = list(made_recordings(rng, 20, colour=60))
     entry = check_drift(held, poor, origin=ARCHIVE)["groups"][0]["measures"][0]
     assert entry["reason"] == "the reference has 5 recordings or patients with this measure, needed are 10"
+
+
+def test_a_patient_with_many_recordings_counts_once_in_the_index() -> None:
+    """20 patients have one plain recording each, and one of them has 60 tinted ones more: a share of 1 in 20."""
+    rng = np.random.default_rng(9)
+    reference = reference_of_archive(made_recordings(rng, 25))
+    held = list(made_recordings(rng, 20))
+    for number, one in enumerate(held):
+        one.unit = f"patient {number}"
+    for one in made_recordings(rng, 60, colour=70):
+        one.unit = "patient 0"
+        held.append(one)
+    (entry,) = (
+        entry
+        for entry in check_drift(held, reference, origin=ARCHIVE)["groups"][0]["measures"]
+        if entry["measure"] == "colour"
+    )
+    assert entry["units"] == 20
+    # Colours of 70 are in the last bin. By recordings, its share would be at least 60 of 80.
+    assert entry["found"][-1] < 0.5
+    # The figure is the one that the test compares: the mean over patients.
+    measure = reference["colour"]
+    histograms, _ = group_units(measure, "colour", held, by_length=False)
+    assert entry["found"] == pytest.approx(histograms.mean(axis=0), abs=1e-6)
+    assert entry["index"] == pytest.approx(stability_index(measure.shares, histograms.mean(axis=0)), abs=1e-6)
 
 
 def test_many_groups_get_enough_permutations_for_an_alarm() -> None:
