@@ -19,6 +19,7 @@ from comparison_samples import (
     NEW,
     OLD,
     MadeRecording,
+    made_study,
     result_folder,
     write_archive,
     write_marks,
@@ -31,6 +32,7 @@ from capsule_edge.archive.compare import (
     render_comparison,
 )
 from capsule_edge.archive.compare.difference_counts import resample_sums
+from capsule_edge.archive.manifest import Manifest
 from capsule_edge.runtime.errors import InputError, UsageError
 
 SCHEMA = json.loads((ROOT / "archive" / "schema" / "archive-comparison-1.schema.json").read_text("utf-8"))
@@ -206,6 +208,80 @@ def test_findings_hit_and_false_suggestions_by_the_truth(tmp_path: Path, pair: t
     page = render_comparison(compare_archives(*pair, options=ComparisonOptions(truth=truth)))
     assert "2 of 3" in page
     assert "False by the truth" in page
+
+
+class _Elsewhere(MadeRecording):
+    """Another recording of the name of the first one, with other bytes."""
+
+    sha256 = "d" * 64
+
+
+def write_two_of_one_name(tmp_path: Path, *, in_new: bool = True) -> tuple[Path, Path]:
+    """Write two archives with /recordings/one.mp4 and /elsewhere/one.mp4, which are different recordings."""
+    folders = (
+        write_archive(tmp_path / "old", [ONE, TWO], OLD),
+        write_archive(tmp_path / "new", [ONE, TWO], NEW),
+    )
+    for folder, model in zip(folders[: 1 + in_new], (OLD, NEW), strict=False):
+        (row,) = (row for row in Manifest(folder).rows() if row.recording.endswith("one.mp4"))
+        key = model[0] * 64
+        target = folder / "results" / key[:2] / key
+        target.mkdir(parents=True)
+        study = made_study(_Elsewhere(ONE.name, ONE.suggestions), model)
+        (target / "study.json").write_text(json.dumps(study), "utf-8")
+        shutil.copy(result_folder(folder, ONE, model) / "frames.csv", target)
+        manifest = Manifest(folder)
+        manifest.begin()
+        manifest.append([replace(row, recording="/elsewhere/one.mp4", sha256=_Elsewhere.sha256, key=key)])
+    return folders
+
+
+@pytest.mark.parametrize("in_new", [True, False])
+def test_a_truth_table_with_the_name_of_two_recordings_counts_for_none(tmp_path: Path, in_new: bool) -> None:
+    truth = tmp_path / "truth"
+    folders = write_two_of_one_name(tmp_path, in_new=in_new)
+    write_marks(truth, ONE, [("Ulcer", 20, 29)])
+    write_marks(truth, TWO, [("Ulcer", 20, 29)])
+    found = compare_archives(*folders, options=ComparisonOptions(truth=truth)).document["truth"]
+    assert found["recordings"] == 1
+    left = {one["recording"]: one["message"] for one in found["left_out"]}
+    assert set(left) == {"/recordings/one.mp4", *(["/elsewhere/one.mp4"] if in_new else [])}
+    assert "one.truth.csv has the name of 2 recordings" in left["/recordings/one.mp4"]
+    assert "/elsewhere/one.mp4" in left["/recordings/one.mp4"]
+
+
+def test_copies_of_a_recording_are_one_for_its_truth_table(tmp_path: Path) -> None:
+    truth, folders = tmp_path / "truth", [tmp_path / "old", tmp_path / "new"]
+    for folder, model in zip(folders, (OLD, NEW), strict=True):
+        write_archive(folder, [ONE], model)
+        manifest = Manifest(folder)
+        (row,) = manifest.rows()
+        manifest.begin()
+        manifest.append([replace(row, recording="/copies/one.mp4")])
+    write_marks(truth, ONE, [("Ulcer", 20, 29)])
+    found = compare_archives(*folders, options=ComparisonOptions(truth=truth)).document["truth"]
+    assert (found["recordings"], found["left_out"]) == (1, [])
+
+
+def test_a_folder_of_pictures_does_not_take_the_truth_of_a_shorter_name(tmp_path: Path) -> None:
+    """The truth of exam.mp4 is not that of the folder exam.1, of 1.2.840 not that of 1.2.841."""
+    truth = tmp_path / "truth"
+    video, folder, other = (MadeRecording(name, [ULCER]) for name in ("exam.MP4", "exam.1", "1.2.841"))
+    archives = [
+        write_archive(tmp_path / name, [video, folder, other], model)
+        for name, model in (("o", OLD), ("n", NEW))
+    ]
+    for name in ("exam.mp4", "1.2.mp4"):
+        write_marks(truth, MadeRecording(name), [("Ulcer", 20, 29)])
+    options = ComparisonOptions(truth=truth)
+    found = compare_archives(*archives, options=options).document["truth"]
+    assert {one["recording"] for one in found["findings"]} == {"/recordings/exam.MP4"}
+    # The full name goes before the name without suffix.
+    (truth / "exam.MP4.truth.csv").write_text("index,label\n0,Normal\n", "utf-8")
+    (truth / "exam.1.truth.csv").write_text((truth / "exam.truth.csv").read_text("utf-8"), "utf-8")
+    found = compare_archives(*archives, options=options).document["truth"]
+    assert {one["recording"] for one in found["findings"]} == {"/recordings/exam.1"}
+    assert [one["recording"] for one in found["left_out"]] == ["/recordings/exam.MP4"]
 
 
 def test_recordings_of_the_training_do_not_decide(tmp_path: Path) -> None:
