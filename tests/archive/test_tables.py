@@ -199,6 +199,35 @@ def test_an_archive_behind_an_address(archive: Path) -> None:
     assert run_query("memory://archive", sql).rows == run_query(str(archive), sql).rows
 
 
+def test_empty_and_damaged_files_are_no_raw_error(archive: Path, tmp_path: Path, call) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    copy = shutil.copytree(archive, tmp_path / "copy")
+    empty = copy / "manifest" / "00000099.parquet"
+    empty.write_bytes(b"")
+    sql = "SELECT count(*) FROM recordings"
+    assert run_query(str(copy), sql).rows == [(3,)]
+    store = fsspec.filesystem("memory")
+    for path in copy.rglob("*.parquet"):
+        store.pipe(f"/with-empty/{path.relative_to(copy).as_posix()}", path.read_bytes())
+    assert run_query("memory://with-empty", sql).rows == [(3,)]
+    assert call("archive", "status", copy).code == 0
+    # A damaged file is named in one line, by a query and by the check for drift.
+    for damaged in (empty, next(copy.glob("tables/model=*/batch-*/sources.parquet"))):
+        kept = damaged.read_bytes()
+        damaged.write_bytes(b"PAR1 and nothing else PAR1")
+        for words in (("query", copy, sql), ("drift", copy, "--model", "small", "--no-inputs")):
+            shown = call("archive", *words)
+            assert (shown.code, len(shown.err.splitlines())) == (1, 1), shown.err
+            assert "cannot be read" in shown.err
+            assert damaged.name in shown.err
+        damaged.write_bytes(kept)
+    frames = next(copy.glob("tables/model=*/batch-*/frames.parquet"))
+    half = frames.stat().st_size // 2  # the data; behind it is the footer
+    frames.write_bytes(b"PAR1" + bytes(half) + frames.read_bytes()[half + 4 :])
+    shown = call("archive", "drift", copy, "--model", "small", "--no-inputs")
+    assert (shown.code, len(shown.err.splitlines())) == (1, 1), shown.err
+
+
 def write_results(out: Path, count: int, *, first: int = 0) -> list[Row]:
     """Write results as ``run`` does, and their rows."""
     made = write_run(out / "sample")
