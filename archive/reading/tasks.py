@@ -113,7 +113,7 @@ class Failed:
 
     Attributes:
         cause: a word: the code of the error, ``changed``, ``memory``, ``internal``, or ``node`` where this machine has
-            another tool or model.
+            another tool, other libraries or another model.
         message: the error in a sentence.
     """
 

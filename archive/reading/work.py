@@ -12,17 +12,17 @@ from typing import Any
 
 from capsule_edge.runtime import Reader, study_document
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
-from capsule_edge.runtime.pipeline import Part, PartAnswers, resolve_request
+from capsule_edge.runtime.pipeline import Part, PartAnswers, resolve_request, tool_versions
 from capsule_edge.runtime.results import open_run, write_study
 
 from ..sources import RecordingState, fetch_recording, is_address, look_at
-from .setup import ReadSetup, open_reader, tool_hash
+from .setup import ReadSetup, describe_other_versions, open_reader, tool_hash
 from .store import ResultStore
 from .tasks import Divided, Done, Failed, JoinTask, OpenTask, PartDone, PartTask, Ready, Task
 
 __all__ = ["check_worker", "perform"]
 
-# By the hashes of tool and model, and the engine.
+# By the hash of the tool, the identity of the reading, and the hash of the model.
 _readers: dict[tuple[str, str, str], Reader] = {}
 
 
@@ -33,7 +33,7 @@ class _ChangedError(InputError):
 
 
 class _NodeError(CapsuleEdgeError):
-    """This machine has another tool or another model."""
+    """This machine has another tool, other libraries or another model."""
 
     code = "node"
 
@@ -65,14 +65,16 @@ def check_worker(setup: ReadSetup, _task: Any) -> str:
 
 
 def _reader(setup: ReadSetup) -> Reader:
-    """Return the reader of this process. Refuse another tool or model by its hash before any work."""
-    known = setup.tool, setup.model_sha256, setup.backend
+    """Return the reader of this process. Refuse another tool, library or model before any work."""
+    known = setup.tool, setup.identity, setup.model_sha256
     if known not in _readers:
         if tool_hash() != setup.tool:
             raise _NodeError(
                 f"the code of capsule-edge has the hash {tool_hash()[:12]}, that of the driver {setup.tool[:12]}",
                 hint="install the same version on all machines",
             )
+        if other := describe_other_versions(setup.versions, tool_versions()):
+            raise _NodeError(other, hint="install the same versions on all machines")
         reader = open_reader(setup)
         if reader.model_sha256 != setup.model_sha256:
             raise _NodeError(

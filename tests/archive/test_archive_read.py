@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import damage
@@ -27,6 +29,7 @@ from capsule_edge.archive.reading import (
     DriverOptions,
     ReadSetup,
     ResultStore,
+    check_worker,
     perform,
     read_archive,
     tool_hash,
@@ -218,6 +221,50 @@ def test_another_tool_or_model_is_refused_before_any_work(source: Path, tmp_path
         assert failed.cause == "node"
         assert "0" * 12 in failed.message
     assert not (tmp_path / "out").exists()
+
+
+def other_versions(setup: ReadSetup, library: str, version: str | None) -> ReadSetup:
+    """Return the setup of a driver that has another version of a library; None: it lacks the library."""
+    libraries = {name: found for name, found in setup.versions["libraries"].items() if name != library}
+    if version is not None:
+        libraries[library] = version
+    return replace(setup, versions={**setup.versions, "libraries": libraries})
+
+
+@pytest.mark.parametrize("library", ["av", "numpy", "onnxruntime", "opencv-python-headless"])
+def test_a_machine_with_another_library_is_refused_and_names_both_versions(
+    tmp_path: Path, library: str
+) -> None:
+    setup = make_setup(tmp_path / "out")
+    assert check_worker(setup, None) == ""
+    here = setup.versions["libraries"][library]
+    refused = check_worker(other_versions(setup, library, "0.0.1"), None)
+    assert f"{library} {here} (driver: 0.0.1)" in refused
+    assert "install the same versions" in refused
+    assert f"{library} {here} (driver: not installed)" in check_worker(
+        other_versions(setup, library, None), None
+    )
+    other = replace(setup, versions={**setup.versions, "version": "0.0.1"})
+    assert "capsule-edge" in check_worker(other, None)
+    # A library of the driver that this machine lacks.
+    assert "absent not installed (driver: 1.0)" in check_worker(other_versions(setup, "absent", "1.0"), None)
+    failed = perform(other_versions(setup, library, "0.0.1"), OpenTask(str(tmp_path / "absent.mp4")))
+    assert isinstance(failed, Failed)
+    assert failed.cause == "node"
+
+
+def test_the_identity_is_that_of_the_driver_wherever_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = make_setup(tmp_path / "out")
+    identity, key = setup.identity, setup.key("0" * 64, "exam.mp4")
+    sent = pickle.dumps(setup)
+    monkeypatch.setattr("capsule_edge.runtime.pipeline.request._installed", lambda name: "0.0.1")
+    moved = pickle.loads(sent)
+    assert (moved.identity, moved.key("0" * 64, "exam.mp4")) == (identity, key)
+    assert make_setup(tmp_path / "out").identity != identity
+    # Other options are another identity, with the versions of the driver.
+    assert replace(moved, options={"every": 2}).identity != identity
 
 
 def test_copies_of_one_name_are_read_once(source: Path, tmp_path: Path) -> None:
