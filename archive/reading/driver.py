@@ -12,13 +12,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from capsule_edge.runtime.errors import CapsuleEdgeError
+from capsule_edge.runtime.errors import CapsuleEdgeError, OutputError
 from capsule_edge.runtime.pipeline import start, tool_versions
 from capsule_edge.runtime.results import prepare_folder
 
@@ -332,11 +332,18 @@ class Driver:
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
-        """Record what is pending at the end of the block, also when it is interrupted."""
+        """Record what is pending at the end of the block, also when it is interrupted.
+
+        A driver that has lost the lease records nothing: its rows would take the next number of the rightful one and
+        stop it. The results are there all the same, and the rightful driver finds them by their keys.
+        """
         try:
             yield
-        finally:
-            self._write()
+        except BaseException:
+            with suppress(OutputError):
+                self._write()
+            raise
+        self._write()
 
     def _tell(self) -> None:
         self._lease.renew()
@@ -352,6 +359,7 @@ class Driver:
 
     def _write(self) -> None:
         for first in range(0, len(self._pending), _ROWS):
+            self._lease.check()
             self._manifest.append(self._pending[first : first + _ROWS])
         self._pending, self._recorded = [], time.monotonic()
 
@@ -393,6 +401,7 @@ def read_archive(
             ResultStore(out).clear_work(whole=True)
         finally:
             engine.close()
+        lease.check()
         manifest.compact()
         if after is not None:
             after(lease)

@@ -245,6 +245,18 @@ def test_the_lease_of_a_dead_driver_of_this_machine_is_taken_over_at_once(tmp_pa
         pass
 
 
+def test_a_driver_whose_machine_slept_looks_at_its_lease(tmp_path: Path) -> None:
+    """The monotonic clock stands still while a machine sleeps, so it says that the lease is fresh."""
+    with hold_lease(tmp_path) as lease:
+        lease_of_another(tmp_path, lasts_s=50)
+        lease.renew()  # not due yet
+        lease._renewed_at -= 3600
+        with pytest.raises(OutputError, match="taken over"):
+            lease.renew()
+        with pytest.raises(OutputError, match="taken over"):
+            lease.check()
+
+
 def test_a_driver_whose_lease_was_taken_stops(tmp_path: Path) -> None:
     with hold_lease(tmp_path) as lease:
         lease._renewed = -1e9
