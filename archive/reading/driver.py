@@ -195,7 +195,8 @@ class Driver:
                 self._keep(row, recording)
             else:
                 size = state.bytes if state is not None else None
-                job = Job(recording, tries=self._options.tries, divide=self._engine.slots > 1)
+                divide = self._engine.slots > 1
+                job = Job(recording, tries=self._options.tries, divide=divide, looked=state)
                 twin = last.get(_twin(recording, size))
                 last[_twin(recording, size)] = job
                 if twin is None:
@@ -283,7 +284,7 @@ class Driver:
             state: State = "failed" if failed.cause in BLAMELESS else "set_aside"
             self._record(
                 recording, state, cause=failed.cause, message=failed.message, tries=job.failures,
-                **_state_fields(job.state or self._look(recording)),
+                **_state_fields(job.state),
             )  # fmt: skip
             return
         ledger = done.ledger

@@ -112,8 +112,8 @@ class Failed:
     """A task that ended in an error.
 
     Attributes:
-        cause: a word: the code of the error, ``changed``, ``memory``, ``internal``, or ``node`` where this machine has
-            another tool, other libraries or another model.
+        cause: a word: the code of the error, ``changed``, ``unreachable``, ``memory`` or ``internal``; or ``node`` where
+            this machine has another tool, other libraries or another model.
         message: the error in a sentence.
     """
 

@@ -14,9 +14,15 @@ from capsule_edge.runtime.results import whole_file
 from ..packages import load_package
 from .recording import RecordingState
 
-__all__ = ["fetch_recording", "find_remote", "is_address", "look_at", "open_store"]
+__all__ = ["UnreachableError", "fetch_recording", "find_remote", "is_address", "look_at", "open_store"]
 
 _BLOCK = 1 << 20
+
+
+class UnreachableError(InputError):
+    """A recording cannot be reached: a disk, share or store is at fault, and not the content of the recording."""
+
+    code = "unreachable"
 
 
 def is_address(location: str) -> bool:
@@ -29,7 +35,7 @@ def open_store(address: str) -> tuple[Any, str]:
 
     Raises:
         PackageError: fsspec, or the package for this kind of store, is not installed.
-        InputError: the address cannot be understood, or the store refuses the connection.
+        UnreachableError: the address cannot be understood, or the store refuses the connection.
     """
     core = load_package("fsspec.core", needed_for=f"the address {address}")
     try:
@@ -71,7 +77,8 @@ def look_at(location: str) -> RecordingState:
     """Return the size and the time of the last change of a recording.
 
     Raises:
-        InputError: it is not there or cannot be reached.
+        UnreachableError: it is not there or cannot be reached.
+        InputError: the path cannot be one.
     """
     if is_address(location):
         store, path = open_store(location)
@@ -88,9 +95,8 @@ def look_at(location: str) -> RecordingState:
         inside = [each.stat() for each in Path(location).iterdir() if each.is_file()]
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise InputError(
-            f"{location} cannot be opened: {reason}", hint="check the path and your rights"
-        ) from error
+        kind = UnreachableError if isinstance(error, OSError) else InputError
+        raise kind(f"{location} cannot be opened: {reason}", hint="check the path and your rights") from error
     newest = max((each.st_mtime_ns for each in inside), default=status.st_mtime_ns)
     return RecordingState(sum(each.st_size for each in inside), newest)
 
@@ -99,7 +105,7 @@ def fetch_recording(address: str, folder: Path) -> Path:
     """Copy a recording from a store into a folder, whole or not at all, under its own name.
 
     Raises:
-        InputError: the store does not hand it over.
+        UnreachableError: the store does not hand it over.
         OutputError: the folder cannot be written.
     """
     store, path = open_store(address)
@@ -125,8 +131,8 @@ def _remote_state(found: Mapping[str, Any]) -> RecordingState:
     return RecordingState(None if size is None else int(size), stamp, str(found.get("ETag") or ""))
 
 
-def _unreachable(address: str, error: Exception) -> InputError:
+def _unreachable(address: str, error: Exception) -> UnreachableError:
     reason = str(error) or type(error).__name__
-    return InputError(
+    return UnreachableError(
         f"{address} cannot be reached: {reason}", hint="check the address, the login and the network"
     )

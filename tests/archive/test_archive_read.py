@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import pickle
@@ -37,6 +39,7 @@ from capsule_edge.archive.reading import (
 from capsule_edge.archive.reading.tasks import Done, Failed, OpenTask, PartTask
 from capsule_edge.archive.sources import Recording, list_recordings
 from capsule_edge.runtime import Reader, write_study
+from capsule_edge.runtime.recording.container import StreamPlace
 
 LONG_FRAMES = 480
 
@@ -223,6 +226,69 @@ def test_another_tool_or_model_is_refused_before_any_work(source: Path, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def fail_to_open(path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.open
+
+    def fail(self: Path, *arguments, **options):
+        if self == path:
+            raise OSError(number, os.strerror(number))
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT, errno.ETIMEDOUT])
+def test_an_error_of_the_system_is_not_blamed_on_the_recording(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    setup, path = make_setup(tmp_path / "out"), source / "copy.mp4"
+    with monkeypatch.context() as broken:
+        fail_to_open(path, number, broken)
+        failed = perform(setup, OpenTask(str(path)))
+    assert isinstance(failed, Failed)
+    assert failed.cause == "unreachable"
+    assert os.strerror(number).lower() in failed.message
+    assert isinstance(perform(setup, OpenTask(str(path))), Done)
+
+
+def test_a_share_that_fails_behind_the_first_bytes_is_not_blamed_on_the_recording(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file opens and its head can be read; FFmpeg meets the error."""
+
+    class Failing(io.FileIO):
+        def read(self, size=-1):
+            if self.tell() > 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    monkeypatch.setattr(StreamPlace, "open_bytes", lambda _, path: Failing(path))
+    failed = perform(make_setup(tmp_path / "out"), OpenTask(str(source / "copy.mp4")))
+    assert isinstance(failed, Failed)
+    assert failed.cause == "unreachable"
+
+
+def test_damaged_content_is_blamed_on_the_recording(source: Path, tmp_path: Path) -> None:
+    setup = make_setup(tmp_path / "out")
+    (tmp_path / "text.mp4").write_bytes(b"no recording" * 100)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "1.png").write_bytes(b"no picture")
+    for path in (source / "broken.mp4", tmp_path / "text.mp4", tmp_path / "pictures"):
+        failed = perform(setup, OpenTask(str(path)))
+        assert isinstance(failed, Failed)
+        assert failed.cause == "input", failed.message
+
+
+def test_a_model_that_a_machine_cannot_open_is_not_blamed_on_the_recording(
+    source: Path, tmp_path: Path
+) -> None:
+    setup = replace(make_setup(tmp_path / "out"), model=str(tmp_path / "absent.onnx"), model_sha256="1" * 64)
+    failed = perform(setup, OpenTask(str(source / "copy.mp4")))
+    assert isinstance(failed, Failed)
+    assert failed.cause == "node"
+    assert "absent.onnx" in failed.message
+
+
 def other_versions(setup: ReadSetup, library: str, version: str | None) -> ReadSetup:
     """Return the setup of a driver that has another version of a library; None: it lacks the library."""
     libraries = {name: found for name, found in setup.versions["libraries"].items() if name != library}
@@ -301,9 +367,9 @@ def test_wrong_rows_of_a_list_are_in_the_manifest(source: Path, tmp_path: Path) 
     path = tmp_path / "list.csv"
     path.write_text(f"path,site\n{source / 'copy.mp4'},Köln\n,Bonn\n{tmp_path / 'absent.mp4'},\n", "utf-8")
     outcome = read(make_setup(tmp_path / "out"), path, tries=1)
-    assert (outcome.read, outcome.set_aside) == (1, 2)
+    assert (outcome.read, outcome.set_aside, outcome.failed) == (1, 1, 1)
     causes = {row.cause: row for row in Manifest(tmp_path / "out").rows()}
-    assert set(causes) == {"", "list", "input"}
+    assert set(causes) == {"", "list", "unreachable"}
     assert causes[""].site == "Köln"
     assert "row 2" in causes["list"].message
     # A corrected list changes the facts without reading again.

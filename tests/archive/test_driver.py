@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,8 +23,10 @@ from capsule_edge.archive.reading import (
     ReadingOutcome,
     ReadSetup,
     ResultStore,
+    driver,
     read_archive,
 )
+from capsule_edge.archive.reading.tasks import Failed
 from capsule_edge.archive.sources import Recording, RecordingState
 from capsule_edge.runtime.errors import OutputError
 
@@ -116,10 +119,10 @@ def test_a_driver_that_lost_its_lease_takes_no_number_of_the_rightful_one(tmp_pa
     manifest.begin()
     rightful.begin()
     with hold_lease(out) as lease:
-        driver = Driver(setup, InstantEngine(setup, act), manifest, lease)
+        reading = Driver(setup, InstantEngine(setup, act), manifest, lease)
         with pytest.raises(KeyboardInterrupt if how == "interrupted" else OutputError):
-            driver.read([Recording(str(path)) for path in paths])
-    assert driver.outcome.read >= 2
+            reading.read([Recording(str(path)) for path in paths])
+    assert reading.outcome.read >= 2
     assert list(Manifest(out).rows()) == []
     rightful.append([ROW])
     assert list(Manifest(out).rows()) == [ROW]
@@ -136,3 +139,45 @@ def test_a_driver_that_is_interrupted_and_holds_its_lease_records_what_is_read(t
     with pytest.raises(KeyboardInterrupt):
         read(setup, [Recording(str(path)) for path in paths], act)
     assert {name: row.state for name, row in rows(out).items()} == {"a.mp4": "read", "b.mp4": "read"}
+
+
+def test_what_fails_through_no_fault_of_the_recording_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share fails for two tries, or the whole run long; the next run reads the recording."""
+    monkeypatch.setattr(driver, "_PAUSE_S", 0.0)
+    setup = make_setup(tmp_path / "out")
+    (path,) = touch(tmp_path / "in", "a.mp4")
+    errors = [Failed("unreachable", "input/output error")] * 5
+    outcome, engine = read(setup, [Recording(str(path))], lambda _: errors.pop())
+    assert (outcome.failed, len(engine.locations)) == (1, 3)
+    assert (rows(setup.out)["a.mp4"].state, rows(setup.out)["a.mp4"].cause) == ("failed", "unreachable")
+    outcome, engine = read(setup, [Recording(str(path))], lambda _: errors.pop() if errors else None)
+    assert (outcome.read, len(engine.locations)) == (1, 3)
+    assert rows(setup.out)["a.mp4"].tries == 2
+
+
+def test_a_recording_that_changes_while_it_fails_is_not_unchanged_later(tmp_path: Path) -> None:
+    """It is still copied when it is tried. The state that is recorded is the one before the tries."""
+    setup = make_setup(tmp_path / "out")
+    (path,) = touch(tmp_path / "in", "a.mp4")
+    before = path.stat().st_mtime_ns
+
+    def act(_: str) -> Failed:
+        path.write_bytes(b"the whole recording")
+        os.utime(path, ns=(before + 5_000_000_000,) * 2)
+        return Failed("input", "the file was cut")
+
+    outcome, _ = read(setup, [Recording(str(path))], act)
+    assert outcome.set_aside == 1
+    assert (rows(setup.out)["a.mp4"].bytes, rows(setup.out)["a.mp4"].modified_ns) == (1, before)
+    outcome, _ = read(setup, [Recording(str(path))])
+    assert (outcome.unchanged, outcome.read) == (0, 1)
+
+
+def test_a_recording_that_cannot_be_read_stays_aside_until_it_changes(tmp_path: Path) -> None:
+    setup = make_setup(tmp_path / "out")
+    (path,) = touch(tmp_path / "in", "a.mp4")
+    assert read(setup, [Recording(str(path))], lambda _: Failed("input", "no video"))[0].set_aside == 1
+    outcome, engine = read(setup, [Recording(str(path))])
+    assert (outcome.unchanged, outcome.set_aside, engine.locations) == (1, 1, [])
