@@ -69,6 +69,10 @@ class Job:
         """Return the first task."""
         return [OpenTask(self.recording.location, divide=self._divide)]
 
+    def give_up(self, cause: str, message: str) -> None:
+        """End the job without a result."""
+        self.failed = Failed(cause, message)
+
     def is_due(self, task: Task) -> bool:
         """Return whether a task that waits is still needed: not behind a damaged GOP."""
         if self.over or self._is_of_before(task):

@@ -112,7 +112,7 @@ class Failed:
     """A task that ended in an error.
 
     Attributes:
-        cause: a word: the code of the error, ``changed``, ``unreachable``, ``memory`` or ``internal``; or ``node`` where
+        cause: a word: the code of the error, ``changed``, ``unreachable``, ``memory``, ``internal``; or ``node`` if
             this machine has another tool, other libraries or another model.
         message: the error in a sentence.
     """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .answering import SilentError, StateLookup
     from .listing import list_recordings
     from .recording import Recording, RecordingState
     from .remote import UnreachableError, fetch_recording, is_address, look_at, open_store
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
+        answering="SilentError StateLookup",
         listing="list_recordings",
         recording="Recording RecordingState",
         remote="UnreachableError fetch_recording is_address look_at open_store",
@@ -27,6 +29,8 @@ else:
 __all__ = [
     "Recording",
     "RecordingState",
+    "SilentError",
+    "StateLookup",
     "UnreachableError",
     "check_unchanged",
     "fetch_recording",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ pytest.importorskip("pyarrow")
 
 from archive_samples import ROW
 
+from capsule_edge.archive.engines import WorkerFailure
 from capsule_edge.archive.manifest import Manifest, Row, hold_lease
 from capsule_edge.archive.reading import (
     Done,
@@ -27,7 +29,7 @@ from capsule_edge.archive.reading import (
     read_archive,
 )
 from capsule_edge.archive.reading.tasks import Failed
-from capsule_edge.archive.sources import Recording, RecordingState
+from capsule_edge.archive.sources import Recording, RecordingState, SilentError, StateLookup, answering
 from capsule_edge.runtime.errors import OutputError
 
 LEDGER = {
@@ -181,3 +183,165 @@ def test_a_recording_that_cannot_be_read_stays_aside_until_it_changes(tmp_path: 
     assert read(setup, [Recording(str(path))], lambda _: Failed("input", "no video"))[0].set_aside == 1
     outcome, engine = read(setup, [Recording(str(path))])
     assert (outcome.unchanged, outcome.set_aside, engine.locations) == (1, 1, [])
+
+
+class HungShare:
+    """A share below a folder that answers or hangs; it counts who asks it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path, *, mounted: bool) -> None:
+        self.root, self.hangs, self.asked = str(root), False, []
+        self._never = threading.Event()
+        self._look, self._stat = answering.look_at, os.stat
+        monkeypatch.setattr(answering, "look_at", self.look_at)
+        monkeypatch.setattr(answering.os, "stat", self.stat)
+        monkeypatch.setattr(answering, "list_shares", lambda _: [self.root] if mounted else [])
+        monkeypatch.setattr(answering, "_PROBE_S", 0.2)
+        monkeypatch.setattr(answering, "_LEAST_S", 0.2)
+        monkeypatch.setattr(driver, "_PATIENCE_S", 0.2)
+
+    def look_at(self, location: str) -> RecordingState:
+        if self.hangs and self._holds(location):
+            self.asked.append(location)
+            self._never.wait()
+        return self._look(location)
+
+    def stat(self, path: Path, **options: Any) -> os.stat_result:
+        if self.hangs and self._holds(str(path)) and threading.current_thread().name.endswith("probe"):
+            self._never.wait()
+        return self._stat(path, **options)
+
+    def _holds(self, location: str) -> bool:
+        return Path(self.root) in (Path(location), *Path(location).parents)
+
+    def release(self) -> None:
+        self._never.set()
+
+
+@pytest.fixture(params=[True, False], ids=["mounted", "found by asking"])
+def share(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[HungShare]:
+    made = HungShare(monkeypatch, tmp_path / "share", mounted=request.param)
+    yield made
+    made.release()
+
+
+def test_a_share_that_hangs_costs_one_wait_and_no_task_and_keeps_its_results(
+    tmp_path: Path, share: HungShare
+) -> None:
+    setup = make_setup(tmp_path / "out")
+    paths = touch(tmp_path / "share", *(f"patient-{number}/{number}.mp4" for number in range(8)))
+    (local,) = touch(tmp_path / "local", "local.mp4")
+    listed = [Recording(str(path)) for path in (*paths, local)]
+    assert read(setup, listed[1:])[0].read == 8  # one of the share is new
+    before = rows(setup.out)
+    local.write_bytes(b"changed")
+    share.hangs = True
+    outcome, engine = read(setup, listed)
+    assert share.asked == [str(paths[0])]
+    assert engine.locations == [str(local)]
+    assert (outcome.read, outcome.failed, outcome.set_aside, outcome.whole) == (1, 8, 0, False)
+    assert {row.cause for row in outcome.rows} == {"unreachable"}
+    assert f"{share.root} does not answer" in outcome.rows[0].message
+    now = rows(setup.out)
+    assert (now["0.mp4"].state, now["0.mp4"].cause) == ("failed", "unreachable")
+    assert {name: row for name, row in now.items() if name in before and name != "local.mp4"} == {
+        name: row for name, row in before.items() if name != "local.mp4"
+    }
+    share.hangs = False
+    outcome, engine = read(setup, listed)
+    assert (outcome.read, outcome.unchanged, engine.locations) == (9, 8, [str(paths[0])])
+
+
+def test_a_share_that_begins_to_hang_costs_the_tasks_that_run(tmp_path: Path, share: HungShare) -> None:
+    setup = make_setup(tmp_path / "out")
+    paths = touch(tmp_path / "share", *(f"{number}.mp4" for number in range(9)))
+
+    def act(_: str) -> WorkerFailure:
+        share.hangs = True
+        return WorkerFailure("time", "it did not end within 3600 s")
+
+    outcome, engine = read(setup, [Recording(str(path)) for path in paths], act)
+    assert len(engine.locations) <= InstantEngine.slots
+    assert (outcome.failed, outcome.set_aside) == (9, 0)
+    assert {row.cause for row in rows(setup.out).values()} == {"unreachable"}
+
+
+def test_a_recording_that_takes_too_long_on_a_share_that_answers_is_set_aside(tmp_path: Path) -> None:
+    setup = make_setup(tmp_path / "out")
+    (path,) = touch(tmp_path / "in", "a.mp4")
+    outcome, engine = read(
+        setup, [Recording(str(path))], lambda _: WorkerFailure("time", "too long"), tries=2
+    )
+    assert (outcome.set_aside, len(engine.locations)) == (1, 2)
+
+
+def test_a_folder_that_hangs_leaves_its_neighbours_alone(tmp_path: Path, share: HungShare) -> None:
+    share.root = str(tmp_path / "share" / "hung")
+    setup = make_setup(tmp_path / "out")
+    paths = touch(tmp_path / "share", "hung/a.mp4", "hung too/b.mp4", "hung/c.mp4", "d.mp4")
+    share.hangs = True
+    outcome, engine = read(setup, [Recording(str(path)) for path in paths])
+    assert sorted(engine.locations) == sorted(map(str, (paths[1], paths[3])))
+    assert (outcome.read, outcome.failed) == (2, 2)
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_recording_taken_away_after_it_was_read_keeps_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """Also if another version would have read it again."""
+    monkeypatch.setattr(driver, "_PAUSE_S", 0.0)
+    (path,) = touch(tmp_path / "in", "a.mp4")
+    out = tmp_path / "out"
+    read(make_setup(out), [Recording(str(path))])
+    (before,) = Manifest(out).rows()
+    path.unlink()
+    outcome, _ = read(
+        make_setup(out, version), [Recording(str(path))], lambda _: Failed("unreachable", "no such file")
+    )
+    assert (outcome.failed, [row.state for row in outcome.rows]) == (1, ["failed"])
+    assert list(Manifest(out).rows()) == [before]
+
+
+def test_a_failure_through_no_fault_of_the_recording_keeps_the_result_of_another_version(
+    tmp_path: Path,
+) -> None:
+    (path,) = touch(tmp_path / "in", "a.mp4")
+    out = tmp_path / "out"
+    read(make_setup(out), [Recording(str(path))])
+    (before,) = Manifest(out).rows()
+    listed = [Recording(str(path))]
+    outcome, _ = read(make_setup(out, "2"), listed, lambda _: Failed("output", "disk full"), tries=1)
+    assert outcome.failed == 1
+    assert list(Manifest(out).rows()) == [before]
+    # What the recording is to blame for replaces the row: it is set aside for this version.
+    outcome, _ = read(make_setup(out, "2"), listed, lambda _: WorkerFailure("crashed", "SIGSEGV"), tries=1)
+    assert [row.state for row in Manifest(out).rows()] == ["set_aside"]
+    # So does a recording that has changed.
+    read(make_setup(out), listed)
+    path.write_bytes(b"another recording")
+    read(make_setup(out), listed, lambda _: Failed("output", "disk full"), tries=1)
+    assert [(row.state, row.bytes) for row in Manifest(out).rows()] == [("failed", 17)]
+
+
+def test_the_mounted_shares_are_read_from_the_list_of_the_kernel() -> None:
+    text = (
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "30 22 0:50 / /mnt/our\\040share rw shared:7 - nfs4 server:/x rw\n"
+        "31 22 0:51 / /data rw,relatime - cifs //server/data rw\n"
+        "32 22 0:52 / /tmp rw - tmpfs tmpfs rw\n"
+        "33 22 0:53 / /s rw - fuse.sshfs host:/ rw\n\n"
+    )
+    assert answering.list_shares(text) == ["/mnt/our share", "/data", "/s"]
+
+
+def test_an_address_that_hangs_silences_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(answering, "look_at", lambda location: never.wait())
+    lookup = StateLookup(patience_s=0.1)
+    for name in ("a", "b"):
+        with pytest.raises(SilentError, match="s3://bucket does not answer"):
+            lookup.look(f"s3://bucket/{name}/exam.mp4")
+    lookup.check("s3://bucket-2/exam.mp4")
+    never.set()
