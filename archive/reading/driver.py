@@ -11,7 +11,7 @@ import heapq
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -134,12 +134,16 @@ class Driver:
         """Record wrong rows of lists, count what an earlier run has read, and return the others, the largest first."""
         self.outcome.listed = len(recordings)
         known = {row.recording: row for row in self._manifest.rows()}
+        self._end_rows(known, recordings)
         sized: list[tuple[int, Job]] = []
         last: dict[tuple[str, int | None], Job] = {}
         for recording in recordings:
             self._lease.renew()
             if recording.fault:
-                self._record(recording, "set_aside", cause="list", message=recording.fault)
+                state_of = {"list": "set_aside", "source": "failed"}
+                self._record(
+                    recording, state_of[recording.cause], cause=recording.cause, message=recording.fault
+                )
                 continue
             state, silence = self._look(recording)
             row = known.get(recording.location)
@@ -163,6 +167,20 @@ class Driver:
                 self._followers[twin] = job
         sized.sort(key=lambda each: -each[0])
         return [job for _, job in sized]
+
+    def _end_rows(self, known: Mapping[str, Row], recordings: Sequence[Recording]) -> None:
+        """End the rows of what was never read and is no longer named by its source: a list that was corrected.
+
+        A source of which a part cannot be listed now may still name it.
+        """
+        listed = {recording.location for recording in recordings}
+        partly = {
+            recording.source for recording in recordings if recording.fault and recording.cause == "source"
+        }
+        whole = {recording.source for recording in recordings} - partly - {""}
+        for row in known.values():
+            if row.state not in READ_STATES and row.listed_in in whole and row.recording not in listed:
+                self._pending.append(replace(row, state="gone", recorded_at=_now()))
 
     def _look(self, recording: Recording) -> tuple[RecordingState | None, SilentError | None]:
         """Return the state of a recording, and the error if its share does not answer.
@@ -326,6 +344,7 @@ class Driver:
             version=self._version,
             options=json.dumps(self._setup.options, sort_keys=True),
             recorded_at=_now(),
+            listed_in=recording.source or None,
             **values,
         )
         self.outcome.count(row, earlier=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 from capsule_edge.runtime.errors import InputError
@@ -47,7 +49,8 @@ def list_recordings(
                     found[recording.location] = recording
                 else:
                     place = f"{recording.location} (again, in {source})"
-                    found[place] = Recording(place, fault="the recording is listed twice, with other facts")
+                    fault = "the recording is listed twice, with other facts"
+                    found[place] = Recording(place, fault=fault, source=recording.source)
     return list(found.values())
 
 
@@ -58,10 +61,12 @@ def _adds_nothing(recording: Recording) -> bool:
 def _list_in_time(source: str, leave_out: Path | None, patience_s: float) -> list[Recording]:
     # In a thread: a share that hangs would keep the caller for ever.
     listing: Future[list[Recording]] = start(lambda: list(_list(source, leave_out)), name="listing")
+    name = source if is_address(source) else os.path.abspath(source)
     try:
-        return listing.result(timeout=patience_s)
+        found = listing.result(timeout=patience_s)
     except TimeoutError:
-        return [Recording(source, fault=f"{source} did not answer within {patience_s:.0f} s")]
+        found = [Recording(name, fault=f"{name} did not answer within {patience_s:.0f} s", cause="source")]
+    return [replace(recording, source=name) for recording in found]
 
 
 def _list(source: str, leave_out: Path | None) -> Iterator[Recording]:

@@ -117,7 +117,8 @@ def _create_tables(database: Any, files: _ArchiveFiles, segments: Sequence[str])
     database.execute(
         f"""CREATE TABLE recordings AS SELECT * EXCLUDE (filename, file_row_number)
         FROM read_parquet({_quoted(segments)}, filename = true, file_row_number = true, union_by_name = true)
-        QUALIFY row_number() OVER (PARTITION BY recording ORDER BY filename DESC, file_row_number DESC) = 1"""
+        QUALIFY row_number() OVER (PARTITION BY recording ORDER BY filename DESC, file_row_number DESC) = 1
+        AND state <> 'gone'"""
     )
     database.execute(f"CREATE TABLE current AS SELECT DISTINCT key FROM recordings WHERE state IN ({states})")
     batches = list(files.batches())

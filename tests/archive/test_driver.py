@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
+import pyarrow.parquet as parquet
 from archive_samples import ROW
 
 from capsule_edge.archive.engines import WorkerFailure
@@ -29,8 +31,16 @@ from capsule_edge.archive.reading import (
     read_archive,
 )
 from capsule_edge.archive.reading.tasks import Failed
-from capsule_edge.archive.sources import Recording, RecordingState, SilentError, StateLookup, answering
-from capsule_edge.runtime.errors import OutputError
+from capsule_edge.archive.sources import (
+    Recording,
+    RecordingState,
+    SilentError,
+    StateLookup,
+    answering,
+    list_recordings,
+    listing,
+)
+from capsule_edge.runtime.errors import InputError, OutputError
 
 LEDGER = {
     **{"container": 60, "classified": 60, "duplicate": 0, "corrupt": 0, "missing": 0, "unread": 0},
@@ -345,3 +355,100 @@ def test_an_address_that_hangs_silences_its_host(monkeypatch: pytest.MonkeyPatch
             lookup.look(f"s3://bucket/{name}/exam.mp4")
     lookup.check("s3://bucket-2/exam.mp4")
     never.set()
+
+
+def read_sources(setup: ReadSetup, *sources: Path) -> ReadingOutcome:
+    listed = list_recordings(list(map(str, sources)), patience_s=0.3)
+    return read(setup, listed, tries=1)[0]
+
+
+def test_a_corrected_list_leaves_no_row_of_its_faults(tmp_path: Path, call) -> None:
+    """A path and a date were wrong, and a recording is listed twice. Another list with a fault is not read again."""
+    setup = make_setup(tmp_path / "out")
+    touch(tmp_path, "a.mp4", "b.mp4")
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    one.write_text("path,date\na.mp4,2026\na.mp4,2025\n,2026\nb.mp4,soon\n", "utf-8")
+    other.write_text("path,date\n,2026\n", "utf-8")
+    outcome = read_sources(setup, one, other)
+    assert (outcome.read, outcome.set_aside) == (1, 4)
+    one.write_text("path,date\na.mp4,2026\nb.mp4,2026-11\n", "utf-8")
+    assert read_sources(setup, one).whole
+    (left,) = [row for row in Manifest(setup.out).rows() if row.state != "read"]
+    assert left.listed_in == str(other)
+    other.write_text("path,date\na.mp4,2026\n", "utf-8")
+    assert read_sources(setup, other).whole
+    assert Manifest(setup.out).summary().states == {"read": 2}
+    assert call("archive", "status", setup.out, "--json").json["causes"] == {}
+    listed = call("archive", "query", setup.out, "SELECT count(*) FROM recordings", "--json").json
+    assert listed["rows"] == [[2]]
+
+
+def test_a_wrong_path_that_was_corrected_leaves_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, path = make_setup(tmp_path / "out"), tmp_path / "list.csv"
+    touch(tmp_path, "a.mp4")
+    path.write_text("path\ntypo.mp4\n", "utf-8")
+    listed = list_recordings([str(path)])
+    assert read(setup, listed, lambda _: Failed("unreachable", "not there"), tries=1)[0].failed == 1
+    path.write_text("path\na.mp4\n", "utf-8")
+    assert read_sources(setup, path).whole
+    assert [Path(row.recording).name for row in Manifest(setup.out).rows()] == ["a.mp4"]
+    # A result stays in the archive when the list no longer names its recording.
+    touch(tmp_path, "b.mp4")
+    path.write_text("path\nb.mp4\n", "utf-8")
+    assert read_sources(setup, path).whole
+    assert sorted(Path(row.recording).name for row in Manifest(setup.out).rows()) == ["a.mp4", "b.mp4"]
+
+
+def test_a_source_that_did_not_answer_has_failed_and_its_row_goes_when_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = make_setup(tmp_path / "out")
+    bad, _ = touch(tmp_path / "in", "bad.mp4", "good.mp4")
+    listed = list_recordings([str(tmp_path / "in")])
+    assert (
+        read(setup, listed, lambda name: Failed("input", "no video") if "bad" in name else None)[0].set_aside
+        == 1
+    )
+    never, real = threading.Event(), listing.list_folder
+    with monkeypatch.context() as hung:
+        hung.setattr(listing, "list_folder", lambda folder: never.wait())
+        outcome = read_sources(setup, tmp_path / "in")
+    never.set()
+    assert (outcome.failed, outcome.set_aside) == (1, 0)
+    found = {Path(row.recording).name: (row.state, row.cause) for row in Manifest(setup.out).rows()}
+    # While it does not answer, what it named before stays.
+    assert found == {"in": ("failed", "source"), "bad.mp4": ("set_aside", "input"), "good.mp4": ("read", "")}
+    assert real is listing.list_folder
+    bad.unlink()
+    assert read_sources(setup, tmp_path / "in").whole
+    assert {Path(row.recording).name for row in Manifest(setup.out).rows()} == {"good.mp4"}
+
+
+def test_what_is_gone_stays_gone_in_merged_files_and_can_come_back(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    manifest.begin()
+    lost = replace(ROW, recording="/lost.mp4", state="set_aside", cause="list", key=None)
+    manifest.append([ROW, lost])
+    for number in range(70):  # more than are merged at once
+        manifest.append([replace(lost, state="gone")] if number == 3 else [replace(ROW, tries=number)])
+    assert [row.recording for row in manifest.rows()] == [ROW.recording]
+    assert manifest.summary().states == {"read": 1}
+    manifest.compact()
+    assert [row.recording for row in manifest.rows()] == [ROW.recording]
+    manifest.append([lost])
+    assert manifest.summary().states == {"read": 1, "set_aside": 1}
+
+
+def test_a_manifest_of_an_early_version_lacks_the_source(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    manifest.begin()
+    manifest.append([replace(ROW, listed_in="/list.csv")])
+    (path,) = manifest.folder.iterdir()
+    table = parquet.read_table(path)
+    parquet.write_table(table.drop_columns(["listed_in"]), path)
+    assert list(manifest.rows()) == [ROW]
+    parquet.write_table(table.drop_columns(["key"]), path)
+    with pytest.raises(InputError, match="cannot be read"):
+        list(manifest.rows())
