@@ -144,7 +144,7 @@ def _rows(database: Any) -> list[dict[str, Any]]:
     columns = "key, recording, sha256, bytes, modified_ns, model_sha256, site, patient, date"
     states = ", ".join(f"'{state}'" for state in READ_STATES)
     answer = database.execute(
-        f"SELECT {columns} FROM recordings WHERE state IN ({states}) ORDER BY recording"
+        f"SELECT {columns} FROM recordings WHERE state IN ({states}) AND key IS NOT NULL ORDER BY recording"
     ).fetchall()
     held: dict[str, dict[str, Any]] = {}
     for values in answer:

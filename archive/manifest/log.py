@@ -38,7 +38,7 @@ class Summary:
     Attributes:
         states: number of recordings by state.
         causes: number of recordings that are not read whole, by cause.
-        frames: number of frames in the results.
+        frames: number of frames in the results; copies that share a result count once here and below.
         seconds: core time of all results, seconds.
         suggestions: number of suggestions in the results.
     """
@@ -120,12 +120,23 @@ class Manifest:
 
     def summary(self) -> Summary:
         """Return the counts over the newest rows."""
-        table = self.table(["state", "cause", "frames", "seconds", "suggestions"])
+        table = self.table(["state", "cause", "key", "frames", "seconds", "suggestions"])
         states = Counter(table["state"].to_pylist())
         causes = Counter(filter(None, table["cause"].to_pylist()))
-        sums = [sum(filter(None, table[name].to_pylist())) for name in ("frames", "seconds", "suggestions")]
+        # The copy that was read has the time, the others have 0.
+        figures: list[float] = []
+        for name in ("frames", "seconds", "suggestions"):
+            of_key: dict[str | None, float] = {}
+            for key, value in zip(table["key"].to_pylist(), table[name].to_pylist(), strict=True):
+                of_key[key] = max(of_key.get(key, 0), value or 0)
+            figures.append(sum(value for key, value in of_key.items() if key is not None))
+        frames, seconds, suggestions = figures
         return Summary(
-            dict(sorted(states.items())), dict(causes.most_common()), sums[0], round(sums[1], 3), sums[2]
+            dict(sorted(states.items())),
+            dict(causes.most_common()),
+            int(frames),
+            round(seconds, 3),
+            int(suggestions),
         )
 
     def keys(self) -> set[str]:

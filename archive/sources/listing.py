@@ -15,7 +15,7 @@ from capsule_edge.runtime.recording import RECORDING_SUFFIXES, list_folder
 
 from .recording import Recording
 from .recording_list import LIST_SUFFIXES, read_list
-from .remote import find_remote, is_address
+from .remote import absolute_path, find_remote, is_address
 
 __all__ = ["list_recordings"]
 
@@ -89,16 +89,24 @@ def _list(source: str, leave_out: Path | None) -> Iterator[Recording]:
 
 
 def _expand(path: Path, leave_out: Path | None) -> Iterator[Recording]:
-    path = path.absolute()
+    path = absolute_path(path)
     if not path.is_dir():
         yield Recording(str(path))
     else:
         yield from map(Recording, map(str, _search(path, leave_out)))
 
 
+def _is_same(folder: Path, other: Path) -> bool:
+    """Return whether two paths name one folder: with ``..``, through a link, or in another case."""
+    try:
+        return folder.samefile(other)
+    except OSError:  # the other one is not there yet
+        return False
+
+
 def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
     """Yield the recordings in a folder and its subfolders; a folder that holds pictures alone is a recording."""
-    if leave_out is not None and folder == leave_out.absolute():
+    if leave_out is not None and _is_same(folder, leave_out):
         return
     content = list_folder(folder)
     yield from content.recordings

@@ -17,7 +17,7 @@ from capsule_edge.runtime.errors import InputError
 
 from ..packages import load_package
 from .recording import Recording
-from .remote import is_address
+from .remote import absolute_path, is_address
 
 __all__ = ["LIST_SUFFIXES", "read_list"]
 
@@ -111,4 +111,4 @@ def _is_date(text: str) -> bool:
 
 
 def _locate(path: str, folder: Path) -> str:
-    return path if is_address(path) else str((folder / path).absolute())
+    return path if is_address(path) else str(absolute_path(folder / path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,7 +15,15 @@ from capsule_edge.runtime.results import whole_file
 from ..packages import load_package
 from .recording import RecordingState
 
-__all__ = ["UnreachableError", "fetch_recording", "find_remote", "is_address", "look_at", "open_store"]
+__all__ = [
+    "UnreachableError",
+    "absolute_path",
+    "fetch_recording",
+    "find_remote",
+    "is_address",
+    "look_at",
+    "open_store",
+]
 
 _BLOCK = 1 << 20
 
@@ -28,6 +37,17 @@ class UnreachableError(InputError):
 def is_address(location: str) -> bool:
     """Return whether a location is an address and not a path."""
     return "://" in location
+
+
+def absolute_path(path: str | Path) -> Path:
+    """Return an absolute path without ``..``, so that one file has one name.
+
+    Symbolic links stay as they are named, except where ``..`` behind a link leads elsewhere than the names say.
+    """
+    if ".." not in Path(path).parts:
+        return Path(path).absolute()
+    plain, real = os.path.abspath(path), os.path.realpath(path)
+    return Path(plain if os.path.realpath(plain) == real else real)
 
 
 def open_store(address: str) -> tuple[Any, str]:

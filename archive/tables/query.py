@@ -115,11 +115,22 @@ def readable_tables(archive: str) -> Iterator[None]:
 def _create_tables(database: Any, files: _ArchiveFiles, segments: Sequence[str]) -> None:
     states = ", ".join(f"'{state}'" for state in READ_STATES)
     database.execute(
-        f"""CREATE TABLE recordings AS SELECT * EXCLUDE (filename, file_row_number)
+        f"""CREATE TABLE newest AS SELECT * EXCLUDE (filename, file_row_number)
         FROM read_parquet({_quoted(segments)}, filename = true, file_row_number = true, union_by_name = true)
         QUALIFY row_number() OVER (PARTITION BY recording ORDER BY filename DESC, file_row_number DESC) = 1
         AND state <> 'gone'"""
     )
+    # Copies of one name share a result. A join would count it once for each of them, so one row alone has the key: that
+    # of which the lists say most.
+    known = " + ".join(f"({name} IS NULL)::INT" for name in ("site", "capsule_type", "patient", "date"))
+    database.execute(
+        f"""CREATE TABLE recordings AS
+        SELECT * EXCLUDE (first) REPLACE (CASE WHEN first = recording THEN key END AS key),
+            CASE WHEN first <> recording THEN first END AS copy_of
+        FROM (SELECT *, CASE WHEN key IS NOT NULL THEN
+            first_value(recording) OVER (PARTITION BY key ORDER BY {known}, recording) END AS first FROM newest)"""
+    )
+    database.execute("DROP TABLE newest")
     database.execute(f"CREATE TABLE current AS SELECT DISTINCT key FROM recordings WHERE state IN ({states})")
     batches = list(files.batches())
     paths = {table: [files.path(batch, f"{table}.parquet") for batch in batches] for table in TABLES}

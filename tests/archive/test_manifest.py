@@ -37,13 +37,14 @@ def test_the_newest_row_of_a_recording_counts(tmp_path: Path) -> None:
     failed = replace(
         ROW, state="failed", cause="changed", key=None, frames=None, seconds=None, suggestions=None
     )
-    manifest.append([failed, replace(ROW, recording="/b.mp4", site="Köln")])
+    other = replace(ROW, recording="/b.mp4", site="Köln", key="8" * 64)
+    manifest.append([failed, other])
     manifest.append([ROW])
     rows = {row.recording: row for row in Manifest(tmp_path).rows()}
-    assert rows == {"/a.mp4": ROW, "/b.mp4": replace(ROW, recording="/b.mp4", site="Köln")}
+    assert rows == {"/a.mp4": ROW, "/b.mp4": other}
     found = manifest.summary()
     assert (found.states, found.causes, found.frames, found.suggestions) == ({"read": 2}, {}, 120, 4)
-    assert manifest.keys() == {ROW.key}
+    assert manifest.keys() == {ROW.key, other.key}
 
 
 def test_many_files_are_merged_and_keep_every_row(tmp_path: Path) -> None:

@@ -42,6 +42,36 @@ def test_a_pattern_and_a_file(tmp_path: Path) -> None:
         locations(tmp_path / "absent.mp4")
 
 
+def test_a_file_has_one_name_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "rec" / "a.mp4", tmp_path / "rec" / "deep" / "b.mp4", tmp_path / "rec" / "out" / "c.mp4")
+    (tmp_path / "list.csv").write_text("path\nrec/deep/../a.mp4\n", "utf-8")
+    (tmp_path / "rec" / "list.csv").write_text("path,site\n../rec/a.mp4,Bonn\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = list_recordings(
+        ["rec", "rec/../rec", "rec/deep/..", "./rec/*/../a.mp4", "list.csv", "rec/list.csv"],
+        leave_out=Path("rec/deep/../out"),
+    )
+    assert sorted(each.location for each in found) == sorted(
+        map(str, (tmp_path / "rec" / "a.mp4", tmp_path / "rec" / "deep" / "b.mp4"))
+    )
+    assert {each.site for each in found} == {"Bonn", None}
+    assert {each.source for each in list_recordings(["rec/../rec"])} == {str(tmp_path / "rec")}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_a_way_through_a_link_and_back_is_that_of_the_system(tmp_path: Path) -> None:
+    """The parent of a linked folder is the parent of its target."""
+    touch(tmp_path / "disk" / "2026" / "a.mp4", tmp_path / "disk" / "b.mp4", tmp_path / "in" / "c.mp4")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "disk" / "2026")
+    assert locations(tmp_path / "in" / "link" / ".." / "b.mp4") == [str(tmp_path / "disk" / "b.mp4")]
+    # A link that is named keeps its name, so results of earlier runs are found.
+    assert locations(tmp_path / "in" / "link") == [str(tmp_path / "in" / "link" / "a.mp4")]
+    # The archive's own folder is left out under whatever name it has.
+    assert locations(tmp_path / "disk", leave_out=tmp_path / "in" / "link") == [
+        str(tmp_path / "disk" / "b.mp4")
+    ]
+
+
 LIST = """path,site,capsule_type,patient,date
 a.mp4,Köln,PillCam,p1,2026-11-30
 ,Köln,,,

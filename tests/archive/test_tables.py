@@ -278,6 +278,37 @@ def test_only_new_results_are_added_and_replaced_ones_are_not_shown(tmp_path: Pa
     assert run_query(str(tmp_path), "SELECT count(*) FROM models").rows == [(1,)]
 
 
+def test_copies_that_share_a_result_count_once(tmp_path: Path, call) -> None:
+    """/1.mp4 and /copy/1.mp4 have the same bytes and name. The list says more of the copy."""
+    manifest = Manifest(tmp_path)
+    manifest.begin()
+    rows = write_results(tmp_path, 2)
+    copies = [
+        replace(rows[1], recording="/copy/1.mp4", site="Köln", seconds=0.0),
+        replace(rows[1], recording="/zz/1.mp4", seconds=0.0),
+    ]
+    failed = replace(
+        ROW, recording="/f.mp4", state="failed", key=None, frames=None, suggestions=None, seconds=None
+    )
+    manifest.append([*rows, *copies, failed])
+    assert update_tables(tmp_path, lambda: _AtOnce(tmp_path)) == []
+    joined = "SELECT count(*) FROM frames JOIN recordings USING (key)"
+    assert (
+        run_query(str(tmp_path), joined).rows == run_query(str(tmp_path), "SELECT count(*) FROM frames").rows
+    )
+    found = run_query(str(tmp_path), "SELECT recording, key, copy_of FROM recordings ORDER BY recording").rows
+    assert found == [
+        ("/0.mp4", rows[0].key, None),
+        ("/1.mp4", None, "/copy/1.mp4"),
+        ("/copy/1.mp4", rows[1].key, None),
+        ("/f.mp4", None, None),
+        ("/zz/1.mp4", None, "/copy/1.mp4"),
+    ]
+    shown = call("archive", "status", tmp_path, "--json").json
+    assert shown["states"] == {"failed": 1, "read": 4}
+    assert [shown[name] for name in ("frames", "core_s", "suggestions")] == [120, 3.0, 4]
+
+
 def test_a_result_that_cannot_be_read_is_named_and_the_others_are_added(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     manifest.begin()
