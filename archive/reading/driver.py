@@ -132,6 +132,12 @@ class Driver:
 
     def _leave_out_known(self, recordings: Sequence[Recording]) -> list[Job]:
         """Record wrong rows of lists, count what an earlier run has read, and return the others, the largest first."""
+        self.outcome.passed_over = [
+            f"{each.location}: {each.fault}"
+            for each in recordings
+            if each.fault and each.cause == "passed_over"
+        ]
+        recordings = [each for each in recordings if not each.fault or each.cause != "passed_over"]
         self.outcome.listed = len(recordings)
         known = {row.recording: row for row in self._manifest.rows()}
         self._end_rows(known, recordings)

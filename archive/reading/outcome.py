@@ -22,6 +22,7 @@ class ReadingOutcome:
         rows: the rows that are not read whole, of earlier runs too.
         read, incomplete, failed, set_aside: number of recordings by state.
         refusals: machines that got no task.
+        passed_over: what was seen and is no recording, in sentences. It does not count.
     """
 
     listed: int = 0
@@ -33,6 +34,7 @@ class ReadingOutcome:
     set_aside: int = 0
     rows: list[Row] = field(default_factory=list)
     refusals: tuple[Refusal, ...] = ()
+    passed_over: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:

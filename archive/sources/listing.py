@@ -27,8 +27,8 @@ def list_recordings(
 ) -> list[Recording]:
     """Return the recordings that sources name, each once.
 
-    A row of a list that is wrong becomes a recording with a ``fault``. A source that does not answer in time becomes
-    one too, so that the others are read.
+    A row of a list that is wrong becomes a recording with a ``fault``. A source that does not answer in time, and a
+    folder that cannot be listed, become one too, so that the others are read.
 
     Args:
         sources: folders, which are searched with their subfolders; globs; lists (``.csv`` or ``.parquet``); addresses;
@@ -38,13 +38,16 @@ def list_recordings(
 
     Raises:
         InputError: a source is not there, or a list cannot be read.
+        UsageError: an address holds a password.
         PackageError: a package that a source needs is not installed.
     """
     found: dict[str, Recording] = {}
     for source in sources:
         for recording in _list_in_time(source, leave_out, patience_s):
             known = found.setdefault(recording.location, recording)
-            if known != recording and not recording.fault and not _adds_nothing(recording):
+            if known.fault and not recording.fault:
+                found[recording.location] = recording
+            elif known != recording and not recording.fault and not _adds_nothing(recording):
                 if _adds_nothing(known):
                     found[recording.location] = recording
                 else:
@@ -66,6 +69,8 @@ def _list_in_time(source: str, leave_out: Path | None, patience_s: float) -> lis
         found = listing.result(timeout=patience_s)
     except TimeoutError:
         found = [Recording(name, fault=f"{name} did not answer within {patience_s:.0f} s", cause="source")]
+    except OSError as error:
+        found = [_unlisted(name, (error.strerror or str(error)).lower())]
     return [replace(recording, source=name) for recording in found]
 
 
@@ -93,7 +98,7 @@ def _expand(path: Path, leave_out: Path | None) -> Iterator[Recording]:
     if not path.is_dir():
         yield Recording(str(path))
     else:
-        yield from map(Recording, map(str, _search(path, leave_out)))
+        yield from _search(path, leave_out)
 
 
 def _is_same(folder: Path, other: Path) -> bool:
@@ -104,14 +109,34 @@ def _is_same(folder: Path, other: Path) -> bool:
         return False
 
 
-def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    """Yield the recordings in a folder and its subfolders; a folder that holds pictures alone is a recording."""
+def _search(folder: Path, leave_out: Path | None) -> Iterator[Recording]:
+    """Yield the recordings in a folder and its subfolders. A folder with pictures and no recording is one, too.
+
+    A folder that cannot be listed becomes a recording with a fault, and the others are listed. So do pictures beside
+    recordings: nobody can tell a series from the pictures of a report.
+    """
     if leave_out is not None and _is_same(folder, leave_out):
         return
-    content = list_folder(folder)
-    yield from content.recordings
-    inner = [each for each in content.others if each.is_dir() and not each.is_symlink()]
-    if content.pictures and not content.recordings and not inner:
-        yield folder
+    try:
+        content = list_folder(folder)
+        inner = [each for each in content.others if each.is_dir() and not each.is_symlink()]
+    except InputError as error:
+        yield Recording(str(folder), fault=error.message, cause="source")
+        return
+    except OSError as error:
+        yield _unlisted(str(folder), (error.strerror or str(error)).lower())
+        return
+    yield from (Recording(str(each)) for each in content.recordings)
+    if content.pictures and content.recordings:
+        count = len(content.pictures)
+        fault = f"{count:,} {'picture' if count == 1 else 'pictures'} beside recordings"
+        fault += "; to read pictures, move them to a folder of their own"
+        yield Recording(str(folder), fault=fault, cause="passed_over")
+    elif content.pictures:
+        yield Recording(str(folder))
     for each in inner:
         yield from _search(each, leave_out)
+
+
+def _unlisted(name: str, reason: str) -> Recording:
+    return Recording(name, fault=f"{name} cannot be listed: {reason}", cause="source")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import InputError, PackageError
+from capsule_edge.runtime.errors import InputError, PackageError, UsageError
 from capsule_edge.runtime.results import whole_file
 
 from ..packages import load_package
@@ -20,12 +21,15 @@ __all__ = [
     "absolute_path",
     "fetch_recording",
     "find_remote",
+    "has_password",
+    "hide_password",
     "is_address",
     "look_at",
     "open_store",
 ]
 
 _BLOCK = 1 << 20
+_LOGIN = re.compile(r"[^/]*://([^/@:]*:(?!\d+/)[^@]+)@")
 
 
 class UnreachableError(InputError):
@@ -50,13 +54,37 @@ def absolute_path(path: str | Path) -> Path:
     return Path(plain if os.path.realpath(plain) == real else real)
 
 
+def has_password(location: str) -> bool:
+    """Return whether an address holds a login with a password, as ``ftp://name:secret@host/exam.mp4`` does."""
+    return _login(location) is not None
+
+
+def hide_password(location: str) -> str:
+    """Return an address without its login, for messages."""
+    login = _login(location)
+    return location if login is None else location[: login.start(1)] + "***" + location[login.end(1) :]
+
+
+def _login(location: str) -> re.Match[str] | None:
+    # Behind a host and its port, '@' belongs to a path. GitHub's addresses are github://organisation:repository@branch.
+    found = _LOGIN.match(location)
+    return None if found is None or location.startswith(("github://", "git://")) else found
+
+
 def open_store(address: str) -> tuple[Any, str]:
     """Return the fsspec file system of an address, and the path in it.
 
     Raises:
         PackageError: fsspec, or the package for this kind of store, is not installed.
         UnreachableError: the address cannot be understood, or the store refuses the connection.
+        UsageError: the address holds a password. It would stand in the manifest, in messages and in the results.
     """
+    if has_password(address):
+        scheme = address.partition("://")[0].rpartition(":")[2].upper()
+        raise UsageError(
+            f"the address {hide_password(address)} holds a password, which would stand in the results",
+            hint=f"leave it out and set FSSPEC_{scheme}_USERNAME and FSSPEC_{scheme}_PASSWORD in the environment",
+        )
     core = load_package("fsspec.core", needed_for=f"the address {address}")
     try:
         store, path = core.url_to_fs(address)
@@ -90,7 +118,18 @@ def find_remote(address: str, suffixes: tuple[str, ...]) -> list[str]:
             return [address]
     except Exception as error:
         raise _unreachable(address, error) from error
-    return [str(store.unstrip_protocol(each)) for each in sorted(found)]
+    return [_rebuild(store, address, path, each) for each in sorted(found)]
+
+
+def _rebuild(store: Any, address: str, path: str, found: str) -> str:
+    """Return the address of a file that was found below another one.
+
+    FTP, SFTP and SMB keep the host apart from the path, so the path alone does not give the address back.
+    """
+    before, inside = address.rstrip("/"), path.rstrip("/")
+    start = before.removesuffix(inside)
+    whole = start != before if inside else start.partition("://")[2] != ""
+    return start + found if whole and "://" in start else str(store.unstrip_protocol(found))
 
 
 def look_at(location: str) -> RecordingState:

@@ -452,3 +452,14 @@ def test_a_manifest_of_an_early_version_lacks_the_source(tmp_path: Path) -> None
     parquet.write_table(table.drop_columns(["key"]), path)
     with pytest.raises(InputError, match="cannot be read"):
         list(manifest.rows())
+
+
+def test_pictures_that_are_passed_over_are_a_warning_and_no_row(tmp_path: Path) -> None:
+    setup = make_setup(tmp_path / "out")
+    touch(tmp_path / "in", "a.mp4", "logo.png")
+    outcome = read_sources(setup, tmp_path / "in")
+    assert (outcome.listed, outcome.whole) == (1, True)
+    assert outcome.passed_over == [
+        f"{tmp_path / 'in'}: 1 picture beside recordings; to read pictures, move them to a folder of their own"
+    ]
+    assert list(rows(setup.out)) == ["a.mp4"]
