@@ -133,11 +133,9 @@ class Driver:
     def _leave_out_known(self, recordings: Sequence[Recording]) -> list[Job]:
         """Record wrong rows of lists, count what an earlier run has read, and return the others, the largest first."""
         self.outcome.passed_over = [
-            f"{each.location}: {each.fault}"
-            for each in recordings
-            if each.fault and each.cause == "passed_over"
+            f"{each.location}: {each.fault}" for each in recordings if _is_passed_over(each)
         ]
-        recordings = [each for each in recordings if not each.fault or each.cause != "passed_over"]
+        recordings = [each for each in recordings if not _is_passed_over(each)]
         self.outcome.listed = len(recordings)
         known = {row.recording: row for row in self._manifest.rows()}
         self._end_rows(known, recordings)
@@ -145,26 +143,10 @@ class Driver:
         last: dict[tuple[str, int | None], Job] = {}
         for recording in recordings:
             self._lease.renew()
-            if recording.fault:
-                state_of = {"list": "set_aside", "source": "failed"}
-                self._record(
-                    recording, state_of[recording.cause], cause=recording.cause, message=recording.fault
-                )
+            job = self._begin(recording, known.get(recording.location))
+            if job is None:
                 continue
-            state, silence = self._look(recording)
-            row = known.get(recording.location)
-            if row is not None and self._is_current(row, state):
-                self._keep(row, recording)
-                continue
-            if row is not None and row.state in READ_STATES:
-                self._earlier[recording.location] = row
-            divide = self._engine.slots > 1
-            job = Job(recording, tries=self._options.tries, divide=divide, looked=state)
-            if silence is not None:
-                job.give_up(silence.code, str(silence))
-                self._finish(job)
-                continue
-            size = state.bytes if state is not None else None
+            size = job.state.bytes if job.state is not None else None
             twin = last.get(_twin(recording, size))
             last[_twin(recording, size)] = job
             if twin is None:
@@ -173,6 +155,31 @@ class Driver:
                 self._followers[twin] = job
         sized.sort(key=lambda each: -each[0])
         return [job for _, job in sized]
+
+    def _begin(self, recording: Recording, row: Row | None) -> Job | None:
+        """Return the job of a recording; None if it is recorded at once, or read by an earlier run.
+
+        Args:
+            recording: the recording.
+            row: that of an earlier run.
+        """
+        if row is not None and row.state in READ_STATES:
+            self._earlier[recording.location] = row
+        if recording.fault:
+            outcome: State = "set_aside" if recording.cause == "list" else "failed"
+            self._record(recording, outcome, cause=recording.cause, message=recording.fault)
+            return None
+        state, silence = self._look(recording)
+        if row is not None and self._is_current(row, state):
+            self._earlier.pop(recording.location, None)
+            self._keep(row, recording)
+            return None
+        job = Job(recording, tries=self._options.tries, divide=self._engine.slots > 1, looked=state)
+        if silence is not None:
+            job.give_up(silence.code, str(silence))
+            self._finish(job)
+            return None
+        return job
 
     def _end_rows(self, known: Mapping[str, Row], recordings: Sequence[Recording]) -> None:
         """End the rows of what was never read and is no longer named by its source: a list that was corrected.
@@ -433,6 +440,10 @@ def read_archive(
         if after is not None:
             after(lease)
         return outcome
+
+
+def _is_passed_over(recording: Recording) -> bool:
+    return bool(recording.fault) and recording.cause == "passed_over"
 
 
 def _twin(recording: Recording, size: int | None) -> tuple[str, int | None]:

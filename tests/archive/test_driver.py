@@ -39,6 +39,7 @@ from capsule_edge.archive.sources import (
     answering,
     list_recordings,
     listing,
+    look_at,
 )
 from capsule_edge.runtime.errors import InputError, OutputError
 
@@ -463,3 +464,28 @@ def test_pictures_that_are_passed_over_are_a_warning_and_no_row(tmp_path: Path) 
         f"{tmp_path / 'in'}: 1 picture beside recordings; to read pictures, move them to a folder of their own"
     ]
     assert list(rows(setup.out)) == ["a.mp4"]
+
+
+def test_a_series_whose_folder_cannot_be_listed_keeps_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = make_setup(tmp_path / "out")
+    touch(tmp_path / "in", "series/1.png")
+
+    def as_done(location: str) -> Done:
+        return replace(done(setup, location), state=look_at(location))
+
+    listed = list_recordings([str(tmp_path / "in")])
+    assert read(setup, listed, as_done)[0].whole
+    (before,) = Manifest(setup.out).rows()
+    real = listing.list_folder
+
+    def fail(folder: Path):
+        if folder.name == "series":
+            raise InputError("series cannot be opened: input/output error")
+        return real(folder)
+
+    monkeypatch.setattr(listing, "list_folder", fail)
+    outcome = read_sources(setup, tmp_path / "in")
+    assert (outcome.failed, outcome.rows[0].cause) == (1, "source")
+    assert list(Manifest(setup.out).rows()) == [before]
