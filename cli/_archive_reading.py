@@ -210,6 +210,11 @@ def _print(outcome: ReadingOutcome, out: Path) -> None:
     show(f"frames read now: {number(outcome.frames)}")
     for refusal in outcome.refusals:
         click.echo(f"warning: {refusal.node} got no work: {refusal.message}", err=True)
+    for note in outcome.passed_over[:_NAMED]:
+        click.echo(f"warning: passed over: {note}", err=True)
+    if len(outcome.passed_over) > _NAMED:
+        more = number(len(outcome.passed_over) - _NAMED)
+        click.echo(f"warning: and pictures in {more} more folders were passed over, see --json", err=True)
     for row in outcome.rows[:_NAMED]:
         click.echo(f"warning: {describe_row(row)}", err=True)
     if len(outcome.rows) > _NAMED:
@@ -234,6 +239,7 @@ def _document(outcome: ReadingOutcome, out: Path, code: int) -> dict[str, Any]:
             {"recording": row.recording, "state": row.state, "cause": row.cause, "message": row.message}
             for row in outcome.rows
         ],
+        "passed_over": outcome.passed_over,
         "refused": [{"node": each.node, "message": each.message} for each in outcome.refusals],
         "exit_code": code,
     }

@@ -133,6 +133,8 @@ def compare_archives(
     options = options or ComparisonOptions()
     truth = None if options.truth is None else FindingComparison.of_folder(options.truth)
     pairs = pair_results(old, new, models=models)
+    if truth is not None:
+        truth.expect(pairs)
     sides = _Sides()
     counts: list[RecordingCounts] = []
     differences: list[SuggestionDifference] = []

@@ -25,6 +25,7 @@ __all__ = [
     "describe_figure",
     "describe_strata",
     "resample_sums",
+    "spread_change",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -178,6 +179,8 @@ def _entry(
     least = {
         "places_lost": _wilson(counts["only_old"], counts["old"]),
         "places_added": _wilson(counts["only_new"], counts["new"]),
+        "rise": spread_change(counts["new"] - counts["old"], counts["old"]),
+        "change_per_1000_frames": spread_change(counts["new"] - counts["old"], float(totals[0]) / 1000),
     }
     return {
         "recordings": len(recordings),
@@ -210,6 +213,16 @@ def describe_figure(
     elif found is not None and found[0] == found[1]:
         found = None
     return {"value": value, "interval": found}
+
+
+def spread_change(change: int, per: float) -> tuple[float, float] | None:
+    """Return the least 95 % interval of a change of a number of suggestions, divided by ``per``; None if that is 0.
+
+    The bootstrap knows how much the change differs between recordings. It has no width if all change alike, and if
+    nothing changes at all. So one suggestion is added to those that come and go, as Agresti and Min add one to the
+    pairs that differ (Stat. Med. 2005): a count of one has a standard deviation of one.
+    """
+    return ((change - _Z) / per, (change + _Z) / per) if per else None
 
 
 def _wilson(hits: int, cases: int) -> tuple[float, float] | None:

@@ -11,6 +11,7 @@ results do not say so for either model.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +31,17 @@ from capsule_edge.evaluation.recordings import (
     is_right,
 )
 from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.recording import RECORDING_SUFFIXES
 
-from .difference_counts import describe_figure, resample_sums
-from .paired_results import ResultPair
+from .difference_counts import describe_figure, resample_sums, spread_change
+from .paired_results import ResultPair, ResultPairs
 from .stored_results import PlacedSuggestion
 
 __all__ = ["FindingComparison", "JudgedFinding", "JudgedRecording"]
 
 _SIDES = ("old", "new")
+# A TIFF of several pages is a recording by itself, too.
+_SUFFIXES = (*RECORDING_SUFFIXES, ".tif", ".tiff")
 
 _Z = 1.959964  # standard normal, 97.5 %
 # Whether each suggestion of a model is right, by its rank.
@@ -89,11 +93,13 @@ class FindingComparison:
         tables: the truth tables by the name of their recording without suffix.
         judged: the recordings that were judged.
         left_out: recordings whose truth does not fit, with the reason.
+        fitting: the recordings that each table has the name of, by the name of the table: SHA-256 and path.
     """
 
     tables: Mapping[str, Path]
     judged: list[JudgedRecording] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    fitting: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of_folder(cls, folder: Path) -> FindingComparison:
@@ -113,6 +119,19 @@ class FindingComparison:
             )
         return cls(tables)
 
+    def expect(self, pairs: ResultPairs) -> None:
+        """Note which recordings each table has the name of: of two, nobody knows which one it was written for.
+
+        Args:
+            pairs: the recordings that will be added, and those that have no pair.
+        """
+        held = [(row.recording, sha256) for sha256, row in pairs.rows.items()]
+        held += [(one.recording, one.recording) for one in pairs.unpaired]
+        for recording, sha256 in held:
+            table = self._table(re.split(r"[/\\]", recording.rstrip("/\\"))[-1])
+            if table is not None:
+                self.fitting.setdefault(table.name, {})[sha256] = recording
+
     def add(self, pair: ResultPair) -> tuple[Judgement, Judgement] | None:
         """Judge a recording.
 
@@ -120,8 +139,16 @@ class FindingComparison:
             Of the old and the new model: by rank of the suggestion, whether it is right; None without a truth table
             that fits.
         """
-        table = self.tables.get(Path(pair.old.name).stem) or self.tables.get(pair.old.name)
+        table = self._table(pair.old.name)
         if table is None:
+            return None
+        fitting = self.fitting.get(table.name, {})
+        if len(fitting) > 1:
+            named = ", ".join(sorted(fitting.values()))
+            message = (
+                f"{table.name} has the name of {len(fitting)} recordings ({named}); rename one and its table"
+            )
+            self.left_out.append((pair.row.recording, message))
             return None
         try:
             documents = [compare_with_truth(folder, table) for folder in (pair.old_folder, pair.new_folder)]
@@ -134,6 +161,12 @@ class FindingComparison:
         )
         self.judged.append(_judge(pair, documents, (old, new)))
         return old, new
+
+    def _table(self, name: str) -> Path | None:
+        """Return the table of a recording. Only the suffix of a recording is left out: ``exam.1`` may be a folder."""
+        stem, suffix = Path(name).stem, Path(name).suffix.lower()
+        short = self.tables.get(stem) if suffix in _SUFFIXES else None
+        return self.tables.get(name) or short
 
     def check(self) -> None:
         """Check that a recording was judged.
@@ -225,6 +258,12 @@ def _group(recordings: Sequence[JudgedRecording], resamples: int, seed: int) -> 
     drawn = resample_sums([one.unit for one in recordings], rows, resamples=resamples, seed=seed)
     figures, spread = _figures(totals[None]), {} if drawn is None else _figures(drawn)
     only = [sum(one.hit[side] and not one.hit[1 - side] for one in findings) for side in (0, 1)]
+    frames, *_, false_old, false_new = map(int, totals)
+    least = {
+        "hits_lost": _adjusted_wald(only[0], only[1], len(findings)),
+        "false_rise": spread_change(false_new - false_old, false_old),
+        "false_change_per_1000_frames": spread_change(false_new - false_old, frames / 1000),
+    }
     return {
         "recordings": len(recordings),
         "units": len({one.unit for one in recordings}),
@@ -232,11 +271,7 @@ def _group(recordings: Sequence[JudgedRecording], resamples: int, seed: int) -> 
         "findings": len(findings),
         **{name: _side(recordings, findings, side) for side, name in enumerate(_SIDES)},
         **{
-            name: describe_figure(
-                float(value[0]),
-                spread.get(name),
-                _adjusted_wald(only[0], only[1], len(findings)) if name == "hits_lost" else None,
-            )
+            name: describe_figure(float(value[0]), spread.get(name), least[name])
             for name, value in figures.items()
         },
         "mcnemar": {"only_old": only[0], "only_new": only[1], "p_value": exact_mcnemar(*only)},

@@ -152,7 +152,10 @@ def _prepare(
                 f"{of} has {count} recordings or patients with this measure, needed are {MIN_UNITS}"
             )
             return entry
-    found = (histograms * weights[:, None]).sum(axis=0) / weights.sum()
+    # A reference in a model file counts frames; that of an archive counts each patient alike, and so does the test.
+    found = (
+        (histograms * weights[:, None]).sum(axis=0) / weights.sum() if by_length else histograms.mean(axis=0)
+    )
     entry |= {
         "index": round(stability_index(measure.shares, found), 6),
         "bins": list(measure.bins),
@@ -164,7 +167,11 @@ def _prepare(
 
 
 def _run_tests(tested: Sequence[_Tested], permutations: int, seed: int, max_p: float) -> None:
-    """Enter the p-values and the alarms."""
+    """Enter the p-values and the alarms.
+
+    An adjusted p-value is no smaller than the p-value. So a test above ``max_p`` gives no alarm, and being larger it
+    does not change the adjusted values of those below: it need not be exact.
+    """
     for number, each in enumerate(tested):
         measure = each.measure
         ordered = MEASURES[each.name].numeric
@@ -175,6 +182,7 @@ def _run_tests(tested: Sequence[_Tested], permutations: int, seed: int, max_p: f
                 ordered=ordered,
                 permutations=permutations,
                 seed=seed + number,
+                enough=max_p,
             )
         else:
             p = bootstrap_test(
@@ -185,6 +193,7 @@ def _run_tests(tested: Sequence[_Tested], permutations: int, seed: int, max_p: f
                 ordered=ordered,
                 permutations=permutations,
                 seed=seed + number,
+                enough=max_p,
             )
         each.entry["p_value"] = round(p, 6)
     adjusted = adjust_holm([each.entry["p_value"] for each in tested])

@@ -12,7 +12,7 @@ of their roots (Hellinger).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ Floats = npt.NDArray[np.float64]
 _FLOOR = 1e-3
 # Numbers held at once while permuting: 32 MB.
 _CHUNK = 4_000_000
+# Permutations after which a test looks whether it can end. A check of few groups makes fewer.
+_LOOK = 10_000
+# Recordings of both groups from which it is faster to draw those that are chosen than to rank all.
+_RANKED = 1_000
 
 
 def stability_index(reference: Floats, found: Floats) -> float:
@@ -34,7 +38,7 @@ def stability_index(reference: Floats, found: Floats) -> float:
 
 
 def permutation_test(
-    reference: Floats, found: Floats, *, ordered: bool, permutations: int, seed: int
+    reference: Floats, found: Floats, *, ordered: bool, permutations: int, seed: int, enough: float = 1.0
 ) -> float:
     """Test whether two groups of recordings have the same mean histogram, by permuting the recordings.
 
@@ -44,6 +48,7 @@ def permutation_test(
         ordered: whether the bins have an order.
         permutations: number of permutations.
         seed: of the drawing.
+        enough: a p-value above this one need not be exact, so the test ends when it cannot be at most this any more.
 
     Returns:
         The p-value, at least 1 / (permutations + 1).
@@ -56,14 +61,16 @@ def permutation_test(
     observed = _distance(together[:-count].mean(axis=0), together[-count:].mean(axis=0), ordered)
     generator = np.random.default_rng(seed)
     # The tolerance lets a permutation count that puts the same recordings together in another order.
-    least, extreme = observed * (1 - 1e-9), 0
-    for chunk in _chunks(permutations, size):
-        ranks = generator.random((chunk, size))
-        chosen = (ranks <= np.partition(ranks, count - 1, axis=1)[:, count - 1 : count]).astype(np.float64)
-        sums = chosen @ together
-        drawn = _distance((total - sums) / (size - count), sums / count, ordered)
-        extreme += int((drawn >= least).sum())
-    return (1 + extreme) / (permutations + 1)
+    least = float(observed) * (1 - 1e-9)
+    by_place = size > _RANKED and 2 * count <= size
+
+    def draw(chunk: int) -> Floats:
+        sums = (_sum_places if by_place else _sum_ranked)(generator, together, count, chunk)
+        return _distance((total - sums) / (size - count), sums / count, ordered)
+
+    return _p_value(
+        draw, least, permutations, min(count, size) * together.shape[1] if by_place else size, enough
+    )
 
 
 def bootstrap_test(
@@ -75,6 +82,7 @@ def bootstrap_test(
     ordered: bool,
     permutations: int,
     seed: int,
+    enough: float = 1.0,
 ) -> float:
     """Test whether a group of recordings has the histogram of a reference of which only the total is known.
 
@@ -91,6 +99,7 @@ def bootstrap_test(
         ordered: whether the bins have an order.
         permutations: number of drawings.
         seed: of the drawing.
+        enough: a p-value above this one need not be exact, so the test ends when it cannot be at most this any more.
 
     Returns:
         The p-value, at least 1 / (permutations + 1).
@@ -102,17 +111,18 @@ def bootstrap_test(
     even = np.full(count, 1 / count)
     # A few long recordings count as few.
     freedom = max(1.0, float(weights.sum() ** 2 / (weights**2).sum()) - 1)
-    least, extreme = observed * (1 - 1e-9), 0
-    for chunk in _chunks(permutations, count):
+    least = float(observed) * (1 - 1e-9)
+
+    def draw(chunk: int) -> Floats:
         pair = [
             _shares(generator.multinomial(size, even, size=chunk).astype(np.float64) @ weighted)
             for size in (count, units)
         ]
         # Drawing from m recordings gives (m - 1) / m of their variance.
         drawn = _distance(pair[0], pair[1], ordered) * count / max(1, count - 1)
-        drawn = drawn * freedom / generator.chisquare(freedom, size=chunk)
-        extreme += int((drawn >= least).sum())
-    return (1 + extreme) / (permutations + 1)
+        return np.asarray(drawn * freedom / generator.chisquare(freedom, size=chunk))
+
+    return _p_value(draw, least, permutations, count, enough)
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
@@ -126,6 +136,44 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def _p_value(
+    draw: Callable[[int], Floats], least: float, permutations: int, size: int, enough: float
+) -> float:
+    """Return the p-value of the distances that ``draw`` returns; end early when it is above ``enough`` for sure."""
+    extreme = done = 0
+    for chunk in _chunks(permutations, size):
+        extreme += int((draw(chunk) >= least).sum())
+        done += chunk
+        if (1 + extreme) / (permutations + 1) > enough:
+            break
+    return (1 + extreme) / (done + 1)
+
+
+def _sum_ranked(generator: np.random.Generator, rows: Floats, count: int, chunk: int) -> Floats:
+    """Return the sums of ``count`` rows, drawn without repetition, ``chunk`` times: those of the lowest ranks."""
+    ranks = generator.random((chunk, len(rows)))
+    chosen = (ranks <= np.partition(ranks, count - 1, axis=1)[:, count - 1 : count]).astype(np.float64)
+    return np.asarray(chosen @ rows)
+
+
+def _sum_places(generator: np.random.Generator, rows: Floats, count: int, chunk: int) -> Floats:
+    """Return what ``_sum_ranked`` returns, at a cost that does not depend on the number of rows.
+
+    Places are drawn, and those that a draw repeats are drawn again. That treats all rows alike, so each choice of
+    ``count`` rows is equally likely.
+    """
+    places = generator.integers(len(rows), size=(chunk, count))
+    again = np.arange(chunk)
+    while len(again):
+        held = np.sort(places[again], axis=1)
+        repeated = np.zeros(held.shape, bool)
+        repeated[:, 1:] = held[:, 1:] == held[:, :-1]
+        held[repeated] = generator.integers(len(rows), size=int(repeated.sum()))
+        places[again] = held
+        again = again[repeated.any(axis=1)]
+    return np.asarray(rows[places].sum(axis=1))
+
+
 def _distance(one: Floats, other: Floats, ordered: bool) -> Floats:
     difference = np.cumsum(one - other, axis=-1) if ordered else one - other
     return np.asarray((difference**2).sum(axis=-1))
@@ -137,6 +185,6 @@ def _shares(sums: Floats) -> Floats:
 
 
 def _chunks(total: int, size: int) -> Iterator[int]:
-    most = max(1, _CHUNK // size)
+    most = max(1, min(_CHUNK // size, _LOOK))
     for first in range(0, total, most):
         yield min(most, total - first)

@@ -14,7 +14,7 @@ from capsule_edge.runtime.errors import InputError, UsageError
 
 from ..manifest import READ_STATES
 from ..sources import RecordingState
-from ..tables import open_database
+from ..tables import open_database, readable_tables
 from .input_samples import InputSample, SampleTask
 
 __all__ = ["MEASURES", "ArchiveMeasures", "MeasureKind", "RecordingMeasures", "load_measures"]
@@ -99,11 +99,11 @@ def load_measures(archive: str, *, model_sha256: str | None = None) -> ArchiveMe
         model_sha256: take the results of this model alone; None: the archive must have one model.
 
     Raises:
-        InputError: the folder holds no archive, or its tables hold no result of the model.
+        InputError: the folder holds no archive, its tables cannot be read, or they hold no result of the model.
         UsageError: it holds results of several models.
         PackageError: duckdb is not installed.
     """
-    with open_database(archive) as database:
+    with open_database(archive) as database, readable_tables(archive):
         rows = _rows(database)
         model = _choose_model(archive, rows, model_sha256)
         rows = [row for row in rows if row["model_sha256"] == model]
@@ -144,7 +144,7 @@ def _rows(database: Any) -> list[dict[str, Any]]:
     columns = "key, recording, sha256, bytes, modified_ns, model_sha256, site, patient, date"
     states = ", ".join(f"'{state}'" for state in READ_STATES)
     answer = database.execute(
-        f"SELECT {columns} FROM recordings WHERE state IN ({states}) ORDER BY recording"
+        f"SELECT {columns} FROM recordings WHERE state IN ({states}) AND key IS NOT NULL ORDER BY recording"
     ).fetchall()
     held: dict[str, dict[str, Any]] = {}
     for values in answer:

@@ -30,7 +30,9 @@ class Lease:
     """The lease of a driver that holds it. Call ``renew`` at least every few seconds."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._holder, self._renewed = path, uuid.uuid4().hex, 0.0
+        self._path, self._holder = path, uuid.uuid4().hex
+        # By both clocks: the monotonic one stands still while the machine sleeps.
+        self._renewed, self._renewed_at = 0.0, 0.0
 
     def take(self) -> None:
         """Take the lease.
@@ -54,15 +56,24 @@ class Lease:
         Raises:
             OutputError: another driver has taken it.
         """
-        if time.monotonic() - self._renewed < _RENEW_S:
+        passed = time.monotonic() - self._renewed, abs(time.time() - self._renewed_at)
+        if max(passed) < _RENEW_S:
             return
+        self.check()
+        self._write()
+
+    def check(self) -> None:
+        """Check that this driver holds the lease. Call it before each write that another driver must not see twice.
+
+        Raises:
+            OutputError: another driver has taken it.
+        """
         found = self._read()
         if found is None or found.get("holder") != self._holder:
             raise OutputError(
                 f"another driver has taken over {self._path.parent}",
                 hint="this one stopped; what it had recorded is kept",
             )
-        self._write()
 
     def release(self) -> None:
         """Give the lease back, if it is still this driver's."""
@@ -86,7 +97,7 @@ class Lease:
             "until": time.time() + _LASTS_S,
         }
         write_whole(self._path, json.dumps(document).encode())
-        self._renewed = time.monotonic()
+        self._renewed, self._renewed_at = time.monotonic(), time.time()
 
 
 @contextmanager

@@ -27,6 +27,8 @@ SCHEMA = "capsule-edge/archive-manifest/1"
 _MERGED = 64
 _TYPES = {"str": "string", "int": "int64", "float": "float64", "bool": "bool_", "State": "string"}
 _NEEDED_FOR = "capsule-edge archive"
+# Columns that early archives lack.
+_ADDED = frozenset({"listed_in"})
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Summary:
     Attributes:
         states: number of recordings by state.
         causes: number of recordings that are not read whole, by cause.
-        frames: number of frames in the results.
+        frames: number of frames in the results; copies that share a result count once here and below.
         seconds: core time of all results, seconds.
         suggestions: number of suggestions in the results.
     """
@@ -86,16 +88,18 @@ class Manifest:
             self._merge(merged)
 
     def compact(self) -> None:
-        """Merge all files into one."""
+        """Merge all files into one, without the rows of what is gone."""
         found = list_segments(self.folder)
         if len(found) > 1:
-            self._merge(found)
+            self._merge(found, whole=True)
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """Return the newest row of each recording as a ``pyarrow.Table``, in the order in which they were written.
 
+        Rows of what is gone are left out.
+
         Args:
-            columns: those to read; None for all.
+            columns: those to read, beside ``recording`` and ``state``; None for all.
 
         Raises:
             InputError: a file of the manifest cannot be read.
@@ -103,10 +107,10 @@ class Manifest:
         # The driver may merge files between the listing and the reading.
         for _ in range(5):
             try:
-                return self._read(list_segments(self.folder), columns)
+                return _without_gone(self._read(list_segments(self.folder), columns))
             except FileNotFoundError:
                 continue
-        return self._read(list_segments(self.folder), columns)
+        return _without_gone(self._read(list_segments(self.folder), columns))
 
     def rows(self) -> Iterator[Row]:
         """Yield the newest row of each recording."""
@@ -116,12 +120,23 @@ class Manifest:
 
     def summary(self) -> Summary:
         """Return the counts over the newest rows."""
-        table = self.table(["state", "cause", "frames", "seconds", "suggestions"])
+        table = self.table(["state", "cause", "key", "frames", "seconds", "suggestions"])
         states = Counter(table["state"].to_pylist())
         causes = Counter(filter(None, table["cause"].to_pylist()))
-        sums = [sum(filter(None, table[name].to_pylist())) for name in ("frames", "seconds", "suggestions")]
+        # The copy that was read has the time, the others have 0.
+        figures: list[float] = []
+        for name in ("frames", "seconds", "suggestions"):
+            of_key: dict[str | None, float] = {}
+            for key, value in zip(table["key"].to_pylist(), table[name].to_pylist(), strict=True):
+                of_key[key] = max(of_key.get(key, 0), value or 0)
+            figures.append(sum(value for key, value in of_key.items() if key is not None))
+        frames, seconds, suggestions = figures
         return Summary(
-            dict(sorted(states.items())), dict(causes.most_common()), sums[0], round(sums[1], 3), sums[2]
+            dict(sorted(states.items())),
+            dict(causes.most_common()),
+            int(frames),
+            round(seconds, 3),
+            int(suggestions),
         )
 
     def keys(self) -> set[str]:
@@ -133,9 +148,11 @@ class Manifest:
             if state in READ_STATES
         }
 
-    def _merge(self, merged: Sequence[Segment]) -> None:
-        whole = Segment(merged[0].first, merged[-1].last)
-        publish(self.folder, whole, _to_bytes(self._read(merged, None)))
+    def _merge(self, merged: Sequence[Segment], *, whole: bool = False) -> None:
+        table = self._read(merged, None)
+        # Where files before these are kept, a row of what is gone still ends one in them.
+        rows = _without_gone(table) if whole else table
+        publish(self.folder, Segment(merged[0].first, merged[-1].last), _to_bytes(rows))
         for segment in merged:
             (self.folder / segment.name).unlink(missing_ok=True)
 
@@ -143,12 +160,13 @@ class Manifest:
         arrow = load_package("pyarrow", needed_for=_NEEDED_FOR)
         parquet = load_package("pyarrow.parquet", needed_for=_NEEDED_FOR)
         schema = _schema()
-        wanted = [field.name for field in fields(Row)] if columns is None else ["recording", *columns]
+        named = [field.name for field in fields(Row)]
+        wanted = named if columns is None else list(dict.fromkeys(["recording", "state", *columns]))
         parts = [schema.empty_table().select(wanted)]
         for segment in segments:
             path = self.folder / segment.name
             try:
-                parts.append(parquet.read_table(path, columns=wanted, use_threads=False).select(wanted))
+                parts.append(_read_columns(parquet, path, parts[0].schema))
             except FileNotFoundError:
                 raise
             except (OSError, ValueError, KeyError) as error:
@@ -157,6 +175,25 @@ class Manifest:
                     hint="restore it from a copy; without it the recordings in it would be read again",
                 ) from error
         return _newest(arrow.concat_tables([part.cast(parts[0].schema) for part in parts]))
+
+
+def _read_columns(parquet: Any, path: Path, schema: Any) -> Any:
+    """Return the columns of a file; null where an older version did not write a column that may be null."""
+    arrow = load_package("pyarrow", needed_for=_NEEDED_FOR)
+    with parquet.ParquetFile(path) as file:
+        held = set(file.schema_arrow.names)
+        table = file.read(
+            [name for name in schema.names if name in held or name not in _ADDED], use_threads=False
+        )
+    for field in schema:
+        if field.name in _ADDED and field.name not in held:
+            table = table.append_column(field, arrow.nulls(len(table), field.type))
+    return table.select(schema.names)
+
+
+def _without_gone(table: Any) -> Any:
+    compute = load_package("pyarrow.compute", needed_for=_NEEDED_FOR)
+    return table.filter(compute.not_equal(table["state"], "gone"))
 
 
 def _newest(table: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Literal
 
 __all__ = ["READ_STATES", "Row", "State"]
 
-State = Literal["read", "incomplete", "failed", "set_aside"]
+State = Literal["read", "incomplete", "failed", "set_aside", "gone"]
 READ_STATES: tuple[State, ...] = ("read", "incomplete")
 """The states of a recording that has a result."""
 
@@ -20,7 +20,8 @@ class Row:
         recording: absolute path or address of the recording; there is one row for each.
         site, capsule_type, patient, date: as the list of recordings has them; None where it says nothing.
         state: ``read`` whole; ``incomplete``: read, but frames are corrupt or missing or the file is cut; ``failed``:
-            not read, to be tried again by the next run; ``set_aside``: given up after the stated number of tries.
+            not read, to be tried again by the next run; ``set_aside``: given up after the stated number of tries;
+            ``gone``: never read, and its source no longer names it. Such a row ends an earlier one and is not shown.
         cause: a word for why the recording is not read whole; empty for one that is.
         message: the same in a sentence.
         tries: number of tries that ended without a result.
@@ -37,6 +38,7 @@ class Row:
         suggestions: number of them; None without a result.
         seconds: core time of the reading in seconds, all its parts together.
         recorded_at: UTC, ISO 8601.
+        listed_in: the folder, list, pattern or address that named the recording; None if that is not known.
     """
 
     recording: str
@@ -65,3 +67,4 @@ class Row:
     suggestions: int | None = None
     seconds: float | None = None
     recorded_at: str
+    listed_in: str | None = None

@@ -3,6 +3,9 @@
 A merged file, such as ``00000001-00000064.parquet``, holds the newest rows of the files that it replaces. They are
 removed after it is in place, so a file whose number lies in the range of another is ignored.
 
+A file of 0 bytes holds no row and is ignored: on a file system without hard links, a name is taken first and filled
+then, and a driver may die between the two.
+
 A file gets its name only if no file has it: two drivers that wrote one number would both go on with half the rows.
 """
 
@@ -15,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from capsule_edge.runtime.errors import OutputError
+from capsule_edge.runtime.errors import InputError, OutputError
 
 __all__ = ["Segment", "choose_segments", "list_segments", "publish", "remove_leftovers"]
 
@@ -42,15 +45,25 @@ class Segment:
 
 
 def list_segments(folder: Path) -> list[Segment]:
-    """Return the files of a folder that count, in order; those that a merged file replaces are left out."""
+    """Return the files of a folder that count, in order: without empty ones and those that a merged file replaces.
+
+    Raises:
+        InputError: the folder cannot be listed.
+    """
     try:
-        return choose_segments(os.listdir(folder))
+        with os.scandir(folder) as entries:
+            return choose_segments([entry.name for entry in entries if not _is_empty(entry)])
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be listed: {(error.strerror or str(error)).lower()}",
+            hint="check the path and your rights to it",
+        ) from error
 
 
 def choose_segments(names: Iterable[str]) -> list[Segment]:
-    """Return the files that count among those with these names, as ``list_segments`` does."""
+    """Return the files that count among those with these names, as ``list_segments`` does; none may be empty."""
     found = []
     for name in names:
         numbers = name.removesuffix(_ENDING).split("-")
@@ -93,12 +106,19 @@ def publish(folder: Path, segment: Segment, data: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed driver left half written, and files that a merged one replaces. Only for the driver."""
+    """Remove what a killed driver left half written, empty files, and those that a merged one replaces. Driver only."""
     kept = {segment.name for segment in list_segments(folder)}
     for path in folder.iterdir():
         if path.name.endswith(_STAGED) or (path.suffix == _ENDING and path.name not in kept):
             with suppress(OSError):
                 path.unlink()
+
+
+def _is_empty(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.stat().st_size == 0
+    except FileNotFoundError:  # merged meanwhile
+        return True
 
 
 def _move_to_free_name(staged: Path, path: Path) -> None:
@@ -108,10 +128,15 @@ def _move_to_free_name(staged: Path, path: Path) -> None:
         return
     try:
         os.link(staged, path)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):
+        # The name is taken; or the file went away, because another driver has removed it as left over.
         raise
     except OSError:
-        # A file system without hard links. A driver that dies between the two calls leaves an empty file, which is
-        # no Parquet file and is ignored; one that dies before the move leaves nothing.
+        # A file system without hard links. A driver that dies between the two calls leaves an empty file.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-        os.replace(staged, path)
+        try:
+            os.replace(staged, path)
+        except BaseException:
+            with suppress(OSError):
+                path.unlink()
+            raise

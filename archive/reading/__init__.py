@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .driver import Driver, DriverOptions, ReadingOutcome, ReadingProgress, read_archive
+    from .driver import Driver, DriverOptions, read_archive
     from .metrics import ArchiveMetrics
+    from .outcome import ReadingOutcome, ReadingProgress
     from .setup import ReadSetup, tool_hash
     from .store import ResultStore
     from .tasks import Done
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
-        driver="Driver DriverOptions ReadingOutcome ReadingProgress read_archive",
+        driver="Driver DriverOptions read_archive",
         metrics="ArchiveMetrics",
+        outcome="ReadingOutcome ReadingProgress",
         setup="ReadSetup tool_hash",
         store="ResultStore",
         tasks="Done",

@@ -11,26 +11,27 @@ import heapq
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from capsule_edge.runtime.errors import CapsuleEdgeError
-from capsule_edge.runtime.pipeline import start, tool_versions
+from capsule_edge.runtime.errors import CapsuleEdgeError, OutputError
+from capsule_edge.runtime.pipeline import tool_versions
 from capsule_edge.runtime.results import prepare_folder
 
-from ..engines import Refusal, TaskEngine
+from ..engines import TaskEngine
 from ..manifest import READ_STATES, Lease, Manifest, Row, State, hold_lease
-from ..sources import Recording, RecordingState, look_at
+from ..sources import Recording, RecordingState, SilentError, StateLookup
 from .job import BLAMELESS, Job
+from .outcome import ReadingOutcome, ReadingProgress
 from .setup import ReadSetup
 from .store import ResultStore
 from .tasks import JoinTask, OpenTask, Task
 
-__all__ = ["Driver", "DriverOptions", "ReadingOutcome", "ReadingProgress", "read_archive"]
+__all__ = ["Driver", "DriverOptions", "read_archive"]
 
 # Rows are recorded together: at most so many, and at most so many seconds late.
 _ROWS = 256
@@ -53,55 +54,6 @@ class DriverOptions:
 
     tries: int = 3
     retry_set_aside: bool = False
-
-
-@dataclass
-class ReadingOutcome:
-    """The counts of one run: recordings read, set aside and failed.
-
-    Attributes:
-        listed: number of recordings.
-        unchanged: number of those that an earlier run had read.
-        frames: number of frames that this run read.
-        rows: the rows that are not read whole, of earlier runs too.
-        read, incomplete, failed, set_aside: number of recordings by state.
-        refusals: machines that got no task.
-    """
-
-    listed: int = 0
-    unchanged: int = 0
-    frames: int = 0
-    read: int = 0
-    incomplete: int = 0
-    failed: int = 0
-    set_aside: int = 0
-    rows: list[Row] = field(default_factory=list)
-    refusals: tuple[Refusal, ...] = ()
-
-    @property
-    def whole(self) -> bool:
-        """True if every recording was read whole."""
-        return not (self.incomplete or self.failed or self.set_aside)
-
-    @property
-    def done(self) -> int:
-        """Number of recordings that are over."""
-        return self.read + self.incomplete + self.failed + self.set_aside
-
-    def count(self, row: Row, *, earlier: bool) -> None:
-        """Count a row; ``earlier``: of an earlier run."""
-        setattr(self, row.state, getattr(self, row.state) + 1)
-        self.unchanged += earlier
-        self.frames += 0 if earlier else row.frames or 0
-        if row.state != "read":
-            self.rows.append(row)
-
-
-class ReadingProgress(Protocol):
-    """Is told how the reading goes on."""
-
-    def update(self, outcome: ReadingOutcome, *, running: int, waiting: int, workers: int) -> None:
-        """Take the state: tasks that run and that wait, and the number of workers."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +95,9 @@ class Driver:
         self._running: dict[int, _Waiting] = {}
         self._numbers = iter(range(1 << 62))
         self._pending: list[Row] = []
-        # Folders of shares that did not answer.
-        self._silent: set[str] = set()
+        self._states, self._store = StateLookup(_PATIENCE_S), ResultStore(setup.out)
+        # The rows of earlier runs with a result, of recordings that this run reads.
+        self._earlier: dict[str, Row] = {}
         self._recorded = time.monotonic()
         self.outcome = ReadingOutcome()
 
@@ -179,54 +132,89 @@ class Driver:
 
     def _leave_out_known(self, recordings: Sequence[Recording]) -> list[Job]:
         """Record wrong rows of lists, count what an earlier run has read, and return the others, the largest first."""
+        self.outcome.passed_over = [
+            f"{each.location}: {each.fault}" for each in recordings if _is_passed_over(each)
+        ]
+        recordings = [each for each in recordings if not _is_passed_over(each)]
         self.outcome.listed = len(recordings)
         known = {row.recording: row for row in self._manifest.rows()}
-        store = ResultStore(self._setup.out)
+        self._end_rows(known, recordings)
         sized: list[tuple[int, Job]] = []
         last: dict[tuple[str, int | None], Job] = {}
         for recording in recordings:
             self._lease.renew()
-            if recording.fault:
-                self._record(recording, "set_aside", cause="list", message=recording.fault)
+            job = self._begin(recording, known.get(recording.location))
+            if job is None:
                 continue
-            state = self._look(recording)
-            row = known.get(recording.location)
-            if row is not None and self._is_current(row, state, store):
-                self._keep(row, recording)
+            size = job.state.bytes if job.state is not None else None
+            twin = last.get(_twin(recording, size))
+            last[_twin(recording, size)] = job
+            if twin is None:
+                sized.append((size or 0, job))
             else:
-                size = state.bytes if state is not None else None
-                job = Job(recording, tries=self._options.tries, divide=self._engine.slots > 1)
-                twin = last.get(_twin(recording, size))
-                last[_twin(recording, size)] = job
-                if twin is None:
-                    sized.append((size or 0, job))
-                else:
-                    self._followers[twin] = job
+                self._followers[twin] = job
         sized.sort(key=lambda each: -each[0])
         return [job for _, job in sized]
 
-    def _look(self, recording: Recording) -> RecordingState | None:
-        """Return the state of a recording; None if it cannot be reached. A worker reports why when it opens it."""
-        folder = recording.location.replace("\\", "/").rpartition("/")[0]
-        if folder in self._silent:
-            return None
-        try:
-            # In a thread: a share that hangs would keep the driver for ever.
-            return start(lambda: look_at(recording.location), name="look").result(timeout=_PATIENCE_S)
-        except TimeoutError:
-            self._silent.add(folder)
-            return None
-        except CapsuleEdgeError:
-            return None
+    def _begin(self, recording: Recording, row: Row | None) -> Job | None:
+        """Return the job of a recording; None if it is recorded at once, or read by an earlier run.
 
-    def _is_current(self, row: Row, state: RecordingState | None, store: ResultStore) -> bool:
+        Args:
+            recording: the recording.
+            row: that of an earlier run.
+        """
+        if row is not None and row.state in READ_STATES:
+            self._earlier[recording.location] = row
+        if recording.fault:
+            outcome: State = "set_aside" if recording.cause == "list" else "failed"
+            self._record(recording, outcome, cause=recording.cause, message=recording.fault)
+            return None
+        state, silence = self._look(recording)
+        if row is not None and self._is_current(row, state):
+            self._earlier.pop(recording.location, None)
+            self._keep(row, recording)
+            return None
+        job = Job(recording, tries=self._options.tries, divide=self._engine.slots > 1, looked=state)
+        if silence is not None:
+            job.give_up(silence.code, str(silence))
+            self._finish(job)
+            return None
+        return job
+
+    def _end_rows(self, known: Mapping[str, Row], recordings: Sequence[Recording]) -> None:
+        """End the rows of what was never read and is no longer named by its source: a list that was corrected.
+
+        A source of which a part cannot be listed now may still name it.
+        """
+        listed = {recording.location for recording in recordings}
+        partly = {
+            recording.source for recording in recordings if recording.fault and recording.cause == "source"
+        }
+        whole = {recording.source for recording in recordings} - partly - {""}
+        for row in known.values():
+            if row.state not in READ_STATES and row.listed_in in whole and row.recording not in listed:
+                self._pending.append(replace(row, state="gone", recorded_at=_now()))
+
+    def _look(self, recording: Recording) -> tuple[RecordingState | None, SilentError | None]:
+        """Return the state of a recording, and the error if its share does not answer.
+
+        Where there is neither, a worker says why when it opens the recording.
+        """
+        try:
+            return self._states.look(recording.location), None
+        except SilentError as error:
+            return None, error
+        except CapsuleEdgeError:
+            return None, None
+
+    def _is_current(self, row: Row, state: RecordingState | None) -> bool:
         same = (
             state is not None
             and (row.bytes, row.modified_ns) == (state.bytes, state.modified_ns)
             and row.identity == self._identity
         )
         if row.state in READ_STATES:
-            return same and row.key is not None and store.has(row.key)
+            return same and row.key is not None and self._store.has(row.key)
         return row.state == "set_aside" and same and not self._options.retry_set_aside
 
     def _keep(self, row: Row, recording: Recording) -> None:
@@ -248,10 +236,30 @@ class Driver:
     def _hand_out(self) -> None:
         while self._queue and len(self._running) < self._engine.slots:
             waiting = heapq.heappop(self._queue)[2]
-            if waiting.job.is_due(waiting.task):
+            if waiting.job.is_due(waiting.task) and not self._is_silent(waiting.job):
                 number = next(self._numbers)
                 self._engine.submit(number, waiting.task)
                 self._running[number] = waiting
+
+    def _is_silent(self, job: Job, *, ask: bool = False) -> bool:
+        """Give a job up if the place of its recording does not answer, and return whether it was.
+
+        Args:
+            job: the job.
+            ask: look at the recording. Without it, only places are known that did not answer before.
+        """
+        try:
+            if ask:
+                self._states.look(job.recording.location)
+            else:
+                self._states.check(job.recording.location)
+        except SilentError as error:
+            job.give_up(error.code, str(error))
+            self._end(job)
+            return True
+        except CapsuleEdgeError:
+            pass
+        return False
 
     def _take(self, waiting: _Waiting, result: object) -> None:
         job = waiting.job
@@ -259,6 +267,9 @@ class Driver:
             return
         failures = job.failures
         due = job.take(waiting.task, result)
+        # A share that hangs lets each task run until its limit, and says nothing of the recordings.
+        if job.failures > failures and job.last_cause == "time" and self._is_silent(job, ask=True):
+            return
         if job.failures > failures:
             at = time.monotonic() + job.failures * (_PAUSE_S if job.last_cause in BLAMELESS else 0.0)
             for task in due:
@@ -266,10 +277,14 @@ class Driver:
         else:
             self._put(job, due)
         if job.over:
-            self._finish(job)
-            follower = self._followers.pop(job, None)
-            if follower is not None:
-                self._put(follower, follower.begin())
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        """Record a job that is over, and begin the one that may have the same result."""
+        self._finish(job)
+        follower = self._followers.pop(job, None)
+        if follower is not None:
+            self._put(follower, follower.begin())
 
     def _put_delayed(self) -> None:
         while self._delayed and self._delayed[0][0] <= time.monotonic():
@@ -283,7 +298,7 @@ class Driver:
             state: State = "failed" if failed.cause in BLAMELESS else "set_aside"
             self._record(
                 recording, state, cause=failed.cause, message=failed.message, tries=job.failures,
-                **_state_fields(job.state or self._look(recording)),
+                **_state_fields(job.state),
             )  # fmt: skip
             return
         ledger = done.ledger
@@ -312,7 +327,24 @@ class Driver:
             seconds=round(done.seconds, 3),
         )
 
+    def _outlives(self, earlier: Row | None, row: Row) -> bool:
+        """Return whether the result of an earlier run still is the newest of a recording that was not read now.
+
+        So it is unless the recording is known to have changed, or is itself to blame in its present state.
+        """
+        if (
+            earlier is None
+            or row.state in READ_STATES
+            or earlier.key is None
+            or not self._store.has(earlier.key)
+        ):
+            return False
+        unknown = row.bytes is None and row.modified_ns is None
+        same = (row.bytes, row.modified_ns) == (earlier.bytes, earlier.modified_ns)
+        return unknown or (same and row.state == "failed")
+
     def _record(self, recording: Recording, state: State, **values: Any) -> None:
+        """Count a recording and record it; one whose earlier result stays is counted alone."""
         row = Row(
             recording=recording.location,
             site=recording.site,
@@ -325,18 +357,27 @@ class Driver:
             version=self._version,
             options=json.dumps(self._setup.options, sort_keys=True),
             recorded_at=_now(),
+            listed_in=recording.source or None,
             **values,
         )
         self.outcome.count(row, earlier=False)
-        self._pending.append(row)
+        if not self._outlives(self._earlier.get(recording.location), row):
+            self._pending.append(row)
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
-        """Record what is pending at the end of the block, also when it is interrupted."""
+        """Record what is pending at the end of the block, also when it is interrupted.
+
+        A driver that has lost the lease records nothing: its rows would take the next number of the rightful one and
+        stop it. The results are there all the same, and the rightful driver finds them by their keys.
+        """
         try:
             yield
-        finally:
-            self._write()
+        except BaseException:
+            with suppress(OutputError):
+                self._write()
+            raise
+        self._write()
 
     def _tell(self) -> None:
         self._lease.renew()
@@ -352,6 +393,7 @@ class Driver:
 
     def _write(self) -> None:
         for first in range(0, len(self._pending), _ROWS):
+            self._lease.check()
             self._manifest.append(self._pending[first : first + _ROWS])
         self._pending, self._recorded = [], time.monotonic()
 
@@ -393,10 +435,15 @@ def read_archive(
             ResultStore(out).clear_work(whole=True)
         finally:
             engine.close()
+        lease.check()
         manifest.compact()
         if after is not None:
             after(lease)
         return outcome
+
+
+def _is_passed_over(recording: Recording) -> bool:
+    return bool(recording.fault) and recording.cause == "passed_over"
 
 
 def _twin(recording: Recording, size: int | None) -> tuple[str, int | None]:

@@ -13,7 +13,7 @@ from .tasks import Divided, Done, Failed, JoinTask, OpenTask, PartDone, PartTask
 __all__ = ["BLAMELESS", "KILLED_TRIES", "Job"]
 
 # Causes that say little about the recording: the next run tries it again.
-BLAMELESS = frozenset({"killed", "node", "output", "changed"})
+BLAMELESS = frozenset({"killed", "node", "output", "changed", "unreachable", "package"})
 # A worker that was killed from outside, or lost with its machine, is replaced so often for one task.
 KILLED_TRIES = 10
 
@@ -25,6 +25,7 @@ class Job:
         recording: the recording.
         tries: how often a task may fail.
         divide: whether several workers share a long recording.
+        looked: size and time of change of the recording before the first try; None if that is not known.
 
     Attributes:
         done: the result; None before it is there.
@@ -33,12 +34,14 @@ class Job:
         last_cause: of the last of them; empty before.
     """
 
-    def __init__(self, recording: Recording, *, tries: int, divide: bool) -> None:
+    def __init__(
+        self, recording: Recording, *, tries: int, divide: bool, looked: RecordingState | None = None
+    ) -> None:
         self.recording = recording
         self.done: Done | None = None
         self.failed: Failed | None = None
         self.failures, self.last_cause = 0, ""
-        self._tries, self._divide = tries, divide
+        self._tries, self._divide, self._looked = tries, divide, looked
         self._failures: Counter[tuple[str, bool]] = Counter()
         self._ready: Ready | None = None
         # The parts to read, in order; the index of those that are read; and the rest behind a damaged GOP.
@@ -54,14 +57,21 @@ class Job:
 
     @property
     def state(self) -> RecordingState | None:
-        """Size and time of change of the recording when it was opened; None if that is not known."""
+        """Size and time of change of the recording when it was opened, or before; None if that is not known.
+
+        Never after: a recording that was copied anew or became readable meanwhile would count as unchanged.
+        """
         if self.done is not None:
             return self.done.state
-        return None if self._ready is None else self._ready.state
+        return self._looked if self._ready is None else self._ready.state
 
     def begin(self) -> list[Task]:
         """Return the first task."""
         return [OpenTask(self.recording.location, divide=self._divide)]
+
+    def give_up(self, cause: str, message: str) -> None:
+        """End the job without a result."""
+        self.failed = Failed(cause, message)
 
     def is_due(self, task: Task) -> bool:
         """Return whether a task that waits is still needed: not behind a damaged GOP."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from capsule_edge.runtime.results import write_whole
 
-from .driver import ReadingOutcome
+from .outcome import ReadingOutcome
 
 __all__ = ["ArchiveMetrics"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from capsule_edge import runtime
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.pipeline import tool_versions
 
-__all__ = ["ReadSetup", "open_reader", "tool_hash"]
+__all__ = ["ReadSetup", "describe_other_versions", "open_reader", "tool_hash"]
 
 # The options of ``Reader.read`` that an archive is read with, and their defaults.
 DEFAULTS: dict[str, Any] = {
@@ -41,6 +41,7 @@ class ReadSetup:
         tool: hash of the code that reads (``tool_hash``).
         split_frames: a recording of more frames is divided into parts of about so many; 0 divides none.
         allow_saturation: open the model even if its 8-bit sums saturate on a processor.
+        versions: those of the driver (``tool_versions``). They are stored, because a worker may have others.
     """
 
     out: Path
@@ -51,6 +52,7 @@ class ReadSetup:
     tool: str
     split_frames: int = 4096
     allow_saturation: bool = False
+    versions: dict[str, Any] = field(default_factory=tool_versions)
 
     @property
     def identity(self) -> str:
@@ -60,7 +62,7 @@ class ReadSetup:
                 "model": self.model_sha256,
                 "backend": self.backend,
                 "options": {**DEFAULTS, **self.options},
-                **tool_versions(),
+                **self.versions,
             }
         )
 
@@ -72,6 +74,21 @@ class ReadSetup:
             name: of its file, which the result names.
         """
         return hash_document({"recording": sha256, "name": name, "identity": self.identity})
+
+
+def describe_other_versions(driver: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Return how the versions of this machine differ from those of the driver, in a sentence; empty if they do not.
+
+    Args:
+        driver, here: ``tool_versions`` of both.
+    """
+    sides = [{"capsule-edge": side["version"], **side["libraries"]} for side in (driver, here)]
+    names = sorted(
+        name for name in sides[0].keys() | sides[1].keys() if sides[0].get(name) != sides[1].get(name)
+    )
+    texts = [[side.get(name) or "not installed" for side in sides] for name in names]
+    parts = [f"{name} {mine} (driver: {theirs})" for name, (theirs, mine) in zip(names, texts, strict=True)]
+    return f"the versions are not those of the driver: {', '.join(parts)}" if parts else ""
 
 
 def open_reader(setup: ReadSetup) -> Reader:

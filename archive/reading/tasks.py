@@ -112,8 +112,8 @@ class Failed:
     """A task that ended in an error.
 
     Attributes:
-        cause: a word: the code of the error, ``changed``, ``memory``, ``internal``, or ``node`` where this machine has
-            another tool or model.
+        cause: a word: the code of the error, ``changed``, ``unreachable``, ``memory``, ``internal``; or ``node`` if
+            this machine has another tool, other libraries or another model.
         message: the error in a sentence.
     """
 

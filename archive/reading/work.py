@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import time
@@ -12,18 +13,20 @@ from typing import Any
 
 from capsule_edge.runtime import Reader, study_document
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
-from capsule_edge.runtime.pipeline import Part, PartAnswers, resolve_request
+from capsule_edge.runtime.pipeline import Part, PartAnswers, resolve_request, tool_versions
 from capsule_edge.runtime.results import open_run, write_study
 
 from ..sources import RecordingState, fetch_recording, is_address, look_at
-from .setup import ReadSetup, open_reader, tool_hash
+from .setup import ReadSetup, describe_other_versions, open_reader, tool_hash
 from .store import ResultStore
 from .tasks import Divided, Done, Failed, JoinTask, OpenTask, PartDone, PartTask, Ready, Task
 
 __all__ = ["check_worker", "perform"]
 
-# By the hashes of tool and model, and the engine.
+# By the hash of the tool, the identity of the reading, and the hash of the model.
 _readers: dict[tuple[str, str, str], Reader] = {}
+# Errors of the system that a damaged file or a wrong path causes, such as a seek to a place that there is not.
+_OF_THE_FILE = frozenset({errno.EINVAL, errno.EOVERFLOW, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class _ChangedError(InputError):
@@ -33,7 +36,7 @@ class _ChangedError(InputError):
 
 
 class _NodeError(CapsuleEdgeError):
-    """This machine has another tool or another model."""
+    """This machine has another tool, other libraries or another model."""
 
     code = "node"
 
@@ -48,11 +51,29 @@ def perform(setup: ReadSetup, task: Task) -> Done | Divided | PartDone | Failed:
             return _read_part(setup, reader, task)
         return _join(setup, reader, task)
     except CapsuleEdgeError as error:
-        return Failed(error.code, str(error))
+        return Failed("unreachable" if _is_of_the_system(error) else error.code, str(error))
     except MemoryError:
         return Failed("memory", "there was no memory left")
+    except OSError as error:
+        return Failed(
+            "unreachable", f"the recording cannot be read: {(error.strerror or str(error)).lower()}"
+        )
     except Exception as error:
         return Failed("internal", f"{type(error).__name__}: {error}")
+
+
+def _is_of_the_system(error: CapsuleEdgeError) -> bool:
+    """Return whether an error says that a disk or share failed, and nothing of the content of the recording."""
+    if error.code != InputError.code:
+        return False
+    cause = error.__cause__
+    while cause is not None:
+        # FFmpeg reports damaged content with the numbers of the system, too. Pillow's errors have no number.
+        ours = not type(cause).__module__.startswith("av.")
+        if isinstance(cause, OSError) and ours and cause.errno is not None:
+            return cause.errno not in _OF_THE_FILE
+        cause = cause.__cause__
+    return False
 
 
 def check_worker(setup: ReadSetup, _task: Any) -> str:
@@ -65,15 +86,20 @@ def check_worker(setup: ReadSetup, _task: Any) -> str:
 
 
 def _reader(setup: ReadSetup) -> Reader:
-    """Return the reader of this process. Refuse another tool or model by its hash before any work."""
-    known = setup.tool, setup.model_sha256, setup.backend
+    """Return the reader of this process. Refuse another tool, library or model before any work."""
+    known = setup.tool, setup.identity, setup.model_sha256
     if known not in _readers:
         if tool_hash() != setup.tool:
             raise _NodeError(
                 f"the code of capsule-edge has the hash {tool_hash()[:12]}, that of the driver {setup.tool[:12]}",
                 hint="install the same version on all machines",
             )
-        reader = open_reader(setup)
+        if other := describe_other_versions(setup.versions, tool_versions()):
+            raise _NodeError(other, hint="install the same versions on all machines")
+        try:
+            reader = open_reader(setup)
+        except CapsuleEdgeError as error:  # it says nothing of the recording
+            raise _NodeError(error.message, hint=error.hint) from error
         if reader.model_sha256 != setup.model_sha256:
             raise _NodeError(
                 f"the model {setup.model} has the hash {reader.model_sha256[:12]}, "

@@ -11,22 +11,27 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .answering import SilentError, StateLookup
     from .listing import list_recordings
     from .recording import Recording, RecordingState
-    from .remote import fetch_recording, is_address, look_at, open_store
+    from .remote import UnreachableError, fetch_recording, is_address, look_at, open_store
     from .unchanged import check_unchanged
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
+        answering="SilentError StateLookup",
         listing="list_recordings",
         recording="Recording RecordingState",
-        remote="fetch_recording is_address look_at open_store",
+        remote="UnreachableError fetch_recording is_address look_at open_store",
         unchanged="check_unchanged",
     )
 
 __all__ = [
     "Recording",
     "RecordingState",
+    "SilentError",
+    "StateLookup",
+    "UnreachableError",
     "check_unchanged",
     "fetch_recording",
     "is_address",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 from capsule_edge.runtime.errors import InputError
@@ -13,7 +15,7 @@ from capsule_edge.runtime.recording import RECORDING_SUFFIXES, list_folder
 
 from .recording import Recording
 from .recording_list import LIST_SUFFIXES, read_list
-from .remote import find_remote, is_address
+from .remote import absolute_path, find_remote, is_address
 
 __all__ = ["list_recordings"]
 
@@ -25,8 +27,8 @@ def list_recordings(
 ) -> list[Recording]:
     """Return the recordings that sources name, each once.
 
-    A row of a list that is wrong becomes a recording with a ``fault``. A source that does not answer in time becomes
-    one too, so that the others are read.
+    A row of a list that is wrong becomes a recording with a ``fault``. A source that does not answer in time, and a
+    folder that cannot be listed, become one too, so that the others are read.
 
     Args:
         sources: folders, which are searched with their subfolders; globs; lists (``.csv`` or ``.parquet``); addresses;
@@ -36,18 +38,22 @@ def list_recordings(
 
     Raises:
         InputError: a source is not there, or a list cannot be read.
+        UsageError: an address holds a password.
         PackageError: a package that a source needs is not installed.
     """
     found: dict[str, Recording] = {}
     for source in sources:
         for recording in _list_in_time(source, leave_out, patience_s):
             known = found.setdefault(recording.location, recording)
-            if known != recording and not recording.fault and not _adds_nothing(recording):
+            if known.fault and not recording.fault:
+                found[recording.location] = recording
+            elif known != recording and not recording.fault and not _adds_nothing(recording):
                 if _adds_nothing(known):
                     found[recording.location] = recording
                 else:
                     place = f"{recording.location} (again, in {source})"
-                    found[place] = Recording(place, fault="the recording is listed twice, with other facts")
+                    fault = "the recording is listed twice, with other facts"
+                    found[place] = Recording(place, fault=fault, source=recording.source)
     return list(found.values())
 
 
@@ -58,10 +64,14 @@ def _adds_nothing(recording: Recording) -> bool:
 def _list_in_time(source: str, leave_out: Path | None, patience_s: float) -> list[Recording]:
     # In a thread: a share that hangs would keep the caller for ever.
     listing: Future[list[Recording]] = start(lambda: list(_list(source, leave_out)), name="listing")
+    name = source if is_address(source) else os.path.abspath(source)
     try:
-        return listing.result(timeout=patience_s)
+        found = listing.result(timeout=patience_s)
     except TimeoutError:
-        return [Recording(source, fault=f"{source} did not answer within {patience_s:.0f} s")]
+        found = [Recording(name, fault=f"{name} did not answer within {patience_s:.0f} s", cause="source")]
+    except OSError as error:
+        found = [_unlisted(name, (error.strerror or str(error)).lower())]
+    return [replace(recording, source=name) for recording in found]
 
 
 def _list(source: str, leave_out: Path | None) -> Iterator[Recording]:
@@ -84,21 +94,49 @@ def _list(source: str, leave_out: Path | None) -> Iterator[Recording]:
 
 
 def _expand(path: Path, leave_out: Path | None) -> Iterator[Recording]:
-    path = path.absolute()
+    path = absolute_path(path)
     if not path.is_dir():
         yield Recording(str(path))
     else:
-        yield from map(Recording, map(str, _search(path, leave_out)))
+        yield from _search(path, leave_out)
 
 
-def _search(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    """Yield the recordings in a folder and its subfolders; a folder that holds pictures alone is a recording."""
-    if leave_out is not None and folder == leave_out.absolute():
+def _is_same(folder: Path, other: Path) -> bool:
+    """Return whether two paths name one folder: with ``..``, through a link, or in another case."""
+    try:
+        return folder.samefile(other)
+    except OSError:  # the other one is not there yet
+        return False
+
+
+def _search(folder: Path, leave_out: Path | None) -> Iterator[Recording]:
+    """Yield the recordings in a folder and its subfolders. A folder with pictures and no recording is one, too.
+
+    A folder that cannot be listed becomes a recording with a fault, and the others are listed. So do pictures beside
+    recordings: nobody can tell a series from the pictures of a report.
+    """
+    if leave_out is not None and _is_same(folder, leave_out):
         return
-    content = list_folder(folder)
-    yield from content.recordings
-    inner = [each for each in content.others if each.is_dir() and not each.is_symlink()]
-    if content.pictures and not content.recordings and not inner:
-        yield folder
+    try:
+        content = list_folder(folder)
+        inner = [each for each in content.others if each.is_dir() and not each.is_symlink()]
+    except InputError as error:
+        yield Recording(str(folder), fault=error.message, cause="source")
+        return
+    except OSError as error:
+        yield _unlisted(str(folder), (error.strerror or str(error)).lower())
+        return
+    yield from (Recording(str(each)) for each in content.recordings)
+    if content.pictures and content.recordings:
+        count = len(content.pictures)
+        fault = f"{count:,} {'picture' if count == 1 else 'pictures'} beside recordings"
+        fault += "; to read pictures, move them to a folder of their own"
+        yield Recording(str(folder), fault=fault, cause="passed_over")
+    elif content.pictures:
+        yield Recording(str(folder))
     for each in inner:
         yield from _search(each, leave_out)
+
+
+def _unlisted(name: str, reason: str) -> Recording:
+    return Recording(name, fault=f"{name} cannot be listed: {reason}", cause="source")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
-__all__ = ["Recording", "RecordingState"]
+__all__ = ["FaultCause", "Recording", "RecordingState"]
+
+FaultCause = Literal["list", "source", "passed_over"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,11 @@ class Recording:
     Attributes:
         location: absolute path, or address that fsspec opens.
         site, capsule_type, patient, date: as a list of recordings has them; None where it says nothing.
-        fault: why the row of a list cannot be used, in a sentence; empty for a good one. Such a recording is not read.
+        fault: why the row of a list cannot be used, a folder cannot be listed, or pictures are passed over, in a
+            sentence; empty for a recording. Such a recording is not read.
+        cause: a word for the fault: ``list``: a row of a list is wrong; ``source``: a folder cannot be listed;
+            ``passed_over``: pictures lie beside recordings, which is worth a warning alone.
+        source: the folder, list, pattern or address that names the recording. It is no property of the recording.
     """
 
     location: str
@@ -23,6 +30,8 @@ class Recording:
     patient: str | None = None
     date: str | None = None
     fault: str = ""
+    cause: FaultCause = "list"
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from capsule_edge.runtime.errors import InputError
 
 from ..packages import load_package
 from .recording import Recording
-from .remote import is_address
+from .remote import absolute_path, has_password, hide_password, is_address
 
 __all__ = ["LIST_SUFFIXES", "read_list"]
 
@@ -45,7 +45,7 @@ def read_list(path: Path) -> Iterator[Recording]:
         if not fault and location in listed:
             fault = f"its path is that of row {listed[location]}"
         if fault:
-            named = f": {values['path']}" if values["path"] else ""
+            named = f": {hide_password(values['path'])}" if values["path"] else ""
             yield Recording(f"{place}{named}", fault=f"{place}: {fault}")
             continue
         listed[location] = number
@@ -94,6 +94,8 @@ def _fault(values: Mapping[str, str | None]) -> str:
         return "it has no path"
     if "\0" in values["path"]:
         return "its path holds a zero byte"
+    if has_password(values["path"]):
+        return "its address holds a password, which would stand in the results"
     when = values["date"]
     if when is not None and not _is_date(when):
         return f"its date is {when!r}, allowed is a date such as 2026-11-30, 2026-11 or 2026"
@@ -111,4 +113,4 @@ def _is_date(text: str) -> bool:
 
 
 def _locate(path: str, folder: Path) -> str:
-    return path if is_address(path) else str((folder / path).absolute())
+    return path if is_address(path) else str(absolute_path(folder / path))

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import InputError, PackageError
+from capsule_edge.runtime.errors import InputError, PackageError, UsageError
 from capsule_edge.runtime.results import whole_file
 
 from ..packages import load_package
 from .recording import RecordingState
 
-__all__ = ["fetch_recording", "find_remote", "is_address", "look_at", "open_store"]
+__all__ = [
+    "UnreachableError",
+    "absolute_path",
+    "fetch_recording",
+    "find_remote",
+    "has_password",
+    "hide_password",
+    "is_address",
+    "look_at",
+    "open_store",
+]
 
 _BLOCK = 1 << 20
+_LOGIN = re.compile(r"[^/]*://([^/@:]*:(?!\d+/)[^@]+)@")
+
+
+class UnreachableError(InputError):
+    """A recording cannot be reached: a disk, share or store is at fault, and not the content of the recording."""
+
+    code = "unreachable"
 
 
 def is_address(location: str) -> bool:
@@ -24,13 +43,48 @@ def is_address(location: str) -> bool:
     return "://" in location
 
 
+def absolute_path(path: str | Path) -> Path:
+    """Return an absolute path without ``..``, so that one file has one name.
+
+    Symbolic links stay as they are named, except where ``..`` behind a link leads elsewhere than the names say.
+    """
+    if ".." not in Path(path).parts:
+        return Path(path).absolute()
+    plain, real = os.path.abspath(path), os.path.realpath(path)
+    return Path(plain if os.path.realpath(plain) == real else real)
+
+
+def has_password(location: str) -> bool:
+    """Return whether an address holds a login with a password, as ``ftp://name:secret@host/exam.mp4`` does."""
+    return _login(location) is not None
+
+
+def hide_password(location: str) -> str:
+    """Return an address without its login, for messages."""
+    login = _login(location)
+    return location if login is None else location[: login.start(1)] + "***" + location[login.end(1) :]
+
+
+def _login(location: str) -> re.Match[str] | None:
+    # Behind a host and its port, '@' belongs to a path. GitHub's addresses are github://organisation:repository@branch.
+    found = _LOGIN.match(location)
+    return None if found is None or location.startswith(("github://", "git://")) else found
+
+
 def open_store(address: str) -> tuple[Any, str]:
     """Return the fsspec file system of an address, and the path in it.
 
     Raises:
         PackageError: fsspec, or the package for this kind of store, is not installed.
-        InputError: the address cannot be understood, or the store refuses the connection.
+        UnreachableError: the address cannot be understood, or the store refuses the connection.
+        UsageError: the address holds a password. It would stand in the manifest, in messages and in the results.
     """
+    if has_password(address):
+        scheme = address.partition("://")[0].rpartition(":")[2].upper()
+        raise UsageError(
+            f"the address {hide_password(address)} holds a password, which would stand in the results",
+            hint=f"leave it out and set FSSPEC_{scheme}_USERNAME and FSSPEC_{scheme}_PASSWORD in the environment",
+        )
     core = load_package("fsspec.core", needed_for=f"the address {address}")
     try:
         store, path = core.url_to_fs(address)
@@ -64,14 +118,26 @@ def find_remote(address: str, suffixes: tuple[str, ...]) -> list[str]:
             return [address]
     except Exception as error:
         raise _unreachable(address, error) from error
-    return [str(store.unstrip_protocol(each)) for each in sorted(found)]
+    return [_rebuild(store, address, path, each) for each in sorted(found)]
+
+
+def _rebuild(store: Any, address: str, path: str, found: str) -> str:
+    """Return the address of a file that was found below another one.
+
+    FTP, SFTP and SMB keep the host apart from the path, so the path alone does not give the address back.
+    """
+    before, inside = address.rstrip("/"), path.rstrip("/")
+    start = before.removesuffix(inside)
+    whole = start != before if inside else start.partition("://")[2] != ""
+    return start + found if whole and "://" in start else str(store.unstrip_protocol(found))
 
 
 def look_at(location: str) -> RecordingState:
     """Return the size and the time of the last change of a recording.
 
     Raises:
-        InputError: it is not there or cannot be reached.
+        UnreachableError: it is not there or cannot be reached.
+        InputError: the path cannot be one.
     """
     if is_address(location):
         store, path = open_store(location)
@@ -88,9 +154,8 @@ def look_at(location: str) -> RecordingState:
         inside = [each.stat() for each in Path(location).iterdir() if each.is_file()]
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise InputError(
-            f"{location} cannot be opened: {reason}", hint="check the path and your rights"
-        ) from error
+        kind = UnreachableError if isinstance(error, OSError) else InputError
+        raise kind(f"{location} cannot be opened: {reason}", hint="check the path and your rights") from error
     newest = max((each.st_mtime_ns for each in inside), default=status.st_mtime_ns)
     return RecordingState(sum(each.st_size for each in inside), newest)
 
@@ -99,7 +164,7 @@ def fetch_recording(address: str, folder: Path) -> Path:
     """Copy a recording from a store into a folder, whole or not at all, under its own name.
 
     Raises:
-        InputError: the store does not hand it over.
+        UnreachableError: the store does not hand it over.
         OutputError: the folder cannot be written.
     """
     store, path = open_store(address)
@@ -125,8 +190,8 @@ def _remote_state(found: Mapping[str, Any]) -> RecordingState:
     return RecordingState(None if size is None else int(size), stamp, str(found.get("ETag") or ""))
 
 
-def _unreachable(address: str, error: Exception) -> InputError:
+def _unreachable(address: str, error: Exception) -> UnreachableError:
     reason = str(error) or type(error).__name__
-    return InputError(
+    return UnreachableError(
         f"{address} cannot be reached: {reason}", hint="check the address, the login and the network"
     )

@@ -12,13 +12,13 @@ from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .batches import TableTask, tabulated_keys, update_tables, write_batch
-    from .query import QueryResult, open_database, run_query
+    from .query import QueryResult, open_database, readable_tables, run_query
     from .schema import TABLES, table_schema
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         batches="TableTask tabulated_keys update_tables write_batch",
-        query="QueryResult open_database run_query",
+        query="QueryResult open_database readable_tables run_query",
         schema="TABLES table_schema",
     )
 
@@ -27,6 +27,7 @@ __all__ = [
     "QueryResult",
     "TableTask",
     "open_database",
+    "readable_tables",
     "run_query",
     "table_schema",
     "tabulated_keys",

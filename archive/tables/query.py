@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.errors import InputError, UsageError
+from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, UsageError
 
 from ..manifest import READ_STATES, choose_segments
 from ..packages import load_package
 from ..sources import is_address, open_store
 from .schema import TABLES, table_schema
 
-__all__ = ["QueryResult", "open_database", "run_query"]
+__all__ = ["QueryResult", "open_database", "readable_tables", "run_query"]
 
 _NEEDED_FOR = "archive query"
 
@@ -72,11 +73,13 @@ def open_database(archive: str) -> Any:
         archive: its folder, or an address that fsspec opens.
 
     Raises:
-        InputError: the folder holds no archive.
+        InputError: the folder holds no archive, or a file of it cannot be read.
     """
     duckdb = load_package("duckdb", needed_for=_NEEDED_FOR)
     files = _ArchiveFiles(archive)
-    segments = [files.path("manifest", each.name) for each in choose_segments(files.names("manifest"))]
+    segments = [
+        files.path("manifest", each.name) for each in choose_segments(files.names("manifest", filled=True))
+    ]
     if not segments:
         raise InputError(
             f"{archive} holds no archive", hint="name the folder that 'archive read --out' wrote"
@@ -86,19 +89,54 @@ def open_database(archive: str) -> Any:
     )
     if files.store is not None:
         database.register_filesystem(files.store)
+    try:
+        with readable_tables(archive):
+            _create_tables(database, files, segments)
+    except CapsuleEdgeError:
+        database.close()
+        raise
+    return database
+
+
+@contextmanager
+def readable_tables(archive: str) -> Iterator[None]:
+    """Raise ``InputError`` where DuckDB cannot read a file of an archive in the block."""
+    duckdb = load_package("duckdb", needed_for=_NEEDED_FOR)
+    try:
+        yield
+    except duckdb.Error as error:
+        raise InputError(
+            f"the archive {archive} cannot be read: {' '.join(str(error).split())}",
+            hint="restore the file from a copy; a damaged batch of tables can be removed, and 'archive read' "
+            "writes it again",
+        ) from error
+
+
+def _create_tables(database: Any, files: _ArchiveFiles, segments: Sequence[str]) -> None:
     states = ", ".join(f"'{state}'" for state in READ_STATES)
     database.execute(
-        f"""CREATE TABLE recordings AS SELECT * EXCLUDE (filename, file_row_number)
+        f"""CREATE TABLE newest AS SELECT * EXCLUDE (filename, file_row_number)
         FROM read_parquet({_quoted(segments)}, filename = true, file_row_number = true, union_by_name = true)
-        QUALIFY row_number() OVER (PARTITION BY recording ORDER BY filename DESC, file_row_number DESC) = 1"""
+        QUALIFY row_number() OVER (PARTITION BY recording ORDER BY filename DESC, file_row_number DESC) = 1
+        AND state <> 'gone'"""
     )
+    # Copies of one name share a result. A join would count it once for each of them, so one row alone has the key: that
+    # of which the lists say most.
+    known = " + ".join(f"({name} IS NULL)::INT" for name in ("site", "capsule_type", "patient", "date"))
+    database.execute(
+        f"""CREATE TABLE recordings AS
+        SELECT * EXCLUDE (first) REPLACE (CASE WHEN first = recording THEN key END AS key),
+            CASE WHEN first <> recording THEN first END AS copy_of
+        FROM (SELECT *, CASE WHEN key IS NOT NULL THEN
+            first_value(recording) OVER (PARTITION BY key ORDER BY {known}, recording) END AS first FROM newest)"""
+    )
+    database.execute("DROP TABLE newest")
     database.execute(f"CREATE TABLE current AS SELECT DISTINCT key FROM recordings WHERE state IN ({states})")
     batches = list(files.batches())
     paths = {table: [files.path(batch, f"{table}.parquet") for batch in batches] for table in TABLES}
     replaced = bool(batches) and _holds_replaced(database, paths["sources"])
     for table in TABLES:
         _create_view(database, table, paths[table], replaced=replaced)
-    return database
 
 
 def _holds_replaced(database: Any, sources: Sequence[str]) -> bool:
@@ -141,21 +179,28 @@ class _ArchiveFiles:
         """Return the path of a file as DuckDB takes it."""
         return posixpath.join(self._root, *parts) if self.store is not None else str(Path(self._root, *parts))
 
-    def names(self, *parts: str) -> list[str]:
-        """Return the names of the files in a folder; none where it is not there."""
-        if self.store is None:
-            folder = Path(self._root, *parts)
-            return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    def names(self, *parts: str, filled: bool = False) -> list[str]:
+        """Return the names of the files in a folder; none where it is not there.
+
+        Args:
+            parts: the folder below the archive.
+            filled: leave out files of 0 bytes.
+        """
         try:
+            if self.store is None:
+                folder = Path(self._root, *parts)
+                here = folder.iterdir() if folder.is_dir() else ()
+                return sorted(path.name for path in here if not filled or _has_bytes(path))
             self.store.invalidate_cache()
-            found = self.store.ls(posixpath.join(self._inside, *parts), detail=False)
+            found = self.store.ls(posixpath.join(self._inside, *parts), detail=True)
         except FileNotFoundError:
             return []
         except Exception as error:
             raise InputError(
                 f"{self._root} cannot be reached: {error}", hint="check the address and the login"
             ) from error
-        return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
+        held = [each["name"] for each in found if not (filled and each.get("size") == 0)]
+        return sorted(each.rstrip("/").rpartition("/")[2] for each in held)
 
     def batches(self) -> Iterator[str]:
         """Yield the path of each batch of tables below the archive."""
@@ -164,6 +209,13 @@ class _ArchiveFiles:
                 for batch in self.names("tables", model):
                     if batch.startswith("batch-"):
                         yield posixpath.join("tables", model, batch)
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # merged meanwhile
+        return False
 
 
 def _quoted(paths: Sequence[str]) -> str:

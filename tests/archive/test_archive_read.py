@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -12,6 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import damage
@@ -27,6 +31,7 @@ from capsule_edge.archive.reading import (
     DriverOptions,
     ReadSetup,
     ResultStore,
+    check_worker,
     perform,
     read_archive,
     tool_hash,
@@ -34,6 +39,7 @@ from capsule_edge.archive.reading import (
 from capsule_edge.archive.reading.tasks import Done, Failed, OpenTask, PartTask
 from capsule_edge.archive.sources import Recording, list_recordings
 from capsule_edge.runtime import Reader, write_study
+from capsule_edge.runtime.recording.container import StreamPlace
 
 LONG_FRAMES = 480
 
@@ -220,6 +226,113 @@ def test_another_tool_or_model_is_refused_before_any_work(source: Path, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def fail_to_open(path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.open
+
+    def fail(self: Path, *arguments, **options):
+        if self == path:
+            raise OSError(number, os.strerror(number))
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT, errno.ETIMEDOUT])
+def test_an_error_of_the_system_is_not_blamed_on_the_recording(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    setup, path = make_setup(tmp_path / "out"), source / "copy.mp4"
+    with monkeypatch.context() as broken:
+        fail_to_open(path, number, broken)
+        failed = perform(setup, OpenTask(str(path)))
+    assert isinstance(failed, Failed)
+    assert failed.cause == "unreachable"
+    assert os.strerror(number).lower() in failed.message
+    assert isinstance(perform(setup, OpenTask(str(path))), Done)
+
+
+def test_a_share_that_fails_behind_the_first_bytes_is_not_blamed_on_the_recording(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file opens and its head can be read; FFmpeg meets the error."""
+
+    class Failing(io.FileIO):
+        def read(self, size=-1):
+            if self.tell() > 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    monkeypatch.setattr(StreamPlace, "open_bytes", lambda _, path: Failing(path))
+    failed = perform(make_setup(tmp_path / "out"), OpenTask(str(source / "copy.mp4")))
+    assert isinstance(failed, Failed)
+    assert failed.cause == "unreachable"
+
+
+def test_damaged_content_is_blamed_on_the_recording(source: Path, tmp_path: Path) -> None:
+    setup = make_setup(tmp_path / "out")
+    (tmp_path / "text.mp4").write_bytes(b"no recording" * 100)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "1.png").write_bytes(b"no picture")
+    for path in (source / "broken.mp4", tmp_path / "text.mp4", tmp_path / "pictures"):
+        failed = perform(setup, OpenTask(str(path)))
+        assert isinstance(failed, Failed)
+        assert failed.cause == "input", failed.message
+
+
+def test_a_model_that_a_machine_cannot_open_is_not_blamed_on_the_recording(
+    source: Path, tmp_path: Path
+) -> None:
+    setup = replace(make_setup(tmp_path / "out"), model=str(tmp_path / "absent.onnx"), model_sha256="1" * 64)
+    failed = perform(setup, OpenTask(str(source / "copy.mp4")))
+    assert isinstance(failed, Failed)
+    assert failed.cause == "node"
+    assert "absent.onnx" in failed.message
+
+
+def other_versions(setup: ReadSetup, library: str, version: str | None) -> ReadSetup:
+    """Return the setup of a driver that has another version of a library; None: it lacks the library."""
+    libraries = {name: found for name, found in setup.versions["libraries"].items() if name != library}
+    if version is not None:
+        libraries[library] = version
+    return replace(setup, versions={**setup.versions, "libraries": libraries})
+
+
+@pytest.mark.parametrize("library", ["av", "numpy", "onnxruntime", "opencv-python-headless"])
+def test_a_machine_with_another_library_is_refused_and_names_both_versions(
+    tmp_path: Path, library: str
+) -> None:
+    setup = make_setup(tmp_path / "out")
+    assert check_worker(setup, None) == ""
+    here = setup.versions["libraries"][library]
+    refused = check_worker(other_versions(setup, library, "0.0.1"), None)
+    assert f"{library} {here} (driver: 0.0.1)" in refused
+    assert "install the same versions" in refused
+    assert f"{library} {here} (driver: not installed)" in check_worker(
+        other_versions(setup, library, None), None
+    )
+    other = replace(setup, versions={**setup.versions, "version": "0.0.1"})
+    assert "capsule-edge" in check_worker(other, None)
+    # A library of the driver that this machine lacks.
+    assert "absent not installed (driver: 1.0)" in check_worker(other_versions(setup, "absent", "1.0"), None)
+    failed = perform(other_versions(setup, library, "0.0.1"), OpenTask(str(tmp_path / "absent.mp4")))
+    assert isinstance(failed, Failed)
+    assert failed.cause == "node"
+
+
+def test_the_identity_is_that_of_the_driver_wherever_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = make_setup(tmp_path / "out")
+    identity, key = setup.identity, setup.key("0" * 64, "exam.mp4")
+    sent = pickle.dumps(setup)
+    monkeypatch.setattr("capsule_edge.runtime.pipeline.request._installed", lambda name: "0.0.1")
+    moved = pickle.loads(sent)
+    assert (moved.identity, moved.key("0" * 64, "exam.mp4")) == (identity, key)
+    assert make_setup(tmp_path / "out").identity != identity
+    # Other options are another identity, with the versions of the driver.
+    assert replace(moved, options={"every": 2}).identity != identity
+
+
 def test_copies_of_one_name_are_read_once(source: Path, tmp_path: Path) -> None:
     mine, out = tmp_path / "in", tmp_path / "out"
     for place in ("a", "b", "c"):
@@ -254,15 +367,16 @@ def test_wrong_rows_of_a_list_are_in_the_manifest(source: Path, tmp_path: Path) 
     path = tmp_path / "list.csv"
     path.write_text(f"path,site\n{source / 'copy.mp4'},Köln\n,Bonn\n{tmp_path / 'absent.mp4'},\n", "utf-8")
     outcome = read(make_setup(tmp_path / "out"), path, tries=1)
-    assert (outcome.read, outcome.set_aside) == (1, 2)
+    assert (outcome.read, outcome.set_aside, outcome.failed) == (1, 1, 1)
     causes = {row.cause: row for row in Manifest(tmp_path / "out").rows()}
-    assert set(causes) == {"", "list", "input"}
+    assert set(causes) == {"", "list", "unreachable"}
     assert causes[""].site == "Köln"
     assert "row 2" in causes["list"].message
     # A corrected list changes the facts without reading again.
     path.write_text(f"path,site\n{source / 'copy.mp4'},Bonn\n", "utf-8")
     assert read(make_setup(tmp_path / "out"), path).unchanged == 1
-    assert {row.site for row in Manifest(tmp_path / "out").rows() if row.state == "read"} == {"Bonn"}
+    # The wrong rows are gone with it.
+    assert [(row.site, row.state) for row in Manifest(tmp_path / "out").rows()] == [("Bonn", "read")]
 
 
 def test_recordings_behind_an_address(source: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import time
 from dataclasses import replace
@@ -15,7 +17,7 @@ pytest.importorskip("pyarrow")
 from archive_samples import ROW
 
 from capsule_edge.archive.manifest import Manifest, hold_lease
-from capsule_edge.archive.manifest.segments import Segment, list_segments, publish
+from capsule_edge.archive.manifest.segments import Segment, list_segments, publish, remove_leftovers
 from capsule_edge.runtime.errors import InputError, OutputError
 
 
@@ -35,13 +37,14 @@ def test_the_newest_row_of_a_recording_counts(tmp_path: Path) -> None:
     failed = replace(
         ROW, state="failed", cause="changed", key=None, frames=None, seconds=None, suggestions=None
     )
-    manifest.append([failed, replace(ROW, recording="/b.mp4", site="Köln")])
+    other = replace(ROW, recording="/b.mp4", site="Köln", key="8" * 64)
+    manifest.append([failed, other])
     manifest.append([ROW])
     rows = {row.recording: row for row in Manifest(tmp_path).rows()}
-    assert rows == {"/a.mp4": ROW, "/b.mp4": replace(ROW, recording="/b.mp4", site="Köln")}
+    assert rows == {"/a.mp4": ROW, "/b.mp4": other}
     found = manifest.summary()
     assert (found.states, found.causes, found.frames, found.suggestions) == ({"read": 2}, {}, 120, 4)
-    assert manifest.keys() == {ROW.key}
+    assert manifest.keys() == {ROW.key, other.key}
 
 
 def test_many_files_are_merged_and_keep_every_row(tmp_path: Path) -> None:
@@ -84,6 +87,83 @@ def test_what_a_killed_driver_left_is_ignored_and_removed(tmp_path: Path) -> Non
     assert sorted(path.name for path in manifest.folder.iterdir()) == ["00000001-00000002.parquet"]
     again.append([replace(ROW, recording="/c.mp4")])
     assert len(list(again.rows())) == 3
+
+
+def write_empty_segment(manifest: Manifest, name: str = "00000002.parquet") -> Path:
+    """Leave what a driver leaves that dies between taking a name and filling the file."""
+    path = manifest.folder / name
+    path.write_bytes(b"")
+    return path
+
+
+@pytest.mark.parametrize("name", ["00000002.parquet", "00000001-00000002.parquet"])
+def test_an_empty_file_is_ignored_and_removed(tmp_path: Path, name: str) -> None:
+    manifest = begun(tmp_path)
+    manifest.append([ROW])
+    empty = write_empty_segment(manifest, name)
+    assert list(Manifest(tmp_path).rows()) == [ROW]
+    assert Manifest(tmp_path).summary().states == {"read": 1}
+    again = begun(tmp_path)
+    assert not empty.exists()
+    again.append([replace(ROW, recording="/b.mp4")])
+    again.compact()
+    assert [row.recording for row in again.rows()] == ["/a.mp4", "/b.mp4"]
+
+
+def without_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows needs no hard links")
+def test_without_hard_links_a_name_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_hard_links(monkeypatch)
+    first, second = begun(tmp_path), begun(tmp_path)
+    first.append([ROW])
+    with pytest.raises(OutputError, match="another driver writes"):
+        second.append([replace(ROW, state="failed")])
+    assert list(first.rows()) == [ROW]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows needs no hard links")
+def test_a_move_that_fails_leaves_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_hard_links(monkeypatch)
+    manifest = begun(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "replace", fail)
+        with pytest.raises(OutputError, match="input/output error"):
+            manifest.append([ROW])
+    assert list(manifest.folder.iterdir()) == []
+    manifest.append([ROW])
+    assert list(manifest.rows()) == [ROW]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows needs no hard links")
+def test_a_staged_file_that_another_driver_removes_is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, link = begun(tmp_path), os.link
+
+    def remove_first(source: Path, target: Path) -> None:
+        remove_leftovers(manifest.folder)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", remove_first)
+    with pytest.raises(OutputError, match="no such file"):
+        manifest.append([ROW])
+    assert list(manifest.folder.iterdir()) == []
+
+
+def test_a_manifest_that_cannot_be_listed_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "manifest").write_bytes(b"a file in the place of the folder")
+    with pytest.raises(InputError, match="cannot be listed"):
+        Manifest(tmp_path).summary()
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -164,6 +244,18 @@ def test_the_lease_of_a_dead_driver_of_this_machine_is_taken_over_at_once(tmp_pa
     (tmp_path / "lease.json").write_bytes(left)
     with hold_lease(tmp_path):
         pass
+
+
+def test_a_driver_whose_machine_slept_looks_at_its_lease(tmp_path: Path) -> None:
+    """The monotonic clock stands still while a machine sleeps, so it says that the lease is fresh."""
+    with hold_lease(tmp_path) as lease:
+        lease_of_another(tmp_path, lasts_s=50)
+        lease.renew()  # not due yet
+        lease._renewed_at -= 3600
+        with pytest.raises(OutputError, match="taken over"):
+            lease.renew()
+        with pytest.raises(OutputError, match="taken over"):
+            lease.check()
 
 
 def test_a_driver_whose_lease_was_taken_stops(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from capsule_edge.archive.sources import Recording, fetch_recording, list_recordings, listing, look_at
-from capsule_edge.runtime.errors import InputError, PackageError
+from capsule_edge.archive.sources.remote import has_password
+from capsule_edge.runtime.errors import InputError, PackageError, UsageError
 
 
 def touch(*paths: Path) -> None:
@@ -40,6 +43,36 @@ def test_a_pattern_and_a_file(tmp_path: Path) -> None:
         locations(tmp_path / "*.avi")
     with pytest.raises(InputError, match="is not there"):
         locations(tmp_path / "absent.mp4")
+
+
+def test_a_file_has_one_name_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "rec" / "a.mp4", tmp_path / "rec" / "deep" / "b.mp4", tmp_path / "rec" / "out" / "c.mp4")
+    (tmp_path / "list.csv").write_text("path\nrec/deep/../a.mp4\n", "utf-8")
+    (tmp_path / "rec" / "list.csv").write_text("path,site\n../rec/a.mp4,Bonn\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = list_recordings(
+        ["rec", "rec/../rec", "rec/deep/..", "./rec/*/../a.mp4", "list.csv", "rec/list.csv"],
+        leave_out=Path("rec/deep/../out"),
+    )
+    assert sorted(each.location for each in found) == sorted(
+        map(str, (tmp_path / "rec" / "a.mp4", tmp_path / "rec" / "deep" / "b.mp4"))
+    )
+    assert {each.site for each in found} == {"Bonn", None}
+    assert {each.source for each in list_recordings(["rec/../rec"])} == {str(tmp_path / "rec")}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_a_way_through_a_link_and_back_is_that_of_the_system(tmp_path: Path) -> None:
+    """The parent of a linked folder is the parent of its target."""
+    touch(tmp_path / "disk" / "2026" / "a.mp4", tmp_path / "disk" / "b.mp4", tmp_path / "in" / "c.mp4")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "disk" / "2026")
+    assert locations(tmp_path / "in" / "link" / ".." / "b.mp4") == [str(tmp_path / "disk" / "b.mp4")]
+    # A link that is named keeps its name, so results of earlier runs are found.
+    assert locations(tmp_path / "in" / "link") == [str(tmp_path / "in" / "link" / "a.mp4")]
+    # The archive's own folder is left out under whatever name it has.
+    assert locations(tmp_path / "disk", leave_out=tmp_path / "in" / "link") == [
+        str(tmp_path / "disk" / "b.mp4")
+    ]
 
 
 LIST = """path,site,capsule_type,patient,date
@@ -119,6 +152,144 @@ def test_addresses(tmp_path: Path) -> None:
     assert look_at("memory://exams/a.mp4") != before
     with pytest.raises(InputError, match="cannot be reached"):
         locations("memory://exams/absent.mp4")
+
+
+@pytest.fixture
+def hosted():
+    """A store that keeps the host apart from the path, as those of FTP, SFTP and SMB do."""
+    fsspec = pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+    from fsspec.utils import infer_storage_options
+
+    class Hosted(MemoryFileSystem):
+        protocol = "hosted"
+        store, pseudo_dirs, cachable = {}, [""], False
+
+        def __init__(self, host="", **options):
+            assert host == "server", "the address has lost its host"
+            super().__init__(**options)
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            path = infer_storage_options(path)["path"] if "://" in path else path
+            return "/" + path.strip("/") if path.strip("/") else ""
+
+        @staticmethod
+        def _get_kwargs_from_urls(path):
+            return {name: value for name, value in infer_storage_options(path).items() if name == "host"}
+
+    fsspec.register_implementation("hosted", Hosted, clobber=True)
+    return Hosted(host="server")
+
+
+@pytest.mark.parametrize("source", ["", "/", "/in", "/in/", "/in/*/*.mp4", "/in/**"])
+def test_recordings_of_a_host_keep_it_in_their_address(hosted, source: str, tmp_path: Path) -> None:
+    hosted.pipe("/in/deep/a.mp4", b"four")
+    for login in ("", "name@"):
+        (found,) = locations(f"hosted://{login}server{source}")
+        assert found == f"hosted://{login}server/in/deep/a.mp4"
+        assert look_at(found).bytes == 4
+        assert fetch_recording(found, tmp_path / "work").read_bytes() == b"four"
+
+
+def test_a_password_in_an_address_is_refused_and_never_shown(tmp_path: Path, hosted) -> None:
+    for address in (
+        "hosted://me:secret@server/in",
+        "simplecache::sftp://me:sec/ret@server/in",
+        "ftp://:secret@h/a",
+    ):
+        with pytest.raises(UsageError, match=r"\*\*\*@.* holds a password") as refused:
+            list_recordings([address])
+        assert "sec" not in str(refused.value)
+        assert "_PASSWORD" in str(refused.value)
+        with pytest.raises(UsageError, match="holds a password"):
+            look_at(address)
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "path,date\nsftp://me:secret@server/a.mp4,\nsftp://me:secret@server/b.mp4,soon\n", "utf-8"
+    )
+    found = list_recordings([str(path)])
+    assert [bool(each.fault) for each in found] == [True, True]
+    assert "secret" not in str(found)
+    for good in (
+        "http://host:8080/a@b.mp4",
+        "sftp://me@host/a.mp4",
+        "github://org:repo@main/a.mp4",
+        "/a:b@c/d.mp4",
+    ):
+        assert not has_password(good)
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(
+        tmp_path / "a" / "a.mp4", tmp_path / "b" / "b.mp4", tmp_path / "c" / "c.mp4", tmp_path / "d" / "d.mp4"
+    )
+    real, real_is_dir = listing.list_folder, Path.is_dir
+
+    def fail(folder: Path):
+        if folder.name == "b":
+            raise InputError("b cannot be opened: permission denied")
+        if folder.name == "c":
+            shutil.rmtree(folder)  # it vanishes after its parent was listed
+        return real(folder)
+
+    def is_dir(self: Path) -> bool:
+        if self.name == "inner":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real_is_dir(self)
+
+    monkeypatch.setattr(listing, "list_folder", fail)
+    (tmp_path / "d" / "inner").mkdir()
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    found = list_recordings([str(tmp_path)])
+    assert [each.location for each in found if not each.fault] == [str(tmp_path / "a" / "a.mp4")]
+    faults = {Path(each.location).name: each for each in found if each.fault}
+    assert set(faults) == {"b", "c", "d"}
+    assert {each.cause for each in faults.values()} == {"source"}
+    assert "permission denied" in faults["b"].fault
+    assert "stale file handle" in faults["d"].fault
+
+
+def test_a_source_that_gives_an_error_of_the_system_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "good" / "a.mp4", tmp_path / "bad" / "b.mp4")
+    real = Path.exists
+
+    def exists(self: Path) -> bool:
+        if self.name == "bad":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    good, bad = list_recordings([str(tmp_path / "good"), str(tmp_path / "bad")])
+    assert good.location.endswith("a.mp4")
+    assert (bad.location, bad.cause) == (str(tmp_path / "bad"), "source")
+    assert "permission denied" in bad.fault
+
+
+def test_pictures_are_never_left_out_in_silence(tmp_path: Path) -> None:
+    """A series with a folder beside it is read. Pictures beside a recording get a warning."""
+    touch(
+        tmp_path / "series" / "1.png", tmp_path / "series" / "2.png", tmp_path / "series" / "logs" / "x.txt"
+    )
+    touch(
+        tmp_path / "mixed" / "exam.mp4", tmp_path / "mixed" / "1.png", tmp_path / "mixed" / "deep" / "3.jpg"
+    )
+    found = list_recordings([str(tmp_path)])
+    assert sorted(each.location for each in found if not each.fault) == sorted(
+        map(str, (tmp_path / "series", tmp_path / "mixed" / "exam.mp4", tmp_path / "mixed" / "deep"))
+    )
+    (passed,) = [each for each in found if each.fault]
+    assert (passed.location, passed.cause) == (str(tmp_path / "mixed"), "passed_over")
+    assert "1 picture beside recordings" in passed.fault
+    # A list can name the pictures as a recording.
+    (tmp_path / "list.csv").write_text("path,site\nmixed,Bonn\n", "utf-8")
+    listed = list_recordings([str(tmp_path / "mixed"), str(tmp_path / "list.csv")])
+    assert Recording(str(tmp_path / "mixed"), "Bonn") in listed
+    assert not [each for each in listed if each.fault]
 
 
 @pytest.mark.parametrize(("scheme", "package"), [("gs", "gcsfs"), ("abfs", "adlfs")])

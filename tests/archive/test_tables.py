@@ -199,6 +199,35 @@ def test_an_archive_behind_an_address(archive: Path) -> None:
     assert run_query("memory://archive", sql).rows == run_query(str(archive), sql).rows
 
 
+def test_empty_and_damaged_files_are_no_raw_error(archive: Path, tmp_path: Path, call) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    copy = shutil.copytree(archive, tmp_path / "copy")
+    empty = copy / "manifest" / "00000099.parquet"
+    empty.write_bytes(b"")
+    sql = "SELECT count(*) FROM recordings"
+    assert run_query(str(copy), sql).rows == [(3,)]
+    store = fsspec.filesystem("memory")
+    for path in copy.rglob("*.parquet"):
+        store.pipe(f"/with-empty/{path.relative_to(copy).as_posix()}", path.read_bytes())
+    assert run_query("memory://with-empty", sql).rows == [(3,)]
+    assert call("archive", "status", copy).code == 0
+    # A damaged file is named in one line, by a query and by the check for drift.
+    for damaged in (empty, next(copy.glob("tables/model=*/batch-*/sources.parquet"))):
+        kept = damaged.read_bytes()
+        damaged.write_bytes(b"PAR1 and nothing else PAR1")
+        for words in (("query", copy, sql), ("drift", copy, "--model", "small", "--no-inputs")):
+            shown = call("archive", *words)
+            assert (shown.code, len(shown.err.splitlines())) == (1, 1), shown.err
+            assert "cannot be read" in shown.err
+            assert damaged.name in shown.err
+        damaged.write_bytes(kept)
+    frames = next(copy.glob("tables/model=*/batch-*/frames.parquet"))
+    half = frames.stat().st_size // 2  # the data; behind it is the footer
+    frames.write_bytes(b"PAR1" + bytes(half) + frames.read_bytes()[half + 4 :])
+    shown = call("archive", "drift", copy, "--model", "small", "--no-inputs")
+    assert (shown.code, len(shown.err.splitlines())) == (1, 1), shown.err
+
+
 def write_results(out: Path, count: int, *, first: int = 0) -> list[Row]:
     """Write results as ``run`` does, and their rows."""
     made = write_run(out / "sample")
@@ -247,6 +276,37 @@ def test_only_new_results_are_added_and_replaced_ones_are_not_shown(tmp_path: Pa
     found = run_query(str(tmp_path), "SELECT DISTINCT key FROM frames ORDER BY key").rows
     assert [key for (key,) in found] == [rows[1].key, rows[2].key, new.key]
     assert run_query(str(tmp_path), "SELECT count(*) FROM models").rows == [(1,)]
+
+
+def test_copies_that_share_a_result_count_once(tmp_path: Path, call) -> None:
+    """/1.mp4 and /copy/1.mp4 have the same bytes and name. The list says more of the copy."""
+    manifest = Manifest(tmp_path)
+    manifest.begin()
+    rows = write_results(tmp_path, 2)
+    copies = [
+        replace(rows[1], recording="/copy/1.mp4", site="Köln", seconds=0.0),
+        replace(rows[1], recording="/zz/1.mp4", seconds=0.0),
+    ]
+    failed = replace(
+        ROW, recording="/f.mp4", state="failed", key=None, frames=None, suggestions=None, seconds=None
+    )
+    manifest.append([*rows, *copies, failed])
+    assert update_tables(tmp_path, lambda: _AtOnce(tmp_path)) == []
+    joined = "SELECT count(*) FROM frames JOIN recordings USING (key)"
+    assert (
+        run_query(str(tmp_path), joined).rows == run_query(str(tmp_path), "SELECT count(*) FROM frames").rows
+    )
+    found = run_query(str(tmp_path), "SELECT recording, key, copy_of FROM recordings ORDER BY recording").rows
+    assert found == [
+        ("/0.mp4", rows[0].key, None),
+        ("/1.mp4", None, "/copy/1.mp4"),
+        ("/copy/1.mp4", rows[1].key, None),
+        ("/f.mp4", None, None),
+        ("/zz/1.mp4", None, "/copy/1.mp4"),
+    ]
+    shown = call("archive", "status", tmp_path, "--json").json
+    assert shown["states"] == {"failed": 1, "read": 4}
+    assert [shown[name] for name in ("frames", "core_s", "suggestions")] == [120, 3.0, 4]
 
 
 def test_a_result_that_cannot_be_read_is_named_and_the_others_are_added(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from comparison_samples import (
     NEW,
     OLD,
     MadeRecording,
+    made_study,
     result_folder,
     write_archive,
     write_marks,
@@ -31,6 +32,7 @@ from capsule_edge.archive.compare import (
     render_comparison,
 )
 from capsule_edge.archive.compare.difference_counts import resample_sums
+from capsule_edge.archive.manifest import Manifest
 from capsule_edge.runtime.errors import InputError, UsageError
 
 SCHEMA = json.loads((ROOT / "archive" / "schema" / "archive-comparison-1.schema.json").read_text("utf-8"))
@@ -124,6 +126,9 @@ def test_equivalence_passes_where_nothing_is_lost_and_fails_where_much_is(
     # Nothing differs, and yet the interval has a width: Wilson's for 0 of 120.
     assert same["overall"]["places_lost"]["interval"] == [0.0, pytest.approx(0.0310, abs=2e-4)]
     assert gates(same)["places_lost"] == gates(same)["places_lost.ulcer"] == "pass"
+    # So has that of the rise: 1.96 suggestions of 120.
+    assert same["overall"]["rise"]["interval"] == pytest.approx([-1.96 / 120, 1.96 / 120], rel=1e-4)
+    assert gates(same)["suggestions_rise"] == same["verdict"] == "pass"
     worse = compare_archives(*many(tmp_path / "worse", 30, lost=20)).document
     assert gates(worse)["places_lost"] == worse["verdict"] == "fail"
     few = compare_archives(*many(tmp_path / "few", 5, lost=5)).document
@@ -205,6 +210,80 @@ def test_findings_hit_and_false_suggestions_by_the_truth(tmp_path: Path, pair: t
     assert "False by the truth" in page
 
 
+class _Elsewhere(MadeRecording):
+    """Another recording of the name of the first one, with other bytes."""
+
+    sha256 = "d" * 64
+
+
+def write_two_of_one_name(tmp_path: Path, *, in_new: bool = True) -> tuple[Path, Path]:
+    """Write two archives with /recordings/one.mp4 and /elsewhere/one.mp4, which are different recordings."""
+    folders = (
+        write_archive(tmp_path / "old", [ONE, TWO], OLD),
+        write_archive(tmp_path / "new", [ONE, TWO], NEW),
+    )
+    for folder, model in zip(folders[: 1 + in_new], (OLD, NEW), strict=False):
+        (row,) = (row for row in Manifest(folder).rows() if row.recording.endswith("one.mp4"))
+        key = model[0] * 64
+        target = folder / "results" / key[:2] / key
+        target.mkdir(parents=True)
+        study = made_study(_Elsewhere(ONE.name, ONE.suggestions), model)
+        (target / "study.json").write_text(json.dumps(study), "utf-8")
+        shutil.copy(result_folder(folder, ONE, model) / "frames.csv", target)
+        manifest = Manifest(folder)
+        manifest.begin()
+        manifest.append([replace(row, recording="/elsewhere/one.mp4", sha256=_Elsewhere.sha256, key=key)])
+    return folders
+
+
+@pytest.mark.parametrize("in_new", [True, False])
+def test_a_truth_table_with_the_name_of_two_recordings_counts_for_none(tmp_path: Path, in_new: bool) -> None:
+    truth = tmp_path / "truth"
+    folders = write_two_of_one_name(tmp_path, in_new=in_new)
+    write_marks(truth, ONE, [("Ulcer", 20, 29)])
+    write_marks(truth, TWO, [("Ulcer", 20, 29)])
+    found = compare_archives(*folders, options=ComparisonOptions(truth=truth)).document["truth"]
+    assert found["recordings"] == 1
+    left = {one["recording"]: one["message"] for one in found["left_out"]}
+    assert set(left) == {"/recordings/one.mp4", *(["/elsewhere/one.mp4"] if in_new else [])}
+    assert "one.truth.csv has the name of 2 recordings" in left["/recordings/one.mp4"]
+    assert "/elsewhere/one.mp4" in left["/recordings/one.mp4"]
+
+
+def test_copies_of_a_recording_are_one_for_its_truth_table(tmp_path: Path) -> None:
+    truth, folders = tmp_path / "truth", [tmp_path / "old", tmp_path / "new"]
+    for folder, model in zip(folders, (OLD, NEW), strict=True):
+        write_archive(folder, [ONE], model)
+        manifest = Manifest(folder)
+        (row,) = manifest.rows()
+        manifest.begin()
+        manifest.append([replace(row, recording="/copies/one.mp4")])
+    write_marks(truth, ONE, [("Ulcer", 20, 29)])
+    found = compare_archives(*folders, options=ComparisonOptions(truth=truth)).document["truth"]
+    assert (found["recordings"], found["left_out"]) == (1, [])
+
+
+def test_a_folder_of_pictures_does_not_take_the_truth_of_a_shorter_name(tmp_path: Path) -> None:
+    """The truth of exam.mp4 is not that of the folder exam.1, of 1.2.840 not that of 1.2.841."""
+    truth = tmp_path / "truth"
+    video, folder, other = (MadeRecording(name, [ULCER]) for name in ("exam.MP4", "exam.1", "1.2.841"))
+    archives = [
+        write_archive(tmp_path / name, [video, folder, other], model)
+        for name, model in (("o", OLD), ("n", NEW))
+    ]
+    for name in ("exam.mp4", "1.2.mp4"):
+        write_marks(truth, MadeRecording(name), [("Ulcer", 20, 29)])
+    options = ComparisonOptions(truth=truth)
+    found = compare_archives(*archives, options=options).document["truth"]
+    assert {one["recording"] for one in found["findings"]} == {"/recordings/exam.MP4"}
+    # The full name goes before the name without suffix.
+    (truth / "exam.MP4.truth.csv").write_text("index,label\n0,Normal\n", "utf-8")
+    (truth / "exam.1.truth.csv").write_text((truth / "exam.truth.csv").read_text("utf-8"), "utf-8")
+    found = compare_archives(*archives, options=options).document["truth"]
+    assert {one["recording"] for one in found["findings"]} == {"/recordings/exam.1"}
+    assert [one["recording"] for one in found["left_out"]] == ["/recordings/exam.MP4"]
+
+
 def test_recordings_of_the_training_do_not_decide(tmp_path: Path) -> None:
     truth = tmp_path / "truth"
     seen = replace(ONE, warnings=["seen_in_training"])
@@ -227,6 +306,39 @@ def test_truth_gates_decide_with_enough_findings(tmp_path: Path) -> None:
     assert gates(document)["findings_lost"] == document["verdict"] == "fail"
     better = compare_archives(new, old, options=ComparisonOptions(truth=truth)).document
     assert gates(better)["findings_lost"] == "pass"
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(10, "pass"), (9, "undecided")])
+def test_equal_numbers_of_false_suggestions_decide_if_there_are_enough(
+    tmp_path: Path, count: int, verdict: str
+) -> None:
+    """All suggestions are false but the first of each recording: 30 suffice for the limit of 10 %, 27 do not."""
+    truth = tmp_path / "truth"
+    old, new = many(tmp_path, count)
+    for number in range(count):
+        write_marks(truth, MadeRecording(f"{number}.mp4"), [("Ulcer", 0, 9)])
+    options = ComparisonOptions(truth=truth, kind="replacement")
+    document = compare_archives(old, new, options=options).document
+    figure = document["truth"]["unseen"]["false_rise"]
+    false = 3 * count
+    assert (figure["value"], document["truth"]["unseen"]["old"]["false_suggestions"]) == (0, false)
+    assert figure["interval"] == pytest.approx([-1.96 / false, 1.96 / false], rel=1e-4)
+    assert gates(document)["false_suggestions_rise"] == verdict
+
+
+def test_a_change_that_is_the_same_in_every_recording_has_an_interval(tmp_path: Path) -> None:
+    """In all 12 recordings an ulcer becomes an erosion: no change over all labels, and one of -1 for ulcers."""
+    recordings = [MadeRecording(f"{number}.mp4", [("ulcer", 0, 9, 0.5)]) for number in range(12)]
+    changed = [with_suggestions(one, ("erosion", 0, 9, 0.5)) for one in recordings]
+    old, new = write_archive(tmp_path / "old", recordings, OLD), write_archive(tmp_path / "new", changed, NEW)
+    document = compare_archives(old, new).document
+    assert document["overall"]["rise"]["interval"] == pytest.approx([-1.96 / 12, 1.96 / 12], rel=1e-4)
+    (ulcer,) = [row for row in document["by_label"] if row["label"] == "ulcer"]
+    low, high = ulcer["rise"]["interval"]
+    assert (low, high) == (pytest.approx(-1 - 1.96 / 12, rel=1e-4), pytest.approx(-1 + 1.96 / 12, rel=1e-4))
+    # One more in each of 40 recordings is a rise of 25 %, and not undecided.
+    more = compare_archives(*many(tmp_path / "more", 40, added=40)).document
+    assert gates(more)["suggestions_rise"] == "fail"
 
 
 def test_recordings_without_a_pair_are_named_with_the_cause(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from capsule_edge.archive.drift import (
     adjust_holm,
     bootstrap_test,
     check_drift,
+    drift_check,
+    drift_tests,
     permutation_test,
     reference_of_archive,
     stability_index,
 )
+from capsule_edge.archive.drift.drift_tests import _sum_places
+from capsule_edge.archive.drift.reference_measures import group_units
 
 ARCHIVE = {"kind": "archive", "name": "x", "sha256": "0" * 64}
 
@@ -143,6 +148,117 @@ def test_nothing_is_said_of_few_recordings_or_patients() -> None:
     held = list(made_recordings(rng, 20, colour=60))
     entry = check_drift(held, poor, origin=ARCHIVE)["groups"][0]["measures"][0]
     assert entry["reason"] == "the reference has 5 recordings or patients with this measure, needed are 10"
+
+
+def test_a_patient_with_many_recordings_counts_once_in_the_index() -> None:
+    """20 patients have one plain recording each, and one of them has 60 tinted ones more: a share of 1 in 20."""
+    rng = np.random.default_rng(9)
+    reference = reference_of_archive(made_recordings(rng, 25))
+    held = list(made_recordings(rng, 20))
+    for number, one in enumerate(held):
+        one.unit = f"patient {number}"
+    for one in made_recordings(rng, 60, colour=70):
+        one.unit = "patient 0"
+        held.append(one)
+    (entry,) = (
+        entry
+        for entry in check_drift(held, reference, origin=ARCHIVE)["groups"][0]["measures"]
+        if entry["measure"] == "colour"
+    )
+    assert entry["units"] == 20
+    # Colours of 70 are in the last bin. By recordings, its share would be at least 60 of 80.
+    assert entry["found"][-1] < 0.5
+    # The figure is the one that the test compares: the mean over patients.
+    measure = reference["colour"]
+    histograms, _ = group_units(measure, "colour", held, by_length=False)
+    assert entry["found"] == pytest.approx(histograms.mean(axis=0), abs=1e-6)
+    assert entry["index"] == pytest.approx(stability_index(measure.shares, histograms.mean(axis=0)), abs=1e-6)
+
+
+def test_the_places_that_are_drawn_are_distinct_and_equally_likely() -> None:
+    """Each row is a unit vector, so a sum says which rows were drawn. All 6 pairs of 4 rows are equally likely."""
+    sums = _sum_places(np.random.default_rng(10), np.eye(4), 2, 6000)
+    assert set(np.unique(sums)) == {0.0, 1.0}
+    pairs, counts = np.unique(sums, axis=0, return_counts=True)
+    assert len(pairs) == 6
+    # Four standard errors of a share of 1 in 6.
+    assert np.abs(counts / 6000 - 1 / 6).max() < 4 * math.sqrt(5 / 36 / 6000)
+    # Half of the rows, with many repetitions to be drawn again.
+    half = _sum_places(np.random.default_rng(11), np.eye(40), 20, 500)
+    assert (half.sum(axis=1) == 20).all()
+    assert half.max() == 1
+
+
+def test_drawn_places_give_the_p_values_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(12)
+    for shift in (4, 5, 6):
+        groups = rng.dirichlet([4, 4, 4], size=60), rng.dirichlet([shift, 4, 4], size=12)
+        found = []
+        for ranked in (1000, 1):
+            monkeypatch.setattr(drift_tests, "_RANKED", ranked)
+            found.append(permutation_test(*groups, ordered=True, permutations=9999, seed=1))
+        # Both estimate one share: four standard errors of their difference.
+        assert abs(found[0] - found[1]) < 4 * math.sqrt(2 * found[0] * (1 - found[0]) / 9999) + 1e-9
+
+
+def many_groups(rng: np.random.Generator, groups: int) -> Iterator[RecordingMeasures]:
+    for group in range(groups):
+        for one in made_recordings(rng, 12, colour=50 if group == 3 else 45.5):
+            one.site = f"site {group}"
+            yield one
+
+
+@pytest.mark.parametrize("kind", ["archive", "model"])
+def test_a_test_that_ends_early_changes_no_alarm(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The same draws, ended early and made to the end: alarms and the p-values that can give one are the same."""
+    rng = np.random.default_rng(13)
+    reference = reference_of_archive(made_recordings(rng, 40))
+    if kind == "model":
+        reference = {name: replace(measure, histograms=None) for name, measure in reference.items()}
+    held = list(many_groups(rng, 8))
+    monkeypatch.setattr(drift_tests, "_LOOK", 200)
+    options, origin = DriftOptions(permutations=4000), {**ARCHIVE, "kind": kind}
+    short = check_drift(held, reference, origin=origin, options=options)
+    monkeypatch.setitem(drift_check.MAX_P, kind, 1.0)
+    whole = check_drift(held, reference, origin=origin, options=options)
+    limit = {"archive": 0.05, "model": 0.02}[kind]
+    entries = [
+        [entry for group in document["groups"] for entry in group["measures"] if entry["p_value"] is not None]
+        for document in (short, whole)
+    ]
+    assert len(entries[0]) == len(entries[1]) == short["tests"]
+    ended = 0
+    for one, other in zip(*entries, strict=True):
+        assert (one["p_value"] > limit) == (other["p_value"] > limit)
+        if one["p_value"] <= limit:
+            assert (one["p_value"], one["p_adjusted"]) == (other["p_value"], other["p_adjusted"])
+        ended += one["p_value"] != other["p_value"]
+        assert one["alarm"] == (other["index"] >= drift_check.MIN_INDEX and other["p_adjusted"] <= limit)
+    assert ended > 0
+    assert short["alarm"]
+
+
+def test_the_work_of_a_test_does_not_grow_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that are drawn, of 12 recordings against 1,200 and 12,000: those of the group alone."""
+    counts = []
+    for size in (1_200, 12_000):
+        drawn = []
+
+        class Counting(np.random.Generator):
+            def integers(self, *arguments, size=None, held=drawn, **options):
+                held.append(int(np.prod(size)))
+                return super().integers(*arguments, size=size, **options)
+
+            def random(self, *arguments, **options):
+                pytest.fail("all recordings are ranked")
+
+        rng = np.random.default_rng(14)
+        groups = rng.dirichlet([4, 4, 4], size=size), rng.dirichlet([4, 4, 4], size=12)
+        with monkeypatch.context() as counted:
+            counted.setattr(np.random, "default_rng", lambda seed: Counting(np.random.PCG64(seed)))
+            permutation_test(*groups, ordered=True, permutations=2000, seed=0)
+        counts.append(sum(drawn))
+    assert max(counts) < 1.1 * 12 * 2000
 
 
 def test_many_groups_get_enough_permutations_for_an_alarm() -> None:
