@@ -34,6 +34,7 @@ def test_a_camera_that_is_stopped_has_ended(
             [sys.executable, "-c", code, "run", address, "--model", str(model), "--jsonl"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,  # communicate() would not find what readline() had read ahead
         )
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline()) for _ in range(41)]
