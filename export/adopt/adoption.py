@@ -109,12 +109,22 @@ class AdoptionReport:
 
 @dataclass(frozen=True)
 class _Meaning:
-    """The meaning of a source's input and output, and who stated it."""
+    """The meaning of a source's input and output, and who stated it.
+
+    Attributes:
+        chain: The first operations of the graph.
+        scaling: The scaling of the input.
+        outputs: The meaning of the outputs.
+        stated: ``option``, ``file`` or ``scaling`` for each of these.
+        asks: Whether the usual scalings would be compared if ``--scaling`` were left out.
+        notes: What a reader should know, one sentence each.
+    """
 
     chain: InputChain
     scaling: Scaling
     outputs: OutputKind
     stated: dict[str, str]
+    asks: bool
     notes: tuple[str, ...]
 
 
@@ -217,7 +227,10 @@ def _adopt(
     meaning = _find_meaning(source, facts, options, frames)
     progress(f"answering {len(frames.pixels):,} frames with the source, scaled {meaning.scaling}")
     answers = answer_frames(source, meaning.scaling, frames.pixels)
-    check_answers(answers, frames.labels, meaning.outputs, meaning.scaling, accept_weak=options.accept_weak)
+    check_answers(
+        answers, frames.labels, meaning.outputs, meaning.scaling,
+        accept_weak=options.accept_weak, asks=meaning.asks,
+    )  # fmt: skip
     body = make_body(source, meaning.chain, meaning.scaling, meaning.outputs)
     logits = body.values(frames.pixels)
     conversion = _compare(source, facts, meaning, frames.pixels, answers, logits)
@@ -259,7 +272,7 @@ def _find_meaning(
         "channels": "option" if options.channels else "file" if facts.channels else "scaling",
         "outputs": "file" if head.meaning or facts.outputs else "option",
     }
-    return _Meaning(chain, scaling, outputs, stated, tuple(notes))
+    return _Meaning(chain, scaling, outputs, stated, bool(options.scaling and not read), tuple(notes))
 
 
 def _ask_for_scaling(

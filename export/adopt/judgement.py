@@ -79,9 +79,18 @@ def describe_figures(figures: Mapping[str, float]) -> str:
 
 
 def check_answers(
-    answers: Floats, labels: npt.NDArray[np.intp], outputs: OutputKind, scaling: Scaling, *, accept_weak: bool
-) -> None:
+    answers: Floats, labels: npt.NDArray[np.intp], outputs: OutputKind, scaling: Scaling, *,
+    accept_weak: bool, asks: bool,
+) -> None:  # fmt: skip
     """Check that a source's answers are what ``outputs`` says, differ between frames, and are better than guessing.
+
+    Args:
+        answers: The source's outputs, float32 (N, labels).
+        labels: The true labels of the frames, int (N,).
+        outputs: The meaning of the outputs.
+        scaling: The scaling of the frames, for messages.
+        accept_weak: Accept answers that are no better than guessing.
+        asks: Whether the usual scalings would be compared if ``--scaling`` were left out.
 
     Raises:
         ModelError: One of these is not so.
@@ -105,11 +114,11 @@ def check_answers(
             f"with the scaling {scaling} the model answers all {len(answers)} frames alike",
             hint="give the scaling and the colours that the model was trained with: --scaling, --channels",
         )
-    _check_better_than_guessing(answers, labels, scaling, accept_weak)
+    _check_better_than_guessing(answers, labels, scaling, accept_weak, asks)
 
 
 def _check_better_than_guessing(
-    answers: Floats, labels: npt.NDArray[np.intp], scaling: Scaling, accept_weak: bool
+    answers: Floats, labels: npt.NDArray[np.intp], scaling: Scaling, accept_weak: bool, asks: bool
 ) -> None:
     counts = np.bincount(labels)
     counts = counts[counts > 0]
@@ -124,6 +133,7 @@ def _check_better_than_guessing(
         raise ModelError(
             f"balanced accuracy on {len(labels)} frames is {reached:.3f} with the scaling {scaling}; guessing among"
             f" {len(counts)} labels gives {chance:.3f}, needed is more than {chance + _ERRORS * error:.3f}",
-            hint="check the order of --labels, --scaling and --channels; without --scaling you are shown what each"
-            " usual one reaches; --accept-weak adopts the model all the same",
+            hint="check the order of --labels, --scaling and --channels; "
+            + ("without --scaling you are shown what each usual one reaches; " if asks else "")
+            + "--accept-weak adopts the model all the same",
         )
