@@ -427,10 +427,9 @@ def _write(
 
 def _notes(frames: HeldOutFrames) -> tuple[str, ...]:
     notes = []
-    samples = list(frames.certifying.samples)
-    if frames.divided_by != "none":
-        samples += frames.choosing.samples
-    if known := sum(sample.split == "train" for sample in samples):
+    both = (*frames.certifying.samples, *frames.choosing.samples)
+    samples = {sample.file: sample for sample in both}
+    if known := sum(sample.split == "train" for sample in samples.values()):
         notes.append(
             f"{known:,} of the {len(samples):,} frames are of the split train: if the model has seen them, temperature,"
             " operating points and certificates are too good"
@@ -439,6 +438,15 @@ def _notes(frames: HeldOutFrames) -> tuple[str, ...]:
         notes.append(
             "the certificates were measured on the frames of the choices, because too few videos are named to divide"
             " them"
+        )
+    if frames.left_out:
+        notes.append(
+            f"{frames.left_out:,} frames were left out of the choices, because they or their videos certify"
+        )
+    if frames.shared_videos:
+        notes.append(
+            f"{frames.shared_videos:,} videos are in the split of the choices and in that of the certificates, whose figures"
+            " are too good therefore"
         )
     return tuple(notes)
 
