@@ -232,15 +232,26 @@ def mark_inside(body: FloatBody) -> FloatBody:
 
 
 def _first_convolution(graph: Graph, start: str) -> onnx.NodeProto | None:
-    """Return the convolution that reads the pixels, directly or behind a Pad."""
+    """Return the convolution that reads the pixels, directly or behind a Pad that adds zeros or copies."""
     node = graph.sole_reader(start)
     if node is not None and node.op_type == "Pad":
-        node = graph.sole_reader(node.output[0])
+        node = graph.sole_reader(node.output[0]) if _pads_evenly(graph, node) else None
     return (
         node
         if node is not None and node.op_type == "Conv" and read_attribute(node, "group", 1) == 1
         else None
     )
+
+
+def _pads_evenly(graph: Graph, pad: onnx.NodeProto) -> bool:
+    """Return whether a Pad treats a channel of ones as any other: it copies pixels, or its constant is 0.
+
+    Another constant is one of the scaled pixels, and would be another one of levels.
+    """
+    if read_attribute(pad, "mode", b"constant") != b"constant" or len(pad.input) < 3 or not pad.input[2]:
+        return True
+    value = graph.constant(pad.input[2])
+    return value is not None and not value.any()
 
 
 def _is_padded(convolution: onnx.NodeProto) -> bool:
