@@ -222,9 +222,11 @@ def mark_inside(body: FloatBody) -> FloatBody:
     _set_weights(graph, convolution, np.concatenate([colours, inside], axis=1), None)
     graph.drop_unused()
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    # A Pad behind the input has a channel more too.
+    del proto.graph.value_info[:]
     return dataclasses.replace(
         body,
-        proto=proto,
+        proto=onnx.shape_inference.infer_shapes(proto),
         entry=Entry(
             np.full(3, _SCALE), np.full(3, -_ZERO * _SCALE), entry.layout, reversed=False, marked=True
         ),

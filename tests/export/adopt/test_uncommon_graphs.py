@@ -67,10 +67,12 @@ def check_small(body: FloatBody) -> onnx.ModelProto:
     integers = round_weights(levels, first, FRAMES, saturation_safe=True)
     corrected = correct_biases(levels, bias_errors(levels, first, FRAMES))
     made = quantise_body(corrected, ranges, saturation_safe=True, weights=integers)
-    small = dataclasses.replace(levels, proto=made).values(FRAMES)
-    # 8-bit weights of seven bits and activations of 8 lose some percent in a network of a few layers.
-    assert np.abs(small - expected).mean() < 0.05 * np.ptp(expected)
-    return made
+    for network in (first, made):
+        onnx.checker.check_model(network, full_check=True)
+        small = dataclasses.replace(levels, proto=network).values(FRAMES)
+        # Weights of 7 bits and activations of 8 lose some percent in a network of a few layers.
+        assert np.abs(small - expected).mean() < 0.05 * np.ptp(expected)
+    return first
 
 
 @pytest.mark.parametrize(
@@ -95,3 +97,29 @@ def test_a_pad_before_the_first_convolution_keeps_its_values(plain, tmp_path, mo
     body = body_of(plain, tmp_path)
     assert mark_inside(body).entry.marked is levels
     check_small(body)
+
+
+@pytest.mark.parametrize("shared", [(1,), (2,), (1, 2)])
+def test_layers_that_share_weights_are_quantised_each_for_itself(plain, tmp_path, shared):
+    """The same kernel or bias in two convolutions, as in a tower that is used twice."""
+    _, first, last = layers(plain, "Conv")
+    norm = next(node for node in plain.graph.node if first.output[0] in node.input)
+    second = helper.make_node("Conv", ["middle", *first.input[1:]], ["again"], name="/again")
+    second.attribute.extend(first.attribute)
+    for at in {1, 2} - set(shared):
+        own = value(plain, first.input[at]) * np.float32(0.5)
+        second.input[at] = constant(plain, f"own{at}", own)
+    norm.input[0] = "end"
+    # Batch normalisation would be folded into one of the two.
+    middle = helper.make_node("Relu", [first.output[0]], ["middle"], name="/middle")
+    end = helper.make_node("Relu", ["again"], ["end"], name="/end")
+    at = list(plain.graph.node).index(first) + 1
+    for node in (end, second, middle):
+        plain.graph.node.insert(at, node)
+    body = body_of(plain, tmp_path)
+    readers = Graph(body.proto).readers
+    assert any(len(readers[name]) > 1 for node in layers(body.proto, "Conv") for name in node.input[1:])
+    made = check_small(body)
+    weights = [node for node in layers(made, "Conv") if node.name in (first.name, "/again")]
+    assert weights[0].input[1] != weights[1].input[1]
+    assert last.name in {node.name for node in layers(made, "Conv")}
