@@ -126,7 +126,7 @@ def make_body(source: OnnxSource, chain: InputChain, scaling: Scaling, outputs: 
     compose.add_prefix(proto, _PREFIX, rename_nodes=False, inplace=True)
     graph = Graph(proto)
     gain, offset = chain.gain * scaling.gain, chain.gain * scaling.offset + chain.offset
-    start = chain.end if chain.end.startswith(_PREFIX) else _PREFIX + chain.end
+    start = _PREFIX + chain.end
     entry = _enter(graph, start, Entry(gain, offset, chain.layout, scaling.channels == "bgr"))
     graph.rename_input(start, PIXELS)
     head = read_head(graph, proto.graph.output[0].name)

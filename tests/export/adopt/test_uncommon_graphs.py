@@ -123,3 +123,12 @@ def test_layers_that_share_weights_are_quantised_each_for_itself(plain, tmp_path
     weights = [node for node in layers(made, "Conv") if node.name in (first.name, "/again")]
     assert weights[0].input[1] != weights[1].input[1]
     assert last.name in {node.name for node in layers(made, "Conv")}
+
+
+@pytest.mark.parametrize("prefix", ["net/", "net/net/", "capsule_edge/", "own/"])
+def test_names_of_values_may_begin_as_ours_do(plain, tmp_path, prefix):
+    expected = body_of(plain, tmp_path).values(FRAMES)
+    onnx.compose.add_prefix(plain, prefix, inplace=True)
+    body = body_of(plain, tmp_path)
+    np.testing.assert_allclose(body.values(FRAMES), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    check_small(body)
