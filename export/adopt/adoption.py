@@ -35,7 +35,7 @@ from capsule_edge.evaluation.classification import (
     operating_points,
 )
 from capsule_edge.evaluation.datasets import describe
-from capsule_edge.runtime.errors import ModelError, UsageError
+from capsule_edge.runtime.errors import CapsuleEdgeError, ModelError, UsageError
 from capsule_edge.runtime.inference import EventParameters, Label, ModelSpec
 
 from ..new_folder import check_new, hash_file, new_folder, write_sums
@@ -160,7 +160,7 @@ def adopt(
     out = Path(out)
     check_new(out)
     described = read_output_labels(Path(labels))
-    with tempfile.TemporaryDirectory() as converted:
+    with tempfile.TemporaryDirectory() as converted, _in_one_line(Path(model)):
         source, facts = _read_source(Path(model), Path(converted), options, progress)
         with _closing(facts):
             _check_count(Path(labels), len(described), Path(model), source)
@@ -177,6 +177,21 @@ def _closing(facts: SourceFacts) -> Iterator[None]:
         close = getattr(facts.run, "close", None)
         if close is not None:
             close()
+
+
+@contextmanager
+def _in_one_line(model: Path) -> Iterator[None]:
+    """Raise what onnxruntime, onnx or NumPy raise about a network as a ``ModelError`` that names the model."""
+    try:
+        yield
+    except (CapsuleEdgeError, OSError, MemoryError):
+        raise
+    except Exception as error:  # these libraries raise exceptions without a common base class
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(
+            f"{model} cannot be adopted: {reason}",
+            hint="adopt does not know this form of a network: please report it with the model's architecture",
+        ) from error
 
 
 def _check_count(labels: Path, count: int, model: Path, source: OnnxSource) -> None:
@@ -445,8 +460,8 @@ def _notes(frames: HeldOutFrames) -> tuple[str, ...]:
         )
     if frames.shared_videos:
         notes.append(
-            f"{frames.shared_videos:,} videos are in the split of the choices and in that of the certificates, whose figures"
-            " are too good therefore"
+            f"{frames.shared_videos:,} videos are in the split of the choices and in that of the certificates, so the"
+            " certificates are too good"
         )
     return tuple(notes)
 

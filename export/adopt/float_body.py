@@ -17,10 +17,11 @@ from onnx import TensorProto, compose, helper
 
 from ..contract import FrameArray
 from .facts import Floats, Layout, OutputKind
-from .graph import Graph, read_attribute
+from .graph import OWN, Graph, read_attribute
 from .head import Head, PooledHead, read_head
 from .input_chain import InputChain
 from .onnx_source import OnnxSource
+from .quantised_nodes import weight_axis
 from .scaling import Scaling
 from .sessions import open_session, with_outputs
 
@@ -122,6 +123,7 @@ def make_body(source: OnnxSource, chain: InputChain, scaling: Scaling, outputs: 
     proto = onnx.ModelProto()
     proto.CopyFrom(source.proto)
     _name_nodes(proto)
+    _settle_biases(Graph(proto))
     # Layers keep their names, which users give and reports show.
     compose.add_prefix(proto, _PREFIX, rename_nodes=False, inplace=True)
     graph = Graph(proto)
@@ -159,6 +161,25 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{at}"
         seen.add(node.name)
+
+
+def _settle_biases(graph: Graph) -> None:
+    """Write biases as vectors, and leave out those that are stated as absent: quantisers expect no other form.
+
+    onnxruntime joins a MatMul and a sum with a bias of (1, labels) to a Gemm, for instance.
+    """
+    for node in graph.nodes:
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3:
+            continue
+        weights, bias = graph.constant(node.input[1]), graph.constant(node.input[2])
+        if not node.input[2]:
+            del node.input[2:]
+        elif weights is not None and bias is not None:
+            count = weights.shape[weight_axis(node)]
+            if bias.shape != (count,) and bias.size in (1, count):
+                name = f"{OWN}{node.name}/vector"
+                graph.set_constant(name, np.broadcast_to(bias.reshape(-1), (count,)))
+                node.input[2] = name
 
 
 def _set_ends(proto: onnx.ModelProto, source: OnnxSource, layout: Layout) -> None:

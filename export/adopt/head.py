@@ -121,7 +121,7 @@ def _dense(graph: Graph, logits: str) -> tuple[str, Floats, list[onnx.NodeProto]
         return None
     weights = graph.constant(node.input[1])
     plain = read_attribute(node, "alpha", 1.0) == 1 and not read_attribute(node, "transA", 0)
-    if weights is None or weights.ndim != 2 or not plain:
+    if weights is None or weights.ndim != 2 or weights.dtype != np.float32 or not plain:
         return None
     turned = node.op_type == "Gemm" and read_attribute(node, "transB", 0)
     nodes.append(node)

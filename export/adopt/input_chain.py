@@ -75,7 +75,10 @@ def _through(graph: Graph, node: onnx.NodeProto, chain: InputChain) -> InputChai
     first = node.input[0] == chain.end
     values = graph.constant(node.input[1 if first else 0])
     factors = None if values is None else _by_channel(values, chain.layout)
-    if factors is None or (kind == "Div" and (not first or not factors.all())):
+    if factors is None or not np.isfinite(factors).all() or (kind == "Div" and not first):
+        return None
+    # A factor of 0 leaves nothing of a channel, so no level belongs to its values.
+    if kind in ("Mul", "Div") and not factors.all():
         return None
     gain, offset = chain.gain, chain.offset
     if kind == "Mul":

@@ -232,9 +232,12 @@ def _check_tensors(path: Path, graph: onnx.GraphProto) -> None:
 
 
 def _sides(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Return the shape of an input or output; a side that is left open has its name."""
+    """Return the shape of an input or output; a side that is left open has its name.
+
+    Some exporters write -1 or 0 for an open side.
+    """
     return [
-        side.dim_value if side.HasField("dim_value") else side.dim_param or "?"
+        side.dim_value if side.dim_value > 0 else side.dim_param or "?"
         for side in value.type.tensor_type.shape.dim
     ]
 
@@ -337,6 +340,11 @@ def _simplify(
         raise ModelError(
             f"{path}: onnxruntime cannot run it with batches of 1 and 3: {reason[:300]}"
         ) from None
+    if together.dtype != np.float32:
+        raise ModelError(
+            f"{path}: the output is {together.dtype}, allowed is float32",
+            hint="export the model with a float32 output",
+        )
     classes = _count_classes(path, together)
     # Sums may be added up in another order in a batch.
     if not np.allclose(together[0], alone[0], rtol=1e-3, atol=1e-4):

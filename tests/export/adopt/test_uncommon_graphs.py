@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+from capsule_edge.export.adopt import AdoptOptions, adopt
 from capsule_edge.export.adopt.activation_ranges import choose_ranges, collect_histograms
 from capsule_edge.export.adopt.bias_correction import bias_errors, correct_biases
 from capsule_edge.export.adopt.float_body import FloatBody, make_body, mark_inside
@@ -20,6 +21,7 @@ from capsule_edge.export.adopt.onnx_source import read_onnx
 from capsule_edge.export.adopt.quantiser import activations_of, quantise_body
 from capsule_edge.export.adopt.scaling import parse_scaling
 from capsule_edge.export.adopt.weight_rounding import round_weights
+from capsule_edge.runtime.errors import ModelError, UsageError
 
 # Smooth pictures: noise would be averaged away by the first convolutions.
 FRAMES = np.random.default_rng(3).integers(0, 256, (24, 4, 4, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
@@ -132,3 +134,114 @@ def test_names_of_values_may_begin_as_ours_do(plain, tmp_path, prefix):
     body = body_of(plain, tmp_path)
     np.testing.assert_allclose(body.values(FRAMES), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     check_small(body)
+
+
+def add_hidden(proto: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+    """Put nodes from the value ``before`` to the value ``hidden`` between pooling and the last layer."""
+    head = layers(proto, "Gemm")[0]
+    given, head.input[0] = head.input[0], "hidden"
+    at = list(proto.graph.node).index(head)
+    rest = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(
+        [*rest[:at], helper.make_node("Identity", [given], ["before"], name="/before"), *nodes, *rest[at:]]
+    )
+
+
+@pytest.mark.parametrize("shape", [(16,), (1, 16), (1, 1), (1,)])
+@pytest.mark.parametrize("kind", ["Gemm", "MatMul"])
+def test_a_hidden_layer_may_have_a_bias_of_any_shape(plain, tmp_path, kind, shape):
+    rng = np.random.default_rng(1)
+    constant(plain, "w", rng.normal(0, 0.3, (16, 16)).astype(np.float32))
+    constant(plain, "b", rng.normal(0.5, 0.1, shape).astype(np.float32))
+    made = (
+        [helper.make_node("Gemm", ["before", "w", "b"], ["sum"], name="/dense")]
+        if kind == "Gemm"
+        else [
+            helper.make_node("MatMul", ["before", "w"], ["product"], name="/dense"),
+            helper.make_node("Add", ["product", "b"], ["sum"], name="/bias"),
+        ]
+    )
+    add_hidden(plain, [*made, helper.make_node("Relu", ["sum"], ["hidden"], name="/relu")])
+    small = check_small(body_of(plain, tmp_path))
+    assert sum(tensor.data_type == TensorProto.INT8 for tensor in small.graph.initializer) >= 4
+
+
+def test_a_convolution_may_state_that_it_has_no_bias(plain, tmp_path):
+    last = layers(plain, "Conv")[-1]
+    last.input[2] = ""
+    # Batch normalisation would give it one.
+    norm = next(node for node in plain.graph.node if last.output[0] in node.input)
+    plain.graph.node.insert(
+        list(plain.graph.node).index(norm), helper.make_node("Relu", [last.output[0]], ["open"], name="/open")
+    )
+    norm.input[0] = "open"
+    check_small(body_of(plain, tmp_path))
+
+
+def test_a_product_of_double_precision_stays_as_it_is(plain, tmp_path):
+    constant(plain, "w", np.eye(16) * 1.5)
+    add_hidden(
+        plain,
+        [
+            helper.make_node("Cast", ["before"], ["double"], name="/double", to=TensorProto.DOUBLE),
+            helper.make_node("MatMul", ["double", "w"], ["product"], name="/product"),
+            helper.make_node("Cast", ["product"], ["hidden"], name="/float", to=TensorProto.FLOAT),
+        ],
+    )
+    small = check_small(body_of(plain, tmp_path))
+    assert next(node for node in small.graph.node if node.name == "/product").input[1] == "net/w"
+
+
+def test_an_output_of_double_precision_is_refused(plain, tmp_path):
+    made = plain.graph.node[-1].output[0]
+    plain.graph.node.append(helper.make_node("Cast", [made], ["wide"], name="/wide", to=TensorProto.DOUBLE))
+    plain.graph.output[0].CopyFrom(helper.make_tensor_value_info("wide", TensorProto.DOUBLE, ["N", 3]))
+    with pytest.raises(ModelError, match="the output is float64, allowed is float32"):
+        body_of(plain, tmp_path)
+
+
+@pytest.mark.parametrize("factors", [(1.0, 0.0, 1.0), (0.0, 0.0, 0.0)])
+def test_a_channel_that_is_multiplied_by_0_keeps_its_answers(plain, tmp_path, factors):
+    constant(plain, "f", np.array(factors, np.float32).reshape(1, 3, 1, 1))
+    plain.graph.node.insert(0, helper.make_node("Mul", ["input", "f"], ["masked"], name="/mask"))
+    layers(plain, "Conv")[0].input[0] = "masked"
+    body = body_of(plain, tmp_path)
+    source = read_onnx(tmp_path / "model.onnx")
+    expected = source.runner()(parse_scaling("imagenet", "rgb").apply(FRAMES, "nchw"))
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(body.values(FRAMES), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("open_side", [-1, 0])
+def test_sides_below_1_are_open(plain, tmp_path, open_side):
+    sides = plain.graph.input[0].type.tensor_type.shape.dim
+    sides[0].dim_value = open_side
+    onnx.save(plain, tmp_path / "model.onnx")
+    assert read_onnx(tmp_path / "model.onnx").size == 32
+    for at in (2, 3):
+        sides[at].dim_value = open_side
+    onnx.save(plain, tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="leaves the size open"):
+        read_onnx(tmp_path / "model.onnx")
+    assert read_onnx(tmp_path / "model.onnx", size=48).size == 48
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("two\nlines"), np.linalg.LinAlgError("singular"), RuntimeError()]
+)
+def test_an_error_of_a_library_is_one_line_that_names_the_model(
+    foreign, colours, names, tmp_path, monkeypatch, error
+):
+    from capsule_edge.export.adopt import adoption
+
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(adoption, "choose_int8", fail)
+    words = r"residual\.onnx cannot be adopted: (two lines|singular|RuntimeError) \("
+    with pytest.raises(ModelError, match=words) as caught:
+        adopt(foreign("residual"), names, colours, tmp_path / "out", AdoptOptions(scaling="imagenet"))
+    assert caught.value.__cause__ is error
+    assert caught.value.hint
+    assert not (tmp_path / "out").exists()
