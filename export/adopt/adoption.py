@@ -48,7 +48,14 @@ from .head import read_head
 from .held_out_frames import HeldOutFrames, divide_frames
 from .input_chain import InputChain, follow_input, stated_scaling
 from .int8_search import Int8Choice, choose_int8
-from .judgement import answer_frames, check_answers, compare_scalings, describe_figures, to_logits
+from .judgement import (
+    answer_frames,
+    check_answers,
+    compare_scalings,
+    describe_figures,
+    source_answers,
+    to_logits,
+)
 from .onnx_source import OnnxSource, read_onnx
 from .options import AdoptOptions
 from .output_labels import read_output_labels
@@ -252,7 +259,9 @@ def _adopt(
     spec = _describe(source, facts, meaning, labels, frames, body, options, conversion, logits)
     weak = _weakness(spec, frames, accept_weak=options.accept_weak)
     with new_folder(out) as work:
-        report = _write(work, source, meaning, body, spec, frames, logits, conversion, options, progress)
+        report = _write(
+            work, source, facts, meaning, body, spec, frames, logits, conversion, options, progress
+        )
     return dataclasses.replace(report, notes=(*facts.notes, *meaning.notes, *weak, *report.notes))
 
 
@@ -315,10 +324,7 @@ def _compare(
     rows = np.linspace(0, len(pixels) - 1, min(_COMPARED_FRAMES, len(pixels))).astype(int)
     shown, expected, ours = pixels[rows], answers[rows], logits[rows]
     if facts.run is not None:
-        # The framework's own answers, so that a fault of its converter shows too.
-        parts = [shown[at : at + 16] for at in range(0, len(shown), 16)]
-        layout = facts.layout or source.layout
-        expected = np.concatenate([facts.run(meaning.scaling.apply(part, layout)) for part in parts])
+        expected = source_answers(source, facts, meaning.scaling)(shown)
     theirs = _softmax(to_logits(expected, meaning.outputs))
     difference = np.abs(_softmax(ours) - theirs)
     worst, equal = float(difference.max()), float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
@@ -404,8 +410,8 @@ def _weakness(spec: ModelSpec, frames: HeldOutFrames, *, accept_weak: bool) -> t
 
 
 def _write(
-    folder: Path, source: OnnxSource, meaning: _Meaning, body: FloatBody, spec: ModelSpec, frames: HeldOutFrames,
-    logits: Floats, conversion: dict[str, float], options: AdoptOptions, progress: _Progress,
+    folder: Path, source: OnnxSource, facts: SourceFacts, meaning: _Meaning, body: FloatBody, spec: ModelSpec,
+    frames: HeldOutFrames, logits: Floats, conversion: dict[str, float], options: AdoptOptions, progress: _Progress,
 ) -> AdoptionReport:  # fmt: skip
     """Write and check all files."""
     expected = _expected(spec, logits, frames)
@@ -426,8 +432,7 @@ def _write(
         body,
         levels,
         choice.proto,
-        source,
-        meaning.scaling,
+        source_answers(source, facts, meaning.scaling),
         meaning.outputs,
         frames.certifying,
         progress=progress,

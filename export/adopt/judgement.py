@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +10,19 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import ModelError
 
 from ..contract import FrameArray
-from .facts import Channels, Floats, OutputKind
+from .facts import Channels, Floats, OutputKind, SourceFacts
 from .float_body import LEAST, LEAST_REST
 from .onnx_source import OnnxSource
 from .scaling import ORDERS, USUAL, Scaling, parse_scaling
 
-__all__ = ["answer_frames", "balanced_accuracy", "check_answers", "compare_scalings", "to_logits"]
+__all__ = [
+    "answer_frames",
+    "balanced_accuracy",
+    "check_answers",
+    "compare_scalings",
+    "source_answers",
+    "to_logits",
+]
 
 _BATCH = 16
 # Standard errors by which balanced accuracy must exceed that of guessing.
@@ -27,6 +34,22 @@ def answer_frames(source: OnnxSource, scaling: Scaling, frames: FrameArray) -> F
     run = source.runner()
     batches = [frames[at : at + _BATCH] for at in range(0, len(frames), _BATCH)]
     return np.concatenate([run(scaling.apply(batch, source.layout)) for batch in batches])
+
+
+def source_answers(
+    source: OnnxSource, facts: SourceFacts, scaling: Scaling
+) -> Callable[[FrameArray], Floats]:
+    """Return a function from frames to the source's outputs, computed by its own framework where it has one.
+
+    So a fault of a converter shows too. Frames and outputs are those of ``answer_frames``.
+    """
+    run, layout = facts.run or source.runner(), facts.layout or source.layout
+
+    def answer(frames: FrameArray) -> Floats:
+        batches = [frames[at : at + _BATCH] for at in range(0, len(frames), _BATCH)]
+        return np.concatenate([run(scaling.apply(batch, layout)) for batch in batches])
+
+    return answer
 
 
 def to_logits(answers: Floats, outputs: OutputKind) -> npt.NDArray[np.float64]:
