@@ -28,7 +28,7 @@ from ..new_folder import hash_file
 from ..runners import open_file
 from .facts import Floats, OutputKind
 from .float_body import FloatBody
-from .judgement import to_logits
+from .judgement import source_logits
 from .serving_graph import build_file
 
 __all__ = ["SOURCE_TABLE", "certify_adopted", "write_file"]
@@ -152,7 +152,8 @@ def _ask_source(
         rows.append(answer(frames))
         names += [kept.name_of(sample) for sample in kept.samples]
     assert tuple(names) == like.files  # both read the same frames
-    logits = to_logits(np.concatenate(rows), outputs) / spec.temperature
+    assert like.logits is not None  # ``predict`` keeps them
+    logits = source_logits(np.concatenate(rows), outputs, like.logits) / spec.temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     p = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     return dataclasses.replace(like, probabilities=p, logits=None)

@@ -54,7 +54,7 @@ from .judgement import (
     compare_scalings,
     describe_figures,
     source_answers,
-    to_logits,
+    source_logits,
 )
 from .onnx_source import OnnxSource, read_onnx
 from .options import AdoptOptions
@@ -249,12 +249,12 @@ def _adopt(
     meaning = _find_meaning(source, facts, options, frames)
     progress(f"answering {len(frames.pixels):,} frames with the source, scaled {meaning.scaling}")
     answers = answer_frames(source, meaning.scaling, frames.pixels)
-    check_answers(
-        answers, frames.labels, meaning.outputs, meaning.scaling,
-        accept_weak=options.accept_weak, asks=meaning.asks,
-    )  # fmt: skip
     body = make_body(source, meaning.chain, meaning.scaling, meaning.outputs)
     logits = body.values(frames.pixels)
+    check_answers(
+        answers, logits, frames.labels, meaning.outputs, meaning.scaling,
+        accept_weak=options.accept_weak, asks=meaning.asks,
+    )  # fmt: skip
     conversion = _compare(source, facts, meaning, frames.pixels, answers, logits)
     spec = _describe(source, facts, meaning, labels, frames, body, options, conversion, logits)
     weak = _weakness(spec, frames, accept_weak=options.accept_weak)
@@ -325,7 +325,7 @@ def _compare(
     shown, expected, ours = pixels[rows], answers[rows], logits[rows]
     if facts.run is not None:
         expected = source_answers(source, facts, meaning.scaling)(shown)
-    theirs = _softmax(to_logits(expected, meaning.outputs))
+    theirs = _softmax(source_logits(expected, meaning.outputs, ours))
     difference = np.abs(_softmax(ours) - theirs)
     worst, equal = float(difference.max()), float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
     if worst > _MOST_DP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 _BATCH = 16
+# This close to 1 a sigmoid in float32, whose steps there are 2**-24, holds its logit to 6e-5 or worse; two programs may
+# round differently by some of these steps.
+_SURE, _SAME = 1e-3, 2.0**-22
 # Standard errors by which balanced accuracy must exceed that of guessing.
 _ERRORS = 2.0
 
@@ -59,6 +63,28 @@ def to_logits(answers: Floats, outputs: OutputKind) -> npt.NDArray[np.float64]:
         return values
     positive = np.log(np.maximum(values, LEAST))
     return positive if outputs == "probabilities" else positive - np.log(np.maximum(1 - values, LEAST_REST))
+
+
+def source_logits(
+    answers: Floats, outputs: OutputKind, ours: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.float64]:
+    """Return the logits behind a source's outputs, for comparison with those of the network made from it.
+
+    Near 1 a sigmoid in float32 keeps few digits of its logit, or none, and some engines cut it near 0 too. There the
+    network's own logit stands for the source's, if its sigmoid is the same number.
+
+    Args:
+        answers: The source's outputs, float32 (N, labels).
+        outputs: The meaning of these outputs.
+        ours: The network's logits, (N, labels).
+    """
+    logits = to_logits(answers, outputs)
+    if outputs != "sigmoid":
+        return logits
+    values = np.asarray(ours, np.float64)
+    same = np.abs(1 / (1 + np.exp(-np.maximum(values, -700))) - answers) <= _SAME
+    hidden = same & (np.minimum(answers, 1 - answers) <= _SURE)
+    return np.where(hidden, values, logits)
 
 
 def balanced_accuracy(answers: Floats, labels: npt.NDArray[np.intp]) -> float:
@@ -102,13 +128,15 @@ def describe_figures(figures: Mapping[str, float]) -> str:
 
 
 def check_answers(
-    answers: Floats, labels: npt.NDArray[np.intp], outputs: OutputKind, scaling: Scaling, *,
+    answers: Floats, logits: Floats, labels: npt.NDArray[np.intp], outputs: OutputKind, scaling: Scaling, *,
     accept_weak: bool, asks: bool,
 ) -> None:  # fmt: skip
     """Check that a source's answers are what ``outputs`` says, differ between frames, and are better than guessing.
 
     Args:
         answers: The source's outputs, float32 (N, labels).
+        logits: The network's logits for the same frames. A sigmoid or softmax that is sure rounds to 1, and then
+            answers of several labels and frames are equal whose logits differ.
         labels: The true labels of the frames, int (N,).
         outputs: The meaning of the outputs.
         scaling: The scaling of the frames, for messages.
@@ -132,16 +160,16 @@ def check_answers(
             f"the outputs of a frame sum to {sums.min():.3g} to {sums.max():.3g}, probabilities sum to 1",
             hint="--outputs sigmoid, if each label has a probability of its own",
         )
-    if float(answers.std(axis=0).max()) < 1e-5:
+    if float(logits.std(axis=0).max()) < 1e-5 * max(1.0, float(np.abs(logits).max())):
         raise ModelError(
             f"with the scaling {scaling} the model answers all {len(answers)} frames alike",
             hint="give the scaling and the colours that the model was trained with: --scaling, --channels",
         )
-    _check_better_than_guessing(answers, labels, scaling, accept_weak, asks)
+    _check_better_than_guessing(logits, labels, scaling, accept_weak, asks)
 
 
 def _check_better_than_guessing(
-    answers: Floats, labels: npt.NDArray[np.intp], scaling: Scaling, accept_weak: bool, asks: bool
+    logits: Floats, labels: npt.NDArray[np.intp], scaling: Scaling, accept_weak: bool, asks: bool
 ) -> None:
     counts = np.bincount(labels)
     counts = counts[counts > 0]
@@ -151,7 +179,7 @@ def _check_better_than_guessing(
         )
     chance = 1 / len(counts)
     error = float(np.sqrt((chance * (1 - chance) / counts).sum())) / len(counts)
-    reached = balanced_accuracy(answers, labels)
+    reached = balanced_accuracy(logits, labels)
     if reached <= chance + _ERRORS * error and not accept_weak:
         raise ModelError(
             f"balanced accuracy on {len(labels)} frames is {reached:.3f} with the scaling {scaling}; guessing among"

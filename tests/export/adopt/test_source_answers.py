@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from capsule_edge.evaluation.classification import load_frames, load_predictions
@@ -15,7 +13,7 @@ from capsule_edge.export.adopt import AdoptOptions, SourceFacts, adopt, adopted_
 from capsule_edge.export.adopt.onnx_source import read_onnx
 from capsule_edge.runtime.inference import open_model
 
-# Added to the first logit, so that the framework differs from the file by less than is allowed (0.001 in a probability).
+# Added to the first logit, so that the framework differs from the file by less than the 0.001 that are allowed.
 SHIFT = 2e-3
 
 

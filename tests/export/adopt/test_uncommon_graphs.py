@@ -17,6 +17,7 @@ from capsule_edge.export.adopt.float_body import FloatBody, make_body, mark_insi
 from capsule_edge.export.adopt.graph import Graph
 from capsule_edge.export.adopt.head import read_head
 from capsule_edge.export.adopt.input_chain import follow_input
+from capsule_edge.export.adopt.judgement import source_logits
 from capsule_edge.export.adopt.onnx_source import read_onnx
 from capsule_edge.export.adopt.quantiser import activations_of, quantise_body
 from capsule_edge.export.adopt.scaling import parse_scaling
@@ -245,3 +246,33 @@ def test_an_error_of_a_library_is_one_line_that_names_the_model(
     assert caught.value.__cause__ is error
     assert caught.value.hint
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "added",
+    [(40.0, 40.0, 40.0), (13.0, 13.0, 13.0), (40.0, 40.0, 0.0), (13.0, 40.0, 13.0), (-60.0, -60.0, -60.0)],
+)
+def test_several_labels_may_be_sure(foreign, colours, names, tmp_path, added):
+    """Float32 rounds a sigmoid of 17 to 1, and leaves one of 13 two digits, and onnxruntime cuts one of -60; logits tell labels apart."""
+    proto = onnx.load(foreign("residual", "Sigmoid"))
+    head = layers(proto, "Gemm")[0]
+    constant(proto, head.input[2], value(proto, head.input[2]) + np.array(added, np.float32))
+    onnx.save(proto, tmp_path / "model.onnx")
+    options = AdoptOptions(scaling="imagenet", accept_weak=len(set(added)) > 1)
+    report = adopt(tmp_path / "model.onnx", names, colours, tmp_path / "out", options)
+    assert report.source["outputs"] == "sigmoid"
+    assert report.conversion["max_abs_dp"] < 1e-3
+    assert report.conversion["agreement"] == 1
+    conversion = next(each for each in report.certificates if each["kind"] == "conversion")
+    assert conversion["agreement"] == 1
+
+
+def test_sigmoids_that_differ_are_told_apart():
+    """Only equal sigmoids near 1 stand for each other; any other difference stays one of logits."""
+    answers = np.array([[1.0, 0.9999, 0.5, 0.9995]], np.float32)
+    ours = np.array([[30.0, 12.0, 0.1, np.log(0.9995 / 0.0005)]])
+    expected = [[30.0, np.log(0.9999 / 0.0001), 0.0, np.log(0.9995 / 0.0005)]]
+    # A step of float32 below 1 is 6e-8 of the 1e-4 that 0.9999 leaves.
+    np.testing.assert_allclose(source_logits(answers, "sigmoid", ours), expected, atol=1e-3)
+    assert source_logits(np.array([[1.0]], np.float32), "sigmoid", np.array([[5.0]]))[0, 0] > 16
+    assert source_logits(np.array([[1e-7]], np.float32), "sigmoid", np.array([[-5.0]]))[0, 0] < -16
