@@ -76,7 +76,7 @@ def read_head(graph: Graph, output: str) -> Head:
         meaning = None
     if meaning is None:
         return Head(node.name or name, node.op_type, None, None)
-    activation = node.op_type in ("Softmax", "Sigmoid")
+    activation = node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
     logits = node.input[0] if activation else output
     pooled, names = _pooled(graph, _behind(graph, logits, _KEEPING))
     return Head(node.name or name, node.op_type, meaning, logits, pooled, names)
