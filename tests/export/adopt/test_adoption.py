@@ -223,6 +223,11 @@ def test_a_layer_that_loses_most_is_put_back_in_float(foreign, colours, names, t
 
 
 def test_layers_named_by_the_user_stay_in_float(foreign, colours, names, tmp_path):
+    with pytest.raises(UsageError, match="auto goes with no other layer"):
+        adopt(
+            foreign("residual"), names, colours, tmp_path / "out",
+            AdoptOptions(scaling="imagenet", keep_float=("auto", "/conv_0")),
+        )  # fmt: skip
     with pytest.raises(UsageError, match="no layer 'nowhere'"):
         adopt(
             foreign("residual"), names, colours, tmp_path / "out",
