@@ -223,8 +223,8 @@ def _read_source(
     from .sources import to_onnx
 
     facts = to_onnx(path, folder / "source.onnx", size=options.size)
-    source = read_onnx(folder / "source.onnx", size=options.size)
-    return dataclasses.replace(source, path=path, sha256=hash_source(path)), facts
+    source = read_onnx(folder / "source.onnx", size=options.size, made_from=path)
+    return dataclasses.replace(source, sha256=hash_source(path)), facts
 
 
 def hash_source(path: Path) -> str:
@@ -383,12 +383,14 @@ def _describe(
 
 
 def _source_facts(source: OnnxSource, facts: SourceFacts, meaning: _Meaning) -> dict[str, Any]:
+    written = {"producer": source.producer or None, "opset": source.opset}
+    # What was converted has no opset, and its converter did not produce it.
+    origin = written if facts.kind == "onnx" else {"producer": None, "opset": None, "converted": written}
     return {
         "file": source.path.name,
         "sha256": source.sha256,
         "kind": facts.kind,
-        "producer": source.producer or None,
-        "opset": source.opset,
+        **origin,
         "scaling": meaning.scaling.name,
         "channels": meaning.scaling.channels,
         "outputs": meaning.outputs,

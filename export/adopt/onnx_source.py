@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.inference import METADATA_KEY
 
-from .facts import Channels, Floats, Layout
+from .facts import LEAST_SIDE, MOST_SIDE, Channels, Floats, Layout
 from .graph import Graph, read_attribute
 from .sessions import open_session
 
@@ -88,12 +88,13 @@ class OnnxSource:
         return run
 
 
-def read_onnx(path: Path, *, size: int | None = None) -> OnnxSource:
+def read_onnx(path: Path, *, size: int | None = None, made_from: Path | None = None) -> OnnxSource:
     """Read and check an ONNX classifier.
 
     Args:
         path: The file.
         size: The side of the input in pixels, for a file that leaves it open.
+        made_from: The file of the user that was converted to ``path``: messages and the result name it instead.
 
     Raises:
         InputError: The file cannot be read.
@@ -102,6 +103,7 @@ def read_onnx(path: Path, *, size: int | None = None) -> OnnxSource:
             input or value at fault.
     """
     content = _read(path)
+    path = made_from or path
     proto = _parse(path, content)
     _check_model(path, proto)
     if len(proto.functions):
@@ -295,8 +297,8 @@ def _picture(path: Path, value: onnx.ValueInfoProto, size: int | None) -> tuple[
 
 
 def _in_range(size: int, shown: str) -> int:
-    if not 8 <= size <= 1024:
-        raise ModelError(f"{shown}, a size of 8 to 1024 pixels is allowed")
+    if not LEAST_SIDE <= size <= MOST_SIDE:
+        raise ModelError(f"{shown}, a size of {LEAST_SIDE} to {MOST_SIDE} pixels is allowed")
     return size
 
 
