@@ -136,8 +136,9 @@ def _options(given: dict[str, Any]) -> Any:
     from capsule_edge.runtime.inference import HeldOutBy
 
     keep = given.pop("keep")
-    if "none" in keep and len(keep) > 1:
-        raise UsageError("--keep-float none goes with no other layer", hint="leave one of them out")
+    for alone in ("none", "auto"):
+        if alone in keep and len(set(keep)) > 1:
+            raise UsageError(f"--keep-float {alone} goes with no other layer", hint="leave one of them out")
     names = {"model_version": "version", "model_license": "license"}
     stated = {names.get(name, name): value for name, value in given.items() if value is not None}
     for name in ("name", "version", "license", "intended_use"):

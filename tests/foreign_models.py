@@ -215,7 +215,7 @@ class Net:
             logits = self.node("Gemm", pooled, self.constant(weights.T), bias, transB=1)
         else:
             logits = self.node("Add", self.node("MatMul", pooled, self.constant(weights)), bias)
-        kinds = {"Softmax": {"axis": 1}, "Sigmoid": {}}
+        kinds = {"Softmax": {"axis": 1}, "LogSoftmax": {"axis": 1}, "Sigmoid": {}}
         return self.model(self.node(last, logits, **kinds[last]) if last else logits)
 
 

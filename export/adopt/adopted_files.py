@@ -20,16 +20,15 @@ from capsule_edge.evaluation.parity import (
     with_sha256,
     write_certificate,
 )
-from capsule_edge.runtime.errors import GateError, ModelError
+from capsule_edge.runtime.errors import GateError, InputError, ModelError
 from capsule_edge.runtime.inference import ModelSpec
 
+from ..contract import FrameArray
 from ..new_folder import hash_file
 from ..runners import open_file
-from .facts import OutputKind
+from .facts import Floats, OutputKind
 from .float_body import FloatBody
-from .judgement import answer_frames, to_logits
-from .onnx_source import OnnxSource
-from .scaling import Scaling
+from .judgement import source_logits
 from .serving_graph import build_file
 
 __all__ = ["SOURCE_TABLE", "certify_adopted", "write_file"]
@@ -37,6 +36,8 @@ __all__ = ["SOURCE_TABLE", "certify_adopted", "write_file"]
 SOURCE_TABLE = "source.csv"
 # Float32 sums over the positions of a map, relative to the largest logit.
 _MAP_LIMIT = 1e-4
+# Frames that are read at a time.
+_GROUP = 32
 
 
 def write_file(
@@ -70,8 +71,7 @@ def certify_adopted(
     body: FloatBody,
     levels: FloatBody,
     quantised: onnx.ModelProto,
-    source: OnnxSource,
-    scaling: Scaling,
+    answer: Callable[[FrameArray], Floats],
     outputs: OutputKind,
     dataset: Dataset,
     *,
@@ -82,6 +82,17 @@ def certify_adopted(
     The *conversion* certificate compares the FP32 file with the source, whose answers are saved as a table. The
     *shipping* certificate compares INT8 with FP32.
 
+    Args:
+        fp32: The FP32 file.
+        int8: The INT8 file.
+        body: The network of the FP32 file.
+        levels: The network of the INT8 file in float.
+        quantised: The same in 8 bits.
+        answer: Returns the source's outputs for frames (``judgement.source_answers``).
+        outputs: The meaning of these outputs.
+        dataset: The labelled frames.
+        progress: Called with each line of progress.
+
     Raises:
         GateError: The FP32 file fails its conversion certificate.
     """
@@ -90,7 +101,7 @@ def certify_adopted(
     first = open_file(fp32)
     a = predict(first, dataset)
     table = fp32.parent / SOURCE_TABLE
-    expected = _source_answers(a, source, scaling, outputs, dataset, first.spec)
+    expected = _ask_source(a, answer, outputs, dataset, first.spec)
     save_predictions(expected, table)
     conversion = certify(
         expected, a, kind="conversion", models={"a": describe_table(table), "b": describe_model(first)},
@@ -123,18 +134,26 @@ def _check_conversion(certificate: Mapping[str, Any]) -> None:
         )
 
 
-def _source_answers(
+def _ask_source(
     like: Predictions,
-    source: OnnxSource,
-    scaling: Scaling,
+    answer: Callable[[FrameArray], Floats],
     outputs: OutputKind,
     dataset: Dataset,
     spec: ModelSpec,
 ) -> Predictions:
     """Return the source's answers as calibrated probabilities, on the frames that ``like`` answers for."""
-    kept, frames = load_frames(dataset, spec.input)
-    logits = to_logits(answer_frames(source, scaling, frames), outputs) / spec.temperature
+    rows, names = [], []
+    for start in range(0, len(dataset.samples), _GROUP):
+        group = dataset.take(range(start, min(start + _GROUP, len(dataset.samples))))
+        try:
+            kept, frames = load_frames(group, spec.input)
+        except InputError:  # no frame of the group can be read; ``like`` lacks them too
+            continue
+        rows.append(answer(frames))
+        names += [kept.name_of(sample) for sample in kept.samples]
+    assert tuple(names) == like.files  # both read the same frames
+    assert like.logits is not None  # ``predict`` keeps them
+    logits = source_logits(np.concatenate(rows), outputs, like.logits) / spec.temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     p = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    assert tuple(kept.name_of(sample) for sample in kept.samples) == like.files  # both read the same frames
     return dataclasses.replace(like, probabilities=p, logits=None)

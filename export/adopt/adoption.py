@@ -35,7 +35,7 @@ from capsule_edge.evaluation.classification import (
     operating_points,
 )
 from capsule_edge.evaluation.datasets import describe
-from capsule_edge.runtime.errors import ModelError, UsageError
+from capsule_edge.runtime.errors import CapsuleEdgeError, ModelError, UsageError
 from capsule_edge.runtime.inference import EventParameters, Label, ModelSpec
 
 from ..new_folder import check_new, hash_file, new_folder, write_sums
@@ -48,7 +48,14 @@ from .head import read_head
 from .held_out_frames import HeldOutFrames, divide_frames
 from .input_chain import InputChain, follow_input, stated_scaling
 from .int8_search import Int8Choice, choose_int8
-from .judgement import answer_frames, check_answers, compare_scalings, describe_figures, to_logits
+from .judgement import (
+    answer_frames,
+    check_answers,
+    compare_scalings,
+    describe_figures,
+    source_answers,
+    source_logits,
+)
 from .onnx_source import OnnxSource, read_onnx
 from .options import AdoptOptions
 from .output_labels import read_output_labels
@@ -109,12 +116,22 @@ class AdoptionReport:
 
 @dataclass(frozen=True)
 class _Meaning:
-    """The meaning of a source's input and output, and who stated it."""
+    """The meaning of a source's input and output, and who stated it.
+
+    Attributes:
+        chain: The first operations of the graph.
+        scaling: The scaling of the input.
+        outputs: The meaning of the outputs.
+        stated: ``option``, ``file`` or ``scaling`` for each of these.
+        asks: Whether the usual scalings would be compared if ``--scaling`` were left out.
+        notes: What a reader should know, one sentence each.
+    """
 
     chain: InputChain
     scaling: Scaling
     outputs: OutputKind
     stated: dict[str, str]
+    asks: bool
     notes: tuple[str, ...]
 
 
@@ -150,7 +167,7 @@ def adopt(
     out = Path(out)
     check_new(out)
     described = read_output_labels(Path(labels))
-    with tempfile.TemporaryDirectory() as converted:
+    with tempfile.TemporaryDirectory() as converted, _in_one_line(Path(model)):
         source, facts = _read_source(Path(model), Path(converted), options, progress)
         with _closing(facts):
             _check_count(Path(labels), len(described), Path(model), source)
@@ -167,6 +184,21 @@ def _closing(facts: SourceFacts) -> Iterator[None]:
         close = getattr(facts.run, "close", None)
         if close is not None:
             close()
+
+
+@contextmanager
+def _in_one_line(model: Path) -> Iterator[None]:
+    """Raise what onnxruntime, onnx or NumPy raise about a network as a ``ModelError`` that names the model."""
+    try:
+        yield
+    except (CapsuleEdgeError, OSError, MemoryError):
+        raise
+    except Exception as error:  # these libraries raise exceptions without a common base class
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(
+            f"{model} cannot be adopted: {reason}",
+            hint="adopt does not know this form of a network: please report it with the model's architecture",
+        ) from error
 
 
 def _check_count(labels: Path, count: int, model: Path, source: OnnxSource) -> None:
@@ -191,8 +223,8 @@ def _read_source(
     from .sources import to_onnx
 
     facts = to_onnx(path, folder / "source.onnx", size=options.size)
-    source = read_onnx(folder / "source.onnx", size=options.size)
-    return dataclasses.replace(source, path=path, sha256=hash_source(path)), facts
+    source = read_onnx(folder / "source.onnx", size=options.size, made_from=path)
+    return dataclasses.replace(source, sha256=hash_source(path)), facts
 
 
 def hash_source(path: Path) -> str:
@@ -217,14 +249,19 @@ def _adopt(
     meaning = _find_meaning(source, facts, options, frames)
     progress(f"answering {len(frames.pixels):,} frames with the source, scaled {meaning.scaling}")
     answers = answer_frames(source, meaning.scaling, frames.pixels)
-    check_answers(answers, frames.labels, meaning.outputs, meaning.scaling, accept_weak=options.accept_weak)
     body = make_body(source, meaning.chain, meaning.scaling, meaning.outputs)
     logits = body.values(frames.pixels)
+    check_answers(
+        answers, logits, frames.labels, meaning.outputs, meaning.scaling,
+        accept_weak=options.accept_weak, asks=meaning.asks,
+    )  # fmt: skip
     conversion = _compare(source, facts, meaning, frames.pixels, answers, logits)
     spec = _describe(source, facts, meaning, labels, frames, body, options, conversion, logits)
     weak = _weakness(spec, frames, accept_weak=options.accept_weak)
     with new_folder(out) as work:
-        report = _write(work, source, meaning, body, spec, frames, logits, conversion, options, progress)
+        report = _write(
+            work, source, facts, meaning, body, spec, frames, logits, conversion, options, progress
+        )
     return dataclasses.replace(report, notes=(*facts.notes, *meaning.notes, *weak, *report.notes))
 
 
@@ -259,7 +296,7 @@ def _find_meaning(
         "channels": "option" if options.channels else "file" if facts.channels else "scaling",
         "outputs": "file" if head.meaning or facts.outputs else "option",
     }
-    return _Meaning(chain, scaling, outputs, stated, tuple(notes))
+    return _Meaning(chain, scaling, outputs, stated, bool(options.scaling and not read), tuple(notes))
 
 
 def _ask_for_scaling(
@@ -287,11 +324,8 @@ def _compare(
     rows = np.linspace(0, len(pixels) - 1, min(_COMPARED_FRAMES, len(pixels))).astype(int)
     shown, expected, ours = pixels[rows], answers[rows], logits[rows]
     if facts.run is not None:
-        # The framework's own answers, so that a fault of its converter shows too.
-        parts = [shown[at : at + 16] for at in range(0, len(shown), 16)]
-        layout = facts.layout or source.layout
-        expected = np.concatenate([facts.run(meaning.scaling.apply(part, layout)) for part in parts])
-    theirs = _softmax(to_logits(expected, meaning.outputs))
+        expected = source_answers(source, facts, meaning.scaling)(shown)
+    theirs = _softmax(source_logits(expected, meaning.outputs, ours))
     difference = np.abs(_softmax(ours) - theirs)
     worst, equal = float(difference.max()), float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
     if worst > _MOST_DP:
@@ -349,12 +383,14 @@ def _describe(
 
 
 def _source_facts(source: OnnxSource, facts: SourceFacts, meaning: _Meaning) -> dict[str, Any]:
+    written = {"producer": source.producer or None, "opset": source.opset}
+    # What was converted has no opset, and its converter did not produce it.
+    origin = written if facts.kind == "onnx" else {"producer": None, "opset": None, "converted": written}
     return {
         "file": source.path.name,
         "sha256": source.sha256,
         "kind": facts.kind,
-        "producer": source.producer or None,
-        "opset": source.opset,
+        **origin,
         "scaling": meaning.scaling.name,
         "channels": meaning.scaling.channels,
         "outputs": meaning.outputs,
@@ -376,8 +412,8 @@ def _weakness(spec: ModelSpec, frames: HeldOutFrames, *, accept_weak: bool) -> t
 
 
 def _write(
-    folder: Path, source: OnnxSource, meaning: _Meaning, body: FloatBody, spec: ModelSpec, frames: HeldOutFrames,
-    logits: Floats, conversion: dict[str, float], options: AdoptOptions, progress: _Progress,
+    folder: Path, source: OnnxSource, facts: SourceFacts, meaning: _Meaning, body: FloatBody, spec: ModelSpec,
+    frames: HeldOutFrames, logits: Floats, conversion: dict[str, float], options: AdoptOptions, progress: _Progress,
 ) -> AdoptionReport:  # fmt: skip
     """Write and check all files."""
     expected = _expected(spec, logits, frames)
@@ -398,8 +434,7 @@ def _write(
         body,
         levels,
         choice.proto,
-        source,
-        meaning.scaling,
+        source_answers(source, facts, meaning.scaling),
         meaning.outputs,
         frames.certifying,
         progress=progress,
@@ -414,10 +449,9 @@ def _write(
 
 def _notes(frames: HeldOutFrames) -> tuple[str, ...]:
     notes = []
-    samples = list(frames.certifying.samples)
-    if frames.divided_by != "none":
-        samples += frames.choosing.samples
-    if known := sum(sample.split == "train" for sample in samples):
+    both = (*frames.certifying.samples, *frames.choosing.samples)
+    samples = {sample.file: sample for sample in both}
+    if known := sum(sample.split == "train" for sample in samples.values()):
         notes.append(
             f"{known:,} of the {len(samples):,} frames are of the split train: if the model has seen them, temperature,"
             " operating points and certificates are too good"
@@ -426,6 +460,15 @@ def _notes(frames: HeldOutFrames) -> tuple[str, ...]:
         notes.append(
             "the certificates were measured on the frames of the choices, because too few videos are named to divide"
             " them"
+        )
+    if frames.left_out:
+        notes.append(
+            f"{frames.left_out:,} frames were left out of the choices, because they or their videos certify"
+        )
+    if frames.shared_videos:
+        notes.append(
+            f"{frames.shared_videos:,} videos are in the split of the choices and in that of the certificates, so the"
+            " certificates are too good"
         )
     return tuple(notes)
 

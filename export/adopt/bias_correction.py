@@ -42,7 +42,7 @@ def bias_errors(
     twins = {}
     for layer in layers_of(shown):
         twin = add_twin(shown, small, layer)
-        if twin is not None and len(layer.input) > 2:
+        if twin is not None and len(layer.input) > 2 and layer.input[2]:
             shown.add("Sub", [twin, layer.output[0]], f"{twin}/error")
             axes = [0, 2, 3] if layer.op_type == "Conv" else [0]
             twins[layer.name] = _mean(shown, f"{twin}/error", axes)

@@ -9,12 +9,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Channels", "Floats", "Layout", "OutputKind", "SourceFacts"]
+__all__ = ["LEAST_SIDE", "MOST_SIDE", "Channels", "Floats", "Layout", "OutputKind", "SourceFacts"]
 
 Floats = npt.NDArray[np.float32]
 Channels = Literal["rgb", "bgr"]
 Layout = Literal["nhwc", "nchw"]
 OutputKind = Literal["logits", "probabilities", "sigmoid"]
+
+LEAST_SIDE, MOST_SIDE = 8, 1024
+"""The sides of an input that can be adopted, in pixels."""
 
 
 @dataclass(frozen=True)

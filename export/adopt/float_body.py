@@ -17,10 +17,11 @@ from onnx import TensorProto, compose, helper
 
 from ..contract import FrameArray
 from .facts import Floats, Layout, OutputKind
-from .graph import Graph, read_attribute
+from .graph import OWN, Graph, read_attribute
 from .head import Head, PooledHead, read_head
 from .input_chain import InputChain
 from .onnx_source import OnnxSource
+from .quantised_nodes import weight_axis
 from .scaling import Scaling
 from .sessions import open_session, with_outputs
 
@@ -122,11 +123,12 @@ def make_body(source: OnnxSource, chain: InputChain, scaling: Scaling, outputs: 
     proto = onnx.ModelProto()
     proto.CopyFrom(source.proto)
     _name_nodes(proto)
+    _settle_biases(Graph(proto))
     # Layers keep their names, which users give and reports show.
     compose.add_prefix(proto, _PREFIX, rename_nodes=False, inplace=True)
     graph = Graph(proto)
     gain, offset = chain.gain * scaling.gain, chain.gain * scaling.offset + chain.offset
-    start = chain.end if chain.end.startswith(_PREFIX) else _PREFIX + chain.end
+    start = _PREFIX + chain.end
     entry = _enter(graph, start, Entry(gain, offset, chain.layout, scaling.channels == "bgr"))
     graph.rename_input(start, PIXELS)
     head = read_head(graph, proto.graph.output[0].name)
@@ -159,6 +161,25 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{at}"
         seen.add(node.name)
+
+
+def _settle_biases(graph: Graph) -> None:
+    """Write biases as vectors, and leave out those that are stated as absent: quantisers expect no other form.
+
+    onnxruntime joins a MatMul and a sum with a bias of (1, labels) to a Gemm, for instance.
+    """
+    for node in graph.nodes:
+        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3:
+            continue
+        weights, bias = graph.constant(node.input[1]), graph.constant(node.input[2])
+        if not node.input[2]:
+            del node.input[2:]
+        elif weights is not None and bias is not None:
+            count = weights.shape[weight_axis(node)]
+            if bias.shape != (count,) and bias.size in (1, count):
+                name = f"{OWN}{node.name}/vector"
+                graph.set_constant(name, np.broadcast_to(bias.reshape(-1), (count,)))
+                node.input[2] = name
 
 
 def _set_ends(proto: onnx.ModelProto, source: OnnxSource, layout: Layout) -> None:
@@ -222,9 +243,11 @@ def mark_inside(body: FloatBody) -> FloatBody:
     _set_weights(graph, convolution, np.concatenate([colours, inside], axis=1), None)
     graph.drop_unused()
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    # A Pad behind the input has a channel more too.
+    del proto.graph.value_info[:]
     return dataclasses.replace(
         body,
-        proto=proto,
+        proto=onnx.shape_inference.infer_shapes(proto),
         entry=Entry(
             np.full(3, _SCALE), np.full(3, -_ZERO * _SCALE), entry.layout, reversed=False, marked=True
         ),
@@ -232,15 +255,26 @@ def mark_inside(body: FloatBody) -> FloatBody:
 
 
 def _first_convolution(graph: Graph, start: str) -> onnx.NodeProto | None:
-    """Return the convolution that reads the pixels, directly or behind a Pad."""
+    """Return the convolution that reads the pixels, directly or behind a Pad that adds zeros or copies."""
     node = graph.sole_reader(start)
     if node is not None and node.op_type == "Pad":
-        node = graph.sole_reader(node.output[0])
+        node = graph.sole_reader(node.output[0]) if _pads_evenly(graph, node) else None
     return (
         node
         if node is not None and node.op_type == "Conv" and read_attribute(node, "group", 1) == 1
         else None
     )
+
+
+def _pads_evenly(graph: Graph, pad: onnx.NodeProto) -> bool:
+    """Return whether a Pad treats a channel of ones as any other: it copies pixels, or its constant is 0.
+
+    Another constant is one of the scaled pixels, and would be another one of levels.
+    """
+    if read_attribute(pad, "mode", b"constant") != b"constant" or len(pad.input) < 3 or not pad.input[2]:
+        return True
+    value = graph.constant(pad.input[2])
+    return value is not None and not value.any()
 
 
 def _is_padded(convolution: onnx.NodeProto) -> bool:

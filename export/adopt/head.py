@@ -76,7 +76,7 @@ def read_head(graph: Graph, output: str) -> Head:
         meaning = None
     if meaning is None:
         return Head(node.name or name, node.op_type, None, None)
-    activation = node.op_type in ("Softmax", "Sigmoid")
+    activation = node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
     logits = node.input[0] if activation else output
     pooled, names = _pooled(graph, _behind(graph, logits, _KEEPING))
     return Head(node.name or name, node.op_type, meaning, logits, pooled, names)
@@ -121,7 +121,7 @@ def _dense(graph: Graph, logits: str) -> tuple[str, Floats, list[onnx.NodeProto]
         return None
     weights = graph.constant(node.input[1])
     plain = read_attribute(node, "alpha", 1.0) == 1 and not read_attribute(node, "transA", 0)
-    if weights is None or weights.ndim != 2 or not plain:
+    if weights is None or weights.ndim != 2 or weights.dtype != np.float32 or not plain:
         return None
     turned = node.op_type == "Gemm" and read_attribute(node, "transB", 0)
     nodes.append(node)

@@ -17,7 +17,7 @@ from onnx import TensorProto
 from .facts import Layout
 from .graph import Graph, read_attribute
 
-__all__ = ["InputChain", "follow_input", "stated_scaling"]
+__all__ = ["InputChain", "follow_input", "implied_scaling", "stated_scaling"]
 
 Factors = npt.NDArray[np.float64]
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
@@ -25,6 +25,9 @@ _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 _NARROWEST, _WIDEST = 0.5, 12.0
 # A caffe scaling takes off a mean of about half the levels.
 _CAFFE = (90.0, 140.0)
+# Where values of 0 to 1 are expected, the mean of the colours that is taken off is at least this. Statistics of values
+# of -1 to 1 with so large a mean would be those of pictures that are all but white.
+_LEAST_MEAN = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,10 @@ def _through(graph: Graph, node: onnx.NodeProto, chain: InputChain) -> InputChai
     first = node.input[0] == chain.end
     values = graph.constant(node.input[1 if first else 0])
     factors = None if values is None else _by_channel(values, chain.layout)
-    if factors is None or (kind == "Div" and (not first or not factors.all())):
+    if factors is None or not np.isfinite(factors).all() or (kind == "Div" and not first):
+        return None
+    # A factor of 0 leaves nothing of a channel, so no level belongs to its values.
+    if kind in ("Mul", "Div") and not factors.all():
         return None
     gain, offset = chain.gain, chain.offset
     if kind == "Mul":
@@ -107,21 +113,37 @@ def _by_channel(values: npt.NDArray[np.generic], layout: Layout) -> Factors | No
 
 
 def stated_scaling(chain: InputChain) -> str | None:
-    """Return the scaling that the first operations imply for the input of the file; None if they imply none.
+    """Return the scaling that the first operations imply for the input of the file; None if they imply none."""
+    return implied_scaling(chain.gain, chain.offset) if chain.operators else None
 
-    An operation that divides by 255 expects levels of 255. One that divides by 0.229 expects values of 0 to 1. Where
-    both are conceivable, or neither is, the file states nothing.
+
+def implied_scaling(gain: Factors, offset: Factors) -> str | None:
+    """Return the range of pixels that is expected by a network which computes ``gain * pixel + offset`` first.
+
+    Dividing by 255 expects levels of 255. Taking off 0.485 and dividing by 0.229 expects values of 0 to 1. The whole
+    map is judged: 0 must lie within the range that it makes of the pixels. So ``(x + 1) / 2``, which is for pixels of
+    -1 to 1, and ``2 * x``, which may be for either, state nothing.
+
+    Args:
+        gain: The factor of each channel.
+        offset: The summand of each channel.
+
+    Returns:
+        ``0..255``, ``0..1``, or None where both are conceivable, or neither is.
     """
-    if not chain.operators:
+    if not (np.isfinite(gain).all() and np.isfinite(offset).all() and np.all(gain)):
         return None
-    width = np.abs(chain.gain)
-    centred = bool(np.all(np.isclose(width, 1)) and _between(-chain.offset * np.sign(chain.gain), *_CAFFE))
-    levels = centred or _between(width * 255, _NARROWEST, _WIDEST)
-    shares = _between(width, _NARROWEST, _WIDEST) and not np.allclose(width, 1)
-    if levels == shares:
+    # ``mean`` becomes 0: that of the pixels, where a network was trained on centred ones.
+    width, mean = np.abs(gain), -offset / gain
+    centred = bool(np.all(np.isclose(width, 1)) and _between(mean, *_CAFFE))
+    levels = centred or (_between(width * 255, _NARROWEST, _WIDEST) and _between(mean, 0, 255))
+    shares = _between(width, _NARROWEST, _WIDEST) and not np.allclose(width, 1) and _between(mean, 0, 1)
+    if levels == shares or (shares and mean.mean() < _LEAST_MEAN):
         return None
     return "0..255" if levels else "0..1"
 
 
 def _between(values: Factors, low: float, high: float) -> bool:
-    return bool(np.all((values >= low) & (values <= high)))
+    # Statistics in float32 miss a bound by little.
+    slack = 1e-6 * (high - low)
+    return bool(np.all((values >= low - slack) & (values <= high + slack)))

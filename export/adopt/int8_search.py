@@ -207,7 +207,7 @@ def choose_int8(
         progress: Called with each line of progress.
 
     Raises:
-        UsageError: ``keep`` names a layer that is not there.
+        UsageError: ``keep`` names a layer that is not there, or layers beside ``auto``.
         ModelError: There is no layer to quantise.
     """
     if not quantised_nodes(Graph(body.proto), body.cheap, readers=body.cheap):
@@ -216,9 +216,8 @@ def choose_int8(
             " weights before its last pooling",
             hint="its FP32 form runs as it is; adopt makes both or none",
         )
+    automatic, kept = AUTO in keep, _checked(body, keep)
     trials = _Trials(body, spec, frames, fitting, expected)
-    automatic = AUTO in keep
-    kept = () if automatic else _checked(body, keep)
     found = []
     for method in METHODS:
         found.append(trials.measure(method, True, kept))
@@ -250,6 +249,13 @@ def _rank(candidate: Int8Candidate) -> tuple[bool, float]:
 
 
 def _checked(body: FloatBody, keep: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers to keep in float; none if they are to be chosen."""
+    if set(keep) == {AUTO}:
+        return ()
+    if AUTO in keep:
+        raise UsageError(
+            f"keep_float is {', '.join(keep)}: {AUTO} goes with no other layer", hint="leave one of them out"
+        )
     names = [node.name for node in layers_of(Graph(body.proto))]
     unknown = [name for name in keep if name not in names]
     if unknown:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +11,24 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import ModelError
 
 from ..contract import FrameArray
-from .facts import Channels, Floats, OutputKind
+from .facts import Channels, Floats, OutputKind, SourceFacts
 from .float_body import LEAST, LEAST_REST
 from .onnx_source import OnnxSource
 from .scaling import ORDERS, USUAL, Scaling, parse_scaling
 
-__all__ = ["answer_frames", "balanced_accuracy", "check_answers", "compare_scalings", "to_logits"]
+__all__ = [
+    "answer_frames",
+    "balanced_accuracy",
+    "check_answers",
+    "compare_scalings",
+    "source_answers",
+    "to_logits",
+]
 
 _BATCH = 16
+# This close to 1 a sigmoid in float32, whose steps there are 2**-24, holds its logit to 6e-5 or worse; two programs may
+# round differently by some of these steps.
+_SURE, _SAME = 1e-3, 2.0**-22
 # Standard errors by which balanced accuracy must exceed that of guessing.
 _ERRORS = 2.0
 
@@ -29,6 +40,22 @@ def answer_frames(source: OnnxSource, scaling: Scaling, frames: FrameArray) -> F
     return np.concatenate([run(scaling.apply(batch, source.layout)) for batch in batches])
 
 
+def source_answers(
+    source: OnnxSource, facts: SourceFacts, scaling: Scaling
+) -> Callable[[FrameArray], Floats]:
+    """Return a function from frames to the source's outputs, computed by its own framework where it has one.
+
+    So a fault of a converter shows too. Frames and outputs are those of ``answer_frames``.
+    """
+    run, layout = facts.run or source.runner(), facts.layout or source.layout
+
+    def answer(frames: FrameArray) -> Floats:
+        batches = [frames[at : at + _BATCH] for at in range(0, len(frames), _BATCH)]
+        return np.concatenate([run(scaling.apply(batch, layout)) for batch in batches])
+
+    return answer
+
+
 def to_logits(answers: Floats, outputs: OutputKind) -> npt.NDArray[np.float64]:
     """Return the logits behind a source's outputs, float64 (N, classes)."""
     values = np.asarray(answers, np.float64)
@@ -36,6 +63,28 @@ def to_logits(answers: Floats, outputs: OutputKind) -> npt.NDArray[np.float64]:
         return values
     positive = np.log(np.maximum(values, LEAST))
     return positive if outputs == "probabilities" else positive - np.log(np.maximum(1 - values, LEAST_REST))
+
+
+def source_logits(
+    answers: Floats, outputs: OutputKind, ours: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.float64]:
+    """Return the logits behind a source's outputs, for comparison with those of the network made from it.
+
+    Near 1 a sigmoid in float32 keeps few digits of its logit, or none, and some engines cut it near 0 too. There the
+    network's own logit stands for the source's, if its sigmoid is the same number.
+
+    Args:
+        answers: The source's outputs, float32 (N, labels).
+        outputs: The meaning of these outputs.
+        ours: The network's logits, (N, labels).
+    """
+    logits = to_logits(answers, outputs)
+    if outputs != "sigmoid":
+        return logits
+    values = np.asarray(ours, np.float64)
+    same = np.abs(1 / (1 + np.exp(-np.maximum(values, -700))) - answers) <= _SAME
+    hidden = same & (np.minimum(answers, 1 - answers) <= _SURE)
+    return np.where(hidden, values, logits)
 
 
 def balanced_accuracy(answers: Floats, labels: npt.NDArray[np.intp]) -> float:
@@ -79,9 +128,20 @@ def describe_figures(figures: Mapping[str, float]) -> str:
 
 
 def check_answers(
-    answers: Floats, labels: npt.NDArray[np.intp], outputs: OutputKind, scaling: Scaling, *, accept_weak: bool
-) -> None:
+    answers: Floats, logits: Floats, labels: npt.NDArray[np.intp], outputs: OutputKind, scaling: Scaling, *,
+    accept_weak: bool, asks: bool,
+) -> None:  # fmt: skip
     """Check that a source's answers are what ``outputs`` says, differ between frames, and are better than guessing.
+
+    Args:
+        answers: The source's outputs, float32 (N, labels).
+        logits: The network's logits for the same frames. A sigmoid or softmax that is sure rounds to 1, and then
+            answers of several labels and frames are equal whose logits differ.
+        labels: The true labels of the frames, int (N,).
+        outputs: The meaning of the outputs.
+        scaling: The scaling of the frames, for messages.
+        accept_weak: Accept answers that are no better than guessing.
+        asks: Whether the usual scalings would be compared if ``--scaling`` were left out.
 
     Raises:
         ModelError: One of these is not so.
@@ -100,16 +160,16 @@ def check_answers(
             f"the outputs of a frame sum to {sums.min():.3g} to {sums.max():.3g}, probabilities sum to 1",
             hint="--outputs sigmoid, if each label has a probability of its own",
         )
-    if float(answers.std(axis=0).max()) < 1e-5:
+    if float(logits.std(axis=0).max()) < 1e-5 * max(1.0, float(np.abs(logits).max())):
         raise ModelError(
             f"with the scaling {scaling} the model answers all {len(answers)} frames alike",
             hint="give the scaling and the colours that the model was trained with: --scaling, --channels",
         )
-    _check_better_than_guessing(answers, labels, scaling, accept_weak)
+    _check_better_than_guessing(logits, labels, scaling, accept_weak, asks)
 
 
 def _check_better_than_guessing(
-    answers: Floats, labels: npt.NDArray[np.intp], scaling: Scaling, accept_weak: bool
+    logits: Floats, labels: npt.NDArray[np.intp], scaling: Scaling, accept_weak: bool, asks: bool
 ) -> None:
     counts = np.bincount(labels)
     counts = counts[counts > 0]
@@ -119,11 +179,12 @@ def _check_better_than_guessing(
         )
     chance = 1 / len(counts)
     error = float(np.sqrt((chance * (1 - chance) / counts).sum())) / len(counts)
-    reached = balanced_accuracy(answers, labels)
+    reached = balanced_accuracy(logits, labels)
     if reached <= chance + _ERRORS * error and not accept_weak:
         raise ModelError(
             f"balanced accuracy on {len(labels)} frames is {reached:.3f} with the scaling {scaling}; guessing among"
             f" {len(counts)} labels gives {chance:.3f}, needed is more than {chance + _ERRORS * error:.3f}",
-            hint="check the order of --labels, --scaling and --channels; without --scaling you are shown what each"
-            " usual one reaches; --accept-weak adopts the model all the same",
+            hint="check the order of --labels, --scaling and --channels; "
+            + ("without --scaling you are shown what each usual one reaches; " if asks else "")
+            + "--accept-weak adopts the model all the same",
         )

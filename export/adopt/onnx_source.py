@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 from capsule_edge.runtime.inference import METADATA_KEY
 
-from .facts import Channels, Floats, Layout
+from .facts import LEAST_SIDE, MOST_SIDE, Channels, Floats, Layout
 from .graph import Graph, read_attribute
 from .sessions import open_session
 
@@ -88,12 +88,13 @@ class OnnxSource:
         return run
 
 
-def read_onnx(path: Path, *, size: int | None = None) -> OnnxSource:
+def read_onnx(path: Path, *, size: int | None = None, made_from: Path | None = None) -> OnnxSource:
     """Read and check an ONNX classifier.
 
     Args:
         path: The file.
         size: The side of the input in pixels, for a file that leaves it open.
+        made_from: The file of the user that was converted to ``path``: messages and the result name it instead.
 
     Raises:
         InputError: The file cannot be read.
@@ -102,6 +103,7 @@ def read_onnx(path: Path, *, size: int | None = None) -> OnnxSource:
             input or value at fault.
     """
     content = _read(path)
+    path = made_from or path
     proto = _parse(path, content)
     _check_model(path, proto)
     if len(proto.functions):
@@ -232,9 +234,12 @@ def _check_tensors(path: Path, graph: onnx.GraphProto) -> None:
 
 
 def _sides(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Return the shape of an input or output; a side that is left open has its name."""
+    """Return the shape of an input or output; a side that is left open has its name.
+
+    Some exporters write -1 or 0 for an open side.
+    """
     return [
-        side.dim_value if side.HasField("dim_value") else side.dim_param or "?"
+        side.dim_value if side.dim_value > 0 else side.dim_param or "?"
         for side in value.type.tensor_type.shape.dim
     ]
 
@@ -292,8 +297,8 @@ def _picture(path: Path, value: onnx.ValueInfoProto, size: int | None) -> tuple[
 
 
 def _in_range(size: int, shown: str) -> int:
-    if not 8 <= size <= 1024:
-        raise ModelError(f"{shown}, a size of 8 to 1024 pixels is allowed")
+    if not LEAST_SIDE <= size <= MOST_SIDE:
+        raise ModelError(f"{shown}, a size of {LEAST_SIDE} to {MOST_SIDE} pixels is allowed")
     return size
 
 
@@ -337,6 +342,11 @@ def _simplify(
         raise ModelError(
             f"{path}: onnxruntime cannot run it with batches of 1 and 3: {reason[:300]}"
         ) from None
+    if together.dtype != np.float32:
+        raise ModelError(
+            f"{path}: the output is {together.dtype}, allowed is float32",
+            hint="export the model with a float32 output",
+        )
     classes = _count_classes(path, together)
     # Sums may be added up in another order in a batch.
     if not np.allclose(together[0], alone[0], rtol=1e-3, atol=1e-4):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import numpy as np
 import onnx
 
 from .graph import Graph, read_attribute
@@ -38,7 +39,9 @@ def _is_layer(graph: Graph, node: onnx.NodeProto) -> bool:
     if node.op_type not in _LAYERS or len(node.input) < 2:
         return False
     weights = graph.constant(node.input[1])
-    if weights is None or weights.ndim not in (2, 4) or graph.is_constant(node.input[0]):
+    if weights is None or weights.dtype != np.float32 or weights.ndim not in (2, 4):
+        return False
+    if graph.is_constant(node.input[0]):
         return False
     biased = len(node.input) > 2 and bool(node.input[2])
     if biased and graph.constant(node.input[2]) is None:

@@ -70,6 +70,7 @@ def quantise_body(
         if node.name not in names:
             continue
         layer = LayerWeights.of(graph, node, saturation_safe)
+        _own_constants(graph, node)
         if node.name in weights:
             graph.set_constant(f"rounded/{node.name}", layer.dequantised(weights[node.name]))
             node.input[1] = f"rounded/{node.name}"
@@ -95,3 +96,12 @@ def quantise_body(
     finally:
         quieter.setLevel(level)
     return cast(onnx.ModelProto, made.model)
+
+
+def _own_constants(graph: Graph, node: onnx.NodeProto) -> None:
+    """Give a layer copies of its weights and bias where other nodes read them too: each layer has its own scales."""
+    for at, name in enumerate(node.input):
+        values = graph.constant(name) if at and name and len(graph.readers[name]) > 1 else None
+        if values is not None:
+            graph.set_constant(f"own/{node.name}/{at}", values)
+            node.input[at] = f"own/{node.name}/{at}"

@@ -66,6 +66,11 @@ def test_the_result_is_told_in_lines(call, given, tmp_path):
             2,
             "goes with no other layer",
         ),
+        (
+            ["--scaling", "imagenet", "--keep-float", "auto", "--keep-float", "/conv_0"],
+            2,
+            "--keep-float auto goes with no other layer",
+        ),
         (["--scaling", "imagenet", "--keep-float", "x"], 2, "no layer 'x'"),
         (["--scaling", "imagenet", "--license", " "], 2, "empty text"),
         (["--scaling", "imagenet", "--outputs", "sigmoid"], 2, "--outputs is sigmoid"),

@@ -24,6 +24,10 @@ from ..facts import Floats
 __all__ = ["FrameworkProcess", "read_message", "write_message"]
 
 _PROGRAM = "capsule_edge.export.adopt.sources.framework_program"
+_QUIET = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+# tf2onnx copies the whole graph before each of its optimisers unless this variable is set, whatever its value
+# (1.17; ``tensorflow_graph.call_tf2onnx``). glibc gives blocks from this size on back as soon as they are free.
+_SMALL = {"TF2ONNX_CATCH_ERRORS": "FALSE", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 def write_message(stream: IO[bytes], facts: dict[str, Any], batch: Floats | None = None) -> None:
@@ -60,16 +64,18 @@ class FrameworkProcess:
 
     def __init__(self, kind: str) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+        # TensorFlow writes functions as files and is killed before it removes them.
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder.name)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", _PROGRAM, kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**environment, **quiet},
+            env={**environment, **_QUIET, **_SMALL, **places},
         )
-        self._end = weakref.finalize(self, _end, self._process, self._log)
+        self._end = weakref.finalize(self, _end, self._process, self._log, self._folder)
 
     def ask(
         self, request: dict[str, Any], batch: Floats | None = None
@@ -111,7 +117,7 @@ def _rebuild(error: dict[str, str]) -> CapsuleEdgeError:
     return kind(error["message"], hint=error["hint"])
 
 
-def _end(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], log: IO[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:
     process.kill()
     for stream in (process.stdin, process.stdout, log):
         if stream is not None:
@@ -120,3 +126,4 @@ def _end(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
             except OSError:  # what was still buffered for a child that is gone
                 continue
     process.wait()
+    folder.cleanup()

@@ -7,6 +7,8 @@ Requests are ``{"do": "convert", "path": ..., "out": ..., "size": ...}`` and ``{
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -53,6 +55,7 @@ def serve(kind: str, requests: IO[bytes], replies: IO[bytes]) -> None:
             if request["do"] == "convert":
                 model = load(kind, Path(request["path"]), request["size"])
                 reply = model.convert(Path(request["out"]))
+                _release_memory()
             elif model is not None and batch is not None:
                 answer = model.answer(batch)
         except CapsuleEdgeError as error:
@@ -65,6 +68,18 @@ def serve(kind: str, requests: IO[bytes], replies: IO[bytes]) -> None:
             path = request.get("path", "the model")
             reply = _error(ModelError(f"{path} cannot be used with its framework ({kind}): {reason}"))
         write_message(replies, reply, answer)
+
+
+def _release_memory() -> None:
+    """Give back the memory that a conversion no longer needs.
+
+    Its graphs refer to themselves, so they wait for the garbage collector, and glibc keeps what is freed.
+    """
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
 
 
 def _error(error: CapsuleEdgeError) -> dict[str, Any]:

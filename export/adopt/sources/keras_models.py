@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from capsule_edge.runtime.errors import ModelError
 
 from ..facts import Floats
+from ..input_chain import implied_scaling
 from .loaded_model import LoadedModel, as_floats, read_shape
 from .tensorflow_graph import convert_function
 
@@ -21,9 +23,8 @@ __all__ = ["load_keras", "read_last_layer", "read_scaling"]
 # Layers that pass a frame on as it is when the model is not trained.
 _PASSING = ("InputLayer", "Dropout", "GaussianNoise", "Activation")
 _OUTPUTS = {"softmax": "probabilities", "sigmoid": "sigmoid", "linear": "logits"}
+_Numbers = npt.NDArray[np.float64]
 _UNKNOWN = re.compile(r"(?:Unknown layer|Could not locate class|Unknown object):? '?([\w>]+)")
-# Scaled levels of 255 spread over some 1 to 6 (0..1, -1..1, deviations of ImageNet).
-_NARROWEST, _WIDEST = 0.5, 12.0
 
 
 def load_keras(path: Path, kind: str, size: int | None) -> LoadedModel:
@@ -107,41 +108,33 @@ def _first_layers(model: Any) -> Iterator[Any]:
 def read_scaling(model: Any) -> tuple[str | None, tuple[str, ...]]:
     """Return the scaling that the model's input expects, as far as its first layers say, and notes on these layers.
 
-    A Rescaling layer that divides by about 255 expects levels of 255, for instance. One of scale 2 expects values of
-    0 to 1. Normalization says so by its variance, where that is of levels.
+    Rescaling and Normalization are joined to one factor and one summand for each colour (``implied_scaling``).
     """
-    notes, scaling, begun = [], None, False
+    notes, gain, offset = [], np.ones(3), np.zeros(3)
     for layer in _first_layers(model):
         kind = type(layer).__name__
-        if kind == "Rescaling":
-            factor, offset = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
-            if not begun:
-                scaling = _by_width(float(np.abs(factor).max()))
-            notes.append(
-                f"the model scales its input: {layer.name} (times {_text(factor)}, plus {_text(offset)})"
-            )
-            begun = True
-        elif kind == "Normalization":
-            mean, variance = (
-                np.asarray(part, np.float64).reshape(-1) for part in (layer.mean, layer.variance)
-            )
-            if not begun:
-                scaling = _by_width(float(1 / np.sqrt(max(variance.max(), 1e-12))))
-            notes.append(
-                f"the model scales its input: {layer.name} (minus {_text(mean)}, divided by {_text(np.sqrt(variance))})"
-            )
-            begun = True
+        if kind in ("Rescaling", "Normalization"):
+            factor, summand, text = _linear(layer, kind)
+            notes.append(f"the model scales its input: {layer.name} ({text})")
+            if factor.size not in (1, 3) or summand.size not in (1, 3):  # it varies over the picture
+                return None, tuple(notes)
+            gain, offset = gain * factor, offset * factor + summand
         elif kind not in _PASSING and not kind.startswith("Random"):
             break
-    return scaling, tuple(notes)
+    return implied_scaling(gain, offset) if notes else None, tuple(notes)
 
 
-def _by_width(factor: float) -> str | None:
-    """Return the range of pixels that a first factor expects; None where both or neither is conceivable."""
-    levels, shares = (_NARROWEST <= factor * width <= _WIDEST for width in (255, 1))
-    if levels == shares or factor == 1:
-        return None
-    return "0..255" if levels else "0..1"
+def _linear(layer: Any, kind: str) -> tuple[_Numbers, _Numbers, str]:
+    """Return factor and summand of a layer that scales, and both in words."""
+    if kind == "Rescaling":
+        factor, summand = (np.asarray(part, np.float64).reshape(-1) for part in (layer.scale, layer.offset))
+        return factor, summand, f"times {_text(factor)}, plus {_text(summand)}"
+    mean, variance = (np.asarray(part, np.float64).reshape(-1) for part in (layer.mean, layer.variance))
+    # As Keras keeps a deviation from 0.
+    deviation = np.maximum(np.sqrt(variance), 1e-7)
+    if getattr(layer, "invert", False):
+        return deviation, mean, f"times {_text(deviation)}, plus {_text(mean)}"
+    return 1 / deviation, -mean / deviation, f"minus {_text(mean)}, divided by {_text(deviation)}"
 
 
 def _text(values: Any) -> str:

@@ -12,12 +12,10 @@ import onnx
 
 from capsule_edge.runtime.errors import ModelError, UsageError
 
-from ..facts import Floats, Layout
+from ..facts import LEAST_SIDE, MOST_SIDE, Floats, Layout
 from .converted_file import finish_file
 
 __all__ = ["LoadedModel", "PictureShape", "as_floats", "read_shape"]
-
-_LEAST_SIDE, _MOST_SIDE = 16, 2048
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,8 @@ def _picture(path: Path, name: str, shape: Any, size: int | None) -> PictureShap
                 hint="give the size that the model was trained at: --size",
             )
         height = width = size
-    if height != width or not _LEAST_SIDE <= height <= _MOST_SIDE:
-        allowed = f"allowed are squares of {_LEAST_SIDE} to {_MOST_SIDE} pixels"
+    if height != width or not LEAST_SIDE <= height <= MOST_SIDE:
+        allowed = f"allowed are squares of {LEAST_SIDE} to {MOST_SIDE} pixels"
         raise ModelError(f"{path}: input {name!r} is {width}x{height} pixels, {allowed}")
     if size not in (None, height):
         raise UsageError(f"--size is {size}, but the input of {path} is {height}", hint="leave --size out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from capsule_edge.runtime.errors import ModelError
 
 from .loaded_model import PictureShape
 
-__all__ = ["OPSET", "convert_function", "freeze", "rewrite_erfc"]
+__all__ = ["OPSET", "call_tf2onnx", "convert_function", "freeze", "rewrite_erfc"]
 
 OPSET = 17
+_RAISES = "TF2ONNX_CATCH_ERRORS"
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Functions and calls with these attributes are not inlined. XLA's are the wrapped convolutions of Keras.
 _WALLS = ("_XlaMustCompile", "_noinline")
@@ -47,13 +49,36 @@ def convert_function(path: Path, call: Callable[[Any], Any], shape: PictureShape
                 f"{path}: the function {node.name!r} cannot be joined with the graph that calls it"
             )
     rewrite_erfc(graph)
-    proto, _ = tf2onnx.convert.from_graph_def(
+    return call_tf2onnx(
+        tf2onnx.convert.from_graph_def,
         graph,
         input_names=[tensor.name for tensor in frozen.inputs],
         output_names=[tensor.name for tensor in frozen.outputs],
         opset=OPSET,
     )
-    return proto
+
+
+def call_tf2onnx(convert: Callable[..., Any], *given: Any, **options: Any) -> onnx.ModelProto:
+    """Call a conversion of tf2onnx. Where one of its optimisers fails, call it again without that one.
+
+    tf2onnx leaves failing optimisers out only if it may copy the whole graph before each. The variable that
+    ``framework_process`` sets forbids this: the copies take many times the memory of the weights.
+
+    Args:
+        convert: A function of ``tf2onnx.convert``.
+        given: Its arguments.
+        options: Its options.
+    """
+    try:
+        return convert(*given, **options)[0]
+    except Exception:  # tf2onnx raises exceptions of many kinds
+        forbidden = os.environ.pop(_RAISES, None)
+        if forbidden is None:
+            raise
+        try:
+            return convert(*given, **options)[0]
+        finally:
+            os.environ[_RAISES] = forbidden
 
 
 def freeze(function: Any) -> Any:

@@ -13,7 +13,7 @@ from capsule_edge.runtime.errors import ModelError
 
 from ..facts import Floats
 from .loaded_model import LoadedModel, as_floats, read_shape
-from .tensorflow_graph import OPSET
+from .tensorflow_graph import OPSET, call_tf2onnx
 
 __all__ = ["load_tflite"]
 
@@ -78,5 +78,4 @@ def _convert(path: Path) -> onnx.ModelProto:
     logging.getLogger("tf2onnx").setLevel(
         logging.CRITICAL
     )  # what it does not support is refused by its operator
-    proto, _ = tf2onnx.convert.from_tflite(str(path), opset=OPSET)
-    return proto
+    return call_tf2onnx(tf2onnx.convert.from_tflite, str(path), opset=OPSET)

@@ -157,7 +157,7 @@ def test_weights_are_safe_from_saturation(adopted):
         assert (flat[:, 0] + flat[:, 1]).min() >= -128
 
 
-@pytest.mark.parametrize("last", ["Softmax", "Sigmoid"])
+@pytest.mark.parametrize("last", ["Softmax", "LogSoftmax", "Sigmoid"])
 def test_the_last_activation_is_read_and_taken_off(last, foreign, colours, names, tmp_path):
     report = adopt(
         foreign("residual", last), names, colours, tmp_path / "out",
@@ -165,7 +165,11 @@ def test_the_last_activation_is_read_and_taken_off(last, foreign, colours, names
     )  # fmt: skip
     spec = open_model(tmp_path / "out" / "model.int8.onnx").spec
     assert (spec.name, spec.version, spec.license, spec.held_out) == ("n", "3", "CC0-1.0", HeldOutBy("video"))
-    assert report.source["outputs"] == {"Softmax": "probabilities", "Sigmoid": "sigmoid"}[last]
+    meanings = {"Softmax": "probabilities", "LogSoftmax": "logits", "Sigmoid": "sigmoid"}
+    assert report.source["outputs"] == meanings[last]
+    # The last layer stays in float, and maps follow from it, as without the activation.
+    assert spec.has_maps
+    assert report.operators["QLinearConv"] == 3
     plain = run_model(onnx.load(foreign("residual")), scaled_frames(colours, 32, "imagenet")[0])
     answer = open_model(tmp_path / "out" / "model.fp32.onnx").run(frames_of(colours))
     np.testing.assert_allclose(answer.logits, plain, atol=1e-4 * np.abs(plain).max())
@@ -219,6 +223,11 @@ def test_a_layer_that_loses_most_is_put_back_in_float(foreign, colours, names, t
 
 
 def test_layers_named_by_the_user_stay_in_float(foreign, colours, names, tmp_path):
+    with pytest.raises(UsageError, match="auto goes with no other layer"):
+        adopt(
+            foreign("residual"), names, colours, tmp_path / "out",
+            AdoptOptions(scaling="imagenet", keep_float=("auto", "/conv_0")),
+        )  # fmt: skip
     with pytest.raises(UsageError, match="no layer 'nowhere'"):
         adopt(
             foreign("residual"), names, colours, tmp_path / "out",

@@ -97,6 +97,16 @@ MEAN, DEVIATION = IMAGENET_MEAN.reshape(1, 3, 1, 1), IMAGENET_DEVIATION.reshape(
         ([("Mul", 1.0)], None),
         ([("Mul", 0.03)], "0..255"),
         ([("Add", 0.2)], None),
+        # For pixels of -1..1: their share of 255, and what training took off and divided by.
+        ([("Add", 1.0), ("Div", 2.0)], None),
+        ([("Mul", 0.5), ("Add", 0.5), ("Sub", MEAN), ("Div", DEVIATION)], None),
+        ([("Sub", 2 * MEAN - 1), ("Div", 2 * DEVIATION)], None),
+        ([("Sub", 0.1), ("Div", 0.4)], None),
+        ([("Mul", 2.0)], None),
+        ([("Mul", 2.0), ("Sub", 1.0)], "0..1"),
+        # For levels around 0, and for inverted ones.
+        ([("Div", 255.0), ("Add", 0.5)], None),
+        ([("Mul", -1 / 255), ("Add", 1.0)], "0..255"),
     ],
 )
 def test_what_the_first_operations_say_is_read(foreign, tmp_path, steps, stated):
@@ -155,6 +165,26 @@ def test_answers_no_better_than_guessing_are_refused_with_both_figures(foreign, 
         ModelError, match=r"balanced accuracy on \d+ frames is .* guessing among 3 labels gives 0\.333"
     ):
         adopt(foreign("residual"), wrong, colours, tmp_path / "out", AdoptOptions(scaling="imagenet"))
+
+
+@pytest.mark.parametrize(
+    ("scales", "scaling", "asks"), [(False, "imagenet", True), (True, None, False), (True, "0..255", False)]
+)
+def test_leaving_out_the_scaling_is_proposed_where_that_shows_figures(
+    foreign, colours, tmp_path, scales, scaling, asks
+):
+    """A file that states its scaling is read by that; leaving the option out would show nothing."""
+    proto = onnx.load(foreign("residual"))
+    if scales:
+        begin_with(proto, ("Mul", 1 / 255), ("Sub", MEAN), ("Div", DEVIATION))
+    onnx.save(proto, tmp_path / "model.onnx")
+    wrong = write_names(tmp_path / "labels.yaml", ["bleeding", "polyp", "normal"])
+    with pytest.raises(ModelError, match="guessing") as caught:
+        adopt(
+            tmp_path / "model.onnx", wrong, colours, tmp_path / "out",
+            AdoptOptions(scaling=scaling, channels="rgb"),
+        )  # fmt: skip
+    assert ("without --scaling you are shown" in caught.value.hint) is asks
 
 
 def test_an_option_that_contradicts_the_last_operation_is_refused(foreign, colours, names, tmp_path):

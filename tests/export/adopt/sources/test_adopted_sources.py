@@ -47,6 +47,9 @@ def test_a_source_of_each_kind_is_adopted(
     options = AdoptOptions(channels="rgb", scaling=scaling, accept_weak=True)
     report = adopt(path, names, colours, tmp_path / "adopted", options)
     assert report.source["kind"] == kind
+    assert (report.source["producer"], report.source["opset"]) == (None, None)
+    assert report.source["converted"]["producer"].startswith("tf2onnx")
+    assert report.source["converted"]["opset"] == 17
     assert report.source["stated_by"]["scaling"] == ("option" if scaling else "file")
     assert report.conversion["max_abs_dp"] < 1e-4
     expected = np.load(path.with_name("cnn.npy"))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import io
+import os
 import subprocess
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +18,11 @@ import onnxruntime as ort
 import pytest
 from framework_models import LABELS, SIZE, frames
 
-from capsule_edge.export.adopt.sources import recognise, to_onnx
-from capsule_edge.export.adopt.sources.framework_process import FrameworkProcess
+from capsule_edge.export.adopt.onnx_source import read_onnx
+from capsule_edge.export.adopt.sources import framework_program, recognise, to_onnx
+from capsule_edge.export.adopt.sources.framework_process import FrameworkProcess, read_message, write_message
+from capsule_edge.export.adopt.sources.loaded_model import read_shape
+from capsule_edge.export.adopt.sources.tensorflow_graph import call_tf2onnx
 from capsule_edge.runtime.errors import InputError, ModelError, UsageError
 
 pytest.importorskip("tf_keras", reason="needs the extra 'train'")
@@ -169,6 +176,101 @@ def test_models_that_are_no_classifier_of_one_picture_are_refused(
     with pytest.raises(error, match=message):
         convert(framework("keras"), written("keras") / name, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "allowed"), [(7, False), (8, True), (1024, True), (1025, False), (1200, False)]
+)
+def test_sizes_are_those_of_onnx_files(size: int, allowed: bool) -> None:
+    """A size that the ONNX file would be refused for is refused before it is converted, with the user's file."""
+    ends = [("x", (None, size, size, 3), "float32")], [("y", (None, LABELS))]
+    if allowed:
+        assert read_shape(Path("my.keras"), *ends, None).size == size
+    else:
+        with pytest.raises(ModelError, match=r"my\.keras: .* squares of 8 to 1024 pixels"):
+            read_shape(Path("my.keras"), *ends, None)
+
+
+def test_refusals_of_a_converted_file_name_the_file_of_the_user(foreign: Any, tmp_path: Path) -> None:
+    proto = onnx.load(foreign("residual"))
+    made = proto.graph.node[-1].output[0]
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 1000], np.int64), "times"))
+    proto.graph.node.append(onnx.helper.make_node("Tile", [made, "times"], ["many"], name="/many"))
+    proto.graph.output[0].name = "many"
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 3000
+    onnx.save(proto, tmp_path / "source.onnx")
+    with pytest.raises(ModelError, match=r"^mine\.keras has 3,000 outputs"):
+        read_onnx(tmp_path / "source.onnx", made_from=Path("mine.keras"))
+    assert read_onnx(foreign("residual"), made_from=Path("mine.keras")).path == Path("mine.keras")
+
+
+def test_nothing_is_left_in_the_folder_for_temporary_files(
+    written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow writes the functions that it rewrites as files, and has no time to remove them."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    facts = to_onnx(written("keras") / "cnn.keras", tmp_path / "model.onnx")
+    assert list(folder.rglob("*")), "the process wrote no file, so this shows nothing"
+    facts.run.close()
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_an_optimiser_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, broken: bool) -> None:
+    """tf2onnx leaves it out where the variable is not set, and copies the graph before each optimiser then."""
+    monkeypatch.setenv("TF2ONNX_CATCH_ERRORS", "FALSE")
+    calls = []
+
+    def convert(graph: str, *, opset: int) -> tuple[str, None]:
+        calls.append("TF2ONNX_CATCH_ERRORS" in os.environ)
+        if broken and calls[-1]:
+            raise ValueError("an optimiser failed")
+        return f"{graph} {opset}", None
+
+    assert call_tf2onnx(convert, "graph", opset=17) == "graph 17"
+    assert calls == ([True, False] if broken else [True])
+    assert os.environ["TF2ONNX_CATCH_ERRORS"] == "FALSE"
+
+
+def test_a_conversion_that_fails_twice_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert() -> None:
+        raise ValueError("no such operation")
+
+    for value in ("FALSE", None):
+        monkeypatch.delenv("TF2ONNX_CATCH_ERRORS", raising=False)
+        if value:
+            monkeypatch.setenv("TF2ONNX_CATCH_ERRORS", value)
+        with pytest.raises(ValueError, match="no such operation"):
+            call_tf2onnx(convert)
+        assert os.environ.get("TF2ONNX_CATCH_ERRORS") == value
+
+
+def test_graphs_of_a_conversion_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They refer to themselves, and Python might look for them only hours later."""
+
+    class Model:
+        def convert(self, out: Path) -> dict[str, Any]:
+            graph = type("Graph", (), {})()
+            graph.itself = graph
+            kept.append(weakref.ref(graph))
+            return {"size": 8}
+
+    kept: list[Any] = []
+    monkeypatch.setattr(framework_program, "load", lambda *_: Model())
+    requests, replies = io.BytesIO(), io.BytesIO()
+    write_message(requests, {"do": "convert", "path": "a", "out": "b", "size": None})
+    requests.seek(0)
+    gc.disable()
+    try:
+        framework_program.serve("keras", requests, replies)
+    finally:
+        gc.enable()
+    replies.seek(0)
+    assert read_message(replies) == ({"size": 8}, None)
+    assert kept[0]() is None
 
 
 def test_open_size_is_fixed_by_the_option(written: Any, framework: Any, tmp_path: Path) -> None:
