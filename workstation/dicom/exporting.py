@@ -375,7 +375,7 @@ def _export_report(
         export.maker,
         export.document,
         parts,
-        export.codes,
+        export.codes if export.anonymiser is None else export.codes.without_licence(),
         sop_instance=uid,
         series=series,
         previous=previous,

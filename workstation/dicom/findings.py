@@ -11,11 +11,15 @@ from typing import Any, Literal
 
 from capsule_edge.runtime.errors import InputError
 
+from .codes import OWN_WORDS
+
 __all__ = ["Finding", "FindingsDocument", "Precision", "read_findings"]
 
 Review = Literal["unreviewed", "confirmed", "relabelled", "added"]
 _STUDIES = ("capsule-edge/study/1", "capsule-edge/study/2")
 _READING = "capsule-edge/reading/1"
+# Name of a finding in the reader's own words, where the words are left out.
+_UNNAMED = "Finding in the reader's own words"
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,18 @@ class FindingsDocument:
     box: tuple[int, int, int, int] | None = None
 
     def without_people(self) -> FindingsDocument:
-        """Return the document without the reader's name, the comments, the clock and the banner."""
-        findings = tuple(replace(each, comment="") for each in self.findings)
+        """Return the document without the reader's name, words and comments, the clock and the banner.
+
+        The findings are numbered anew: the number of one that was added is a name in the workstation's database.
+        """
+        findings = tuple(_without_words(each, number) for number, each in enumerate(self.findings, 1))
         return replace(self, findings=findings, reader="", made_at="", banner={}, reading=None)
+
+
+def _without_words(finding: Finding, number: int) -> Finding:
+    if finding.label.startswith(OWN_WORDS):
+        finding = replace(finding, label=OWN_WORDS, name=_UNNAMED)
+    return replace(finding, number=f"finding {number}", comment="")
 
 
 def read_findings(path: Path) -> FindingsDocument:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .codes import CONCEPTS, Code, CodeMap, label_code
+from .codes import CONCEPTS, Code, CodeMap, label_code, one_line
 from .common_modules import MANUFACTURER, ObjectMaker, site_code
 from .findings import Finding, FindingsDocument
 from .uids import derive_uid
@@ -187,7 +187,7 @@ def _group(finding: Finding, parts: ReportParts, codes: CodeMap, algorithm: Any)
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=derive_uid("finding", *(uid for _, uid, _ in parts.pictures[finding.number]), finding.number),
-            identifier=f"{finding.number}: {finding.name}"[:64],
+            identifier=one_line(f"{finding.number}: {finding.name}", 64),
         ),
         finding_type=_coded(mapped or own),
         algorithm_id=algorithm if suggested else None,
@@ -261,9 +261,5 @@ def _remarks(document: FindingsDocument, parts: ReportParts, codes: CodeMap) -> 
     lines += [f"Precision was measured on {each}." for each in measured]
     lines += [f"Comment on {each.number}: {each.comment}" for each in document.findings if each.comment]
     lines += parts.remarks
-    if codes.codes:
-        lines.append(
-            f"Codes of findings by a map of the user (SHA-256 {codes.sha256}). Licence: {codes.licence}"
-        )
-    lines.append(document.intended_use)
+    lines += [codes.remark, document.intended_use]
     return [each[:1024] for each in lines if each.strip()]

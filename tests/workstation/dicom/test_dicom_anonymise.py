@@ -28,8 +28,9 @@ from export_samples import (
 from red_model import CENTRE, HEIGHT, RADIUS, WIDTH, view, write_exam
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.workstation.dicom import open_anonymiser
+from capsule_edge.workstation.dicom import open_anonymiser, read_code_map
 from capsule_edge.workstation.dicom.anonymising import blank_outside
+from capsule_edge.workstation.dicom.codes import label_code
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -88,6 +89,37 @@ def test_no_patient_field_is_found_after_anonymising(
             assert each.StudyInstanceUID != pydicom.dcmread(recording).StudyInstanceUID
     again = call("export-dicom", findings, *options, "--json")
     assert json.loads(again.out)["written"] == []
+
+
+def test_no_word_of_the_reader_or_of_a_licence_is_found_after_anonymising(
+    exam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recording, result = exam
+    words = "other: CANARY\\diverticulum"
+    reading = make_reading(tmp_path / "reading.json", result)
+    document = json.loads(reading.read_text())
+    document["findings"][0].update(label=words, name="CANARY\\diverticulum", comment="CANARY comment")
+    document["suggestions"][0].update(
+        verdict="relabelled", decided_label={"label": "other: Kanarienfleck", "name": "Kanarienfleck"}
+    )
+    reading.write_text(json.dumps(document))
+    code = {"value": "1", "scheme": "99LOCAL", "meaning": "CANARY meaning"}
+    terms = {"licence": "Licence of the CANARY hospital", "codes": {words: code, "polyp": code}}
+    (tmp_path / "codes.json").write_text(json.dumps(terms))
+    codes = read_code_map(tmp_path / "codes.json")
+    export(reading, recording, tmp_path / "out", codes=codes, anonymiser=open_anonymiser(tmp_path / "secret"))
+    check_silent(tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    data = b"".join(file.read_bytes() for file in (tmp_path / "out").iterdir())
+    # Neither is a hash there that tells a guess from another.
+    for guess in (words, "other: Kanarienfleck"):
+        assert label_code(guess, "").value.encode() not in data
+    assert codes.sha256.encode() not in data
+    assert document["findings"][0]["id"].encode() not in data
+    assert [each.ConceptCodeSequence[0].CodeValue for each in content(report, "121071")] == ["F0013"] * 2
+    assert "Codes of findings by a map of the user." in [each.TextValue for each in content(report, "121106")]
+    for file in (tmp_path / "out").glob("*.dcm"):
+        assert [line for line in validate(file) if line.startswith("Error")] == []
 
 
 def test_two_examinations_of_a_patient_stay_together_and_the_secret_parts_them_from_others(
