@@ -85,12 +85,24 @@ class _Export:
     def uid(self, kind: str, *parts: object) -> str:
         """Return the UID of an object, which depends on all that the object says of the examination."""
         said = [getattr(self.maker.examination, each.name) for each in fields(Examination)]
-        uid = derive_uid(kind, *said, self.document.tool_version, self.document.recording_sha256, *parts)
+        uid = derive_uid(kind, *said, self.document.tool_version, *self._source, *parts)
         return uid if self.anonymiser is None else self.anonymiser.map_uid(uid)
+
+    @property
+    def _source(self) -> tuple[str, int]:
+        """The recording and the number of its video stream: their frames make the video and the key images."""
+        return self.document.recording_sha256, self.container.stream
 
     def series(self, kind: str) -> str:
         """Return the UID of a series, which stays the same when a report has a new version."""
-        uid = derive_uid(kind, self.maker.examination.study, self.document.identity)
+        return self._series(kind, self.document.identity)
+
+    def image_series(self, kind: str) -> str:
+        """Return the UID of a series of pictures. Results and readings of one recording share it, and its objects."""
+        return self._series(kind, self.document.tool_version, *self._source)
+
+    def _series(self, kind: str, *parts: object) -> str:
+        uid = derive_uid(kind, self.maker.examination.study, *parts)
         return uid if self.anonymiser is None else self.anonymiser.map_uid(uid)
 
     @property
@@ -236,7 +248,7 @@ def _check_recording(document: FindingsDocument, recording: Path) -> Container:
             "the recording is not the one that was read: its SHA-256 is another",
             hint="give the very file that run or the workstation read",
         )
-    container = scan(recording)
+    container = scan(recording, stream=document.stream)
     beyond = [each.number for each in document.findings if not 0 <= each.key_index < container.present]
     if beyond:
         raise InputError(
@@ -291,7 +303,7 @@ def _export_video(export: _Export, frames: Sequence[int | None] | None) -> Recor
     if not form.syntax:
         export.left_out.append(f"the video: {form.reason}")
         return None
-    uid, series = export.uid("video"), export.series("video")
+    uid, series = export.uid("video"), export.image_series("video")
     header = make_video_header(export.image_maker, export.container, form, sop_instance=uid, series=series)
     export.place("video", "video", uid, lambda path: write_video(path, header, export.container))
     references: list[Reference | None] = [
@@ -308,7 +320,7 @@ def _export_images(export: _Export, recorded: RecordedObjects | None) -> dict[in
     wanted = wanted or [_first_sound(export.container)]
     pictures = {frame.index: frame.rgb() for frame in fetch(export.container, set(wanted))}
     images: dict[int, Any] = {}
-    series = export.series("key images")
+    series = export.image_series("key images")
     for index in wanted:
         if index not in pictures:
             raise InputError(

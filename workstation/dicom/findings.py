@@ -80,6 +80,8 @@ class FindingsDocument:
         identity: name of the document over its versions.
         reading: the document of a reading, for its report; None for a result.
         box: (left, top, width, height) of the field of view in a frame, pixels; None where it is not known.
+        stream: number of the video stream that was read; None for the one with most pictures, which the workstation
+            reads.
     """
 
     digest: str
@@ -95,6 +97,7 @@ class FindingsDocument:
     identity: str = ""
     reading: Mapping[str, Any] | None = field(default=None, repr=False)
     box: tuple[int, int, int, int] | None = None
+    stream: int | None = None
 
     def without_people(self) -> FindingsDocument:
         """Return the document without the reader's name, words and comments, the clock and the banner.
@@ -171,7 +174,13 @@ def _of_study(document: Mapping[str, Any]) -> FindingsDocument:
         findings=tuple(_suggested(each, events, places) for each in suggestions),
         identity=f"result {document['source']['sha256']}",
         box=_box(document["source"].get("field_of_view")),
+        stream=_stream(document["tool"]),
     )
+
+
+def _stream(tool: Mapping[str, Any]) -> int | None:
+    found = tool.get("options", {}).get("stream")
+    return None if found is None else int(found)
 
 
 def _box(document: Mapping[str, Any] | None) -> tuple[int, int, int, int] | None:

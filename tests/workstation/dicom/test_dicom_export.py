@@ -163,6 +163,64 @@ def test_the_pixels_of_a_key_image_are_the_pixels_judged(exam: tuple[Path, Path]
         np.testing.assert_array_equal(image.pixel_array, judged[image.InstanceNumber - 1])
 
 
+def two_streams(path: Path, *parts: Path) -> Path:
+    """Write the videos as streams of one file."""
+    with av.open(str(path), "w") as out:
+        opened = [av.open(str(part)) for part in parts]
+        copies = [out.add_stream_from_template(each.streams.video[0]) for each in opened]
+        for source, copy in zip(opened, copies, strict=True):
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    out.mux(packet)
+            source.close()
+    return path
+
+
+@pytest.mark.parametrize("name", ["two.mkv", "two.mp4"])
+def test_the_key_images_are_those_of_the_stream_that_was_read(name: str, tmp_path: Path) -> None:
+    whole = write_exam(tmp_path / "whole.mp4", red=range(20, 32))
+    short = write_exam(tmp_path / "short.mp4", frames=50, red=range(36, 44))
+    recording = two_streams(tmp_path / name, whole, short)
+    result = make_result(tmp_path / "result", recording, stream=1)
+    document = read_findings(result)
+    assert document.stream == 1
+    export(result, recording, tmp_path / "out")
+    (image,) = objects(tmp_path / "out", "key-image")
+    (index,) = (each.key_index for each in document.findings)
+    (judged,) = fetch(scan(short), [index])
+    np.testing.assert_array_equal(image.pixel_array, judged.rgb())
+    # The other stream has other objects.
+    export(make_result(tmp_path / "other", recording), recording, tmp_path / "out")
+    images = objects(tmp_path / "out", "key-image")
+    assert len({each.SeriesInstanceUID for each in images}) == len(images) == 2
+
+
+def test_a_result_and_a_reading_of_one_recording_share_their_pictures(
+    exam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recording, result = exam
+    out = tmp_path / "out"
+    reading = make_reading(tmp_path / "reading.json", result)
+    export(result, recording, out)
+    exported = export(reading, recording, out)
+    # The video and a key image are there already.
+    assert not [name for name in exported.written if name.startswith("video")]
+    series: dict[str, set[str]] = {}
+    for kind in ("video", "key-image", "report", "selection"):
+        for each in objects(out, kind):
+            series.setdefault(str(each.SOPInstanceUID), set()).add(str(each.SeriesInstanceUID))
+    assert all(len(names) == 1 for names in series.values())
+    separate = tmp_path / "separate"
+    export(reading, recording, separate)
+    for kind in ("video", "key-image"):
+        for each in objects(separate, kind):
+            assert series[str(each.SOPInstanceUID)] == {str(each.SeriesInstanceUID)}
+    assert {each.SeriesInstanceUID for each in objects(out, "report")} != {
+        each.SeriesInstanceUID for each in objects(separate, "report")
+    }
+
+
 def test_missing_frames_have_no_number(tmp_path: Path) -> None:
     container = scan(trimmed(tmp_path / "trimmed.mp4", 7))
     numbers = number_frames(replace(container, announced=(container.announced or 0) + 2))
