@@ -94,17 +94,19 @@ CONCEPTS: Mapping[str, Code] = {
     "added": _own("E0005", "Added in a preliminary reading"),
     "own_label": _own("E0006", "Finding in the codes of capsule-edge"),
     "none": _own("E0007", "No suggestion by the software"),
+    "none_read": _own("E0008", "No finding confirmed or added in a preliminary reading"),
     "procedure": _own("P0001", "Capsule endoscopy"),
     "tract": _own("S0001", "Gastrointestinal tract"),
 }
 
 
 def one_line(text: str, longest: int) -> str:
-    """Return a text as a DICOM element of one value can hold it.
+    """Return a text as a DICOM element of one value can hold it; one that is too long ends in "...".
 
     A backslash would part it into two values, and a control character is not allowed (PS3.5, 6.2): both become blanks.
     """
-    return "".join(each if each.isprintable() and each != "\\" else " " for each in text).strip()[:longest]
+    line = "".join(each if each.isprintable() and each != "\\" else " " for each in text).strip()
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def label_code(key: str, name: str) -> Code:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .codes import CONCEPTS, Code, CodeMap, label_code, one_line
+from .codes import CONCEPTS, Code, CodeMap, label_code
 from .common_modules import MANUFACTURER, ObjectMaker, site_code
 from .findings import Finding, FindingsDocument
 from .uids import derive_uid
@@ -67,7 +67,7 @@ def make_report(
 
     algorithm = _algorithm(document)
     groups = [_group(each, parts, codes, algorithm) for each in document.findings] or [
-        _nothing(parts, algorithm)
+        _nothing(parts, None if document.state else algorithm)
     ]
     content = sr.MeasurementReport(
         observation_context=_observers(document),
@@ -90,7 +90,7 @@ def make_report(
         sop_instance_uid=sop_instance,
         instance_number=1,
         manufacturer=MANUFACTURER,
-        is_complete=True,
+        is_complete=document.state != "open",
         is_final=False,
         is_verified=False,
         previous_versions=None if previous is None else [previous],
@@ -121,7 +121,7 @@ def _coded(code: Code) -> Any:
 
 
 def _observers(document: FindingsDocument) -> Any:
-    """Return who observed: the software, and the reader of a reading."""
+    """Return who observed: the software, and all readers of a reading (TID 1002 once for each)."""
     from highdicom import sr
     from pydicom.sr.codedict import codes as known
 
@@ -130,20 +130,18 @@ def _observers(document: FindingsDocument) -> Any:
         observer_type=known.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
             uid=derive_uid("device", document.tool_version, model["sha256"]),
-            name=f"capsule-edge {document.tool_version}"[:64],
+            name=f"capsule-edge {document.tool_version}",
             manufacturer_name=MANUFACTURER,
-            model_name=f"{model['name']} {model['version']} {model['precision']}"[:64],
+            model_name=f"{model['name']} {model['version']} {model['precision']}",
         ),
     )
-    person = None
-    if document.reader:
-        person = sr.ObserverContext(
-            observer_type=known.DCM.Person,
-            observer_identifying_attributes=sr.PersonObserverIdentifyingAttributes(
-                name=person_name(document.reader)
-            ),
+    context = sr.ObservationContext(observer_device_context=device)
+    for name in document.readers:
+        attributes = sr.PersonObserverIdentifyingAttributes(name=person_name(name))
+        context.extend(
+            sr.ObserverContext(observer_type=known.DCM.Person, observer_identifying_attributes=attributes)
         )
-    return sr.ObservationContext(observer_person_context=person, observer_device_context=device)
+    return context
 
 
 def person_name(text: str) -> str:
@@ -187,7 +185,7 @@ def _group(finding: Finding, parts: ReportParts, codes: CodeMap, algorithm: Any)
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=derive_uid("finding", *(uid for _, uid, _ in parts.pictures[finding.number]), finding.number),
-            identifier=one_line(f"{finding.number}: {finding.name}", 64),
+            identifier=_text(f"{finding.number}: {finding.name}"),
         ),
         finding_type=_coded(mapped or own),
         algorithm_id=algorithm if suggested else None,
@@ -202,19 +200,27 @@ def _group(finding: Finding, parts: ReportParts, codes: CodeMap, algorithm: Any)
 
 
 def _nothing(parts: ReportParts, algorithm: Any) -> Any:
-    """Return the group that says that there is no finding: the template asks for one group or more."""
+    """Return the group that says that there is no finding: the template asks for one group or more.
+
+    Args:
+        parts: what the report refers to.
+        algorithm: that suggested nothing; None for a reading, whose readers confirmed and added nothing.
+    """
     from highdicom import sr
 
     pictures = parts.pictures[""]
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=derive_uid("no finding", *(uid for _, uid, _ in pictures)), identifier="no suggestion"
+            uid=derive_uid("no finding", *(uid for _, uid, _ in pictures)),
+            identifier="no suggestion" if algorithm else "no finding",
         ),
-        finding_type=_coded(CONCEPTS["none"]),
+        finding_type=_coded(CONCEPTS["none" if algorithm else "none_read"]),
         algorithm_id=algorithm,
         qualitative_evaluations=[
             sr.QualitativeEvaluation(_coded(CONCEPTS["review"]), _coded(CONCEPTS["unreviewed"]))
-        ],
+        ]
+        if algorithm
+        else None,
         source_images=[
             sr.SourceImageForMeasurementGroup(sop_class, sop_instance, None if number is None else [number])
             for sop_class, sop_instance, number in pictures
@@ -251,15 +257,28 @@ def _remarks(document: FindingsDocument, parts: ReportParts, codes: CodeMap) -> 
     lines = [
         "Preliminary and not verified. Findings are suggestions of software that a physician must confirm."
     ]
-    if document.reader:
+    if document.state:
         lines[0] = "Preliminary and not verified: a reading that nobody has signed."
+        if document.state == "open":
+            lines.append("The reading is not finished.")
         if document.left_out:
             lines.append(f"{document.left_out} suggestions were rejected or not decided, and are not listed.")
     if not document.findings:
         lines.append("No finding is listed. That does not mean that the examination is normal.")
     measured = sorted({each.precision.measured_on for each in document.findings if each.precision})
     lines += [f"Precision was measured on {each}." for each in measured]
-    lines += [f"Comment on {each.number}: {each.comment}" for each in document.findings if each.comment]
+    for each in document.findings:
+        if label_code(each.label, each.name).meaning.endswith("..."):
+            lines.append(f"Whole name of {each.number}: {each.name}")
+        if each.reader and len(document.readers) > 1:
+            lines.append(f"Reader of {each.number}: {each.reader}")
+        if each.comment:
+            lines.append(f"Comment on {each.number}: {each.comment}")
     lines += parts.remarks
     lines += [codes.remark, document.intended_use]
-    return [each[:1024] for each in lines if each.strip()]
+    return [_text(each) for each in lines if each.strip()]
+
+
+def _text(text: str) -> str:
+    """Return a text as an unlimited text of DICOM can hold it (VR UT; PS3.5, 6.2): of controls, ends of lines alone."""
+    return "".join(each if each.isprintable() or each in "\r\n\t" else " " for each in text)

@@ -15,6 +15,7 @@ import av
 import damage
 import numpy as np
 import pytest
+from dicom_archives import validate
 from dicom_samples import CANARIES, wrap_video, write_pictures
 from export_samples import (
     PATIENT,
@@ -300,6 +301,106 @@ def test_a_reading_lists_what_its_reader_decided(exam: tuple[Path, Path], tmp_pa
     # Without a program for PDF, and said.
     exported = export(reading, recording, tmp_path / "without")
     assert exported.left_out == ["the report as PDF: it needs the extra [serve]"]
+
+
+def changed_reading(path: Path, result: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Write a reading of a result with a change in its document."""
+    document = json.loads(make_reading(path, result).read_text())
+    change(document)
+    path.write_text(json.dumps(document), "utf-8")
+    return path
+
+
+def reject_all(document: dict[str, Any]) -> None:
+    for each in document["suggestions"]:
+        each.update(verdict="rejected", decided_label=None)
+    document["findings"] = []
+
+
+def decide_nothing(document: dict[str, Any]) -> None:
+    reject_all(document)
+    for each in document["suggestions"]:
+        each.update(verdict="undecided", decided_at=None)
+
+
+def hide_suggestions(document: dict[str, Any]) -> None:
+    document.update(suggestions_hidden=True, suggestions=[], findings=[])
+
+
+@pytest.mark.parametrize("change", [reject_all, decide_nothing, hide_suggestions])
+def test_a_reading_without_findings_says_nothing_of_the_software(
+    change: Callable, exam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recording, result = exam
+    reading = changed_reading(tmp_path / "reading.json", result, change)
+    export(reading, recording, tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    (finding,) = content(report, FINDING)
+    assert finding.ConceptCodeSequence[0].CodeValue == "E0008"
+    # Neither a review that nobody made, nor an algorithm that suggested nothing.
+    assert content(report, "E0001") == content(report, "111001") == []
+    (file,) = (tmp_path / "out").glob("report-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+
+
+def test_long_comments_and_names_are_whole(exam: tuple[Path, Path], tmp_path: Path) -> None:
+    recording, result = exam
+    words, comment = "w" * 90, "\n".join(f"line {index} of a long comment" for index in range(150))
+    assert len(comment) > 3000
+
+    def write(document: dict[str, Any]) -> None:
+        document["findings"][0].update(label=f"other: {words}", name=words, comment=f"{comment}\x07end")
+
+    reading = changed_reading(tmp_path / "reading.json", result, write)
+    export(reading, recording, tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    remarks = [each.TextValue for each in content(report, "121106")]
+    number = "finding 0123456789abcdef0123456789abcdef"
+    assert f"Comment on {number}: {comment} end" in remarks
+    assert f"Whole name of {number}: {words}" in remarks
+    assert content(report, FINDING)[-1].ConceptCodeSequence[0].CodeMeaning == "w" * 61 + "..."
+    (file,) = (tmp_path / "out").glob("report-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+
+
+def test_a_report_names_every_reader(exam: tuple[Path, Path], tmp_path: Path) -> None:
+    recording, result = exam
+
+    def read_by_others(document: dict[str, Any]) -> None:
+        document["reading"]["readers"] = ["Dr Second"]
+        document["suggestions"][0]["reader"] = "Dr Second"
+        document["findings"][0]["reader"] = "Dr Third"
+
+    reading = changed_reading(tmp_path / "reading.json", result, read_by_others)
+    export(reading, recording, tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    names = [str(each.PersonName) for each in content(report, "121008")]
+    assert names == ["Dr Kanarienfreund^", "Dr Second^", "Dr Third^"]
+    remarks = [each.TextValue for each in content(report, "121106")]
+    assert "Reader of suggestion 1: Dr Second" in remarks
+    (file,) = (tmp_path / "out").glob("report-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+
+
+def test_a_reading_that_is_open_is_partial(exam: tuple[Path, Path], tmp_path: Path) -> None:
+    recording, result = exam
+
+    def open_again(document: dict[str, Any]) -> None:
+        document["reading"].update(state="open", finished_at=None)
+
+    reading = changed_reading(tmp_path / "reading.json", result, open_again)
+    export(reading, recording, tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    assert (report.CompletionFlag, report.PreliminaryFlag) == ("PARTIAL", "PRELIMINARY")
+    assert "The reading is not finished." in [each.TextValue for each in content(report, "121106")]
+    (file,) = (tmp_path / "out").glob("report-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+    # The time of the last decision.
+    assert read_findings(reading).made_at == "2026-03-05T10:12:12.000000Z"
+    finished = make_reading(tmp_path / "finished.json", result)
+    for findings in (result, finished):
+        export(findings, recording, tmp_path / "whole")
+    assert {each.CompletionFlag for each in objects(tmp_path / "whole", "report")} == {"COMPLETE"}
 
 
 def test_a_recording_that_was_read_from_dicom_says_whose_it_is(
