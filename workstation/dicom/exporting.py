@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from .identity import (
 )
 from .key_images import ENDOSCOPIC_CLASS, make_key_image
 from .key_selection import make_key_selection, make_pdf_object
+from .lossy_history import LossyHistory, loss_of_frame, loss_of_object
 from .recorded_objects import RecordedObjects, read_recorded_objects
 from .structured_report import Reference, ReportParts, make_report
 from .uids import derive_uid
@@ -70,7 +72,7 @@ class Exported:
 
 @dataclass
 class _Export:
-    """An export on its way: what all steps share."""
+    """An export on its way: what all steps share; ``loss`` returns the lossy compression of a frame."""
 
     document: FindingsDocument
     container: Container
@@ -78,6 +80,7 @@ class _Export:
     maker: ObjectMaker
     codes: CodeMap
     anonymiser: Anonymiser | None = None
+    loss: Callable[[int], LossyHistory] = field(kw_only=True)
     files: dict[str, list[str]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -201,6 +204,7 @@ def _export(
     container = _check_recording(document, recording)
     recorded = read_recorded_objects(container)
     examination = _whose(document, recorded, given)
+    loss = partial(_loss_of, container, recorded)
     if anonymiser is not None:
         examination, document, recorded = anonymiser.anonymise(examination), document.without_people(), None
     maker = ObjectMaker(
@@ -210,7 +214,7 @@ def _export(
         utc=bool(document.made_at),
     )
     _make_folder(out)
-    export = _Export(document, container, out, maker, codes or CodeMap(), anonymiser)
+    export = _Export(document, container, out, maker, codes or CodeMap(), anonymiser, loss=loss)
     frames = number_frames(container)
     recorded = recorded or _export_video(export, frames)
     images = _export_images(export, recorded)
@@ -219,6 +223,10 @@ def _export(
     _export_pdf(export, report_pdf)
     _write_index(export)
     return Exported(out, export.files, export.written, export.left_out, anonymiser is not None)
+
+
+def _loss_of(container: Container, recorded: RecordedObjects | None, index: int) -> LossyHistory:
+    return loss_of_frame(container, index) if recorded is None else loss_of_object(recorded.object_of(index))
 
 
 def check_packages() -> None:
@@ -335,7 +343,7 @@ def _export_images(export: _Export, recorded: RecordedObjects | None) -> dict[in
             number=index + 1,
             frame=index,
             segment=segments.get(index, ""),
-            codec=export.container.codec,
+            loss=export.loss(index),
             source=recorded.references[index] if recorded else None,
         )
         export.save("key_image", f"key-image-{index:06d}", images[index])

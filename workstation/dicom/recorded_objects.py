@@ -18,6 +18,7 @@ __all__ = ["RecordedObjects", "read_recorded_objects"]
 _NEEDED = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID PatientName PatientBirthDate PatientSex"
     " StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName NumberOfFrames Rows Columns"
+    " LossyImageCompression LossyImageCompressionMethod LossyImageCompressionRatio"
 )
 
 
@@ -34,6 +35,13 @@ class RecordedObjects:
     paths: tuple[Path, ...]
     evidence: tuple[Any, ...] = field(repr=False)
     references: Sequence[Reference | None] = field(repr=False)
+
+    def object_of(self, index: int) -> Any:
+        """Return the object that holds a frame."""
+        reference = self.references[index]
+        if reference is None:
+            return self.evidence[0]
+        return next(each for each in self.evidence if str(each.SOPInstanceUID) == reference[1])
 
 
 def read_recorded_objects(container: Container) -> RecordedObjects | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import damage
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from red_model import HEIGHT, WIDTH, view, write_exam
 
 from capsule_edge.runtime.errors import InputError, OutputError, PackageError
 from capsule_edge.runtime.recording import Frame, fetch, hash_recording, scan
-from capsule_edge.workstation.dicom import read_findings
+from capsule_edge.workstation.dicom import open_anonymiser, read_findings
 from capsule_edge.workstation.dicom.frame_numbers import count_pictures, number_frames
 from capsule_edge.workstation.dicom.video_object import decimal, make_video_header, video_form
 
@@ -451,6 +452,66 @@ def test_names_of_any_character_set_are_carried_rightly(charset: Any, name: str,
     index = read_findings(result).findings[0].key_index
     assert image.SourceImageSequence[0].ReferencedFrameNumber == index + 1
     np.testing.assert_array_equal(image.pixel_array, pictures[index])
+
+
+JPEG, JPEG_2000 = "ISO_10918_1", "ISO_15444_1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "expected"),
+    [
+        ("jpeg", {}, ("01", JPEG, None)),
+        ("jpeg", {"LossyImageCompression": "00"}, ("01", JPEG, None)),
+        ("raw", {}, ("", None, None)),
+        ("raw", {"LossyImageCompression": "00"}, ("00", None, None)),
+        # Decoded from a lossy picture by whoever made the object.
+        (
+            "raw",
+            {
+                "LossyImageCompression": "01",
+                "LossyImageCompressionMethod": [JPEG, JPEG_2000],
+                "LossyImageCompressionRatio": ["9", "2.5"],
+            },
+            ("01", [JPEG, JPEG_2000], [9, 2.5]),
+        ),
+        ("jpegls", {}, ("00", None, None)),
+        ("jpeg2000", {}, ("00", None, None)),
+        ("jpeg2000", {"LossyImageCompression": "01"}, ("01", None, None)),
+    ],
+)
+@pytest.mark.parametrize("anonymous", [False, True], ids=["named", "anonymous"])
+def test_key_images_carry_the_losses_of_their_source_on(
+    kind: str, said: dict[str, Any], expected: tuple[Any, ...], anonymous: bool, tmp_path: Path
+) -> None:
+    path = write_pictures(tmp_path / "exam.dcm", kind, [view(True, 1)], StudyDate="20260304", **said)
+    options = {"anonymiser": open_anonymiser(tmp_path / "secret")} if anonymous else {}
+    export(make_result(tmp_path / "result", path), path, tmp_path / "out", given=[], **options)
+    (image,) = objects(tmp_path / "out", "key-image")
+    names = ("LossyImageCompression", "LossyImageCompressionMethod", "LossyImageCompressionRatio")
+    assert tuple(image.get(name) for name in names) == expected
+    (file,) = (tmp_path / "out").glob("key-image-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "expected"),
+    [(".jpg", ("01", JPEG)), (".png", ("00", None)), (".tif", ("", None)), (".webp", ("", None))],
+)
+def test_key_images_of_a_folder_say_the_losses_of_its_files(
+    suffix: str, expected: tuple[Any, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index}{suffix}"), view(index in (1, 2), index)[:, :, ::-1])
+    # The first file does not speak for the others.
+    cv2.imwrite(str(folder / "0.bmp"), view(False, 0)[:, :, ::-1])
+    (folder / f"0{suffix}").unlink()
+    export(make_result(tmp_path / "result", folder), folder, tmp_path / "out")
+    (image,) = objects(tmp_path / "out", "key-image")
+    assert (image.LossyImageCompression, image.get("LossyImageCompressionMethod")) == expected
+    (file,) = (tmp_path / "out").glob("key-image-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
 
 
 @pytest.mark.parametrize(
