@@ -24,9 +24,10 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import InputError, OutputError, PackageError
 from capsule_edge.runtime.recording import Container, fetch, hash_recording, read_frames, scan
 
-from .anonymising import Anonymiser, blank_outside
+from .anonymising import Anonymiser
 from .codes import CodeMap
 from .common_modules import ObjectMaker
+from .field_mask import UnknownField, find_field
 from .findings import FindingsDocument
 from .frame_numbers import number_frames
 from .identity import (
@@ -321,7 +322,14 @@ def _export_video(export: _Export, frames: Sequence[int | None] | None) -> Recor
 
 
 def _export_images(export: _Export, recorded: RecordedObjects | None) -> dict[int, Any]:
-    """Write the key images and return them by the index of their frame, in the order of the findings."""
+    """Write the key images and return them by the index of their frame, in the order of the findings.
+
+    None is written where the field of view is not known and all else is to be blanked.
+    """
+    mask = None if export.anonymiser is None else find_field(export.container, export.document.box)
+    if isinstance(mask, UnknownField):
+        export.left_out.append(f"the key images: {mask.reason}")
+        return {}
     wanted = list(dict.fromkeys(each.key_index for each in export.document.findings))
     segments = {each.key_index: each.segment for each in reversed(export.document.findings)}
     # The report refers to one picture at least, so that it says which recording it is about.
@@ -337,8 +345,10 @@ def _export_images(export: _Export, recorded: RecordedObjects | None) -> dict[in
         rgb = pictures[index]
         images[index] = make_key_image(
             export.image_maker,
-            rgb if export.anonymiser is None else blank_outside(rgb, export.document.box),
-            sop_instance=export.uid("key image", index, segments.get(index, "")),
+            rgb if mask is None else mask.blank(rgb),
+            sop_instance=export.uid(
+                "key image", index, segments.get(index, ""), *(() if mask is None else (mask.digest,))
+            ),
             series=series,
             number=index + 1,
             frame=index,
@@ -372,24 +382,23 @@ def _export_report(
         for each in (*images.values(), *(recorded.evidence if recorded else ()))
     }
     pictures: dict[str, list[Reference]] = {}
-    for each in findings:
-        image: Reference = (ENDOSCOPIC_CLASS, str(images[each.key_index].SOPInstanceUID), None)
-        source = recorded.references[each.key_index] if recorded else None
-        pictures[each.number] = [image] if source is None else [image, source]
-    if not findings:
-        ((index, image_of_none),) = images.items()
-        pictures[""] = [(ENDOSCOPIC_CLASS, str(image_of_none.SOPInstanceUID), None)]
-        if recorded and (source := recorded.references[index]) is not None:
-            pictures[""].append(source)
-    numbers = {each.number: number for each in findings if frames and (number := frames[each.key_index])}
+    named = {each.number: each.key_index for each in findings} or dict.fromkeys([""], next(iter(images), -1))
+    for number, index in named.items():
+        pictures[number] = []
+        if index in images:
+            pictures[number].append((ENDOSCOPIC_CLASS, str(images[index].SOPInstanceUID), None))
+        if recorded and index >= 0 and (source := recorded.references[index]) is not None:
+            pictures[number].append(source)
+    numbers = {each.number: shown for each in findings if frames and (shown := frames[each.key_index])}
+    series = export.series("report")
     parts = ReportParts(
         evidence=evidence,
         pictures=pictures,
         times_s={each.number: export.container.times_s[each.key_index] for each in findings},
         frame_numbers=numbers,
         remarks=[f"Not part of this export: {each}." for each in export.left_out],
+        series=series,
     )
-    series = export.series("report")
     uid, previous = _next_version(export, series)
     report = make_report(
         export.maker,
@@ -397,7 +406,6 @@ def _export_report(
         parts,
         export.codes if export.anonymiser is None else export.codes.without_licence(),
         sop_instance=uid,
-        series=series,
         previous=previous,
     )
     export.save("report", "report", report)
@@ -440,6 +448,9 @@ def _named_before(report: Any) -> str | None:
 def _export_selection(export: _Export, images: Mapping[int, Any]) -> None:
     if not export.document.findings:
         export.left_out.append("the selection of key images: there is no finding")
+        return
+    if not images:
+        export.left_out.append("the selection of key images: there is none")
         return
     chosen = list(images.values())
     uids = [str(each.SOPInstanceUID) for each in chosen]
@@ -490,7 +501,7 @@ def _write_index(export: _Export) -> None:
     if export.anonymiser is None:
         document["recording_sha256"] = export.document.recording_sha256
         document["findings_sha256"] = export.document.digest
-    else:
+    elif "key_image" in export.files:
         document["burnt_in"] = (
             "Text that is burnt in over the field of view, if any, is still in the key images."
         )

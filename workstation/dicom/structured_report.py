@@ -20,6 +20,7 @@ __all__ = ["Reference", "ReportParts", "make_report", "person_name", "settle"]
 Reference = tuple[str, str, int | None]
 
 _EXPLICIT = "1.2.840.10008.1.2.1"
+_SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ReportParts:
         times_s: container time of each finding's picture, seconds.
         frame_numbers: number of each finding's picture in the video, from 1; absent where it cannot be told.
         remarks: lines for people, such as why no video is referred to.
+        series: UID of the series of the report.
     """
 
     evidence: Mapping[str, Any]
@@ -40,6 +42,7 @@ class ReportParts:
     times_s: Mapping[str, float]
     frame_numbers: Mapping[str, int]
     remarks: Sequence[str]
+    series: str
 
 
 def make_report(
@@ -49,7 +52,6 @@ def make_report(
     codes: CodeMap,
     *,
     sop_instance: str,
-    series: str,
     previous: Any = None,
 ) -> Any:
     """Return the structured report.
@@ -59,7 +61,7 @@ def make_report(
         document: the findings.
         parts: what the report refers to.
         codes: the user's codes.
-        sop_instance, series: UIDs.
+        sop_instance: UID.
         previous: the report of which this one is a new version; None for the first.
     """
     from highdicom import sr
@@ -83,9 +85,12 @@ def make_report(
             )
         )
     report = sr.Comprehensive3DSR(
-        evidence=list(parts.evidence.values()),
+        # highdicom asks for an object also where the report refers to none; this one stands nowhere in it.
+        evidence=list(parts.evidence.values())
+        or [maker.begin(_SR_CLASS, sop_instance, parts.series, 3, "SR")],
+        record_evidence=bool(parts.evidence),
         content=content[0],
-        series_instance_uid=series,
+        series_instance_uid=parts.series,
         series_number=3,
         sop_instance_uid=sop_instance,
         instance_number=1,
@@ -184,7 +189,7 @@ def _group(finding: Finding, parts: ReportParts, codes: CodeMap, algorithm: Any)
     suggested = finding.review in ("unreviewed", "confirmed")
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=derive_uid("finding", *(uid for _, uid, _ in parts.pictures[finding.number]), finding.number),
+            uid=derive_uid("finding", parts.series, finding.number),
             identifier=_text(f"{finding.number}: {finding.name}"),
         ),
         finding_type=_coded(mapped or own),
@@ -192,11 +197,17 @@ def _group(finding: Finding, parts: ReportParts, codes: CodeMap, algorithm: Any)
         finding_sites=sites,
         measurements=_measurements(finding, parts) or None,
         qualitative_evaluations=evaluations,
-        source_images=[
-            sr.SourceImageForMeasurementGroup(sop_class, sop_instance, None if number is None else [number])
-            for sop_class, sop_instance, number in parts.pictures[finding.number]
-        ],
+        source_images=_source_images(parts.pictures[finding.number]),
     )
+
+
+def _source_images(pictures: Sequence[Reference]) -> list[Any] | None:
+    from highdicom import sr
+
+    return [
+        sr.SourceImageForMeasurementGroup(sop_class, sop_instance, None if number is None else [number])
+        for sop_class, sop_instance, number in pictures
+    ] or None
 
 
 def _nothing(parts: ReportParts, algorithm: Any) -> Any:
@@ -208,10 +219,9 @@ def _nothing(parts: ReportParts, algorithm: Any) -> Any:
     """
     from highdicom import sr
 
-    pictures = parts.pictures[""]
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=derive_uid("no finding", *(uid for _, uid, _ in pictures)),
+            uid=derive_uid("no finding", parts.series),
             identifier="no suggestion" if algorithm else "no finding",
         ),
         finding_type=_coded(CONCEPTS["none" if algorithm else "none_read"]),
@@ -221,10 +231,7 @@ def _nothing(parts: ReportParts, algorithm: Any) -> Any:
         ]
         if algorithm
         else None,
-        source_images=[
-            sr.SourceImageForMeasurementGroup(sop_class, sop_instance, None if number is None else [number])
-            for sop_class, sop_instance, number in pictures
-        ],
+        source_images=_source_images(parts.pictures[""]),
     )
 
 

@@ -17,7 +17,7 @@ import damage
 import numpy as np
 import pytest
 from dicom_archives import validate
-from dicom_samples import CANARIES, wrap_video, write_pictures
+from dicom_samples import CANARIES, wrap_video, write_directory, write_pictures
 from export_samples import (
     PATIENT,
     content,
@@ -483,7 +483,13 @@ JPEG, JPEG_2000 = "ISO_10918_1", "ISO_15444_1"
 def test_key_images_carry_the_losses_of_their_source_on(
     kind: str, said: dict[str, Any], expected: tuple[Any, ...], anonymous: bool, tmp_path: Path
 ) -> None:
-    path = write_pictures(tmp_path / "exam.dcm", kind, [view(True, 1)], StudyDate="20260304", **said)
+    names = ["I1"] if not anonymous else [f"I{index}" for index in range(12)]
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "StudyDate": "20260304"}
+    for index, name in enumerate(names):
+        write_pictures(
+            tmp_path / name, kind, [view(index == 5, index)], InstanceNumber=index + 1, **uids, **said
+        )
+    path = write_directory(tmp_path, [(name,) for name in names])
     options = {"anonymiser": open_anonymiser(tmp_path / "secret")} if anonymous else {}
     export(make_result(tmp_path / "result", path), path, tmp_path / "out", given=[], **options)
     (image,) = objects(tmp_path / "out", "key-image")
