@@ -7,6 +7,7 @@ The objects depend on the findings, the recording and the examination alone, so 
 
 from __future__ import annotations
 
+import datetime
 import filecmp
 import json
 import os
@@ -112,7 +113,7 @@ class _Export:
     @property
     def image_maker(self) -> ObjectMaker:
         """The maker of the video and the key images, whose date is the examination's in every version."""
-        return replace(self.maker, made_at=_examination_time(self.maker.examination), utc=False)
+        return replace(self.maker, made_at=_examination_time(self.maker.examination))
 
     def save(self, kind: str, name: str, dataset: Any) -> None:
         """Write an object, unless the folder holds it already."""
@@ -208,12 +209,9 @@ def _export(
     loss = partial(_loss_of, container, recorded)
     if anonymiser is not None:
         examination, document, recorded = anonymiser.anonymise(examination), document.without_people(), None
-    maker = ObjectMaker(
-        examination,
-        document.tool_version,
-        _made_at(document, examination),
-        utc=bool(document.made_at),
-    )
+    offset = recorded.utc_offset if recorded else ""
+    made_at = _made_at(document, examination, offset)
+    maker = ObjectMaker(examination, document.tool_version, made_at, offset)
     _make_folder(out)
     export = _Export(document, container, out, maker, codes or CodeMap(), anonymiser, loss=loss)
     frames = number_frames(container)
@@ -287,12 +285,24 @@ def _whose(
     return examination
 
 
-def _made_at(document: FindingsDocument, examination: Examination) -> str:
-    """Return date and time of the content. A result folder holds no clock: its objects have the examination's."""
-    if document.made_at:
-        digits = "".join(each for each in document.made_at if each.isdigit())[:14]
-        return digits.ljust(14, "0")
-    return _examination_time(examination)
+def _made_at(document: FindingsDocument, examination: Examination, offset: str) -> str:
+    """Return date and time of the content. A result folder holds no clock: its objects have the examination's.
+
+    The times of the study are local ones, so this is one, too: at the offset of the object that was read, else at that
+    of this machine. An object has one offset for all its times (PS3.3, C.12.1).
+    """
+    if not document.made_at:
+        return _examination_time(examination)
+    try:
+        made_at = datetime.datetime.fromisoformat(document.made_at)
+    except ValueError:
+        raise InputError(
+            "the reading has a time that is none of ISO 8601", hint="export the reading again"
+        ) from None
+    if made_at.tzinfo is None:
+        made_at = made_at.replace(tzinfo=datetime.UTC)
+    zone = datetime.datetime.strptime(offset, "%z").tzinfo if offset else None
+    return made_at.astimezone(zone).strftime("%Y%m%d%H%M%S")
 
 
 def _examination_time(examination: Examination) -> str:
@@ -434,7 +444,8 @@ def _next_version(export: _Export, series: str) -> tuple[str, Any]:
 
 def _version_uid(export: _Export, previous: str | None) -> str:
     document = export.document
-    return export.uid("report", document.identity, document.digest, export.codes.sha256, previous or "")
+    parts = (document.identity, document.digest, export.maker.made_at, export.codes.sha256)
+    return export.uid("report", *parts, previous or "")
 
 
 def _named_before(report: Any) -> str | None:
@@ -467,7 +478,7 @@ def _export_pdf(export: _Export, report_pdf: Callable[[], bytes] | None) -> None
     document = export.document
     if document.reading is None:
         return
-    uid = export.uid("report as pdf", document.identity, document.digest)
+    uid = export.uid("report as pdf", document.identity, document.digest, export.maker.made_at)
     name = f"report-pdf-{derive_uid(uid)[-12:]}.dcm"
     if (export.out / name).is_file():
         # The program that writes a PDF puts the time into it. The one that is there is of the same reading.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ __all__ = ["RecordedObjects", "read_recorded_objects"]
 _NEEDED = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID PatientName PatientBirthDate PatientSex"
     " StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName NumberOfFrames Rows Columns"
-    " LossyImageCompression LossyImageCompressionMethod LossyImageCompressionRatio"
+    " TimezoneOffsetFromUTC LossyImageCompression LossyImageCompressionMethod LossyImageCompressionRatio"
 )
 
 
@@ -35,6 +36,13 @@ class RecordedObjects:
     paths: tuple[Path, ...]
     evidence: tuple[Any, ...] = field(repr=False)
     references: Sequence[Reference | None] = field(repr=False)
+
+    @property
+    def utc_offset(self) -> str:
+        """The offset of the objects' times from UTC (``+0100``); empty unless all say the same."""
+        said = {str(each.get("TimezoneOffsetFromUTC") or "") for each in self.evidence}
+        (one, *others) = said or {""}
+        return one if not others and re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", one) else ""
 
     def object_of(self, index: int) -> Any:
         """Return the object that holds a frame."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -289,11 +290,6 @@ def test_a_reading_lists_what_its_reader_decided(exam: tuple[Path, Path], tmp_pa
     assert [each.ConceptCodeSequence[0].CodeMeaning for each in content(report, "363698007")] == [
         "Small intestine"
     ]
-    assert (report.ContentDate, report.ContentTime, report.TimezoneOffsetFromUTC) == (
-        "20260305",
-        "102000",
-        "+0000",
-    )
     remarks = " ".join(each.TextValue for each in content(report, "121106"))
     assert "1 suggestions were rejected or not decided" in remarks
     assert "Comment on suggestion 1: seen twice" in remarks
@@ -402,6 +398,68 @@ def test_a_reading_that_is_open_is_partial(exam: tuple[Path, Path], tmp_path: Pa
     for findings in (result, finished):
         export(findings, recording, tmp_path / "whole")
     assert {each.CompletionFlag for each in objects(tmp_path / "whole", "report")} == {"COMPLETE"}
+
+
+def clock_of(one: Any) -> tuple[str, str, str | None]:
+    return one.ContentDate, one.ContentTime, one.get("TimezoneOffsetFromUTC")
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of the process cannot be set here")
+@pytest.mark.parametrize(
+    ("zone", "moved"),
+    [("UTC0", ("20260305", "102000")), ("XXX-3", ("20260305", "132000")), ("XXX+11", ("20260304", "232000"))],
+)
+def test_the_times_of_a_reading_are_local_ones(
+    zone: str,
+    moved: tuple[str, str],
+    exam: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recording, result = exam
+    reading = make_reading(tmp_path / "reading.json", result)
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        export(reading, recording, tmp_path / "out", given=[("file", examination(procedure_time="093000"))])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    # An offset would move the times of the study as well.
+    for kind in ("report", "selection", "key-image", "video"):
+        for each in objects(tmp_path / "out", kind):
+            assert each.StudyTime == "093000"
+            assert "TimezoneOffsetFromUTC" not in each
+    (report,) = objects(tmp_path / "out", "report")
+    assert clock_of(report) == (*moved, None)
+
+
+@pytest.mark.parametrize(
+    ("offset", "expected"),
+    [("+0530", ("20260305", "155000", "+0530")), ("-0800", ("20260305", "022000", "-0800"))],
+)
+def test_the_offset_of_the_object_that_was_read_holds_for_all_times(
+    offset: str, expected: tuple[str, str, str], tmp_path: Path
+) -> None:
+    path = write_pictures(
+        tmp_path / "exam.dcm",
+        "raw",
+        [view(True, 1)],
+        StudyDate="20260304",
+        StudyTime="093000",
+        TimezoneOffsetFromUTC=offset,
+    )
+    result = make_result(tmp_path / "result", path)
+    document = json.loads(make_reading(tmp_path / "reading.json", result).read_text())
+    document.update(examination={}, suggestions=[], findings=[])
+    (tmp_path / "reading.json").write_text(json.dumps(document))
+    export(tmp_path / "reading.json", path, tmp_path / "out", given=[])
+    (report,) = objects(tmp_path / "out", "report")
+    assert clock_of(report) == expected
+    (image,) = objects(tmp_path / "out", "key-image")
+    assert clock_of(image) == ("20260304", "093000", offset)
+    for file in (tmp_path / "out").glob("*.dcm"):
+        assert [line for line in validate(file) if line.startswith("Error")] == []
 
 
 def test_a_recording_that_was_read_from_dicom_says_whose_it_is(
@@ -714,7 +772,7 @@ def test_frame_times_fit_their_elements(exam: tuple[Path, Path]) -> None:
     container = scan(exam[0])
     from capsule_edge.workstation.dicom.common_modules import ObjectMaker
 
-    maker = ObjectMaker(examination(study="1.2.3"), "0", "20260304000000", False)
+    maker = ObjectMaker(examination(study="1.2.3"), "0", "20260304000000")
 
     def header(times_s: list[float]) -> Any:
         count = len(times_s)
