@@ -70,13 +70,13 @@ def scan(path: str | Path, *, stream: int | None = None) -> Container:
 
 
 def hash_recording(path: str | Path) -> str:
-    """Return the SHA-256 of a recording, as ``study.json`` has it, without listing the frames of a file.
+    """Return the SHA-256 of a recording, as ``study.json`` has it, without listing the frames of a file but a DICOMDIR.
 
     Raises:
         InputError: the path cannot be read.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() or is_dicom_directory(path):
         return scan(path).digest()
     try:
         # Opening a pipe that nobody writes to would wait for ever.

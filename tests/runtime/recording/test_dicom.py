@@ -409,6 +409,37 @@ def test_the_pictures_of_a_series_come_in_the_order_of_their_numbers(tmp_path: P
     assert scan(folder).digest() != before
 
 
+def series_on_disk(folder: Path) -> Path:
+    """Write the pictures as objects of one series on a disk, and return its DICOMDIR."""
+    disk(folder, "S/any")
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4"}
+    for index, picture in enumerate(PICTURES):
+        write_pictures(folder / "S" / f"I{index}", "raw", [picture], InstanceNumber=index + 1, **uids)
+    write_directory(folder, [("S", f"I{index}") for index in range(4)])
+    return folder / "DICOMDIR"
+
+
+def test_the_hash_of_a_dicomdir_is_that_of_all_its_objects(tmp_path: Path) -> None:
+    directory = series_on_disk(tmp_path / "disk")
+    before = hash_recording(directory)
+    assert before == scan(directory).digest() == scan(directory.parent).digest()
+    assert before == hash_recording(directory.parent)
+    seen = {before}
+    for index in range(4):
+        path = directory.parent / "S" / f"I{index}"
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        seen.add(hash_recording(directory))
+        assert hash_recording(directory) == scan(directory).digest() == hash_recording(directory.parent)
+        path.write_bytes(data)
+    assert len(seen) == 5
+    # One object has the hash of its file, by whatever path.
+    write_directory(directory.parent, [("S", "I0")])
+    one = hashlib.sha256((directory.parent / "S" / "I0").read_bytes()).hexdigest()
+    assert {hash_recording(path) for path in (directory, directory.parent)} == {one}
+    assert scan(directory).digest() == scan(directory.parent).digest() == one
+
+
 def test_run_reads_a_dicomdir_folder_as_one_recording(call: Callable, tmp_path: Path) -> None:
     folder = disk(tmp_path / "disk", "I1")
     wrap_video(folder / "I1", write_exam(tmp_path / "e.mp4"), Rows=HEIGHT, Columns=WIDTH, NumberOfFrames=60)

@@ -491,6 +491,29 @@ def test_a_recording_that_was_read_from_dicom_says_whose_it_is(
     assert int(named[1].ReferencedFrameNumber) == read_findings(result).findings[0].key_index + 1
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_the_pictures_of_a_dicomdir_are_exported(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "StudyDate": "20260304"}
+    pictures = [view(index in (1, 2), index) for index in range(4)]
+    for index, picture in enumerate(pictures):
+        write_pictures(folder / f"I{index}", "raw", [picture], InstanceNumber=index + 1, **uids)
+    write_directory(folder, [(f"I{index}",) for index in range(4)])
+    path = folder / "DICOMDIR" if kind == "file" else folder
+    result = make_result(tmp_path / "result", path)
+    export(result, path, tmp_path / "out", given=[])
+    (image,) = objects(tmp_path / "out", "key-image")
+    index = read_findings(result).findings[0].key_index
+    np.testing.assert_array_equal(image.pixel_array, pictures[index])
+    # The other of the two paths names the same recording.
+    other = folder if kind == "file" else folder / "DICOMDIR"
+    assert export(result, other, tmp_path / "out", given=[]).written == []
+    write_pictures(folder / "I3", "raw", [pictures[0]], InstanceNumber=4, **uids)
+    with pytest.raises(InputError, match="not the one that was read"):
+        export(result, path, tmp_path / "out", given=[])
+
+
 @pytest.mark.parametrize(("charset", "name"), JAPANESE_AND_LATIN)
 def test_names_of_any_character_set_are_carried_rightly(charset: Any, name: str, tmp_path: Path) -> None:
     pictures = [view(index in (1, 2), index) for index in range(4)]
