@@ -33,7 +33,12 @@ from red_model import HEIGHT, WIDTH, view, write_exam
 
 from capsule_edge.runtime.errors import InputError, OutputError, PackageError
 from capsule_edge.runtime.recording import Frame, fetch, hash_recording, scan
-from capsule_edge.workstation.dicom import open_anonymiser, read_findings
+from capsule_edge.workstation.dicom import (
+    Examination,
+    merge_examinations,
+    open_anonymiser,
+    read_findings,
+)
 from capsule_edge.workstation.dicom.frame_numbers import count_pictures, number_frames
 from capsule_edge.workstation.dicom.video_object import decimal, make_video_header, video_form
 
@@ -643,6 +648,52 @@ def test_a_mismatch_of_two_sources_stops_the_export(
 
 
 @pytest.mark.parametrize(
+    ("names", "same"),
+    [
+        (("=山田^太郎", "=佐藤^花子"), False),
+        (("Yamada^Tarou=山田^太郎", "Yamada^Tarou=佐藤^花子"), False),
+        (("Yamada^Tarou==やまだ^たろう", "Yamada^Tarou==さとう^はなこ"), False),
+        (("Yamada^Tarou", "=佐藤^花子"), False),
+        # The third source contradicts the second; the first says nothing of this script.
+        (("Yamada^Tarou", "Yamada^Tarou=山田^太郎", "Yamada^Tarou=佐藤^花子"), False),
+        (("Yamada^Tarou=山田^太郎", "yamada tarou"), True),
+        (("Yamada^Tarou", "Yamada^Tarou=山田^太郎"), True),
+        (("Yamada^Tarou==やまだ^たろう", "Yamada^Tarou=山田^太郎"), True),
+        (("=山田^太郎", "=山田^太郎^^"), True),
+        # A banner has no scripts: the characters are the same.
+        (("山田^太郎", "=山田^太郎"), True),
+    ],
+)
+@pytest.mark.parametrize("field", ["patient_name", "referring_physician"])
+def test_names_of_several_scripts_must_agree_in_each(field: str, names: tuple[str, ...], same: bool) -> None:
+    sources = [(f"source {place}", Examination(**{field: name})) for place, name in enumerate(names)]
+    for order in (sources, sources[::-1]):
+        if same:
+            assert getattr(merge_examinations(order), field) == getattr(order[0][1], field)
+        else:
+            with pytest.raises(InputError, match="are not the same") as caught:
+                merge_examinations(order)
+            assert not any(name in str(caught.value) for name in names)
+
+
+@pytest.mark.parametrize("absent", ["SeriesInstanceUID", "StudyInstanceUID"])
+@pytest.mark.parametrize("kind", ["pictures", "video"])
+def test_an_object_without_a_uid_is_refused_by_its_tag(
+    absent: str, kind: str, exam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, attributes = tmp_path / "exam.dcm", {absent: None, "StudyDate": "20260304"}
+    if kind == "pictures":
+        write_pictures(path, "raw", [view(index in (1, 2), index) for index in range(4)], **attributes)
+    else:
+        wrap_video(path, exam[0], Rows=HEIGHT, Columns=WIDTH, NumberOfFrames=340, **attributes)
+    result = make_result(tmp_path / "result", path)
+    tag = {"SeriesInstanceUID": "0020,000E", "StudyInstanceUID": "0020,000D"}[absent]
+    with pytest.raises(InputError, match=rf"does not say {absent} \({tag}\)"):
+        export(result, path, tmp_path / "out", given=[])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"patient_id": "x" * 65}, r"PatientID \(0010,0020\) of the file of --patient is too long"),
@@ -737,6 +788,8 @@ def test_an_object_of_the_same_uid_and_other_content_is_not_replaced(
         ("a.avi", {"codec": "mpeg4"}, "its container is avi"),
         ("a.mp4", {"pixels": "yuv444p"}, "h264 High 4:4:4"),
         ("level.mp4", {"options": {"level": "5.1"}}, "level 51"),
+        ("a.mov", {}, "its container is QuickTime"),
+        ("renamed.mp4", {"muxer": {"brand": "qt  "}}, "its container is QuickTime"),
     ],
 )
 def test_a_stream_that_dicom_does_not_allow_is_left_out_and_said(
@@ -762,6 +815,16 @@ def test_a_stream_that_dicom_allows_gets_its_syntax(
 ) -> None:
     form = video_form(scan(damage.encode(tmp_path / kind, **options)))
     assert (form.syntax, form.reason) == (f"1.2.840.10008.1.2.4.{syntax}", "")
+
+
+def test_a_file_without_a_brand_is_no_mp4(tmp_path: Path) -> None:
+    data = damage.encode(tmp_path / "a.mov", muxer={"movflags": "faststart"}).read_bytes()
+    size = int.from_bytes(data[:4])
+    assert data[4:12] == b"ftypqt  "
+    # In place of the box of the brand one that says nothing, so that all offsets hold.
+    (tmp_path / "old.mov").write_bytes(data[:4] + b"free" + data[8:size] + data[size:])
+    form = video_form(scan(tmp_path / "old.mov"))
+    assert (form.syntax, "QuickTime" in form.reason) == ("", True)
 
 
 def test_a_recording_without_a_video_object_refers_to_key_images_alone(tmp_path: Path) -> None:
