@@ -119,7 +119,9 @@ def _print(exported: Exported) -> None:
         click.echo(f"{len(names)} {_KINDS[kind]}{'s' if len(names) > 1 else ''}, {new} new")
     for reason in exported.left_out:
         click.echo(f"left out: {reason}")
-    if exported.anonymised:
+    if exported.anonymised and "key_image" not in exported.files:
+        click.echo("anonymised")
+    elif exported.anonymised:
         click.echo(
             "anonymised; the key images are black outside the field of view. The export cannot know what is burnt in "
             "inside it: look at each before you give it away"

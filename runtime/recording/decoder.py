@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -82,27 +83,93 @@ def decode_closed_gops(
 
 
 def fetch_images(container: Container, wanted: Collection[int]) -> Iterator[tuple[int, VideoFrame]]:
-    """Decode some sound frames again and yield (frame index, image) in decoding order.
+    """Decode some sound frames again and yield (frame index, image), those of one attempt in decoding order.
 
     Only the packets that these frames build on are decoded. Damage is not judged: ask only for frames that ``decode``
-    called ``ok``.
+    called ``ok``. A frame that does not come out is tried again from an earlier key frame, at last from packet 0.
 
     Raises:
         InputError: the file changed since it was scanned.
     """
+    behind = packets_behind(container)
+    attempts = [
+        _Attempt(index, container.order[index], *behind[index].tolist()) for index in sorted(set(wanted))
+    ]
+    while attempts:
+        found, refused = set[int](), set[int]()
+        shown_by: dict[int, list[int]] = {}
+        for each in attempts:
+            shown_by.setdefault(each.packet, []).append(each.index)
+        for output in _decode_attempts(container, attempts):
+            refused |= set() if output.failed is None else {output.failed}
+            for packet, image in output.images:
+                for index in shown_by.get(packet, ()):
+                    found.add(index)
+                    yield index, image
+        left = [each for each in attempts if each.index not in found and each.packet not in refused]
+        attempts = [again for each in left if (again := _try_again(container, each)) is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """An attempt to decode a frame again: decode packets ``first`` to ``end`` and take the image of ``packet``."""
+
+    index: int
+    packet: int
+    first: int
+    end: int
+    # Number of key frames that the next attempt begins earlier.
+    step: int = 1
+
+
+def _decode_attempts(container: Container, attempts: Sequence[_Attempt]) -> Generator[PacketOutput]:
     packets = container.packets
-    frame_of = {container.order[index]: index for index in wanted}
     needed = bytearray(len(packets))
-    for first, end in packets_behind(container)[sorted(wanted)].tolist():
-        needed[first:end] = b"\1" * (end - first)
+    for each in attempts:
+        needed[each.first : each.end] = b"\1" * (each.end - each.first)
     orientations = Orientations(container.codec, container.orientation)
     with open_recording(container.path, container.place) as (source, stream):
         for output in decode_packets(container.path, source, stream, packets, needed=needed):
             _check_count(container, output, len(packets))
-            for packet, image in output.images:
+            for _, image in output.images:
                 orientations.shows(image, transposed=container.transposed)
-                if packet in frame_of:
-                    yield frame_of[packet], image
+            yield output
+
+
+def _try_again(container: Container, failed: _Attempt) -> _Attempt | None:
+    """Return the next attempt for a frame that did not come out; None where there is none.
+
+    A packet of MPEG-4 that only repeats a frame has the image of the packet before. FFmpeg's decoder of H.264 withholds
+    the first pictures behind a key mark that is only the beginning of an intra refresh.
+    """
+    packets = container.packets
+    if _repeats(container, int(packets.sizes[failed.packet])):
+        shown = np.flatnonzero(packets.roles[: failed.packet] == PacketRole.SHOWS)
+        if not len(shown):
+            return None
+        packet = int(shown[-1])
+        first = min(failed.first, _key_before(container, packet))
+        return replace(failed, packet=packet, first=first)
+    if not (_withholds(container.codec) and failed.first):
+        return None
+    first = failed.first
+    for _ in range(failed.step):
+        first = _key_before(container, first - 1) if first else 0
+    return replace(failed, first=first, step=2 * failed.step)
+
+
+def _key_before(container: Container, packet: int) -> int:
+    """Return the last packet up to this one that is marked as key; 0 where there is none."""
+    keys = np.flatnonzero(container.packets.keys[: packet + 1])
+    return int(keys[-1]) if len(keys) else 0
+
+
+def _withholds(codec: str) -> bool:
+    """Return whether the decoder returns no image until one is whole, at the start of what it decodes.
+
+    FFmpeg's decoder of H.264 waits for the end of an intra refresh (recovery point).
+    """
+    return codec == "h264"
 
 
 def packets_behind(container: Container) -> npt.NDArray[np.int64]:
@@ -259,8 +326,7 @@ def _repeats(container: Container, size: int) -> bool:
 class _Marks:
     """The marks of the packets: which begin anew, which are damaged, and whose word counts.
 
-    ``withholds``: at the start of a recording the decoder returns no image until one is whole. FFmpeg's decoder of
-    H.264 waits for the end of an intra refresh (recovery point).
+    ``withholds``: at the start of a recording the decoder returns no image until one is whole (``_withholds``).
     """
 
     def __init__(self, container: Container) -> None:
@@ -270,7 +336,7 @@ class _Marks:
         self.unmarked = not any(self.keys)
         self.intra_only = container.intra_only
         self.decoder_marks_keys = marks_keys(container.codec)
-        self.withholds = container.codec == "h264"
+        self.withholds = _withholds(container.codec)
 
     def begin_anew(self, packet: int, decoded_as_key: bool) -> bool:
         """Return whether a sound packet builds on no other packet."""

@@ -25,6 +25,7 @@ from ..errors import InputError, PackageError
 from .dicom_header import DicomHeader, Fragments, list_fragments, named, quiet, read_header
 from .ffmpeg import MOST_PIXELS, quote
 from .image_integrity import picture_is_cut
+from .jpeg_colours import state_colours
 from .leftovers import fits
 from .still_image import StillImage, decode_still
 
@@ -46,9 +47,18 @@ _RAW_NEEDS = {
     "BitsAllocated": "bits",
     "PhotometricInterpretation": "photometric",
 }
+# PhotometricInterpretation of the compressed pictures that are read (PS3.5, 8.2). JPEG 2000 undoes its own transforms,
+# YBR_RCT and YBR_ICT. An object that does not say it is read by the word of its pictures.
+_PHOTOMETRIC = {
+    "jpeg": ("RGB", "YBR_FULL", "YBR_FULL_422", "MONOCHROME2"),
+    "jpegls": ("RGB", "YBR_FULL", "MONOCHROME2"),
+    "jpeg2000": ("RGB", "YBR_RCT", "YBR_ICT", "YBR_FULL", "MONOCHROME2"),
+}
 _JPEG_END = b"\xff\xd9"
 # Start of a JPEG 2000 codestream with its size marker (ITU-T T.800, A.5.1).
 _J2K_START = b"\xff\x4f\xff\x51"
+# Marker of a JPEG 2000 codestream's coding style (ITU-T T.800, A.6.1).
+_J2K_CODING = b"\xff\x52"
 # Start of a JPEG-LS frame (ITU-T T.87, C.2.2), and its length and depth by the number of components.
 _LS_FRAME = b"\xff\xf7"
 _LS_HEAD = {b"\1": b"\0\x0b\x08", b"\3": b"\0\x11\x08"}
@@ -127,7 +137,7 @@ class DicomPictures:
             return _decode_jpeg_ls(self.header, bytes(data))
         if self.codec == "jpeg2000":
             return _decode_jpeg_2000(self.header, bytes(data))
-        return decode_still(bytes(data))
+        return decode_still(state_colours(bytes(data), self.header.photometric))
 
 
 def _check_form(header: DicomHeader) -> None:
@@ -140,6 +150,13 @@ def _check_form(header: DicomHeader) -> None:
                 "JPEG Baseline, JPEG-LS, JPEG 2000 and, as video, MPEG-2, H.264 and HEVC",
                 hint="export it as a video or as raw pictures",
             )
+        codec = _CODECS[header.syntax]
+        if header.photometric not in ("", *_PHOTOMETRIC[codec]):
+            raise InputError(
+                f"the pictures of {path} are {_shown(header.photometric)} in {codec}, "
+                f"{named('PhotometricInterpretation')}, read are {', '.join(_PHOTOMETRIC[codec])}",
+                hint="export it as RGB",
+            )
         return
     absent = [named(name) for name, attribute in _RAW_NEEDS.items() if not getattr(header, attribute)]
     if absent:
@@ -148,11 +165,9 @@ def _check_form(header: DicomHeader) -> None:
             hint="export it again",
         )
     if (header.photometric, header.samples) not in _CONVERSIONS or header.bits != 8:
-        # The value comes from the file: no more than the length of a code string of it.
-        kind = "".join(each if each.isprintable() else "?" for each in header.photometric[:16])
         raise InputError(
-            f"the pictures of {path} are {kind} of {header.bits} bits, {named('PhotometricInterpretation')}, read are "
-            "RGB, YBR_FULL and MONOCHROME2 of 8 bits",
+            f"the pictures of {path} are {_shown(header.photometric)} of {header.bits} bits, "
+            f"{named('PhotometricInterpretation')}, read are RGB, YBR_FULL and MONOCHROME2 of 8 bits",
             hint="export it as RGB",
         )
     if not 0 < header.rows * header.columns <= MOST_PIXELS:
@@ -161,6 +176,11 @@ def _check_form(header: DicomHeader) -> None:
             f"allowed are 1 to {MOST_PIXELS} in all",
             hint="its header is damaged: copy it again from the archive",
         )
+
+
+def _shown(photometric: str) -> str:
+    # The value comes from the file: no more than the length of a code string of it.
+    return "".join(each if each.isprintable() else "?" for each in photometric[:16])
 
 
 def _can_hold(header: DicomHeader, frames: int) -> bool:
@@ -254,9 +274,18 @@ def _decode_jpeg_2000(header: DicomHeader, data: bytes) -> StillImage | None:
     with _LOG:
         level = _set_log_level(_SILENT)
         try:
-            return decode_still(boxed)
+            still = decode_still(boxed)
         finally:
             _set_log_level(level)
+    if still is None or header.photometric != "YBR_FULL" or _has_transform(data):
+        return still
+    return StillImage(_from_ybr(still.rgb), still.transparent)
+
+
+def _has_transform(data: bytes) -> bool:
+    """Return whether a JPEG 2000 codestream has a transform of colours, which decoding undoes (ITU-T T.800, A.6.1)."""
+    at = data.find(_J2K_CODING)
+    return at >= 0 and data[at + 8 : at + 9] == b"\1"
 
 
 def _set_log_level(level: int) -> int:
@@ -318,7 +347,8 @@ def _decode_jpeg_ls(header: DicomHeader, data: bytes) -> StillImage | None:
         pixels = quiet(header.path, partial(_run_decoder, found, data, height, width, samples[0]))
     except InputError:  # a damaged picture
         return None
-    return StillImage(pixels, False)
+    colours = samples == b"\3" and header.photometric == "YBR_FULL"
+    return StillImage(_from_ybr(pixels) if colours else pixels, False)
 
 
 def _run_decoder(decoder: Any, data: bytes, height: int, width: int, samples: int, pydicom: Any) -> Pixels:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["BitReader", "H264Fields", "nal_units"]
+__all__ = ["BitReader", "H264Fields", "nal_units", "states_orientation"]
 
 # Profiles whose sequence parameter sets describe chroma and scaling (7.3.2.1.1).
 _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _SLICE_TYPES = (1, 2, 5)
 _IDR, _SEI, _SPS, _PPS, _AUD = 5, 6, 7, 8, 9
+# Payload type of a display orientation (D.1.1).
+_ORIENTATION = 47
 _HEADERS = frozenset([_SEI, _SPS, _PPS, _AUD])
 # With a zero byte of the start code behind it.
 _LONGEST_DELIMITER = 3
@@ -80,9 +82,8 @@ class H264Fields:
         self._sequences: dict[int, _Sequence] = {}
         self._pictures: dict[int, int] = {}
         self._first: _Field | None = None
-        configured = len(header) > 6 and header[0] == 1
-        self._length_bytes = (header[4] & 3) + 1 if configured else 0
-        for unit in _parameter_sets(header) if configured else nal_units(memoryview(header), 0):
+        self._length_bytes = _length_bytes(header)
+        for unit in _parameter_sets(header) if self._length_bytes else nal_units(memoryview(header), 0):
             self._read_unit(unit)
 
     def is_headers(self, packet: memoryview) -> bool:
@@ -159,6 +160,40 @@ class H264Fields:
             return _Field(frame_num, bottom, unit[0] & 31 == _IDR)
         except IndexError:
             return None
+
+
+def _length_bytes(header: bytes) -> int:
+    """Return the size of the length before each unit, by the codec's extra data; 0 for start codes."""
+    return (header[4] & 3) + 1 if len(header) > 6 and header[0] == 1 else 0
+
+
+def states_orientation(packet: memoryview, header: bytes) -> bool:
+    """Return whether a packet of H.264 states a display orientation.
+
+    Args:
+        packet: its bytes.
+        header: the codec's extra data.
+    """
+    return any(
+        unit[0] & 31 == _SEI and _ORIENTATION in _message_types(_payload(unit[1:]))
+        for unit in nal_units(packet, _length_bytes(header))
+    )
+
+
+def _message_types(data: bytes) -> Iterator[int]:
+    """Yield the payload types of the messages in supplemental information (7.3.2.3.1)."""
+    at = 0
+    # The last byte holds the bits that end the unit.
+    while at < len(data) - 1:
+        values = []
+        for _ in range(2):
+            value = 0
+            while at < len(data) and data[at] == 255:
+                value, at = value + 255, at + 1
+            values.append(value + (data[at] if at < len(data) else 0))
+            at += 1
+        yield values[0]
+        at += values[1]
 
 
 def _carries_sequence(packet: memoryview, length_bytes: int) -> bool:

@@ -59,20 +59,22 @@ class ImageSeries(Container):
     places: tuple[tuple[Path, int], ...] = field(default=(), repr=False)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the file; for a folder, that of its files' names and contents in order.
+        """Return the SHA-256 of the file; for a folder or several DICOM objects, that of all names and contents.
 
         Raises:
             InputError: a file cannot be opened; the message names it.
         """
         whole = hashlib.sha256()
-        folder = self.path.is_dir()
-        for path in dict.fromkeys(path for path, _ in self.places):
+        paths = dict.fromkeys(path for path, _ in self.places)
+        # A DICOMDIR and its folder name the same objects, so they have the same hash.
+        single = self.format != "folder" and len(paths) == 1
+        for path in paths:
             try:
                 with path.open("rb") as file:
                     one = hashlib.file_digest(file, "sha256")
             except OSError as error:
                 raise _unopened(path, error) from error
-            if not folder:
+            if single:
                 return one.hexdigest()
             whole.update(f"{path.name}\0{one.hexdigest()}\n".encode("utf-8", "surrogateescape"))
         return whole.hexdigest()

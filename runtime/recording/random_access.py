@@ -38,8 +38,9 @@ from .decoder import FrameBuilder, marks_keys
 from .ffmpeg import PacketOutput, drain, open_decoder, open_recording, picture_packets, quote, send
 from .frame import Frame
 from .gop import presentation_places
+from .h264_headers import states_orientation
 from .orientation import Orientations
-from .packets import NO_STAMP
+from .packets import NO_STAMP, REORDER
 
 __all__ = ["Entries", "FrameDecoder", "SeekError", "find_entries"]
 
@@ -200,6 +201,7 @@ class FrameDecoder:
         """Return a frame without those before it. Pictures on which nothing builds are not decoded on the way.
 
         Only for H.264 (``nal_ref_idc``, ITU-T H.264 7.4.1) of which a reading of the whole recording found no damage.
+        A picture that is left out may turn those behind it: then the frame does not come out.
 
         Args:
             packet: of an entry from which the frame can be trusted.
@@ -217,29 +219,29 @@ class FrameDecoder:
         shows = container.packets.roles == PacketRole.SHOWS
         waiting: dict[int, int | None] = {}
         wanted = container.order[index]
-        kept: dict[int, VideoFrame] = {}
-
-        def keep(images: list[tuple[int, VideoFrame]]) -> None:
-            kept.update((sent, image) for sent, image in images if sent in (packet, wanted))
-
+        way = _Way(container, decoder.extradata or b"", (packet, wanted))
+        end = int(container.packets.last_of_picture[wanted]) + 1
         decoder.skip_frame = "NONREF"
         try:
-            for sent in range(packet, int(container.packets.last_of_picture[wanted]) + 1):
+            for sent in range(packet, end):
                 if stopped():
                     return None
                 if sent == wanted:
                     decoder.skip_frame = "DEFAULT"
                 listed = self._next_listed(stored, sent, sought=packet > 0)
+                way.pass_packet(sent, listed)
                 output = send(decoder, listed, sent, waiting, shows=bool(shows[sent]))
                 self._met_damage |= output.failed is not None
-                keep(output.images)
+                way.pass_images(output.images)
         finally:
             decoder.skip_frame = "DEFAULT"
-        keep(drain(decoder, waiting))
+        way.pass_images(drain(decoder, waiting))
+        for sent in range(end, way.end_before(index)):
+            way.pass_packet(sent, self._next_listed(stored, sent, sought=packet > 0))
         # A container may mark a picture as key from which decoding does not begin anew (intra refresh).
-        begun = packet == 0 or (packet in kept and self._begins_anew(kept[packet]))
-        image = kept.get(wanted)
-        if image is None or not begun or self._met_damage or not self._is_whole(image):
+        begun = packet == 0 or (packet in way.kept and self._begins_anew(way.kept[packet]))
+        image = way.kept.get(wanted)
+        if image is None or not begun or self._met_damage or way.turned or not self._is_sound(image):
             return None
         return Frame(index, image, pts=container.pts[index], time_s=container.times_s[index])
 
@@ -248,14 +250,13 @@ class FrameDecoder:
         return (image.key_frame or self._container.intra_only) and self._is_whole(image)
 
     def _is_whole(self, image: VideoFrame) -> bool:
-        """Return whether an image is sound, of the recording's size, and upright in the recording's way."""
+        """Return whether the image of an entry is sound, of the recording's size, and upright in its way."""
+        upright = Orientations(self._container.codec, self._container.orientation)
+        return self._is_sound(image) and upright.shows(image, transposed=self._container.transposed)
+
+    def _is_sound(self, image: VideoFrame) -> bool:
         container = self._container
-        upright = Orientations(container.codec, container.orientation)
-        return (
-            not image.is_corrupt
-            and (image.width, image.height) == (container.width, container.height)
-            and upright.shows(image, transposed=container.transposed)
-        )
+        return not image.is_corrupt and (image.width, image.height) == (container.width, container.height)
 
     def _outputs(self, first: int) -> Generator[PacketOutput]:
         container = self._container
@@ -352,6 +353,45 @@ class FrameDecoder:
                 elif index > first:
                     break
         raise SeekError(first)
+
+
+class _Way:
+    """The packets and images on the way of a jump, and the orientation that they leave behind.
+
+    Args:
+        container: of the recording.
+        header: the codec's extra data.
+        wanted: packets whose images are kept.
+    """
+
+    def __init__(self, container: Container, header: bytes, wanted: tuple[int, int]) -> None:
+        self._container, self._header, self._wanted = container, header, wanted
+        self._orientations = Orientations(container.codec, container.orientation)
+        # Packets that state an orientation and whose images have not come out.
+        self._stated: set[int] = set()
+        self.kept: dict[int, VideoFrame] = {}
+
+    def pass_packet(self, sent: int, packet: Packet[VideoStream]) -> None:
+        """Take note of a packet in decoding order."""
+        if states_orientation(memoryview(packet), self._header):
+            self._stated.add(sent)
+
+    def pass_images(self, images: list[tuple[int, VideoFrame]]) -> None:
+        """Take note of decoded images in the order in which the decoder returns them."""
+        for sent, image in images:
+            self._stated.discard(sent)
+            upright = self._orientations.shows(image, transposed=self._container.transposed)
+            if sent in self._wanted and upright:
+                self.kept[sent] = image
+
+    @property
+    def turned(self) -> bool:
+        """A picture that was left out states an orientation, which may hold for the frame."""
+        return bool(self._stated)
+
+    def end_before(self, index: int) -> int:
+        """Return the packet behind the last one that is shown before a frame; it may be stored after the frame's."""
+        return max(self._container.order[max(0, index - REORDER) : index + 1]) + 1
 
 
 @dataclass(frozen=True, eq=False)

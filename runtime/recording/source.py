@@ -70,13 +70,13 @@ def scan(path: str | Path, *, stream: int | None = None) -> Container:
 
 
 def hash_recording(path: str | Path) -> str:
-    """Return the SHA-256 of a recording, as ``study.json`` has it, without listing the frames of a file.
+    """Return the SHA-256 of a recording, as ``study.json`` has it, without listing the frames of a file but a DICOMDIR.
 
     Raises:
         InputError: the path cannot be read.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() or is_dicom_directory(path):
         return scan(path).digest()
     try:
         # Opening a pipe that nobody writes to would wait for ever.
@@ -147,7 +147,10 @@ def _select(frames: Generator[Frame], wanted: Collection[int], last: int) -> Gen
 
 
 def fetch(container: Container, wanted: Collection[int]) -> Iterator[Frame]:
-    """Read some sound frames again, in any order. Only the packets that they build on are decoded."""
+    """Read some sound frames again, in any order. Only the packets that they build on are decoded.
+
+    A frame that does not come out so is decoded from further back, as far as the start of the recording.
+    """
     if isinstance(container, ImageSeries):
         for index, rgb in read_series(container, sorted(wanted)):
             if rgb is not None:
@@ -158,7 +161,7 @@ def fetch(container: Container, wanted: Collection[int]) -> Iterator[Frame]:
 
 
 def decoding_runs(container: Container) -> npt.NDArray[np.int64]:
-    """Return what ``fetch`` decodes for each frame, as a range of packets. What two frames share is decoded once.
+    """Return what ``fetch`` decodes first for each frame, as a range of packets. What two share is decoded once.
 
     Returns:
         The first packet and the one after the last, int64 (frames that are there, 2).

@@ -17,21 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
 from capsule_edge.runtime.errors import InputError, OutputError, PackageError
 
 from .identity import Examination
 
-__all__ = ["Anonymiser", "blank_outside", "open_anonymiser"]
-
-Pixels = npt.NDArray[np.uint8]
+__all__ = ["Anonymiser", "open_anonymiser"]
 
 _BYTES = 32
-# Brightest value (0..255) of the border around the field of view, after lossy coding.
-_DARK = 24
 # Attributes of the profile's table that objects are made with on purpose: mapped UIDs, the moved date, the pseudonym,
 # and sequences that hold these alone.
 _KEPT = (
@@ -143,32 +135,6 @@ def _describe(dataset: Any) -> None:
         items.append(item)
     dataset.DeidentificationMethodCodeSequence = Sequence(items)
     dataset.LongitudinalTemporalInformationModified = "MODIFIED"
-
-
-def blank_outside(rgb: Pixels, box: tuple[int, int, int, int] | None) -> Pixels:
-    """Return a picture that is black outside the field of view.
-
-    The field of view is the convex hull of the largest bright area, inside the recording's box. Text in a corner of the
-    box is an area of its own, and becomes black too. What is written over the field of view stays.
-
-    Args:
-        rgb: uint8 RGB (height, width, 3).
-        box: (left, top, width, height) of the field of view; None where it is not known.
-    """
-    inside = np.zeros(rgb.shape[:2], np.uint8)
-    left, top, width, height = box or (0, 0, rgb.shape[1], rgb.shape[0])
-    inside[top : top + height, left : left + width] = 1
-    bright = np.where((rgb.max(axis=2) > _DARK) & (inside > 0), 1, 0).astype(np.uint8)
-    # Letters that touch the field of view by a pixel or two are parted from it.
-    parted = np.asarray(cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)), np.uint8)
-    count, areas, measures, _ = cv2.connectedComponentsWithStats(parted)
-    if count < 2:
-        return np.zeros_like(rgb)
-    largest = 1 + int(measures[1:, cv2.CC_STAT_AREA].argmax())
-    hull = cv2.convexHull(cv2.findNonZero((areas == largest).astype(np.uint8)))
-    mask = np.zeros(rgb.shape[:2], np.uint8)
-    cv2.fillConvexPoly(mask, hull, 1)
-    return np.ascontiguousarray(rgb * (mask & inside)[:, :, None])
 
 
 def open_anonymiser(path: Path) -> Anonymiser:

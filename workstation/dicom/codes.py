@@ -15,10 +15,22 @@ from typing import Any
 
 from capsule_edge.runtime.errors import InputError
 
-__all__ = ["CONCEPTS", "SCHEME", "SCHEME_NAME", "Code", "CodeMap", "label_code", "read_code_map"]
+__all__ = [
+    "CONCEPTS",
+    "OWN_WORDS",
+    "SCHEME",
+    "SCHEME_NAME",
+    "Code",
+    "CodeMap",
+    "label_code",
+    "one_line",
+    "read_code_map",
+]
 
 SCHEME = "99CAPSULEEDGE"
 SCHEME_NAME = "capsule-edge private codes for capsule endoscopy"
+# Beginning of a label in the reader's own words (``capsule-edge/reading/1``); the whole label of unnamed ones.
+OWN_WORDS = "other: "
 # Lengths of Code Value and Coding Scheme Designator (SH) and Code Meaning (LO), characters.
 _SHORT, _LONG = 16, 64
 _HINT = 'write {"licence": "...", "codes": {"ulcer": {"value": "...", "scheme": "...", "meaning": "..."}}}'
@@ -61,6 +73,7 @@ _LABELS: Mapping[str, Code] = {
         ("ampulla_of_vater", "L0006", "Ampulla of Vater"),
         ("ileocecal_valve", "L0007", "Ileocaecal valve"),
         ("reduced_mucosal_view", "Q0001", "Reduced mucosal view"),
+        (OWN_WORDS, "F0013", "Finding in the reader's own words"),
     )
 }
 # Names of measurements and evaluations, by keyword.
@@ -81,9 +94,19 @@ CONCEPTS: Mapping[str, Code] = {
     "added": _own("E0005", "Added in a preliminary reading"),
     "own_label": _own("E0006", "Finding in the codes of capsule-edge"),
     "none": _own("E0007", "No suggestion by the software"),
+    "none_read": _own("E0008", "No finding confirmed or added in a preliminary reading"),
     "procedure": _own("P0001", "Capsule endoscopy"),
     "tract": _own("S0001", "Gastrointestinal tract"),
 }
+
+
+def one_line(text: str, longest: int) -> str:
+    """Return a text as a DICOM element of one value can hold it; one that is too long ends in "...".
+
+    A backslash would part it into two values, and a control character is not allowed (PS3.5, 6.2): both become blanks.
+    """
+    line = "".join(each if each.isprintable() and each != "\\" else " " for each in text).strip()
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def label_code(key: str, name: str) -> Code:
@@ -97,7 +120,7 @@ def label_code(key: str, name: str) -> Code:
     if known is not None:
         return known
     digest = hashlib.sha256(key.encode()).hexdigest()
-    return _own(f"X{digest[:12].upper()}", (name or key)[:_LONG])
+    return _own(f"X{digest[:12].upper()}", one_line(name, _LONG) or one_line(key, _LONG) or "Finding")
 
 
 @dataclass(frozen=True)
@@ -113,6 +136,19 @@ class CodeMap:
     codes: Mapping[str, Code] = field(default_factory=dict)
     licence: str = ""
     sha256: str = ""
+
+    @property
+    def remark(self) -> str:
+        """The line of a report about the map; empty for the empty map."""
+        if not self.codes:
+            return ""
+        if not self.licence:
+            return "Codes of findings by a map of the user."
+        return f"Codes of findings by a map of the user (SHA-256 {self.sha256}). Licence: {self.licence}"
+
+    def without_licence(self) -> CodeMap:
+        """Return the codes alone: the licence may name whose it is, and the hash tells the file that names it."""
+        return CodeMap(self.codes)
 
 
 def read_code_map(path: Path) -> CodeMap:

@@ -72,13 +72,14 @@ class ObjectMaker:
         examination: whose they are; its ``study`` is set.
         tool_version: of capsule-edge.
         made_at: date and time of the content, YYYYMMDDHHMMSS.
-        utc: ``made_at`` is UTC, and not the local time of the examination.
+        offset: of all times of the object from UTC (``+0100``); empty where the examination does not say. Then all are
+            local times.
     """
 
     examination: Examination
     tool_version: str
     made_at: str
-    utc: bool
+    offset: str = ""
 
     def begin(self, sop_class: str, sop_instance: str, series: str, number: int, modality: str) -> Any:
         """Return an object with the modules that all have.
@@ -116,8 +117,8 @@ class ObjectMaker:
         dataset.ManufacturerModelName = MANUFACTURER
         dataset.SoftwareVersions = self.tool_version
         dataset.ContentDate, dataset.ContentTime = self.made_at[:8], self.made_at[8:]
-        if self.utc:
-            dataset.TimezoneOffsetFromUTC = "+0000"
+        if self.offset:
+            dataset.TimezoneOffsetFromUTC = self.offset
 
     def describe_scheme(self, dataset: Any) -> None:
         """Say what the private scheme of codes is (PS3.3, C.12.1.1.1)."""

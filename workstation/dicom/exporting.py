@@ -7,6 +7,7 @@ The objects depend on the findings, the recording and the examination alone, so 
 
 from __future__ import annotations
 
+import datetime
 import filecmp
 import json
 import os
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ import numpy.typing as npt
 from capsule_edge.runtime.errors import InputError, OutputError, PackageError
 from capsule_edge.runtime.recording import Container, fetch, hash_recording, read_frames, scan
 
-from .anonymising import Anonymiser, blank_outside
+from .anonymising import Anonymiser
 from .codes import CodeMap
 from .common_modules import ObjectMaker
+from .field_mask import UnknownField, find_field
 from .findings import FindingsDocument
 from .frame_numbers import number_frames
 from .identity import (
@@ -37,6 +40,7 @@ from .identity import (
 )
 from .key_images import ENDOSCOPIC_CLASS, make_key_image
 from .key_selection import make_key_selection, make_pdf_object
+from .lossy_history import LossyHistory, loss_of_frame, loss_of_object
 from .recorded_objects import RecordedObjects, read_recorded_objects
 from .structured_report import Reference, ReportParts, make_report
 from .uids import derive_uid
@@ -70,7 +74,7 @@ class Exported:
 
 @dataclass
 class _Export:
-    """An export on its way: what all steps share."""
+    """An export on its way: what all steps share; ``loss`` returns the lossy compression of a frame."""
 
     document: FindingsDocument
     container: Container
@@ -78,6 +82,7 @@ class _Export:
     maker: ObjectMaker
     codes: CodeMap
     anonymiser: Anonymiser | None = None
+    loss: Callable[[int], LossyHistory] = field(kw_only=True)
     files: dict[str, list[str]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -85,18 +90,30 @@ class _Export:
     def uid(self, kind: str, *parts: object) -> str:
         """Return the UID of an object, which depends on all that the object says of the examination."""
         said = [getattr(self.maker.examination, each.name) for each in fields(Examination)]
-        uid = derive_uid(kind, *said, self.document.tool_version, self.document.recording_sha256, *parts)
+        uid = derive_uid(kind, *said, self.document.tool_version, *self._source, *parts)
         return uid if self.anonymiser is None else self.anonymiser.map_uid(uid)
+
+    @property
+    def _source(self) -> tuple[str, int]:
+        """The recording and the number of its video stream: their frames make the video and the key images."""
+        return self.document.recording_sha256, self.container.stream
 
     def series(self, kind: str) -> str:
         """Return the UID of a series, which stays the same when a report has a new version."""
-        uid = derive_uid(kind, self.maker.examination.study, self.document.identity)
+        return self._series(kind, self.document.identity)
+
+    def image_series(self, kind: str) -> str:
+        """Return the UID of a series of pictures. Results and readings of one recording share it, and its objects."""
+        return self._series(kind, self.document.tool_version, *self._source)
+
+    def _series(self, kind: str, *parts: object) -> str:
+        uid = derive_uid(kind, self.maker.examination.study, *parts)
         return uid if self.anonymiser is None else self.anonymiser.map_uid(uid)
 
     @property
     def image_maker(self) -> ObjectMaker:
         """The maker of the video and the key images, whose date is the examination's in every version."""
-        return replace(self.maker, made_at=_examination_time(self.maker.examination), utc=False)
+        return replace(self.maker, made_at=_examination_time(self.maker.examination))
 
     def save(self, kind: str, name: str, dataset: Any) -> None:
         """Write an object, unless the folder holds it already."""
@@ -189,16 +206,14 @@ def _export(
     container = _check_recording(document, recording)
     recorded = read_recorded_objects(container)
     examination = _whose(document, recorded, given)
+    loss = partial(_loss_of, container, recorded)
     if anonymiser is not None:
         examination, document, recorded = anonymiser.anonymise(examination), document.without_people(), None
-    maker = ObjectMaker(
-        examination,
-        document.tool_version,
-        _made_at(document, examination),
-        utc=bool(document.made_at),
-    )
+    offset = recorded.utc_offset if recorded else ""
+    made_at = _made_at(document, examination, offset)
+    maker = ObjectMaker(examination, document.tool_version, made_at, offset)
     _make_folder(out)
-    export = _Export(document, container, out, maker, codes or CodeMap(), anonymiser)
+    export = _Export(document, container, out, maker, codes or CodeMap(), anonymiser, loss=loss)
     frames = number_frames(container)
     recorded = recorded or _export_video(export, frames)
     images = _export_images(export, recorded)
@@ -207,6 +222,10 @@ def _export(
     _export_pdf(export, report_pdf)
     _write_index(export)
     return Exported(out, export.files, export.written, export.left_out, anonymiser is not None)
+
+
+def _loss_of(container: Container, recorded: RecordedObjects | None, index: int) -> LossyHistory:
+    return loss_of_frame(container, index) if recorded is None else loss_of_object(recorded.object_of(index))
 
 
 def check_packages() -> None:
@@ -236,7 +255,7 @@ def _check_recording(document: FindingsDocument, recording: Path) -> Container:
             "the recording is not the one that was read: its SHA-256 is another",
             hint="give the very file that run or the workstation read",
         )
-    container = scan(recording)
+    container = scan(recording, stream=document.stream)
     beyond = [each.number for each in document.findings if not 0 <= each.key_index < container.present]
     if beyond:
         raise InputError(
@@ -266,12 +285,24 @@ def _whose(
     return examination
 
 
-def _made_at(document: FindingsDocument, examination: Examination) -> str:
-    """Return date and time of the content. A result folder holds no clock: its objects have the examination's."""
-    if document.made_at:
-        digits = "".join(each for each in document.made_at if each.isdigit())[:14]
-        return digits.ljust(14, "0")
-    return _examination_time(examination)
+def _made_at(document: FindingsDocument, examination: Examination, offset: str) -> str:
+    """Return date and time of the content. A result folder holds no clock: its objects have the examination's.
+
+    The times of the study are local ones, so this is one, too: at the offset of the object that was read, else at that
+    of this machine. An object has one offset for all its times (PS3.3, C.12.1).
+    """
+    if not document.made_at:
+        return _examination_time(examination)
+    try:
+        made_at = datetime.datetime.fromisoformat(document.made_at)
+    except ValueError:
+        raise InputError(
+            "the reading has a time that is none of ISO 8601", hint="export the reading again"
+        ) from None
+    if made_at.tzinfo is None:
+        made_at = made_at.replace(tzinfo=datetime.UTC)
+    zone = datetime.datetime.strptime(offset, "%z").tzinfo if offset else None
+    return made_at.astimezone(zone).strftime("%Y%m%d%H%M%S")
 
 
 def _examination_time(examination: Examination) -> str:
@@ -291,7 +322,7 @@ def _export_video(export: _Export, frames: Sequence[int | None] | None) -> Recor
     if not form.syntax:
         export.left_out.append(f"the video: {form.reason}")
         return None
-    uid, series = export.uid("video"), export.series("video")
+    uid, series = export.uid("video"), export.image_series("video")
     header = make_video_header(export.image_maker, export.container, form, sop_instance=uid, series=series)
     export.place("video", "video", uid, lambda path: write_video(path, header, export.container))
     references: list[Reference | None] = [
@@ -301,14 +332,21 @@ def _export_video(export: _Export, frames: Sequence[int | None] | None) -> Recor
 
 
 def _export_images(export: _Export, recorded: RecordedObjects | None) -> dict[int, Any]:
-    """Write the key images and return them by the index of their frame, in the order of the findings."""
+    """Write the key images and return them by the index of their frame, in the order of the findings.
+
+    None is written where the field of view is not known and all else is to be blanked.
+    """
+    mask = None if export.anonymiser is None else find_field(export.container, export.document.box)
+    if isinstance(mask, UnknownField):
+        export.left_out.append(f"the key images: {mask.reason}")
+        return {}
     wanted = list(dict.fromkeys(each.key_index for each in export.document.findings))
     segments = {each.key_index: each.segment for each in reversed(export.document.findings)}
     # The report refers to one picture at least, so that it says which recording it is about.
     wanted = wanted or [_first_sound(export.container)]
     pictures = {frame.index: frame.rgb() for frame in fetch(export.container, set(wanted))}
     images: dict[int, Any] = {}
-    series = export.series("key images")
+    series = export.image_series("key images")
     for index in wanted:
         if index not in pictures:
             raise InputError(
@@ -317,13 +355,15 @@ def _export_images(export: _Export, recorded: RecordedObjects | None) -> dict[in
         rgb = pictures[index]
         images[index] = make_key_image(
             export.image_maker,
-            rgb if export.anonymiser is None else blank_outside(rgb, export.document.box),
-            sop_instance=export.uid("key image", index, segments.get(index, "")),
+            rgb if mask is None else mask.blank(rgb),
+            sop_instance=export.uid(
+                "key image", index, segments.get(index, ""), *(() if mask is None else (mask.digest,))
+            ),
             series=series,
             number=index + 1,
             frame=index,
             segment=segments.get(index, ""),
-            codec=export.container.codec,
+            loss=export.loss(index),
             source=recorded.references[index] if recorded else None,
         )
         export.save("key_image", f"key-image-{index:06d}", images[index])
@@ -352,32 +392,30 @@ def _export_report(
         for each in (*images.values(), *(recorded.evidence if recorded else ()))
     }
     pictures: dict[str, list[Reference]] = {}
-    for each in findings:
-        image: Reference = (ENDOSCOPIC_CLASS, str(images[each.key_index].SOPInstanceUID), None)
-        source = recorded.references[each.key_index] if recorded else None
-        pictures[each.number] = [image] if source is None else [image, source]
-    if not findings:
-        ((index, image_of_none),) = images.items()
-        pictures[""] = [(ENDOSCOPIC_CLASS, str(image_of_none.SOPInstanceUID), None)]
-        if recorded and (source := recorded.references[index]) is not None:
-            pictures[""].append(source)
-    numbers = {each.number: number for each in findings if frames and (number := frames[each.key_index])}
+    named = {each.number: each.key_index for each in findings} or dict.fromkeys([""], next(iter(images), -1))
+    for number, index in named.items():
+        pictures[number] = []
+        if index in images:
+            pictures[number].append((ENDOSCOPIC_CLASS, str(images[index].SOPInstanceUID), None))
+        if recorded and index >= 0 and (source := recorded.references[index]) is not None:
+            pictures[number].append(source)
+    numbers = {each.number: shown for each in findings if frames and (shown := frames[each.key_index])}
+    series = export.series("report")
     parts = ReportParts(
         evidence=evidence,
         pictures=pictures,
         times_s={each.number: export.container.times_s[each.key_index] for each in findings},
         frame_numbers=numbers,
         remarks=[f"Not part of this export: {each}." for each in export.left_out],
+        series=series,
     )
-    series = export.series("report")
     uid, previous = _next_version(export, series)
     report = make_report(
         export.maker,
         export.document,
         parts,
-        export.codes,
+        export.codes if export.anonymiser is None else export.codes.without_licence(),
         sop_instance=uid,
-        series=series,
         previous=previous,
     )
     export.save("report", "report", report)
@@ -406,7 +444,8 @@ def _next_version(export: _Export, series: str) -> tuple[str, Any]:
 
 def _version_uid(export: _Export, previous: str | None) -> str:
     document = export.document
-    return export.uid("report", document.identity, document.digest, export.codes.sha256, previous or "")
+    parts = (document.identity, document.digest, export.maker.made_at, export.codes.sha256)
+    return export.uid("report", *parts, previous or "")
 
 
 def _named_before(report: Any) -> str | None:
@@ -420,6 +459,9 @@ def _named_before(report: Any) -> str | None:
 def _export_selection(export: _Export, images: Mapping[int, Any]) -> None:
     if not export.document.findings:
         export.left_out.append("the selection of key images: there is no finding")
+        return
+    if not images:
+        export.left_out.append("the selection of key images: there is none")
         return
     chosen = list(images.values())
     uids = [str(each.SOPInstanceUID) for each in chosen]
@@ -436,7 +478,7 @@ def _export_pdf(export: _Export, report_pdf: Callable[[], bytes] | None) -> None
     document = export.document
     if document.reading is None:
         return
-    uid = export.uid("report as pdf", document.identity, document.digest)
+    uid = export.uid("report as pdf", document.identity, document.digest, export.maker.made_at)
     name = f"report-pdf-{derive_uid(uid)[-12:]}.dcm"
     if (export.out / name).is_file():
         # The program that writes a PDF puts the time into it. The one that is there is of the same reading.
@@ -470,7 +512,7 @@ def _write_index(export: _Export) -> None:
     if export.anonymiser is None:
         document["recording_sha256"] = export.document.recording_sha256
         document["findings_sha256"] = export.document.digest
-    else:
+    elif "key_image" in export.files:
         document["burnt_in"] = (
             "Text that is burnt in over the field of view, if any, is still in the key images."
         )

@@ -11,11 +11,15 @@ from typing import Any, Literal
 
 from capsule_edge.runtime.errors import InputError
 
+from .codes import OWN_WORDS
+
 __all__ = ["Finding", "FindingsDocument", "Precision", "read_findings"]
 
 Review = Literal["unreviewed", "confirmed", "relabelled", "added"]
 _STUDIES = ("capsule-edge/study/1", "capsule-edge/study/2")
 _READING = "capsule-edge/reading/1"
+# Name of a finding in the reader's own words, where the words are left out.
+_UNNAMED = "Finding in the reader's own words"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Finding:
         segment: segment of the gut, where landmarks tell; or empty.
         review: what a physician said of it.
         comment: of the reader.
+        reader: name of the reader who decided; empty where nobody did.
     """
 
     number: str
@@ -56,6 +61,7 @@ class Finding:
     segment: str = ""
     review: Review = "unreviewed"
     comment: str = field(default="", repr=False)
+    reader: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,16 @@ class FindingsDocument:
         intended_use: the model's own words.
         findings: in the order of the document.
         left_out: number of suggestions that were rejected or not decided in a reading.
-        reader: name of the reader; empty for a result without a reading.
-        made_at: UTC of the reading, ISO 8601; empty for a result, which holds no clock.
+        readers: names of all who read, first the one who opened the reading; none for a result without a reading.
+        state: of the reading: ``open`` or ``finished``; empty for a result without a reading.
+        made_at: UTC of the reading's end, or of its last decision while it is open, ISO 8601; empty for a result, which
+            holds no clock.
         banner: the examination of a reading.
         identity: name of the document over its versions.
         reading: the document of a reading, for its report; None for a result.
         box: (left, top, width, height) of the field of view in a frame, pixels; None where it is not known.
+        stream: number of the video stream that was read; None for the one with most pictures, which the workstation
+            reads.
     """
 
     digest: str
@@ -85,17 +95,28 @@ class FindingsDocument:
     intended_use: str
     findings: tuple[Finding, ...]
     left_out: int = 0
-    reader: str = field(default="", repr=False)
+    readers: tuple[str, ...] = field(default=(), repr=False)
+    state: Literal["", "open", "finished"] = ""
     made_at: str = ""
     banner: Mapping[str, Any] = field(default_factory=dict, repr=False)
     identity: str = ""
     reading: Mapping[str, Any] | None = field(default=None, repr=False)
     box: tuple[int, int, int, int] | None = None
+    stream: int | None = None
 
     def without_people(self) -> FindingsDocument:
-        """Return the document without the reader's name, the comments, the clock and the banner."""
-        findings = tuple(replace(each, comment="") for each in self.findings)
-        return replace(self, findings=findings, reader="", made_at="", banner={}, reading=None)
+        """Return the document without the readers' names, words and comments, the clock and the banner.
+
+        The findings are numbered anew: the number of one that was added is a name in the workstation's database.
+        """
+        findings = tuple(_without_words(each, number) for number, each in enumerate(self.findings, 1))
+        return replace(self, findings=findings, readers=(), made_at="", banner={}, reading=None)
+
+
+def _without_words(finding: Finding, number: int) -> Finding:
+    if finding.label.startswith(OWN_WORDS):
+        finding = replace(finding, label=OWN_WORDS, name=_UNNAMED)
+    return replace(finding, number=f"finding {number}", comment="", reader="")
 
 
 def read_findings(path: Path) -> FindingsDocument:
@@ -158,7 +179,13 @@ def _of_study(document: Mapping[str, Any]) -> FindingsDocument:
         findings=tuple(_suggested(each, events, places) for each in suggestions),
         identity=f"result {document['source']['sha256']}",
         box=_box(document["source"].get("field_of_view")),
+        stream=_stream(document["tool"]),
     )
+
+
+def _stream(tool: Mapping[str, Any]) -> int | None:
+    found = tool.get("options", {}).get("stream")
+    return None if found is None else int(found)
 
 
 def _box(document: Mapping[str, Any] | None) -> tuple[int, int, int, int] | None:
@@ -211,12 +238,26 @@ def _of_reading(document: Mapping[str, Any]) -> FindingsDocument:
         intended_use=document["intended_use"],
         findings=tuple(findings),
         left_out=len(document["suggestions"]) - len(decided),
-        reader=str(reading["reader"]),
-        made_at=str(reading["finished_at"] or reading["opened_at"]),
+        readers=_readers(document),
+        state="finished" if reading["state"] == "finished" else "open",
+        made_at=str(reading["finished_at"] or _last_decision(document)),
         banner=document["examination"],
         identity=f"reading {reading['id']}",
         reading=document,
     )
+
+
+def _readers(document: Mapping[str, Any]) -> tuple[str, ...]:
+    reading = document["reading"]
+    decisions = (*document["suggestions"], *document["findings"])
+    names = [reading["reader"], *reading.get("readers", ()), *(each.get("reader") for each in decisions)]
+    return tuple(dict.fromkeys(str(name) for name in names if name))
+
+
+def _last_decision(document: Mapping[str, Any]) -> str:
+    """Return the time of the last decision in a reading that is open, or of its opening."""
+    decided = [each["decided_at"] for each in (*document["suggestions"], *document["findings"])]
+    return max(str(each) for each in (document["reading"]["opened_at"], *decided) if each)
 
 
 def _decided(each: Mapping[str, Any]) -> Finding:
@@ -233,6 +274,7 @@ def _decided(each: Mapping[str, Any]) -> Finding:
         segment=each["key"]["segment"] or "",
         review=each["verdict"],
         comment=str(each["comment"]),
+        reader=str(each.get("reader") or ""),
     )
 
 
@@ -248,4 +290,5 @@ def _added(each: Mapping[str, Any]) -> Finding:
         segment=each["key"]["segment"] or "",
         review="added",
         comment=str(each["comment"]),
+        reader=str(each.get("reader") or ""),
     )

@@ -203,31 +203,41 @@ def merge_examinations(sources: Sequence[tuple[str, Examination]]) -> Examinatio
         InputError: two sources contradict each other.
     """
     merged = Examination()
-    said: dict[str, str] = {}
+    said: dict[str, list[tuple[str, str]]] = {name: [] for name in ATTRIBUTES}
     for source, one in sources:
         for name in ATTRIBUTES:
             value, known = getattr(one, name), getattr(merged, name)
             if not value and not (name == "accession_number" and value == "" and known is None):
                 continue
-            if known and value and _comparable(name, known) != _comparable(name, value):
-                raise InputError(
-                    f"{named(name)} of {said[name]} and of {source} are not the same",
-                    hint="find out whose examination it is; nothing was exported",
-                )
+            # Each is compared with all before: two may agree with a shorter one, and not with each other.
+            for earlier, other in said[name] if value else ():
+                if not _agree(name, other, value):
+                    raise InputError(
+                        f"{named(name)} of {earlier} and of {source} are not the same",
+                        hint="find out whose examination it is; nothing was exported",
+                    )
+            if value:
+                said[name].append((source, value))
             if not known:
                 merged = replace(merged, **{name: value})
-                said[name] = source
     return merged
 
 
-def _comparable(name: str, value: str) -> str:
-    """Return a value without what may differ between two ways to write it."""
-    if name in ("patient_name", "referring_physician"):
-        # "Doe, Jane" of a banner is "Doe^Jane" of DICOM; other scripts of the name follow "=".
-        return " ".join(re.split(r"[\s,^]+", value.partition("=")[0].casefold())).strip()
+def _agree(name: str, one: str, other: str) -> bool:
+    """Return whether two values say the same, by whatever way they are written."""
     if name == "procedure_time":
-        return value.ljust(6, "0")
-    return value
+        return one.ljust(6, "0") == other.ljust(6, "0")
+    if name not in ("patient_name", "referring_physician"):
+        return one == other
+    # The scripts of a name: alphabetic, ideographic, phonetic (PS3.5, 6.2.1.2). What both sources have must agree.
+    groups, others = _name_groups(one), _name_groups(other)
+    shared = [pair for pair in zip(groups, others, strict=False) if all(pair)]
+    return all(first == second for first, second in shared) if shared else "".join(groups) == "".join(others)
+
+
+def _name_groups(value: str) -> list[str]:
+    # "Doe, Jane" of a banner is "Doe^Jane" of DICOM.
+    return [" ".join(re.split(r"[\s,^]+", group.casefold())).strip() for group in value.split("=")]
 
 
 def require_whole(examination: Examination) -> None:

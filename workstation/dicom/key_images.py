@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from .codes import Code
 from .common_modules import ObjectMaker, code_item, file_meta, sequence
+from .lossy_history import LossyHistory
 
 __all__ = ["ENDOSCOPIC_CLASS", "make_key_image"]
 
@@ -16,14 +17,6 @@ ENDOSCOPIC_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.1"
 _EXPLICIT = "1.2.840.10008.1.2.1"
 # Code 121322 of DICOM (CID 7202).
 _SOURCE = Code("121322", "DCM", "Source image for image processing operation")
-# Codings by their names in DICOM (PS3.3, C.7.6.1.1.5.1).
-_METHODS = {
-    "h264": "ISO_14496_10",
-    "hevc": "ISO_23008_2",
-    "mpeg2video": "ISO_13818_2",
-    "mjpeg": "ISO_10918_1",
-}
-_LOSSLESS = frozenset({"ffv1", "png", "bmp", "tif", "tiff", "dcm", "dicom", "jpegls", "jpeg2000"})
 
 
 def make_key_image(
@@ -35,7 +28,7 @@ def make_key_image(
     number: int,
     frame: int,
     segment: str,
-    codec: str,
+    loss: LossyHistory,
     source: tuple[str, str, int | None] | None,
 ) -> Any:
     """Return a key image.
@@ -47,7 +40,7 @@ def make_key_image(
         number: of the image in its series, from 1.
         frame: index of the frame in the recording.
         segment: of the gut, or empty.
-        codec: of the recording.
+        loss: the lossy compression that the pixels went through.
         source: class and instance of the object that holds the frame, and its number there; None where there is none.
     """
     height, width = rgb.shape[:2]
@@ -60,7 +53,7 @@ def make_key_image(
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.Rows, dataset.Columns = height, width
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
-    _describe_loss(dataset, codec)
+    loss.describe(dataset)
     maker.place(dataset, segment)
     if source is not None:
         dataset.SourceImageSequence = sequence([_source_item(*source)])
@@ -68,16 +61,6 @@ def make_key_image(
     dataset.add_new(0x7FE00010, "OB", pixels + bytes(len(pixels) % 2))
     dataset.file_meta = file_meta(dataset, _EXPLICIT)
     return dataset
-
-
-def _describe_loss(dataset: Any, codec: str) -> None:
-    """Say whether the pixels went through lossy compression before."""
-    if codec in _LOSSLESS:
-        dataset.LossyImageCompression = "00"
-        return
-    dataset.LossyImageCompression = "01"
-    if codec in _METHODS:
-        dataset.LossyImageCompressionMethod = _METHODS[codec]
 
 
 def _source_item(sop_class: str, sop_instance: str, number: int | None) -> Any:

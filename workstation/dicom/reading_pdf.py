@@ -34,7 +34,7 @@ def make_reading_pdf(document: FindingsDocument, recording: Path) -> Callable[[]
     def write() -> bytes:
         from ..report import render_reading, write_pdf
 
-        container = scan(recording)
+        container = scan(recording, stream=document.stream)
         wanted = {each.key_index for each in document.findings}
         pictures = {frame.index: frame.rgb() for frame in fetch(container, wanted)}
 

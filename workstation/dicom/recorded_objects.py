@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from capsule_edge.runtime.recording import Container, ImageSeries, is_dicom
+from capsule_edge.runtime.errors import InputError
+from capsule_edge.runtime.recording import Container, ImageSeries, is_dicom, quote
 
 from .frame_numbers import number_frames
 from .structured_report import Reference
@@ -18,7 +20,16 @@ __all__ = ["RecordedObjects", "read_recorded_objects"]
 _NEEDED = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID PatientID PatientName PatientBirthDate PatientSex"
     " StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName NumberOfFrames Rows Columns"
+    " TimezoneOffsetFromUTC LossyImageCompression LossyImageCompressionMethod LossyImageCompressionRatio"
 )
+
+
+_IDENTIFIERS = {
+    "SOPClassUID": "0008,0016",
+    "SOPInstanceUID": "0008,0018",
+    "StudyInstanceUID": "0020,000D",
+    "SeriesInstanceUID": "0020,000E",
+}
 
 
 @dataclass(frozen=True)
@@ -35,9 +46,27 @@ class RecordedObjects:
     evidence: tuple[Any, ...] = field(repr=False)
     references: Sequence[Reference | None] = field(repr=False)
 
+    @property
+    def utc_offset(self) -> str:
+        """The offset of the objects' times from UTC (``+0100``); empty unless all say the same."""
+        said = {str(each.get("TimezoneOffsetFromUTC") or "") for each in self.evidence}
+        (one, *others) = said or {""}
+        return one if not others and re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", one) else ""
+
+    def object_of(self, index: int) -> Any:
+        """Return the object that holds a frame."""
+        reference = self.references[index]
+        if reference is None:
+            return self.evidence[0]
+        return next(each for each in self.evidence if str(each.SOPInstanceUID) == reference[1])
+
 
 def read_recorded_objects(container: Container) -> RecordedObjects | None:
-    """Return the DICOM objects of a recording; None where it was read from another kind of file."""
+    """Return the DICOM objects of a recording; None where it was read from another kind of file.
+
+    Raises:
+        InputError: an object lacks a UID, so that nothing can refer to it.
+    """
     if container.place.fragments:
         found = _read(container.path)
         numbers = number_frames(container) or [None] * container.frames
@@ -65,4 +94,11 @@ def _read(path: Path) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_NEEDED.split()))
+        found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_NEEDED.split()))
+        for keyword, tag in _IDENTIFIERS.items():
+            if not re.fullmatch(r"[0-9.]{1,64}", str(found.get(keyword) or "")):
+                raise InputError(
+                    f"{quote(path)} does not say {keyword} ({tag}), by which a report refers to it",
+                    hint="export it again from the archive",
+                )
+    return found

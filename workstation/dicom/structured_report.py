@@ -20,6 +20,7 @@ __all__ = ["Reference", "ReportParts", "make_report", "person_name", "settle"]
 Reference = tuple[str, str, int | None]
 
 _EXPLICIT = "1.2.840.10008.1.2.1"
+_SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ReportParts:
         times_s: container time of each finding's picture, seconds.
         frame_numbers: number of each finding's picture in the video, from 1; absent where it cannot be told.
         remarks: lines for people, such as why no video is referred to.
+        series: UID of the series of the report.
     """
 
     evidence: Mapping[str, Any]
@@ -40,6 +42,7 @@ class ReportParts:
     times_s: Mapping[str, float]
     frame_numbers: Mapping[str, int]
     remarks: Sequence[str]
+    series: str
 
 
 def make_report(
@@ -49,7 +52,6 @@ def make_report(
     codes: CodeMap,
     *,
     sop_instance: str,
-    series: str,
     previous: Any = None,
 ) -> Any:
     """Return the structured report.
@@ -59,7 +61,7 @@ def make_report(
         document: the findings.
         parts: what the report refers to.
         codes: the user's codes.
-        sop_instance, series: UIDs.
+        sop_instance: UID.
         previous: the report of which this one is a new version; None for the first.
     """
     from highdicom import sr
@@ -67,7 +69,7 @@ def make_report(
 
     algorithm = _algorithm(document)
     groups = [_group(each, parts, codes, algorithm) for each in document.findings] or [
-        _nothing(parts, algorithm)
+        _nothing(parts, None if document.state else algorithm)
     ]
     content = sr.MeasurementReport(
         observation_context=_observers(document),
@@ -83,14 +85,17 @@ def make_report(
             )
         )
     report = sr.Comprehensive3DSR(
-        evidence=list(parts.evidence.values()),
+        # highdicom asks for an object also where the report refers to none; this one stands nowhere in it.
+        evidence=list(parts.evidence.values())
+        or [maker.begin(_SR_CLASS, sop_instance, parts.series, 3, "SR")],
+        record_evidence=bool(parts.evidence),
         content=content[0],
-        series_instance_uid=series,
+        series_instance_uid=parts.series,
         series_number=3,
         sop_instance_uid=sop_instance,
         instance_number=1,
         manufacturer=MANUFACTURER,
-        is_complete=True,
+        is_complete=document.state != "open",
         is_final=False,
         is_verified=False,
         previous_versions=None if previous is None else [previous],
@@ -121,7 +126,7 @@ def _coded(code: Code) -> Any:
 
 
 def _observers(document: FindingsDocument) -> Any:
-    """Return who observed: the software, and the reader of a reading."""
+    """Return who observed: the software, and all readers of a reading (TID 1002 once for each)."""
     from highdicom import sr
     from pydicom.sr.codedict import codes as known
 
@@ -130,20 +135,18 @@ def _observers(document: FindingsDocument) -> Any:
         observer_type=known.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
             uid=derive_uid("device", document.tool_version, model["sha256"]),
-            name=f"capsule-edge {document.tool_version}"[:64],
+            name=f"capsule-edge {document.tool_version}",
             manufacturer_name=MANUFACTURER,
-            model_name=f"{model['name']} {model['version']} {model['precision']}"[:64],
+            model_name=f"{model['name']} {model['version']} {model['precision']}",
         ),
     )
-    person = None
-    if document.reader:
-        person = sr.ObserverContext(
-            observer_type=known.DCM.Person,
-            observer_identifying_attributes=sr.PersonObserverIdentifyingAttributes(
-                name=person_name(document.reader)
-            ),
+    context = sr.ObservationContext(observer_device_context=device)
+    for name in document.readers:
+        attributes = sr.PersonObserverIdentifyingAttributes(name=person_name(name))
+        context.extend(
+            sr.ObserverContext(observer_type=known.DCM.Person, observer_identifying_attributes=attributes)
         )
-    return sr.ObservationContext(observer_person_context=person, observer_device_context=device)
+    return context
 
 
 def person_name(text: str) -> str:
@@ -186,39 +189,49 @@ def _group(finding: Finding, parts: ReportParts, codes: CodeMap, algorithm: Any)
     suggested = finding.review in ("unreviewed", "confirmed")
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=derive_uid("finding", *(uid for _, uid, _ in parts.pictures[finding.number]), finding.number),
-            identifier=f"{finding.number}: {finding.name}"[:64],
+            uid=derive_uid("finding", parts.series, finding.number),
+            identifier=_text(f"{finding.number}: {finding.name}"),
         ),
         finding_type=_coded(mapped or own),
         algorithm_id=algorithm if suggested else None,
         finding_sites=sites,
         measurements=_measurements(finding, parts) or None,
         qualitative_evaluations=evaluations,
-        source_images=[
-            sr.SourceImageForMeasurementGroup(sop_class, sop_instance, None if number is None else [number])
-            for sop_class, sop_instance, number in parts.pictures[finding.number]
-        ],
+        source_images=_source_images(parts.pictures[finding.number]),
     )
 
 
-def _nothing(parts: ReportParts, algorithm: Any) -> Any:
-    """Return the group that says that there is no finding: the template asks for one group or more."""
+def _source_images(pictures: Sequence[Reference]) -> list[Any] | None:
     from highdicom import sr
 
-    pictures = parts.pictures[""]
+    return [
+        sr.SourceImageForMeasurementGroup(sop_class, sop_instance, None if number is None else [number])
+        for sop_class, sop_instance, number in pictures
+    ] or None
+
+
+def _nothing(parts: ReportParts, algorithm: Any) -> Any:
+    """Return the group that says that there is no finding: the template asks for one group or more.
+
+    Args:
+        parts: what the report refers to.
+        algorithm: that suggested nothing; None for a reading, whose readers confirmed and added nothing.
+    """
+    from highdicom import sr
+
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=derive_uid("no finding", *(uid for _, uid, _ in pictures)), identifier="no suggestion"
+            uid=derive_uid("no finding", parts.series),
+            identifier="no suggestion" if algorithm else "no finding",
         ),
-        finding_type=_coded(CONCEPTS["none"]),
+        finding_type=_coded(CONCEPTS["none" if algorithm else "none_read"]),
         algorithm_id=algorithm,
         qualitative_evaluations=[
             sr.QualitativeEvaluation(_coded(CONCEPTS["review"]), _coded(CONCEPTS["unreviewed"]))
-        ],
-        source_images=[
-            sr.SourceImageForMeasurementGroup(sop_class, sop_instance, None if number is None else [number])
-            for sop_class, sop_instance, number in pictures
-        ],
+        ]
+        if algorithm
+        else None,
+        source_images=_source_images(parts.pictures[""]),
     )
 
 
@@ -251,19 +264,28 @@ def _remarks(document: FindingsDocument, parts: ReportParts, codes: CodeMap) -> 
     lines = [
         "Preliminary and not verified. Findings are suggestions of software that a physician must confirm."
     ]
-    if document.reader:
+    if document.state:
         lines[0] = "Preliminary and not verified: a reading that nobody has signed."
+        if document.state == "open":
+            lines.append("The reading is not finished.")
         if document.left_out:
             lines.append(f"{document.left_out} suggestions were rejected or not decided, and are not listed.")
     if not document.findings:
         lines.append("No finding is listed. That does not mean that the examination is normal.")
     measured = sorted({each.precision.measured_on for each in document.findings if each.precision})
     lines += [f"Precision was measured on {each}." for each in measured]
-    lines += [f"Comment on {each.number}: {each.comment}" for each in document.findings if each.comment]
+    for each in document.findings:
+        if label_code(each.label, each.name).meaning.endswith("..."):
+            lines.append(f"Whole name of {each.number}: {each.name}")
+        if each.reader and len(document.readers) > 1:
+            lines.append(f"Reader of {each.number}: {each.reader}")
+        if each.comment:
+            lines.append(f"Comment on {each.number}: {each.comment}")
     lines += parts.remarks
-    if codes.codes:
-        lines.append(
-            f"Codes of findings by a map of the user (SHA-256 {codes.sha256}). Licence: {codes.licence}"
-        )
-    lines.append(document.intended_use)
-    return [each[:1024] for each in lines if each.strip()]
+    lines += [codes.remark, document.intended_use]
+    return [_text(each) for each in lines if each.strip()]
+
+
+def _text(text: str) -> str:
+    """Return a text as an unlimited text of DICOM can hold it (VR UT; PS3.5, 6.2): of controls, ends of lines alone."""
+    return "".join(each if each.isprintable() or each in "\r\n\t" else " " for each in text)

@@ -30,6 +30,8 @@ _FORMS = (
 )
 # FFmpeg's names of MP4 and of transport streams, the containers that DICOM allows.
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "mpegts")
+# FFmpeg has one name for MP4 and QuickTime; the brand tells them apart. QuickTime before 2005 states none.
+_QUICKTIME = b"qt  "
 # A fragment's length has 32 bits and is even (PS3.5, A.4); its highest value means "undefined".
 _MOST_BYTES = (1 << 32) - 4
 # A vector of more steps is longer than an element of VR DS can be.
@@ -58,6 +60,8 @@ def video_form(container: Container) -> VideoForm:
         return VideoForm("", "the recording is a series of pictures and no video")
     if container.format not in _CONTAINERS:
         return VideoForm("", f"its container is {container.format}, DICOM allows MP4 and MPEG-TS")
+    if container.format != "mpegts" and _major_brand(container.path) in (b"", _QUICKTIME):
+        return VideoForm("", "its container is QuickTime, DICOM allows MP4 and MPEG-TS")
     if container.size > _MOST_BYTES:
         return VideoForm("", f"it has {container.size:,} bytes, one fragment holds at most {_MOST_BYTES:,}")
     with av.open(str(container.path.absolute()), **OPEN_OPTIONS) as source:
@@ -72,6 +76,13 @@ def video_form(container: Container) -> VideoForm:
     found = f"{container.codec} {profile}, level {level}, {pixels}"
     allowed = "H.264 High up to level 4.2, HEVC Main and Main 10 up to 5.1"
     return VideoForm("", f"its stream is {found}; DICOM allows {allowed}")
+
+
+def _major_brand(path: Path) -> bytes:
+    """Return the major brand of a file of boxes (ISO/IEC 14496-12, 4.3); empty for one that states none."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[8:12] if head[4:8] == b"ftyp" else b""
 
 
 def _level(context: Any) -> int:

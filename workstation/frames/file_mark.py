@@ -36,7 +36,7 @@ class FileMark:
             StaleSourceError: a file is gone.
         """
         paths: tuple[Path, ...] = (container.path,)
-        if isinstance(container, ImageSeries) and container.format == "folder":
+        if isinstance(container, ImageSeries):
             paths = tuple(path for path, _ in container.places)
         return cls(paths, {path: _facts(path) for path in dict.fromkeys(paths)})
 

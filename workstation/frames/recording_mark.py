@@ -45,15 +45,16 @@ def mark_recording(path: Path, roots: Sequence[Path] = ()) -> RecordingMark:
         target = path.resolve(strict=True)
         if target != path:
             _check_inside(path, target, roots)
+        folder = target if target.is_dir() else target.parent
         whole, size = hashlib.sha256(), 0
         for file in list_files(target):
             status = os.lstat(file)
             # Resolving every path would take seconds for a long series.
             if stat.S_ISLNK(status.st_mode):
-                _check_inside(path, file.resolve(strict=True), (*roots, target))
+                _check_inside(path, file.resolve(strict=True), (*roots, folder))
                 status = os.stat(file)
             size += status.st_size
-            name = "" if file == target else file.relative_to(target).as_posix()
+            name = "" if file == target else file.relative_to(folder).as_posix()
             facts = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}\n"
             whole.update(facts.encode("utf-8", "surrogateescape"))
     except (OSError, ValueError, RuntimeError) as error:

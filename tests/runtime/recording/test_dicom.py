@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import cv2
 import damage
 import numpy as np
 import pytest
@@ -221,6 +223,103 @@ def test_pictures_of_an_object_are_frames(
     assert capfd.readouterr() == ("", "")
 
 
+# A picture whose halves tell red from blue, so that a wrong transform of colours is seen.
+COLOURS = np.zeros((64, 96, 3), np.uint8)
+COLOURS[:, :48], COLOURS[:, 48:] = (200, 60, 40), (40, 80, 190)
+
+
+def to_ybr(rgb: np.ndarray) -> np.ndarray:
+    """Return YCbCr of full range (PS3.3, C.7.6.3.1.2)."""
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb)[:, :, [0, 2, 1]]
+
+
+def jpeg_of(components: np.ndarray, transform: int) -> bytes:
+    """Return a JPEG of three components as they are, without a marker that says what they are.
+
+    Pillow's codec is told that the pixels are RGB (its Adobe marker says 0) or YCbCr, and the marker is taken out.
+    """
+    image = pytest.importorskip("PIL.Image")
+    buffer = io.BytesIO()
+    planes = [image.fromarray(np.ascontiguousarray(components[:, :, place])) for place in range(3)]
+    options = {} if transform else {"keep_rgb": True}
+    merged = image.merge("YCbCr" if transform else "RGB", planes)
+    merged.save(buffer, "JPEG", quality=95, subsampling=0, **options)
+    data, at, kept = buffer.getvalue(), 2, [b"\xff\xd8"]
+    while data[at + 1] != 0xDA:
+        size = 2 + int.from_bytes(data[at + 2 : at + 4])
+        if data[at + 1] not in (0xE0, 0xEE):
+            kept.append(data[at : at + size])
+        at += size
+    return b"".join(kept) + data[at:]
+
+
+def first_image(path: Path) -> np.ndarray:
+    (frame,) = read_frames(scan(path), [0])
+    return frame.rgb().astype(int)
+
+
+def write_colours(path: Path, kind: str, picture: bytes, photometric: str) -> Path:
+    form = {"Rows": 64, "Columns": 96, "NumberOfFrames": 1, "PhotometricInterpretation": photometric}
+    return write_object(path, kind, items([picture]), **form)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize("numbers", [b"\1\2\3", b"RGB", b"\0\1\2"])
+def test_a_jpeg_without_a_marker_has_the_colours_that_the_object_says(
+    photometric: str, numbers: bytes, tmp_path: Path
+) -> None:
+    transform = int(photometric != "RGB")
+    data = jpeg_of(to_ybr(COLOURS) if transform else COLOURS, transform)
+    assert b"JFIF" not in data
+    assert b"Adobe" not in data
+    # The numbers of the components, from which decoders guess.
+    frame, scan_at = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    changed = bytearray(data)
+    for place, number in enumerate(numbers):
+        changed[frame + 10 + 3 * place] = changed[scan_at + 5 + 2 * place] = number
+    found = first_image(write_colours(tmp_path / "exam.dcm", "jpeg", bytes(changed), photometric))
+    # Quality 95 moves flat colours by a step of rounding or two; a wrong transform moves them by 30 and more.
+    assert np.abs(found - COLOURS)[8:-8, 8:40].max() <= 6
+    assert np.abs(found - COLOURS)[8:-8, 56:-8].max() <= 6
+
+
+@pytest.mark.parametrize("kind", ["jpegls", "jpeg2000"])
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_components_are_the_colours_that_the_object_says(kind: str, photometric: str, tmp_path: Path) -> None:
+    pixels = to_ybr(COLOURS) if photometric == "YBR_FULL" else COLOURS
+    # OpenCV's encoder of JPEG 2000 transforms colours itself.
+    picture = untransformed(pixels) if kind == "jpeg2000" else encode_picture(kind, pixels)
+    found = first_image(write_colours(tmp_path / "exam.dcm", kind, picture, photometric))
+    # Rounding of the conversion there and back.
+    assert np.abs(found - COLOURS).max() <= 2
+
+
+def untransformed(pixels: np.ndarray) -> bytes:
+    """Return JPEG 2000 of three components without a transform of colours."""
+    image = pytest.importorskip("PIL.Image")
+    buffer = io.BytesIO()
+    image.fromarray(pixels).save(buffer, "JPEG2000", irreversible=False, mct=0, no_jp2=True)
+    return buffer.getvalue()
+
+
+def test_the_own_transform_of_jpeg_2000_is_undone_once(tmp_path: Path) -> None:
+    picture = encode_picture("jpeg2000", COLOURS)
+    for photometric in ("YBR_RCT", "YBR_ICT", "RGB"):
+        found = first_image(write_colours(tmp_path / "exam.dcm", "jpeg2000", picture, photometric))
+        np.testing.assert_array_equal(found, COLOURS)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "jpegls", "jpeg2000"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "PALETTE COLOR", "ARGB", "YBR_PARTIAL_420"])
+def test_colours_that_are_not_read_are_refused(kind: str, photometric: str, tmp_path: Path) -> None:
+    path = write_colours(tmp_path / "exam.dcm", kind, encode_picture(kind, COLOURS), photometric)
+    with pytest.raises(
+        InputError, match=rf"are {photometric} in {kind}, PhotometricInterpretation"
+    ) as caught:
+        scan(path)
+    check_line(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "jpegls", "jpeg2000"])
 def test_a_damaged_picture_of_an_object_is_corrupt(kind: str, tmp_path: Path) -> None:
     encoded = [encode_picture(kind, picture) for picture in PICTURES]
@@ -308,6 +407,37 @@ def test_the_pictures_of_a_series_come_in_the_order_of_their_numbers(tmp_path: P
     assert before == hash_recording(folder)
     write_pictures(folder / "S" / "I9", "raw", [PICTURES[3]], InstanceNumber=1, **uids)
     assert scan(folder).digest() != before
+
+
+def series_on_disk(folder: Path) -> Path:
+    """Write the pictures as objects of one series on a disk, and return its DICOMDIR."""
+    disk(folder, "S/any")
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4"}
+    for index, picture in enumerate(PICTURES):
+        write_pictures(folder / "S" / f"I{index}", "raw", [picture], InstanceNumber=index + 1, **uids)
+    write_directory(folder, [("S", f"I{index}") for index in range(4)])
+    return folder / "DICOMDIR"
+
+
+def test_the_hash_of_a_dicomdir_is_that_of_all_its_objects(tmp_path: Path) -> None:
+    directory = series_on_disk(tmp_path / "disk")
+    before = hash_recording(directory)
+    assert before == scan(directory).digest() == scan(directory.parent).digest()
+    assert before == hash_recording(directory.parent)
+    seen = {before}
+    for index in range(4):
+        path = directory.parent / "S" / f"I{index}"
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        seen.add(hash_recording(directory))
+        assert hash_recording(directory) == scan(directory).digest() == hash_recording(directory.parent)
+        path.write_bytes(data)
+    assert len(seen) == 5
+    # One object has the hash of its file, by whatever path.
+    write_directory(directory.parent, [("S", "I0")])
+    one = hashlib.sha256((directory.parent / "S" / "I0").read_bytes()).hexdigest()
+    assert {hash_recording(path) for path in (directory, directory.parent)} == {one}
+    assert scan(directory).digest() == scan(directory.parent).digest() == one
 
 
 def test_run_reads_a_dicomdir_folder_as_one_recording(call: Callable, tmp_path: Path) -> None:

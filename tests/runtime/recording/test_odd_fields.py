@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from live_servers import Clock, live, server
 from odd_samples import HEIGHT, WIDTH, codes, images, mux, picture
+from orientation_samples import state_orientation
 from red_model import write_red_model
 from video_samples import read
 
@@ -234,35 +235,10 @@ def test_what_no_quarter_turn_shows_is_refused(values: list[int], plain: Path, t
 # Orientation in the supplemental information of H.264 and HEVC
 
 
-def state(source: Path, path: Path, turns: dict[int, tuple[float, bool]]) -> Path:
-    """Copy H.264 packets, and state an orientation with some of them.
-
-    Args:
-        turns: for packets, the anticlockwise turn in degrees, and whether columns are reversed.
-    """
-    with av.open(str(source)) as opened, av.open(str(path), "w") as out:
-        stream = opened.streams.video[0]
-        copy = out.add_stream_from_template(stream)
-        for index, packet in enumerate(one for one in opened.demux(stream) if one.size):
-            unit = b""
-            if index in turns:
-                degrees, reversed_columns = turns[index]
-                # ITU-T H.264, D.1.27: cancel 0, two mirrors, 16 bits of turn, a repetition period of 1 (010), no
-                # extension, and the bit that ends the payload.
-                bits = reversed_columns << 22 | round(degrees / 360 * 65536) << 5 | 0b010_0_1
-                unit = bytes([6, 47, 3, *bits.to_bytes(3, "big"), 0x80])
-                unit = len(unit).to_bytes(4, "big") + unit
-            one = av.Packet(unit + bytes(packet))
-            one.stream, one.time_base = copy, packet.time_base
-            one.pts, one.dts, one.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
-            out.mux(one)
-    return path
-
-
 @pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("packets", [(0,), (0, GROUP, 2 * GROUP)])
 def test_an_orientation_of_h264_lasts(container: str, packets: tuple, plain: Path, tmp_path: Path) -> None:
-    path = state(plain, tmp_path / f"turned.{container}", dict.fromkeys(packets, (90, False)))
+    path = state_orientation(plain, tmp_path / f"turned.{container}", dict.fromkeys(packets, (90, False)))
     container_ = scan(path)
     frames = list(read_frames(container_, range(3 * GROUP)))
     assert [frame.detail for frame in frames] == [""] * (3 * GROUP)
@@ -277,7 +253,7 @@ def test_an_orientation_of_h264_lasts(container: str, packets: tuple, plain: Pat
 
 
 def test_groups_that_are_read_in_parallel_have_the_same_orientation(plain: Path, tmp_path: Path) -> None:
-    path = state(plain, tmp_path / "turned.mp4", {0: (180, False), GROUP: (0, True)})
+    path = state_orientation(plain, tmp_path / "turned.mp4", {0: (180, False), GROUP: (0, True)})
     container = scan(path)
     one_by_one = images(path)
     stored = images(plain)
@@ -294,7 +270,9 @@ def test_groups_that_are_read_in_parallel_have_the_same_orientation(plain: Path,
 
 def test_images_that_are_turned_later_are_damaged_and_refuse_nothing(plain: Path, tmp_path: Path) -> None:
     for degrees in (90, 45):
-        path = state(plain, tmp_path / "turned.mp4", {GROUP: (degrees, False), 2 * GROUP: (0, False)})
+        path = state_orientation(
+            plain, tmp_path / "turned.mp4", {GROUP: (degrees, False), 2 * GROUP: (0, False)}
+        )
         container, frames = read(path)
         found = [frame.detail for frame in frames]
         assert found[: GROUP + 1] == [*[""] * GROUP, "damaged"]
@@ -337,7 +315,7 @@ def test_an_orientation_of_hevc_lasts(tmp_path: Path) -> None:
 
 
 def test_a_network_source_is_turned_in_the_same_way(plain: Path, tmp_path: Path) -> None:
-    path = state(plain, tmp_path / "turned.ts", {0: (90, False)})
+    path = state_orientation(plain, tmp_path / "turned.ts", {0: (90, False)})
     exif = mux(tmp_path / "exif.mkv", [jpeg(6)] * 4)
     for one, shape in ((path, (WIDTH, HEIGHT, 3)), (exif, (WIDTH, HEIGHT, 3))):
         data = one.read_bytes()

@@ -28,8 +28,9 @@ from export_samples import (
 from red_model import CENTRE, HEIGHT, RADIUS, WIDTH, view, write_exam
 
 from capsule_edge.runtime.errors import InputError
-from capsule_edge.workstation.dicom import open_anonymiser
-from capsule_edge.workstation.dicom.anonymising import blank_outside
+from capsule_edge.workstation.dicom import open_anonymiser, read_code_map
+from capsule_edge.workstation.dicom.codes import label_code
+from capsule_edge.workstation.dicom.field_mask import FieldMask, UnknownField, mask_of_pictures
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -90,6 +91,37 @@ def test_no_patient_field_is_found_after_anonymising(
     assert json.loads(again.out)["written"] == []
 
 
+def test_no_word_of_the_reader_or_of_a_licence_is_found_after_anonymising(
+    exam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recording, result = exam
+    words = "other: CANARY\\diverticulum"
+    reading = make_reading(tmp_path / "reading.json", result)
+    document = json.loads(reading.read_text())
+    document["findings"][0].update(label=words, name="CANARY\\diverticulum", comment="CANARY comment")
+    document["suggestions"][0].update(
+        verdict="relabelled", decided_label={"label": "other: Kanarienfleck", "name": "Kanarienfleck"}
+    )
+    reading.write_text(json.dumps(document))
+    code = {"value": "1", "scheme": "99LOCAL", "meaning": "CANARY meaning"}
+    terms = {"licence": "Licence of the CANARY hospital", "codes": {words: code, "polyp": code}}
+    (tmp_path / "codes.json").write_text(json.dumps(terms))
+    codes = read_code_map(tmp_path / "codes.json")
+    export(reading, recording, tmp_path / "out", codes=codes, anonymiser=open_anonymiser(tmp_path / "secret"))
+    check_silent(tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    data = b"".join(file.read_bytes() for file in (tmp_path / "out").iterdir())
+    # Neither is a hash there that tells a guess from another.
+    for guess in (words, "other: Kanarienfleck"):
+        assert label_code(guess, "").value.encode() not in data
+    assert codes.sha256.encode() not in data
+    assert document["findings"][0]["id"].encode() not in data
+    assert [each.ConceptCodeSequence[0].CodeValue for each in content(report, "121071")] == ["F0013"] * 2
+    assert "Codes of findings by a map of the user." in [each.TextValue for each in content(report, "121106")]
+    for file in (tmp_path / "out").glob("*.dcm"):
+        assert [line for line in validate(file) if line.startswith("Error")] == []
+
+
 def test_two_examinations_of_a_patient_stay_together_and_the_secret_parts_them_from_others(
     exam: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -131,22 +163,110 @@ def test_the_objects_of_an_anonymised_export_are_valid(exam: tuple[Path, Path], 
     assert named.ReferencedSOPInstanceUID == image.SOPInstanceUID
 
 
+FIELD = (CENTRE[0] - RADIUS, CENTRE[1] - RADIUS, 2 * RADIUS + 1, 2 * RADIUS + 1)
+
+
 @pytest.mark.quick
-def test_text_outside_the_field_of_view_is_blanked() -> None:
-    picture = view(True, 3)
-    cv2.putText(picture, "CANARY", (2, HEIGHT - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255))
+@pytest.mark.parametrize("box", [None, FIELD], ids=["no box", "box"])
+def test_text_outside_the_field_of_view_is_blanked(box: tuple[int, int, int, int] | None) -> None:
+    pictures = [view(index in (4, 5), index) for index in range(12)]
+    for index, picture in enumerate(pictures):
+        # One that changes, as a clock does.
+        cv2.putText(picture, f"CAN {index:02d}", (2, HEIGHT - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255,) * 3)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     inside = (columns - CENTRE[0]) ** 2 + (rows - CENTRE[1]) ** 2 <= (RADIUS - 2) ** 2
     outside = (columns - CENTRE[0]) ** 2 + (rows - CENTRE[1]) ** 2 > (RADIUS + 2) ** 2
-    assert picture[outside].any()
-    for box in (None, (CENTRE[0] - RADIUS, CENTRE[1] - RADIUS, 2 * RADIUS + 1, 2 * RADIUS + 1)):
-        blanked = blank_outside(picture, box)
+    mask = mask_of_pictures(pictures, box)
+    assert isinstance(mask, FieldMask)
+    for picture in pictures:
+        assert picture[outside].any()
+        blanked = mask.blank(picture)
         assert not blanked[outside].any()
         np.testing.assert_array_equal(blanked[inside], picture[inside])
-    assert not blank_outside(np.zeros_like(picture), None).any()
-    # A picture without a border stays whole.
-    bright = np.full((64, 64, 3), 90, np.uint8)
-    np.testing.assert_array_equal(blank_outside(bright, None), bright)
+
+
+def bright(index: int, height: int = 64, width: int = 64) -> np.ndarray:
+    """Return a picture without a border whose every pixel changes from one to the next."""
+    return np.full((height, width, 3), 60 + 50 * (index % 3), np.uint8)
+
+
+def test_a_picture_without_a_border_stays_whole() -> None:
+    mask = mask_of_pictures([bright(index) for index in range(12)], None)
+    assert isinstance(mask, FieldMask)
+    assert mask.inside.all()
+
+
+@pytest.mark.parametrize("kind", ["beside", "over"])
+def test_the_panel_of_a_viewer_is_blanked_and_the_picture_is_kept(kind: str) -> None:
+    # A bright panel that stands still, larger than the picture beside it, or in one corner of it.
+    pictures = []
+    for index in range(12):
+        screen = np.zeros((120, 200, 3), np.uint8)
+        screen[10:110, 90:190] = bright(index, 100, 100)
+        panel = screen[2:118, 2:86] if kind == "beside" else screen[10:40, 90:130]
+        panel[:] = 200
+        cv2.putText(panel, "CANARY", (2, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0))
+        pictures.append(screen)
+    mask = mask_of_pictures(pictures, None)
+    assert isinstance(mask, FieldMask)
+    blanked = mask.blank(pictures[3])
+    assert not blanked[:, :88].any()
+    np.testing.assert_array_equal(blanked[50:108, 100:188], pictures[3][50:108, 100:188])
+    if kind == "over":
+        assert not blanked[12:38, 92:128].any()
+
+
+def still() -> list[np.ndarray]:
+    return [np.full((64, 64, 3), 90, np.uint8)] * 12
+
+
+def small_area() -> list[np.ndarray]:
+    pictures = [np.full((90, 90, 3), 180, np.uint8) for _ in range(12)]
+    for index, picture in enumerate(pictures):
+        picture[30:60, 30:60] = bright(index, 30, 30)
+    return pictures
+
+
+def area_at_the_border() -> list[np.ndarray]:
+    pictures = [np.full((90, 90, 3), 180, np.uint8) for _ in range(12)]
+    for index, picture in enumerate(pictures):
+        picture[:, :45] = bright(index, 90, 45)
+    return pictures
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (still, "nothing in the pictures changes"),
+        (lambda: still()[:1], "1 pictures are too few"),
+        (lambda: [], "0 pictures are too few"),
+        (small_area, "fills 11% of the field of view"),
+        (area_at_the_border, "reaches the border of the picture and fills 50% of it"),
+    ],
+)
+def test_an_area_that_may_be_no_field_of_view_is_not_taken(make: Callable, says: str) -> None:
+    found = mask_of_pictures(make(), None)
+    assert isinstance(found, UnknownField)
+    assert says in found.reason
+
+
+def test_without_a_known_field_of_view_there_are_no_key_images(call: Callable, tmp_path: Path) -> None:
+    # A recording that stands still but for its red stretch.
+    still_ones = {index: view(20 <= index < 32) for index in range(60)}
+    recording = write_exam(tmp_path / "exam.mp4", instead=still_ones)
+    result = make_result(tmp_path / "result", recording)
+    patient = write_patient(tmp_path / "patient.json")
+    options = ("--patient", patient, "--out", tmp_path / "out", "--anonymise", tmp_path / "secret")
+    called = call("export-dicom", result, "--recording", recording, *options)
+    assert called.code == 0, called.err
+    assert "left out: the key images: " in called.out
+    assert "black outside" not in called.out
+    check_silent(tmp_path / "out")
+    assert {file.name.partition("-")[0] for file in (tmp_path / "out").glob("*.dcm")} == {"report"}
+    (report,) = objects(tmp_path / "out", "report")
+    assert [each.ConceptCodeSequence[0].CodeValue for each in content(report, "121071")] == ["F0003"]
+    (file,) = (tmp_path / "out").glob("*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
 
 
 def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:

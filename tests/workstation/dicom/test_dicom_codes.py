@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from export_samples import content, export, make_result, objects
+from dicom_archives import validate
+from export_samples import content, export, make_reading, make_result, objects
 from red_model import write_exam
 
 from capsule_edge.runtime import Reader
@@ -40,8 +41,26 @@ def test_every_label_of_the_shipped_models_has_a_code() -> None:
 
 def test_a_label_of_another_model_has_a_code_that_stays() -> None:
     assert label_code("villous atrophy", "Villous atrophy").value == label_code("villous atrophy", "").value
-    assert label_code("villous atrophy", "x" * 80).meaning == "x" * 64
+    assert label_code("villous atrophy", "x" * 64).meaning == "x" * 64
+    assert label_code("villous atrophy", "x" * 65).meaning == "x" * 61 + "..."
     assert label_code("a", "").value != label_code("b", "").value
+
+
+@pytest.mark.parametrize("words", ["back\\slash", "two\nlines", "\x1b[0m bell\x07", "\\"])
+def test_words_that_an_element_cannot_hold_stay_one_value(words: str, tmp_path: Path) -> None:
+    recording = write_exam(tmp_path / "exam.mp4")
+    reading = make_reading(tmp_path / "reading.json", make_result(tmp_path / "result", recording))
+    document = json.loads(reading.read_text())
+    document["findings"][0].update(label=f"other: {words}", name=words)
+    reading.write_text(json.dumps(document))
+    export(reading, recording, tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    meaning = content(report, "121071")[-1].ConceptCodeSequence[0].CodeMeaning
+    assert isinstance(meaning, str)
+    assert meaning
+    assert meaning.isprintable()
+    (file,) = (tmp_path / "out").glob("report-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
 
 
 def test_a_map_of_codes_names_the_findings_and_its_licence(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import damage
 import numpy as np
 import pytest
-from dicom_samples import CANARIES, wrap_video, write_pictures
+from dicom_archives import validate
+from dicom_samples import CANARIES, wrap_video, write_directory, write_pictures
 from export_samples import (
     PATIENT,
     content,
@@ -30,7 +33,12 @@ from red_model import HEIGHT, WIDTH, view, write_exam
 
 from capsule_edge.runtime.errors import InputError, OutputError, PackageError
 from capsule_edge.runtime.recording import Frame, fetch, hash_recording, scan
-from capsule_edge.workstation.dicom import read_findings
+from capsule_edge.workstation.dicom import (
+    Examination,
+    merge_examinations,
+    open_anonymiser,
+    read_findings,
+)
 from capsule_edge.workstation.dicom.frame_numbers import count_pictures, number_frames
 from capsule_edge.workstation.dicom.video_object import decimal, make_video_header, video_form
 
@@ -163,6 +171,64 @@ def test_the_pixels_of_a_key_image_are_the_pixels_judged(exam: tuple[Path, Path]
         np.testing.assert_array_equal(image.pixel_array, judged[image.InstanceNumber - 1])
 
 
+def two_streams(path: Path, *parts: Path) -> Path:
+    """Write the videos as streams of one file."""
+    with av.open(str(path), "w") as out:
+        opened = [av.open(str(part)) for part in parts]
+        copies = [out.add_stream_from_template(each.streams.video[0]) for each in opened]
+        for source, copy in zip(opened, copies, strict=True):
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    out.mux(packet)
+            source.close()
+    return path
+
+
+@pytest.mark.parametrize("name", ["two.mkv", "two.mp4"])
+def test_the_key_images_are_those_of_the_stream_that_was_read(name: str, tmp_path: Path) -> None:
+    whole = write_exam(tmp_path / "whole.mp4", red=range(20, 32))
+    short = write_exam(tmp_path / "short.mp4", frames=50, red=range(36, 44))
+    recording = two_streams(tmp_path / name, whole, short)
+    result = make_result(tmp_path / "result", recording, stream=1)
+    document = read_findings(result)
+    assert document.stream == 1
+    export(result, recording, tmp_path / "out")
+    (image,) = objects(tmp_path / "out", "key-image")
+    (index,) = (each.key_index for each in document.findings)
+    (judged,) = fetch(scan(short), [index])
+    np.testing.assert_array_equal(image.pixel_array, judged.rgb())
+    # The other stream has other objects.
+    export(make_result(tmp_path / "other", recording), recording, tmp_path / "out")
+    images = objects(tmp_path / "out", "key-image")
+    assert len({each.SeriesInstanceUID for each in images}) == len(images) == 2
+
+
+def test_a_result_and_a_reading_of_one_recording_share_their_pictures(
+    exam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recording, result = exam
+    out = tmp_path / "out"
+    reading = make_reading(tmp_path / "reading.json", result)
+    export(result, recording, out)
+    exported = export(reading, recording, out)
+    # The video and a key image are there already.
+    assert not [name for name in exported.written if name.startswith("video")]
+    series: dict[str, set[str]] = {}
+    for kind in ("video", "key-image", "report", "selection"):
+        for each in objects(out, kind):
+            series.setdefault(str(each.SOPInstanceUID), set()).add(str(each.SeriesInstanceUID))
+    assert all(len(names) == 1 for names in series.values())
+    separate = tmp_path / "separate"
+    export(reading, recording, separate)
+    for kind in ("video", "key-image"):
+        for each in objects(separate, kind):
+            assert series[str(each.SOPInstanceUID)] == {str(each.SeriesInstanceUID)}
+    assert {each.SeriesInstanceUID for each in objects(out, "report")} != {
+        each.SeriesInstanceUID for each in objects(separate, "report")
+    }
+
+
 def test_missing_frames_have_no_number(tmp_path: Path) -> None:
     container = scan(trimmed(tmp_path / "trimmed.mp4", 7))
     numbers = number_frames(replace(container, announced=(container.announced or 0) + 2))
@@ -229,11 +295,6 @@ def test_a_reading_lists_what_its_reader_decided(exam: tuple[Path, Path], tmp_pa
     assert [each.ConceptCodeSequence[0].CodeMeaning for each in content(report, "363698007")] == [
         "Small intestine"
     ]
-    assert (report.ContentDate, report.ContentTime, report.TimezoneOffsetFromUTC) == (
-        "20260305",
-        "102000",
-        "+0000",
-    )
     remarks = " ".join(each.TextValue for each in content(report, "121106"))
     assert "1 suggestions were rejected or not decided" in remarks
     assert "Comment on suggestion 1: seen twice" in remarks
@@ -242,6 +303,168 @@ def test_a_reading_lists_what_its_reader_decided(exam: tuple[Path, Path], tmp_pa
     # Without a program for PDF, and said.
     exported = export(reading, recording, tmp_path / "without")
     assert exported.left_out == ["the report as PDF: it needs the extra [serve]"]
+
+
+def changed_reading(path: Path, result: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Write a reading of a result with a change in its document."""
+    document = json.loads(make_reading(path, result).read_text())
+    change(document)
+    path.write_text(json.dumps(document), "utf-8")
+    return path
+
+
+def reject_all(document: dict[str, Any]) -> None:
+    for each in document["suggestions"]:
+        each.update(verdict="rejected", decided_label=None)
+    document["findings"] = []
+
+
+def decide_nothing(document: dict[str, Any]) -> None:
+    reject_all(document)
+    for each in document["suggestions"]:
+        each.update(verdict="undecided", decided_at=None)
+
+
+def hide_suggestions(document: dict[str, Any]) -> None:
+    document.update(suggestions_hidden=True, suggestions=[], findings=[])
+
+
+@pytest.mark.parametrize("change", [reject_all, decide_nothing, hide_suggestions])
+def test_a_reading_without_findings_says_nothing_of_the_software(
+    change: Callable, exam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recording, result = exam
+    reading = changed_reading(tmp_path / "reading.json", result, change)
+    export(reading, recording, tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    (finding,) = content(report, FINDING)
+    assert finding.ConceptCodeSequence[0].CodeValue == "E0008"
+    # Neither a review that nobody made, nor an algorithm that suggested nothing.
+    assert content(report, "E0001") == content(report, "111001") == []
+    (file,) = (tmp_path / "out").glob("report-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+
+
+def test_long_comments_and_names_are_whole(exam: tuple[Path, Path], tmp_path: Path) -> None:
+    recording, result = exam
+    words, comment = "w" * 90, "\n".join(f"line {index} of a long comment" for index in range(150))
+    assert len(comment) > 3000
+
+    def write(document: dict[str, Any]) -> None:
+        document["findings"][0].update(label=f"other: {words}", name=words, comment=f"{comment}\x07end")
+
+    reading = changed_reading(tmp_path / "reading.json", result, write)
+    export(reading, recording, tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    remarks = [each.TextValue for each in content(report, "121106")]
+    number = "finding 0123456789abcdef0123456789abcdef"
+    assert f"Comment on {number}: {comment} end" in remarks
+    assert f"Whole name of {number}: {words}" in remarks
+    assert content(report, FINDING)[-1].ConceptCodeSequence[0].CodeMeaning == "w" * 61 + "..."
+    (file,) = (tmp_path / "out").glob("report-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+
+
+def test_a_report_names_every_reader(exam: tuple[Path, Path], tmp_path: Path) -> None:
+    recording, result = exam
+
+    def read_by_others(document: dict[str, Any]) -> None:
+        document["reading"]["readers"] = ["Dr Second"]
+        document["suggestions"][0]["reader"] = "Dr Second"
+        document["findings"][0]["reader"] = "Dr Third"
+
+    reading = changed_reading(tmp_path / "reading.json", result, read_by_others)
+    export(reading, recording, tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    names = [str(each.PersonName) for each in content(report, "121008")]
+    assert names == ["Dr Kanarienfreund^", "Dr Second^", "Dr Third^"]
+    remarks = [each.TextValue for each in content(report, "121106")]
+    assert "Reader of suggestion 1: Dr Second" in remarks
+    (file,) = (tmp_path / "out").glob("report-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+
+
+def test_a_reading_that_is_open_is_partial(exam: tuple[Path, Path], tmp_path: Path) -> None:
+    recording, result = exam
+
+    def open_again(document: dict[str, Any]) -> None:
+        document["reading"].update(state="open", finished_at=None)
+
+    reading = changed_reading(tmp_path / "reading.json", result, open_again)
+    export(reading, recording, tmp_path / "out")
+    (report,) = objects(tmp_path / "out", "report")
+    assert (report.CompletionFlag, report.PreliminaryFlag) == ("PARTIAL", "PRELIMINARY")
+    assert "The reading is not finished." in [each.TextValue for each in content(report, "121106")]
+    (file,) = (tmp_path / "out").glob("report-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+    # The time of the last decision.
+    assert read_findings(reading).made_at == "2026-03-05T10:12:12.000000Z"
+    finished = make_reading(tmp_path / "finished.json", result)
+    for findings in (result, finished):
+        export(findings, recording, tmp_path / "whole")
+    assert {each.CompletionFlag for each in objects(tmp_path / "whole", "report")} == {"COMPLETE"}
+
+
+def clock_of(one: Any) -> tuple[str, str, str | None]:
+    return one.ContentDate, one.ContentTime, one.get("TimezoneOffsetFromUTC")
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of the process cannot be set here")
+@pytest.mark.parametrize(
+    ("zone", "moved"),
+    [("UTC0", ("20260305", "102000")), ("XXX-3", ("20260305", "132000")), ("XXX+11", ("20260304", "232000"))],
+)
+def test_the_times_of_a_reading_are_local_ones(
+    zone: str,
+    moved: tuple[str, str],
+    exam: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recording, result = exam
+    reading = make_reading(tmp_path / "reading.json", result)
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        export(reading, recording, tmp_path / "out", given=[("file", examination(procedure_time="093000"))])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    # An offset would move the times of the study as well.
+    for kind in ("report", "selection", "key-image", "video"):
+        for each in objects(tmp_path / "out", kind):
+            assert each.StudyTime == "093000"
+            assert "TimezoneOffsetFromUTC" not in each
+    (report,) = objects(tmp_path / "out", "report")
+    assert clock_of(report) == (*moved, None)
+
+
+@pytest.mark.parametrize(
+    ("offset", "expected"),
+    [("+0530", ("20260305", "155000", "+0530")), ("-0800", ("20260305", "022000", "-0800"))],
+)
+def test_the_offset_of_the_object_that_was_read_holds_for_all_times(
+    offset: str, expected: tuple[str, str, str], tmp_path: Path
+) -> None:
+    path = write_pictures(
+        tmp_path / "exam.dcm",
+        "raw",
+        [view(True, 1)],
+        StudyDate="20260304",
+        StudyTime="093000",
+        TimezoneOffsetFromUTC=offset,
+    )
+    result = make_result(tmp_path / "result", path)
+    document = json.loads(make_reading(tmp_path / "reading.json", result).read_text())
+    document.update(examination={}, suggestions=[], findings=[])
+    (tmp_path / "reading.json").write_text(json.dumps(document))
+    export(tmp_path / "reading.json", path, tmp_path / "out", given=[])
+    (report,) = objects(tmp_path / "out", "report")
+    assert clock_of(report) == expected
+    (image,) = objects(tmp_path / "out", "key-image")
+    assert clock_of(image) == ("20260304", "093000", offset)
+    for file in (tmp_path / "out").glob("*.dcm"):
+        assert [line for line in validate(file) if line.startswith("Error")] == []
 
 
 def test_a_recording_that_was_read_from_dicom_says_whose_it_is(
@@ -273,6 +496,29 @@ def test_a_recording_that_was_read_from_dicom_says_whose_it_is(
     assert int(named[1].ReferencedFrameNumber) == read_findings(result).findings[0].key_index + 1
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_the_pictures_of_a_dicomdir_are_exported(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "StudyDate": "20260304"}
+    pictures = [view(index in (1, 2), index) for index in range(4)]
+    for index, picture in enumerate(pictures):
+        write_pictures(folder / f"I{index}", "raw", [picture], InstanceNumber=index + 1, **uids)
+    write_directory(folder, [(f"I{index}",) for index in range(4)])
+    path = folder / "DICOMDIR" if kind == "file" else folder
+    result = make_result(tmp_path / "result", path)
+    export(result, path, tmp_path / "out", given=[])
+    (image,) = objects(tmp_path / "out", "key-image")
+    index = read_findings(result).findings[0].key_index
+    np.testing.assert_array_equal(image.pixel_array, pictures[index])
+    # The other of the two paths names the same recording.
+    other = folder if kind == "file" else folder / "DICOMDIR"
+    assert export(result, other, tmp_path / "out", given=[]).written == []
+    write_pictures(folder / "I3", "raw", [pictures[0]], InstanceNumber=4, **uids)
+    with pytest.raises(InputError, match="not the one that was read"):
+        export(result, path, tmp_path / "out", given=[])
+
+
 @pytest.mark.parametrize(("charset", "name"), JAPANESE_AND_LATIN)
 def test_names_of_any_character_set_are_carried_rightly(charset: Any, name: str, tmp_path: Path) -> None:
     pictures = [view(index in (1, 2), index) for index in range(4)]
@@ -292,6 +538,72 @@ def test_names_of_any_character_set_are_carried_rightly(charset: Any, name: str,
     index = read_findings(result).findings[0].key_index
     assert image.SourceImageSequence[0].ReferencedFrameNumber == index + 1
     np.testing.assert_array_equal(image.pixel_array, pictures[index])
+
+
+JPEG, JPEG_2000 = "ISO_10918_1", "ISO_15444_1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "expected"),
+    [
+        ("jpeg", {}, ("01", JPEG, None)),
+        ("jpeg", {"LossyImageCompression": "00"}, ("01", JPEG, None)),
+        ("raw", {}, ("", None, None)),
+        ("raw", {"LossyImageCompression": "00"}, ("00", None, None)),
+        # Decoded from a lossy picture by whoever made the object.
+        (
+            "raw",
+            {
+                "LossyImageCompression": "01",
+                "LossyImageCompressionMethod": [JPEG, JPEG_2000],
+                "LossyImageCompressionRatio": ["9", "2.5"],
+            },
+            ("01", [JPEG, JPEG_2000], [9, 2.5]),
+        ),
+        ("jpegls", {}, ("00", None, None)),
+        ("jpeg2000", {}, ("00", None, None)),
+        ("jpeg2000", {"LossyImageCompression": "01"}, ("01", None, None)),
+    ],
+)
+@pytest.mark.parametrize("anonymous", [False, True], ids=["named", "anonymous"])
+def test_key_images_carry_the_losses_of_their_source_on(
+    kind: str, said: dict[str, Any], expected: tuple[Any, ...], anonymous: bool, tmp_path: Path
+) -> None:
+    names = ["I1"] if not anonymous else [f"I{index}" for index in range(12)]
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "StudyDate": "20260304"}
+    for index, name in enumerate(names):
+        write_pictures(
+            tmp_path / name, kind, [view(index == 5, index)], InstanceNumber=index + 1, **uids, **said
+        )
+    path = write_directory(tmp_path, [(name,) for name in names])
+    options = {"anonymiser": open_anonymiser(tmp_path / "secret")} if anonymous else {}
+    export(make_result(tmp_path / "result", path), path, tmp_path / "out", given=[], **options)
+    (image,) = objects(tmp_path / "out", "key-image")
+    names = ("LossyImageCompression", "LossyImageCompressionMethod", "LossyImageCompressionRatio")
+    assert tuple(image.get(name) for name in names) == expected
+    (file,) = (tmp_path / "out").glob("key-image-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "expected"),
+    [(".jpg", ("01", JPEG)), (".png", ("00", None)), (".tif", ("", None)), (".webp", ("", None))],
+)
+def test_key_images_of_a_folder_say_the_losses_of_its_files(
+    suffix: str, expected: tuple[Any, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index}{suffix}"), view(index in (1, 2), index)[:, :, ::-1])
+    # The first file does not speak for the others.
+    cv2.imwrite(str(folder / "0.bmp"), view(False, 0)[:, :, ::-1])
+    (folder / f"0{suffix}").unlink()
+    export(make_result(tmp_path / "result", folder), folder, tmp_path / "out")
+    (image,) = objects(tmp_path / "out", "key-image")
+    assert (image.LossyImageCompression, image.get("LossyImageCompressionMethod")) == expected
+    (file,) = (tmp_path / "out").glob("key-image-*.dcm")
+    assert [line for line in validate(file) if line.startswith("Error")] == []
 
 
 @pytest.mark.parametrize(
@@ -332,6 +644,52 @@ def test_a_mismatch_of_two_sources_stops_the_export(
     with pytest.raises(InputError, match=f"{tag} of the reading and of the file") as caught:
         export(reading, recording, tmp_path / "out", given=given)
     assert not any(secret in str(caught.value) for secret in (value, *CANARIES.values()))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "same"),
+    [
+        (("=山田^太郎", "=佐藤^花子"), False),
+        (("Yamada^Tarou=山田^太郎", "Yamada^Tarou=佐藤^花子"), False),
+        (("Yamada^Tarou==やまだ^たろう", "Yamada^Tarou==さとう^はなこ"), False),
+        (("Yamada^Tarou", "=佐藤^花子"), False),
+        # The third source contradicts the second; the first says nothing of this script.
+        (("Yamada^Tarou", "Yamada^Tarou=山田^太郎", "Yamada^Tarou=佐藤^花子"), False),
+        (("Yamada^Tarou=山田^太郎", "yamada tarou"), True),
+        (("Yamada^Tarou", "Yamada^Tarou=山田^太郎"), True),
+        (("Yamada^Tarou==やまだ^たろう", "Yamada^Tarou=山田^太郎"), True),
+        (("=山田^太郎", "=山田^太郎^^"), True),
+        # A banner has no scripts: the characters are the same.
+        (("山田^太郎", "=山田^太郎"), True),
+    ],
+)
+@pytest.mark.parametrize("field", ["patient_name", "referring_physician"])
+def test_names_of_several_scripts_must_agree_in_each(field: str, names: tuple[str, ...], same: bool) -> None:
+    sources = [(f"source {place}", Examination(**{field: name})) for place, name in enumerate(names)]
+    for order in (sources, sources[::-1]):
+        if same:
+            assert getattr(merge_examinations(order), field) == getattr(order[0][1], field)
+        else:
+            with pytest.raises(InputError, match="are not the same") as caught:
+                merge_examinations(order)
+            assert not any(name in str(caught.value) for name in names)
+
+
+@pytest.mark.parametrize("absent", ["SeriesInstanceUID", "StudyInstanceUID"])
+@pytest.mark.parametrize("kind", ["pictures", "video"])
+def test_an_object_without_a_uid_is_refused_by_its_tag(
+    absent: str, kind: str, exam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, attributes = tmp_path / "exam.dcm", {absent: None, "StudyDate": "20260304"}
+    if kind == "pictures":
+        write_pictures(path, "raw", [view(index in (1, 2), index) for index in range(4)], **attributes)
+    else:
+        wrap_video(path, exam[0], Rows=HEIGHT, Columns=WIDTH, NumberOfFrames=340, **attributes)
+    result = make_result(tmp_path / "result", path)
+    tag = {"SeriesInstanceUID": "0020,000E", "StudyInstanceUID": "0020,000D"}[absent]
+    with pytest.raises(InputError, match=rf"does not say {absent} \({tag}\)"):
+        export(result, path, tmp_path / "out", given=[])
     assert not (tmp_path / "out").exists()
 
 
@@ -430,6 +788,8 @@ def test_an_object_of_the_same_uid_and_other_content_is_not_replaced(
         ("a.avi", {"codec": "mpeg4"}, "its container is avi"),
         ("a.mp4", {"pixels": "yuv444p"}, "h264 High 4:4:4"),
         ("level.mp4", {"options": {"level": "5.1"}}, "level 51"),
+        ("a.mov", {}, "its container is QuickTime"),
+        ("renamed.mp4", {"muxer": {"brand": "qt  "}}, "its container is QuickTime"),
     ],
 )
 def test_a_stream_that_dicom_does_not_allow_is_left_out_and_said(
@@ -455,6 +815,16 @@ def test_a_stream_that_dicom_allows_gets_its_syntax(
 ) -> None:
     form = video_form(scan(damage.encode(tmp_path / kind, **options)))
     assert (form.syntax, form.reason) == (f"1.2.840.10008.1.2.4.{syntax}", "")
+
+
+def test_a_file_without_a_brand_is_no_mp4(tmp_path: Path) -> None:
+    data = damage.encode(tmp_path / "a.mov", muxer={"movflags": "faststart"}).read_bytes()
+    size = int.from_bytes(data[:4])
+    assert data[4:12] == b"ftypqt  "
+    # In place of the box of the brand one that says nothing, so that all offsets hold.
+    (tmp_path / "old.mov").write_bytes(data[:4] + b"free" + data[8:size] + data[size:])
+    form = video_form(scan(tmp_path / "old.mov"))
+    assert (form.syntax, "QuickTime" in form.reason) == ("", True)
 
 
 def test_a_recording_without_a_video_object_refers_to_key_images_alone(tmp_path: Path) -> None:
@@ -488,7 +858,7 @@ def test_frame_times_fit_their_elements(exam: tuple[Path, Path]) -> None:
     container = scan(exam[0])
     from capsule_edge.workstation.dicom.common_modules import ObjectMaker
 
-    maker = ObjectMaker(examination(study="1.2.3"), "0", "20260304000000", False)
+    maker = ObjectMaker(examination(study="1.2.3"), "0", "20260304000000")
 
     def header(times_s: list[float]) -> Any:
         count = len(times_s)

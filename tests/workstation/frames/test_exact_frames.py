@@ -11,6 +11,7 @@ import damage
 import numpy as np
 import pytest
 from numbered_video import read_number, write_numbered
+from orientation_samples import state_orientation
 from video_samples import KINDS, recording
 
 from capsule_edge.runtime.recording import Frame, FrameDecoder, SeekError, decode, find_entries, scan
@@ -99,6 +100,43 @@ def test_a_jump_in_a_sound_recording_leaves_pictures_out_and_shows_the_same(
         for index in asked:
             assert source.jpeg(index) == encode_jpeg(whole[index].rgb())
     assert (all(reached) and len(reached) > 15) or name in NO_ENTRIES
+
+
+@pytest.mark.parametrize("name", ["turned.mp4", "turned.mkv", "turned.ts"])
+@pytest.mark.parametrize(
+    "turns",
+    [
+        {48: (180, False)},
+        {0: (180, False), 48: (0, True)},
+        {51: (180, False)},
+        {50: (0, True), 70: (180, False)},
+    ],
+    ids=["second group", "two groups", "behind a key frame", "twice in a group"],
+)
+def test_a_jump_turns_a_frame_as_a_whole_reading_does(
+    tmp_path: Path, name: str, turns: dict[int, tuple[float, bool]]
+) -> None:
+    plain = write_numbered(tmp_path / "plain.mp4", **NUMBERED["plain.mp4"])
+    path = state_orientation(plain, tmp_path / name, turns)
+    whole = [frame.rgb() for frame in decode(scan(path))]
+    stored = [frame.rgb() for frame in decode(scan(plain))]
+    assert any(not np.array_equal(one, other) for one, other in zip(whole, stored, strict=True))
+    for index in (94, 60, 75, 140, 47):
+        # A new source has no decoder nearby to go on with, so it jumps.
+        with small_source(path, sound=True) as source:
+            assert source.jpeg(index) == encode_jpeg(whole[index]), index
+
+
+def test_a_jump_sees_an_orientation_in_a_picture_that_it_leaves_out(tmp_path: Path) -> None:
+    plain = write_numbered(tmp_path / "plain.mp4", **NUMBERED["plain.mp4"])
+    container = scan(plain)
+    keys = np.flatnonzero(container.packets.keys)
+    for packet in range(keys[1] + 1, keys[1] + 12):
+        path = state_orientation(plain, tmp_path / "turned.mp4", {packet: (180, False)})
+        whole = [frame.rgb() for frame in decode(scan(path))]
+        with small_source(path, sound=True) as source:
+            for index in (90, 70, 60):
+                assert source.jpeg(index) == encode_jpeg(whole[index]), (packet, index)
 
 
 def test_a_jump_that_fails_falls_back_on_decoding_every_picture(

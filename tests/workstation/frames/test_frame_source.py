@@ -13,7 +13,9 @@ import cv2
 import damage
 import numpy as np
 import pytest
+from dicom_samples import write_directory, write_pictures
 from numbered_video import draw_number, read_number, write_numbered
+from red_model import view
 from thread_checks import no_thread_left
 from tiny_model import write_tiny_model
 
@@ -23,7 +25,15 @@ from capsule_edge.runtime.events import activation_map
 from capsule_edge.runtime.inference import Answer, Backend, InputSpec, open_model
 from capsule_edge.runtime.pipeline import Plan
 from capsule_edge.runtime.recording import FrameDecoder, scan
-from capsule_edge.workstation.frames import Caches, FrameSource, FrameStore, FrameUnavailable, find_contours
+from capsule_edge.workstation.frames import (
+    Caches,
+    FrameSource,
+    FrameStore,
+    FrameUnavailable,
+    StaleSourceError,
+    find_contours,
+    mark_recording,
+)
 from capsule_edge.workstation.frames.frame_reading import VideoReading
 
 
@@ -384,6 +394,24 @@ def test_a_store_opens_each_recording_once_and_lets_go_of_the_oldest(
     with pytest.raises(InputError, match="closed"):
         store.open("a", numbered)
     assert no_thread_left()
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", ""], ids=["file", "folder"])
+def test_an_object_of_a_dicomdir_that_changes_is_stale(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("pydicom")
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4"}
+    for index in range(4):
+        write_pictures(tmp_path / f"I{index}", "raw", [view(False, index)], InstanceNumber=index + 1, **uids)
+    write_directory(tmp_path, [(f"I{index}",) for index in range(4)])
+    path = tmp_path / name
+    before = mark_recording(path)
+    with FrameSource.open(path) as source:
+        np.testing.assert_array_equal(source.picture(2), view(False, 2))
+        write_pictures(tmp_path / "I3", "raw", [view(True, 9)], InstanceNumber=4, **uids)
+        with pytest.raises(StaleSourceError, match=r"I3' changed since it was opened"):
+            source.picture(3)
+        np.testing.assert_array_equal(source.picture(1), view(False, 1))
+    assert mark_recording(path) != before
 
 
 def test_a_jump_goes_before_a_frame_that_is_being_decoded(
