@@ -64,6 +64,7 @@ class Int8Candidate:
         agreement: The share of frames with FP32's label.
         mean_abs_dp: The mean difference of a probability.
         failing: The gates of shipping that fail.
+        finetuned: Whether the weights were fine-tuned for 8 bits before.
     """
 
     method: str
@@ -73,6 +74,7 @@ class Int8Candidate:
     agreement: float
     mean_abs_dp: float
     failing: tuple[str, ...]
+    finetuned: bool = False
 
     def __str__(self) -> str:
         count = len(self.kept_float)
@@ -81,6 +83,7 @@ class Int8Candidate:
         safe = "saturation-safe" if self.saturation_safe else "not saturation-safe"
         figures = f"{self.agreement:.2%} equal labels, mean |dp| {self.mean_abs_dp:.4f}"
         fitted = ", fitted weights" if self.fitted else ""
+        fitted += ", fine-tuned" if self.finetuned else ""
         return f"{self.method}, {safe}{fitted}{kept}: {figures}{gates}"
 
 
@@ -105,9 +108,11 @@ class _Trials:
     """Quantise in several ways and measure each."""
 
     def __init__(
-        self, body: FloatBody, spec: ModelSpec, frames: FrameArray, fitting: FrameArray, expected: Predictions
-    ) -> None:
+        self, body: FloatBody, spec: ModelSpec, frames: FrameArray, fitting: FrameArray, expected: Predictions,
+        original: FloatBody | None,
+    ) -> None:  # fmt: skip
         self.body, self.spec, self.frames, self.expected = body, spec, frames, expected
+        self.finetuned, self.original = original is not None, original or body
         self.tried: list[Int8Candidate] = []
         self.fitting = fitting
         histograms = collect_histograms(body, activations_of(body), fitting)
@@ -127,7 +132,7 @@ class _Trials:
             correct_biases(self.body, used), self.ranges[method], kept=candidate.kept_float,
             saturation_safe=safe, weights=self._fitted(method, safe) if fitted else {},
         )  # fmt: skip
-        return correct_logits(self.body, made, self.fitting)
+        return correct_logits(self.body, made, self.fitting, self.original)
 
     def plain(self, method: str, safe: bool, fitted: bool = False) -> onnx.ModelProto:
         """Quantise every layer, without correction of the biases."""
@@ -153,7 +158,7 @@ class _Trials:
         self, method: str, safe: bool, kept: Sequence[str] = (), *, fitted: bool = False
     ) -> Int8Candidate:
         """Return the candidate with its figures."""
-        candidate = Int8Candidate(method, safe, tuple(kept), fitted, 0.0, 0.0, ())
+        candidate = Int8Candidate(method, safe, tuple(kept), fitted, 0.0, 0.0, (), self.finetuned)
         p = self._answers(candidate)
         answers = dataclasses.replace(self.expected, probabilities=p)
         measured = dataclasses.replace(
@@ -184,6 +189,7 @@ def choose_int8(
     frames: FrameArray,
     expected: Predictions,
     keep: Sequence[str] = (AUTO,),
+    original: FloatBody | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Int8Choice:
     """Choose how to quantise a network.
@@ -204,6 +210,7 @@ def choose_int8(
         frames: Frames for the choices, of the same form.
         expected: FP32's answers to ``frames``.
         keep: Names of layers to keep in float; ``auto`` chooses them, none keeps none.
+        original: The float network that ``body`` was fine-tuned from; None if it is ``body`` itself.
         progress: Called with each line of progress.
 
     Raises:
@@ -216,7 +223,7 @@ def choose_int8(
             " weights before its last pooling",
             hint="its FP32 form runs as it is; adopt makes both or none",
         )
-    trials = _Trials(body, spec, frames, fitting, expected)
+    trials = _Trials(body, spec, frames, fitting, expected, original)
     automatic = AUTO in keep
     kept = () if automatic else _checked(body, keep)
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,19 @@ from .float_body import LEAST, LEAST_REST
 from .onnx_source import OnnxSource
 from .scaling import ORDERS, USUAL, Scaling, parse_scaling
 
-__all__ = ["answer_frames", "balanced_accuracy", "check_answers", "compare_scalings", "to_logits"]
+__all__ = [
+    "MOST_DP",
+    "answer_frames",
+    "balanced_accuracy",
+    "check_answers",
+    "compare_scalings",
+    "largest_difference",
+    "to_logits",
+    "to_probabilities",
+]
+
+MOST_DP = 1e-3
+"""Largest difference of a probability between a source and a copy of it: sums of float32 in another order."""
 
 _BATCH = 16
 # Standard errors by which balanced accuracy must exceed that of guessing.
@@ -36,6 +49,18 @@ def to_logits(answers: Floats, outputs: OutputKind) -> npt.NDArray[np.float64]:
         return values
     positive = np.log(np.maximum(values, LEAST))
     return positive if outputs == "probabilities" else positive - np.log(np.maximum(1 - values, LEAST_REST))
+
+
+def to_probabilities(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Return the softmax of logits (N, classes), float64."""
+    values = np.asarray(logits, np.float64)
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def largest_difference(ours: npt.NDArray[np.floating[Any]], theirs: npt.NDArray[np.floating[Any]]) -> float:
+    """Return the largest difference of a probability between two sets of logits (N, classes)."""
+    return float(np.abs(to_probabilities(ours) - to_probabilities(theirs)).max())
 
 
 def balanced_accuracy(answers: Floats, labels: npt.NDArray[np.intp]) -> float:

@@ -56,14 +56,15 @@ class FrameworkProcess:
 
     Args:
         kind: the format of the model, from ``recognise``.
+        program: the module that the child runs. It gets ``kind`` as its argument.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, program: str = _PROGRAM) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _PROGRAM, kind],
+            [sys.executable, "-P", "-m", program, kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
