@@ -2,7 +2,9 @@
 
     python tunable_models.py keras FRAMES DIR
     python tunable_models.py tf_keras FRAMES DIR
+    python tunable_models.py demo FRAMES DIR
 
+The last form writes ``net.keras`` of Keras 3 and ``labels.yaml`` for the frames of ``capsule-edge demo-data``.
 One process never loads both versions of Keras. Beside each model lies ``NAME.npy``: its answers to ``frames()``.
 """
 
@@ -83,6 +85,32 @@ def twice(keras: Any) -> Any:
     return keras.Model(inputs, layers.Dense(LABELS)(x))
 
 
+def write_demo(data: Path, folder: Path) -> None:
+    """Write a small network for the demo data, fitted to their split ``train`` for a moment, and its labels."""
+    import keras
+
+    from capsule_edge.evaluation.classification import load_frames
+    from capsule_edge.evaluation.datasets import load_dataset
+    from capsule_edge.runtime.inference import InputSpec
+
+    keras.utils.set_random_seed(3)
+    dataset, pictures = load_frames(
+        load_dataset(data, split="train"), InputSpec(SIZE, crop="none", mask="none", preprocessing=2)
+    )
+    layers = keras.layers
+    inputs = keras.Input((SIZE, SIZE, 3), name="picture")
+    x = layers.Rescaling(1 / 255)(inputs)
+    for channels in (8, 16):
+        x = layers.Conv2D(channels, 3, 2, padding="same", activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(len(dataset.labels), activation="softmax")(x))
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    labels = np.array([dataset.labels.index(sample.label) for sample in dataset.samples])
+    model.fit(pictures.astype(np.float32), labels, batch_size=32, epochs=8, verbose=0)
+    model.save(folder / "net.keras")
+    (folder / "labels.yaml").write_text("".join(f"- {label}\n" for label in dataset.labels), "utf-8")
+
+
 def main(framework: str, data: Path, folder: Path) -> None:
     """Write the models of one version of Keras."""
     import importlib
@@ -105,4 +133,7 @@ def main(framework: str, data: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    if sys.argv[1] == "demo":
+        write_demo(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -15,7 +15,7 @@ from capsule_edge.runtime.inference import ModelSpec
 from .finetuning import FineTuningFrames, tune_body
 from .float_body import FloatBody, mark_inside
 from .held_out_frames import HeldOutFrames
-from .int8_search import Int8Candidate, Int8Choice, choose_int8
+from .int8_search import Int8Candidate, Int8Choice, Trained, choose_int8
 from .network_layers import NetworkLayer
 from .onnx_source import OnnxSource
 from .options import AdoptOptions
@@ -85,10 +85,10 @@ def quantise_network(
     """
     rows = np.linspace(0, len(frames.pixels) - 1, min(_FITTING_FRAMES, len(frames.pixels))).astype(int)
 
-    def choose(levels: FloatBody, original: FloatBody | None = None) -> Int8Choice:
+    def choose(levels: FloatBody, trained: Trained | None = None) -> Int8Choice:
         return choose_int8(
             levels, spec, fitting=frames.pixels[rows], frames=frames.pixels, expected=expected,
-            keep=options.keep_float, original=original, progress=progress,
+            keep=options.keep_float, trained=trained, progress=progress,
         )  # fmt: skip
 
     levels = mark_inside(body)
@@ -102,7 +102,7 @@ def quantise_network(
     )  # fmt: skip
     tuned_levels = mark_inside(tuned.body)
     progress("quantising the fine-tuned network")
-    better = choose(tuned_levels, body)
+    better = choose(tuned_levels, Trained(body, tuned.ranges))
     is_kept = is_better(better.chosen, plain.chosen)
     record = {
         **tuned.record, "kept": is_kept, "without": dataclasses.asdict(plain.chosen),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.inference import ModelSpec
 
 from ...contract import FrameArray
+from ..activation_ranges import Range
 from ..facts import Floats
 from ..float_body import FloatBody, make_body
 from ..graph import Graph
@@ -23,6 +24,7 @@ from ..network_layers import NetworkLayer
 from ..onnx_source import OnnxSource, read_onnx
 from ..scaling import Scaling
 from .distillation import SEED, Lesson, distil
+from .trained_ranges import carry_ranges
 from .training_frames import FineTuningFrames
 from .twin_process import TwinProcess
 
@@ -37,10 +39,12 @@ class TunedBody:
 
     Attributes:
         body: The network.
+        ranges: The ranges that training set, by the name of the value.
         record: The training as provenance records it: epochs, frames, their data set, and the loss.
     """
 
     body: FloatBody
+    ranges: Mapping[str, Range]
     record: dict[str, Any]
 
 
@@ -89,6 +93,8 @@ def tune_body(
         with tempfile.TemporaryDirectory() as folder:
             twin.convert(Path(folder) / "twin.onnx")
             tuned = _read(Path(folder) / "twin.onnx", source, scaling)
+        few = compared[:_BATCH]
+        ranges = carry_ranges(tuned, tuned.entry.apply(few), twin.ranges(scale(few)))
     finally:
         twin.close()
     if tuned.map_sides != body.map_sides:
@@ -97,7 +103,7 @@ def tune_body(
         "epochs": epochs, "frames": trained.frames, "steps": trained.steps, "first_loss": trained.first_loss,
         "last_loss": trained.last_loss, "twin_max_abs_dp": difference, **frames.describe(),
     }  # fmt: skip
-    return TunedBody(tuned, record)
+    return TunedBody(tuned, ranges, record)
 
 
 def _compare(

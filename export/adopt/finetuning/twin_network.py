@@ -19,11 +19,15 @@ from capsule_edge.train.qat import LayerConfig, Pairs, RangeObserver, WeightQuan
 
 from ..facts import Floats
 from ..network_layers import NetworkLayer
+from .channel_scales import even_channels, find_pairs
 from .rounding_points import find_rounding_points
+from .trained_ranges import TrainedRange, describe_values
 from .twin_plan import KERNELS
 
 __all__ = ["TwinNetwork"]
 
+# Layers that pass rounded values on as they are.
+_PASSING = ("Flatten", "GlobalMaxPooling2D", "MaxPooling2D", "Reshape", "ZeroPadding2D")
 # Adam's decays (Kingma and Ba, ICLR 2015).
 _MEAN_DECAY, _SQUARE_DECAY, _LEAST = 0.9, 0.999, 1e-9
 
@@ -39,7 +43,7 @@ class TwinNetwork:
     def __init__(self, layers: Sequence[NetworkLayer], seed: int) -> None:
         tf_keras.utils.set_random_seed(seed)
         tf.config.experimental.enable_op_determinism()
-        self._layers = layers
+        self._layers = tuple(layers)
         self.model = _build(layers, {layer.name: _make(layer) for layer in layers if layer.inputs})
         for layer in layers:
             _assign(self.model.get_layer(layer.name), layer.weights)
@@ -65,6 +69,25 @@ class TwinNetwork:
         assert self._trainer is not None  # ``prepare`` comes first
         return self._trainer.step(batch, targets, rate)
 
+    def even_channels(self, batch: Floats) -> None:
+        """Give channels equal reach on a batch where that leaves the answers as they are (``channel_scales``)."""
+        names = [pair.value for pair in find_pairs(self._layers)]
+        values = _compute(self.model, names, batch)
+        reach = {name: np.abs(value).reshape(-1, value.shape[-1]).max(axis=0) for name, value in values.items()}
+        self._layers = even_channels(self._layers, reach)
+        for layer in self._layers:
+            _assign(self.model.get_layer(layer.name), layer.weights)
+
+    def ranges(self, batch: Floats) -> list[TrainedRange]:
+        """Return the trained ranges of all values, described on a batch. ``take_over`` comes first."""
+        assert self._trainer is not None  # ``prepare`` comes first
+        known = self._trainer.ranges()
+        for layer in self._layers:
+            if layer.kind in _PASSING and layer.inputs[0] in known:
+                known[layer.name] = known[layer.inputs[0]]
+        values = _compute(self.model, list(known), batch)
+        return [TrainedRange(describe_values(values[name]), *ends) for name, ends in known.items()]
+
     def take_over(self) -> None:
         """Copy the trained weights, before rounding, into the float network."""
         assert self._trainer is not None  # ``prepare`` comes first
@@ -79,7 +102,8 @@ class _Trainer:
         self, layers: Sequence[NetworkLayer], model: Any, batch: Floats, temperature: float
     ) -> None:
         points = find_rounding_points(layers)
-        made = {}
+        self._made: dict[str, Any] = {}
+        self._rounded, made = points.outputs, self._made
         for layer in layers:
             if layer.inputs:
                 made[layer.name] = _round(layer, layer.name in points.kernels, layer.name in points.outputs)
@@ -104,6 +128,15 @@ class _Trainer:
     def step(self, batch: Floats, targets: Floats, rate: float) -> float:
         """Train on one batch, and return its loss."""
         return float(self._step(batch, targets, np.float32(rate)))
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Return the range of each rounded output by layer, as TensorFlow rounds it: 0 is one of the levels."""
+        found = {}
+        for name in self._rounded:
+            grid = self._made[name]._output_quantizer_vars
+            low, high = float(grid["min_var"]), float(grid["max_var"])
+            found[name] = (min(low, 0.0), max(high, 0.0))
+        return found
 
     def weights(self) -> dict[str, dict[str, Floats]]:
         """Return the trained weights by layer and short name."""
@@ -185,19 +218,26 @@ def _trained(layer: NetworkLayer, made: Mapping[str, Any]) -> dict[str, Any]:
     return {key: variables[key] for key in layer.weights}
 
 
+def _compute(model: Any, names: Sequence[str], batch: Floats) -> dict[str, Floats]:
+    """Return the outputs of layers for a batch, by the layer's name."""
+    watched = tf_keras.Model(model.inputs, [model.get_layer(name).output for name in names])
+    values = watched(batch, training=False) if names else []
+    values = values if isinstance(values, list | tuple) else [values]
+    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+
 def _units(layers: Sequence[NetworkLayer], model: Any, batch: Floats) -> dict[str, dict[str, Floats]]:
     """Return the size of a whole step of each weight: the largest weight of its channel, or the spread of its values."""
     kernels = [layer for layer in layers if layer.kind in KERNELS]
-    watched = tf_keras.Model(model.inputs, [model.get_layer(layer.name).output for layer in kernels])
-    values = watched(batch, training=False)
-    values = values if isinstance(values, list | tuple) else [values]
+    values = _compute(model, [layer.name for layer in kernels], batch)
     units = {}
-    for layer, value in zip(kernels, values, strict=True):
+    for layer in kernels:
+        value = values[layer.name]
         name = KERNELS[layer.kind]
         kernel = np.abs(layer.weights[name])
         axes = (0, 1, 3) if layer.kind == "DepthwiseConv2D" else tuple(range(kernel.ndim - 1))
         largest = kernel.max(axis=axes, keepdims=True)
-        flat = np.asarray(value).reshape(-1, value.shape[-1])
+        flat = value.reshape(-1, value.shape[-1])
         units[layer.name] = {
             name: np.broadcast_to(largest, kernel.shape).astype(np.float32),
             "bias": flat.std(axis=0).astype(np.float32),

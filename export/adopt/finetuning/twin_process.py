@@ -13,6 +13,7 @@ from capsule_edge.runtime.errors import ModelError
 from ..facts import Floats
 from ..network_layers import NetworkLayer, write_layers
 from ..sources import FrameworkProcess
+from .trained_ranges import TrainedRange
 
 __all__ = ["TwinProcess"]
 
@@ -48,7 +49,7 @@ class TwinProcess:
         return answers
 
     def prepare(self, batch: Floats, temperature: float) -> None:
-        """Set the ranges of the rounded twin on a scaled batch, before the first step."""
+        """Even the channels of the twin and set its ranges on a scaled batch, before the first step."""
         self._process.ask({"do": "prepare", "temperature": temperature}, batch)
 
     def step(self, batch: Floats, targets: Floats, rate: float) -> float:
@@ -56,6 +57,11 @@ class TwinProcess:
         rows = np.concatenate([batch.reshape(len(batch), -1), targets], axis=1)
         reply, _ = self._process.ask({"do": "step", "rate": rate}, rows)
         return float(reply["loss"])
+
+    def ranges(self, batch: Floats) -> list[TrainedRange]:
+        """Return the trained ranges of all values, described on a scaled batch."""
+        reply, _ = self._process.ask({"do": "ranges"}, batch)
+        return [TrainedRange(tuple(marks), low, high) for marks, low, high in reply["ranges"]]
 
     def convert(self, out: Path) -> None:
         """Write the float twin with its trained weights as an ONNX file."""

@@ -3,11 +3,13 @@
     python -m capsule_edge.export.adopt.finetuning.twin_program tf_keras
 
 Requests are ``build`` (a folder that ``write_layers`` wrote, and a seed), ``answer`` (a batch), ``prepare`` (a batch and
-the temperature), ``step`` (rows of a frame and its wanted probabilities, and the size of the step) and ``convert``.
+the temperature), ``step`` (rows of a frame and its wanted probabilities, and the size of the step), ``ranges`` (a batch)
+and ``convert``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +56,12 @@ class TwinServer:
         if request["do"] == "answer":
             return {}, np.asarray(twin.model(batch, training=False), np.float32)
         if request["do"] == "prepare":
+            twin.even_channels(batch)
             twin.prepare(batch, request["temperature"])
             return {}, None
+        if request["do"] == "ranges":
+            twin.take_over()
+            return {"ranges": [dataclasses.astuple(each) for each in twin.ranges(batch)]}, None
         return {"loss": self._step(twin, request, batch)}, None
 
     @staticmethod
