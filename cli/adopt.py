@@ -100,9 +100,7 @@ if TYPE_CHECKING:
     help="Frames to fine-tune on: a data set or a folder of pictures; labels are not needed.  [default: the split "
     "train of --data]",
 )
-@click.option(
-    "--epochs", type=int, help="How often fine-tuning shows each frame, 1 to 100.  [default: 3]"
-)
+@click.option("--epochs", type=int, help="How often fine-tuning shows each frame, 1 to 100.  [default: 3]")
 @click.option("--name", help="Name of the model.  [default: the name of its file]")
 @click.option("--version", "model_version", help="Version of the model.")
 @click.option("--license", "model_license", help="Licence of the model.  [default: not stated]")
@@ -124,8 +122,8 @@ def command(model: Path, labels: Path, data: Path, out: Path, as_json: bool, **g
     accuracy that each usual scaling reaches on the frames. The answers are compared with the source's on real frames;
     if a check fails, nothing is written.
 
-    --finetune takes a .keras or .h5 file whose layers TensorFlow's model optimisation can quantise. The FP32 file always
-    keeps the weights of MODEL.
+    --finetune takes a .keras or .h5 file whose layers TensorFlow's model optimisation can quantise. The FP32 file
+    always keeps the weights of MODEL.
     """
     from capsule_edge.evaluation._extras import require
     from capsule_edge.runtime.errors import UsageError
@@ -180,15 +178,14 @@ def _describe_finetuning(record: dict[str, Any]) -> str:
     def figures(candidate: dict[str, Any]) -> str:
         missed = ", ".join(candidate["failing"]) or "none"
         count = len(candidate["kept_float"])
-        return (
-            f"mean difference of a probability {candidate['mean_abs_dp']:.4f}, limits missed: {missed}"
-            + (f", {count} layer{'s' * (count > 1)} in float" if count else "")
+        return f"mean difference of a probability {candidate['mean_abs_dp']:.4f}, limits missed: {missed}" + (
+            f", {count} layer{'s' * (count > 1)} in float" if count else ""
         )
 
     result = "kept" if record["kept"] else "not used, because it is not better"
-    epochs = record["epochs"]
+    epochs, data = record["epochs"], record["data"]["name"]
     return (
-        f"fine-tuning ({epochs} epoch{'s' * (epochs > 1)}, {record['frames']:,} frames of {record['data']['name']}): {result};"
+        f"fine-tuning ({epochs} epoch{'s' * (epochs > 1)}, {record['frames']:,} frames of {data}): {result};"
         f" with it {figures(record['with'])}; without it {figures(record['without'])}"
     )
 

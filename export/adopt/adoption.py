@@ -240,7 +240,9 @@ def _adopt(
     spec = _describe(source, facts, meaning, labels, frames, body, options, conversion, logits)
     weak = _weakness(spec, frames, accept_weak=options.accept_weak)
     with new_folder(out) as work:
-        report = _write(work, source, meaning, body, spec, frames, logits, conversion, options, tuning, progress)
+        report = _write(
+            work, source, meaning, body, spec, frames, logits, conversion, options, tuning, progress
+        )
     told = _tuning_notes(tuning)
     return dataclasses.replace(report, notes=(*facts.notes, *meaning.notes, *weak, *told, *report.notes))
 

@@ -65,7 +65,9 @@ class TrainedSteps:
     last_loss: float
 
 
-def distil(twin: TwinProcess, lesson: Lesson, temperature: float, progress: Callable[[str], None]) -> TrainedSteps:
+def distil(
+    twin: TwinProcess, lesson: Lesson, temperature: float, progress: Callable[[str], None]
+) -> TrainedSteps:
     """Train a twin.
 
     Each batch is read from its files, flipped and turned by quarters, and answered by the source. So memory holds one

@@ -25,7 +25,9 @@ def check_requirements(model: Path, options: AdoptOptions) -> None:
     if not options.finetune:
         for option, given in (("--finetune-data", options.finetune_data), ("--epochs", options.epochs)):
             if given is not None:
-                raise UsageError(f"{option} goes with --finetune only", hint=f"add --finetune, or leave {option} out")
+                raise UsageError(
+                    f"{option} goes with --finetune only", hint=f"add --finetune, or leave {option} out"
+                )
         return
     if options.epochs is not None and not 1 <= options.epochs <= MOST_EPOCHS:
         raise UsageError(f"--epochs is {options.epochs}, allowed is 1 to {MOST_EPOCHS}")

@@ -73,7 +73,9 @@ class TwinNetwork:
         """Give channels equal reach on a batch where that leaves the answers as they are (``channel_scales``)."""
         names = [pair.value for pair in find_pairs(self._layers)]
         values = _compute(self.model, names, batch)
-        reach = {name: np.abs(value).reshape(-1, value.shape[-1]).max(axis=0) for name, value in values.items()}
+        reach = {
+            name: np.abs(value).reshape(-1, value.shape[-1]).max(axis=0) for name, value in values.items()
+        }
         self._layers = even_channels(self._layers, reach)
         for layer in self._layers:
             _assign(self.model.get_layer(layer.name), layer.weights)
@@ -98,9 +100,7 @@ class TwinNetwork:
 class _Trainer:
     """A twin that emulates INT8, with the state of its training."""
 
-    def __init__(
-        self, layers: Sequence[NetworkLayer], model: Any, batch: Floats, temperature: float
-    ) -> None:
+    def __init__(self, layers: Sequence[NetworkLayer], model: Any, batch: Floats, temperature: float) -> None:
         points = find_rounding_points(layers)
         self._made: dict[str, Any] = {}
         self._rounded, made = points.outputs, self._made
@@ -114,7 +114,12 @@ class _Trainer:
         self._variables = {layer.name: _trained(layer, made) for layer in layers if layer.kind in KERNELS}
         units = _units(layers, model, batch)
         self._flat = [
-            (variable, tf.constant(units[name][key]), tf.Variable(tf.zeros_like(variable)), tf.Variable(tf.zeros_like(variable)))
+            (
+                variable,
+                tf.constant(units[name][key]),
+                tf.Variable(tf.zeros_like(variable)),
+                tf.Variable(tf.zeros_like(variable)),
+            )
             for name, variables in self._variables.items()
             for key, variable in variables.items()
         ]
@@ -227,7 +232,7 @@ def _compute(model: Any, names: Sequence[str], batch: Floats) -> dict[str, Float
 
 
 def _units(layers: Sequence[NetworkLayer], model: Any, batch: Floats) -> dict[str, dict[str, Floats]]:
-    """Return the size of a whole step of each weight: the largest weight of its channel, or the spread of its values."""
+    """Return the unit of each weight: the largest weight of its channel, or for a bias the spread of its values."""
     kernels = [layer for layer in layers if layer.kind in KERNELS]
     values = _compute(model, [layer.name for layer in kernels], batch)
     units = {}

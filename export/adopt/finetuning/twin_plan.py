@@ -53,7 +53,9 @@ _TAKEN: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def plan_twin(path: Path, layers: Sequence[NetworkLayer], sides: tuple[int, int, int]) -> tuple[NetworkLayer, ...]:
+def plan_twin(
+    path: Path, layers: Sequence[NetworkLayer], sides: tuple[int, int, int]
+) -> tuple[NetworkLayer, ...]:
     """Return the layers of the twin of a network, each behind those that it reads.
 
     Args:
@@ -86,8 +88,8 @@ class _Plan:
         kind = layer.kind
         special: Mapping[str, Callable[[NetworkLayer], None]] = {
             "InputLayer": self._add_input,
-            "Activation": lambda each: self._end(each, *self._given(each)),
-            "Softmax": lambda each: self._end(each, *self._given(each), activation="softmax"),
+            "Activation": lambda each: self._end(each, self._only(each)),
+            "Softmax": lambda each: self._end(each, self._only(each), "softmax"),
             "ReLU": self._add_relu,
             "Rescaling": self._add_rescaling,
             "Normalization": self._add_normalization,
@@ -95,7 +97,7 @@ class _Plan:
             "SeparableConv2D": self._add_separable,
         }
         if kind in _LEFT_OUT or kind.startswith("Random"):
-            self._end(layer, *self._given(layer), activation="linear")
+            self._end(layer, self._only(layer), "linear")
         elif kind in special:
             special[kind](layer)
         elif kind in KERNELS:
@@ -115,10 +117,22 @@ class _Plan:
     def _given(self, layer: NetworkLayer) -> list[str]:
         return [self._twins[name] for name in layer.inputs]
 
+    def _only(self, layer: NetworkLayer) -> str:
+        (given,) = self._given(layer)
+        return given
+
     def _make(
-        self, name: str, kind: str, inputs: Sequence[str], config: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        kind: str,
+        inputs: Sequence[str],
+        config: Mapping[str, Any],
+        weights: Mapping[str, Any] | None = None,
     ) -> str:
-        """Append a layer of the twin, and return its name."""
+        """Append a layer of the twin, and return its name, which is a new one where ``name`` is taken."""
+        taken = {each.name for each in self.made}
+        while name in taken:
+            name += "_"
         arrays = {key: np.asarray(value, np.float32) for key, value in (weights or {}).items()}
         self.made.append(NetworkLayer(name, kind, dict(config), tuple(inputs), arrays))
         return name
@@ -163,7 +177,7 @@ class _Plan:
 
     def _scale(self, layer: NetworkLayer, scale: Any, offset: Any) -> None:
         """Add a scaling of pixels, which stays in float and is possible only in front."""
-        (given,) = self._given(layer)
+        given = self._only(layer)
         if given not in self._scaled:
             raise self._refuse(layer, "it scales values inside the network")
         name = self._make(_safe(layer.name), "Rescaling", [given], {"scale": scale, "offset": offset})
@@ -220,10 +234,16 @@ class _Plan:
             },
         )  # fmt: skip
         pointwise = NetworkLayer(
-            layer.name, "Conv2D", {"kernel_size": [1, 1]}, layer.inputs, {k: layer.weights[k] for k in layer.weights if k == "bias"}
+            layer.name,
+            "Conv2D",
+            {"kernel_size": [1, 1]},
+            layer.inputs,
+            {k: layer.weights[k] for k in layer.weights if k == "bias"},
         )
         kernel = layer.weights["pointwise_kernel"]
-        self._end(layer, self._make_kernel(_safe(layer.name, "pointwise"), "Conv2D", [depthwise], pointwise, kernel))
+        self._end(
+            layer, self._make_kernel(_safe(layer.name, "pointwise"), "Conv2D", [depthwise], pointwise, kernel)
+        )
 
     def _make_kernel(
         self, name: str, kind: str, inputs: Sequence[str], layer: NetworkLayer, kernel: Any

@@ -2,9 +2,9 @@
 
     python -m capsule_edge.export.adopt.finetuning.twin_program tf_keras
 
-Requests are ``build`` (a folder that ``write_layers`` wrote, and a seed), ``answer`` (a batch), ``prepare`` (a batch and
-the temperature), ``step`` (rows of a frame and its wanted probabilities, and the size of the step), ``ranges`` (a batch)
-and ``convert``.
+Requests are ``build`` (a folder that ``write_layers`` wrote, and a seed), ``answer`` (a batch), ``prepare`` (a batch
+and the temperature), ``step`` (rows of a frame and its wanted probabilities, and the size of the step), ``ranges`` (a
+batch) and ``convert``.
 """
 
 from __future__ import annotations

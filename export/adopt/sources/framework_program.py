@@ -48,14 +48,12 @@ class _Served:
         self._kind = kind
         self._model: LoadedModel | None = None
 
-    def handle(
-        self, request: dict[str, Any], batch: Floats | None
-    ) -> tuple[dict[str, Any], Floats | None]:
+    def handle(self, request: dict[str, Any], batch: Floats | None) -> tuple[dict[str, Any], Floats | None]:
         """Answer a request."""
         if request["do"] == "convert":
             self._model = None
-            model = self._model = load(self._kind, Path(request["path"]), request["size"])
-            return model.convert(Path(request["out"])), None
+            loaded = self._model = load(self._kind, Path(request["path"]), request["size"])
+            return loaded.convert(Path(request["out"])), None
         model = self._model
         if request["do"] == "layers" and model is not None and model.layers is not None:
             write_layers(Path(request["out"]), model.layers())

@@ -35,7 +35,9 @@ def table(folder: Path, rows: list[str]) -> Path:
     return folder
 
 
-def test_frames_of_held_out_videos_are_left_out_and_counted(colours: Path, training: Path, tmp_path: Path) -> None:
+def test_frames_of_held_out_videos_are_left_out_and_counted(
+    colours: Path, training: Path, tmp_path: Path
+) -> None:
     new, old = load_dataset(training).samples, load_dataset(colours).samples
     rows = [f"{sample.file},{sample.label},{sample.video_id},train" for sample in (*new[:30], *old[:5])]
     found = find_training_frames(table(tmp_path / "mixed", rows), AdoptOptions())
@@ -61,7 +63,9 @@ def test_a_copy_of_a_held_out_picture_is_left_out_whatever_it_is_called(
 
 
 def test_frames_that_are_all_held_out_are_refused(colours: Path) -> None:
-    with pytest.raises(UsageError, match="all 120 frames of .* to fine-tune on are of videos or pictures of") as refused:
+    with pytest.raises(
+        UsageError, match=r"all 120 frames of .* to fine-tune on are of videos or pictures of"
+    ) as refused:
         divide_off(load_dataset(colours), held(colours))
     assert "--finetune-data" in str(refused.value.hint)
 
@@ -76,7 +80,9 @@ def test_more_frames_than_are_used_are_taken_evenly(
 
 
 def test_a_data_set_without_a_split_train_needs_other_frames(colours: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has no split 'train' to fine-tune on, it names no splits") as refused:
+    with pytest.raises(
+        UsageError, match="has no split 'train' to fine-tune on, it names no splits"
+    ) as refused:
         find_training_frames(colours, AdoptOptions())
     assert "--finetune-data" in str(refused.value.hint)
     with pytest.raises(InputError, match="is not there"):
@@ -103,7 +109,11 @@ def sources(tmp_path: Path) -> Path:
         ("net.onnx", {"finetune": True, "epochs": 101}, "--epochs is 101"),
         ("net.onnx", {"epochs": 2}, "--epochs goes with --finetune only"),
         ("net.onnx", {"finetune_data": Path("frames")}, "--finetune-data goes with --finetune only"),
-        ("net.onnx", {"finetune": True, "keep_float": ("conv",)}, "--keep-float conv does not go with --finetune"),
+        (
+            "net.onnx",
+            {"finetune": True, "keep_float": ("conv",)},
+            "--keep-float conv does not go with --finetune",
+        ),
     ],
 )
 def test_what_cannot_be_fine_tuned_is_refused_first(
@@ -121,6 +131,8 @@ def test_a_missing_tensorflow_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(_extras, "find_spec", lambda _: None)
     monkeypatch.setattr(requirements, "recognise", lambda _: "keras")
-    with pytest.raises(CapsuleEdgeError, match="adopt --finetune needs tensorflow, which is not installed") as refused:
+    with pytest.raises(
+        CapsuleEdgeError, match="adopt --finetune needs tensorflow, which is not installed"
+    ) as refused:
         check_requirements(tmp_path / "net.keras", AdoptOptions(finetune=True))
     assert "[train]" in str(refused.value.hint)

@@ -125,7 +125,7 @@ def test_a_layer_without_a_twin_is_named_with_the_way_out(bad: NetworkLayer, wor
 
 
 def test_a_scaling_inside_the_network_has_no_twin() -> None:
-    with pytest.raises(UsageError, match="'late'.*inside the network"):
+    with pytest.raises(UsageError, match=r"'late'.*inside the network"):
         plan(conv("c", "picture"), layer("late", "Rescaling", "c", scale=2.0), *head("late"))
 
 
@@ -157,6 +157,10 @@ def test_tfmot_quantises_every_kind_of_layer_of_a_twin() -> None:
     absent = [
         kind
         for kind in TWIN_KINDS
-        if kind not in others and not any(f"layers.{kind}," in line or f"layers.{kind})" in line or f"layers.{kind}]" in line for line in lines)
+        if kind not in others
+        and not any(
+            f"layers.{kind}," in line or f"layers.{kind})" in line or f"layers.{kind}]" in line
+            for line in lines
+        )
     ]
     assert absent == []
