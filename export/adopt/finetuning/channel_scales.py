@@ -1,4 +1,4 @@
-"""Give the channels of a twin equal reach before it is trained, with the same answers.
+"""Give the channels of a twin equal reach before it is trained; its answers stay the same.
 
 An 8-bit value has one scale for all its channels, so a channel of small values has few steps. Where only a ReLU and
 pooling stand between two layers with weights, a channel can be scaled up if the weights that read it are scaled down.

@@ -20,11 +20,10 @@ from .twin_process import TwinProcess
 __all__ = ["Lesson", "TrainedSteps", "distil"]
 
 SEED = 0
-_BATCH = 32
-# Batches that set the first ranges together.
-_FIRST = 128
-# The largest step, as a share of the largest weight of a channel: a fortieth of one of its 127 levels. With 1e-3 the
-# loss of 8 bits was lower after 100 steps, but not after 300 (docs/log/2026-12.md).
+# Frames of a batch, and the side in pixels up to which it is that large: the values of all layers are held in training.
+_BATCH, _LEAST_BATCH, _SIDE = 32, 8, 128
+# The largest step, as a share of the largest weight of a channel: a fortieth of one of its 127 levels. After 300 steps
+# of 1e-3, 3e-4 and 1e-4 a small network in 8 bits differed by .0043, .0038 and .0037 (docs/log/2026-12.md).
 _PEAK_RATE = 2e-4
 _WARM_UP = 0.05
 
@@ -84,16 +83,17 @@ def distil(
     """
     rng = np.random.default_rng(SEED)
     count = len(lesson.dataset.samples)
-    first = np.linspace(0, count - 1, min(count, _FIRST)).astype(int)
+    size = _batch_size(lesson.spec.size)
+    first = np.linspace(0, count - 1, min(count, 2 * size)).astype(int)
     _, pixels = load_frames(lesson.dataset.take(first.tolist()), lesson.spec)
     twin.prepare(lesson.scale(pixels), temperature)
-    total = lesson.epochs * math.ceil(count / _BATCH)
+    total = lesson.epochs * math.ceil(count / size)
     losses: list[list[float]] = []
     seen: set[str] = set()
     step = 0
     for epoch in range(lesson.epochs):
         losses.append([])
-        for names, frames in _batches(lesson, rng):
+        for names, frames in _batches(lesson, size, rng):
             losses[-1].append(twin.step(lesson.scale(frames), lesson.teach(frames), _rate(step, total)))
             seen.update(names)
             step += 1
@@ -101,6 +101,11 @@ def distil(
             f"fine-tuning: epoch {epoch + 1} of {lesson.epochs}, {len(seen):,} frames, loss {np.mean(losses[-1]):.3g}"
         )
     return TrainedSteps(len(seen), step, float(np.mean(losses[0])), float(np.mean(losses[-1])))
+
+
+def _batch_size(side: int) -> int:
+    """Return the number of frames in a batch: fewer of large frames, so that memory stays within a few GB."""
+    return max(_LEAST_BATCH, min(_BATCH, _BATCH * _SIDE**2 // side**2))
 
 
 def _rate(step: int, total: int) -> float:
@@ -111,12 +116,12 @@ def _rate(step: int, total: int) -> float:
     return _PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, total - rise)))
 
 
-def _batches(lesson: Lesson, rng: np.random.Generator) -> Iterator[tuple[list[str], FrameArray]]:
+def _batches(lesson: Lesson, size: int, rng: np.random.Generator) -> Iterator[tuple[list[str], FrameArray]]:
     """Yield the names and the augmented frames of each batch of an epoch; files that cannot be read are left out."""
     order = rng.permutation(len(lesson.dataset.samples))
-    for at in range(0, len(order), _BATCH):
+    for at in range(0, len(order), size):
         try:
-            kept, frames = load_frames(lesson.dataset.take(order[at : at + _BATCH].tolist()), lesson.spec)
+            kept, frames = load_frames(lesson.dataset.take(order[at : at + size].tolist()), lesson.spec)
         except InputError:  # none of the batch can be read; ``distil`` read some before
             continue
         yield [kept.name_of(sample) for sample in kept.samples], _turn(frames, rng)

@@ -114,7 +114,9 @@ def test_fine_tuning_lowers_the_mean_difference_where_channels_are_uneven(tuned:
     assert chosen == record["with"]
     assert chosen["finetuned"]
     # Both networks were tried in the same ways.
-    assert {candidate["finetuned"] for candidate in tuned.int8["tried"]} == {False, True}
+    tried = tuned.int8["tried"]
+    assert {candidate["finetuned"] for candidate in tried} == {False, True}
+    assert {candidate["finetuned"] for candidate in tried if candidate["method"] == "training"} == {True}
 
 
 def test_what_was_trained_on_is_written_into_the_int8_file_alone(

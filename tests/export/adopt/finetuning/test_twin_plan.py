@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from capsule_edge.export.adopt.finetuning import plan_twin
+from capsule_edge.export.adopt.finetuning.channel_scales import ChannelPair, even_channels, find_pairs
 from capsule_edge.export.adopt.finetuning.rounding_points import find_rounding_points
 from capsule_edge.export.adopt.finetuning.twin_plan import TWIN_KINDS
 from capsule_edge.export.adopt.network_layers import NetworkLayer, read_layers, write_layers
@@ -96,6 +97,29 @@ def test_the_last_pooling_and_layer_stay_in_float_and_a_relu_is_rounded_once() -
     points = find_rounding_points(made)
     assert points.kernels == {"a", "b"}
     assert points.outputs == {"a__relu", "b", "join"}
+
+
+def test_evened_channels_compute_the_same_and_reach_equally_far() -> None:
+    """A factor of at most 4 divides the reader's weights: float32 rounds each product once more, 1e-5 of the result."""
+    rng = np.random.default_rng(3)
+    first, second = rng.uniform(0.5, 1, (3, 6)), rng.normal(size=(6, 3))
+    made = plan(
+        layer("a", "Dense", "picture", weights={"kernel": first, "bias": np.zeros(6)}, activation="relu"),
+        layer("b", "Dense", "a", weights={"kernel": second, "bias": np.zeros(3)}),
+    )  # fmt: skip
+    assert find_pairs(made) == [ChannelPair("a", "a__relu", "b")]
+
+    def answer(layers: tuple[NetworkLayer, ...]) -> tuple[np.ndarray, np.ndarray]:
+        _, a, _, b = (each.weights for each in layers)
+        inner = np.maximum(rows @ a["kernel"] + a["bias"], 0)
+        return inner, inner @ b["kernel"] + b["bias"]
+
+    rows = rng.normal(size=(50, 3))
+    before, expected = answer(made)
+    after, answers = answer(even_channels(made, {"a__relu": before.max(axis=0)}))
+    np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(after.max(axis=0), before.max(), rtol=1e-5)
+    assert np.ptp(before.max(axis=0)) > 0.1
 
 
 @pytest.mark.parametrize(
