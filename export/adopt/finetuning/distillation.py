@@ -23,7 +23,7 @@ SEED = 0
 # Frames of a batch, and the side in pixels up to which it is that large: the values of all layers are held in training.
 _BATCH, _LEAST_BATCH, _SIDE = 32, 8, 128
 # The largest step, as a share of the largest weight of a channel: a fortieth of one of its 127 levels. After 300 steps
-# of 1e-3, 3e-4 and 1e-4 a small network in 8 bits differed by .0043, .0038 and .0037 (docs/log/2026-12.md).
+# of 1e-3, 3e-4 and 1e-4 the emulation of a small network differed by .0043, .0038 and .0037 (docs/log/2026-12.md).
 _PEAK_RATE = 2e-4
 _WARM_UP = 0.05
 
