@@ -88,6 +88,19 @@ if TYPE_CHECKING:
     metavar="LAYER|auto|none",
     help="Keep this layer in float32 in the INT8 file; can be repeated.  [default: auto, by the gates of shipping]",
 )
+@click.option(
+    "--finetune",
+    is_flag=True,
+    help="Fine-tune a Keras model for 8 bits, to answer as in FP32. INT8 takes the result only where it is better.",
+)
+@click.option(
+    "--finetune-data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Frames to fine-tune on: a data set or a folder of pictures; labels are not needed.  [default: the split "
+    "train of --data]",
+)
+@click.option("--epochs", type=int, help="How often fine-tuning shows each frame, 1 to 100.  [default: 3]")
 @click.option("--name", help="Name of the model.  [default: the name of its file]")
 @click.option("--version", "model_version", help="Version of the model.")
 @click.option("--license", "model_license", help="Licence of the model.  [default: not stated]")
@@ -108,6 +121,9 @@ def command(model: Path, labels: Path, data: Path, out: Path, as_json: bool, **g
     float TFLite file. What it does not state about its input is asked for, with the
     accuracy that each usual scaling reaches on the frames. The answers are compared with the source's on real frames;
     if a check fails, nothing is written.
+
+    --finetune takes a .keras or .h5 file whose layers TensorFlow's model optimisation can quantise. The FP32 file
+    always keeps the weights of MODEL.
     """
     from capsule_edge.evaluation._extras import require
     from capsule_edge.runtime.errors import UsageError
@@ -157,6 +173,24 @@ def _log(step: str) -> None:
     click.echo(step, err=True)
 
 
+def _describe_finetuning(record: dict[str, Any]) -> str:
+    """Return the result of fine-tuning in one line: whether it was kept, and the figures with and without it."""
+
+    def figures(candidate: dict[str, Any]) -> str:
+        missed = ", ".join(candidate["failing"]) or "none"
+        count = len(candidate["kept_float"])
+        return f"mean difference of a probability {candidate['mean_abs_dp']:.4f}, limits missed: {missed}" + (
+            f", {count} layer{'s' * (count > 1)} in float" if count else ""
+        )
+
+    result = "kept" if record["kept"] else "not used, because it is not better"
+    epochs, data = record["epochs"], record["data"]["name"]
+    return (
+        f"fine-tuning ({epochs} epoch{'s' * (epochs > 1)}, {record['frames']:,} frames of {data}): {result};"
+        f" with it {figures(record['with'])}; without it {figures(record['without'])}"
+    )
+
+
 def _print(report: AdoptionReport, out: Path) -> None:
     source, chosen, conversion = report.source, report.int8["chosen"], report.conversion
     click.echo(
@@ -171,6 +205,8 @@ def _print(report: AdoptionReport, out: Path) -> None:
     safe = "saturation-safe" if chosen["saturation_safe"] else "not saturation-safe"
     fitted = ", fitted weights" if chosen["fitted"] else ""
     click.echo(f"INT8: ranges by {chosen['method']}, {safe}{fitted}, {kept}")
+    if report.finetuned is not None:
+        click.echo(_describe_finetuning(report.finetuned))
     if chosen["failing"]:
         click.echo(f"  limits missed on the frames of the choices: {', '.join(chosen['failing'])}")
     for layer in chosen["kept_float"]:

@@ -76,13 +76,18 @@ def labels_of_shipped(path: Path) -> Path:
 COLOURS = {"normal": (200, 120, 90), "bleeding": (120, 10, 10), "polyp": (190, 150, 60)}
 
 
-def write_colours(root: Path, *, size: int = 40, frames: int = 40, videos: int = 4) -> Path:
-    """Write a data set of three labels that differ in colour, each in ``videos`` videos of its own."""
-    rng = np.random.default_rng(7)
+def write_colours(
+    root: Path, *, size: int = 40, frames: int = 40, videos: int = 4, seed: int = 7, mark: str = ""
+) -> Path:
+    """Write a data set of three labels that differ in colour, each in ``videos`` videos of its own.
+
+    ``mark`` begins the names of the videos. Another seed draws other pictures.
+    """
+    rng = np.random.default_rng(seed)
     rows, pictures = [], []
     for label, colour in COLOURS.items():
         for number in range(frames):
-            rows.append((f"{label}_{number}.png", label, f"{label}{number % videos}"))
+            rows.append((f"{label}_{number}.png", label, f"{mark}{label}{number % videos}"))
             smooth = rng.normal(0, 14, (4, 4, 3)).repeat(size // 4, 0).repeat(size // 4, 1)
             noise = smooth + rng.normal(0, 8, (size, size, 3))
             # The colours overlap, so that no head separates all frames and a temperature can be fitted.

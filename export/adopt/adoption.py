@@ -34,7 +34,7 @@ from capsule_edge.evaluation.classification import (
     is_at_bound,
     operating_points,
 )
-from capsule_edge.evaluation.datasets import describe
+from capsule_edge.evaluation.datasets import Dataset, describe
 from capsule_edge.runtime.errors import CapsuleEdgeError, ModelError, UsageError
 from capsule_edge.runtime.inference import EventParameters, Label, ModelSpec
 
@@ -42,33 +42,36 @@ from ..new_folder import check_new, hash_file, new_folder, write_sums
 from ..verify import count_operators
 from .adopted_files import certify_adopted, write_file
 from .facts import Floats, OutputKind, SourceFacts
-from .float_body import FloatBody, make_body, mark_inside
+from .finetuning import check_requirements, divide_off, find_training_frames, plan_twin
+from .float_body import FloatBody, make_body
 from .graph import Graph
 from .head import read_head
 from .held_out_frames import HeldOutFrames, divide_frames
 from .input_chain import InputChain, follow_input, stated_scaling
-from .int8_search import Int8Choice, choose_int8
+from .int8_search import Int8Choice
 from .judgement import (
+    MOST_DP,
     answer_frames,
     check_answers,
     compare_scalings,
     describe_figures,
     source_answers,
     source_logits,
+    to_probabilities,
 )
+from .network_layers import NetworkLayer
 from .onnx_source import OnnxSource, read_onnx
 from .options import AdoptOptions
 from .output_labels import read_output_labels
+from .quantised_network import QuantisedNetwork, Tuning, quantise_network
 from .quantised_nodes import layers_of, quantised_nodes
 from .scaling import Scaling, parse_scaling
 
 __all__ = ["AdoptionReport", "adopt"]
 
 FP32, INT8 = "model.fp32.onnx", "model.int8.onnx"
-# Frames on which scalings are compared, the source is compared with its conversion, and ranges are measured.
-_SCALING_FRAMES, _COMPARED_FRAMES, _FITTING_FRAMES = 300, 256, 128
-# Largest difference of a probability between a source and the file made from it: sums of float32 in another order.
-_MOST_DP = 1e-3
+# Frames on which scalings are compared, and on which the source is compared with its conversion.
+_SCALING_FRAMES, _COMPARED_FRAMES = 300, 256
 _TOOLS = ("capsule-edge", "onnx", "onnxruntime")
 _Progress = Callable[[str], None]
 
@@ -92,6 +95,8 @@ class AdoptionReport:
         divided_by: How the frames of the choices differ from those of the certificates.
         certificates: The certificates, as JSON-ready documents.
         notes: What a reader should know, one sentence each.
+        finetuned: The fine-tuning: its frames and epochs, whether it was ``kept``, and the figures ``with`` and
+            ``without`` it. None if it was not asked for.
     """
 
     folder: Path
@@ -108,6 +113,7 @@ class AdoptionReport:
     divided_by: str
     certificates: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
+    finetuned: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a JSON-ready document."""
@@ -166,12 +172,15 @@ def adopt(
     """
     out = Path(out)
     check_new(out)
+    check_requirements(Path(model), options)
+    training = find_training_frames(Path(data), options) if options.finetune else None
     described = read_output_labels(Path(labels))
     with tempfile.TemporaryDirectory() as converted, _in_one_line(Path(model)):
         source, facts = _read_source(Path(model), Path(converted), options, progress)
         with _closing(facts):
             _check_count(Path(labels), len(described), Path(model), source)
-            report = _adopt(source, facts, described, Path(data), options, progress, out)
+            plan = _plan(source, facts) if training is not None else ()
+            report = _adopt(source, facts, described, Path(data), options, progress, out, training, plan)
     return dataclasses.replace(report, folder=out)
 
 
@@ -241,11 +250,12 @@ def hash_source(path: Path) -> str:
 
 def _adopt(
     source: OnnxSource, facts: SourceFacts, labels: tuple[Label, ...], data: Path, options: AdoptOptions,
-    progress: _Progress, out: Path,
+    progress: _Progress, out: Path, training: Dataset | None, plan: tuple[NetworkLayer, ...],
 ) -> AdoptionReport:  # fmt: skip
     keys = tuple(label.key for label in labels)
     progress(f"reading the frames of {data}")
     frames = divide_frames(data, options, keys, options.input_spec(source.size))
+    tuning = None if training is None else Tuning(plan, divide_off(training, frames))
     meaning = _find_meaning(source, facts, options, frames)
     progress(f"answering {len(frames.pixels):,} frames with the source, scaled {meaning.scaling}")
     answers = answer_frames(source, meaning.scaling, frames.pixels)
@@ -260,9 +270,34 @@ def _adopt(
     weak = _weakness(spec, frames, accept_weak=options.accept_weak)
     with new_folder(out) as work:
         report = _write(
-            work, source, facts, meaning, body, spec, frames, logits, conversion, options, progress
+            work, source, facts, meaning, body, spec, frames, logits, conversion, options, tuning, progress
         )
-    return dataclasses.replace(report, notes=(*facts.notes, *meaning.notes, *weak, *report.notes))
+    told = _tuning_notes(tuning)
+    return dataclasses.replace(report, notes=(*facts.notes, *meaning.notes, *weak, *told, *report.notes))
+
+
+def _plan(source: OnnxSource, facts: SourceFacts) -> tuple[NetworkLayer, ...]:
+    """Return the layers of the twin of a Keras model."""
+    assert facts.layers is not None  # ``check_requirements`` lets Keras models through alone
+    return plan_twin(source.path, facts.layers(), (source.size, source.size, 3))
+
+
+def _tuning_notes(tuning: Tuning | None) -> tuple[str, ...]:
+    """Return notes on the frames of the fine-tuning: those that were left out, and those of unknown videos."""
+    if tuning is None:
+        return ()
+    notes, frames = [], tuning.frames
+    if frames.held_out:
+        notes.append(
+            f"{frames.held_out:,} of the {frames.found:,} frames to fine-tune on were left out: their video or picture"
+            " is among the frames of choices and certificates"
+        )
+    if frames.nameless:
+        notes.append(
+            f"{frames.nameless:,} of the {len(frames.dataset.samples):,} frames to fine-tune on name no video, so their"
+            " videos could not be compared with those of choices and certificates"
+        )
+    return tuple(notes)
 
 
 def _find_meaning(
@@ -325,22 +360,16 @@ def _compare(
     shown, expected, ours = pixels[rows], answers[rows], logits[rows]
     if facts.run is not None:
         expected = source_answers(source, facts, meaning.scaling)(shown)
-    theirs = _softmax(source_logits(expected, meaning.outputs, ours))
-    difference = np.abs(_softmax(ours) - theirs)
+    theirs = to_probabilities(source_logits(expected, meaning.outputs, ours))
+    difference = np.abs(to_probabilities(ours) - theirs)
     worst, equal = float(difference.max()), float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
-    if worst > _MOST_DP:
+    if worst > MOST_DP:
         raise ModelError(
             f"the converted network differs from {source.path} by {worst:.3g} in a probability on {len(rows)} frames,"
-            f" allowed is {_MOST_DP:g}",
+            f" allowed is {MOST_DP:g}",
             hint="this is a fault of the conversion: please report it with the model's architecture",
         )
     return {"frames": len(rows), "max_abs_dp": worst, "agreement": equal}
-
-
-def _softmax(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    values = np.asarray(logits, np.float64)
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _describe(
@@ -362,7 +391,7 @@ def _describe(
         input=options.input_spec(source.size),
         temperature=temperature,
         operating_points=operating_points(
-            _softmax(logits / temperature), frames.labels, keys,
+            to_probabilities(logits / temperature), frames.labels, keys,
             only=[label.key for label in labels if label.role != "normal"],
             min_specificity=READER_SPECIFICITY, min_threshold=READER_THRESHOLD,
             measured_on=f"{len(frames.labels)} frames that were given when the model was adopted",
@@ -413,20 +442,18 @@ def _weakness(spec: ModelSpec, frames: HeldOutFrames, *, accept_weak: bool) -> t
 
 def _write(
     folder: Path, source: OnnxSource, facts: SourceFacts, meaning: _Meaning, body: FloatBody, spec: ModelSpec,
-    frames: HeldOutFrames, logits: Floats, conversion: dict[str, float], options: AdoptOptions, progress: _Progress,
+    frames: HeldOutFrames, logits: Floats, conversion: dict[str, float], options: AdoptOptions, tuning: Tuning | None,
+    progress: _Progress,
 ) -> AdoptionReport:  # fmt: skip
     """Write and check all files."""
     expected = _expected(spec, logits, frames)
-    rows = np.linspace(0, len(frames.pixels) - 1, min(_FITTING_FRAMES, len(frames.pixels))).astype(int)
-    progress("quantising")
-    levels = mark_inside(body)
-    choice = choose_int8(
-        levels, spec, fitting=frames.pixels[rows], frames=frames.pixels, expected=expected,
-        keep=options.keep_float, progress=progress,
-    )  # fmt: skip
+    network = quantise_network(
+        source, meaning.scaling, body, spec, frames, expected, options, tuning, progress
+    )
+    levels, choice = network.levels, network.choice
     fp32, int8 = folder / FP32, folder / INT8
     write_file(fp32, body, spec)
-    write_file(int8, levels, _int8_spec(spec, choice), quantised=choice.proto)
+    write_file(int8, levels, _int8_spec(spec, network), quantised=choice.proto)
     operators = count_operators(int8)
     certificates = certify_adopted(
         fp32,
@@ -443,7 +470,7 @@ def _write(
     return AdoptionReport(
         folder, write_sums(folder, (fp32, int8)), dict(spec.provenance["adopted_from"]), spec.keys, conversion,
         spec.temperature, spec.has_maps, _describe_choice(choice), len(layers), operators,
-        _not_fused(body, choice, operators), frames.divided_by, certificates, _notes(frames),
+        _not_fused(levels, choice, operators), frames.divided_by, certificates, _notes(frames), network.finetuned,
     )  # fmt: skip
 
 
@@ -476,7 +503,7 @@ def _notes(frames: HeldOutFrames) -> tuple[str, ...]:
 def _expected(spec: ModelSpec, logits: Floats, frames: HeldOutFrames) -> Predictions:
     """Return FP32's answers to the frames of the choices."""
     samples = frames.choosing.samples
-    p = _softmax(logits / spec.temperature)
+    p = to_probabilities(logits / spec.temperature)
     return Predictions(
         files=tuple(frames.choosing.name_of(sample) for sample in samples),
         labels=frames.labels,
@@ -487,9 +514,11 @@ def _expected(spec: ModelSpec, logits: Floats, frames: HeldOutFrames) -> Predict
     )
 
 
-def _int8_spec(spec: ModelSpec, choice: Int8Choice) -> ModelSpec:
-    chosen = choice.chosen
-    kept = {"kept_float": list(chosen.kept_float)} if chosen.kept_float else {}
+def _int8_spec(spec: ModelSpec, network: QuantisedNetwork) -> ModelSpec:
+    chosen = network.choice.chosen
+    kept: dict[str, Any] = {"kept_float": list(chosen.kept_float)} if chosen.kept_float else {}
+    if chosen.finetuned:
+        kept["finetuned"] = network.finetuned
     return dataclasses.replace(
         spec,
         precision="int8",

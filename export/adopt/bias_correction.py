@@ -71,16 +71,19 @@ def correct_biases(body: FloatBody, errors: Mapping[str, npt.NDArray[np.float64]
     return dataclasses.replace(body, proto=corrected)
 
 
-def correct_logits(body: FloatBody, quantised: onnx.ModelProto, frames: FrameArray) -> onnx.ModelProto:
+def correct_logits(
+    body: FloatBody, quantised: onnx.ModelProto, frames: FrameArray, original: FloatBody
+) -> onnx.ModelProto:
     """Return the network in 8 bits with the mean error of each logit taken off.
 
     Args:
         body: The float network.
         quantised: The same network in 8 bits.
         frames: uint8 RGB (N, size, size, 3).
+        original: The network whose logits are wanted: ``body``, or the one that ``body`` was fine-tuned from.
     """
     made = dataclasses.replace(body, proto=quantised)
-    error = (made.values(frames) - body.values(frames)).mean(axis=0)
+    error = (made.values(frames) - original.values(frames)).mean(axis=0)
     proto = onnx.ModelProto()
     proto.CopyFrom(quantised)
     graph = Graph(proto)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .network_layers import NetworkLayer
 
 __all__ = ["LEAST_SIDE", "MOST_SIDE", "Channels", "Floats", "Layout", "OutputKind", "SourceFacts"]
 
@@ -34,6 +37,7 @@ class SourceFacts:
         notes: What the reader found and did, one sentence each.
         run: Answers a batch with the source's own framework: float32 in the source's layout, scaled, to float32
             (N, labels). None if there is nothing to compare with.
+        layers: Lists the layers of a Keras model (``network_layers.NetworkLayer``); None for other formats.
     """
 
     kind: str
@@ -44,3 +48,4 @@ class SourceFacts:
     size: int | None = None
     notes: tuple[str, ...] = ()
     run: Callable[[npt.NDArray[Any]], Floats] | None = None
+    layers: Callable[[], tuple[NetworkLayer, ...]] | None = None

@@ -7,6 +7,7 @@ behind it are added by ``serving_graph``.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,11 +105,17 @@ class FloatBody:
 
     def values(self, frames: FrameArray, name: str = LOGITS) -> Floats:
         """Return a value of the network, the logits by default, for uint8 RGB frames (N, size, size, 3)."""
+        run = self.runner(name)
+        return np.concatenate([run(frames[at : at + _BATCH]) for at in range(0, len(frames), _BATCH)])
+
+    def runner(self, name: str = LOGITS) -> Callable[[FrameArray], Floats]:
+        """Return a function that computes a value of the network, the logits by default, for one batch of frames."""
         session = open_session(with_outputs(self.proto, name))
-        batches = [frames[at : at + _BATCH] for at in range(0, len(frames), _BATCH)]
-        return np.concatenate(
-            [session.run([name], {PIXELS: self.entry.apply(batch)})[0] for batch in batches]
-        )
+
+        def run(frames: FrameArray) -> Floats:
+            return np.asarray(session.run([name], {PIXELS: self.entry.apply(frames)})[0])
+
+        return run
 
 
 def make_body(source: OnnxSource, chain: InputChain, scaling: Scaling, outputs: OutputKind) -> FloatBody:

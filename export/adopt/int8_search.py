@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,9 +33,12 @@ from .quantiser import activations_of, quantise_body
 from .serving_graph import build_file
 from .weight_rounding import round_weights
 
-__all__ = ["Int8Candidate", "Int8Choice", "choose_int8"]
+__all__ = ["Int8Candidate", "Int8Choice", "Trained", "choose_int8"]
 
 AUTO = "auto"
+TRAINING = "training"
+"""The method of ranges that fine-tuning has set."""
+_FALLBACK = "minmax"
 # Frames on which the noise of layers is measured: even one frame has thousands of values of most layers.
 _RANKING_FRAMES = 16
 # Frames on which the mean errors of channels are measured.
@@ -57,13 +60,14 @@ class Int8Candidate:
     """One way of quantising, measured against FP32 on the frames of the choice.
 
     Attributes:
-        method: How the ranges were chosen (``int8.METHODS``).
+        method: How the ranges were chosen (``int8.METHODS``, or ``training``).
         saturation_safe: Whether weights were widened against saturation.
         kept_float: The names of the layers that stay in float.
         fitted: Whether the weights were rounded so that each layer's answers change least (``weight_rounding``).
         agreement: The share of frames with FP32's label.
         mean_abs_dp: The mean difference of a probability.
         failing: The gates of shipping that fail.
+        finetuned: Whether the weights were fine-tuned for 8 bits before.
     """
 
     method: str
@@ -73,6 +77,7 @@ class Int8Candidate:
     agreement: float
     mean_abs_dp: float
     failing: tuple[str, ...]
+    finetuned: bool = False
 
     def __str__(self) -> str:
         count = len(self.kept_float)
@@ -81,6 +86,7 @@ class Int8Candidate:
         safe = "saturation-safe" if self.saturation_safe else "not saturation-safe"
         figures = f"{self.agreement:.2%} equal labels, mean |dp| {self.mean_abs_dp:.4f}"
         fitted = ", fitted weights" if self.fitted else ""
+        fitted += ", fine-tuned" if self.finetuned else ""
         return f"{self.method}, {safe}{fitted}{kept}: {figures}{gates}"
 
 
@@ -101,13 +107,28 @@ class Int8Choice:
     noise: tuple[tuple[str, float], ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The parts of a fine-tuning that the choice needs.
+
+    Attributes:
+        original: The float network before it was fine-tuned, whose logits are wanted.
+        ranges: The ranges that training set, by the name of the value.
+    """
+
+    original: FloatBody
+    ranges: Mapping[str, Range]
+
+
 class _Trials:
     """Quantise in several ways and measure each."""
 
     def __init__(
-        self, body: FloatBody, spec: ModelSpec, frames: FrameArray, fitting: FrameArray, expected: Predictions
-    ) -> None:
+        self, body: FloatBody, spec: ModelSpec, frames: FrameArray, fitting: FrameArray, expected: Predictions,
+        trained: Trained | None,
+    ) -> None:  # fmt: skip
         self.body, self.spec, self.frames, self.expected = body, spec, frames, expected
+        self.finetuned, self.original = trained is not None, body if trained is None else trained.original
         self.tried: list[Int8Candidate] = []
         self.fitting = fitting
         histograms = collect_histograms(body, activations_of(body), fitting)
@@ -115,19 +136,24 @@ class _Trials:
         self.ranges: dict[str, dict[str, Range]] = {
             method: choose_ranges(body, histograms, method, exact=exact) for method in METHODS
         }
+        if trained is not None:
+            # Values that are none of the twin's have no trained range.
+            known = {name: ends for name, ends in trained.ranges.items() if name in histograms}
+            self.ranges[TRAINING] = {**self.ranges[_FALLBACK], **known}
         self._weights: dict[tuple[str, bool], dict[str, npt.NDArray[np.int8]]] = {}
         self._errors: dict[tuple[str, bool, bool], dict[str, npt.NDArray[np.float64]]] = {}
 
     def quantise(self, candidate: Int8Candidate) -> onnx.ModelProto:
         """Quantise, and correct the biases for the mean errors of rounding."""
         method, safe, fitted = candidate.method, candidate.saturation_safe, candidate.fitted
-        errors = self._bias_errors(method, safe, fitted)
+        # Training has fitted weights and biases to these ranges and to the nearest levels.
+        errors = {} if method == TRAINING else self._bias_errors(method, safe, fitted)
         used = {name: error for name, error in errors.items() if name not in candidate.kept_float}
         made = quantise_body(
             correct_biases(self.body, used), self.ranges[method], kept=candidate.kept_float,
             saturation_safe=safe, weights=self._fitted(method, safe) if fitted else {},
         )  # fmt: skip
-        return correct_logits(self.body, made, self.fitting)
+        return correct_logits(self.body, made, self.fitting, self.original)
 
     def plain(self, method: str, safe: bool, fitted: bool = False) -> onnx.ModelProto:
         """Quantise every layer, without correction of the biases."""
@@ -153,7 +179,7 @@ class _Trials:
         self, method: str, safe: bool, kept: Sequence[str] = (), *, fitted: bool = False
     ) -> Int8Candidate:
         """Return the candidate with its figures."""
-        candidate = Int8Candidate(method, safe, tuple(kept), fitted, 0.0, 0.0, ())
+        candidate = Int8Candidate(method, safe, tuple(kept), fitted, 0.0, 0.0, (), self.finetuned)
         p = self._answers(candidate)
         answers = dataclasses.replace(self.expected, probabilities=p)
         measured = dataclasses.replace(
@@ -184,6 +210,7 @@ def choose_int8(
     frames: FrameArray,
     expected: Predictions,
     keep: Sequence[str] = (AUTO,),
+    trained: Trained | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Int8Choice:
     """Choose how to quantise a network.
@@ -195,7 +222,8 @@ def choose_int8(
     4. Else layers are put back in float, the noisiest first, until no gate fails; with safe weights, unless the others
        lose much less.
 
-    In every trial the biases are corrected for the mean errors of rounding (``bias_correction``).
+    In every trial the biases are corrected for the mean errors of rounding (``bias_correction``), but where training
+    has set the ranges: it has fitted the biases too.
 
     Args:
         body: The float network.
@@ -204,6 +232,7 @@ def choose_int8(
         frames: Frames for the choices, of the same form.
         expected: FP32's answers to ``frames``.
         keep: Names of layers to keep in float; ``auto`` chooses them, none keeps none.
+        trained: The parts of a fine-tuning that ``body`` comes from; None if it is the network of the source.
         progress: Called with each line of progress.
 
     Raises:
@@ -216,10 +245,10 @@ def choose_int8(
             " weights before its last pooling",
             hint="its FP32 form runs as it is; adopt makes both or none",
         )
+    trials = _Trials(body, spec, frames, fitting, expected, trained)
     automatic, kept = AUTO in keep, _checked(body, keep)
-    trials = _Trials(body, spec, frames, fitting, expected)
     found = []
-    for method in METHODS:
+    for method in trials.ranges:
         found.append(trials.measure(method, True, kept))
         progress(str(found[-1]))
     best = min(found, key=_rank)

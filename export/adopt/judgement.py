@@ -17,13 +17,20 @@ from .onnx_source import OnnxSource
 from .scaling import ORDERS, USUAL, Scaling, parse_scaling
 
 __all__ = [
+    "MOST_DP",
     "answer_frames",
     "balanced_accuracy",
     "check_answers",
     "compare_scalings",
+    "largest_difference",
     "source_answers",
+    "source_logits",
     "to_logits",
+    "to_probabilities",
 ]
+
+MOST_DP = 1e-3
+"""Largest difference of a probability between a source and a copy of it: sums of float32 in another order."""
 
 _BATCH = 16
 # This close to 1 a sigmoid in float32, whose steps there are 2**-24, holds its logit to 6e-5 or worse; two programs may
@@ -85,6 +92,18 @@ def source_logits(
     same = np.abs(1 / (1 + np.exp(-np.maximum(values, -700))) - answers) <= _SAME
     hidden = same & (np.minimum(answers, 1 - answers) <= _SURE)
     return np.where(hidden, values, logits)
+
+
+def to_probabilities(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Return the softmax of logits (N, classes), float64."""
+    values = np.asarray(logits, np.float64)
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def largest_difference(ours: npt.NDArray[np.floating[Any]], theirs: npt.NDArray[np.floating[Any]]) -> float:
+    """Return the largest difference of a probability between two sets of logits (N, classes)."""
+    return float(np.abs(to_probabilities(ours) - to_probabilities(theirs)).max())
 
 
 def balanced_accuracy(answers: Floats, labels: npt.NDArray[np.intp]) -> float:

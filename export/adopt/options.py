@@ -11,7 +11,11 @@ from capsule_edge.runtime.inference import INTENDED_USE, NOT_STATED, HeldOutBy, 
 from .facts import Channels, OutputKind
 from .int8_search import AUTO
 
-__all__ = ["AdoptOptions"]
+__all__ = ["AUTO", "MOST_EPOCHS", "AdoptOptions"]
+
+MOST_EPOCHS = 100
+"""The most epochs of fine-tuning."""
+_EPOCHS = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class AdoptOptions:
         data_labels: A label map for the class names of the frames.
         split: The split of the frames on which choices are made.
         certify_split: The split on which the certificates are measured; None divides the frames by video.
+        finetune: Fine-tune the network of a Keras model for 8 bits, and use the result for INT8 where it is better.
+        finetune_data: A data set or a folder of pictures to fine-tune on; None takes the split ``train`` of the data.
+        epochs: How often fine-tuning shows each frame, 1 to 100; None is 3.
     """
 
     scaling: str | None = None
@@ -53,6 +60,14 @@ class AdoptOptions:
     data_labels: Path | None = None
     split: str | None = None
     certify_split: str | None = None
+    finetune: bool = False
+    finetune_data: Path | None = None
+    epochs: int | None = None
+
+    @property
+    def finetuning_epochs(self) -> int:
+        """The number of epochs of fine-tuning."""
+        return _EPOCHS if self.epochs is None else self.epochs
 
     def input_spec(self, size: int) -> InputSpec:
         """Return the preprocessing of the adopted model."""

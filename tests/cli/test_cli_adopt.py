@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ pytest.importorskip("sklearn")
 
 import onnx
 from foreign_models import make_net, write_colours, write_names
+from paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,9 @@ def test_the_result_is_told_in_lines(call, given, tmp_path):
         ),
         (["--scaling", "imagenet", "--keep-float", "x"], 2, "no layer 'x'"),
         (["--scaling", "imagenet", "--license", " "], 2, "empty text"),
+        (["--finetune"], 2, "--finetune needs the layers of a Keras model"),
+        (["--finetune", "--epochs", "0"], 2, "--epochs is 0, allowed is 1 to 100"),
+        (["--finetune-data", "."], 2, "--finetune-data goes with --finetune only"),
         (["--scaling", "imagenet", "--outputs", "sigmoid"], 2, "--outputs is sigmoid"),
     ],
 )
@@ -114,3 +121,38 @@ def test_a_label_of_the_frames_that_the_model_lacks_is_named(call, given, tmp_pa
     )  # fmt: skip
     assert done.code == 1
     assert "polyp" in done.json["error"]["message"]
+
+
+@pytest.fixture(scope="module")
+def keras_given(tmp_path_factory) -> Path:
+    """The demo data, a small Keras model that was fitted to their split ``train``, and its labels."""
+    pytest.importorskip("tensorflow_model_optimization", reason="needs the extra 'train'")
+    from click.testing import CliRunner
+
+    from capsule_edge.cli.demo_data import command
+
+    folder = tmp_path_factory.mktemp("keras_given")
+    assert CliRunner().invoke(command, [str(folder / "frames")]).exit_code == 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    program = ROOT / "tests" / "tunable_models.py"
+    subprocess.run(
+        [sys.executable, program, "demo", folder / "frames", folder],
+        check=True, capture_output=True, timeout=500, env=environment,
+    )  # fmt: skip
+    return folder
+
+
+def test_a_keras_model_is_fine_tuned_on_the_split_train(call, keras_given, tmp_path):
+    out = tmp_path / "out"
+    done = call(
+        "adopt", keras_given / "net.keras", "--labels", keras_given / "labels.yaml", "--data", keras_given / "frames",
+        "--channels", "rgb", "--finetune", "--epochs", "1", "--accept-weak", "--out", out,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.out.splitlines() if line.startswith("fine-tuning (1 epoch, ")]
+    assert "frames of frames): " in line
+    assert line.count("mean difference of a probability") == 2
+    kept = "): kept; with it" in line
+    shown = call("info", out / "model.int8.onnx", "--json").json
+    assert ("finetuned" in str(shown)) is kept
+    assert "fine-tuning: epoch 1 of 1, 324 frames" in done.err

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .fold_batch_norm import kernel_of, short_name
     from .integer_layers import IntegerWrapper
     from .quantised_model import check_ranges, is_saturation_safe, observed_ranges, quantize, set_ranges
-    from .quantizers import INPUT_RANGE
+    from .quantizers import INPUT_RANGE, LayerConfig, RangeObserver, WeightQuantizer
     from .weight_ranges import Pairs, weight_limits
 else:
     __getattr__, __dir__ = lazy_names(
@@ -28,14 +28,17 @@ else:
         fold_batch_norm="kernel_of short_name",
         integer_layers="IntegerWrapper",
         quantised_model="check_ranges is_saturation_safe observed_ranges quantize set_ranges",
-        quantizers="INPUT_RANGE",
+        quantizers="INPUT_RANGE LayerConfig RangeObserver WeightQuantizer",
         weight_ranges="Pairs weight_limits",
     )
 
 __all__ = [
     "INPUT_RANGE",
     "IntegerWrapper",
+    "LayerConfig",
     "Pairs",
+    "RangeObserver",
+    "WeightQuantizer",
     "check_ranges",
     "equalise",
     "group_channels",

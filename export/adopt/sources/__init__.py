@@ -13,7 +13,17 @@ from capsule_edge.runtime.lazy import lazy_names
 if TYPE_CHECKING:
     from .conversion import to_onnx
     from .file_kinds import recognise
+    from .framework_process import FrameworkProcess
+    from .keras_models import read_keras
+    from .request_loop import serve_own_stdout, serve_requests
 else:
-    __getattr__, __dir__ = lazy_names(__name__, conversion="to_onnx", file_kinds="recognise")
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        conversion="to_onnx",
+        file_kinds="recognise",
+        framework_process="FrameworkProcess",
+        keras_models="read_keras",
+        request_loop="serve_own_stdout serve_requests",
+    )
 
-__all__ = ["recognise", "to_onnx"]
+__all__ = ["FrameworkProcess", "read_keras", "recognise", "serve_own_stdout", "serve_requests", "to_onnx"]

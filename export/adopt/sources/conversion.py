@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from capsule_edge.runtime.errors import ModelError
 
 from ..facts import Floats, SourceFacts
+from ..network_layers import NetworkLayer, read_layers
 from .file_kinds import read_keras_config, recognise
 from .framework_process import FrameworkProcess
 from .keras_config import check_keras_config
@@ -37,6 +39,16 @@ class SourceAnswers:
         if answers is None:
             raise ModelError("the process of the framework sent no answers")
         return answers
+
+    def layers(self) -> tuple[NetworkLayer, ...]:
+        """Return the layers of a Keras model, those of nested models in their place.
+
+        Raises:
+            UsageError: a layer is used more than once.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._process.ask({"do": "layers", "out": folder})
+            return read_layers(Path(folder))
 
     def close(self) -> None:
         """End the process."""
@@ -74,5 +86,6 @@ def to_onnx(path: Path, out: Path, *, size: int | None = None) -> SourceFacts:
     except BaseException:
         process.close()
         raise
-    notes = tuple(facts.pop("notes"))
-    return SourceFacts(kind=kind, notes=notes, run=SourceAnswers(process), **facts)
+    notes, answers = tuple(facts.pop("notes")), SourceAnswers(process)
+    layers = answers.layers if kind in ("keras", "tf_keras") else None
+    return SourceFacts(kind=kind, notes=notes, run=answers, layers=layers, **facts)

@@ -60,16 +60,17 @@ class FrameworkProcess:
 
     Args:
         kind: the format of the model, from ``recognise``.
+        program: the module that the child runs. It gets ``kind`` as its argument.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, program: str = _PROGRAM) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
         # TensorFlow writes functions as files and is killed before it removes them.
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder.name)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _PROGRAM, kind],
+            [sys.executable, "-P", "-m", program, kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

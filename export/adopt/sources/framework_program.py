@@ -2,23 +2,22 @@
 
     python -m capsule_edge.export.adopt.sources.framework_program keras
 
-Requests are ``{"do": "convert", "path": ..., "out": ..., "size": ...}`` and ``{"do": "answer"}`` with a batch.
+Requests are ``{"do": "convert", "path": ..., "out": ..., "size": ...}``, ``{"do": "layers", "out": FOLDER}`` and
+``{"do": "answer"}`` with a batch.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import sys
 from pathlib import Path
 from typing import IO, Any
 
-from capsule_edge.runtime.errors import CapsuleEdgeError, ModelError, PackageError
-
 from ..facts import Floats
-from .framework_process import read_message, write_message
+from ..network_layers import write_layers
 from .loaded_model import LoadedModel
+from .request_loop import serve_own_stdout, serve_requests
 
 __all__ = ["serve"]
 
@@ -44,30 +43,32 @@ def load(kind: str, path: Path, size: int | None) -> LoadedModel:
     return load_tflite(path)
 
 
+class _Served:
+    """One model and the requests to it."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._model: LoadedModel | None = None
+
+    def handle(self, request: dict[str, Any], batch: Floats | None) -> tuple[dict[str, Any], Floats | None]:
+        """Answer a request."""
+        if request["do"] == "convert":
+            self._model = None
+            loaded = self._model = load(self._kind, Path(request["path"]), request["size"])
+            reply = loaded.convert(Path(request["out"]))
+            _release_memory()
+            return reply, None
+        model = self._model
+        if request["do"] == "layers" and model is not None and model.layers is not None:
+            write_layers(Path(request["out"]), model.layers())
+        elif model is not None and batch is not None:
+            return {}, model.answer(batch)
+        return {}, None
+
+
 def serve(kind: str, requests: IO[bytes], replies: IO[bytes]) -> None:
     """Serve requests until the stream ends. Errors are replies."""
-    model: LoadedModel | None = None
-    while message := read_message(requests):
-        request, batch = message
-        answer: Floats | None = None
-        reply: dict[str, Any] = {}
-        try:
-            if request["do"] == "convert":
-                model = load(kind, Path(request["path"]), request["size"])
-                reply = model.convert(Path(request["out"]))
-                _release_memory()
-            elif model is not None and batch is not None:
-                answer = model.answer(batch)
-        except CapsuleEdgeError as error:
-            reply = _error(error)
-        except ModuleNotFoundError as error:
-            hint = "pip install 'capsule-edge[train]'"
-            reply = _error(PackageError(f"the Python package {error.name} is not installed", hint=hint))
-        except Exception as error:  # frameworks raise exceptions without a common base class
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            path = request.get("path", "the model")
-            reply = _error(ModelError(f"{path} cannot be used with its framework ({kind}): {reason}"))
-        write_message(replies, reply, answer)
+    serve_requests(_Served(kind).handle, requests, replies, kind)
 
 
 def _release_memory() -> None:
@@ -82,13 +83,5 @@ def _release_memory() -> None:
         return
 
 
-def _error(error: CapsuleEdgeError) -> dict[str, Any]:
-    kind = type(error).__name__
-    return {"error": {"kind": kind, "message": error.message, "hint": error.hint}}
-
-
 if __name__ == "__main__":
-    # Frameworks print on stdout as they like. Replies go to a copy of it that they do not know.
-    with os.fdopen(os.dup(1), "wb") as own:
-        os.dup2(2, 1)
-        serve(sys.argv[1], sys.stdin.buffer, own)
+    serve_own_stdout(lambda requests, replies: serve(sys.argv[1], requests, replies))

@@ -15,10 +15,11 @@ from capsule_edge.runtime.errors import ModelError
 
 from ..facts import Floats
 from ..input_chain import implied_scaling
+from .keras_layers import list_layers
 from .loaded_model import LoadedModel, as_floats, read_shape
 from .tensorflow_graph import convert_function
 
-__all__ = ["load_keras", "read_last_layer", "read_scaling"]
+__all__ = ["load_keras", "read_keras", "read_last_layer", "read_scaling"]
 
 # Layers that pass a frame on as it is when the model is not trained.
 _PASSING = ("InputLayer", "Dropout", "GaussianNoise", "Activation")
@@ -39,7 +40,21 @@ def load_keras(path: Path, kind: str, size: int | None) -> LoadedModel:
         ModelError: Keras cannot build the model, or it is no classifier of pictures.
         UsageError: ``size`` is needed, or contradicts the file.
     """
-    model = _build(path, kind)
+    return read_keras(path, _build(path, kind), size)
+
+
+def read_keras(path: Path, model: Any, size: int | None = None) -> LoadedModel:
+    """Read the ends of a Keras model that is in memory already.
+
+    Args:
+        path: its file, for messages.
+        model: the model.
+        size: the side of the input in pixels, for a model that leaves it open.
+
+    Raises:
+        ModelError: it is no classifier of pictures.
+        UsageError: ``size`` is needed, or contradicts the model.
+    """
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         raise ModelError(
@@ -67,7 +82,10 @@ def load_keras(path: Path, kind: str, size: int | None) -> LoadedModel:
     def answer(batch: Floats) -> Floats:
         return as_floats(call(batch))
 
-    return LoadedModel(path, shape, answer, lambda: convert_function(path, call, shape), facts)
+    return LoadedModel(
+        path, shape, answer, lambda: convert_function(path, call, shape), facts,
+        layers=lambda: list_layers(path, model),
+    )  # fmt: skip
 
 
 def _build(path: Path, kind: str) -> Any:

@@ -13,6 +13,7 @@ import onnx
 from capsule_edge.runtime.errors import ModelError, UsageError
 
 from ..facts import LEAST_SIDE, MOST_SIDE, Floats, Layout
+from ..network_layers import NetworkLayer
 from .converted_file import finish_file
 
 __all__ = ["LoadedModel", "PictureShape", "as_floats", "read_shape"]
@@ -47,6 +48,7 @@ class LoadedModel:
         build: converts the model to ONNX.
         facts: what the model says about itself: ``scaling``, ``channels``, ``outputs``, ``notes``.
         owner: an object that has to live as long as this one.
+        layers: lists the layers of the model; None for a format that has none.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class LoadedModel:
     build: Callable[[], onnx.ModelProto]
     facts: dict[str, Any]
     owner: Any = None
+    layers: Callable[[], tuple[NetworkLayer, ...]] | None = None
 
     def convert(self, out: Path) -> dict[str, Any]:
         """Write the ONNX file, check it against the model, and return the facts of ``SourceFacts``."""

@@ -234,12 +234,12 @@ def test_sides_below_1_are_open(plain, tmp_path, open_side):
 def test_an_error_of_a_library_is_one_line_that_names_the_model(
     foreign, colours, names, tmp_path, monkeypatch, error
 ):
-    from capsule_edge.export.adopt import adoption
+    from capsule_edge.export.adopt import quantised_network
 
     def fail(*_args, **_options):
         raise error
 
-    monkeypatch.setattr(adoption, "choose_int8", fail)
+    monkeypatch.setattr(quantised_network, "choose_int8", fail)
     words = r"residual\.onnx cannot be adopted: (two lines|singular|RuntimeError) \("
     with pytest.raises(ModelError, match=words) as caught:
         adopt(foreign("residual"), names, colours, tmp_path / "out", AdoptOptions(scaling="imagenet"))
