@@ -5,6 +5,8 @@ import { button, make, newId } from "./elements.js";
 import { errorLine } from "./messages.js";
 import { text } from "./texts.js";
 
+const open = new Set();
+
 /**
  * Open a dialog and return { element, close, closed, attempt }. `closed` is a promise of the value passed to close,
  * and `attempt(run)` runs what an action would.
@@ -31,9 +33,15 @@ export function openDialog({ title, content, actions = [], draft = null, wide = 
   listen(dialog);
   if (draft) restoreDraft(draft, form);
   document.body.append(element);
+  open.add(dialog);
   element.showModal();
   firstField(form)?.focus();
   return dialog;
+}
+
+/** Close every open dialog as its Cancel does. Drafts are kept. */
+export function closeDialogs() {
+  for (const dialog of [...open]) dialog.close();
 }
 
 /** Ask for a yes before something that cannot be taken back. Return a promise of true or false. */
@@ -91,6 +99,7 @@ function listen(dialog) {
 
 function finish(dialog, value) {
   if (!dialog.element.isConnected) return;
+  open.delete(dialog);
   dialog.element.close();
   dialog.element.remove();
   dialog.settle(value);

@@ -18,22 +18,29 @@ export function createReadingSession(store, api) {
 class ReadingSession {
   constructor(store, api) {
     // Called with the target of an undone action and the decision that it undid, (null, null) where no answer says it.
-    Object.assign(this, { store, api, since: performance.now(), onUndone: () => {} });
+    Object.assign(this, { store, api, loads: 0, since: performance.now(), onUndone: () => {} });
     this.outbox = createOutbox(store, api, (action, answer) => this.#saved(action, answer));
   }
 
-  /** Fetch a reading and its suggestions and show them. */
+  /** Fetch a reading and show it, unless another one was asked for or another examination opened meanwhile. */
   async load(readingId) {
+    const mine = ++this.loads;
     const [reading, labels] = await Promise.all([this.api.get(`readings/${readingId}`), this.#labels()]);
-    this.store.set({ labels: labels(reading) });
-    this.show(reading);
+    if (mine === this.loads && this.#isOfOpenStudy(reading)) {
+      this.store.set({ labels: labels(reading) });
+      this.show(reading);
+    }
     this.outbox.flush();
-    return reading;
   }
 
-  /** Show a reading that the service has just sent. */
+  /** Show a reading that the service has just sent. One of another examination than the open one is left out. */
   show(reading) {
-    this.store.set({ reading });
+    if (this.#isOfOpenStudy(reading)) this.store.set({ reading });
+  }
+
+  // An answer may come late. Under the pictures of another examination, its log would take what is seen there.
+  #isOfOpenStudy(reading) {
+    return reading.study_id === this.store.get().studyId;
   }
 
   /** Fetch the reading again: another window may have changed it. */
