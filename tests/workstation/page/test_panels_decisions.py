@@ -127,6 +127,43 @@ def test_a_comment_is_shown_as_typed(station: PageStation, reading: Any, new_pag
     assert page.locator(".suggestion img").count() == 0
 
 
+def test_the_draft_of_a_comment_does_not_replace_the_comment_of_another_window(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    enter_reading(page, station, reading)
+    page.keyboard.press("j")
+    page.keyboard.press("n")
+    page.fill("[data-name=comment] textarea", "begun here")
+    page.keyboard.press("Escape")
+    place = f"readings/{reading['id']}/decisions/suggestion:1"
+    station.send("PUT", place, {"verdict": "rejected", "version": 0, "comment": "saved there"})
+    wait_until(page, "store.reading.decisions[0]?.comment === 'saved there'")
+    page.keyboard.press("n")
+    assert page.input_value("[data-name=comment] textarea") == "begun here"
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".conflict")
+    assert "saved there" in page.inner_text(".conflict")
+    assert stored(station, reading)["suggestion:1"]["comment"] == "saved there"
+
+
+def test_a_verdict_of_another_window_does_not_hold_up_a_comment(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page()
+    enter_reading(page, station, reading)
+    page.keyboard.press("j")
+    page.keyboard.press("n")
+    page.fill("[data-name=comment] textarea", "shallow")
+    place = f"readings/{reading['id']}/decisions/suggestion:1"
+    station.send("PUT", place, {"verdict": "rejected", "version": 0})
+    wait_until(page, "store.reading.decisions.length === 1")
+    page.keyboard.press("Control+Enter")
+    wait_until_saved(page)
+    decision = stored(station, reading)["suggestion:1"]
+    assert (decision["verdict"], decision["comment"]) == ("rejected", "shallow")
+
+
 def test_landmarks_by_two_keys_and_one_that_is_refused(
     station: PageStation, reading: Any, new_page: Any
 ) -> None:

@@ -320,6 +320,8 @@ const TEXTS = {
   "message.close": "Close",
   "dialog.close": "Close",
   "dialog.cancel": "Cancel",
+  "dialog.draft": "What was typed here before and not saved is filled in again.",
+  "dialog.forget": "Forget it",
   "error.unknown": "an unexpected error",
   "number.none": "–",
   "number.frame": "frame {index}",
