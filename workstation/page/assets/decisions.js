@@ -108,7 +108,7 @@ function drawList(panel, bar, none) {
 
 function emptyKey(state, blind) {
   if (blind) return state.reading ? "decisions.hidden" : "decisions.no_way";
-  if (!showsItsResult(state)) return "decisions.loading";
+  if (!showsItsResult(state) || (state.resultId === null && !state.partial)) return "decisions.loading";
   if (state.partial) return "decisions.partial";
   return state.suggestions.length ? "decisions.none_left" : "decisions.none";
 }

@@ -191,7 +191,7 @@ const TEXTS = {
   "decisions.by": "Decided by",
   "decisions.hidden": "The suggestions are hidden until the first pass is over.",
   "decisions.no_way": "The suggestions appear when a way to read is chosen.",
-  "decisions.loading": "The suggestions of this reading are loading.",
+  "decisions.loading": "The suggestions are not loaded yet. If they do not come, load the page anew.",
   "decisions.partial": "No suggestions so far. They appear while the AI reads the recording.",
   "decisions.none": "The AI suggests nothing in this recording. That does not mean that it is normal.",
   "decisions.none_left": "No suggestion is left without a decision.",
