@@ -321,6 +321,73 @@ def test_two_windows_that_decide_otherwise(
     assert badge(page, 1).lower() == verdict
 
 
+def test_a_conflict_shows_the_decision_that_saving_mine_would_replace(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    enter_reading(page, station, reading)
+    place = f"readings/{reading['id']}/decisions/suggestion:1"
+
+    def decide_elsewhere(comment: str, version: int) -> int:
+        body = {"verdict": "rejected", "version": version, "comment": comment}
+        return station.send("PUT", place, body)["version"]
+
+    version = decide_elsewhere("first", 0)
+
+    def decide_between(route: Any) -> None:
+        """Let the other window decide again between the conflict and the reading that is fetched after it."""
+        nonlocal version
+        version = decide_elsewhere("second", version)
+        route.continue_()
+
+    page.route(f"**/v1/readings/{reading['id']}", decide_between, times=1)
+    decide(page, "j", "c")
+    page.wait_for_selector(".conflict:has-text('second')")
+    decide_elsewhere("third", version)
+    page.click(".conflict [data-act=mine]")
+    # The third decision was never shown, so it is not replaced.
+    page.wait_for_selector(".conflict:has-text('third')")
+    assert stored(station, reading)["suggestion:1"]["comment"] == "third"
+    page.click(".conflict [data-act=mine]")
+    wait_until_saved(page)
+    assert stored(station, reading)["suggestion:1"]["verdict"] == "confirmed"
+
+
+def test_mine_is_saved_over_what_is_shown_where_the_reading_cannot_be_fetched(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    enter_reading(page, station, reading)
+    place = f"readings/{reading['id']}/decisions/suggestion:1"
+    station.send("PUT", place, {"verdict": "rejected", "version": 0})
+    page.route(f"**/v1/readings/{reading['id']}", lambda route: route.abort())
+    decide(page, "j", "c")
+    page.click(".conflict [data-act=mine]")
+    wait_until_saved(page)
+    assert stored(station, reading)["suggestion:1"]["verdict"] == "confirmed"
+
+
+def test_a_decision_that_a_finished_reading_refuses_is_no_decision_of_another_window(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    enter_reading(page, station, reading)
+    station.send("POST", f"readings/{reading['id']}/finish")
+    decide(page, "j", "c")
+    page.wait_for_selector(".conflict")
+    words = page.inner_text(".conflict")
+    assert "Not saved: suggestion 1" in words
+    assert "finished" in words
+    assert "Decided otherwise" not in words
+    station.send("POST", f"readings/{reading['id']}/reopen")
+    page.click(".conflict [data-act=mine]")
+    wait_until_saved(page)
+    assert stored(station, reading)["suggestion:1"]["verdict"] == "confirmed"
+
+
 def test_another_windows_decision_appears_by_itself(
     station: PageStation, reading: Any, new_page: Any
 ) -> None:
