@@ -297,6 +297,78 @@ def test_an_undo_whose_answer_was_lost_undoes_once(station: PageStation, reading
     assert verdicts == {"suggestion:1": "confirmed", "suggestion:2": "undecided"}
 
 
+def test_an_undo_that_was_lost_undoes_nothing_newer_and_says_so(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    enter_reading(page, station, reading)
+    decide(page, "j", "c")
+    wait_until_saved(page)
+
+    def lose(route: Any) -> None:
+        """Lose the request, and let another window decide before it is sent again."""
+        body = {"verdict": "rejected", "version": 0}
+        station.send("PUT", f"readings/{reading['id']}/decisions/suggestion:2", body)
+        route.abort()
+
+    page.route("**/v1/readings/*/undo", lose, times=1)
+    page.keyboard.press("u")
+    wait_until_saved(page)
+    assert "Nothing was undone now" in page.inner_text("#message")
+    verdicts = {name: each["verdict"] for name, each in stored(station, reading).items()}
+    assert verdicts == {"suggestion:1": "confirmed", "suggestion:2": "rejected"}
+    wait_until(page, "store.reading.decisions.length === 2")
+
+
+def test_an_undo_that_has_nothing_left_to_undo_says_that_it_was_done(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    enter_reading(page, station, reading)
+    decide(page, "j", "c")
+    wait_until_saved(page)
+    page.route("**/v1/readings/*/undo", lambda route: (route.fetch(), route.abort()), times=1)
+    page.keyboard.press("u")
+    wait_until_saved(page)
+    assert "undone already" in page.inner_text("#message")
+    # The page shows the reading as it is now.
+    wait_until(page, "store.reading.decisions[0].verdict === 'undecided'")
+
+
+def test_a_landmark_is_removed_once_although_the_answer_was_lost(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    station.send("PUT", f"readings/{reading['id']}/landmarks/stomach", {"index": 5})
+    enter_reading(page, station, reading)
+    page.route("**/landmarks/stomach*", lambda route: (route.fetch(), route.abort()), times=1)
+    page.click(".landmarks [data-act=remove]")
+    wait_until_saved(page)
+    assert page.locator(".conflict").count() == 0
+    assert station.get(f"readings/{reading['id']}")["landmarks"] == {}
+
+
+def test_a_landmark_that_another_window_set_meanwhile_is_not_removed(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    place = f"readings/{reading['id']}/landmarks/stomach"
+    station.send("PUT", place, {"index": 5})
+    enter_reading(page, station, reading)
+
+    def lose(route: Any) -> None:
+        """Lose the answer, and let another window set the landmark anew."""
+        route.fetch()
+        station.send("PUT", place, {"index": 9})
+        route.abort()
+
+    page.route("**/landmarks/stomach*", lose, times=1)
+    page.click(".landmarks [data-act=remove]")
+    wait_until_saved(page)
+    assert station.get(f"readings/{reading['id']}")["landmarks"]["stomach"]["index"] == 9
+
+
 @pytest.mark.parametrize(("choice", "verdict"), [("theirs", "rejected"), ("mine", "confirmed")])
 def test_two_windows_that_decide_otherwise(
     station: PageStation, reading: Any, new_page: Any, choice: str, verdict: str

@@ -322,7 +322,6 @@ function createActions(panel) {
   const comment = () => activeTarget(store) && openComment(panel, activeTarget(store));
   desk.session.onUndone = (target, before) => {
     const state = store.get();
-    if (target === null) return say(store, "undone.done");
     goTo(target);
     const index = state.reading?.landmarks?.[target.replace("landmark:", "")]?.index ?? before.key_index;
     if (keyFrame(target, state) === null && Number.isInteger(index)) desk.show(index);

@@ -17,7 +17,7 @@ export function createReadingSession(store, api) {
 
 class ReadingSession {
   constructor(store, api) {
-    // Called with the target of an undone action and the decision that it undid, (null, null) where no answer says it.
+    // Called with the target of an undone action and the decision that it undid.
     Object.assign(this, { store, api, loads: 0, since: performance.now(), onUndone: () => {} });
     this.outbox = createOutbox(store, api, (action, answer) => this.#saved(action, answer));
   }
@@ -102,7 +102,7 @@ class ReadingSession {
 
   removeLandmark(name) {
     const { reading } = this.store.get();
-    this.#add({ kind: "landmark", target: `landmark:${name}`, method: "DELETE", path: `readings/${reading.id}/landmarks/${name}`, body: undefined });
+    this.#add({ kind: "landmark", target: `landmark:${name}`, method: "DELETE", path: `readings/${reading.id}/landmarks/${name}`, body: undefined, rests: reading.landmarks[name]?.version });
   }
 
   setMoveOn(on) {
@@ -141,7 +141,7 @@ class ReadingSession {
     const whole = answer?.reading ?? answer;
     if (whole?.decisions) {
       this.show(whole);
-      if (action.kind === "undo") this.onUndone(answer.target ?? null, answer.target ? beforeUndo(answer.target, reading) : null);
+      if (action.kind === "undo") this.onUndone(answer.target, beforeUndo(answer.target, reading));
       return undefined;
     }
     if (action.kind === "decision" && answer?.target) this.store.set({ reading: withDecision(reading, answer) });
