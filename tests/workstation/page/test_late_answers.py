@@ -135,6 +135,25 @@ def test_a_finding_that_was_begun_is_not_added_to_another_examination(
     assert station.get(f"readings/{reading['id']}")["decisions"] == []
 
 
+def test_a_reading_that_arrives_late_does_not_replace_a_newer_one(
+    station: PageStation, demo: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    reading = station.open_reading(demo["id"], "everything")
+    enter_reading(page, station, reading)
+    held = hold(page, f"**/v1/readings/{reading['id']}", "GET")
+    # Finishing fetches the reading first. That answer is taken from the service now and arrives last.
+    page.click("[data-act=finish]")
+    wait_for_request(page, held)
+    late = held[0].fetch()
+    decide(page, "j", "c")
+    wait_until_saved(page)
+    assert len(read_store(page, "reading")[0]["decisions"]) == 1
+    let_go(page, held, lambda route: route.fulfill(response=late))
+    assert len(read_store(page, "reading")[0]["decisions"]) == 1
+
+
 def test_the_question_about_an_examination_does_not_come_over_the_next_one(
     station: PageStation, demo: Any, new_page: Any
 ) -> None:

@@ -18,7 +18,7 @@ export function createReadingSession(store, api) {
 class ReadingSession {
   constructor(store, api) {
     // Called with the target of an undone action and the decision that it undid.
-    Object.assign(this, { store, api, loads: 0, since: performance.now(), onUndone: () => {} });
+    Object.assign(this, { store, api, loads: 0, stored: new Map(), since: performance.now(), onUndone: () => {} });
     this.outbox = createOutbox(store, api, (action, answer) => this.#saved(action, answer));
   }
 
@@ -33,9 +33,15 @@ class ReadingSession {
     this.outbox.flush();
   }
 
-  /** Show a reading that the service has just sent. One of another examination than the open one is left out. */
+  /**
+   * Show a reading that the service has just sent. One of another examination than the open one is left out, and one
+   * that is older than what the service has acknowledged by now: its answer took longer.
+   */
   show(reading) {
-    if (this.#isOfOpenStudy(reading)) this.store.set({ reading });
+    if (!this.#isOfOpenStudy(reading)) return;
+    const { reading: shown } = this.store.get();
+    const newest = Math.max(shown?.id === reading.id ? shown.version : 0, this.stored.get(reading.id) ?? 0);
+    if (reading.version >= newest) this.store.set({ reading });
   }
 
   // An answer may come late. Under the pictures of another examination, its log would take what is seen there.
@@ -137,7 +143,8 @@ class ReadingSession {
 
   async #saved(action, answer) {
     const { reading } = this.store.get();
-    if (reading?.id !== action.readingId) return;
+    if (Number.isInteger(answer?.version)) this.stored.set(action.readingId, Math.max(answer.version, this.stored.get(action.readingId) ?? 0));
+    if (reading?.id !== action.readingId) return undefined;
     const whole = answer?.reading ?? answer;
     if (whole?.decisions) {
       this.show(whole);
