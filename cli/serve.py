@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +115,7 @@ def command(
     from capsule_edge.evaluation._extras import require
 
     require(*_PACKAGES, extra="serve", what="the workstation")
-    from capsule_edge.workstation import OPENING, Settings, default_home, write_opening
+    from capsule_edge.workstation import Settings, default_home, write_opening
     from capsule_edge.workstation.service import serve
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
@@ -146,9 +145,4 @@ def command(
         if not folders:
             station.add_demo_if_empty()
 
-    try:
-        serve(settings, announce, prepare)
-    finally:
-        if open_page:
-            with suppress(OSError):
-                (settings.home / OPENING).unlink()
+    serve(settings, announce, prepare)

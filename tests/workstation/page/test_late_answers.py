@@ -50,7 +50,9 @@ def wait_for_request(page: Any, held: list[Any]) -> None:
         pass_frames(page, 1)
 
 
-def let_go(page: Any, held: list[Any], answer: Callable[[Any], Any] = lambda route: route.continue_()) -> None:
+def let_go(
+    page: Any, held: list[Any], answer: Callable[[Any], Any] = lambda route: route.continue_()
+) -> None:
     """Let a request that was held be answered, and wait until the page has worked on the answer."""
     with page.expect_response(held[0].request.url):
         answer(held[0])

@@ -171,6 +171,19 @@ def test_the_body_of_an_answer_does_not_wait_for_the_acknowledgement_of_its_head
     assert all(found)
 
 
+def test_the_page_that_a_killed_service_left_is_removed(started: Any, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "open.html").write_text("http://127.0.0.1:1/#token=old", encoding="utf-8")
+    process, line = started("--home", home)
+    assert "#token=" in line
+    assert not (home / "open.html").exists()
+    (home / "open.html").write_text("as --open writes it", encoding="utf-8")
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    assert not (home / "open.html").exists()
+
+
 @pytest.mark.parametrize("amount", ["inf", "1e8", "nan"])
 @pytest.mark.parametrize("option", ["--token-hours", "--upload-limit", "--job-memory", "--job-hours"])
 def test_an_amount_that_nothing_can_hold_is_refused(tmp_path: Path, option: str, amount: str) -> None:
