@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from capsule_edge.workstation.service import Workstation
 
 _PACKAGES = ("fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "prometheus_client")
+
+# No service or job runs for longer than a year, and no disk of a workstation holds a petabyte.
+_MOST_HOURS = 8760
+_MOST_GIGABYTES = 1_000_000
+
+
+class _Amount(click.FloatRange):
+    """A number within its range. "nan" is in every range of click, and no number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
 
 
 @click.command(
@@ -40,14 +54,14 @@ _PACKAGES = ("fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "promet
 )
 @click.option(
     "--token-hours",
-    type=click.FloatRange(0, min_open=True),
+    type=_Amount(0, _MOST_HOURS, min_open=True),
     default=12.0,
     show_default=True,
     help="Hours until the access token expires.",
 )
 @click.option(
     "--upload-limit",
-    type=click.FloatRange(0, min_open=True),
+    type=_Amount(0, _MOST_GIGABYTES, min_open=True),
     default=8.0,
     show_default=True,
     metavar="GB",
@@ -55,7 +69,7 @@ _PACKAGES = ("fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "promet
 )
 @click.option(
     "--job-memory",
-    type=click.FloatRange(0.25),
+    type=_Amount(0.25, _MOST_GIGABYTES),
     default=4.0,
     show_default=True,
     metavar="GB",
@@ -63,7 +77,7 @@ _PACKAGES = ("fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "promet
 )
 @click.option(
     "--job-hours",
-    type=click.FloatRange(0, min_open=True),
+    type=_Amount(0, _MOST_HOURS, min_open=True),
     default=4.0,
     show_default=True,
     help="Time that such a process may take, in hours.",
@@ -101,7 +115,7 @@ def command(
     from capsule_edge.evaluation._extras import require
 
     require(*_PACKAGES, extra="serve", what="the workstation")
-    from capsule_edge.workstation import OPENING, Settings, default_home, write_opening
+    from capsule_edge.workstation import Settings, default_home, write_opening
     from capsule_edge.workstation.service import serve
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
@@ -131,9 +145,4 @@ def command(
         if not folders:
             station.add_demo_if_empty()
 
-    try:
-        serve(settings, announce, prepare)
-    finally:
-        if open_page:
-            with suppress(OSError):
-                (settings.home / OPENING).unlink()
+    serve(settings, announce, prepare)

@@ -123,7 +123,9 @@ def enter_reading(
         [[f"reading.{study}", reading["id"]], [f"reader-of.{reading['id']}", reader or reading["reader"]]],
     )
     page.evaluate("(id) => { location.hash = `#/study/${id}`; }", study)
-    wait_until(page, f"store.reading?.id === '{reading['id']}' && store.suggestions")
+    wait_until(page, f"store.reading?.id === '{reading['id']}'")
+    # The suggestions come after the first picture.
+    wait_until(page, "store.resultId === store.reading.result_id")
     wait_until(page, "document.querySelector('.head .progress') && store.shown")
 
 

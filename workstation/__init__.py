@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .home_folder import OPENING, write_opening
+    from .home_folder import remove_opening, write_opening
     from .settings import Settings, default_home
 else:
     __getattr__, __dir__ = lazy_names(
-        __name__, home_folder="OPENING write_opening", settings="Settings default_home"
+        __name__, home_folder="remove_opening write_opening", settings="Settings default_home"
     )
 
-__all__ = ["OPENING", "Settings", "default_home", "write_opening"]
+__all__ = ["Settings", "default_home", "remove_opening", "write_opening"]

@@ -11,12 +11,12 @@ from pathlib import Path
 from capsule_edge.runtime.errors import OutputError
 from capsule_edge.runtime.results import LOCK
 
-__all__ = ["OPENING", "make_home", "write_opening"]
+__all__ = ["make_home", "remove_opening", "write_opening"]
 
 # Opened by ``capsule-edge serve --open``; it holds the token.
-OPENING = "open.html"
+_OPENING = "open.html"
 _DATABASE = "workstation.sqlite"
-_OWN = ("studies", "models", "uploads", OPENING, _DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm")
+_OWN = ("studies", "models", "uploads", _OPENING, _DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm")
 
 
 def make_home(home: Path) -> None:
@@ -55,7 +55,7 @@ def write_opening(home: Path, address: str) -> Path:
     Raises:
         OutputError: the page cannot be written.
     """
-    path = home / OPENING
+    path = home / _OPENING
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
         f'<meta http-equiv="refresh" content="0; url={escape(address)}"><title>capsule-edge</title>'
@@ -72,6 +72,16 @@ def write_opening(home: Path, address: str) -> Path:
             hint="leave --open out and open the address that is printed",
         ) from error
     return path
+
+
+def remove_opening(home: Path) -> None:
+    """Remove the page of ``write_opening``, also one that a service left that was killed. It holds a token.
+
+    Args:
+        home: the home folder, which no other service uses.
+    """
+    with suppress(OSError):
+        (home / _OPENING).unlink()
 
 
 def _close_to_others(home: Path) -> None:

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from .log_faults import LogFaultError
     from .progress import list_readings, progress_document, reading_document, small_bowel_frames
     from .ranges import Ranges, count, intersect, subtract, unite
-    from .reading_errors import ReadingConflictError, ReadingNotFoundError, ReadingValueError
+    from .reading_errors import (
+        ReadingConflictError,
+        ReadingNotFoundError,
+        ReadingValueError,
+        ResultDamagedError,
+    )
     from .reading_export import SCHEMA, export_log, export_reading
     from .rebuilt_tables import differing_rows, project_all, rebuild
     from .recorder import Recorder
@@ -54,7 +59,7 @@ else:
         progress="list_readings progress_document reading_document small_bowel_frames",
         ranges="Ranges count intersect subtract unite",
         reading_export="SCHEMA export_log export_reading",
-        reading_errors="ReadingConflictError ReadingNotFoundError ReadingValueError",
+        reading_errors="ReadingConflictError ReadingNotFoundError ReadingValueError ResultDamagedError",
         rebuilt_tables="differing_rows project_all rebuild",
         recorder="Recorder",
         result_facts="FactsCache ResultFacts SuggestionFacts known_scale read_facts",
@@ -82,6 +87,7 @@ __all__ = [
     "ReadingValueError",
     "Recorder",
     "RepairedTables",
+    "ResultDamagedError",
     "ResultFacts",
     "SuggestionFacts",
     "VerifiedLog",

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from capsule_edge.runtime.errors import UsageError
+from capsule_edge.runtime.errors import CapsuleEdgeError, UsageError
 
 from ..store import ConflictError, NotFoundError
 
-__all__ = ["ReadingConflictError", "ReadingNotFoundError", "ReadingValueError"]
+__all__ = ["ReadingConflictError", "ReadingNotFoundError", "ReadingValueError", "ResultDamagedError"]
 
 
 class ReadingValueError(UsageError):
     """A value of a decision, landmark, range or text is not allowed."""
 
     code = "invalid"
+
+
+class ResultDamagedError(CapsuleEdgeError):
+    """The files of a result cannot be read. No value of the request is at fault: it can be sent again later."""
+
+    code = "result_damaged"
 
 
 class ReadingNotFoundError(NotFoundError):

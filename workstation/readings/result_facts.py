@@ -13,12 +13,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.events import capture_scale
 from capsule_edge.runtime.inference import EventParameters
 from capsule_edge.runtime.recording import TimeKind
 
 from .ranges import Ranges, unite
+from .reading_errors import ResultDamagedError
 
 __all__ = ["FactsCache", "ResultFacts", "SuggestionFacts", "known_scale", "read_facts"]
 
@@ -72,7 +72,7 @@ def read_facts(folder: Path) -> ResultFacts:
         folder: holds ``study.json`` and ``frames.csv``, as ``run`` writes them.
 
     Raises:
-        InputError: a file is missing or damaged.
+        ResultDamagedError: a file is missing or damaged, or cannot be read now.
     """
     try:
         document = json.loads((folder / "study.json").read_text(encoding="utf-8"))
@@ -90,9 +90,10 @@ def read_facts(folder: Path) -> ResultFacts:
             capture_scale=_scale(document["source"], times_s),
             document=document,
         )
-    except (OSError, ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
-        raise InputError(
-            "the files of a result are missing or damaged", hint="read the recording again"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, csv.Error) as error:
+        raise ResultDamagedError(
+            f"the files of a result cannot be read ({type(error).__name__})",
+            hint="restore a backup of the home folder, or read the study again",
         ) from error
 
 
@@ -171,7 +172,7 @@ class FactsCache:
         """Return the facts of the result in a folder.
 
         Raises:
-            InputError: a file of the result is missing or damaged.
+            ResultDamagedError: a file of the result is missing or damaged, or cannot be read now.
         """
         with self._lock:
             facts = self._facts.pop(folder, None) or read_facts(self._home / folder)

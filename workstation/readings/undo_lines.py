@@ -58,7 +58,7 @@ def undo(
     recorder = Recorder.of(connection, reading_id, reader=reader)
     line = find_undoable(connection, study_id=recorder.reading["study_id"], reading_id=reading_id)
     if line is None:
-        raise ReadingConflictError("nothing can be undone in this reading")
+        raise ReadingConflictError("nothing can be undone in this reading", current={"undoable": None})
     if sequence not in (None, line.sequence):
         raise ReadingConflictError(
             f"the last action is that of line {line.sequence}, not of line {sequence}",

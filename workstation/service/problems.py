@@ -23,6 +23,7 @@ from capsule_edge.runtime.errors import (
     UsageError,
 )
 
+from ..readings import ResultDamagedError
 from ..store import (
     ConflictError,
     NotFoundError,
@@ -46,6 +47,7 @@ _STATUSES: tuple[tuple[type[CapsuleEdgeError], int], ...] = (
     (ConflictError, 409),
     (StoreFullError, 507),
     (StoreError, 503),
+    (ResultDamagedError, 503),
     (UsageError, 422),
     (InputError, 422),
     (ModelError, 422),

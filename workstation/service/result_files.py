@@ -184,7 +184,7 @@ class ResultFiles:
 def _guarded(read: Callable[[], T]) -> T:
     try:
         return read()
-    except (OSError, ValueError, KeyError, IndexError, StopIteration) as error:
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, csv.Error) as error:
         raise RequestError(
             503,
             "result_damaged",

@@ -26,7 +26,7 @@ from ..readings import (
     switch_way,
     undo,
 )
-from ..store import readings, results
+from ..store import list_results, readings, results
 from .documents import Line
 from .reading_documents import (
     Act,
@@ -58,7 +58,7 @@ def reading_facts(station: Workstation, reading_id: str) -> tuple[ResultFacts, s
 
     Raises:
         ReadingNotFoundError: there is no such reading.
-        InputError: the files of the result are missing or damaged.
+        ResultDamagedError: the files of the result cannot be read.
     """
     query = (
         sa.select(results.c.folder, readings.c.study_id)
@@ -75,10 +75,16 @@ def reading_facts(station: Workstation, reading_id: str) -> tuple[ResultFacts, s
 @router.post("/studies/{study_id}/readings", status_code=201)
 def post_reading(station: Station, study_id: str, new: NewReading) -> Reading:
     """Open a reading of a study by a reader, whose name is typed in."""
-    with station.database.writing() as connection:
+    with station.database.reading() as connection:
         existing_study(connection, study_id)
+        found = [row for row in list_results(connection, study_id) if new.result in (None, row.id)]
+    # A reading whose result cannot be read must not be left behind. Without a result, none is opened.
+    if found:
+        station.facts.get(found[-1].folder)
+    result_id = found[-1].id if found else new.result
+    with station.database.writing() as connection:
         reading_id = open_reading(
-            connection, study_id=study_id, reader=new.reader, way=new.way, result_id=new.result
+            connection, study_id=study_id, reader=new.reader, way=new.way, result_id=result_id
         )
     facts, _ = reading_facts(station, reading_id)
     station.tell("study", study_id, "")

@@ -9,12 +9,14 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from capsule_edge.runtime.errors import OutputError, UsageError
 
+from ..home_folder import remove_opening
 from ..settings import Settings
 from .app import create_app
 from .security import AccessToken
@@ -110,8 +112,18 @@ def serve(
                 announce(f"http://{shown}:{port}/#token={token}")
 
             # Ctrl-C and SIGTERM are how a service ends: uvicorn ends it in order, and raises them again afterwards.
-            with suppress(KeyboardInterrupt):
+            with _without_opening(settings.home), suppress(KeyboardInterrupt):
                 _Server(_configure(app), station, started).run(sockets=[listening])
+
+
+@contextmanager
+def _without_opening(home: Path) -> Iterator[None]:
+    """Leave no page with a token in the home folder: none of an earlier service that was killed, and none of this."""
+    remove_opening(home)
+    try:
+        yield
+    finally:
+        remove_opening(home)
 
 
 @contextmanager

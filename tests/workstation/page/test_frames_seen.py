@@ -158,14 +158,62 @@ def test_without_a_reading_nothing_is_reported(open_page: OpenPage) -> None:
     assert page.locator("figcaption .mark").first.inner_text() == ""
 
 
+def read_other(page: Any) -> None:
+    """Open another reading, under a name."""
+    other = make_reading(id="7" * 32)
+    page.evaluate("(id) => sessionStorage.setItem(`capsule-edge.reader-of.${id}`, 'Dr. Test')", other["id"])
+    set_store(page, reading=other)
+
+
+def test_a_report_that_was_sent_while_another_was_on_its_way_stops_no_later_one(open_page: OpenPage) -> None:
+    service = FakeService(reading=make_reading())
+    page = open_page(service)
+    wait_until(page, "document.querySelector('.pane[data-seen=true]')")
+    page.route("**/seen", lambda route: route.abort())
+    flush(page)
+    read_other(page)
+    wait_until(page, "store.coverage.seen.length")
+    held: list[Any] = []
+    page.unroute("**/seen")
+    page.route(f"**/{READING}/seen", lambda route: held.append(route))
+    page.evaluate("() => { import('/page/main.js').then(({ page }) => page.seen.flush().catch(() => {})); }")
+    while not held:
+        pass_frames(page, 1)
+    # Leaving the page sends the second report, which the first sending has still on its list.
+    with page.expect_response(f"**/{'7' * 32}/seen"):
+        page.evaluate("() => { dispatchEvent(new Event('pagehide')); }")
+    held[0].continue_()
+    page.keyboard.press("ArrowRight")
+    wait_until(page, "store.shown.index === 1 && document.querySelector('.pane[data-seen=true]')")
+    flush(page)
+    assert posted(service, "seen") == {0, 1}
+
+
+def test_nothing_is_recorded_before_the_reader_has_a_name(open_page: OpenPage) -> None:
+    service = FakeService(reading=make_reading(state="finished"))
+    page = open_page(service)
+    page.evaluate("(id) => sessionStorage.removeItem(`capsule-edge.reader-of.${id}`)", READING)
+    # Another window opens the reading again that this one only looks at.
+    set_store(page, reading=make_reading(version=2))
+    wait_until(page, "document.querySelector('.pane[data-seen]')")
+    pass_frames(page, 18)
+    flush(page)
+    assert service.posted == []
+    page.evaluate("(id) => sessionStorage.setItem(`capsule-edge.reader-of.${id}`, 'Dr. Here')", READING)
+    set_store(page, reading=make_reading(version=2))
+    wait_until(page, "document.querySelector('.pane[data-seen=true]')")
+    flush(page)
+    assert {body["reader"] for body in service.posted} == {"Dr. Here"}
+    assert posted(service, "seen") == {0}
+
+
 def test_what_was_not_taken_is_sent_for_the_reading_it_was_seen_in(open_page: OpenPage) -> None:
     service = FakeService(reading=make_reading())
     page = open_page(service)
     wait_until(page, "document.querySelector('.pane[data-seen=true]')")
     page.route("**/seen", lambda route: route.abort())
     flush(page)
-    other = make_reading(id="7" * 32)
-    set_store(page, reading=other)
+    read_other(page)
     wait_until(page, "store.coverage.seen.length")
     page.unroute("**/seen")
     flush(page)

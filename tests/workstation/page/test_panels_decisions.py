@@ -127,6 +127,43 @@ def test_a_comment_is_shown_as_typed(station: PageStation, reading: Any, new_pag
     assert page.locator(".suggestion img").count() == 0
 
 
+def test_the_draft_of_a_comment_does_not_replace_the_comment_of_another_window(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    enter_reading(page, station, reading)
+    page.keyboard.press("j")
+    page.keyboard.press("n")
+    page.fill("[data-name=comment] textarea", "begun here")
+    page.keyboard.press("Escape")
+    place = f"readings/{reading['id']}/decisions/suggestion:1"
+    station.send("PUT", place, {"verdict": "rejected", "version": 0, "comment": "saved there"})
+    wait_until(page, "store.reading.decisions[0]?.comment === 'saved there'")
+    page.keyboard.press("n")
+    assert page.input_value("[data-name=comment] textarea") == "begun here"
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".conflict")
+    assert "saved there" in page.inner_text(".conflict")
+    assert stored(station, reading)["suggestion:1"]["comment"] == "saved there"
+
+
+def test_a_verdict_of_another_window_does_not_hold_up_a_comment(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page()
+    enter_reading(page, station, reading)
+    page.keyboard.press("j")
+    page.keyboard.press("n")
+    page.fill("[data-name=comment] textarea", "shallow")
+    place = f"readings/{reading['id']}/decisions/suggestion:1"
+    station.send("PUT", place, {"verdict": "rejected", "version": 0})
+    wait_until(page, "store.reading.decisions.length === 1")
+    page.keyboard.press("Control+Enter")
+    wait_until_saved(page)
+    decision = stored(station, reading)["suggestion:1"]
+    assert (decision["verdict"], decision["comment"]) == ("rejected", "shallow")
+
+
 def test_landmarks_by_two_keys_and_one_that_is_refused(
     station: PageStation, reading: Any, new_page: Any
 ) -> None:
@@ -260,6 +297,78 @@ def test_an_undo_whose_answer_was_lost_undoes_once(station: PageStation, reading
     assert verdicts == {"suggestion:1": "confirmed", "suggestion:2": "undecided"}
 
 
+def test_an_undo_that_was_lost_undoes_nothing_newer_and_says_so(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    enter_reading(page, station, reading)
+    decide(page, "j", "c")
+    wait_until_saved(page)
+
+    def lose(route: Any) -> None:
+        """Lose the request, and let another window decide before it is sent again."""
+        body = {"verdict": "rejected", "version": 0}
+        station.send("PUT", f"readings/{reading['id']}/decisions/suggestion:2", body)
+        route.abort()
+
+    page.route("**/v1/readings/*/undo", lose, times=1)
+    page.keyboard.press("u")
+    wait_until_saved(page)
+    assert "Nothing was undone now" in page.inner_text("#message")
+    verdicts = {name: each["verdict"] for name, each in stored(station, reading).items()}
+    assert verdicts == {"suggestion:1": "confirmed", "suggestion:2": "rejected"}
+    wait_until(page, "store.reading.decisions.length === 2")
+
+
+def test_an_undo_that_has_nothing_left_to_undo_says_that_it_was_done(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    enter_reading(page, station, reading)
+    decide(page, "j", "c")
+    wait_until_saved(page)
+    page.route("**/v1/readings/*/undo", lambda route: (route.fetch(), route.abort()), times=1)
+    page.keyboard.press("u")
+    wait_until_saved(page)
+    assert "undone already" in page.inner_text("#message")
+    # The page shows the reading as it is now.
+    wait_until(page, "store.reading.decisions[0].verdict === 'undecided'")
+
+
+def test_a_landmark_is_removed_once_although_the_answer_was_lost(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    station.send("PUT", f"readings/{reading['id']}/landmarks/stomach", {"index": 5})
+    enter_reading(page, station, reading)
+    page.route("**/landmarks/stomach*", lambda route: (route.fetch(), route.abort()), times=1)
+    page.click(".landmarks [data-act=remove]")
+    wait_until_saved(page)
+    assert page.locator(".conflict").count() == 0
+    assert station.get(f"readings/{reading['id']}")["landmarks"] == {}
+
+
+def test_a_landmark_that_another_window_set_meanwhile_is_not_removed(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    place = f"readings/{reading['id']}/landmarks/stomach"
+    station.send("PUT", place, {"index": 5})
+    enter_reading(page, station, reading)
+
+    def lose(route: Any) -> None:
+        """Lose the answer, and let another window set the landmark anew."""
+        route.fetch()
+        station.send("PUT", place, {"index": 9})
+        route.abort()
+
+    page.route("**/landmarks/stomach*", lose, times=1)
+    page.click(".landmarks [data-act=remove]")
+    wait_until_saved(page)
+    assert station.get(f"readings/{reading['id']}")["landmarks"]["stomach"]["index"] == 9
+
+
 @pytest.mark.parametrize(("choice", "verdict"), [("theirs", "rejected"), ("mine", "confirmed")])
 def test_two_windows_that_decide_otherwise(
     station: PageStation, reading: Any, new_page: Any, choice: str, verdict: str
@@ -282,6 +391,73 @@ def test_two_windows_that_decide_otherwise(
     wait_until_saved(page)
     assert stored(station, reading)["suggestion:1"]["verdict"] == verdict
     assert badge(page, 1).lower() == verdict
+
+
+def test_a_conflict_shows_the_decision_that_saving_mine_would_replace(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    enter_reading(page, station, reading)
+    place = f"readings/{reading['id']}/decisions/suggestion:1"
+
+    def decide_elsewhere(comment: str, version: int) -> int:
+        body = {"verdict": "rejected", "version": version, "comment": comment}
+        return station.send("PUT", place, body)["version"]
+
+    version = decide_elsewhere("first", 0)
+
+    def decide_between(route: Any) -> None:
+        """Let the other window decide again between the conflict and the reading that is fetched after it."""
+        nonlocal version
+        version = decide_elsewhere("second", version)
+        route.continue_()
+
+    page.route(f"**/v1/readings/{reading['id']}", decide_between, times=1)
+    decide(page, "j", "c")
+    page.wait_for_selector(".conflict:has-text('second')")
+    decide_elsewhere("third", version)
+    page.click(".conflict [data-act=mine]")
+    # The third decision was never shown, so it is not replaced.
+    page.wait_for_selector(".conflict:has-text('third')")
+    assert stored(station, reading)["suggestion:1"]["comment"] == "third"
+    page.click(".conflict [data-act=mine]")
+    wait_until_saved(page)
+    assert stored(station, reading)["suggestion:1"]["verdict"] == "confirmed"
+
+
+def test_mine_is_saved_over_what_is_shown_where_the_reading_cannot_be_fetched(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    enter_reading(page, station, reading)
+    place = f"readings/{reading['id']}/decisions/suggestion:1"
+    station.send("PUT", place, {"verdict": "rejected", "version": 0})
+    page.route(f"**/v1/readings/{reading['id']}", lambda route: route.abort())
+    decide(page, "j", "c")
+    page.click(".conflict [data-act=mine]")
+    wait_until_saved(page)
+    assert stored(station, reading)["suggestion:1"]["verdict"] == "confirmed"
+
+
+def test_a_decision_that_a_finished_reading_refuses_is_no_decision_of_another_window(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    enter_reading(page, station, reading)
+    station.send("POST", f"readings/{reading['id']}/finish")
+    decide(page, "j", "c")
+    page.wait_for_selector(".conflict")
+    words = page.inner_text(".conflict")
+    assert "Not saved: suggestion 1" in words
+    assert "finished" in words
+    assert "Decided otherwise" not in words
+    station.send("POST", f"readings/{reading['id']}/reopen")
+    page.click(".conflict [data-act=mine]")
+    wait_until_saved(page)
+    assert stored(station, reading)["suggestion:1"]["verdict"] == "confirmed"
 
 
 def test_another_windows_decision_appears_by_itself(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from page_probe import read_store, wait_until
 from page_station import PageStation
 
@@ -191,6 +192,64 @@ def test_what_is_typed_survives_an_expired_session(station: PageStation, demo: A
     page.keyboard.press("Escape")
     page.click("#banner [data-act=edit]")
     assert page.input_value("dialog[data-name=examination] [name=preparation]") == "two litres of PEG"
+
+
+def edit_examination(page: Any) -> Any:
+    page.click("#banner [data-act=edit]")
+    return page.locator("dialog[data-name=examination]")
+
+
+def test_a_draft_does_not_replace_what_another_window_saved(
+    station: PageStation, demo: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    open_list(page, station)
+    page.evaluate("(id) => { location.hash = `#/study/${id}`; }", demo["id"])
+    page.wait_for_selector("dialog[data-name=reading]")
+    page.keyboard.press("Escape")
+    dialog = edit_examination(page)
+    dialog.locator("[name=indication]").fill("begun here")
+    page.keyboard.press("Escape")
+    change(station, demo, patient_name="Theirs", indication="saved there")
+    wait_until(page, "store.study.examination.patient_name === 'Theirs'")
+    edit_examination(page)
+    assert "filled in again" in dialog.inner_text()
+    assert dialog.locator("[name=patient_name]").input_value() == "Theirs"
+    assert dialog.locator("[name=indication]").input_value() == "begun here"
+    dialog.locator("[name=reader]").fill("Dr. Test")
+    dialog.locator("[type=submit]").click()
+    dialog.locator(".conflict:not([hidden])").wait_for()
+    assert "saved there" in dialog.locator(".conflict").inner_text()
+    assert station.get(f"studies/{demo['id']}")["examination"]["indication"] == "saved there"
+    dialog.locator("[type=submit]").click()
+    dialog.wait_for(state="detached")
+    examination = station.get(f"studies/{demo['id']}")["examination"]
+    assert (examination["patient_name"], examination["indication"]) == ("Theirs", "begun here")
+    change(station, demo, patient_name="", indication="")
+
+
+@pytest.mark.parametrize("way", ["cancel", "forget"])
+def test_a_draft_that_is_given_up_does_not_come_back(
+    station: PageStation, demo: Any, new_page: Any, way: str
+) -> None:
+    page = new_page(quiet=False)
+    open_list(page, station)
+    page.evaluate("(id) => { location.hash = `#/study/${id}`; }", demo["id"])
+    page.wait_for_selector("dialog[data-name=reading]")
+    page.keyboard.press("Escape")
+    dialog = edit_examination(page)
+    dialog.locator("[name=preparation]").fill("of another patient")
+    if way == "forget":
+        page.keyboard.press("Escape")
+        edit_examination(page)
+        dialog.locator("[data-act=forget]").click()
+        assert dialog.locator("[name=preparation]").input_value() == ""
+        page.keyboard.press("Escape")
+    else:
+        dialog.locator("footer [data-act=plain]").click()
+    edit_examination(page)
+    assert dialog.locator("[name=preparation]").input_value() == ""
+    assert "filled in again" not in dialog.inner_text()
 
 
 def test_models_are_used_and_rolled_back(station: PageStation, new_page: Any) -> None:

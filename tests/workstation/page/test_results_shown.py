@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from page_probe import decide, read_store, wait_until
+from page_probe import decide, read_store, set_store, wait_until
 from page_service import NEWER_RESULT, RESULT, STUDY, FakeService, make_reading, make_suggestion
 
 OpenPage = Callable[..., Any]
@@ -73,3 +73,74 @@ def test_without_a_reading_the_newest_result_is_shown(open_page: OpenPage) -> No
     page = open_page(read_twice(), reading=False)
     wait_until(page, f"store.resultId === '{NEWER_RESULT}'")
     assert [each["label"] for each in read_store(page, "suggestions")[0]] == ["polyp"]
+
+
+def test_suggestions_that_are_not_loaded_are_not_said_to_be_none(open_page: OpenPage) -> None:
+    service = read_twice()
+    service.refuse[f"studies/{STUDY}/suggestions"] = (503, "store_busy")
+    page = open_page(service, reading=False)
+    wait_until(page, "store.message?.text === 'refused with 503'")
+    assert "not loaded yet" in page.inner_text("#panel")
+    assert "suggests nothing" not in page.inner_text("#panel")
+    page.keyboard.press("j")
+    assert "not loaded yet" in page.inner_text("#message")
+
+
+def test_suggestions_are_shown_without_a_timeline(open_page: OpenPage) -> None:
+    service = read_twice()
+    service.refuse[f"studies/{STUDY}/timeline"] = (503, "store_busy")
+    page = open_page(service, reading=False)
+    wait_until(page, "document.querySelectorAll('.suggestion').length === 1")
+    assert read_store(page, "timeline") == [None]
+
+
+def open_later(service: FakeService, open_page: OpenPage) -> Any:
+    """Open a page without an examination, whose first picture will take its time."""
+    service.delay_s[0] = 0.6
+    return open_page(service, study=False)
+
+
+def test_a_load_that_another_one_replaced_and_that_failed_is_made_again(open_page: OpenPage) -> None:
+    service = read_twice()
+    page = open_later(service, open_page)
+    service.refuse[f"studies/{STUDY}/suggestions"] = (503, "store_busy")
+    page.evaluate(f"location.hash = '#/study/{STUDY}'")
+    wait_until(page, "store.study")
+    set_store(page, reading=service.reading)
+    # The event comes while the load of the reading waits for the first picture, and loads in its place.
+    service.tell("study", {"id": STUDY, "state": "read"})
+    wait_until(page, "store.message?.text === 'refused with 503'")
+    service.refuse.clear()
+    set_store(page, reading=make_reading(progress=PROGRESS, version=2))
+    wait_until(page, f"store.resultId === '{RESULT}'")
+
+
+def test_each_result_is_loaded_once(open_page: OpenPage) -> None:
+    service = read_twice()
+    page = open_later(service, open_page)
+    page.evaluate(f"location.hash = '#/study/{STUDY}'")
+    wait_until(page, "store.study")
+    set_store(page, reading=service.reading)
+    wait_until(page, f"store.resultId === '{RESULT}' && store.timeline?.bins")
+    page.keyboard.press("j")
+    wait_until(page, "store.shown?.index === 110")
+    assert read_store(page, "selected") == [1]
+    asked = [path.partition("?")[0].rpartition("/")[2] for path in service.requests]
+    assert [asked.count(name) for name in (STUDY, "suggestions", "timeline", "limits")] == [1, 1, 1, 1]
+
+
+def test_an_examination_that_was_opened_without_the_service_comes_when_it_is_back(
+    open_page: OpenPage,
+) -> None:
+    service = read_twice()
+    page = open_page(service, study=False)
+    wait_until(page, "store.session && store.connected")
+    page.route("**/v1/**", lambda route: route.abort())
+    service.outgoing.put(None)
+    wait_until(page, "!store.connected")
+    page.evaluate(f"location.hash = '#/study/{STUDY}'")
+    wait_until(page, "store.message?.kind === 'error'")
+    assert read_store(page, "study") == [None]
+    page.unroute("**/v1/**")
+    wait_until(page, f"store.study && store.resultId === '{NEWER_RESULT}'")
+    page.wait_for_selector(".pane .picture:not([hidden])")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
@@ -118,3 +122,44 @@ def test_a_deleted_study_takes_its_readings_along(station: ReadStation) -> None:
     station.decide(reading, "suggestion:1", verdict="rejected")
     station.send("DELETE", f"studies/{STUDY}", 204)
     station.get(f"readings/{reading}", 404)
+
+
+def _cut_document(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    content = (folder / "study.json").read_bytes()
+    (folder / "study.json").write_bytes(content[: len(content) // 2])
+
+
+def _lengthen_field(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    # The reader of the standard library refuses a field of more than 131,072 characters with an error of its own.
+    with (folder / "frames.csv").open("a", encoding="utf-8") as table:
+        table.write("9" * 200_000 + "\n")
+
+
+def _run_out_of_files(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    patch.setattr("capsule_edge.workstation.readings.result_facts._read_frames", refuse)
+
+
+@pytest.mark.parametrize("harm", [_cut_document, _lengthen_field, _run_out_of_files])
+def test_a_result_that_cannot_be_read_is_no_fault_of_the_request(
+    station: ReadStation, monkeypatch: pytest.MonkeyPatch, harm: Any
+) -> None:
+    path = f"readings/{station.open()['id']}"
+    opened = station.get(f"studies/{STUDY}")["readings"]
+    (folder,) = (station.home / "studies" / STUDY / "results").iterdir()
+    station.app.state.workstation.facts.forget("")
+    harm(folder, monkeypatch)
+    decision = {"verdict": "confirmed", "version": 0}
+    for method, place, body in (
+        ("GET", path, None),
+        ("POST", f"{path}/seen", {"seen": [[0, 5]]}),
+        ("PUT", f"{path}/decisions/suggestion:1", decision),
+        ("POST", f"studies/{STUDY}/readings", {"reader": "A", "way": "everything"}),
+    ):
+        error = station.send(method, place, 503, json=body)["error"]
+        assert error["code"] == "result_damaged"
+        assert error["hint"]
+    # What is answered with an error is not done.
+    assert station.get(f"studies/{STUDY}")["readings"] == opened

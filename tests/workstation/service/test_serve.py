@@ -169,3 +169,41 @@ def test_the_body_of_an_answer_does_not_wait_for_the_acknowledgement_of_its_head
         executor.submit(asyncio.run, connect()).result(timeout=30)
     assert found
     assert all(found)
+
+
+def test_the_page_that_a_killed_service_left_is_removed(started: Any, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "open.html").write_text("http://127.0.0.1:1/#token=old", encoding="utf-8")
+    process, line = started("--home", home)
+    assert "#token=" in line
+    assert not (home / "open.html").exists()
+    (home / "open.html").write_text("as --open writes it", encoding="utf-8")
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    assert not (home / "open.html").exists()
+
+
+@pytest.mark.parametrize("amount", ["inf", "1e8", "nan"])
+@pytest.mark.parametrize("option", ["--token-hours", "--upload-limit", "--job-memory", "--job-hours"])
+def test_an_amount_that_nothing_can_hold_is_refused(tmp_path: Path, option: str, amount: str) -> None:
+    from click.testing import CliRunner
+
+    from capsule_edge.cli.serve import command
+
+    # The host would be refused too, later: a test that fails must not start a service.
+    words = ["--home", str(tmp_path), "--host", "192.0.2.1", option, amount]
+    answer = CliRunner().invoke(command, words)
+    assert answer.exit_code == 2
+    assert option in answer.output
+    assert amount in answer.output or "100000000.0" in answer.output
+
+
+def test_a_token_may_last_for_a_year(tmp_path: Path) -> None:
+    pytest.importorskip("httpx2", reason="httpx2 is not installed")
+    from stations import served
+
+    with served(tmp_path / "home", token_hours=8760) as (host, port, token, _):
+        status, session = ask(f"http://{host}:{port}", "/v1/session", token)
+    assert status == 200
+    assert 8759 < session["expires_in_s"] / 3600 <= 8760

@@ -51,14 +51,15 @@ export async function editExamination(store, api) {
   const inputs = new Map(FIELDS.map((name) => [name, input(name, study.examination?.[name] ?? "")]));
   const reader = make("input", { name: "reader", value: readerName() || (store.get().reading?.reader ?? ""), maxlength: 200, dir: "auto", autocomplete: "name" });
   const theirs = make("div", { class: "conflict", hidden: true, role: "alert" });
-  const edit = { study, version: study.examination_version ?? 0, inputs, reader, theirs, store, api };
+  const edit = { study, inputs, reader, theirs, store, api };
   const dialog = openDialog({
-    title: text("banner.edit_title"), name: "examination", wide: true, draft: `examination.${study.id}`,
+    title: text("banner.edit_title"), name: "examination", wide: true, draft: `examination.${study.id}`, base: study.examination_version ?? 0,
     content: [theirs, make("div", { class: "fields" },
       [...inputs].map(([name, control]) => field(text(`banner.${name}`), control)),
       field(text("banner.reader"), reader, text("banner.reader_hint")))],
     actions: [{ label: text("dialog.cancel") }, { label: text("banner.save"), kind: "primary", run: (close) => saveExamination(edit, close) }],
   });
+  edit.dialog = dialog;
   if (await dialog.closed) say(store, "banner.saved");
 }
 
@@ -88,7 +89,7 @@ async function saveExamination(edit, close) {
   if (birth > today()) throw new Error(text("banner.birth_future", { date: birth }));
   const fields = Object.fromEntries([...inputs].map(([key, control]) => [key, control.value.trim()]));
   try {
-    await api.send("PATCH", `studies/${study.id}/examination`, { reader: name, version: edit.version, ...fields });
+    await api.send("PATCH", `studies/${study.id}/examination`, { reader: name, version: edit.dialog.base, ...fields });
   } catch (error) {
     if (error.status !== 409) throw error;
     return showTheirs(edit, error);
@@ -101,7 +102,7 @@ async function saveExamination(edit, close) {
 /** Show what another window saved meanwhile. Saving once more replaces it, and the reader knows what. */
 async function showTheirs(edit, error) {
   const fresh = await edit.api.get(`studies/${edit.study.id}`);
-  edit.version = fresh.examination_version;
+  edit.dialog.base = fresh.examination_version;
   const changed = FIELDS.filter((name) => (fresh.examination[name] ?? "") !== edit.inputs.get(name).value.trim());
   edit.theirs.hidden = false;
   edit.theirs.replaceChildren(

@@ -42,30 +42,40 @@ function drawWaiting(root, actions, session) {
 }
 
 function conflict(action, store, session) {
-  const theirs = decisionOn(action.target, store.get().reading);
-  const take = () => (both ? session.outbox.giveWay(action.id) : session.outbox.drop(action.id));
-  const mine = () => session.outbox.retry(action.id, versionNow(action, store.get()));
-  const both = action.state === "conflict" && action.kind === "decision";
+  const state = store.get();
+  const theirs = decidedElsewhere(action, state.reading);
+  const take = () => (theirs ? session.outbox.giveWay(action.id) : session.outbox.drop(action.id));
+  // What is saved replaces what is shown here. If somebody has decided once more, the service refuses it again.
+  const mine = () => session.outbox.retry(action.id, theirs ? theirs.version : versionNow(action, store.get()));
   return make("div", { class: "conflict" },
-    make("h3", {}, text(both ? "conflict.title" : "conflict.refused", { target: targetName(action.target, store.get()) })),
-    both ? theirLine(action, theirs, store.get()) : make("p", {}, errorLine(action.error)),
-    make("p", {}, text("conflict.mine"), " ", decisionWords(action.body ?? {}, store.get(), action.kind)),
+    make("h3", {}, text(theirs ? "conflict.title" : "conflict.refused", { target: targetName(action.target, state) })),
+    theirs ? theirLine(theirs, state) : make("p", {}, errorLine(action.error)),
+    make("p", {}, text("conflict.mine"), " ", decisionWords(action.body ?? {}, state, action.kind)),
     make("div", { class: "verbs" },
-      button(text(both ? "conflict.take_theirs" : "conflict.drop"), take, { data: { act: "theirs" } }),
-      button(text(both ? "conflict.save_mine" : "conflict.again"), mine, { class: "primary", data: { act: "mine" } })));
+      button(text(theirs ? "conflict.take_theirs" : "conflict.drop"), take, { data: { act: "theirs" } }),
+      button(text(theirs ? "conflict.save_mine" : "conflict.again"), mine, { class: "primary", data: { act: "mine" } })));
 }
 
-/** Return the version on which an action rests when it is sent again; null where its request has none. */
+/**
+ * Return the newest known decision of another window that an action is in conflict with: of the answer or of the reading.
+ * Null where the service refused it for another reason, such as a reading that was finished elsewhere.
+ */
+function decidedElsewhere({ state, kind, target, error }, reading) {
+  const current = error?.body?.current;
+  if (state !== "conflict" || kind !== "decision" || current?.target !== target) return null;
+  const stored = decisionOn(target, reading);
+  return stored.version > current.version ? stored : current;
+}
+
+/** Return the version on which a landmark rests when it is set again; null for an action that keeps its own. */
 function versionNow({ kind, method, target }, { reading }) {
-  if (kind === "decision") return decisionOn(target, reading).version;
   if (kind !== "landmark" || method === "DELETE") return null;
   return reading.landmarks[target.slice("landmark:".length)]?.version ?? 0;
 }
 
-function theirLine(action, theirs, state) {
-  const current = action.error?.body?.current ?? theirs;
-  return make("p", {}, typed(current.reader ?? state.reading.reader), " ",
-    text("conflict.theirs", { when: moment(current.decided_at) }), " ", decisionWords(current, state, "decision"));
+function theirLine(theirs, state) {
+  return make("p", {}, typed(theirs.reader ?? state.reading.reader), " ",
+    text("conflict.theirs", { when: moment(theirs.decided_at) }), " ", decisionWords(theirs, state, "decision"));
 }
 
 function decisionWords(decision, state, kind) {

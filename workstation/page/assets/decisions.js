@@ -108,7 +108,7 @@ function drawList(panel, bar, none) {
 
 function emptyKey(state, blind) {
   if (blind) return state.reading ? "decisions.hidden" : "decisions.no_way";
-  if (!showsItsResult(state)) return "decisions.loading";
+  if (!showsItsResult(state) || (state.resultId === null && !state.partial)) return "decisions.loading";
   if (state.partial) return "decisions.partial";
   return state.suggestions.length ? "decisions.none_left" : "decisions.none";
 }
@@ -322,7 +322,6 @@ function createActions(panel) {
   const comment = () => activeTarget(store) && openComment(panel, activeTarget(store));
   desk.session.onUndone = (target, before) => {
     const state = store.get();
-    if (target === null) return say(store, "undone.done");
     goTo(target);
     const index = state.reading?.landmarks?.[target.replace("landmark:", "")]?.index ?? before.key_index;
     if (keyFrame(target, state) === null && Number.isInteger(index)) desk.show(index);
@@ -415,18 +414,28 @@ export async function namedLabel(choice) {
 function openComment({ store, desk }, target) {
   const { reading, unsaved } = store.get();
   const decision = findingOf(target, store.get()) ?? decisionOn(target, reading, unsaved);
+  const { version = 0, comment = "" } = decision;
   const area = make("textarea", { name: "comment", rows: 5, dir: "auto", maxlength: 4000, "aria-label": text("comment.title") });
-  area.value = decision.comment ?? "";
-  openDialog({
+  area.value = comment ?? "";
+  const dialog = openDialog({
     title: text("comment.of", { name: targetWords(target, store.get()) }), content: [area, make("p", { class: "hint" }, text("comment.hint"))],
-    name: "comment", draft: `comment.${reading.id}.${target}`,
+    name: "comment", draft: `comment.${reading.id}.${target}`, base: { version, comment: comment ?? "" },
     actions: [{ label: text("dialog.cancel") }, {
       label: text("comment.save"), kind: "primary",
       run: (close) => {
-        desk.session.decide(target, { comment: area.value });
+        desk.session.decide(target, { comment: area.value, ...commentBase(dialog.base, target, store.get()) });
         close();
         say(store, "comment.saved", { name: targetName(target, store.get()) });
       },
     }],
   });
+}
+
+/**
+ * Return the version that a comment rests on where another comment was saved since it was begun: the service refuses it,
+ * and the reader chooses. Nothing where the comment on the target is still the one that was shown.
+ */
+function commentBase({ version, comment }, target, { reading, unsaved }) {
+  const now = decisionOn(target, reading, unsaved);
+  return (now.comment ?? "") === comment ? {} : { version };
 }

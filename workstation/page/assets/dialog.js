@@ -1,18 +1,22 @@
 // Dialogs: modal, named, closed by Escape, with the focus returned to where it was. What is typed into one is kept in
-// this tab until it is saved, so that a lost server or an expired session costs no text.
+// this tab until it is saved or cancelled, so that a lost server or an expired session costs no text. It is kept with
+// the state that it was typed over: text that comes back must not replace what another window saved meanwhile.
 
 import { button, make, newId } from "./elements.js";
 import { errorLine } from "./messages.js";
 import { text } from "./texts.js";
+
+const open = new Set();
 
 /**
  * Open a dialog and return { element, close, closed, attempt }. `closed` is a promise of the value passed to close,
  * and `attempt(run)` runs what an action would.
  *   actions: [{label, kind: "primary" | "second" | "danger" | "plain", run}]. `run` gets close; what it throws is shown in the
  *     dialog, which stays open. An action without `run` closes the dialog.
- *   draft: name under which the fields are kept until an action succeeds.
+ *   draft: name under which the fields that were changed are kept until an action succeeds or the reader cancels.
+ *   base: what the fields rest on, such as a version. The dialog has it as `base`; a draft brings back its own.
  */
-export function openDialog({ title, content, actions = [], draft = null, wide = false, name = "" }) {
+export function openDialog({ title, content, actions = [], draft = null, base = null, wide = false, name = "" }) {
   const opener = document.activeElement;
   const heading = make("h2", { id: newId("dialog") }, title);
   const trouble = make("p", { class: "trouble", role: "alert", hidden: true });
@@ -21,19 +25,25 @@ export function openDialog({ title, content, actions = [], draft = null, wide = 
   let settle;
   const closed = new Promise((resolve) => { settle = resolve; });
   const dialog = { element, closed, close: (value) => finish(dialog, value) };
-  Object.assign(dialog, { opener, settle, form, trouble, draft });
+  Object.assign(dialog, { opener, settle, form, trouble, draft, base });
   form.append(
     make("header", {}, heading, button(text("dialog.close"), () => dialog.close(), { class: "quiet", "aria-label": text("dialog.close") })),
-    make("div", { class: "dialog-body" }, content), trouble,
+    make("div", { class: "dialog-body" }, draft && draftLine(dialog), content), trouble,
     make("footer", {}, actions.map((action) => actionButton(dialog, action))),
   );
   dialog.attempt = (run) => attempt(dialog, run);
   listen(dialog);
-  if (draft) restoreDraft(draft, form);
+  if (draft) restoreDraft(dialog);
   document.body.append(element);
+  open.add(dialog);
   element.showModal();
   firstField(form)?.focus();
   return dialog;
+}
+
+/** Close every open dialog as its Cancel does. Drafts are kept. */
+export function closeDialogs() {
+  for (const dialog of [...open]) dialog.close();
 }
 
 /** Ask for a yes before something that cannot be taken back. Return a promise of true or false. */
@@ -48,10 +58,15 @@ export async function confirmFirst({ title, lines, label, kind = "danger", name 
 function actionButton(dialog, { label, kind = "plain", run, act }) {
   const main = kind !== "plain" && Boolean(run);
   const element = make("button", { type: main ? "submit" : "button", class: kind, data: { act: act ?? kind } }, label);
-  const start = () => (run ? attempt(dialog, run) : dialog.close());
+  const start = () => (run ? attempt(dialog, run) : cancel(dialog));
   if (main) element.startAction = start;
   else element.addEventListener("click", start);
   return element;
+}
+
+function cancel(dialog) {
+  if (dialog.draft) dropDraft(dialog.draft);
+  dialog.close();
 }
 
 async function attempt(dialog, run) {
@@ -77,7 +92,7 @@ function listen(dialog) {
     const pressed = event.submitter?.startAction ? event.submitter : dialog.form.querySelector("footer [type=submit]");
     if (pressed && !pressed.disabled) pressed.startAction();
   });
-  dialog.form.addEventListener("input", () => dialog.draft && keepDraft(dialog.draft, dialog.form));
+  dialog.form.addEventListener("input", () => dialog.draft && keepDraft(dialog));
   dialog.element.addEventListener("cancel", (event) => {
     event.preventDefault();
     dialog.close();
@@ -91,6 +106,7 @@ function listen(dialog) {
 
 function finish(dialog, value) {
   if (!dialog.element.isConnected) return;
+  open.delete(dialog);
   dialog.element.close();
   dialog.element.remove();
   dialog.settle(value);
@@ -116,27 +132,51 @@ function firstField(form) {
 const DRAFT = "capsule-edge.draft.";
 
 function fields(form) {
-  return [...form.querySelectorAll("input[name]:not([type=file]), textarea[name], select[name]")];
+  return [...form.querySelectorAll("input[name]:not([type=file], [type=radio]), textarea[name], select[name]")];
 }
 
-function keepDraft(name, form) {
-  const values = fields(form).filter((each) => each.type !== "radio" || each.checked).map((each) => [each.name, each.value]);
+/** Keep the fields that say something else than what was shown: of the others, what is saved by then holds. */
+function keepDraft({ draft, form, base, shown }) {
+  const values = fields(form).filter((each) => each.value !== shown.get(each.name)).map((each) => [each.name, each.value]);
   try {
-    sessionStorage.setItem(DRAFT + name, JSON.stringify(values));
+    if (values.length) sessionStorage.setItem(DRAFT + draft, JSON.stringify({ base, values }));
+    else dropDraft(draft);
   } catch {
     // Storage is full or switched off: the dialog still holds the text.
   }
 }
 
-function restoreDraft(name, form) {
-  const kept = sessionStorage.getItem(DRAFT + name);
-  if (!kept) return;
-  const values = new Map(JSON.parse(kept));
-  for (const each of fields(form)) {
-    if (!values.has(each.name)) continue;
-    if (each.type === "radio") each.checked = each.value === values.get(each.name);
-    else each.value = values.get(each.name);
+function keptDraft(name) {
+  try {
+    const { base, values } = JSON.parse(sessionStorage.getItem(DRAFT + name));
+    return { base, values: new Map(values) };
+  } catch {
+    return null;
   }
+}
+
+/** Return the line that says that an earlier text is back, with the way to what is saved. */
+function draftLine(dialog) {
+  const forget = () => {
+    dropDraft(dialog.draft);
+    dialog.base = dialog.newBase;
+    for (const each of fields(dialog.form)) each.value = dialog.shown.get(each.name);
+    dialog.line.hidden = true;
+    firstField(dialog.form)?.focus();
+  };
+  dialog.line = make("p", { class: "hint", role: "status", hidden: true }, text("dialog.draft"), " ", button(text("dialog.forget"), forget, { data: { act: "forget" } }));
+  return dialog.line;
+}
+
+function restoreDraft(dialog) {
+  const { form, draft, base } = dialog;
+  Object.assign(dialog, { newBase: base, shown: new Map(fields(form).map((each) => [each.name, each.value])) });
+  const kept = keptDraft(draft);
+  const changed = fields(form).filter(({ name, value }) => kept?.values.has(name) && kept.values.get(name) !== value);
+  if (changed.length === 0) return;
+  for (const each of changed) each.value = kept.values.get(each.name);
+  dialog.base = kept.base;
+  dialog.line.hidden = false;
 }
 
 function dropDraft(name) {

@@ -2,12 +2,13 @@
 // order. A lost server, a full disk or a busy database leaves them here, and they are sent again. They are kept in
 // this tab, so that loading the page anew loses nothing.
 //
-// An action: { id, readingId, kind, target, method, path, body, state, error, asked }
+// An action: { id, readingId, kind, target, method, path, body, state, error, asked, rests }
 //   kind: "decision", "finding", "landmark" or "undo".
 //   state: "waiting", "sending", "unsaved" (not acknowledged, sent again), "conflict" or "refused" (the reader chooses).
 //   asked: whether it was sent before. Its answer may have been lost, so the reading is compared before it is sent again.
+//   rests: version of the landmark that is removed.
 
-import { sayError } from "./messages.js";
+import { say, sayError } from "./messages.js";
 import { sameDecision } from "./verdicts.js";
 
 const KEPT = "capsule-edge.outbox";
@@ -105,7 +106,7 @@ class Outbox {
     if (action.state === "waiting") this.#mark(action, { state: "sending" });
     try {
       const found = action.asked ? await this.#answerOf(action) : null;
-      const body = this.#body(action);
+      const body = await this.#body(action);
       this.#mark(action, { asked: true });
       const answer = found ?? await this.api.send(action.method, action.path, body);
       this.#failures = 0;
@@ -126,7 +127,10 @@ class Outbox {
     if (status === 409 && action.kind === "undo") {
       this.#actions = this.#actions.filter((each) => each !== action);
       this.#publish();
-      sayError(this.store, error);
+      // The service names what it would undo now: the answer to an earlier request was lost, or another window acted.
+      if (error.body?.current && "undoable" in error.body.current) say(this.store, "undo.newer");
+      else sayError(this.store, error);
+      this.onSaved(action, null);
     } else if (status === 409) this.#mark(action, { state: "conflict", error: plain });
     else if (LATER.has(status) || status >= 500) {
       this.#mark(action, { state: "unsaved", error: plain });
@@ -140,10 +144,12 @@ class Outbox {
     return true;
   }
 
-  #body(action) {
-    if (action.kind !== "undo") return action.body;
+  async #body(action) {
+    if (action.kind !== "undo" || Number.isInteger(action.body.sequence)) return action.body;
     // What is undone is what the service held last, once everything before is saved. A repetition names the same.
-    action.body = { ...action.body, sequence: action.body.sequence ?? this.store.get().reading?.undoable ?? null };
+    const { reading } = this.store.get();
+    const known = reading?.id === action.readingId ? reading.undoable : null;
+    action.body = { ...action.body, sequence: known ?? (await this.api.get(`readings/${action.readingId}`)).undoable };
     return action.body;
   }
 
@@ -165,9 +171,15 @@ class Outbox {
 
   // Return the answer that was lost on the way, or null when the service never stored the action.
   async #answerOf(action) {
+    // A finding has an id, an undo names its line: the service takes either once. A landmark can be set again.
+    const isRemoval = action.kind === "landmark" && action.method === "DELETE";
+    if (action.kind !== "decision" && !isRemoval) return null;
     const reading = await this.api.get(`readings/${action.readingId}`);
-    if (action.kind === "undo") return reading.undoable === action.body.sequence ? null : reading;
-    if (action.kind !== "decision") return null; // A landmark or a finding with its id can be sent again.
+    if (isRemoval) {
+      const mark = reading.landmarks[action.target.slice("landmark:".length)];
+      // Another one than that which was removed is of another window, and stays.
+      return mark && mark.version === (action.rests ?? mark.version) ? null : reading;
+    }
     const current = reading.decisions.find((each) => each.target === action.target);
     return current && sameDecision(current, action.body) ? reading : null;
   }

@@ -3,6 +3,7 @@
 import { createBanner } from "./banner.js";
 import { createConflicts } from "./conflicts.js";
 import { createDecisions } from "./decisions.js";
+import { closeDialogs } from "./dialog.js";
 import { make } from "./elements.js";
 import { createFindings } from "./findings.js";
 import { registerActions } from "./keys.js";
@@ -38,6 +39,7 @@ export function createPanels(context) {
     goBack: () => navigate({ view: "reading", studyId: store.get().studyId }), beforeReport: () => seen.flush(),
   });
   const desk = createDesk(context, session, openReport);
+  closeWithStudy(store, desk.picker);
   desk.begin = createEntrance(store, api, session);
   events.on("study", studies.onStudy);
   events.on("job", studies.onJob);
@@ -46,6 +48,18 @@ export function createPanels(context) {
     if (reading?.id === id && version > reading.version) session.refresh();
   });
   events.on("connected", () => { session.outbox.flush(); session.refresh(); studies.refresh(); });
+}
+
+/** Close what asks about an examination when it is left: an answer would be taken for the next one. */
+function closeWithStudy(store, picker) {
+  let before = store.get().studyId;
+  store.subscribe(({ studyId }) => {
+    if (before !== null) {
+      closeDialogs();
+      picker.close();
+    }
+    before = studyId;
+  }, ["studyId"]);
 }
 
 /** Build the panel beside the picture and register its keys. Return {session, picker, show, pause, panes, openReport, api, seen}. */
@@ -87,17 +101,20 @@ function showConnection(root, store) {
 function createEntrance(store, api, session) {
   let asking = null;
 
+  const isOpen = (id) => store.get().studyId === id;
+
   async function choose() {
     const { study } = store.get();
-    if (!study || asking) return;
+    if (!study || asking === study.id) return;
     asking = study.id;
     try {
-      const chosen = await chooseReading(store, api, await api.get(`studies/${study.id}`));
-      if (chosen && store.get().studyId === study.id) await open(study.id, chosen.id);
+      const fresh = await api.get(`studies/${study.id}`);
+      const chosen = isOpen(study.id) && await chooseReading(store, api, fresh);
+      if (chosen && isOpen(study.id)) await open(study.id, chosen.id);
     } catch (error) {
-      sayError(store, error);
+      if (isOpen(study.id)) sayError(store, error);
     } finally {
-      asking = null;
+      if (asking === study.id) asking = null;
     }
   }
 
@@ -107,10 +124,10 @@ function createEntrance(store, api, session) {
   }
 
   async function enter({ study, view, reading }) {
-    if (!study || reading || asking || view === "studies" || entered === study.id) return;
+    if (!study || reading || asking === study.id || view === "studies" || entered === study.id) return undefined;
     // A study whose first result comes while its pictures are looked at gets a button: a dialog would interrupt.
     entered = study.id;
-    if (!study.current_result) return;
+    if (!study.current_result) return undefined;
     const last = sessionStorage.getItem(LAST_READING + study.id);
     const known = study.readings.find((each) => each.id === last);
     // A reading that this tab has only looked at asks for a name before anyone goes on with it.
@@ -118,15 +135,17 @@ function createEntrance(store, api, session) {
       try {
         return await open(study.id, last);
       } catch (error) {
+        if (!isOpen(study.id)) return undefined;
         sayError(store, error);
       }
     }
     if (view === "reading") await choose();
+    return undefined;
   }
 
   let entered = null;
   store.subscribe(enter, ["study", "view"]);
-  store.subscribe(({ studyId }) => { if (studyId === null) entered = null; }, ["studyId"]);
+  store.subscribe(() => { entered = null; }, ["studyId"]);
   enter(store.get());
   return choose;
 }

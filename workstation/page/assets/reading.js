@@ -142,23 +142,25 @@ function whoReads(reading) {
 
 /** Ask who goes on with a reading that another window has opened again. */
 async function goOn(store) {
-  if (await askReader(store.get().reading)) store.set({ reading: { ...store.get().reading } });
+  const { reading } = store.get();
+  if ((await askReader(reading)) && isShown(store, reading)) store.set({ reading: { ...store.get().reading } });
 }
 
 async function reopen(store, desk) {
-  if (await askReader(store.get().reading)) await change(store, desk, "POST", "/reopen", {});
-}
-
-async function change(store, desk, method, path, body) {
+  const { reading } = store.get();
+  if (!(await askReader(reading))) return;
   try {
-    await apply(store, desk, method, path, body);
+    await apply(desk, reading, "POST", "/reopen", {});
   } catch (error) {
     sayError(store, error);
   }
 }
 
-async function apply(store, desk, method, path, body) {
-  const { reading } = store.get();
+/** Return whether the page still shows a reading: while its dialog was open, another one may have been opened. */
+const isShown = (store, reading) => store.get().reading?.id === reading.id;
+
+/** Change the reading that the reader was asked about. */
+async function apply(desk, reading, method, path, body) {
   const answer = await desk.api.send(method, `readings/${reading.id}${path}`, { ...body, reader: readerOf(reading) });
   if (answer?.decisions) desk.session.show(answer);
   else await desk.session.refresh();
@@ -171,7 +173,7 @@ async function secondPass(store, desk) {
     content: [make("p", {}, text("reading.second_pass_meaning", { share: percent(reading.progress.seen_share) }))],
     actions: [{ label: text("dialog.cancel") }, {
       label: text("reading.second_pass_begin"), kind: "primary",
-      run: async (close) => { await apply(store, desk, "PATCH", "", { pass: "second" }); close(true); },
+      run: async (close) => { await apply(desk, reading, "PATCH", "", { pass: "second" }); close(true); },
     }],
   });
   if (await dialog.closed) focusPicture();
@@ -186,7 +188,7 @@ function changeWay(store, desk) {
     title: text("reading.change_way"), name: "way", content: [ways],
     actions: [{ label: text("dialog.cancel") }, {
       label: text("way.save"), kind: "primary",
-      run: async (close) => { await apply(store, desk, "PATCH", "", { way: ways.querySelector("input:checked").value }); close(); },
+      run: async (close) => { await apply(desk, reading, "PATCH", "", { way: ways.querySelector("input:checked").value }); close(); },
     }],
   });
 }
@@ -199,9 +201,11 @@ function undecided({ suggestions, reading }) {
 /** Ask before the reading ends, and say what is left: suggestions, unseen frames and what is not saved. */
 export async function finishReading(store, desk) {
   if (!mayChange(store)) return;
+  const { reading } = store.get();
   // The figures of the dialog and of the report include the frames that were seen just now.
   await desk.seen.flush();
   await desk.session.refresh();
+  if (!isShown(store, reading)) return;
   const state = store.get();
   const { progress } = state.reading;
   const left = waiting(state.unsaved, state.reading);
@@ -217,17 +221,17 @@ export async function finishReading(store, desk) {
     actions: [{ label: text("finish.go_on") }, {
       label: text("reading.finish"), kind: "primary",
       run: async (close) => {
-        if (waiting(store.get().unsaved, store.get().reading)) throw new Error(text("finish.unsaved_refused"));
+        if (waiting(store.get().unsaved, reading)) throw new Error(text("finish.unsaved_refused"));
         // A finished reading takes no more frames: those seen last must be stored before.
         if (!(await desk.seen.flush())) throw new Error(text("finish.unsent_refused"));
-        await apply(store, desk, "POST", "/finish", {});
+        await apply(desk, reading, "POST", "/finish", {});
         close(true);
       },
     }],
   });
   if (await dialog.closed) {
     say(store, "finish.done");
-    desk.openReport();
+    if (isShown(store, reading)) desk.openReport();
   } else focusPicture();
 }
 

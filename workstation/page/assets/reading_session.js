@@ -17,23 +17,36 @@ export function createReadingSession(store, api) {
 
 class ReadingSession {
   constructor(store, api) {
-    // Called with the target of an undone action and the decision that it undid, (null, null) where no answer says it.
-    Object.assign(this, { store, api, since: performance.now(), onUndone: () => {} });
+    // Called with the target of an undone action and the decision that it undid.
+    Object.assign(this, { store, api, loads: 0, stored: new Map(), since: performance.now(), onUndone: () => {} });
     this.outbox = createOutbox(store, api, (action, answer) => this.#saved(action, answer));
   }
 
-  /** Fetch a reading and its suggestions and show them. */
+  /** Fetch a reading and show it, unless another one was asked for or another examination opened meanwhile. */
   async load(readingId) {
+    const mine = ++this.loads;
     const [reading, labels] = await Promise.all([this.api.get(`readings/${readingId}`), this.#labels()]);
-    this.store.set({ labels: labels(reading) });
-    this.show(reading);
+    if (mine === this.loads && this.#isOfOpenStudy(reading)) {
+      this.store.set({ labels: labels(reading) });
+      this.show(reading);
+    }
     this.outbox.flush();
-    return reading;
   }
 
-  /** Show a reading that the service has just sent. */
+  /**
+   * Show a reading that the service has just sent. One of another examination than the open one is left out, and one
+   * that is older than what the service has acknowledged by now: its answer took longer.
+   */
   show(reading) {
-    this.store.set({ reading });
+    if (!this.#isOfOpenStudy(reading)) return;
+    const { reading: shown } = this.store.get();
+    const newest = Math.max(shown?.id === reading.id ? shown.version : 0, this.stored.get(reading.id) ?? 0);
+    if (reading.version >= newest) this.store.set({ reading });
+  }
+
+  // An answer may come late. Under the pictures of another examination, its log would take what is seen there.
+  #isOfOpenStudy(reading) {
+    return reading.study_id === this.store.get().studyId;
   }
 
   /** Fetch the reading again: another window may have changed it. */
@@ -95,7 +108,7 @@ class ReadingSession {
 
   removeLandmark(name) {
     const { reading } = this.store.get();
-    this.#add({ kind: "landmark", target: `landmark:${name}`, method: "DELETE", path: `readings/${reading.id}/landmarks/${name}`, body: undefined });
+    this.#add({ kind: "landmark", target: `landmark:${name}`, method: "DELETE", path: `readings/${reading.id}/landmarks/${name}`, body: undefined, rests: reading.landmarks[name]?.version });
   }
 
   setMoveOn(on) {
@@ -130,11 +143,12 @@ class ReadingSession {
 
   async #saved(action, answer) {
     const { reading } = this.store.get();
-    if (reading?.id !== action.readingId) return;
+    if (Number.isInteger(answer?.version)) this.stored.set(action.readingId, Math.max(answer.version, this.stored.get(action.readingId) ?? 0));
+    if (reading?.id !== action.readingId) return undefined;
     const whole = answer?.reading ?? answer;
     if (whole?.decisions) {
       this.show(whole);
-      if (action.kind === "undo") this.onUndone(answer.target ?? null, answer.target ? beforeUndo(answer.target, reading) : null);
+      if (action.kind === "undo") this.onUndone(answer.target, beforeUndo(answer.target, reading));
       return undefined;
     }
     if (action.kind === "decision" && answer?.target) this.store.set({ reading: withDecision(reading, answer) });

@@ -4,7 +4,7 @@
 // painted for a shorter time is skimmed. Time is counted between animation frames: the browser runs none while the
 // window is hidden or covered, so such time cannot count.
 
-import { readerOf } from "./readers.js";
+import { hasReader, readerOf } from "./readers.js";
 import { addRange, hasFrame, subtractRanges, uniteRanges } from "./ranges.js";
 
 /** Shortest time in ms on the screen for a frame to be seen. */
@@ -93,13 +93,14 @@ function createReports(api, onProgress) {
   }
 
   async function sendAll(keepalive) {
-    for (const id of [...waiting.keys()]) if (!waiting.get(id).held) await post(id, keepalive);
+    // A page that is being left sends a report that this list still names.
+    for (const id of [...waiting.keys()]) if (waiting.has(id) && !waiting.get(id).held) await post(id, keepalive);
   }
 
   return {
     of,
     /** Send what waits, of every reading, after the report that is on its way. */
-    send: (keepalive = false) => (last = last.then(() => sendAll(keepalive))),
+    send: (keepalive = false) => (last = last.catch(() => {}).then(() => sendAll(keepalive))),
     /** Send what waits without waiting for the report that is on its way: the page is being left. */
     sendNow: () => sendAll(true),
     hold: (id) => { if (waiting.has(id)) waiting.get(id).held = true; },
@@ -182,7 +183,8 @@ export function createSeenRecord(store, api) {
   }, ["reading"]);
   store.subscribe(() => { rested = new Set(dwell.rested()); }, ["selected", "selectedFinding", "studyId"]);
   store.subscribe(({ reading }) => {
-    const id = reading && reading.state !== "finished" ? reading.id : null;
+    // What is seen is logged with a name. Without one this tab only looks, also where another window opens it again.
+    const id = reading && reading.state !== "finished" && hasReader(reading.id) ? reading.id : null;
     if (id === readingId) return;
     // A reading that was just finished takes no more until it is opened again.
     if (reading?.id === readingId) reports.hold(readingId);

@@ -3,7 +3,7 @@
 // Without a reading, they are those of the newest result, or of the job that makes the first one. A reading is about one
 // result: while it is open, only the suggestions of that result are shown, whatever has been read since.
 
-import { say } from "./messages.js";
+import { say, sayError } from "./messages.js";
 import { isBlind } from "./state.js";
 import { text } from "./texts.js";
 import { count } from "./wording.js";
@@ -38,24 +38,36 @@ export function followStudy(store, api, events) {
   const isOpen = (id) => id !== null && store.get().studyId === id;
   let asked = 0;
   let wanted = null;
+  // The document of an examination that is being opened, while it is on its way.
+  let opening = null;
 
+  /** Say the error of a promise. The page that a refused token ends says so itself. */
+  const report = (promise) => promise.catch((error) => error.status === 401 || sayError(store, error));
+
+  /** Load suggestions and timeline. Each is shown when it comes: a timeline that fails hides no suggestion. */
   async function loadResult(id) {
     const mine = ++asked;
+    const isMine = () => isOpen(id) && mine === asked;
     await firstPicture(store);
     // Whoever asked again meanwhile loads it.
-    if (!isOpen(id) || mine !== asked) return;
-    const empty = (error) => {
+    if (!isMine()) return;
+    const none = (error) => {
       if ([404, 409].includes(error.status)) return { partial: true, result_id: null, suggestions: [] };
       throw error;
     };
-    const [timeline, found] = await Promise.all([
-      api.get(`studies/${id}/timeline?bins=${BINS}${resultQuery(store.get(), "&")}`),
-      api.get(`studies/${id}/suggestions${resultQuery(store.get(), "?")}`).catch(empty),
-    ]);
-    if (!isOpen(id) || mine !== asked) return;
-    wanted = null;
-    store.set({ timeline, suggestions: found.suggestions, partial: found.partial, resultId: found.result_id });
-    loadLimits(id, found.result_id);
+    const show = ({ suggestions, partial, result_id: resultId }) => {
+      store.set({ suggestions, partial, resultId });
+      report(loadLimits(id, resultId));
+    };
+    try {
+      await Promise.all([
+        api.get(`studies/${id}/timeline?bins=${BINS}${resultQuery(store.get(), "&")}`).then((timeline) => isMine() && store.set({ timeline })),
+        api.get(`studies/${id}/suggestions${resultQuery(store.get(), "?")}`).catch(none).then((found) => isMine() && show(found)),
+      ]);
+    } finally {
+      // A load that failed must not keep the next change of the reading from loading again.
+      if (mine === asked) wanted = null;
+    }
   }
 
   /** Fetch the limits of a result. They come after its suggestions: nothing waits for them. */
@@ -66,15 +78,12 @@ export function followStudy(store, api, events) {
   }
 
   /** Show the suggestions of the reading's own result. Those of another one must not stay on the screen meanwhile. */
-  async function onReading({ studyId, reading, resultId }) {
+  async function onReading({ studyId, reading, resultId, timeline }) {
     if (!reading || reading.study_id !== studyId || reading.result_id === resultId) return;
     if (wanted === reading.result_id) return;
     wanted = reading.result_id;
-    store.set({ suggestions: [], partial: false, resultId: null, selected: null });
-    await loadResult(studyId).catch((error) => {
-      wanted = null;
-      throw error;
-    });
+    store.set({ suggestions: [], partial: false, resultId: null, selected: null, timeline: resultId === null ? timeline : null });
+    await loadResult(studyId);
   }
 
   async function open({ studyId }) {
@@ -85,9 +94,14 @@ export function followStudy(store, api, events) {
     if (studyId === null) return;
     const result = loadResult(studyId);
     result.catch(() => {});
-    const study = await api.get(`studies/${studyId}`);
-    if (!isOpen(studyId)) return;
-    store.set({ study });
+    const mine = opening = api.get(`studies/${studyId}`);
+    try {
+      const study = await mine;
+      if (!isOpen(studyId)) return;
+      store.set({ study });
+    } finally {
+      if (opening === mine) opening = null;
+    }
     await result;
   }
 
@@ -113,9 +127,9 @@ export function followStudy(store, api, events) {
     else say(store, number === 1 ? "study.done_one" : "study.done_count", { count: count(number) });
   }
 
-  store.subscribe(open, ["studyId"]);
-  store.subscribe(onReading, ["reading"]);
-  open(store.get());
+  store.subscribe((state) => report(open(state)), ["studyId"]);
+  store.subscribe((state) => report(onReading(state)), ["reading"]);
+  report(open(store.get()));
   /** Close a study that another window has deleted. */
   function leave(id) {
     if (!isOpen(id)) return;
@@ -123,8 +137,17 @@ export function followStudy(store, api, events) {
     store.set({ message: { kind: "info", text: text("studies.gone") } });
   }
 
-  events.on("study", ({ id, state }) => isOpen(id) && (state === "deleted" ? leave(id) : refresh(id)));
-  events.on("connected", () => store.get().study && refresh(store.get().studyId));
+  /** Ask again when the service is back, also for an examination that was opened while it did not answer. */
+  function onConnected() {
+    const { studyId } = store.get();
+    if (studyId === null) return;
+    const again = () => isOpen(studyId) && report(refresh(studyId));
+    if (opening) opening.catch(again);
+    else again();
+  }
+
+  events.on("study", ({ id, state }) => isOpen(id) && (state === "deleted" ? leave(id) : report(refresh(id))));
+  events.on("connected", onConnected);
   events.on("job", (job) => isOpen(job.study_id) && store.get().study && store.set({ study: { ...store.get().study, job } }));
   events.on("partial", (part) => {
     const state = store.get();

@@ -163,7 +163,8 @@ export function createTimeline(root, store, api, { viewer, toolsRoot }) {
     const [first, last] = [from, to].map((frame) => Math.floor((frame / frameCount()) * timeline.bins));
     if (!WITHOUT_PICTURE.some((name) => timeline.status?.[name]?.slice(first, last + 1).some((number) => number > 0))) return;
     const { rows } = await api.get(`studies/${studyId}/frames?start=${from}&count=${Math.min(EXACT_FRAMES, to - from)}${resultQuery(store.get(), "&")}`);
-    if (studyId !== store.get().studyId) return;
+    // The frames may be those of another examination or result by now.
+    if (timeline !== store.get().timeline) return;
     me.exact = { from, to, lost: rows.filter(({ status }) => WITHOUT_PICTURE.includes(status)) };
     redraw("all");
   }
