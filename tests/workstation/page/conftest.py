@@ -66,6 +66,9 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
                 set_store(page, reading=service.reading)
             elif study and looking:
                 set_store(page, looking=True)
+            if study and not service.refuse:
+                # The suggestions come after the first picture, and those of a reading are of its own result.
+                wait_until(page, "store.resultId === (store.reading?.result_id ?? store.resultId ?? '')")
             return page
 
         yield open_one
