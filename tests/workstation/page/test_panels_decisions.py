@@ -252,7 +252,7 @@ def test_unsent_decisions_survive_loading_the_page_anew(
     page.unroute("**/v1/readings/**")
     page.route(DECISIONS, lambda route: route.abort())
     page.reload()
-    wait_until(page, "store.reading && store.unsaved.length === 2")
+    wait_until(page, "store.reading && store.suggestions.length && store.unsaved.length === 2")
     assert badge(page, 1).startswith("Confirmed, ")
     page.unroute(DECISIONS)
     page.evaluate("dispatchEvent(new Event('online'))")

@@ -26,7 +26,7 @@ def test_a_reading_begins_with_a_name_and_a_way(
     dialog.locator("[name=reader]").fill("Dr. Neu")
     dialog.locator(f"[value={way}]").check()
     dialog.locator("footer [type=submit]").click()
-    wait_until(page, "store.reading")
+    wait_until(page, "store.reading && store.resultId")
     reading = station.get(f"readings/{read_store(page, 'reading')[0]['id']}")
     assert (reading["reader"], reading["way"], reading["state"]) == ("Dr. Neu", way, "open")
     assert page.locator(".suggestion").count() == (0 if way == "hidden_first" else 4)
