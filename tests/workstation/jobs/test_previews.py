@@ -134,6 +134,8 @@ def test_a_preview_that_fails_ends_neither_the_next_one_nor_the_reading(
             assert failed.acquire(timeout=JOB_S)
         assert colours_of(station, first) is None
         station.send("POST", f"jobs/{first['job']['id']}/cancel", 200)
+    # A process that waits may still be one of those that crash.
+    station.workstation.queue._previews._drop_spare()
     heard = Heard(station)
     # Another try to read it is another try to preview it.
     station.send("POST", f"jobs/{first['job']['id']}/retry", 200)
