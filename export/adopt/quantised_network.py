@@ -29,7 +29,7 @@ _FITTING_FRAMES, _COMPARED_FRAMES = 128, 256
 
 @dataclass(frozen=True)
 class Tuning:
-    """What fine-tuning needs beside the source.
+    """The twin to train, and the frames to train it on.
 
     Attributes:
         plan: The layers of the twin.

@@ -88,7 +88,7 @@ def faults(source: str, package: str, module: str = "") -> list[str]:
 
 
 def enters_room(path: list[str], package: str) -> bool:
-    """Whether a module inside a room is imported from outside of it. A room inside a room is part of the outer one."""
+    """Return True if a module inside a room is imported from outside of it. A room in a room is part of the outer one."""
     depth = len(path)
     while depth and not ROOT.joinpath(*path[:depth]).is_dir():
         depth -= 1
@@ -158,7 +158,7 @@ def test_the_command_line_imports_lazily() -> None:
 
 
 def loaded(code: str) -> set[str]:
-    """Which heavy modules a fresh interpreter has loaded after running ``code``."""
+    """Return the heavy modules that a fresh interpreter has loaded after running ``code``."""
     # None in sys.modules makes any import of that name fail.
     block = "".join(f"sys.modules[{name!r}] = None\n" for name in sorted(TENSORFLOW))
     ask = f"print(*(name for name in {HEAVY!r} if sys.modules.get(name)))"
@@ -192,7 +192,7 @@ ROOMS = sorted(path.parent for path in ROOT.glob("*/*/__init__.py") if path.part
 
 
 def arrows(package: str) -> dict[str, set[str]]:
-    """Which rooms and top modules of a package import which others of it."""
+    """Return the rooms and top modules of a package, each with those of it that it imports."""
     found: dict[str, set[str]] = {}
     for path in modules(package):
         inside = path.relative_to(ROOT / package).parts

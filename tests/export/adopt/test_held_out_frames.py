@@ -81,7 +81,7 @@ def test_a_frame_of_both_is_refused(tmp_path, split, certify, message):
 
 
 def test_the_only_split_of_the_choices_cannot_certify(tmp_path):
-    """Where there is a split ``val``, it is that of the choices."""
+    """A split ``val`` is that of the choices, if there is one."""
     data = write(tmp_path, ("train", 12, "a"), ("val", 8, "b"))
     with pytest.raises(UsageError, match=r"--certify-split val leaves no frames.*--split NAME"):
         divide(data, certify_split="val")
