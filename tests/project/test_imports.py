@@ -88,7 +88,7 @@ def faults(source: str, package: str, module: str = "") -> list[str]:
 
 
 def enters_room(path: list[str], package: str) -> bool:
-    """Return True if a module inside a room is imported from outside of it. A room in a room is part of the outer one."""
+    """Return True if a module inside a room is imported from outside. A room in a room is part of the outer one."""
     depth = len(path)
     while depth and not ROOT.joinpath(*path[:depth]).is_dir():
         depth -= 1
