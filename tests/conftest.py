@@ -83,7 +83,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory):
-    """Encodes a kind once for all tests."""
+    """Encode a kind once for all tests."""
     folder = tmp_path_factory.mktemp("made")
 
     def make(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Where the tests find things."""
+"""The folders in which the tests find files."""
 
 from __future__ import annotations
 

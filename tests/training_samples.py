@@ -1,4 +1,4 @@
-"""What the tests of training share: settings of a run that takes seconds, and what such a run leaves."""
+"""Settings of a training run that takes seconds, and its results, for the tests of training."""
 
 from __future__ import annotations
 

@@ -301,7 +301,7 @@ def test_a_folder_that_hangs_leaves_its_neighbours_alone(tmp_path: Path, share: 
 def test_a_recording_taken_away_after_it_was_read_keeps_its_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    """Also if another version would have read it again."""
+    """The result stays even if another version would have read the recording again."""
     monkeypatch.setattr(driver, "_PAUSE_S", 0.0)
     (path,) = touch(tmp_path / "in", "a.mp4")
     out = tmp_path / "out"

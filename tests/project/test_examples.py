@@ -60,7 +60,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(frames: Path) -> np.ndarray:
-    """What Python answers, float32 (frames, labels)."""
+    """The probabilities computed in Python, float32 (frames, labels)."""
     backend = open_model(default_model())
     size = backend.spec.input.size
     pixels = np.fromfile(frames, np.uint8).reshape(-1, size, size, 3)

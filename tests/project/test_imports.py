@@ -1,4 +1,4 @@
-"""What may import what (the table in the design), and what an import costs."""
+"""Imports between packages follow the table in the design; an import takes little time."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_an_import_the_other_way_would_be_seen(package: str, source: str) -> Non
 
 
 def test_the_command_line_imports_lazily() -> None:
-    """At the top of a command's module: the standard library, click, errors, signals and its own package."""
+    """A command's module imports at its top the standard library, click, errors, signals, its own package."""
     for path in modules("cli"):
         top = [
             node
@@ -300,7 +300,7 @@ def test_type_checkers_see_the_names_that_are_loaded() -> None:
 
 
 def test_the_public_api() -> None:
-    """What other software relies on; a name that goes is a new major version."""
+    """Other software relies on these names; taking one away needs a new major version."""
     assert set(runtime.__all__) >= {
         *("Reader", "Prediction", "Study", "Event", "FrameRecord", "Ledger", "Source", "ModelSpec", "Label"),
         *("CapsuleEdgeError", "UsageError", "InputError", "ModelError", "BackendError", "OutputError"),

@@ -204,7 +204,7 @@ def test_public_class_names_are_unique() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_module_names_are_unique_in_a_package(package: str) -> None:
-    """But for the parallel rooms ``fp32`` and ``int8`` of export, which have the same modules."""
+    """Only the parallel rooms ``fp32`` and ``int8`` of export have the same modules."""
     found: dict[str, list[str]] = {}
     for path in (ROOT / package).rglob("*.py"):
         if not path.stem.startswith("__") and path.parent.name != "int8":

@@ -1,4 +1,4 @@
-"""With every extra installed, no test skips for want of a Python package."""
+"""No test skips for want of a Python package where every extra is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed: every module and every data file of the packages, and nothing else."""
+"""The wheel installs every module and every data file of the packages, and nothing else."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_an_empty_stream_has_no_answer(red: Reader) -> None:
 
 @pytest.mark.parametrize("size", [1, 5, 16, 64])
 def test_batch_and_threads_change_no_byte(exam: Path, tmp_path: Path, size: int) -> None:
-    """If onnxruntime's answer for a frame ever depends on the batch, batches must be padded."""
+    """Batches must be padded if onnxruntime's answer for a frame ever depends on the batch."""
     damaged = damage.blank(exam, tmp_path / "damaged.mp4", 40)
     model = write_tiny_model(tmp_path / "tiny.onnx", gain=8.0)
 

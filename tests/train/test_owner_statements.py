@@ -1,4 +1,4 @@
-"""What a trained model says of patients and licences: only what its data and its owner state."""
+"""Statements of a trained model on patients and licences: only those of its data and its owner."""
 
 from __future__ import annotations
 

@@ -330,7 +330,7 @@ def prints_of(hashes: np.ndarray, thumbs: np.ndarray | None = None) -> Fingerpri
 
 
 def test_similar_fingerprints_are_those_of_comparing_all_pairs() -> None:
-    """Of 3,000 random hashes, the last thousand are copies of others with 0 to 60 bits flipped."""
+    """The last thousand of 3,000 random hashes are copies of others with 0 to 60 bits flipped."""
     random = np.random.default_rng(0)
     bits = random.integers(0, 2, (3000, 512)).astype(np.uint8)
     for i in range(1000):

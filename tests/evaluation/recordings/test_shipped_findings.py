@@ -1,4 +1,4 @@
-"""What the shipped models find by class: the counts, the rendered table, and the README's copy of it."""
+"""Findings of the shipped models by class: the counts, the rendered table, and the README's copy of it."""
 
 from __future__ import annotations
 

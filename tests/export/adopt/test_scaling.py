@@ -40,7 +40,7 @@ def test_pixels_are_scaled_as_stated(text, expected):
 
 
 def test_caffe_takes_means_off_with_blue_first():
-    """As keras.applications.imagenet_utils documents its mode ``caffe``."""
+    """The source is the documentation of ``caffe`` in keras.applications.imagenet_utils."""
     scaling = parse_scaling("caffe", None)
     assert scaling.channels == "bgr"
     expected = FRAMES[..., ::-1] - np.array([103.939, 116.779, 123.68])

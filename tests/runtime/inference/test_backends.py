@@ -71,7 +71,7 @@ def same(a: Answer, b: Answer) -> bool:
 
 
 def test_the_development_environment_has_every_backend() -> None:
-    """Otherwise the suite would pass by skipping."""
+    """The suite would otherwise pass by skipping."""
     assert installed_backends() == tuple(BACKENDS)
 
 

@@ -126,7 +126,7 @@ def test_frames_of_every_pixel_layout_can_be_compared(layout: str) -> None:
 
 
 def test_frames_are_compared_with_the_last_answered_one() -> None:
-    """So a slow drift is answered again once it exceeds the threshold."""
+    """A slow drift is answered again once it exceeds the threshold."""
     frames = (Frame(index, np.full((64, 64, 3), 100 + index // 4, np.uint8)) for index in range(EVERY))
     answered = [frame.index for frame in mark_duplicates(frames, 2.5) if frame.duplicate_of is None]
     assert answered == [0, 12, 24, 36, 48, 60]

@@ -39,7 +39,7 @@ def make_image(layout: str, width: int, height: int, seed: int = 0) -> av.VideoF
 
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_planes_and_rgb_of_the_real_recordings_give_the_same_input(name: str) -> None:
-    """Compares every fourth frame. Equal values mean equal labels and events."""
+    """Compare every fourth frame. Equal values mean equal labels and events."""
     path = Path(os.environ.get("CAPSULE_EDGE_DATA") or "/nowhere") / "recordings" / f"{name}.mp4"
     if not path.exists():
         pytest.skip("CAPSULE_EDGE_DATA names no folder with the real recordings")

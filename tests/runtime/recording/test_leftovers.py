@@ -1,4 +1,4 @@
-"""What lies in a file beside the pictures that are read is counted and said, in every container."""
+"""The unread parts of a file beside its pictures are counted and reported, in every container."""
 
 from __future__ import annotations
 

@@ -377,7 +377,7 @@ SHIPPING = {
     ],
 )
 def test_the_certificate_is_told_in_sentences(shipping: dict[str, object], words: str) -> None:
-    """And never as the names and hashes that it is made of."""
+    """The names and hashes of the certificate stay out of its text."""
     conversion = {"verdict": "pass", "against_sha256": "f" * 64}
     spec = replace(SPEC, parity={"conversion": conversion, "shipping": shipping, "fp32_sha256": "e" * 64})
     text = page(make_study(spec=spec)).text

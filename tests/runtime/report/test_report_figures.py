@@ -1,4 +1,4 @@
-"""What the report's figures are computed from: clocks, curves, stretches, colours, ticks."""
+"""The figures of a report: clocks, curves, stretches, colours, ticks."""
 
 from __future__ import annotations
 

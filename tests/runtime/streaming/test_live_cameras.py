@@ -84,7 +84,7 @@ def test_a_signal_before_anything_came_gives_its_own_exit_code(
 
 
 def test_a_camera_whose_server_is_started_again_is_read_on(tmp_path: Path) -> None:
-    """While the server is away its port refuses connections. At the end a callback stops the feed."""
+    """The port refuses connections while the server is away. At the end a callback stops the feed."""
     told: list[str] = []
     with (
         ExitStack() as second,

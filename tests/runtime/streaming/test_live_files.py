@@ -122,7 +122,7 @@ def test_another_file_in_its_place_is_a_loss_and_read_from_its_start(muxed: Muxe
 
 @pytest.mark.parametrize("cuts", [{}, {0: 100_000}, {1: 0}, {2: 300_000}, {2: 300_000, 5: 400_000}], ids=str)
 def test_an_index_at_the_end_is_fetched_first(cuts: dict[int, int], tmp_path: Path) -> None:
-    """And the first picture is not lost on the way back, wherever a connection breaks."""
+    """The first picture is not lost on the way back, wherever a connection breaks."""
     exam, generator = tmp_path / "exam.mp4", np.random.default_rng(0)
     with av.open(str(exam), "w") as out:
         stream = out.add_stream(

@@ -1,4 +1,4 @@
-"""Transplants: where lesions are set in and taken out, and that none stems from a held-out video."""
+"""Transplants set lesions in and take them out at the right places; none stems from a held-out video."""
 
 from __future__ import annotations
 
