@@ -227,11 +227,6 @@ def list_times(line: array[int], time_base: Fraction) -> tuple[array[float], int
         line: ascending ticks.
         time_base: seconds per tick.
     """
-    if line[-1] - line[0] >= 1 << 63:  # too far apart for int64: a damaged stamp
-        distances = sorted(after - before for before, after in pairwise(line))
-        return array("d", (float((tick - line[0]) * time_base) for tick in line)), distances[
-            (len(line) - 2) // 2
-        ]
     if line[-1] - line[0] > _LAST_TICK:  # too far apart for int64: a damaged stamp
         distances = sorted(after - before for before, after in pairwise(line))
         times = array("d", (float((tick - line[0]) * time_base) for tick in line))

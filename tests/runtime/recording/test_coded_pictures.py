@@ -235,6 +235,25 @@ def test_the_role_of_a_packet_is_read_from_its_bytes(codec: str, packet: bytes, 
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("length_bytes", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("codec", "record", "units"),
+    [
+        ("h264", b"\1" + bytes(3) + b"\xfc\xe0\0", [b"\x67\x42\0\x0a", b"\x68\xce"]),
+        ("hevc", b"\1" + bytes(20) + b"\xfc\0", [b"\x40\x01\x0c", b"\x42\x01\x01"]),
+    ],
+)
+def test_units_are_parted_by_lengths_as_the_record_says(
+    codec: str, record: bytes, units: list[bytes], length_bytes: int
+) -> None:
+    """MP4 stores the size of a length, less one, in the last bits of the byte 0xFC (ISO/IEC 14496-15)."""
+    read = role_reader(codec, record.replace(b"\xfc", bytes([0xFC | length_bytes - 1])))
+    assert read is not None
+    packet = b"".join(len(unit).to_bytes(length_bytes) + unit for unit in units)
+    assert read(memoryview(packet)) is HEADERS
+
+
+@pytest.mark.quick
 @settings(max_examples=200, deadline=None)
 @given(
     codec=st.sampled_from(["h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "theora", "mpeg2video"]),
@@ -262,6 +281,28 @@ def test_a_picture_with_a_time_of_its_own_is_not_hidden() -> None:
     table = PacketTable.of(PacketInfo(at, at, 9, False, False, False, role) for at, role in rows)
     confirmed = table.confirm_hidden().roles == HIDDEN
     assert confirmed.tolist() == [False, True, False, False, False, True, False, False]
+
+
+@pytest.mark.quick
+def test_a_stream_may_hide_most_of_its_pictures(tmp_path: Path) -> None:
+    """Two hidden pictures stand before each shown one, so that most packets have the time of the packet before."""
+    source = damage.encode(tmp_path / "keys.webm", "libvpx", frames=10, gop=1)
+    path = tmp_path / "hidden.webm"
+    with av.open(str(source)) as read_from, av.open(str(path), "w") as out:
+        stream = read_from.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in read_from.demux(stream):
+            data = bytes(packet)
+            # The bit of a VP8 picture that shows it (RFC 6386, 9.1).
+            hidden = bytes([data[0] & ~16]) + data[1:] if data else b""
+            for each in (hidden, hidden, data) if data else ():
+                written = av.Packet(each)
+                written.stream, written.time_base, written.is_keyframe = copy, packet.time_base, True
+                written.pts, written.dts = packet.pts, packet.pts
+                out.mux(written)
+    container, frames = read_whole(path)
+    assert (container.frames, container.packets.without_picture) == (10, 20)
+    assert [frame.detail for frame in frames] == [""] * 10
 
 
 @pytest.mark.quick
