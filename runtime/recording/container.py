@@ -318,7 +318,9 @@ def _list_warnings(
     """
     count = len(found.packets)
     unread = [each for each in parts[1:] if each.start >= end or each.pictures is None]
-    if sum(each.pictures or 0 for each in parts if each.start < end) > count:
+    # The parts are counted with all their video streams.
+    there = count + sum(each.pictures for each in found.others)
+    if sum(each.pictures or 0 for each in parts if each.start < end) > there:
         # FFmpeg stopped before the recordings behind the first, although it could have read on.
         unread = list(parts[1:])
     return [
