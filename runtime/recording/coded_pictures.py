@@ -163,16 +163,16 @@ class _Mpeg4Roles(RoleReader):
         try:
             bits = BitReader(data[found.end() : found.end() + 32])
             bits.take(9)
-            version = bits.take(7) >> 3 if bits.take(1) else 1
+            if bits.take(1):
+                bits.take(7)
             if bits.take(4) == 15:
                 bits.take(16)
             if bits.take(1):
                 bits.take(3)
                 if bits.take(1):
                     bits.take(79)
-            if bits.take(2) == 3 and version != 1:
-                bits.take(4)
-            bits.take(1)
+            # FFmpeg decodes rectangular pictures alone. Their shape has two bits, and a marker follows.
+            bits.take(3)
             self._time_bits = max(1, (bits.take(16) - 1).bit_length())
         except IndexError:  # a damaged header: the decoder reports it
             return

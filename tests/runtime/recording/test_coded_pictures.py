@@ -242,6 +242,7 @@ def test_the_role_of_a_packet_is_read_from_its_bytes(codec: str, packet: bytes, 
         ("h264", b"\1" + bytes(3) + b"\xfc\xe0\0", [b"\x67\x42\0\x0a", b"\x68\xce"]),
         ("hevc", b"\1" + bytes(20) + b"\xfc\0", [b"\x40\x01\x0c", b"\x42\x01\x01"]),
     ],
+    ids=["h264", "hevc"],
 )
 def test_units_are_parted_by_lengths_as_the_record_says(
     codec: str, record: bytes, units: list[bytes], length_bytes: int

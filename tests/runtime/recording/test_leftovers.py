@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from plain_decoder import ffmpeg
 
 from capsule_edge.runtime.errors import InputError, UsageError
 from capsule_edge.runtime.recording import Container, decode, scan
@@ -162,16 +163,21 @@ def test_a_second_pid_is_counted_also_where_ffmpeg_does_not_see_it(tmp_path: Pat
     assert words(shorter)["other_stream"].startswith("30 pictures of another video stream (number 1, mpeg4")
 
 
-def test_a_stream_of_a_program_stream_that_begins_late_is_counted(tmp_path: Path) -> None:
-    first, second = write(tmp_path / "a.mpg", 30), write(tmp_path / "b.mpg", 20, size=(96, 64))
+@pytest.mark.parametrize("pictures", [30, 200])
+def test_a_stream_of_a_program_stream_that_begins_late_is_counted(tmp_path: Path, pictures: int) -> None:
+    first, second = write(tmp_path / "a.mpg", pictures), write(tmp_path / "b.mpg", 20, size=(96, 64))
     data = bytearray(second.read_bytes())
     for at in range(len(data) - 4):
         if data[at : at + 4] == b"\0\0\1\xe0":
             data[at + 3] = 0xE1
     padding = (b"\0\0\1\xbe\x07\xfa" + b"\xff" * 2042) * 4000
     path = join(tmp_path / "joined.mpg", first, padding, bytes(data), padding, first)
+    with av.open(str(path)) as source:
+        assert len(source.streams.video) == (1 if pictures == 200 else 2), (
+            "FFmpeg stops looking after some seconds"
+        )
     container = scan(path)
-    assert (container.stream, container.width, container.present) == (0, 64, 60)
+    assert (container.stream, container.width, container.present) == (0, 64, 2 * pictures)
     assert sorted(words(container)) == ["clock_restarts", "other_stream"]
     assert words(container)["other_stream"] == (
         "20 pictures of another video stream (number 1, mpeg2video, 96 x 64) were not read; --stream 1 reads it."
@@ -233,6 +239,28 @@ def test_joined_recordings_of_two_sizes_are_not_mixed(tmp_path: Path, suffix: st
     container = scan(join(tmp_path / f"joined{suffix}", first, second))
     assert (read_whole(container), container.truncated) == (12, False)
     assert words(container)["appended_recording"].startswith("7 pictures of 1 further recording behind")
+
+
+def test_joined_ogg_recordings_of_two_sizes_are_not_mixed(tmp_path: Path) -> None:
+    """The sound is a stream of its own, which begins right behind the beginning of the video."""
+    parts = [tmp_path / "a.ogg", tmp_path / "b.ogg"]
+    for path, size in zip(parts, ("176x144", "96x64"), strict=True):
+        source = ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration=1"]
+        sound = ["-f", "lavfi", "-i", "sine=duration=1"]
+        ffmpeg(*source, *sound, "-c:v", "libtheora", "-c:a", "libopus", path)
+    assert scan(parts[0]).warnings == ()
+    container = scan(join(tmp_path / "joined.ogg", *parts))
+    assert (container.width, read_whole(container)) == (176, 25)
+    assert words(container)["appended_recording"].startswith("25 pictures of 1 further recording behind")
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_joined_recordings_with_two_video_streams_are_read_whole(tmp_path: Path, suffix: str) -> None:
+    first, second = write(tmp_path / f"a{suffix}", 4, 20), write(tmp_path / f"b{suffix}", 3, 12)
+    container = scan(join(tmp_path / f"joined{suffix}", first, second))
+    assert (container.stream, read_whole(container)) == (1, 32)
+    assert words(container)["other_stream"].startswith("7 pictures of another video stream")
+    assert "appended_recording" not in words(container)
 
 
 def test_a_second_recording_that_cannot_be_opened_is_said(tmp_path: Path) -> None:

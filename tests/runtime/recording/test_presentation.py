@@ -47,6 +47,18 @@ def test_a_new_start_of_the_clock_is_told_from_jitter(
 
 
 @pytest.mark.quick
+def test_a_frame_is_shown_within_32_places_of_where_it_is_stored() -> None:
+    """Packet 60 is stamped as shown before the second one. Showing it there would take 60 frames in memory."""
+    stamps = [4 * at for at in range(60)] + [2] + [4 * at for at in range(61, 70)]
+    found = present(table([(pts, at) for at, pts in enumerate(stamps)]))
+    late = [*range(28), 60, *range(28, 60), *range(61, 70)]
+    assert list(found.order) == late
+    # Nearer than that, the stamps give the order.
+    near = present(table([(pts, at) for at, pts in enumerate(stamps[40:])]))
+    assert list(near.order) == [20, *range(20), *range(21, 30)]
+
+
+@pytest.mark.quick
 def test_reordering_within_joined_clips_stays_within_each() -> None:
     clip = [(0, -2), (3, -1), (1, 0), (2, 1), (6, 2), (4, 3), (5, 4)]
     found = present(table(clip * 3))
