@@ -148,7 +148,7 @@ class RayEngine:
             )
         except Exception as error:
             raise BackendError(
-                f"the Ray cluster {address or 'of this machine'} cannot be reached: {_first_line(error)}",
+                f"the Ray cluster {address or 'of this machine'} cannot be reached: {_describe(error)}",
                 hint="start it with 'ray start --head', and give the address that it prints to --ray",
             ) from error
 
@@ -209,7 +209,7 @@ class RayEngine:
             try:
                 reason = str(self._ray.get(each))
             except Exception as error:
-                reason = _first_line(error)
+                reason = f"it cannot run the check: {_describe(error)}"
             if reason:
                 self._refused[name] = Refusal(host, reason)
             else:
@@ -226,10 +226,10 @@ class RayEngine:
             return WorkerFailure("killed", "its process ended (a crash, or killed from outside)")
         except errors.TaskCancelledError:
             return self._over_time()
-        except errors.RayTaskError as error:
-            return WorkerFailure("crashed", _first_line(error))
+        except errors.RayTaskError as error:  # the work raises nothing, so it did not begin
+            return WorkerFailure("node", f"its machine cannot run the task: {_describe(error)}")
         except errors.RayError as error:
-            return WorkerFailure("node", f"its machine was lost: {_first_line(error)}")
+            return WorkerFailure("node", f"its machine was lost: {_describe(error)}")
 
     def _explain(self, number: int, result: Any) -> Any:
         """Return the result; for a worker that ended itself, the limit that it was over."""
@@ -257,7 +257,11 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
-def _first_line(error: Exception) -> str:
+def _describe(error: Exception) -> str:
+    """Return an error in one line. Of an error in a worker, Ray's own text begins with the place and not the cause."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, Exception):
+        return f"{type(cause).__name__}: {_describe(cause)}"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -34,6 +34,7 @@ from capsule_edge.archive.sources import list_recordings
 from capsule_edge.runtime import Reader
 from capsule_edge.runtime.errors import BackendError
 
+TESTS = str(Path(__file__).parents[1])
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Ray on Windows is in beta")
 
 
@@ -95,11 +96,12 @@ def test_a_cluster_that_is_not_there_is_one_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def cluster():
-    """A cluster of this machine with two nodes of one core."""
+def cluster(monkeypatch: pytest.MonkeyPatch):
+    """A cluster of this machine with one node of one core. Its workers find the modules of the tests."""
     import ray
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([TESTS, *filter(None, [os.environ.get("PYTHONPATH")])]))
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield made
     ray.shutdown()
