@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import damage
 import pytest
-from archive_samples import misbehave, same_files, write_long
+from archive_samples import misbehave, perform_and_note, same_files, write_long
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("ray")
@@ -108,7 +109,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch):
     made.shutdown()
 
 
-def read(setup: ReadSetup, source: Path, address: str, *, work=perform, begun=lambda: None, **limits):
+def read(setup: ReadSetup, source: Path, address: str, *, work=perform, begun=lambda _: None, **limits):
     def open_engine() -> RayEngine:
         engine = RayEngine(
             work,
@@ -118,7 +119,7 @@ def read(setup: ReadSetup, source: Path, address: str, *, work=perform, begun=la
             check=check_worker,
             notes=setup.out / "work" / "ended",
         )
-        begun()
+        begun(engine)
         return engine
 
     return read_archive(
@@ -153,7 +154,7 @@ def kill_a_worker(seed: int) -> None:
 def test_a_killed_worker_of_ray(source: Path, archive: Path, tmp_path: Path, cluster, seed: int) -> None:
     cluster.add_node(num_cpus=1)
     at = _At(random.Random(seed).uniform(0.2, 6.0), lambda: kill_a_worker(seed))
-    outcome = read(make_setup(tmp_path / "out"), source, cluster.address, begun=at.start)
+    outcome = read(make_setup(tmp_path / "out"), source, cluster.address, begun=lambda _: at.start())
     assert (outcome.read, outcome.incomplete) == (2, 1)
     check_same(archive, tmp_path / "out")
 
@@ -164,7 +165,7 @@ def test_a_killed_raylet(source: Path, archive: Path, tmp_path: Path, cluster, s
     node = cluster.add_node(num_cpus=1)
     raylet = node.all_processes["raylet"][0].process
     at = _At(random.Random(seed).uniform(0.2, 6.0), raylet.kill)
-    outcome = read(make_setup(tmp_path / "out"), source, cluster.address, begun=at.start)
+    outcome = read(make_setup(tmp_path / "out"), source, cluster.address, begun=lambda _: at.start())
     assert (outcome.read, outcome.incomplete) == (2, 1)
     check_same(archive, tmp_path / "out")
 
@@ -184,27 +185,68 @@ def test_poison_on_ray_is_set_aside_with_its_cause(source: Path, tmp_path: Path,
     assert causes == {"crash": "killed", "memory": "memory", "hang": "time", "good": ""}
 
 
-@pytest.mark.kills
-def test_a_machine_with_another_tool_gets_no_work(
-    source: Path, archive: Path, tmp_path: Path, cluster
-) -> None:
-    """The second node finds a copy of the packages in which one file differs."""
-    other = tmp_path / "other" / "capsule_edge"
+def copy_packages(folder: Path) -> Path:
+    """Copy the packages that read, as another machine has them, and return the copy of ``runtime``."""
     for place in map(Path, runtime.__path__):
         for package in ("runtime", "archive", "evaluation"):
             shutil.copytree(
-                place.parent / package, other / package, ignore=shutil.ignore_patterns("__pycache__")
+                place.parent / package,
+                folder / "capsule_edge" / package,
+                ignore=shutil.ignore_patterns("__pycache__"),
             )
-    with (other / "runtime" / "cores.py").open("a", encoding="utf-8") as file:
+    return folder / "capsule_edge" / "runtime"
+
+
+def make_other_machines(folder: Path) -> dict[str, Path]:
+    """Make folders that come first in the path of a machine: it differs in its tool, its model or a library."""
+    tool = copy_packages(folder / "tool")
+    with (tool / "cores.py").open("a", encoding="utf-8") as file:
         file.write("# another version\n")
-    path = os.pathsep.join([str(other.parent), str(Path(__file__).parents[1])])
-    cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
-    outcome = read(make_setup(tmp_path / "out"), source, cluster.address)
-    assert [
-        each.message.startswith("the code of capsule-edge has the hash") for each in outcome.refusals
-    ] == [True]
+    models = copy_packages(folder / "model") / "models"
+    shutil.copy(models / "capsule-edge.int8.onnx", models / "capsule-edge-small.int8.onnx")
+    library = folder / "library" / "onnxruntime-0.0.1.dist-info"
+    library.mkdir(parents=True)
+    (library / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 0.0.1\n", "utf-8")
+    return {name: folder / name for name in ("tool", "model", "library")}
+
+
+@pytest.mark.kills
+def test_machines_that_differ_are_refused_by_name_before_any_work(
+    source: Path, archive: Path, tmp_path: Path, cluster
+) -> None:
+    (head,) = {node.node_id for node in cluster.list_all_nodes()}
+    for folder in make_other_machines(tmp_path / "others").values():
+        path = os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])
+        cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path})
+    setup = make_setup(tmp_path / "out")
+    at_start = []
+
+    def note(engine: RayEngine) -> None:
+        at_start.extend(each.message for each in engine.refusals)
+
+    outcome = read(setup, source, cluster.address, work=perform_and_note, begun=note)
+    assert [each.message for each in outcome.refusals] == at_start
+    tool, model, library = sorted(at_start)
+    assert tool.startswith("the code of capsule-edge has the hash")
+    assert tool_hash()[:12] in tool
+    assert model.startswith("the model small has the hash")
+    assert setup.model_sha256[:12] in model
+    assert "onnxruntime 0.0.1 (driver: " in library
+    # Whatever is read, is read by the first machine.
+    assert {path.name for path in (setup.out / "nodes").iterdir()} == {head}
     assert (outcome.read, outcome.incomplete) == (2, 1)
-    check_same(archive, tmp_path / "out")
+    check_same(archive, setup.out)
+
+
+@pytest.mark.kills
+def test_without_a_machine_that_may_read_nothing_is_read(source: Path, tmp_path: Path, cluster) -> None:
+    setup = replace(make_setup(tmp_path / "out"), tool="0" * 64)
+    with pytest.raises(
+        BackendError, match=r"no machine .*the code of capsule-edge has the hash .* 000000000000"
+    ):
+        read(setup, source, cluster.address, work=perform_and_note)
+    assert not (setup.out / "nodes").exists()
+    assert list(Manifest(setup.out).rows()) == []
 
 
 @pytest.mark.kills
