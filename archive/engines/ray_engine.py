@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,9 @@ class RayEngine:
     ) -> None:
         self._ray = load_package("ray", needed_for="--ray")
         self._workers, self._limits = workers, limits or TaskLimits()
-        self._check, self._setup, self._notes = check, setup, notes
+        self._check, self._setup = check, setup
+        # A folder of this engine's own: one that was killed has left notes on other tasks of the same numbers.
+        self._notes = None if notes is None else notes / uuid.uuid4().hex
         self._running: dict[Any, _Begun] = {}
         self._accepted: dict[str, float] = {}
         self._refused: dict[str, Refusal] = {}
@@ -78,7 +81,7 @@ class RayEngine:
         self._cores: dict[str, int] = {}
         self._surveyed = self._alone_since = 0.0
         self._connect(address)
-        self._needs = self._ray.put((work, setup, self._limits, notes))
+        self._needs = self._ray.put((work, setup, self._limits, self._notes))
         self._run = self._ray.remote(num_cpus=1, max_retries=0)(_run)
         self._survey_until_settled()
 

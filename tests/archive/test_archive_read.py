@@ -439,11 +439,10 @@ def lost_and_double(out: Path, source: Path) -> tuple[list[str], list[str]]:
     lost += [row.recording for row in Manifest(out).rows() if row.key and not store.has(row.key)]
     double = [name for name, count in found.items() if count > 1]
     results = Counter(
-        (document["source"]["name"], document["source"]["sha256"])
+        json.loads(path.read_text("utf-8"))["source"]["sha256"]
         for path in (out / "results").glob("*/*/study.json")
-        for document in [json.loads(path.read_text("utf-8"))]
     )
-    return lost, double + [str(name) for name, count in results.items() if count > 1]
+    return lost, double + [sha256 for sha256, count in results.items() if count > 1]
 
 
 class _Killer(threading.Thread):
