@@ -208,13 +208,15 @@ def _print(outcome: ReadingOutcome, out: Path) -> None:
     earlier = f" ({number(outcome.unchanged)} by an earlier run)" if outcome.unchanged else ""
     show(f"{number(outcome.listed)} recordings{earlier}: {parts or 'none'}")
     show(f"frames read now: {number(outcome.frames)}")
+    if outcome.copies:
+        show(f"copies that share the result of another recording: {number(len(outcome.copies))}")
     for refusal in outcome.refusals:
         click.echo(f"warning: {refusal.node} got no work: {refusal.message}", err=True)
     for note in outcome.passed_over[:_NAMED]:
         click.echo(f"warning: passed over: {note}", err=True)
     if len(outcome.passed_over) > _NAMED:
         more = number(len(outcome.passed_over) - _NAMED)
-        click.echo(f"warning: and pictures in {more} more folders were passed over, see --json", err=True)
+        click.echo(f"warning: and {more} more were passed over, see --json", err=True)
     for row in outcome.rows[:_NAMED]:
         click.echo(f"warning: {describe_row(row)}", err=True)
     if len(outcome.rows) > _NAMED:
@@ -239,6 +241,7 @@ def _document(outcome: ReadingOutcome, out: Path, code: int) -> dict[str, Any]:
             {"recording": row.recording, "state": row.state, "cause": row.cause, "message": row.message}
             for row in outcome.rows
         ],
+        "copies": [{"recording": recording, "copy_of": first} for recording, first in outcome.copies],
         "passed_over": outcome.passed_over,
         "refused": [{"node": each.node, "message": each.message} for each in outcome.refusals],
         "exit_code": code,

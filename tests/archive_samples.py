@@ -74,6 +74,16 @@ def misbehave(setup: Any, task: Any) -> Any:
     return perform(setup, task)
 
 
+def perform_and_note(setup: Any, task: Any) -> Any:
+    """Perform a task, and note the node of Ray that does. Runs in a worker."""
+    import ray
+
+    notes = setup.out / "nodes"
+    notes.mkdir(exist_ok=True)
+    (notes / ray.get_runtime_context().get_node_id()).touch()
+    return perform(setup, task)
+
+
 def act(setup: Any, task: Any) -> Any:
     """Do what a task says. Runs in a worker."""
     kind, value = task

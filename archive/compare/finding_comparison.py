@@ -128,7 +128,7 @@ class FindingComparison:
         held = [(row.recording, sha256) for sha256, row in pairs.rows.items()]
         held += [(one.recording, one.recording) for one in pairs.unpaired]
         for recording, sha256 in held:
-            table = self._table(re.split(r"[/\\]", recording.rstrip("/\\"))[-1])
+            table = self._table(recording)
             if table is not None:
                 self.fitting.setdefault(table.name, {})[sha256] = recording
 
@@ -139,7 +139,7 @@ class FindingComparison:
             Of the old and the new model: by rank of the suggestion, whether it is right; None without a truth table
             that fits.
         """
-        table = self._table(pair.old.name)
+        table = self._table(pair.row.recording)
         if table is None:
             return None
         fitting = self.fitting.get(table.name, {})
@@ -162,8 +162,9 @@ class FindingComparison:
         self.judged.append(_judge(pair, documents, (old, new)))
         return old, new
 
-    def _table(self, name: str) -> Path | None:
+    def _table(self, recording: str) -> Path | None:
         """Return the table of a recording. Only the suffix of a recording is left out: ``exam.1`` may be a folder."""
+        name = re.split(r"[/\\]", recording.rstrip("/\\"))[-1]
         stem, suffix = Path(name).stem, Path(name).suffix.lower()
         short = self.tables.get(stem) if suffix in _SUFFIXES else None
         return self.tables.get(name) or short

@@ -98,7 +98,6 @@ class StoredResult:
     Attributes:
         key: name of the result.
         recording_sha256: SHA-256 of the recording.
-        name: file name of the recording.
         model: the model.
         backend: inference engine.
         version: of capsule-edge.
@@ -112,7 +111,6 @@ class StoredResult:
 
     key: str
     recording_sha256: str
-    name: str
     model: ModelIdentity
     backend: str
     version: str
@@ -167,7 +165,6 @@ def _parse(key: str, document: dict[str, Any]) -> StoredResult:
     return StoredResult(
         key=key,
         recording_sha256=str(source["sha256"]),
-        name=str(source["name"]),
         model=ModelIdentity(*(str(model[name]) for name in ("name", "version", "precision", "sha256"))),
         backend=str(model["backend"]),
         version=str(tool["version"]),

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 __all__ = ["Refusal", "TaskEngine", "TaskLimits", "Work", "WorkerFailure"]
 
 Work = Callable[[Any, Any], Any]
-"""``work(setup, task)`` returns the result of a task. A function of a module; it runs in a worker."""
+"""``work(setup, task)`` returns the result of a task and raises nothing. A module's function; it runs in a worker."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class WorkerFailure:
 
     Attributes:
         cause: ``crashed``; ``killed`` by someone else (SIGKILL); over the limit of ``memory`` or ``time``; or
-            ``node``: the machine was lost.
+            ``node``: the machine was lost or cannot run tasks.
         message: the same in a sentence.
     """
 

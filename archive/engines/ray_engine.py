@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,9 @@ class RayEngine:
     ) -> None:
         self._ray = load_package("ray", needed_for="--ray")
         self._workers, self._limits = workers, limits or TaskLimits()
-        self._check, self._setup, self._notes = check, setup, notes
+        self._check, self._setup = check, setup
+        # A folder of this engine's own: one that was killed has left notes on other tasks of the same numbers.
+        self._notes = None if notes is None else notes / uuid.uuid4().hex
         self._running: dict[Any, _Begun] = {}
         self._accepted: dict[str, float] = {}
         self._refused: dict[str, Refusal] = {}
@@ -78,7 +81,7 @@ class RayEngine:
         self._cores: dict[str, int] = {}
         self._surveyed = self._alone_since = 0.0
         self._connect(address)
-        self._needs = self._ray.put((work, setup, self._limits, notes))
+        self._needs = self._ray.put((work, setup, self._limits, self._notes))
         self._run = self._ray.remote(num_cpus=1, max_retries=0)(_run)
         self._survey_until_settled()
 
@@ -148,7 +151,7 @@ class RayEngine:
             )
         except Exception as error:
             raise BackendError(
-                f"the Ray cluster {address or 'of this machine'} cannot be reached: {_first_line(error)}",
+                f"the Ray cluster {address or 'of this machine'} cannot be reached: {_describe(error)}",
                 hint="start it with 'ray start --head', and give the address that it prints to --ray",
             ) from error
 
@@ -209,7 +212,7 @@ class RayEngine:
             try:
                 reason = str(self._ray.get(each))
             except Exception as error:
-                reason = _first_line(error)
+                reason = f"it cannot run the check: {_describe(error)}"
             if reason:
                 self._refused[name] = Refusal(host, reason)
             else:
@@ -226,10 +229,10 @@ class RayEngine:
             return WorkerFailure("killed", "its process ended (a crash, or killed from outside)")
         except errors.TaskCancelledError:
             return self._over_time()
-        except errors.RayTaskError as error:
-            return WorkerFailure("crashed", _first_line(error))
+        except errors.RayTaskError as error:  # the work raises nothing, so it did not begin
+            return WorkerFailure("node", f"its machine cannot run the task: {_describe(error)}")
         except errors.RayError as error:
-            return WorkerFailure("node", f"its machine was lost: {_first_line(error)}")
+            return WorkerFailure("node", f"its machine was lost: {_describe(error)}")
 
     def _explain(self, number: int, result: Any) -> Any:
         """Return the result; for a worker that ended itself, the limit that it was over."""
@@ -257,7 +260,11 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
-def _first_line(error: Exception) -> str:
+def _describe(error: Exception) -> str:
+    """Return an error in one line. Of an error in a worker, Ray's own text begins with the place and not the cause."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, Exception):
+        return f"{type(cause).__name__}: {_describe(cause)}"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -25,11 +25,12 @@ from capsule_edge.runtime.results import prepare_folder
 from ..engines import TaskEngine
 from ..manifest import READ_STATES, Lease, Manifest, Row, State, hold_lease
 from ..sources import Recording, RecordingState, SilentError, StateLookup
+from .copies import Copies
 from .job import BLAMELESS, Job
 from .outcome import ReadingOutcome, ReadingProgress
 from .setup import ReadSetup
 from .store import ResultStore
-from .tasks import JoinTask, OpenTask, Task
+from .tasks import Identified, IdentifyTask, JoinTask, OpenTask, Task
 
 __all__ = ["Driver", "DriverOptions", "read_archive"]
 
@@ -90,8 +91,9 @@ class Driver:
         self._queue: list[tuple[int, int, _Waiting]] = []
         # Tasks that failed and are tried again at a time of the monotonic clock, seconds.
         self._delayed: list[tuple[float, int, _Waiting]] = []
-        # Jobs that begin when another is over, since they may have the same result.
-        self._followers: dict[Job, Job] = {}
+        self._copies = Copies()
+        # The first recording of each key: others with the key are copies of it.
+        self._first: dict[str, str] = {}
         self._running: dict[int, _Waiting] = {}
         self._numbers = iter(range(1 << 62))
         self._pending: list[Row] = []
@@ -135,26 +137,24 @@ class Driver:
         self.outcome.passed_over = [
             f"{each.location}: {each.fault}" for each in recordings if _is_passed_over(each)
         ]
-        recordings = [each for each in recordings if not _is_passed_over(each)]
-        self.outcome.listed = len(recordings)
         known = {row.recording: row for row in self._manifest.rows()}
         self._end_rows(known, recordings)
-        sized: list[tuple[int, Job]] = []
-        last: dict[tuple[str, int | None], Job] = {}
+        recordings = [each for each in recordings if not _is_passed_over(each)]
+        self.outcome.listed = len(recordings)
+        sized: dict[int | None, list[Job]] = {}
         for recording in recordings:
             self._lease.renew()
             job = self._begin(recording, known.get(recording.location))
-            if job is None:
-                continue
-            size = job.state.bytes if job.state is not None else None
-            twin = last.get(_twin(recording, size))
-            last[_twin(recording, size)] = job
-            if twin is None:
-                sized.append((size or 0, job))
-            else:
-                self._followers[twin] = job
-        sized.sort(key=lambda each: -each[0])
-        return [job for _, job in sized]
+            if job is not None:
+                sized.setdefault(job.state.bytes if job.state is not None else None, []).append(job)
+        due = {job.recording.location for jobs in sized.values() for job in jobs}
+        for row in known.values():
+            if row.key is not None and row.recording not in due:
+                self._first.setdefault(row.key, row.recording)
+        for jobs in sized.values():
+            if len(jobs) > 1:
+                self._copies.add(jobs)
+        return [job for size in sorted(sized, key=lambda size: -(size or 0)) for job in sized[size]]
 
     def _begin(self, recording: Recording, row: Row | None) -> Job | None:
         """Return the job of a recording; None if it is recorded at once, or read by an earlier run.
@@ -186,11 +186,15 @@ class Driver:
 
         A source of which a part cannot be listed now may still name it.
         """
-        listed = {recording.location for recording in recordings}
+        listed = {recording.location for recording in recordings if not _is_passed_over(recording)}
         partly = {
-            recording.source for recording in recordings if recording.fault and recording.cause == "source"
+            source
+            for recording in recordings
+            for source in (recording.source, *recording.sources)
+            if recording.fault and recording.cause == "source"
         }
-        whole = {recording.source for recording in recordings} - partly - {""}
+        named = {source for recording in recordings for source in (recording.source, *recording.sources)}
+        whole = named - partly - {""}
         for row in known.values():
             if row.state not in READ_STATES and row.listed_in in whole and row.recording not in listed:
                 self._pending.append(replace(row, state="gone", recorded_at=_now()))
@@ -201,7 +205,7 @@ class Driver:
         Where there is neither, a worker says why when it opens the recording.
         """
         try:
-            return self._states.look(recording.location), None
+            return self._states.look(recording.opened), None
         except SilentError as error:
             return None, error
         except CapsuleEdgeError:
@@ -228,9 +232,8 @@ class Driver:
     def _put(self, job: Job, tasks: Iterable[Task], *, later: bool = False) -> None:
         for task in tasks:
             # What is begun is finished first, so that little waits on the disk. A task that failed goes to the end.
-            urgency = (
-                3 if later else 2 if isinstance(task, OpenTask) else 0 if isinstance(task, JoinTask) else 1
-            )
+            begins = isinstance(task, IdentifyTask | OpenTask)
+            urgency = 3 if later else 2 if begins else 0 if isinstance(task, JoinTask) else 1
             heapq.heappush(self._queue, (urgency, next(self._numbers), _Waiting(job, task)))
 
     def _hand_out(self) -> None:
@@ -250,9 +253,9 @@ class Driver:
         """
         try:
             if ask:
-                self._states.look(job.recording.location)
+                self._states.look(job.recording.opened)
             else:
-                self._states.check(job.recording.location)
+                self._states.check(job.recording.opened)
         except SilentError as error:
             job.give_up(error.code, str(error))
             self._end(job)
@@ -267,6 +270,9 @@ class Driver:
             return
         failures = job.failures
         due = job.take(waiting.task, result)
+        if isinstance(result, Identified):
+            self._begin_jobs(self._copies.identify(job, result.key))
+            return
         # A share that hangs lets each task run until its limit, and says nothing of the recordings.
         if job.failures > failures and job.last_cause == "time" and self._is_silent(job, ask=True):
             return
@@ -280,11 +286,13 @@ class Driver:
             self._end(job)
 
     def _end(self, job: Job) -> None:
-        """Record a job that is over, and begin the one that may have the same result."""
+        """Record a job that is over, and begin those that waited for it."""
         self._finish(job)
-        follower = self._followers.pop(job, None)
-        if follower is not None:
-            self._put(follower, follower.begin())
+        self._begin_jobs(self._copies.end(job))
+
+    def _begin_jobs(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._put(job, job.begin())
 
     def _put_delayed(self) -> None:
         while self._delayed and self._delayed[0][0] <= time.monotonic():
@@ -361,6 +369,8 @@ class Driver:
             **values,
         )
         self.outcome.count(row, earlier=False)
+        if row.key is not None and (first := self._first.setdefault(row.key, row.recording)) != row.recording:
+            self.outcome.copies.append((row.recording, first))
         if not self._outlives(self._earlier.get(recording.location), row):
             self._pending.append(row)
 
@@ -444,11 +454,6 @@ def read_archive(
 
 def _is_passed_over(recording: Recording) -> bool:
     return bool(recording.fault) and recording.cause == "passed_over"
-
-
-def _twin(recording: Recording, size: int | None) -> tuple[str, int | None]:
-    """Return what two recordings have in common that may have the same result: name and size."""
-    return recording.location.replace("\\", "/").rpartition("/")[2], size
 
 
 def _state_fields(state: RecordingState | None) -> dict[str, int | None]:

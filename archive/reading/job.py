@@ -8,7 +8,19 @@ from capsule_edge.runtime.pipeline import Part
 
 from ..engines import WorkerFailure
 from ..sources import Recording, RecordingState
-from .tasks import Divided, Done, Failed, JoinTask, OpenTask, PartDone, PartTask, Ready, Task
+from .tasks import (
+    Divided,
+    Done,
+    Failed,
+    Identified,
+    IdentifyTask,
+    JoinTask,
+    OpenTask,
+    PartDone,
+    PartTask,
+    Ready,
+    Task,
+)
 
 __all__ = ["BLAMELESS", "KILLED_TRIES", "Job"]
 
@@ -28,6 +40,7 @@ class Job:
         looked: size and time of change of the recording before the first try; None if that is not known.
 
     Attributes:
+        identify: whether the key of the result is to be told first, as the recording may be a copy.
         done: the result; None before it is there.
         failed: why the recording is given up; None if it is not.
         failures: number of tries that ended without a result.
@@ -37,7 +50,7 @@ class Job:
     def __init__(
         self, recording: Recording, *, tries: int, divide: bool, looked: RecordingState | None = None
     ) -> None:
-        self.recording = recording
+        self.recording, self.identify = recording, False
         self.done: Done | None = None
         self.failed: Failed | None = None
         self.failures, self.last_cause = 0, ""
@@ -67,7 +80,10 @@ class Job:
 
     def begin(self) -> list[Task]:
         """Return the first task."""
-        return [OpenTask(self.recording.location, divide=self._divide)]
+        location, address = self.recording.location, self.recording.address
+        if self.identify:
+            return [IdentifyTask(location, address)]
+        return [OpenTask(location, self._divide, address)]
 
     def give_up(self, cause: str, message: str) -> None:
         """End the job without a result."""
@@ -87,6 +103,9 @@ class Job:
             return []
         if isinstance(result, Done):
             self.done = result
+            return []
+        if isinstance(result, Identified):
+            self.identify = False
             return []
         if isinstance(result, Divided):
             self._ready, self._parts = result.ready, result.ready.division.parts
@@ -115,7 +134,7 @@ class Job:
 
     def _is_of_before(self, task: Task) -> bool:
         """Return whether a task is of a division that was given up because the recording changed."""
-        return not isinstance(task, OpenTask) and task.ready is not self._ready
+        return isinstance(task, PartTask | JoinTask) and task.ready is not self._ready
 
     def _first_rest(self) -> int | None:
         """Return the place of the first part that ended early, once all parts before it are read."""

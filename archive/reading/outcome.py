@@ -22,6 +22,7 @@ class ReadingOutcome:
         rows: the rows that are not read whole, of earlier runs too.
         read, incomplete, failed, set_aside: number of recordings by state.
         refusals: machines that got no task.
+        copies: recordings of this run that share a result, and the recording that had it first.
         passed_over: what was seen and is no recording, in sentences. It does not count.
     """
 
@@ -34,6 +35,7 @@ class ReadingOutcome:
     set_aside: int = 0
     rows: list[Row] = field(default_factory=list)
     refusals: tuple[Refusal, ...] = ()
+    copies: list[tuple[str, str]] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
 
     @property
@@ -50,7 +52,8 @@ class ReadingOutcome:
         """Count a row; ``earlier``: of an earlier run."""
         setattr(self, row.state, getattr(self, row.state) + 1)
         self.unchanged += earlier
-        self.frames += 0 if earlier else row.frames or 0
+        # A result that was there already took no time.
+        self.frames += row.frames if row.frames and row.seconds and not earlier else 0
         if row.state != "read":
             self.rows.append(row)
 

@@ -66,14 +66,15 @@ class ReadSetup:
             }
         )
 
-    def key(self, sha256: str, name: str) -> str:
-        """Return the name of a result, 64 hexadecimal digits.
+    def key(self, sha256: str, suffix: str) -> str:
+        """Return the name of a result, 64 hexadecimal digits. Copies of a recording have the same.
 
         Args:
             sha256: of the recording.
-            name: of its file, which the result names.
+            suffix: of its file, which FFmpeg looks at, too; empty for a folder of pictures.
         """
-        return hash_document({"recording": sha256, "name": name, "identity": self.identity})
+        document = {"recording": sha256, "suffix": suffix.lower(), "identity": self.identity}
+        return hash_document(document)
 
 
 def describe_other_versions(driver: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from capsule_edge.runtime.pipeline import Division, Part
 
 from ..sources import RecordingState
 
-__all__ = ["Divided", "Done", "Failed", "JoinTask", "OpenTask", "PartDone", "PartTask", "Ready", "Task"]
+__all__ = [
+    "Divided",
+    "Done",
+    "Failed",
+    "Identified",
+    "IdentifyTask",
+    "JoinTask",
+    "OpenTask",
+    "PartDone",
+    "PartTask",
+    "Ready",
+    "Task",
+]
+
+
+@dataclass(frozen=True)
+class IdentifyTask:
+    """Tell the key of a recording's result, without reading it.
+
+    Attributes:
+        location: of the recording.
+        address: the address that opens it, if that holds a token; else empty.
+    """
+
+    location: str
+    address: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -19,10 +44,12 @@ class OpenTask:
     Attributes:
         location: of the recording.
         divide: whether other workers are free to share a long one.
+        address: the address that opens it, if that holds a token; else empty.
     """
 
     location: str
     divide: bool = True
+    address: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -61,7 +88,14 @@ class JoinTask:
     seconds: float
 
 
-Task = OpenTask | PartTask | JoinTask
+Task = IdentifyTask | OpenTask | PartTask | JoinTask
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A recording whose result will have this key."""
+
+    key: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +109,6 @@ class Done:
         ledger: of the study, by name.
         suggestions: number of them.
         seconds: core time of the reading in seconds; 0 if the result was there already.
-        path: the copy of a remote recording, to be removed; empty for none.
     """
 
     key: str

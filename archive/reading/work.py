@@ -14,12 +14,25 @@ from typing import Any
 from capsule_edge.runtime import Reader, study_document
 from capsule_edge.runtime.errors import CapsuleEdgeError, InputError
 from capsule_edge.runtime.pipeline import Part, PartAnswers, resolve_request, tool_versions
+from capsule_edge.runtime.recording import hash_recording
 from capsule_edge.runtime.results import open_run, write_study
 
-from ..sources import RecordingState, fetch_recording, is_address, look_at
+from ..sources import RecordingState, fetch_recording, hide_tokens, is_address, look_at
 from .setup import ReadSetup, describe_other_versions, open_reader, tool_hash
 from .store import ResultStore
-from .tasks import Divided, Done, Failed, JoinTask, OpenTask, PartDone, PartTask, Ready, Task
+from .tasks import (
+    Divided,
+    Done,
+    Failed,
+    Identified,
+    IdentifyTask,
+    JoinTask,
+    OpenTask,
+    PartDone,
+    PartTask,
+    Ready,
+    Task,
+)
 
 __all__ = ["check_worker", "perform"]
 
@@ -41,10 +54,12 @@ class _NodeError(CapsuleEdgeError):
     code = "node"
 
 
-def perform(setup: ReadSetup, task: Task) -> Done | Divided | PartDone | Failed:
+def perform(setup: ReadSetup, task: Task) -> Identified | Done | Divided | PartDone | Failed:
     """Return the result of a task. Errors become ``Failed``, so that a worker goes on."""
     try:
         reader = _reader(setup)
+        if isinstance(task, IdentifyTask):
+            return _identify(setup, task)
         if isinstance(task, OpenTask):
             return _open(setup, reader, task)
         if isinstance(task, PartTask):
@@ -59,7 +74,7 @@ def perform(setup: ReadSetup, task: Task) -> Done | Divided | PartDone | Failed:
             "unreachable", f"the recording cannot be read: {(error.strerror or str(error)).lower()}"
         )
     except Exception as error:
-        return Failed("internal", f"{type(error).__name__}: {error}")
+        return Failed("internal", f"{type(error).__name__}: {hide_tokens(str(error))}")
 
 
 def _is_of_the_system(error: CapsuleEdgeError) -> bool:
@@ -110,15 +125,27 @@ def _reader(setup: ReadSetup) -> Reader:
     return _readers[known]
 
 
+def _identify(setup: ReadSetup, task: IdentifyTask) -> Identified:
+    path = _local_copy(setup, task)
+    try:
+        return Identified(_key(setup, path, hash_recording(path)))
+    finally:
+        _remove_copy(setup, task.location)
+
+
+def _key(setup: ReadSetup, path: Path, sha256: str) -> str:
+    return setup.key(sha256, "" if path.is_dir() else path.suffix)
+
+
 def _open(setup: ReadSetup, reader: Reader, task: OpenTask) -> Done | Divided:
     started = time.process_time()
     store = ResultStore(setup.out)
-    state = look_at(task.location)
-    path = _local_copy(setup, task.location)
+    state = look_at(task.address or task.location)
+    path = _local_copy(setup, task)
     divided = False
     try:
         request = resolve_request(path, **setup.options)
-        key = setup.key(request.sha256, path.name)
+        key = _key(setup, path, request.sha256)
         if store.has(key) and (known := store.document(key)) is not None:
             return _done(key, state, known, 0.0)
         if task.divide and setup.split_frames:
@@ -203,10 +230,10 @@ def _check_state(path: Path, state: RecordingState) -> None:
         )
 
 
-def _local_copy(setup: ReadSetup, location: str) -> Path:
-    if not is_address(location):
-        return Path(location)
-    return fetch_recording(location, _copy_folder(setup, location))
+def _local_copy(setup: ReadSetup, task: IdentifyTask | OpenTask) -> Path:
+    if not is_address(task.location):
+        return Path(task.location)
+    return fetch_recording(task.address or task.location, _copy_folder(setup, task.location))
 
 
 def _remove_copy(setup: ReadSetup, location: str) -> None:

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .addresses import hide_tokens, is_address, public_address
     from .answering import SilentError, StateLookup
     from .listing import list_recordings
     from .recording import Recording, RecordingState
-    from .remote import UnreachableError, fetch_recording, is_address, look_at, open_store
+    from .remote import UnreachableError, fetch_recording, look_at, open_store
     from .unchanged import check_unchanged
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
+        addresses="hide_tokens is_address public_address",
         answering="SilentError StateLookup",
         listing="list_recordings",
         recording="Recording RecordingState",
-        remote="UnreachableError fetch_recording is_address look_at open_store",
+        remote="UnreachableError fetch_recording look_at open_store",
         unchanged="check_unchanged",
     )
 
@@ -34,8 +36,10 @@ __all__ = [
     "UnreachableError",
     "check_unchanged",
     "fetch_recording",
+    "hide_tokens",
     "is_address",
     "list_recordings",
     "look_at",
     "open_store",
+    "public_address",
 ]

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from capsule_edge.runtime.pipeline import start
 
+from .addresses import is_address, public_address
 from .recording import RecordingState
-from .remote import UnreachableError, is_address, look_at
+from .remote import UnreachableError, look_at
 
 __all__ = ["SilentError", "StateLookup", "list_shares"]
 
@@ -64,7 +65,7 @@ class StateLookup:
         except TimeoutError:
             self._silent.append(_find_silent_place(location))
         self.check(location)
-        raise _silence(location)
+        raise _silence(public_address(location))
 
     def check(self, location: str) -> None:
         """Check that a recording is not at a place that did not answer. The place is not asked.

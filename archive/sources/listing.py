@@ -13,9 +13,10 @@ from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.pipeline import start
 from capsule_edge.runtime.recording import RECORDING_SUFFIXES, list_folder
 
+from .addresses import is_address, public_address
 from .recording import Recording
 from .recording_list import LIST_SUFFIXES, read_list
-from .remote import absolute_path, find_remote, is_address
+from .remote import absolute_path, find_remote
 
 __all__ = ["list_recordings"]
 
@@ -27,8 +28,8 @@ def list_recordings(
 ) -> list[Recording]:
     """Return the recordings that sources name, each once.
 
-    A row of a list that is wrong becomes a recording with a ``fault``. A source that does not answer in time, and a
-    folder that cannot be listed, become one too, so that the others are read.
+    A row of a list that is wrong becomes a recording with a ``fault``. So does a source that does not answer in time,
+    one that holds no recording, and a folder that cannot be listed, so that the others are read.
 
     Args:
         sources: folders, which are searched with their subfolders; globs; lists (``.csv`` or ``.parquet``); addresses;
@@ -42,8 +43,10 @@ def list_recordings(
         PackageError: a package that a source needs is not installed.
     """
     found: dict[str, Recording] = {}
+    named_by: dict[str, list[str]] = {}
     for source in sources:
         for recording in _list_in_time(source, leave_out, patience_s):
+            named_by.setdefault(recording.location, []).append(recording.source)
             known = found.setdefault(recording.location, recording)
             if known.fault and not recording.fault:
                 found[recording.location] = recording
@@ -51,10 +54,13 @@ def list_recordings(
                 if _adds_nothing(known):
                     found[recording.location] = recording
                 else:
-                    place = f"{recording.location} (again, in {source})"
+                    place = f"{recording.location} (again, in {recording.source})"
                     fault = "the recording is listed twice, with other facts"
                     found[place] = Recording(place, fault=fault, source=recording.source)
-    return list(found.values())
+    return [
+        replace(recording, sources=tuple(named_by.get(recording.location, [recording.source])))
+        for recording in found.values()
+    ]
 
 
 def _adds_nothing(recording: Recording) -> bool:
@@ -64,14 +70,14 @@ def _adds_nothing(recording: Recording) -> bool:
 def _list_in_time(source: str, leave_out: Path | None, patience_s: float) -> list[Recording]:
     # In a thread: a share that hangs would keep the caller for ever.
     listing: Future[list[Recording]] = start(lambda: list(_list(source, leave_out)), name="listing")
-    name = source if is_address(source) else os.path.abspath(source)
+    name = public_address(source) if is_address(source) else os.path.abspath(source)
     try:
         found = listing.result(timeout=patience_s)
     except TimeoutError:
         found = [Recording(name, fault=f"{name} did not answer within {patience_s:.0f} s", cause="source")]
     except OSError as error:
         found = [_unlisted(name, (error.strerror or str(error)).lower())]
-    return [replace(recording, source=name) for recording in found]
+    return [replace(recording, source=name) for recording in found or [_nothing(name)]]
 
 
 def _list(source: str, leave_out: Path | None) -> Iterator[Recording]:
@@ -136,6 +142,10 @@ def _search(folder: Path, leave_out: Path | None) -> Iterator[Recording]:
         yield Recording(str(folder))
     for each in inner:
         yield from _search(each, leave_out)
+
+
+def _nothing(name: str) -> Recording:
+    return Recording(name, fault="it holds no recording", cause="passed_over")
 
 
 def _unlisted(name: str, reason: str) -> Recording:

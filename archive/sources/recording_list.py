@@ -16,8 +16,9 @@ from typing import Any
 from capsule_edge.runtime.errors import InputError
 
 from ..packages import load_package
+from .addresses import has_password, hide_password, is_address, public_address
 from .recording import Recording
-from .remote import absolute_path, has_password, hide_password, is_address
+from .remote import absolute_path
 
 __all__ = ["LIST_SUFFIXES", "read_list"]
 
@@ -39,17 +40,24 @@ def read_list(path: Path) -> Iterator[Recording]:
     listed: dict[str, int] = {}
     for number, row in enumerate(_rows(path), start=1):
         values = {name: _text(row.get(name)) for name in ("path", *_FACTS)}
-        place = f"{path.name}, row {number}"
+        place = f"row {number}"
         fault = _fault(values) or ("it has more cells than the head line" if None in row else "")
-        location = "" if values["path"] is None or fault else _locate(values["path"], path.parent)
-        if not fault and location in listed:
-            fault = f"its path is that of row {listed[location]}"
-        if fault:
-            named = f": {hide_password(values['path'])}" if values["path"] else ""
-            yield Recording(f"{place}{named}", fault=f"{place}: {fault}")
-            continue
-        listed[location] = number
-        yield Recording(location, values["site"], values["capsule_type"], values["patient"], values["date"])
+        if values["path"] is not None and not fault:
+            recording = Recording(
+                _locate(values["path"], path.parent),
+                values["site"],
+                values["capsule_type"],
+                values["patient"],
+                values["date"],
+            )
+            first = listed.setdefault(recording.location, number)
+            if first == number:
+                yield recording
+                continue
+            fault = f"its path is that of row {first}"
+        named = f": {public_address(hide_password(values['path']))}" if values["path"] else ""
+        # The whole path of the list: two lists of one name have each a row 1.
+        yield Recording(f"{absolute_path(path)}, {place}{named}", fault=f"{path.name}, {place}: {fault}")
 
 
 def _rows(path: Path) -> Iterator[Mapping[Any, Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +12,16 @@ from capsule_edge.runtime.errors import InputError, PackageError, UsageError
 from capsule_edge.runtime.results import whole_file
 
 from ..packages import load_package
+from .addresses import (
+    file_name,
+    has_password,
+    hide_password,
+    hide_tokens,
+    is_address,
+    is_of_the_web,
+    is_pattern,
+    public_address,
+)
 from .recording import RecordingState
 
 __all__ = [
@@ -21,26 +29,17 @@ __all__ = [
     "absolute_path",
     "fetch_recording",
     "find_remote",
-    "has_password",
-    "hide_password",
-    "is_address",
     "look_at",
     "open_store",
 ]
 
 _BLOCK = 1 << 20
-_LOGIN = re.compile(r"[^/]*://([^/@:]*:(?!\d+/)[^@]+)@")
 
 
 class UnreachableError(InputError):
     """A recording cannot be reached: a disk, share or store is at fault, and not the content of the recording."""
 
     code = "unreachable"
-
-
-def is_address(location: str) -> bool:
-    """Return whether a location is an address and not a path."""
-    return "://" in location
 
 
 def absolute_path(path: str | Path) -> Path:
@@ -54,23 +53,6 @@ def absolute_path(path: str | Path) -> Path:
     return Path(plain if os.path.realpath(plain) == real else real)
 
 
-def has_password(location: str) -> bool:
-    """Return whether an address holds a login with a password, as ``ftp://name:secret@host/exam.mp4`` does."""
-    return _login(location) is not None
-
-
-def hide_password(location: str) -> str:
-    """Return an address without its login, for messages."""
-    login = _login(location)
-    return location if login is None else location[: login.start(1)] + "***" + location[login.end(1) :]
-
-
-def _login(location: str) -> re.Match[str] | None:
-    # Behind a host and its port, '@' belongs to a path. GitHub's addresses are github://organisation:repository@branch.
-    found = _LOGIN.match(location)
-    return None if found is None or location.startswith(("github://", "git://")) else found
-
-
 def open_store(address: str) -> tuple[Any, str]:
     """Return the fsspec file system of an address, and the path in it.
 
@@ -82,17 +64,17 @@ def open_store(address: str) -> tuple[Any, str]:
     if has_password(address):
         scheme = address.partition("://")[0].rpartition(":")[2].upper()
         raise UsageError(
-            f"the address {hide_password(address)} holds a password, which would stand in the results",
+            f"the address {public_address(hide_password(address))} holds a password, which would stand in the results",
             hint=f"leave it out and set FSSPEC_{scheme}_USERNAME and FSSPEC_{scheme}_PASSWORD in the environment",
         )
-    core = load_package("fsspec.core", needed_for=f"the address {address}")
+    core = load_package("fsspec.core", needed_for=f"the address {public_address(address)}")
     try:
         store, path = core.url_to_fs(address)
     except ImportError as error:
         scheme = address.partition("://")[0]
         package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
         raise PackageError(
-            f"the address {address} needs a package for {scheme}:// that is not installed",
+            f"the address {public_address(address)} needs a package for {scheme}:// that is not installed",
             hint=f"pip install {package.get(scheme, f'the fsspec package for {scheme}')}",
         ) from error
     except Exception as error:
@@ -109,9 +91,9 @@ def find_remote(address: str, suffixes: tuple[str, ...]) -> list[str]:
     """
     store, path = open_store(address)
     try:
-        if any(letter in path for letter in "*?["):
+        if is_pattern(path):
             found = [each for each in store.glob(path) if each.lower().endswith(suffixes)]
-        elif store.isdir(path):
+        elif not _is_web_file(path, suffixes) and store.isdir(path):
             found = [each for each in store.find(path) if each.lower().endswith(suffixes)]
         else:
             store.info(path)
@@ -119,6 +101,11 @@ def find_remote(address: str, suffixes: tuple[str, ...]) -> list[str]:
     except Exception as error:
         raise _unreachable(address, error) from error
     return [_rebuild(store, address, path, each) for each in sorted(found)]
+
+
+def _is_web_file(path: str, suffixes: tuple[str, ...]) -> bool:
+    """Return whether an address of HTTP names a recording. Asked whether it is a folder, fsspec would download it."""
+    return is_of_the_web(path) and file_name(path).lower().endswith(suffixes)
 
 
 def _rebuild(store: Any, address: str, path: str, found: str) -> str:
@@ -168,15 +155,23 @@ def fetch_recording(address: str, folder: Path) -> Path:
         OutputError: the folder cannot be written.
     """
     store, path = open_store(address)
-    target = folder / path.rstrip("/").rpartition("/")[2]
+    target = folder / (file_name(path) or "recording")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         source = store.open(path, "rb")
     except Exception as error:
         raise _unreachable(address, error) from error
     with source, whole_file(target) as temporary, temporary.open("wb") as file:
-        shutil.copyfileobj(source, file, _BLOCK)
+        while block := _read_block(source, address):
+            file.write(block)
     return target
+
+
+def _read_block(source: Any, address: str) -> bytes:
+    try:
+        return bytes(source.read(_BLOCK))
+    except Exception as error:  # the errors of a store's package have no common kind
+        raise _unreachable(address, error) from error
 
 
 def _remote_state(found: Mapping[str, Any]) -> RecordingState:
@@ -191,7 +186,8 @@ def _remote_state(found: Mapping[str, Any]) -> RecordingState:
 
 
 def _unreachable(address: str, error: Exception) -> UnreachableError:
-    reason = str(error) or type(error).__name__
+    reason = hide_tokens(str(error)) or type(error).__name__
     return UnreachableError(
-        f"{address} cannot be reached: {reason}", hint="check the address, the login and the network"
+        f"{public_address(address)} cannot be reached: {reason}",
+        hint="check the address, the login and the network",
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 from capsule_edge.runtime.errors import InputError
 from capsule_edge.runtime.recording import hash_recording
 
+from .addresses import is_address
 from .recording import RecordingState
-from .remote import is_address, look_at
+from .remote import look_at
 
 __all__ = ["check_unchanged"]
 

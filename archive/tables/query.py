@@ -18,7 +18,7 @@ from capsule_edge.runtime.errors import CapsuleEdgeError, InputError, UsageError
 
 from ..manifest import READ_STATES, choose_segments
 from ..packages import load_package
-from ..sources import is_address, open_store
+from ..sources import hide_tokens, is_address, open_store, public_address
 from .schema import TABLES, table_schema
 
 __all__ = ["QueryResult", "open_database", "readable_tables", "run_query"]
@@ -82,7 +82,8 @@ def open_database(archive: str) -> Any:
     ]
     if not segments:
         raise InputError(
-            f"{archive} holds no archive", hint="name the folder that 'archive read --out' wrote"
+            f"{public_address(archive)} holds no archive",
+            hint="name the folder that 'archive read --out' wrote",
         )
     database = duckdb.connect(
         config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
@@ -106,7 +107,7 @@ def readable_tables(archive: str) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise InputError(
-            f"the archive {archive} cannot be read: {' '.join(str(error).split())}",
+            f"the archive {public_address(archive)} cannot be read: {hide_tokens(' '.join(str(error).split()))}",
             hint="restore the file from a copy; a damaged batch of tables can be removed, and 'archive read' "
             "writes it again",
         ) from error
@@ -197,7 +198,8 @@ class _ArchiveFiles:
             return []
         except Exception as error:
             raise InputError(
-                f"{self._root} cannot be reached: {error}", hint="check the address and the login"
+                f"{public_address(self._root)} cannot be reached: {hide_tokens(str(error))}",
+                hint="check the address and the login",
             ) from error
         held = [each["name"] for each in found if not (filled and each.get("size") == 0)]
         return sorted(each.rstrip("/").rpartition("/")[2] for each in held)

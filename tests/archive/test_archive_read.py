@@ -92,12 +92,14 @@ def rows(out: Path) -> dict[str, Row]:
 
 
 def check_against_run(out: Path, folder: Path, model: Path | str = "small", **options) -> int:
-    """Assert that every result has the bytes that a reader alone writes; return the number of results."""
+    """Assert that every result has the bytes that a reader alone writes; return the number of results.
+
+    A result that copies share is that of the first one in the order of the list.
+    """
     count = 0
+    results = {row.key: row for row in reversed(list(Manifest(out).rows())) if row.key is not None}
     with Reader.open(model, threads=2) as reader:
-        for row in Manifest(out).rows():
-            if row.key is None:
-                continue
+        for row in results.values():
             alone = folder / row.key
             alone.mkdir(parents=True)
             study = reader.read(row.recording, **options)
@@ -117,7 +119,7 @@ def archive(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_results_have_the_bytes_of_run(archive: Path, tmp_path: Path) -> None:
-    assert check_against_run(archive, tmp_path) == 5
+    assert check_against_run(archive, tmp_path) == 4
 
 
 def test_long_recordings_were_read_in_parts(archive: Path) -> None:
@@ -138,11 +140,11 @@ def test_the_manifest_says_what_became_of_each(archive: Path) -> None:
     assert (damaged.cause, damaged.corrupt, damaged.frames) == ("damaged", 30, LONG_FRAMES)
     assert (broken.cause, broken.tries, broken.key) == ("input", 3, None)
     assert "index" in broken.message
-    # Two recordings of one name have results of their own; one recording of two names too, since results name it.
+    # Two recordings of one name have results of their own; one recording of two names has one.
     exams = [row for row in found.values() if row.recording.endswith("exam.mp4")]
     assert len({row.key for row in exams}) == 2
     copies = [row for row in found.values() if row.sha256 == found["copy.mp4"].sha256]
-    assert len(copies) == len({row.key for row in copies}) == 2
+    assert (len(copies), len({row.key for row in copies})) == (2, 1)
 
 
 def test_read_again_reads_what_is_new_or_changed(source: Path, tmp_path: Path) -> None:
@@ -151,21 +153,21 @@ def test_read_again_reads_what_is_new_or_changed(source: Path, tmp_path: Path) -
     for name in ("one", "two"):
         shutil.copy(source / "copy.mp4", mine / f"{name}.mp4")
     setup = make_setup(out)
-    assert read(setup, mine).frames == 80
+    assert read(setup, mine).frames == 40  # they are copies
     again = read(setup, mine)
     assert (again.unchanged, again.frames, again.read) == (2, 0, 2)
     shutil.copy(source / "b" / "exam.mp4", mine / "two.mp4")
     shutil.copy(source / "copy.mp4", mine / "three.mp4")
     third = read(setup, mine)
-    assert (third.unchanged, third.frames, third.read) == (1, 70, 3)
+    assert (third.unchanged, third.frames, third.read) == (1, 30, 3)
     # Other options are another result; the earlier one stays.
     fourth = read(make_setup(out, options={"every": 2}), mine)
     assert (fourth.unchanged, fourth.read) == (0, 3)
-    assert len(list((out / "results").glob("*/*"))) == 7
-    # A result that was removed is made again.
+    assert len(list((out / "results").glob("*/*"))) == 4
+    # A result that was removed is made again, for both recordings that share it.
     (row,) = (row for row in Manifest(out).rows() if row.recording.endswith("one.mp4"))
     shutil.rmtree(ResultStore(out).folder(row.key))
-    assert read(make_setup(out, options={"every": 2}), mine).unchanged == 2
+    assert read(make_setup(out, options={"every": 2}), mine).unchanged == 1
 
 
 def test_a_gate_and_every_give_the_bytes_of_run(source: Path, tmp_path: Path) -> None:
@@ -323,28 +325,41 @@ def test_the_identity_is_that_of_the_driver_wherever_it_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = make_setup(tmp_path / "out")
-    identity, key = setup.identity, setup.key("0" * 64, "exam.mp4")
+    identity, key = setup.identity, setup.key("0" * 64, ".mp4")
     sent = pickle.dumps(setup)
     monkeypatch.setattr("capsule_edge.runtime.pipeline.request._installed", lambda name: "0.0.1")
     moved = pickle.loads(sent)
-    assert (moved.identity, moved.key("0" * 64, "exam.mp4")) == (identity, key)
+    assert (moved.identity, moved.key("0" * 64, ".mp4")) == (identity, key)
     assert make_setup(tmp_path / "out").identity != identity
     # Other options are another identity, with the versions of the driver.
     assert replace(moved, options={"every": 2}).identity != identity
 
 
-def test_copies_of_one_name_are_read_once(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_copies_are_read_once_under_the_first_name(source: Path, tmp_path: Path, workers: int) -> None:
     mine, out = tmp_path / "in", tmp_path / "out"
-    for place in ("a", "b", "c"):
-        (mine / place).mkdir(parents=True)
-        shutil.copy(source / "long.mp4", mine / place / "long.mp4")
-    outcome = read(make_setup(out), mine)
-    assert (outcome.read, outcome.whole) == (3, True)
+    for name in ("a/long.mp4", "b/long.mp4", "c/other.MP4"):
+        (mine / name).parent.mkdir(parents=True)
+        shutil.copy(source / "long.mp4", mine / name)
+    outcome = read(make_setup(out), mine, workers=workers)
+    assert (outcome.read, outcome.whole, outcome.frames) == (3, True, LONG_FRAMES)
+    first = str(mine / "a" / "long.mp4")
+    assert outcome.copies == [
+        (str(mine / "b" / "long.mp4"), first),
+        (str(mine / "c" / "other.MP4"), first),
+    ]
     found = list(Manifest(out).rows())
     assert len({row.key for row in found}) == 1
     assert [row.tries for row in found] == [0, 0, 0]
     # Only one of them took time.
-    assert sorted(row.seconds == 0 for row in found) == [False, True, True]
+    assert [row.seconds == 0 for row in found] == [False, True, True]
+    assert check_against_run(out, tmp_path / "alone") == 1
+    # Under a new name, the recording has a result. With another ending, FFmpeg could open it otherwise.
+    shutil.move(mine / "c" / "other.MP4", mine / "c" / "moved.mp4")
+    shutil.copy(source / "long.mp4", mine / "d.mkv")
+    outcome = read(make_setup(out), mine, workers=workers)
+    assert (outcome.unchanged, outcome.read, outcome.frames) == (2, 4, LONG_FRAMES)
+    assert outcome.copies == [(str(mine / "c" / "moved.mp4"), first)]
 
 
 def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_read(source: Path, tmp_path: Path) -> None:
@@ -352,7 +367,7 @@ def test_a_result_that_cannot_be_written_is_named_and_the_rest_is_read(source: P
     setup = make_setup(out)
     with Reader.open("small", threads=1) as reader:
         digest = reader.read(source / "copy.mp4").source.sha256
-    key = setup.key(digest, "copy.mp4")
+    key = setup.key(digest, ".mp4")
     (out / "results").mkdir(parents=True)
     (out / "results" / key[:2]).write_bytes(b"a file in the place of the folder")
     outcome = read(setup, source / "copy.mp4", source / "b")
@@ -424,11 +439,10 @@ def lost_and_double(out: Path, source: Path) -> tuple[list[str], list[str]]:
     lost += [row.recording for row in Manifest(out).rows() if row.key and not store.has(row.key)]
     double = [name for name, count in found.items() if count > 1]
     results = Counter(
-        (document["source"]["name"], document["source"]["sha256"])
+        json.loads(path.read_text("utf-8"))["source"]["sha256"]
         for path in (out / "results").glob("*/*/study.json")
-        for document in [json.loads(path.read_text("utf-8"))]
     )
-    return lost, double + [str(name) for name, count in results.items() if count > 1]
+    return lost, double + [sha256 for sha256, count in results.items() if count > 1]
 
 
 class _Killer(threading.Thread):

@@ -30,7 +30,7 @@ from capsule_edge.archive.reading import (
     driver,
     read_archive,
 )
-from capsule_edge.archive.reading.tasks import Failed
+from capsule_edge.archive.reading.tasks import Failed, Identified, IdentifyTask
 from capsule_edge.archive.sources import (
     Recording,
     RecordingState,
@@ -56,7 +56,10 @@ def make_setup(out: Path, version: str = "1") -> ReadSetup:
 
 
 class InstantEngine:
-    """An engine that has read each recording at once, or does what ``act`` says; it counts its tasks."""
+    """An engine that has read each recording at once, or does what ``act`` says.
+
+    It counts the recordings that it reads. Each has content of its own, but copies: ``copy-1-a.mp4``, ``copy-1-b.mp4``.
+    """
 
     slots, refusals = 2, ()
 
@@ -66,28 +69,38 @@ class InstantEngine:
 
     def submit(self, number: int, task: Any) -> None:
         self._tasks.append((number, task))
-        self.locations.append(task.location)
+        if not isinstance(task, IdentifyTask):
+            self.locations.append(task.location)
 
     def wait(self, timeout_s: float) -> list[tuple[int, Any]]:
         tasks, self._tasks = self._tasks, []
-        return [(number, self._result(task.location)) for number, task in tasks]
+        return [(number, self._result(task)) for number, task in tasks]
 
     def close(self) -> None:
         pass
 
-    def _result(self, location: str) -> Any:
+    def _result(self, task: Any) -> Any:
+        location = task.location
+        if isinstance(task, IdentifyTask) and Path(location).exists():
+            return Identified(key(self.setup, location))
         result = None if self.act is None else self.act(location)
         return done(self.setup, location) if result is None else result
+
+
+def key(setup: ReadSetup, location: str) -> str:
+    name = Path(location).name
+    return setup.key(name.rpartition("-")[0] if name.startswith("copy-") else location, ".mp4")
 
 
 def done(setup: ReadSetup, location: str) -> Done:
     """Return the answer of a worker that has read a recording, and leave the result in its place."""
     status = Path(location).stat()
-    key = setup.key("9" * 64, location)
-    folder = ResultStore(setup.out).folder(key)
+    folder = ResultStore(setup.out).folder(key(setup, location))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.json").write_text("{}", "utf-8")
-    return Done(key, RecordingState(status.st_size, status.st_mtime_ns), "9" * 64, LEDGER, 1, 1.5)
+    return Done(
+        key(setup, location), RecordingState(status.st_size, status.st_mtime_ns), "9" * 64, LEDGER, 1, 1.5
+    )
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -382,6 +395,78 @@ def test_a_corrected_list_leaves_no_row_of_its_faults(tmp_path: Path, call) -> N
     assert call("archive", "status", setup.out, "--json").json["causes"] == {}
     listed = call("archive", "query", setup.out, "SELECT count(*) FROM recordings", "--json").json
     assert listed["rows"] == [[2]]
+
+
+def test_a_source_that_names_nothing_any_more_ends_its_faults(tmp_path: Path) -> None:
+    """A list without rows, a folder without recordings, and a list whose recordings another source names, too."""
+    setup = make_setup(tmp_path / "out")
+    bad, good, one, other = touch(tmp_path, "in/bad.mp4", "good.mp4", "one.csv", "other.csv")
+    one.write_text("path,date\ngood.mp4,soon\n", "utf-8")
+    other.write_text("path,date\ngood.mp4,soon\n", "utf-8")
+    listed = list_recordings(list(map(str, (one, other, bad.parent))))
+    assert read(setup, listed, lambda _: Failed("input", "no video"))[0].set_aside == 3
+    bad.unlink()
+    one.write_text("path,date\n", "utf-8")
+    other.write_text("path\ngood.mp4\n", "utf-8")
+    outcome = read_sources(setup, good, one, other, bad.parent)
+    assert (outcome.listed, outcome.whole) == (1, True)
+    assert outcome.passed_over == [f"{one}: it holds no recording", f"{bad.parent}: it holds no recording"]
+    assert [row.recording for row in Manifest(setup.out).rows()] == [str(good)]
+
+
+def test_two_lists_of_one_name_have_faults_of_their_own(tmp_path: Path) -> None:
+    setup = make_setup(tmp_path / "out")
+    lists = touch(tmp_path, "köln/list.csv", "bonn/list.csv")
+    for path in lists:
+        path.write_text('path\n""\n', "utf-8")
+    assert read_sources(setup, *lists).set_aside == 2
+    found = {row.listed_in: row for row in Manifest(setup.out).rows()}
+    assert {str(path): f"{path}, row 1" for path in lists} == {
+        source: row.recording for source, row in found.items()
+    }
+    assert {row.message for row in found.values()} == {"list.csv, row 1: it has no path"}
+    # One is corrected; the fault of the other stays.
+    touch(tmp_path, "a.mp4")
+    lists[0].write_text("path\n../a.mp4\n", "utf-8")
+    assert read_sources(setup, lists[0]).whole
+    left = [row.listed_in for row in Manifest(setup.out).rows() if row.state == "set_aside"]
+    assert left == [str(lists[1])]
+
+
+def test_copies_wait_for_the_first_and_another_one_is_read_if_it_fails(tmp_path: Path) -> None:
+    setup = make_setup(tmp_path / "out")
+    paths = touch(tmp_path / "in", *(f"copy-{kind}-{name}.mp4" for kind in "12" for name in "abc"))
+
+    def act(location: str) -> Any:
+        if location.endswith("1-a.mp4"):
+            return WorkerFailure("crashed", "SIGSEGV")
+        state = look_at(location)
+        ready = ResultStore(setup.out).has(key(setup, location))
+        return replace(done(setup, location), state=state, seconds=0.0 if ready else 1.5)
+
+    outcome, engine = read(setup, [Recording(str(path)) for path in paths], act, tries=1)
+    assert (outcome.read, outcome.set_aside, outcome.frames) == (5, 1, 120)
+    assert outcome.copies == [
+        (str(paths[4]), str(paths[3])),
+        (str(paths[5]), str(paths[3])),
+        (str(paths[2]), str(paths[1])),
+    ]
+    # The first of each kind was begun before any other.
+    assert engine.locations[:2] == [str(paths[0]), str(paths[3])]
+
+
+def test_a_recording_that_cannot_be_identified_does_not_keep_the_others_waiting(tmp_path: Path) -> None:
+    setup = make_setup(tmp_path / "out")
+    paths = touch(tmp_path / "in", "a.mp4", "b.mp4", "c.mp4")
+    listed = [Recording(str(path)) for path in paths]
+
+    class Engine(InstantEngine):
+        def _result(self, task: Any) -> Any:
+            bad = isinstance(task, IdentifyTask) and task.location.endswith("b.mp4")
+            return WorkerFailure("crashed", "SIGSEGV") if bad else super()._result(task)
+
+    outcome = read_archive(setup, lambda: listed, lambda: Engine(setup), options=DriverOptions(tries=2))
+    assert (outcome.read, outcome.set_aside) == (2, 1)
 
 
 def test_a_wrong_path_that_was_corrected_leaves_no_row(

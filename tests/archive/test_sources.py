@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from capsule_edge.archive.sources import Recording, fetch_recording, list_recordings, listing, look_at
-from capsule_edge.archive.sources.remote import has_password
+from capsule_edge.archive.sources.addresses import has_password
 from capsule_edge.runtime.errors import InputError, PackageError, UsageError
 
 
