@@ -15,6 +15,7 @@ from ._evaluation import warn_of_remarks
 from ._groups import GroupedCommand
 from ._options import HELP_OPTIONS, json_option, labels_option
 from ._printing import echo_json
+from ._recipes import RecipeOptions, print_recipes, run_recipes
 
 if TYPE_CHECKING:
     from capsule_edge.evaluation.datasets import Dataset
@@ -31,6 +32,7 @@ _GROUPS = (
         "Configuration",
         ("config_file", "architecture", "size", "epochs", "batch", "learning_rate", "seed", "assignments"),
     ),
+    ("Recipes, with PyTorch on a GPU", ("recipes", "folds", "only", "pretrained")),
 )
 _SHOWN_AS = {
     "held_out": "validation macro-F1",
@@ -39,6 +41,8 @@ _SHOWN_AS = {
 }
 _WEAK = 6  # exit code
 _NOT_STATED = "[default: not stated]"
+_OF_RECIPES = ("recipes", "folds", "only", "pretrained")
+_SHARED_WITH_RECIPES = ("data", "label_map", "recordings", "weigh", "boxes", "out")
 _STATEMENTS = ("name", "version", "license", "data_license", "intended_use")
 # Without a terminal, one line is printed for each checkpoint, each epoch and this many steps.
 _STEPS_PER_LINE = 50
@@ -142,14 +146,13 @@ class TrainOptions:
 @click.option(
     "--calibrate-on",
     type=_PATH,
-    help="The out_of_fold.npz that cross-validation (capsule_edge.train.gpu) wrote. Temperature and operating "
-    "points are fitted on it.",
+    help="The out_of_fold.npz that --recipes wrote. Temperature and operating points are fitted on it.",
 )
 @click.option(
     "--fp32",
     "fp32_weights",
     type=_PATH,
-    help="Use these FP32 weights, which capsule_edge.train.gpu trained, and skip FP32 training.",
+    help="Use these FP32 weights, which --recipes trained, and skip FP32 training.",
 )
 @click.option(
     "--config",
@@ -181,6 +184,30 @@ class TrainOptions:
     metavar="FIELD=VALUE",
     help="Set a field of TrainConfig, such as focal=2. Can be repeated.",
 )
+@click.option(
+    "--recipes",
+    type=_PATH,
+    metavar="FILE",
+    help="JSON file of recipes, named configurations that are trained and cross-validated in order. --out is the "
+    "folder of their weights, which --fp32 and --calibrate-on take. Needs PyTorch and Keras 3, not TensorFlow.",
+)
+@click.option(
+    "--folds", type=click.IntRange(2), help="With --recipes: number of folds by video.  [default: 5]"
+)
+@click.option(
+    "--fold",
+    "only",
+    type=int,
+    multiple=True,
+    metavar="K",
+    help="With --recipes: train only this fold, -1 for all of the data. Can be repeated.",
+)
+@click.option(
+    "--pretrained",
+    multiple=True,
+    metavar="ARCHITECTURE=FILE",
+    help="With --recipes: backbone to start an architecture from (.npz). Can be repeated.",
+)
 def command(config_file: Path | None, assignments: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Train an FP32 model, calibrate it on videos held out of training, then train its INT8 twin (QAT).
 
@@ -198,7 +225,20 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
 
     Several machines can share FP32 training: set TF_CONFIG, and run this command on each of them with the same
     folders.
+
+    What only a GPU does in good time are recipes: teachers, students that learn their answers again and again, each
+    on all of the data and by folds, and weights trained for 8 bits. The shipped models were made so.
     """
+    recipes = {name: given.pop(name) for name in _OF_RECIPES}
+    if recipes["recipes"] is not None:
+        _refuse_beside_recipes()
+        shared = {name: given[name] for name in _SHARED_WITH_RECIPES}
+        _train_recipes(RecipeOptions(**recipes, **shared), as_json)
+        return
+    if odd := [name for name, value in recipes.items() if value]:
+        raise click.UsageError(
+            f"--{'fold' if odd[0] == 'only' else odd[0]} is for --recipes, which is not given"
+        )
     from capsule_edge.evaluation._extras import TRAINING, require
     from capsule_edge.train.tensorflow_log import import_quietly
 
@@ -230,6 +270,29 @@ def command(config_file: Path | None, assignments: tuple[str, ...], as_json: boo
         click.echo(f"{options.out} is ready: capsule-edge export {options.out} --out DIR")
     if weak:
         click.get_current_context().exit(_WEAK)
+
+
+def _refuse_beside_recipes() -> None:
+    """Refuse options that a recipe states itself, or that belong to the RUN folder."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        allowed = (*_OF_RECIPES, *_SHARED_WITH_RECIPES, "as_json")
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in allowed:
+            raise click.UsageError(
+                f"{parameter.opts[0]} is not for --recipes: write settings into the recipes, and statements and "
+                "calibration into the command that makes a RUN folder of their weights"
+            )
+
+
+def _train_recipes(options: RecipeOptions, as_json: bool) -> None:
+    """Train recipes and print what they reached."""
+    with _show_progress() as show:
+        found = run_recipes(options, show)
+    if as_json:
+        echo_json({"out": str(options.out), "recipes": found})
+    else:
+        print_recipes(found, options.out)
 
 
 def _configure(file: Path | None, fields: dict[str, Any], assignments: tuple[str, ...]) -> TrainConfig:

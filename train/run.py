@@ -495,7 +495,7 @@ def _out_of_fold(path: Path, keys: Sequence[str]) -> tuple[npt.NDArray[np.float3
     if logits.shape[1] != len(keys) or seen.shape != logits.shape:
         raise InputError(
             f"{path} holds answers for {logits.shape[1]} labels, the data set has {len(keys)}",
-            hint="run cross_validation again on this data set",
+            hint="train the recipe again on this data set",
         )
     logits, known = mask_unseen(logits, labels, seen)
     return logits[known], labels[known]

@@ -18,8 +18,11 @@ _PACKAGES = ("tensorflow", "tf_keras", "tensorflow_model_optimization")
 def import_quietly() -> None:
     """Import TensorFlow without its log, and silence the log from then on. Call it before anything imports TensorFlow.
 
+    Keras 3 then uses TensorFlow too, whatever the environment asks for: a process with TensorFlow and PyTorch crashes.
     Errors are still raised. If the environment sets TF_CPP_MIN_LOG_LEVEL, nothing is silenced: 0 shows everything.
     """
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "tensorflow"
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

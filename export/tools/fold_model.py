@@ -3,9 +3,9 @@
     python -m capsule_edge.export.tools.fold_model RUN FOLDS/NAME/fold0.npz fold0.onnx --before OOF --after GRID_OOF
 
 RUN is the run folder of the shipped model; its spec goes into the file. ``--before`` and ``--after`` are out-of-fold
-answers for the same frames: ``train.gpu.cross_validation`` wrote the first, ``train.gpu.torch_qat`` the second. The
-second is the first times a factor plus a shift, which stand for what the second step did to the shipped model. This
-program applies the same factor and shift to the last layer of the fold's model.
+answers for the same frames. ``capsule-edge train --recipes`` wrote the first as ``out_of_fold.npz``, and its last
+pass for 8 bits the second: the first times a factor plus a shift, which stand for what the pass did to the shipped
+model. This program applies the same factor and shift to the last layer of the fold's model.
 
 The file names the videos that the model was trained on: those of the RUN without those that the fold held out, which
 ``fold0.answers.npz`` beside the weights lists. Without that table the file names no videos.
@@ -58,7 +58,7 @@ def factor_and_shift(before: Path, after: Path) -> tuple[float, npt.NDArray[np.f
     if np.abs(factor * old + shift - new).max() > 1e-3:
         raise InputError(
             f"{after} is not {before} with a factor and a shift",
-            hint="give the answers that train.gpu_qat wrote",
+            hint="give the answers that a pass for 8 bits wrote",
         )
     return factor, shift
 
@@ -135,9 +135,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run folder of the shipped model")
     parser.add_argument("fold", type=Path, help="weights of the fold, NPZ")
     parser.add_argument("out", type=Path, help="ONNX file to write")
-    parser.add_argument("--before", type=Path, help="out-of-fold answers of train.folds")
+    parser.add_argument("--before", type=Path, help="out-of-fold answers of the recipe")
     parser.add_argument(
-        "--after", type=Path, help="out-of-fold answers of train.gpu_qat, for the same frames"
+        "--after", type=Path, help="out-of-fold answers of its pass for 8 bits, for the same frames"
     )
     options = parser.parse_args()
     write_fold_model(options.run, options.fold, options.out, before=options.before, after=options.after)

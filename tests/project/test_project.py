@@ -98,7 +98,7 @@ def test_a_module_that_the_documents_run_is_there() -> None:
     texts = [README, *DOCS.values()]
     texts += [path.read_text("utf-8") for path in others if "build" not in path.relative_to(ROOT).parts]
     modules = set(re.findall(r"python -m (capsule_edge[a-z0-9_.]+[a-z0-9_])", "".join(texts)))
-    assert {"capsule_edge.benchmarks.latency", "capsule_edge.train.gpu.torch_qat"} <= modules
+    assert {"capsule_edge.benchmarks.latency", "capsule_edge.train.models.pretrained"} <= modules
     assert {name for name in modules if find_spec(name) is None} == set()
 
 

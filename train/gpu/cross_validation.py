@@ -1,44 +1,23 @@
-"""Choose a recipe by k-fold cross-validation over the videos of ``train``.
+"""Cross-validation of a recipe over the videos of ``train``, with PyTorch on a GPU.
 
-    python -m capsule_edge.train.gpu.cross_validation --data DIR --configs recipes.json --pretrained NAME=FILE
-    --out DIR
-
-``recipes.json`` maps the name of a recipe to those fields of ``TrainConfig`` that differ from the defaults.
-Each recipe prints one line of JSON. A recipe can have further keys:
-
-- ``"keep": true`` keeps a folder with ``config.json``, the weights of each fold, the weights of training on
-all of
-  ``train`` (``all.npz``), and ``out_of_fold.npz``, on which the shipped model is calibrated.
-- ``"folds": [-1, 0, 1]`` trains only these folds; -1 stands for all of ``train``.
-- ``"teachers": [NAME...]`` distils from kept recipes. Each fold learns from teachers that have not seen its
-held-out
-  videos either.
-- ``"start": NAME`` starts from the weights of a kept recipe.
-
-``--pretrained ARCHITECTURE=FILE`` names backbones to start from. ``--recordings DIR`` adds the frames of labelled
-recordings. Those of the split ``val``, and of videos that the data set keeps for ``val``, are never drawn. Then
-``out_of_fold.npz`` has the answers to these frames too, with the index of each frame in its recording (``places``,
--1 for an image). ``--weigh stretches.csv`` names the normal frames that ``hard_weight`` weighs.
-
-The module needs PyTorch and Keras 3, and a GPU for all but a trial.
+Each fold learns from teachers that have not seen its held-out videos either. A kept recipe has a folder with
+``config.json``, the weights of each fold, the weights of training on all of ``train`` (``all.npz``), and
+``out_of_fold.npz``, on which the shipped model is calibrated. With recordings, ``out_of_fold.npz`` has the answers
+to their frames too, with the index of each frame in its recording (``places``, -1 for an image).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from capsule_edge.evaluation._module import run_module
-from capsule_edge.evaluation.datasets import load_dataset, videos_kept_from, without_videos
+from capsule_edge.evaluation.datasets import load_training, videos_kept_from, without_videos
 from capsule_edge.evaluation.recordings import (
     LabelledRecording,
     NormalStretch,
@@ -100,6 +79,7 @@ class RecipeData:
         boxes: the table of lesions for transplants.
         recordings: the folder of labelled recordings whose frames are added; None adds none.
         weigh: the table of normal stretches that ``hard_weight`` weighs (``false_events``); None weighs none.
+        label_map: the label map, or its file; None: keys follow from the class names.
 
     Attributes:
         keys: the labels of the data set.
@@ -117,8 +97,9 @@ class RecipeData:
         boxes: Path | None = None,
         recordings: Path | None = None,
         weigh: Path | None = None,
+        label_map: Path | None = None,
     ) -> None:
-        self._train = load_dataset(data, split="train")
+        self._train = load_training(data, label_map=label_map)
         self.keys = tuple(self._train.labels)
         self._boxes = boxes
         self._loaded: dict[tuple[InputSpec, int, int], TrainingFrames] = {}
@@ -127,7 +108,8 @@ class RecipeData:
         self.recorded = self.recordings_sha256 = ""
         check_weighing(recordings, weigh)
         if recordings is not None:
-            found = load_recordings(recordings).without(videos_kept_from(data, self._train.split))
+            kept = videos_kept_from(data, self._train.split, label_map=label_map)
+            found = load_recordings(recordings, label_map=label_map).without(kept)
             self._train = without_videos(self._train, found.kept_videos)
             self._stretches = read_stretches(weigh) if weigh else ()
             recording_labels(found.recordings, self.keys, self._stretches)
@@ -200,6 +182,7 @@ def run_recipe(
     teachers: Sequence[Path] = (),
     keep: Path | None = None,
     only: Sequence[int] | None = None,
+    note: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Train a recipe on every fold and score the pooled out-of-fold answers.
 
@@ -211,6 +194,7 @@ def run_recipe(
         teachers: folders of kept recipes to distil from.
         keep: the folder to keep weights and answers in; None keeps nothing.
         only: the folds to train; -1 stands for all of ``train``. By default all folds, and -1 if ``keep`` is given.
+        note: called with a line after each epoch.
 
     Returns:
         The scores (``score``), the names of the parts, the seconds taken and the curve of each part.
@@ -243,7 +227,7 @@ def run_recipe(
         curve: list[dict[str, Any]] = []
         among = None if number < 0 else ~withheld_from_fold(own, fold, number)
         begin = weights.load(initial / f"{part}.npz") if isinstance(initial, Path) else initial
-        fitted = trainer.fit(begin, draw_weights(own, config, among), _note(part, curve))
+        fitted = trainer.fit(begin, draw_weights(own, config, among), _keep_line(part, curve, note))
         curves.append(curve)
         if keep:
             (keep / "config.json").write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
@@ -308,74 +292,13 @@ def name_part(number: int) -> str:
     return f"fold{number}" if number >= 0 else "all"
 
 
-def _note(part: str, curve: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
-    """Return a function that keeps the line of an epoch and prints it."""
+def _keep_line(
+    part: str, curve: list[dict[str, Any]], note: Callable[[dict[str, Any]], None]
+) -> Callable[[dict[str, Any]], None]:
+    """Return a function that adds the line of an epoch to ``curve`` and hands it to ``note``."""
 
-    def note(line: dict[str, Any]) -> None:
+    def keep(line: dict[str, Any]) -> None:
         curve.append(line)
-        print(json.dumps({"part": part, **line}), file=sys.stderr, flush=True)
+        note({"part": part, **line})
 
-    return note
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument(
-        "--pretrained",
-        action="append",
-        default=[],
-        metavar="ARCHITECTURE=FILE",
-        help="backbone to start from",
-    )
-    parser.add_argument(
-        "--boxes", type=Path, help="metadata.csv of Kvasir-Capsule, for recipes with transplants"
-    )
-    parser.add_argument("--recordings", type=Path, help="folder of labelled recordings to train on too")
-    parser.add_argument("--weigh", type=Path, help="table of normal stretches that hard_weight weighs")
-    parser.add_argument("--configs", type=Path, required=True, help="JSON file of the recipes")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results of all recipes")
-    parser.add_argument("--folds", type=int, default=5, help="number of folds")
-    parser.add_argument(
-        "--only", type=int, action="append", help="train only this fold, -1 for all of train; may be repeated"
-    )
-    options = parser.parse_args()
-    cv2.setNumThreads(1)  # Frames are loaded on several threads already.
-    backbones = {
-        name: weights.load(Path(file)) for name, file in (p.split("=", 1) for p in options.pretrained)
-    }
-    data = RecipeData(options.data, options.boxes, options.recordings, options.weigh)
-    for name, fields in json.loads(options.configs.read_text(encoding="utf-8")).items():
-        _run_named(name, dict(fields), data, backbones, options)
-
-
-def _run_named(
-    name: str,
-    fields: dict[str, Any],
-    data: RecipeData,
-    backbones: dict[str, weights.Arrays],
-    options: argparse.Namespace,
-) -> None:
-    """Train one recipe of the file, print its line and add it to ``folds.jsonl``."""
-    folder = options.out / name
-    folder.mkdir(parents=True, exist_ok=True)
-    teachers = [options.out / teacher for teacher in fields.pop("teachers", ())]
-    named = fields.pop("folds", None)
-    start = fields.pop("start", None)
-    keep = folder if fields.pop("keep", False) else None
-    config = TrainConfig(**fields)
-    line = run_recipe(
-        config, data, folds=options.folds, teachers=teachers, keep=keep, only=options.only or named,
-        initial=options.out / start if start else backbones.get(config.architecture, {}),
-    )  # fmt: skip
-    curves = line.pop("curves")
-    print(json.dumps({"name": name, **line}), flush=True)
-    with (options.out / "folds.jsonl").open("a", encoding="utf-8") as file:
-        settings = {**fields, "teachers": [teacher.name for teacher in teachers]}
-        file.write(json.dumps({"name": name, **line, "config": settings, "curves": curves}) + "\n")
-
-
-if __name__ == "__main__":
-    run_module(main)
+    return keep

@@ -7,46 +7,66 @@ weights. The integer form also rounds activations, over ranges learnt by gradien
 resulting FP32 model computes with exactly the weights of the INT8 file, so the two differ by the rounding of
 activations alone.
 
-    python -m capsule_edge.train.gpu.torch_qat --data DIR --folds OUT --recipe NAME --part all --epochs 8
-
-It reads and extends the folder of a recipe that ``cross_validation`` kept. ``PART.grid.npz`` holds the FP32
-weights by name and, as ``range/LAYER``, the two ends of each quantised output's range.
-``grid.out_of_fold.npz`` calibrates these weights. ``capsule-edge train --fp32 ... --calibrate-on ...`` takes
+``train_int8`` reads and extends the folder of a recipe that ``cross_validation`` kept. ``PART.NAME.npz`` holds
+the FP32 weights by name and, as ``range/LAYER``, the two ends of each quantised output's range.
+``NAME.out_of_fold.npz`` calibrates these weights. ``capsule-edge train --fp32 ... --calibrate-on ...`` takes
 both files.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-
-from capsule_edge.evaluation._module import run_module
 
 from ..config import TrainConfig
 from ..data import TrainingFrames, draw_weights, fold_of_real, withheld_from_fold
 from ..models import weights
 from ..qat import Pairs, weight_limits
-from .batch_feed import BatchFeed, answers_file
+from .batch_feed import BatchFeed, FrozenTeacher, answers_file
 from .cross_validation import RecipeData, read_plain, score
 from .torch_equalisation import equalise_channels, rounded_outputs
 from .torch_graph import Node, TorchGraph
 from .torch_training import build_graph, record
 
-__all__ = ["GridTrainer", "build_rounding", "carry_over", "round_straight_through"]
+__all__ = ["GridTrainer", "Int8Pass", "build_rounding", "carry_over", "round_straight_through", "train_int8"]
 
 _RANGE_RATE = 10.0  # learning rate of the ranges, relative to the weights'; they move by shares of themselves
+_RANGE = "range/"  # the key of a learnt range in a file of weights
 _OBSERVED_STEPS = 40
 _EQUALISED_ON = 2048  # frames that show how far each channel reaches
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8Pass:
+    """One training of both forms of a network.
+
+    Attributes:
+        name: name of the result: ``PART.NAME.npz``.
+        start: name of the earlier pass to continue, with its ranges; empty for the recipe's FP32 weights.
+        epochs: number of epochs.
+        learning_rate: the peak learning rate.
+        closeness: weight of the distance between the two forms' logits.
+        distillation: share of the teachers in the loss, 0..1.
+        even: whether to equalise the channels first (``torch_equalisation``). The ranges then start anew.
+        own_answers: whether the network that the pass starts from is the only teacher.
+        parts: names of the parts to train: "all", "fold0"...
+    """
+
+    name: str = "grid"
+    start: str = ""
+    epochs: int = 8
+    learning_rate: float = 1e-4
+    closeness: float = 1.0
+    distillation: float = 0.7
+    even: bool = False
+    own_answers: bool = False
+    parts: tuple[str, ...] = ("all",)
 
 
 class GridTrainer:
@@ -303,108 +323,100 @@ def round_straight_through(x: Any) -> Any:
     return x + ((x + 0.5).floor() - x).detach()
 
 
-def _log(line: dict[str, Any]) -> None:
-    print(json.dumps(line), file=sys.stderr, flush=True)
+def train_int8(
+    folder: Path,
+    data: RecipeData,
+    chosen: Int8Pass,
+    part: str,
+    *,
+    folds: int,
+    teachers: Sequence[str],
+    note: Callable[[dict[str, Any]], None],
+) -> None:
+    """Train one part of a kept recipe for 8 bits and write the results into the recipe's folder.
 
+    Args:
+        folder: the folder of the recipe, with ``config.json``, ``PART.npz`` and ``out_of_fold.npz``.
+        data: the training data of the recipe.
+        chosen: how to train.
+        part: "all", "fold0"...
+        folds: number of folds of the recipe.
+        teachers: names of kept recipes beside this one to distil from.
+        note: called with a line after each epoch and, for a fold, with the scores of both forms on the videos that
+            were held out.
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument(
-        "--boxes", type=Path, help="metadata.csv of Kvasir-Capsule, for recipes with transplants"
-    )
-    parser.add_argument(
-        "--recordings", type=Path, help="folder of labelled recordings that cross_validation was given"
-    )
-    parser.add_argument(
-        "--weigh", type=Path, help="table of normal stretches that cross_validation was given"
-    )
-    parser.add_argument("--folds", type=Path, required=True, help="output folder of cross_validation")
-    parser.add_argument("--recipe", required=True, help="name of a kept recipe")
-    parser.add_argument("--part", default="all", help="weights to start from: all, fold0, fold1...")
-    parser.add_argument("--of", type=int, default=5, help="number of folds")
-    parser.add_argument(
-        "--teacher", action="append", default=[], help="name of a kept recipe to distil from; may be repeated"
-    )
-    parser.add_argument("--epochs", type=int, default=8, help="number of epochs")
-    parser.add_argument("--rate", type=float, default=1e-4, help="peak learning rate")
-    parser.add_argument(
-        "--closeness", type=float, default=1.0, help="weight of the distance between the two forms' logits"
-    )
-    parser.add_argument("--distillation", type=float, default=0.7, help="share of the teachers in the loss")
-    parser.add_argument("--start", default="", help="continue from PART.START.npz, with its ranges")
-    parser.add_argument("--name", default="grid", help="name of the result: PART.NAME.npz")
-    parser.add_argument(
-        "--even", action="store_true", help="equalise the channels first (torch_equalisation)"
-    )
-    run(parser.parse_args())
-
-
-def run(options: argparse.Namespace) -> None:
-    """Train one part of a recipe for 8 bits and write the results into the recipe's folder."""
-    cv2.setNumThreads(1)  # Frames are loaded on several threads already.
-    folder = options.folds / options.recipe
-    config = dataclasses.replace(
-        TrainConfig.read(folder / "config.json"), epochs=options.epochs, learning_rate=options.rate,
-        closeness=options.closeness, distillation=options.distillation,
-    )  # fmt: skip
-    data = RecipeData(options.data, options.boxes, options.recordings, options.weigh)
+    Raises:
+        UsageError: the recipe or a teacher had other recordings.
+        InputError: a file of the recipe cannot be read.
+    """
     data.check_folds(folder)
+    config = dataclasses.replace(
+        TrainConfig.read(folder / "config.json"), epochs=chosen.epochs, learning_rate=chosen.learning_rate,
+        closeness=chosen.closeness, distillation=chosen.distillation,
+    )  # fmt: skip
     frames = data.of(config)
     original = build_graph(config.architecture, size=config.size, labels=len(data.keys), branched=False)
-    original.assign(read_plain(folder, options.part))
+    original.assign(read_plain(folder, part))
     sample = np.random.default_rng(0).choice(len(frames), min(3000, len(frames)), replace=False)
     before = GridTrainer(original.folded(), config).predict(frames.pixels[sample])[0]
-    feed = _build_feed(options, config, data, original.device)
-    held_out, withheld = _held_out(options, frames)
+    begun = weights.load(folder / f"{part}.{chosen.start}.npz") if chosen.start else {}
+    ranges = {name: begun.pop(name) for name in list(begun) if name.startswith(_RANGE)}
+    if begun:
+        original.assign(begun)
+    feed = _build_feed(folder, data, config, chosen, part, original, teachers)
+    held_out, withheld = _held_out(frames, part, folds)
     trainer = GridTrainer(original.folded(), config)
-    if options.even:
+    if chosen.even:
         batches = _sample_batches(frames.pixels, ~withheld, original.device)
         trainer.graph.assign(equalise_channels(trainer.graph, batches))
-    if options.start:
-        _start_from(trainer, original, folder / f"{options.part}.{options.start}.npz")
-    trainer.fit(feed, draw_weights(frames, config, ~withheld), _log)
+    elif ranges:
+        trainer.take_ranges(ranges)
+    trainer.fit(feed, draw_weights(frames, config, ~withheld), lambda line: note({"part": part, **line}))
     found = trainer.arrays()
-    ranges = {name: found.pop(name) for name in list(found) if name.startswith("range/")}
-    weights.save(
-        folder / f"{options.part}.{options.name}.npz", {**trainer.graph.unfolded(original, found), **ranges}
-    )
-    if options.part == "all":
+    ranges = {name: found.pop(name) for name in list(found) if name.startswith(_RANGE)}
+    weights.save(folder / f"{part}.{chosen.name}.npz", {**trainer.graph.unfolded(original, found), **ranges})
+    if part == "all":
         after = trainer.predict(frames.pixels[sample])[0]
-        _carry_calibration_over(folder, options.name, before, after)
+        _carry_calibration_over(folder, chosen.name, before, after)
     if held_out.any():
-        _score_held_out(trainer, frames, held_out, folder / f"{options.part}.{options.name}.answers.npz")
+        path = folder / f"{part}.{chosen.name}.answers.npz"
+        note({"part": part, **_score_held_out(trainer, frames, held_out, path)})
 
 
-def _build_feed(options: argparse.Namespace, config: TrainConfig, data: RecipeData, device: str) -> BatchFeed:
-    """Return the batches; the teachers are loaded only if their answers are not in a file already."""
+def _build_feed(
+    folder: Path,
+    data: RecipeData,
+    config: TrainConfig,
+    chosen: Int8Pass,
+    part: str,
+    original: TorchGraph,
+    teachers: Sequence[str],
+) -> BatchFeed:
+    """Return the batches; teachers are loaded only if their answers are not in a file already."""
     frames = data.of(config)
-    kept = answers_file(options.folds, options.part, options.teacher, config, data.recorded)
-    named = [] if kept and kept.exists() else options.teacher
-    teachers = [data.teacher(options.folds / name, options.part, config) for name in named]
-    feed = BatchFeed(config, frames.pixels, frames.labels, len(data.keys), device, teachers)
+    named = (
+        [f"{folder.name}.{chosen.start}" if chosen.start else folder.name] if chosen.own_answers else teachers
+    )
+    kept = answers_file(folder.parent, part, named, config, data.recorded)
+    loaded: list[FrozenTeacher] = []
+    if not (kept and kept.exists()):
+        if chosen.own_answers:
+            loaded = [FrozenTeacher(original, frames.pixels)]
+        else:
+            loaded = [data.teacher(folder.parent / name, part, config) for name in teachers]
+    feed = BatchFeed(config, frames.pixels, frames.labels, len(data.keys), original.device, loaded)
     feed.begin(kept)
     return feed
 
 
 def _held_out(
-    options: argparse.Namespace, frames: TrainingFrames
+    frames: TrainingFrames, part: str, folds: int
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return which frames test the part, and which frames it must not learn from; none for all of ``train``."""
-    if options.part == "all":
+    if part == "all":
         return np.zeros(len(frames), bool), np.zeros(len(frames), bool)
-    fold, number = fold_of_real(frames, options.of), int(options.part.removeprefix("fold"))
+    fold, number = fold_of_real(frames, folds), int(part.removeprefix("fold"))
     return fold == number, withheld_from_fold(frames, fold, number)
-
-
-def _start_from(trainer: GridTrainer, original: TorchGraph, path: Path) -> None:
-    """Continue from the weights and ranges of an earlier run of this module."""
-    begun = weights.load(path)
-    trainer.take_ranges({n: begun.pop(n) for n in list(begun) if n.startswith("range/")})
-    original.assign(begun)
-    trainer.graph.assign(original.folded().arrays())
 
 
 def _carry_calibration_over(
@@ -419,15 +431,15 @@ def _carry_calibration_over(
 
 def _score_held_out(
     trainer: GridTrainer, frames: TrainingFrames, held_out: npt.NDArray[np.bool_], path: Path
-) -> None:
-    """Print agreement and scores of both forms on the held-out fold, and write their answers."""
+) -> dict[str, Any]:
+    """Return agreement and scores of both forms on the held-out fold, and write their answers."""
     whole, rounded = trainer.predict(frames.pixels[held_out])
     same = float((whole.argmax(1) == rounded.argmax(1)).mean())
     labels = frames.labels[held_out]
-    line = {"agreement": round(same, 4), "apart": float(np.abs(whole - rounded).mean())}
-    print(json.dumps({**line, "fp32": score(whole, labels), "int8": score(rounded, labels)}), flush=True)
     np.savez_compressed(path, fp32=whole, int8=rounded, labels=labels, videos=frames.videos[held_out])
-
-
-if __name__ == "__main__":
-    run_module(main)
+    return {
+        "agreement": round(same, 4),
+        "apart": float(np.abs(whole - rounded).mean()),
+        "fp32": score(whole, labels),
+        "int8": score(rounded, labels),
+    }

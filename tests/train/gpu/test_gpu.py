@@ -241,7 +241,10 @@ def gradients(rounded):
 
 step = (ends[1] - ends[0]) / 255
 zero = round_straight_through(-ends[0] / step)
-plain = (round_straight_through(values / step + zero).clamp(0, 255) - zero) * step
+whole = round_straight_through(values / step + zero)
+# Versions of PyTorch differ in the gradient of clamp() at its bounds, where the gradient passes here.
+whole = torch.where((whole >= 0) & (whole <= 255), whole, whole.detach().clamp(0, 255))
+plain = (whole - zero) * step
 wanted = gradients(plain)
 step = (ends[1] - ends[0]) / 255
 short = build_rounding()(values, step, round_straight_through(-ends[0] / step))
