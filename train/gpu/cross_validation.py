@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dic
     from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef, roc_auc_score
 
     answer = logits.argmax(1)
+    warnings.filterwarnings("ignore", "y_pred contains classes not in y_true", module="sklearn")
     aucs = [roc_auc_score(labels == c, logits[:, c]) for c in np.unique(labels)]
     figures = {
         "macro_f1": f1_score(labels, answer, average="macro", labels=np.unique(labels), zero_division=0),

@@ -439,7 +439,7 @@ def _score_held_out(
     np.savez_compressed(path, fp32=whole, int8=rounded, labels=labels, videos=frames.videos[held_out])
     return {
         "agreement": round(same, 4),
-        "apart": float(np.abs(whole - rounded).mean()),
+        "apart": round(float(np.abs(whole - rounded).mean()), 5),
         "fp32": score(whole, labels),
         "int8": score(rounded, labels),
     }
