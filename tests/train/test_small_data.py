@@ -2,7 +2,8 @@
 
     CAPSULE_EDGE_DATA=... nice pytest -m small_data -s tests/train/test_small_data.py
 
-takes four minutes for each seed on five cores, up to half an hour on two, and prints one line of JSON for each, then their means.
+takes four minutes for each seed on five cores, up to half an hour on two. It prints one line of JSON for each,
+then their means.
 CAPSULE_EDGE_SEEDS=1 takes the first seed only, and asserts nothing about the mean of three.
 """
 
