@@ -1,5 +1,6 @@
 // The preview over the timeline: a small picture of the frame under the pointer, with its index and clocks.
 
+import { URGENCY } from "./api.js";
 import { clock, count, examText } from "./clocks.js";
 import { make } from "./elements.js";
 import { text } from "./texts.js";
@@ -42,7 +43,7 @@ export function createPreview(store, api) {
       let bitmap = null;
       let passes = false;
       try {
-        const response = await api.answer(`studies/${studyId}/frames/${index}?size=${SIZE}`);
+        const response = await api.answer(`studies/${studyId}/frames/${index}?size=${SIZE}`, { urgency: URGENCY.pointer });
         if (response.headers.get("X-Frame-Index") === String(index)) bitmap = await createImageBitmap(await response.blob());
       } catch (error) {
         // A frame without a picture has none in its preview. Its status row and the pane say why.
