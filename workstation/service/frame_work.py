@@ -2,7 +2,7 @@
 
 One frame of a recording with rare key frames can take many seconds, and a page may ask for many frames and leave. So
 this work has threads of its own, a few for each study. It ends when the client has gone, and when a study has too many
-unfinished requests, the oldest one is given up.
+unfinished requests, the oldest one of the least urgent is given up.
 
 A request says how urgent it is (``Priority``, RFC 9218). One for the picture that a person waits for has threads of its
 own, so it never waits behind the neighbours and small pictures that the page fetches meanwhile.
@@ -89,7 +89,7 @@ class FrameWork:
             RequestError: 503, newer requests took the place of this one; 400, the client went away.
         """
         study = self._studies.setdefault(key, _StudyWork())
-        _give_up_oldest(study.tickets)
+        _give_up_one(study.tickets)
         ticket = _Ticket(_urgency_of(request.headers.get("priority", "")))
         own, shared = (study.urgent, self._urgent) if ticket.is_urgent else (study.limiter, self._limiter)
         study.tickets.append(ticket)
@@ -109,10 +109,11 @@ class FrameWork:
         raise ticket.reason or RequestError(503, "stopped", "the work was stopped")
 
 
-def _give_up_oldest(tickets: list[_Ticket]) -> None:
+def _give_up_one(tickets: list[_Ticket]) -> None:
+    """Give up the oldest of the least urgent requests where there are too many."""
     unfinished = [ticket for ticket in tickets if not ticket.is_given_up()]
     if len(unfinished) >= _UNFINISHED:
-        unfinished[0].give_up(
+        max(unfinished, key=lambda ticket: ticket.urgency).give_up(
             RequestError(503, "superseded", "newer requests took the place of this one", hint="ask again")
         )
 

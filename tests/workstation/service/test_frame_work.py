@@ -98,13 +98,18 @@ def test_abandoned_frames_hold_up_nothing_and_their_decoding_ends(slow: Any) -> 
 
 def test_the_oldest_request_gives_way_where_there_are_too_many(slow: Any) -> None:
     client, study_id, decoder, _ = slow
-    oldest = client.begin(f"studies/{study_id}/frames/0")
+    urgent = client.begin(f"studies/{study_id}/frames/59", "u=1")
     assert decoder.begun.acquire(timeout=60)
-    pending = [client.begin(f"studies/{study_id}/frames/{index}") for index in range(1, _UNFINISHED + 1)]
+    oldest = client.begin(f"studies/{study_id}/frames/0")
+    pending = [client.begin(f"studies/{study_id}/frames/{index}") for index in range(1, _UNFINISHED)]
     answer = HTTPResponse(oldest)
     answer.begin()
     assert (answer.status, json.loads(answer.read())["error"]["code"]) == (503, "superseded")
-    for connection in (oldest, *pending):
+    # The first one of all is more urgent, and goes on.
+    urgent.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        urgent.recv(1)
+    for connection in (urgent, oldest, *pending):
         connection.close()
     assert _OF_A_STUDY < _UNFINISHED
 
