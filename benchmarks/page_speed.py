@@ -14,6 +14,8 @@ the extra ``[serve]``, playwright and Chromium. The last line of output is JSON.
   fetched ahead and the watching itself. Other programs hardly influence it, so it holds on a busy machine too.
 - ``painted_frames``: display frames from the key event until the picture is handed to the screen.
 - ``jump_ms``: from the request for a random frame until it is drawn.
+- ``click_ms``: from the press of the mouse button at a random place of the timeline until the frame of that place is
+  drawn. The pointer moves there first and rests for a moment, as a hand does.
 - ``zoom_ms``: from a turn of the wheel until the timeline is drawn.
 
 Headless Chromium draws without a graphics processor, so a workstation with one is faster.
@@ -44,6 +46,8 @@ __all__ = ["measure_page"]
 Figures = dict[str, Any]
 # What a reader waits between two steps and between two jumps, seconds.
 _LOOK_S, _REST_S = 0.12, 0.4
+# What a pointer rests at a place before the press.
+_AIM_S = 0.15
 _SEED = 4
 _CLI = "from capsule_edge.cli.main import main; main()"
 
@@ -68,6 +72,9 @@ window.addEventListener('keydown', (event) => {
   Object.assign(window.watch, { spent: 0, from: event.timeStamp, drawn: null, painted: null });
 }, { capture: true });
 window.addEventListener('keydown', () => { window.watch.spent += performance.now() - began; });
+window.addEventListener('pointerdown', (event) => {
+  Object.assign(window.watch, { pressed: event.timeStamp, drawn: null, painted: null, name: '' });
+}, { capture: true });
 let last = null;
 const look = (at) => {
   if (last !== null) window.watch.vsync.push(at - last);
@@ -97,6 +104,11 @@ _JUMP = """async (index) => {
   page.viewer.show(index);
   const watch = await (WAIT)(index);
   return watch.drawn - from;
+}""".replace("WAIT", _WAIT_DRAWN)
+_CLICKED = """async () => {
+  const { page } = await import('/page/main.js');
+  const watch = await (WAIT)(page.store.get().index);
+  return watch.drawn - watch.pressed;
 }""".replace("WAIT", _WAIT_DRAWN)
 _ZOOM = """async ([x, y, turn]) => {
   const slider = document.querySelector('.slider');
@@ -145,6 +157,7 @@ def measure_page(recording: Path, *, model: str, home: Path, steps: int, jumps: 
             "usable_ms": _summarise([start["usable"] for start in starts]),
             **_time_steps(page, frames, steps),
             "jump_ms": _summarise(_time_jumps(page, frames, jumps)),
+            "click_ms": _summarise(_time_clicks(page, jumps)),
             **_time_zoom(page),
             "playback": [_time_playback(page, frames, rate) for rate in (15, 40)],
         }
@@ -258,6 +271,21 @@ def _time_jumps(page: Any, frames: int, jumps: int) -> list[float]:
     times = []
     for place in places:
         times.append(page.evaluate(_JUMP, place))
+        time.sleep(_REST_S)
+    return times
+
+
+def _time_clicks(page: Any, clicks: int) -> list[float]:
+    """Click on the timeline of the whole recording at random places, above the rows of its marks."""
+    page.keyboard.press("0")
+    box = page.locator(".slider").bounding_box()
+    times = []
+    for share in np.random.default_rng(_SEED).uniform(0.01, 0.99, clicks).tolist():
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + 5, steps=8)
+        time.sleep(_AIM_S)
+        page.mouse.down()
+        times.append(page.evaluate(_CLICKED))
+        page.mouse.up()
         time.sleep(_REST_S)
     return times
 

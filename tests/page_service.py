@@ -57,6 +57,7 @@ class FakeService:
         folders: allowed folders.
         not_new: why the recording is not new to the model.
         newest: suggestions of a newer result, answered where no result is named; None where there is none.
+        current_result: id of the newest result, in the document of the examination.
         refuse: status and error of paths that begin with a text.
     """
 
@@ -76,6 +77,7 @@ class FakeService:
     origin: str = "folder"
     folders: list[dict[str, Any]] = field(default_factory=list)
     newest: list[dict[str, Any]] | None = None
+    current_result: str | None = None
     not_new: list[str] = field(default_factory=list)
     outgoing: queue.SimpleQueue[bytes | None] = field(default_factory=queue.SimpleQueue)
     side: int = 336
@@ -96,7 +98,7 @@ class FakeService:
                 "capture_scale": self.fps / 2.0,
             } | self.recording,
             "examination": {}, "examination_version": 1, "state": "read", "job": None, "results": [],
-            "current_result": None, "readings": [], "error": None,
+            "current_result": self.current_result, "readings": [], "error": None,
         }  # fmt: skip
 
     def tell(self, name: str, data: object) -> None:

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from .activation import Activation, OpenModels, find_contours
     from .availability import Access, DecodingStoppedError, FrameUnavailable, StaleSourceError
     from .encoded import encode_jpeg
-    from .frame_source import LARGEST_TILE, STRIP, THUMBNAIL, Caches, FrameSource, giving_up
+    from .frame_source import (
+        LARGEST_TILE,
+        STRIP,
+        THUMBNAIL,
+        USUAL_URGENCY,
+        Caches,
+        FrameSource,
+        at_urgency,
+        giving_up,
+    )
     from .frame_store import FrameStore
     from .preview import Preview, preview_recording
     from .recording_mark import RecordingMark, mark_recording
@@ -26,7 +35,7 @@ else:
         activation="Activation OpenModels find_contours",
         availability="Access DecodingStoppedError FrameUnavailable StaleSourceError",
         encoded="encode_jpeg",
-        frame_source="Caches FrameSource LARGEST_TILE STRIP THUMBNAIL giving_up",
+        frame_source="Caches FrameSource LARGEST_TILE STRIP THUMBNAIL USUAL_URGENCY at_urgency giving_up",
         frame_store="FrameStore",
         preview="Preview preview_recording",
         recording_mark="RecordingMark mark_recording",
@@ -37,6 +46,7 @@ __all__ = [
     "LARGEST_TILE",
     "STRIP",
     "THUMBNAIL",
+    "USUAL_URGENCY",
     "Access",
     "Activation",
     "Caches",
@@ -49,6 +59,7 @@ __all__ = [
     "RecordingMark",
     "StaleSourceError",
     "Strip",
+    "at_urgency",
     "encode_jpeg",
     "find_contours",
     "giving_up",

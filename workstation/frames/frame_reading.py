@@ -40,6 +40,8 @@ _MOST_JUMPED = 2000
 _MOST_LOST = 4
 # Pictures of a sound recording that are decoded at the same time. Pixels and order are those of one thread.
 _SOUND_THREADS = 2
+# The same for a jump. A picture waits for rows of the one before it, so more than there are cores keep these busy.
+_JUMP_THREADS = 4
 # Pixels that one core decodes in about 150 ms: some 170 frames of 336 x 336 pixels.
 _FAST_PIXELS = 20_000_000
 # Reading a file of this many bytes takes about 150 ms.
@@ -160,7 +162,7 @@ class VideoReading:
         if not self._jumps or near or not _COST_OF_SEEKING <= far <= _MOST_JUMPED:
             return None
         if self._jumper is None:
-            self._jumper = FrameDecoder(self._container, self._builder, threads=self._threads)
+            self._jumper = FrameDecoder(self._container, self._builder, threads=_JUMP_THREADS)
         try:
             frame = self._jumper.jump(int(self.entries.packets[start]), index, pause)
         except SeekError:

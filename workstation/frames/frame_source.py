@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
@@ -34,7 +34,7 @@ from .frame_reading import open_reading
 from .read_ahead import Neighbourhood, ReadAhead
 from .strip import Strip, choose_indices, make_strip
 
-__all__ = ["Caches", "FrameSource", "giving_up"]
+__all__ = ["USUAL_URGENCY", "Caches", "FrameSource", "at_urgency", "giving_up"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -51,8 +51,13 @@ STRIP = 64
 FAR = 12
 # A thread that waits for another one to decode asks this often whether its own frame is still wanted.
 _ASK_S = 0.1
+# Urgency is 0 to 7, 0 the most urgent (RFC 9218, 4.1). This is the one of a request that names none.
+USUAL_URGENCY = 3
+# Comes after every call that waits, see ``_rank``.
+_NOBODY = 16, -1
 _numbers = count()
 _given_up: ContextVar[Callable[[], bool]] = ContextVar("given_up", default=lambda: False)
+_urgency: ContextVar[int] = ContextVar("urgency", default=USUAL_URGENCY)
 
 
 @contextmanager
@@ -68,6 +73,22 @@ def giving_up(given_up: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _given_up.reset(before)
+
+
+@contextmanager
+def at_urgency(urgency: int) -> Iterator[None]:
+    """Let this thread's calls of ``FrameSource`` go before others, or after them, while the block runs.
+
+    Args:
+        urgency: 0 to 7, 0 the most urgent. A call that is decoding lets a more urgent one go first, after the frame
+            that it is at. A picture that is less urgent than usual is none that a person looks at: its neighbours are
+            not prepared.
+    """
+    before = _urgency.set(urgency)
+    try:
+        yield
+    finally:
+        _urgency.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +143,9 @@ class FrameSource:
         self._decoding = threading.Lock()
         # Threads that want a frame now; reading ahead gives way to them.
         self._waiting = 0
-        # Jumps among them that have not had their turn yet; all others give way to them.
-        self._jumps = 0
+        # Rank and frame of those among them that have not had their turn yet, and the lowest one, which goes first.
+        self._queue: list[tuple[int, int]] = []
+        self._first = _NOBODY
         self._idle = threading.Condition()
         self._closed = False
         self._shown: int | None = None
@@ -216,7 +238,8 @@ class FrameSource:
         shown = self._shown
         jumps = shown is None or abs(index - shown) > FAR
         data = self._encode(index, size, "jpeg", encode_jpeg, jumps=jumps)
-        self._look_ahead(index, size)
+        if _urgency.get() <= USUAL_URGENCY:
+            self._look_ahead(index, size)
         return data
 
     def thumbnail(self, index: int, size: int = THUMBNAIL) -> bytes:
@@ -324,7 +347,7 @@ class FrameSource:
         if not self._tried:
             entry = self._reading.last_entry
             self._check(entry)
-            with self._turn(entry):
+            with self._turn(entry, _rank()):
                 # One frame shows whether the entry is found; without it, decoding would begin at the file's start.
                 self._reading.read(entry, self._keeper(entry), lambda: True)
             self._tried = True
@@ -440,11 +463,11 @@ class FrameSource:
         return found or self._decode(index, jumps=jumps)
 
     @contextmanager
-    def _turn(self, index: int, *, jumps: bool = False) -> Iterator[None]:
-        """Decode alone while the block runs. A jump goes before all others: a person waits for its picture."""
+    def _turn(self, index: int, rank: int) -> Iterator[None]:
+        """Decode alone while the block runs. The call of the lowest rank goes first."""
         given_up = _given_up.get()
-        with self._jumping() if jumps else nullcontext():
-            while not self._decoding.acquire(timeout=_ASK_S):
+        with self._queued(rank, index):
+            while not self._take(rank):
                 if given_up():
                     raise _stopped(index)
         try:
@@ -454,37 +477,48 @@ class FrameSource:
         finally:
             self._decoding.release()
 
-    @contextmanager
-    def _jumping(self) -> Iterator[None]:
-        """Count a jump that waits for its turn while the block runs."""
+    def _take(self, rank: int) -> bool:
+        """Wait for a moment for the turn of a queued call. Return whether it came."""
         with self._idle:
-            self._jumps += 1
+            self._idle.wait_for(lambda: self._first[0] == rank, _ASK_S)
+        if not self._decoding.acquire(timeout=_ASK_S):
+            return False
+        if self._first[0] < rank:
+            self._decoding.release()
+            return False
+        return True
+
+    @contextmanager
+    def _queued(self, rank: int, index: int) -> Iterator[None]:
+        """Count a call that waits for its turn while the block runs."""
+        with self._idle:
+            self._queue.append((rank, index))
+            self._first = min(self._queue)
         try:
             yield
         finally:
             with self._idle:
-                self._jumps -= 1
+                self._queue.remove((rank, index))
+                self._first = min(self._queue, default=_NOBODY)
                 self._idle.notify_all()
 
     def _decode(self, index: int, *, jumps: bool) -> Frame:
+        rank = _rank(jumps=jumps)
         with self._idle:
             self._waiting += 1
         try:
             while True:
-                with self._turn(index, jumps=jumps):
-                    frame = self._decode_now(index, jumps=jumps)
+                with self._turn(index, rank):
+                    frame = self._decode_now(index, rank, jumps=jumps)
                 if frame is not None:
                     return frame
-                # A jump came in between.
-                with self._idle:
-                    self._idle.wait_for(lambda: not self._jumps or self._closed, _ASK_S)
         finally:
             with self._idle:
                 self._waiting -= 1
                 self._idle.notify_all()
 
-    def _decode_now(self, index: int, *, jumps: bool) -> Frame | None:
-        """Return a frame; None where a jump waits for its turn."""
+    def _decode_now(self, index: int, rank: int, *, jumps: bool) -> Frame | None:
+        """Return a frame; None where a call of a lower rank waits for its turn."""
         given_up = _given_up.get()
         # Another thread may have decoded it meanwhile.
         found = self._caches.decoded.find((self._number, index))
@@ -492,9 +526,12 @@ class FrameSource:
             return found
         if self._closed:
             raise StaleSourceError("the recording was closed", hint="open it again")
-        frame = self._read(
-            index, lambda: self._closed or (self._jumps > 0 and not jumps) or given_up(), jumps=jumps
-        )
+
+        def pause() -> bool:
+            first, wanted = self._first
+            return self._closed or (first < rank and wanted != index) or given_up()
+
+        frame = self._read(index, pause, jumps=jumps)
         if frame is None and self._closed:
             raise StaleSourceError("the recording was closed", hint="open it again")
         if frame is None and given_up():
@@ -523,6 +560,11 @@ class FrameSource:
                 self._caches.decoded.keep((self._number, frame.index), frame, _weigh(frame))
 
         return keep
+
+
+def _rank(*, jumps: bool = False) -> int:
+    """Return the place of this thread's call among those that wait: by urgency, a jump before the others of its own."""
+    return 2 * _urgency.get() + (not jumps)
 
 
 def _stopped(index: int) -> DecodingStoppedError:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from capsule_edge.runtime.events import LANDMARKS, transit_times
 
-from ..store import landmarks
+from ..store import landmarks, log, readings
 from .entries import check_choice, check_frame
 from .reading_errors import ReadingConflictError, ReadingNotFoundError, ReadingValueError
 from .recorder import Recorder
@@ -19,10 +19,26 @@ __all__ = ["find_landmarks", "remove_landmark", "set_landmark", "transit_documen
 
 
 def find_landmarks(connection: sa.Connection, reading_id: str) -> dict[str, dict[str, Any]]:
-    """Return ``index``, ``time_s`` and ``version`` of each landmark that is set, in anatomical order."""
-    rows = connection.execute(sa.select(landmarks).where(landmarks.c.reading_id == reading_id))
+    """Return ``index``, ``time_s``, ``version``, ``reader`` and ``set_at`` of each landmark, in anatomical order.
+
+    The version of a landmark is the number of its line in the log, which names the reader and the time.
+    """
+    line = sa.and_(log.c.chain == readings.c.study_id, log.c.sequence == landmarks.c.version)
+    query = (
+        sa.select(landmarks, sa.func.coalesce(log.c.reader, "").label("reader"), log.c.utc.label("set_at"))
+        .join(readings, readings.c.id == landmarks.c.reading_id)
+        .outerjoin(log, line)
+        .where(landmarks.c.reading_id == reading_id)
+    )
     found = {
-        row.name: {"index": row.frame_index, "time_s": row.time_s, "version": row.version} for row in rows
+        row.name: {
+            "index": row.frame_index,
+            "time_s": row.time_s,
+            "version": row.version,
+            "reader": row.reader,
+            "set_at": row.set_at,
+        }
+        for row in connection.execute(query)
     }
     return {name: found[name] for name in LANDMARKS if name in found}
 
@@ -63,7 +79,7 @@ def set_landmark(
     recorder = Recorder.of(connection, reading_id, reader=reader)
     others = find_landmarks(connection, reading_id)
     before = others.get(name)
-    _check_version(before, version)
+    _check_version(name, before, version)
     if before is not None and before["index"] == index:
         return
     _check_order({mark: found["index"] for mark, found in others.items()} | {name: index})
@@ -81,6 +97,13 @@ def remove_landmark(
 ) -> None:
     """Remove a landmark.
 
+    Args:
+        connection: of ``Database.writing``.
+        reading_id: of the reading.
+        name: one of ``runtime.events.LANDMARKS``.
+        version: of the landmark that the reader saw; None does not check it.
+        reader: name of the person who removes it; None for the one who opened the reading.
+
     Raises:
         ReadingNotFoundError: there is no such reading, or the landmark is not set.
         ReadingConflictError: another window has changed it meanwhile, or the reading is finished.
@@ -91,14 +114,17 @@ def remove_landmark(
     before = find_landmarks(connection, reading_id).get(name)
     if before is None:
         raise ReadingNotFoundError(f"the landmark {name} is not set")
-    _check_version(before, version)
+    _check_version(name, before, version)
     recorder.record("remove_landmark", part=f"landmark:{name}", before=_state(before))
 
 
-def _check_version(mark: dict[str, Any] | None, version: int | None) -> None:
+def _check_version(name: str, mark: dict[str, Any] | None, version: int | None) -> None:
     if version is not None and version != (mark["version"] if mark else 0):
+        now = mark or {"index": None, "time_s": None, "version": 0, "reader": None, "set_at": None}
         raise ReadingConflictError(
-            "the landmark was changed meanwhile", hint="look at it as it is now", current=mark or {}
+            f"the landmark {name} was changed meanwhile",
+            hint="look at it as it is now, and set it again",
+            current={"target": f"landmark:{name}", **now},
         )
 
 

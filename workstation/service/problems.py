@@ -65,6 +65,9 @@ _CODES = {
     415: "media_type",
 }
 _MOST_SHOWN = 300
+# Codes of 503 whose cause passes by itself: another process holds the database, or newer requests went first.
+_PASSING = frozenset({"store_busy", "superseded"})
+_RETRY_AFTER_S = 1
 
 
 class ProblemLines(BaseModel):
@@ -155,7 +158,8 @@ def answer_error(error: CapsuleEdgeError) -> Response:
     """Return the answer for an error of the package. Its attribute ``current``, if it has one, goes along."""
     current = getattr(error, "current", None)
     more = {} if current is None else {"current": current}
-    return answer_problem(status_of(error), error.code, error.message, error.hint, **more)
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if error.code in _PASSING else None
+    return answer_problem(status_of(error), error.code, error.message, error.hint, headers, **more)
 
 
 def add_problem_handlers(app: FastAPI) -> None:

@@ -107,7 +107,7 @@ class UndoChange(BaseModel):
 class LandmarkChange(BaseModel):
     """The frame of a landmark, and optionally the version that the reader saw."""
 
-    model_config = _example(index=412)
+    model_config = _example(index=412, version=0)
 
     index: FrameIndex
     version: Version | None = None
@@ -188,11 +188,13 @@ class Decision(BaseModel):
 
 
 class Landmark(BaseModel):
-    """A landmark of a reading."""
+    """A landmark of a reading, who set it there and when."""
 
     index: int
     time_s: float
     version: int
+    reader: str
+    set_at: str | None
 
 
 class Transit(BaseModel):

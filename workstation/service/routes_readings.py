@@ -43,6 +43,7 @@ from .reading_documents import (
     SeenFrames,
     UndoChange,
     Undone,
+    Version,
 )
 from .workstation import Workstation, existing_study, workstation
 
@@ -155,7 +156,10 @@ def post_undo(
 
 @router.put("/readings/{reading_id}/landmarks/{name}")
 def put_landmark(station: Station, reading_id: str, name: str, change: LandmarkChange) -> Reading:
-    """Set or move a landmark: stomach, small-bowel, colon or end. Transit times follow."""
+    """Set or move a landmark: stomach, small-bowel, colon or end. Transit times follow.
+
+    409 with the landmark as it is now (``current``) where another window has changed it meanwhile.
+    """
     facts, _ = reading_facts(station, reading_id)
     with station.database.writing() as connection:
         set_landmark(connection, facts, reading_id, name, **change.model_dump())
@@ -163,11 +167,13 @@ def put_landmark(station: Station, reading_id: str, name: str, change: LandmarkC
 
 
 @router.delete("/readings/{reading_id}/landmarks/{name}")
-def delete_landmark(station: Station, reading_id: str, name: str, reader: Line | None = None) -> Reading:
-    """Remove a landmark."""
+def delete_landmark(
+    station: Station, reading_id: str, name: str, reader: Line | None = None, version: Version | None = None
+) -> Reading:
+    """Remove a landmark. 409 as for setting it, where the version that the reader saw is named."""
     facts, _ = reading_facts(station, reading_id)
     with station.database.writing() as connection:
-        remove_landmark(connection, reading_id, name, reader=reader)
+        remove_landmark(connection, reading_id, name, version=version, reader=reader)
     return _changed(station, facts, reading_id)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from capsule_edge.workstation.frames import (
     FrameStore,
     FrameUnavailable,
     StaleSourceError,
+    at_urgency,
     find_contours,
     mark_recording,
 )
@@ -437,3 +439,68 @@ def test_a_jump_goes_before_a_frame_that_is_being_decoded(
         jumped.set()
         other.join(10)
     assert shown == [20]
+
+
+def test_an_urgent_frame_goes_before_one_that_is_fetched_ahead(
+    numbered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, shown_first = threading.Event(), threading.Event()
+    read = VideoReading.read
+
+    def wait_for_the_urgent(self: VideoReading, index: int, keep: Any, pause: Any) -> Any:
+        while index == 60 and not shown_first.is_set() and not pause():
+            begun.set()
+            shown_first.wait(0.001)
+        return read(self, index, keep, pause)
+
+    monkeypatch.setattr(VideoReading, "read", wait_for_the_urgent)
+    shown: list[int] = []
+
+    def fetch_ahead(source: FrameSource) -> None:
+        with at_urgency(6):
+            shown.append(read_number(source.picture(60)))
+
+    with FrameSource.open(numbered) as source:
+        source.jpeg(22)
+        other = threading.Thread(target=fetch_ahead, args=(source,))
+        other.start()
+        assert begun.wait(10)
+        # A step and no jump: it goes first because it is urgent.
+        with at_urgency(1):
+            source.jpeg(24)
+        shown_first.set()
+        other.join(10)
+    assert shown == [60]
+
+
+def test_a_frame_that_becomes_urgent_while_it_is_decoded_is_decoded_once(
+    numbered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+    read, paused = VideoReading.read, list[bool]()
+
+    def wait_until_it_is_urgent(self: VideoReading, index: int, keep: Any, pause: Any) -> Any:
+        begun.set()
+        while not source._queue:
+            time.sleep(0.001)
+        paused.append(pause())
+        return read(self, index, keep, pause)
+
+    monkeypatch.setattr(VideoReading, "read", wait_until_it_is_urgent)
+    with FrameSource.open(numbered) as source, at_urgency(6):
+        other = threading.Thread(target=source.thumbnail, args=(20,))
+        other.start()
+        assert begun.wait(10)
+        with at_urgency(1):
+            assert read_number(source.picture(20)) == 20
+        other.join(10)
+    assert paused == [False]
+
+
+def test_pictures_that_nobody_looks_at_prepare_no_neighbours(numbered: Path) -> None:
+    with FrameSource.open(numbered) as source:
+        with at_urgency(6):
+            source.jpeg(60)
+        assert source._shown is None
+        source.jpeg(30)
+        assert source._shown == 30

@@ -70,7 +70,9 @@ def test_nothing_is_set_on_a_frame_that_is_not_drawn_yet(open_page: OpenPage) ->
     wait_for_frame(page, 300)
     page.keyboard.press("l")
     page.keyboard.press("2")
-    assert [action["body"] for action in waiting(page)] == [{"index": 300, "reader": "Dr. Test"}]
+    assert [action["body"] for action in waiting(page)] == [
+        {"index": 300, "version": 0, "reader": "Dr. Test"}
+    ]
 
 
 def test_a_frame_that_was_left_while_the_picker_was_open_is_not_marked(open_page: OpenPage) -> None:

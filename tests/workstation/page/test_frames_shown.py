@@ -115,6 +115,61 @@ def test_an_answer_that_comes_late_is_not_drawn(open_page: OpenPage) -> None:
     assert read_panes(page)[0] == {"drawn": 20, "named": 20, "note": ""}
 
 
+def record_urgency(page: Any) -> dict[str, list[str | None]]:
+    """Return a dictionary that takes up the urgency of each request for pictures, by the end of its address."""
+    found: dict[str, list[str | None]] = {}
+
+    def note(request: Any) -> None:
+        place = request.url.rpartition(f"{STUDY}/")[2]
+        if place.startswith(("frames/", "strip")):
+            found.setdefault(place, []).append(request.headers.get("priority"))
+
+    page.on("request", note)
+    return found
+
+
+def test_the_picture_on_the_screen_is_the_most_urgent(open_page: OpenPage) -> None:
+    page = open_page(FakeService())
+    found = record_urgency(page)
+    go(page, 300)
+    wait_for_frame(page, 300)
+    box = page.locator(".slider").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 5)
+    wait_until(page, "document.querySelector('.preview:not([hidden]) canvas:not([hidden])')")
+    while not any(place.startswith("strip") for place in found):
+        pass_frames(page, 5)
+    assert found["frames/300"] == ["u=1"]
+    assert found["frames/301"] == found["frames/299"] == ["u=6"]
+    small = [urgency for place, urgency in found.items() if "size=144" in place]
+    assert set(map(tuple, small)) == {("u=4",)}
+    assert [urgency for place, urgency in found.items() if place.startswith("strip")] == [["u=6"]]
+
+
+def test_a_frame_that_was_fetched_ahead_and_is_waited_for_becomes_urgent(open_page: OpenPage) -> None:
+    page = open_page(FakeService(delay_s={302: 0.5}))
+    found = record_urgency(page)
+    go(page, 300)
+    wait_for_frame(page, 300)
+    while "frames/302" not in found:
+        pass_frames(page, 1)
+    go(page, 302)
+    wait_for_frame(page, 302)
+    assert found["frames/302"] == ["u=6", "u=1"]
+    assert read_panes(page)[0] == {"drawn": 302, "named": 302, "note": ""}
+
+
+def test_a_click_waits_for_no_picture_that_is_on_its_way(open_page: OpenPage) -> None:
+    page = open_page(FakeService(delay_s={300: 30.0}))
+    go(page, 300)
+    pass_frames(page, 2)
+    box = page.locator(".slider").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 4, box["y"] + 5)
+    wait_until(page, "store.shown?.index === store.index")
+    (index,) = read_store(page, "index")
+    assert 140 < index < 160
+    assert read_panes(page)[0] == {"drawn": index, "named": index, "note": ""}
+
+
 def test_a_frame_that_answers_for_another_is_refused(open_page: OpenPage) -> None:
     page = open_page(FakeService(wrong={50: 51}))
     go(page, 50)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from page_probe import decide, read_store, wait_until
+from page_probe import decide, read_store, set_store, wait_until
+from page_service import READING, FakeService, make_reading, make_suggestion
 from page_station import PageStation, enter_reading, wait_until_saved
 
 DECISIONS = "**/v1/readings/*/decisions/*"
@@ -369,6 +370,96 @@ def test_a_landmark_that_another_window_set_meanwhile_is_not_removed(
     assert station.get(f"readings/{reading['id']}")["landmarks"]["stomach"]["index"] == 9
 
 
+@pytest.mark.parametrize(("choice", "index"), [("theirs", 9), ("mine", 0)])
+def test_two_windows_that_set_the_same_landmark(
+    station: PageStation, reading: Any, new_page: Any, choice: str, index: int
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    enter_reading(page, station, reading)
+    place = f"readings/{reading['id']}/landmarks/stomach"
+    station.send("PUT", place, {"index": 9, "version": 0, "reader": "Dr. Other"})
+    decide(page, "l", "1")
+    page.wait_for_selector(".conflict")
+    words = page.inner_text(".conflict")
+    assert "Decided otherwise in another window: Stomach" in words
+    assert "Dr. Other" in words
+    assert "frame 9" in words
+    assert "frame 0" in words
+    assert station.get(f"readings/{reading['id']}")["landmarks"]["stomach"]["index"] == 9
+    page.click(f".conflict [data-act={choice}]")
+    wait_until_saved(page)
+    assert station.get(f"readings/{reading['id']}")["landmarks"]["stomach"]["index"] == index
+
+
+@pytest.mark.parametrize("choice", ["theirs", "mine"])
+def test_a_landmark_that_another_window_moved_is_not_removed_unasked(
+    station: PageStation, reading: Any, new_page: Any, choice: str
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    place = f"readings/{reading['id']}/landmarks/stomach"
+    station.send("PUT", place, {"index": 5})
+    enter_reading(page, station, reading)
+    station.send("PUT", place, {"index": 9})
+    page.click(".landmarks [data-act=remove]")
+    page.wait_for_selector(".conflict:has-text('frame 9'):has-text('Removed')")
+    page.click(f".conflict [data-act={choice}]")
+    wait_until_saved(page)
+    marks = station.get(f"readings/{reading['id']}")["landmarks"]
+    assert list(marks) == (["stomach"] if choice == "theirs" else [])
+
+
+def test_a_landmark_that_another_window_removed_is_set_again_on_request(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    page.route("**/v1/events", lambda route: route.abort())
+    place = f"readings/{reading['id']}/landmarks/stomach"
+    station.send("PUT", place, {"index": 5})
+    enter_reading(page, station, reading)
+    station.send("DELETE", place)
+    decide(page, "l", "1")
+    page.wait_for_selector(".conflict:has-text('not set any more')")
+    page.click(".conflict [data-act=mine]")
+    wait_until_saved(page)
+    assert station.get(f"readings/{reading['id']}")["landmarks"]["stomach"]["index"] == 0
+
+
+def test_own_changes_of_a_landmark_in_a_row_are_in_no_conflict(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page()
+    enter_reading(page, station, reading)
+    held: list[Any] = []
+    page.route("**/landmarks/stomach*", lambda route: held.append(route), times=1)
+    decide(page, "l", "1")
+    page.keyboard.press("End")
+    # Set, moved, taken back and moved again before the first answer has come.
+    decide(page, "l", "1", "u", "l", "1")
+    held[0].continue_()
+    wait_until_saved(page)
+    assert page.locator(".conflict").count() == 0
+    assert station.get(f"readings/{reading['id']}")["landmarks"]["stomach"]["index"] == 599
+    page.click(".landmarks [data-act=remove]")
+    decide(page, "l", "1")
+    wait_until_saved(page)
+    assert page.locator(".conflict").count() == 0
+    assert station.get(f"readings/{reading['id']}")["landmarks"]["stomach"]["index"] == 599
+
+
+def test_a_landmark_is_set_once_although_the_answer_was_lost(
+    station: PageStation, reading: Any, new_page: Any
+) -> None:
+    page = new_page(quiet=False)
+    enter_reading(page, station, reading)
+    page.route("**/landmarks/stomach*", lambda route: (route.fetch(), route.abort()), times=1)
+    decide(page, "l", "1")
+    wait_until_saved(page)
+    assert page.locator(".conflict").count() == 0
+    assert station.get(f"readings/{reading['id']}")["landmarks"]["stomach"]["index"] == 0
+
+
 @pytest.mark.parametrize(("choice", "verdict"), [("theirs", "rejected"), ("mine", "confirmed")])
 def test_two_windows_that_decide_otherwise(
     station: PageStation, reading: Any, new_page: Any, choice: str, verdict: str
@@ -700,3 +791,20 @@ def free_frame(page: Any) -> int:
         for index in range(600)
         if not any(event["start_index"] <= index <= event["end_index"] for event in events)
     )
+
+
+def test_a_conflict_about_a_suggestion_that_is_not_loaded_names_no_rank(open_page: Any) -> None:
+    service = FakeService(suggestions=[make_suggestion(7, "polyp", 290, 310)], reading=make_reading())
+    page = open_page(service)
+    theirs = {
+        "target": "suggestion:7", "verdict": "rejected", "label": "polyp", "comment": "", "reader": "Dr. Other",
+        "decided_at": "2026-11-30T10:00:00.000000Z", "version": 3,
+    }  # fmt: skip
+    action = {
+        "id": "a", "readingId": READING, "kind": "decision", "target": "suggestion:7", "state": "conflict",
+        "body": {"verdict": "confirmed", "version": 0}, "error": {"message": "", "body": {"current": theirs}},
+    }  # fmt: skip
+    set_store(page, suggestions=[], unsaved=[action])
+    assert page.inner_text(".conflict h3").endswith("another window: a suggestion")
+    set_store(page, suggestions=service.suggestions)
+    assert page.inner_text(".conflict h3").endswith("another window: suggestion 1, Polyp")

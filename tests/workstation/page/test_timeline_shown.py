@@ -192,6 +192,18 @@ def test_a_preview_that_failed_for_a_passing_reason_comes_by_itself(open_page: O
     wait_until(page, "document.querySelector('.preview:not([hidden]) canvas:not([hidden])')")
 
 
+def test_the_preview_of_a_place_that_the_pointer_has_left_is_given_up(open_page: OpenPage) -> None:
+    service = FakeService(delay_s=dict.fromkeys(range(200, 400), 30.0))
+    page = open_page(service)
+    box = page.locator(".slider").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 5)
+    while not any("size=144" in path for path in service.requests):
+        pass_frames(page, 1)
+    page.mouse.move(box["x"] + box["width"] / 6, box["y"] + 5)
+    wait_until(page, "document.querySelector('.preview:not([hidden]) canvas:not([hidden])')")
+    assert page.locator(".preview p").inner_text().startswith("100 ")
+
+
 def test_the_preview_shows_the_frame_under_the_pointer(open_page: OpenPage) -> None:
     page = open_page(FakeService(suggestions=SUGGESTIONS))
     box = page.locator(".slider").bounding_box()

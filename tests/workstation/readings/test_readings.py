@@ -263,8 +263,14 @@ def test_landmarks_keep_the_order_of_the_passage_and_give_transit_times(database
         "clock": "capture",
         "unknown_for_lack_of": None,
     }
-    with pytest.raises(ReadingConflictError, match="changed meanwhile"):
+    with pytest.raises(ReadingConflictError, match="colon was changed meanwhile") as refused:
         write(database, set_landmark, FACTS, reading, "colon", index=410, version=0)
+    assert refused.value.current == {"target": "landmark:colon", **document["landmarks"]["colon"]}
+    with pytest.raises(ReadingConflictError, match="changed meanwhile"):
+        write(database, remove_landmark, reading, "colon", version=0)
+    with pytest.raises(ReadingConflictError, match="changed meanwhile") as refused:
+        write(database, set_landmark, FACTS, reading, "end", index=410, version=4)
+    assert (refused.value.current["index"], refused.value.current["version"]) == (None, 0)
     with pytest.raises(ReadingNotFoundError, match="not set"):
         write(database, remove_landmark, reading, "end")
 

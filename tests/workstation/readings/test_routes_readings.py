@@ -42,6 +42,13 @@ def test_a_reading_from_its_opening_to_its_end(station: ReadStation) -> None:
         station.send("PUT", f"{path}/landmarks/colon", json={"index": 50})["transit"]["small_bowel_s"] == 20
     )
     assert station.get(path)["progress"]["seen_share_small_bowel"] == 35 / 40
+    # A second window that has not seen this landmark learns of it, whether it moves or removes it.
+    stale = station.send("PUT", f"{path}/landmarks/colon", 409, json={"index": 55, "version": 0})
+    assert stale["current"]["target"] == "landmark:colon"
+    assert (stale["current"]["index"], stale["current"]["reader"]) == (50, reading["reader"])
+    version = stale["current"]["version"]
+    station.send("DELETE", f"{path}/landmarks/colon?version={version - 1}", 409)
+    assert station.get(path)["landmarks"]["colon"]["version"] == version
     wrong = station.send("PUT", f"{path}/landmarks/end", 422, json={"index": 5})
     assert "allowed is colon before end" in wrong["error"]["message"]
     station.send("DELETE", f"{path}/landmarks/colon")

@@ -19,7 +19,7 @@ from stations import served
 
 from capsule_edge.workstation.frames import DecodingStoppedError, FrameSource, giving_up
 from capsule_edge.workstation.frames.frame_reading import VideoReading
-from capsule_edge.workstation.service.frame_work import _OF_A_STUDY, _UNFINISHED
+from capsule_edge.workstation.service.frame_work import _OF_A_STUDY, _UNFINISHED, _urgency_of
 from capsule_edge.workstation.service.workstation import StudyOrder
 
 
@@ -27,6 +27,7 @@ class EndlessDecoder:
     """Stands in for a decoder that needs ages for a frame; it ends when it may."""
 
     def __init__(self) -> None:
+        self.real = VideoReading.read
         self.begun, self.ended = threading.Semaphore(0), threading.Semaphore(0)
         self.tick = threading.Event()
 
@@ -52,10 +53,11 @@ class Client:
         connection.close()
         return answer.status, content
 
-    def begin(self, path: str) -> socket.socket:
+    def begin(self, path: str, priority: str = "u=3") -> socket.socket:
         """Send a request and return its connection, without waiting for the answer."""
         connection = socket.create_connection(self.place, timeout=60)
-        connection.sendall(f"GET /v1/{path} HTTP/1.1\r\n{self.headers}".encode())
+        head = f"GET /v1/{path} HTTP/1.1\r\nPriority: {priority}\r\n{self.headers}"
+        connection.sendall(head.encode())
         return connection
 
 
@@ -96,15 +98,46 @@ def test_abandoned_frames_hold_up_nothing_and_their_decoding_ends(slow: Any) -> 
 
 def test_the_oldest_request_gives_way_where_there_are_too_many(slow: Any) -> None:
     client, study_id, decoder, _ = slow
-    oldest = client.begin(f"studies/{study_id}/frames/0")
+    urgent = client.begin(f"studies/{study_id}/frames/59", "u=1")
     assert decoder.begun.acquire(timeout=60)
-    pending = [client.begin(f"studies/{study_id}/frames/{index}") for index in range(1, _UNFINISHED + 1)]
+    oldest = client.begin(f"studies/{study_id}/frames/0")
+    pending = [client.begin(f"studies/{study_id}/frames/{index}") for index in range(1, _UNFINISHED)]
     answer = HTTPResponse(oldest)
     answer.begin()
     assert (answer.status, json.loads(answer.read())["error"]["code"]) == (503, "superseded")
-    for connection in (oldest, *pending):
+    # The first one of all is more urgent, and goes on.
+    urgent.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        urgent.recv(1)
+    for connection in (urgent, oldest, *pending):
         connection.close()
     assert _OF_A_STUDY < _UNFINISHED
+
+
+def test_the_picture_that_a_person_waits_for_waits_behind_no_other(slow: Any) -> None:
+    client, study_id, decoder, patched = slow
+    endless, real = VideoReading.read, decoder.real
+
+    def read(self: VideoReading, index: int, keep: Any, pause: Any) -> Any:
+        return (real if index == 7 else endless)(self, index, keep, pause)
+
+    patched.setattr(VideoReading, "read", read)
+    ahead = [client.begin(f"studies/{study_id}/frames/{index}", "u=6") for index in range(20, 30)]
+    assert len(ahead) > _OF_A_STUDY
+    assert decoder.begun.acquire(timeout=60)
+    answer = HTTPResponse(client.begin(f"studies/{study_id}/frames/7", "u=1"))
+    answer.begin()
+    assert (answer.status, answer.getheader("X-Frame-Index")) == (200, "7")
+    for connection in ahead:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("header", "urgency"),
+    [("", 3), ("u=1", 1), ("i, u=0", 0), ("u=6;x, i", 6), ("u=8", 3), ("au=1", 3), ("u=12", 3)],
+)
+def test_the_urgency_of_a_request_is_that_of_its_header(header: str, urgency: int) -> None:
+    assert _urgency_of(header) == urgency
 
 
 def test_a_frame_that_nobody_wants_is_given_up_and_can_be_asked_for_again(recordings: Path) -> None:

@@ -7,13 +7,49 @@ import { text } from "./texts.js";
 
 const TOKEN_KEY = "capsule-edge.token";
 
-/** An answer that is no success, or no answer at all (status 0). `message` is one line for the user. */
+/** Urgency of a picture (RFC 9218): the one on the screen, the small one at the pointer, those that may come next. */
+export const URGENCY = Object.freeze({ screen: 1, pointer: 4, ahead: 6 });
+
+// The service cannot answer now (503): it is asked again after these waits, or after those that it names in Retry-After.
+const AGAIN_MS = [500, 1000, 2000, 4000];
+const LONGEST_WAIT_MS = 10_000;
+
+/**
+ * An answer that is no success, or no answer at all (status 0). `message` is one line for the user, and `retryAfterMs` the
+ * wait that the service asks for, null where it names none.
+ */
 export class ApiError extends Error {
-  constructor({ status, code, message, hint = "", body = null }) {
+  constructor({ status, code, message, hint = "", body = null, retryAfterMs = null }) {
     super(message);
     this.name = "ApiError";
-    Object.assign(this, { status, code, hint, body });
+    Object.assign(this, { status, code, hint, body, retryAfterMs });
   }
+}
+
+/**
+ * Return what `ask()` resolves to. While the service cannot answer now, ask again after a wait, a few times in all and
+ * only while `isWanted()`; then raise the last error. Only for requests that change nothing.
+ */
+export async function askPatiently(ask, isWanted = () => true) {
+  for (const wait of AGAIN_MS) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (error.status !== 503 || !isWanted()) throw error;
+      const ms = Math.min(error.retryAfterMs ?? wait, LONGEST_WAIT_MS);
+      await new Promise((done) => setTimeout(done, ms));
+      if (!isWanted()) throw error;
+    }
+  }
+  return ask();
+}
+
+/** Return the wait that a header Retry-After names: seconds or a date (RFC 9110, 10.2.3); null without one. */
+function retryAfterMs(headers) {
+  const value = headers.get("Retry-After");
+  if (!value) return null;
+  const ms = /^\d+$/.test(value) ? 1000 * Number(value) : Date.parse(value) - Date.now();
+  return Number.isNaN(ms) ? null : Math.max(0, ms);
 }
 
 /**
@@ -43,6 +79,7 @@ async function failureOf(response) {
     message: error.message ?? text("error.status", { status: response.status }),
     hint: error.hint ?? "",
     body,
+    retryAfterMs: retryAfterMs(response.headers),
   });
 }
 
@@ -57,14 +94,17 @@ export function createApi({ onExpired = () => {} } = {}) {
     onExpired();
   }
 
-  /** Return the `Response` of a request, or raise an ApiError. An aborted request raises AbortError. */
-  async function answer(path, { method = "GET", body, signal, keepalive = false } = {}) {
+  /**
+   * Return the `Response` of a request, or raise an ApiError. An aborted request raises AbortError.
+   * `urgency` is one of URGENCY; the service does the most urgent work first.
+   */
+  async function answer(path, { method = "GET", body, signal, keepalive = false, urgency = null } = {}) {
     let response;
     const json = body !== undefined && body !== null && !(body instanceof Blob);
     try {
       response = await fetch(addressOf(path), {
         method, signal, keepalive, cache: "no-store", credentials: "omit", redirect: "error",
-        headers: headers(json ? { "Content-Type": "application/json" } : {}),
+        headers: headers({ ...(json && { "Content-Type": "application/json" }), ...(urgency !== null && { Priority: `u=${urgency}` }) }),
         body: json ? JSON.stringify(body) : body,
       });
     } catch (error) {

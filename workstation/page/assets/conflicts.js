@@ -3,7 +3,7 @@
 
 import { button, make, showList, showOnce, typed } from "./elements.js";
 import { errorLine } from "./messages.js";
-import { labelName } from "./targets.js";
+import { labelName, targetWords } from "./targets.js";
 import { text } from "./texts.js";
 import { decisionOn } from "./verdicts.js";
 import { frameText, moment } from "./wording.js";
@@ -24,7 +24,7 @@ export function createConflicts(root, store, session) {
     asked = new Set(open.map((action) => action.id));
     showList(list, open, {
       keyOf: (action) => action.id, build: (action) => conflict(action, store, session),
-      signature: (action) => JSON.stringify([action, decisionOn(action.target, reading)]),
+      signature: (action) => JSON.stringify([action, changedElsewhere(action, reading), targetWords(action.target, store.get())]),
     });
   }
   store.subscribe(draw, ["unsaved", "reading", "suggestions"]);
@@ -43,53 +43,65 @@ function drawWaiting(root, actions, session) {
 
 function conflict(action, store, session) {
   const state = store.get();
-  const theirs = decidedElsewhere(action, state.reading);
+  const theirs = changedElsewhere(action, state.reading);
   const take = () => (theirs ? session.outbox.giveWay(action.id) : session.outbox.drop(action.id));
   // What is saved replaces what is shown here. If somebody has decided once more, the service refuses it again.
   const mine = () => session.outbox.retry(action.id, theirs ? theirs.version : versionNow(action, store.get()));
   return make("div", { class: "conflict" },
-    make("h3", {}, text(theirs ? "conflict.title" : "conflict.refused", { target: targetName(action.target, state) })),
+    make("h3", {}, text(theirs ? "conflict.title" : "conflict.refused", { target: targetWords(action.target, state) })),
     theirs ? theirLine(theirs, state) : make("p", {}, errorLine(action.error)),
-    make("p", {}, text("conflict.mine"), " ", decisionWords(action.body ?? {}, state, action.kind)),
+    make("p", {}, text("conflict.mine"), " ", actionWords(action, state)),
     make("div", { class: "verbs" },
       button(text(theirs ? "conflict.take_theirs" : "conflict.drop"), take, { data: { act: "theirs" } }),
       button(text(theirs ? "conflict.save_mine" : "conflict.again"), mine, { class: "primary", data: { act: "mine" } })));
 }
 
 /**
- * Return the newest known decision of another window that an action is in conflict with: of the answer or of the reading.
- * Null where the service refused it for another reason, such as a reading that was finished elsewhere.
+ * Return the newest known decision or landmark of another window that an action is in conflict with: of the answer or of
+ * the reading. Null where the service refused it for another reason, such as a reading that was finished elsewhere.
  */
-function decidedElsewhere({ state, kind, target, error }, reading) {
+function changedElsewhere({ state, target, error }, reading) {
   const current = error?.body?.current;
-  if (state !== "conflict" || kind !== "decision" || current?.target !== target) return null;
-  const stored = decisionOn(target, reading);
-  return stored.version > current.version ? stored : current;
+  if (state !== "conflict" || current?.target !== target) return null;
+  if (!target.startsWith("landmark:")) {
+    const stored = decisionOn(target, reading);
+    return stored.version > current.version ? stored : current;
+  }
+  if (reading.version < current.version) return current;
+  return { target, ...(markNow(target, reading) ?? { index: null, version: 0 }) };
 }
 
+const markNow = (target, { landmarks }) => landmarks[target.slice("landmark:".length)];
+
 /** Return the version on which a landmark rests when it is set again; null for an action that keeps its own. */
-function versionNow({ kind, method, target }, { reading }) {
-  if (kind !== "landmark" || method === "DELETE") return null;
-  return reading.landmarks[target.slice("landmark:".length)]?.version ?? 0;
+function versionNow({ kind, target }, { reading }) {
+  return kind === "landmark" ? markNow(target, reading)?.version ?? 0 : null;
 }
 
 function theirLine(theirs, state) {
-  return make("p", {}, typed(theirs.reader ?? state.reading.reader), " ",
-    text("conflict.theirs", { when: moment(theirs.decided_at) }), " ", decisionWords(theirs, state, "decision"));
+  const isLandmark = theirs.target.startsWith("landmark:");
+  if (isLandmark && theirs.index === null) return make("p", {}, text("conflict.gone"));
+  const when = moment(isLandmark ? theirs.set_at : theirs.decided_at);
+  return make("p", {}, typed(theirs.reader ?? state.reading.reader), " ", text("conflict.theirs", { when }), " ",
+    isLandmark ? landmarkWords(theirs, state) : decisionWords(theirs, state));
 }
 
-function decisionWords(decision, state, kind) {
-  const verdict = text(kind === "decision" ? `verdict.${decision.verdict}` : `action.${kind}`);
-  const about = decision.verdict === "relabelled" || kind === "finding" ? labelName(decision.label, state)
-    : kind === "landmark" && decision?.index !== undefined ? frameText(decision.index, state.study) : "";
-  const label = about ? `: ${about}` : "";
-  return make("strong", {}, verdict + label, decision.comment ? make("span", {}, " ", typed(`“${decision.comment}”`)) : "");
+function actionWords({ kind, body, target }, state) {
+  if (kind === "landmark") return landmarkWords(body, state);
+  if (kind === "decision") return decisionWords(body, state);
+  const label = kind === "finding" ? `: ${labelName(body.label, state)}` : "";
+  return strong(text(`action.${kind}`) + label, body.comment);
 }
 
-function targetName(target, state) {
-  const [kind, id] = target.split(":");
-  if (kind === "landmark") return text(`landmark.name.${id}`);
-  if (kind !== "suggestion") return text("findings.one");
-  const rank = state.suggestions.findIndex((each) => String(each.id) === id);
-  return text("decisions.one", { rank: rank + 1, name: state.suggestions[rank]?.name ?? "" });
+function landmarkWords({ index }, state) {
+  return strong(Number.isInteger(index) ? frameText(index, state.study) : text("conflict.removal"));
+}
+
+function decisionWords(decision, state) {
+  const label = decision.verdict === "relabelled" ? `: ${labelName(decision.label, state)}` : "";
+  return strong(text(`verdict.${decision.verdict}`) + label, decision.comment);
+}
+
+function strong(words, comment = "") {
+  return make("strong", {}, words, comment ? make("span", {}, " ", typed(`“${comment}”`)) : "");
 }

@@ -1,6 +1,7 @@
 // Decoded frames around the current one. A frame is kept only if the answer says that it is the frame asked for, so a
 // picture can never stand under another frame's index.
 
+import { URGENCY } from "./api.js";
 import { text } from "./texts.js";
 
 // A browser keeps six connections to a host: one is the event stream, one stays free for everything else.
@@ -19,8 +20,8 @@ function numberOf(headers, name) {
 }
 
 /** Fetch and decode one frame: {index, bitmap, time_s, bytes}. `onBody()` is called when it only has to be decoded. */
-async function fetchFrame(api, studyId, index, { signal, onBody }) {
-  const response = await api.answer(`studies/${studyId}/frames/${index}`, { signal });
+async function fetchFrame(api, studyId, index, { signal, urgency, onBody }) {
+  const response = await api.answer(`studies/${studyId}/frames/${index}`, { signal, urgency });
   const answered = numberOf(response.headers, "X-Frame-Index");
   if (answered !== index) throw new RangeError(text("frame.wrong", { wanted: index, answered }));
   const picture = await response.blob();
@@ -100,7 +101,8 @@ export function createFrameRing(api, onFrame) {
 
   async function load(index) {
     const controller = new AbortController();
-    const [mine, id] = [{ controller, isArriving: true }, study];
+    const urgency = wanted.indexOf(index) < shown ? URGENCY.screen : URGENCY.ahead;
+    const [mine, id] = [{ controller, urgency, isArriving: true }, study];
     // While one picture is decoded, its connection fetches the next.
     const onBody = () => {
       mine.isArriving = false;
@@ -109,7 +111,7 @@ export function createFrameRing(api, onFrame) {
     loading.set(index, mine);
     let entry;
     try {
-      entry = await loadEntry(api, id, index, { signal: controller.signal, onBody });
+      entry = await loadEntry(api, id, index, { signal: controller.signal, urgency, onBody });
     } catch (error) {
       if (error.name !== "AbortError") throw error;
     }
@@ -148,12 +150,16 @@ export function createFrameRing(api, onFrame) {
     }
   }
 
-  /** Fetch `indices` in this order, the first `count` before all others, and give up every other request. */
+  /**
+   * Fetch `indices` in this order, the first `count` before all others, and give up every other request. A frame that
+   * was fetched ahead and is waited for now is asked for anew, as an urgent one.
+   */
   function want(indices, count = 1) {
     [wanted, shown] = [indices, count];
-    const list = new Set(indices);
-    for (const [index, { controller }] of loading) {
-      if (list.has(index)) continue;
+    const [list, first] = [new Set(indices), new Set(indices.slice(0, count))];
+    for (const [index, { controller, urgency, isArriving }] of loading) {
+      const isLate = first.has(index) && isArriving && urgency !== URGENCY.screen;
+      if (list.has(index) && !isLate) continue;
       loading.delete(index);
       controller.abort();
     }

@@ -2,11 +2,11 @@
 // order. A lost server, a full disk or a busy database leaves them here, and they are sent again. They are kept in
 // this tab, so that loading the page anew loses nothing.
 //
-// An action: { id, readingId, kind, target, method, path, body, state, error, asked, rests }
+// An action: { id, readingId, kind, target, method, path, body, state, error, asked }
 //   kind: "decision", "finding", "landmark" or "undo".
 //   state: "waiting", "sending", "unsaved" (not acknowledged, sent again), "conflict" or "refused" (the reader chooses).
 //   asked: whether it was sent before. Its answer may have been lost, so the reading is compared before it is sent again.
-//   rests: version of the landmark that is removed.
+//   body: with the version of the decision or landmark that the reader saw. A DELETE sends it in the address.
 
 import { say, sayError } from "./messages.js";
 import { sameDecision } from "./verdicts.js";
@@ -108,7 +108,7 @@ class Outbox {
       const found = action.asked ? await this.#answerOf(action) : null;
       const body = await this.#body(action);
       this.#mark(action, { asked: true });
-      const answer = found ?? await this.api.send(action.method, action.path, body);
+      const answer = found ?? await this.#request(action, body);
       this.#failures = 0;
       // The reading is brought up to date before the next action is sent, which may rest on it.
       await this.onSaved(action, answer);
@@ -119,6 +119,11 @@ class Outbox {
     } catch (error) {
       return this.#failed(action, error);
     }
+  }
+
+  #request({ method, path }, body) {
+    if (method !== "DELETE") return this.api.send(method, path, body);
+    return this.api.send(method, `${path}?${new URLSearchParams(body)}`);
   }
 
   #failed(action, error) {
@@ -153,35 +158,41 @@ class Outbox {
     return action.body;
   }
 
-  // Return the decisions after `action` on `target` of its reading, that of the action where none is named.
+  // Return the actions after `action` on `target` of its reading that rest on a version, those on its own target where
+  // none is named.
   #later({ id, readingId }, target = null) {
     const at = this.#actions.findIndex((each) => each.id === id);
     const place = target ?? this.#actions[at].target;
-    return this.#actions.slice(at + 1).filter((each) => each.readingId === readingId && each.target === place && each.kind === "decision");
+    return this.#actions.slice(at + 1).filter((each) => each.readingId === readingId && each.target === place && Number.isInteger(each.body.version));
   }
 
-  // Later decisions on the same target rest on the version that an acknowledged action made. No other version is
+  // Later actions on the same target rest on the version that an acknowledged action made. No other version is
   // carried over: what another window saved meanwhile, this reader has not seen.
   #carry(action, answer) {
     const target = action.kind === "undo" ? answer?.target : action.target;
-    const stored = (answer?.reading ?? answer)?.decisions?.find((each) => each.target === target) ?? answer;
+    const whole = answer?.reading ?? answer;
+    if (target?.startsWith("landmark:")) return this.#carryLandmark(action, target, whole);
+    const stored = whole?.decisions?.find((each) => each.target === target) ?? answer;
     if (!target || stored?.target !== target || !Number.isInteger(stored.version)) return;
     for (const { body } of this.#later(action, target)) body.version = Math.max(body.version, stored.version);
   }
 
+  // A landmark that is removed has the version 0. One that was set anew on a version which the reader saw keeps that.
+  #carryLandmark(action, target, reading) {
+    if (!reading?.landmarks) return;
+    const version = markOf(target, reading)?.version ?? 0;
+    for (const { body } of this.#later(action, target)) {
+      if (action.kind === "undo" || body.version === action.body.version) body.version = version;
+    }
+  }
+
   // Return the answer that was lost on the way, or null when the service never stored the action.
   async #answerOf(action) {
-    // A finding has an id, an undo names its line: the service takes either once. A landmark can be set again.
-    const isRemoval = action.kind === "landmark" && action.method === "DELETE";
-    if (action.kind !== "decision" && !isRemoval) return null;
+    // A finding has an id, an undo names its line: the service takes either once.
+    if (action.kind !== "decision" && action.kind !== "landmark") return null;
     const reading = await this.api.get(`readings/${action.readingId}`);
-    if (isRemoval) {
-      const mark = reading.landmarks[action.target.slice("landmark:".length)];
-      // Another one than that which was removed is of another window, and stays.
-      return mark && mark.version === (action.rests ?? mark.version) ? null : reading;
-    }
-    const current = reading.decisions.find((each) => each.target === action.target);
-    return current && sameDecision(current, action.body) ? reading : null;
+    const isStored = action.kind === "landmark" ? isMarked(action, reading) : isDecidedSo(action, reading);
+    return isStored ? reading : null;
   }
 
   #mark(action, changes) {
@@ -199,6 +210,20 @@ class Outbox {
     }
     this.store.set({ unsaved: this.#actions.map((action) => ({ ...action })) });
   }
+}
+
+/** Return a landmark of a reading by the target of its actions, undefined where it is not set. */
+const markOf = (target, { landmarks }) => landmarks[target.slice("landmark:".length)];
+
+/** Return whether a landmark stands as an action asked for. One that is gone or that another window set anew is removed. */
+function isMarked({ method, target, body }, reading) {
+  const mark = markOf(target, reading);
+  return method === "DELETE" ? mark?.version !== body.version : mark?.index === body.index;
+}
+
+function isDecidedSo({ target, body }, reading) {
+  const current = reading.decisions.find((each) => each.target === target);
+  return Boolean(current) && sameDecision(current, body);
 }
 
 function kept() {

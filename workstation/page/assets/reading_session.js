@@ -102,13 +102,18 @@ class ReadingSession {
   }
 
   setLandmark(name, index) {
-    const { reading } = this.store.get();
-    this.#add({ kind: "landmark", target: `landmark:${name}`, method: "PUT", path: `readings/${reading.id}/landmarks/${name}`, body: { index } });
+    this.#changeLandmark("PUT", name, { index });
   }
 
   removeLandmark(name) {
+    this.#changeLandmark("DELETE", name, {});
+  }
+
+  /** Change a landmark, resting on the version that the reader sees: 0 where it is not set. */
+  #changeLandmark(method, name, change) {
     const { reading } = this.store.get();
-    this.#add({ kind: "landmark", target: `landmark:${name}`, method: "DELETE", path: `readings/${reading.id}/landmarks/${name}`, body: undefined, rests: reading.landmarks[name]?.version });
+    const version = reading.landmarks[name]?.version ?? 0;
+    this.#add({ kind: "landmark", target: `landmark:${name}`, method, path: `readings/${reading.id}/landmarks/${name}`, body: { ...change, version } });
   }
 
   setMoveOn(on) {
@@ -129,9 +134,7 @@ class ReadingSession {
   // Each action goes out under the name of the person who did it, also where another goes on in this tab meanwhile.
   #add(action) {
     const { reading } = this.store.get();
-    const reader = readerOf(reading);
-    const signed = action.method === "DELETE" ? { path: `${action.path}?reader=${encodeURIComponent(reader)}` } : { body: { ...action.body, reader } };
-    this.outbox.add({ readingId: reading.id, ...action, ...signed });
+    this.outbox.add({ readingId: reading.id, ...action, body: { ...action.body, reader: readerOf(reading) } });
   }
 
   /** Return the seconds that the reader has looked at the target, to one decimal. */

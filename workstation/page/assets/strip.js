@@ -1,6 +1,7 @@
 // The strip: the twelve frames before and after the peak of a suggestion, or of the frame on the screen where none is
 // selected. One request brings them all. Small pictures never count as seen.
 
+import { URGENCY, askPatiently } from "./api.js";
 import { count } from "./clocks.js";
 import { button, make } from "./elements.js";
 import { isBlind } from "./state.js";
@@ -97,21 +98,22 @@ export function createStrip(store, api, { show }) {
     loaded = key;
     arrange(state, middle);
     request?.abort();
-    request = new AbortController();
+    const { signal } = request = new AbortController();
+    const path = `studies/${state.studyId}/strip?start=${start}&end=${end}&size=${SIZE}`;
     for (const cell of cells) {
       cell.clear();
       cell.whole();
       cell.mark(state.index);
     }
     try {
-      const response = await api.answer(`studies/${state.studyId}/strip?start=${start}&end=${end}&size=${SIZE}`, { signal: request.signal });
+      const response = await askPatiently(() => api.answer(path, { signal, urgency: URGENCY.ahead }), () => !signal.aborted);
       const numbers = (name) => (response.headers.get(name) ?? "").split(",").filter(Boolean).map(Number);
       const [indices, lost] = [numbers("X-Strip-Indices"), new Set(numbers("X-Strip-Unavailable"))];
       const sprite = await createImageBitmap(await response.blob());
       if (loaded !== key) return sprite.close();
       draw({ indices, lost }, sprite, start, end, centre);
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (signal.aborted) return;
       loaded = "";
       for (const cell of cells) cell.lack(error.message);
     }

@@ -3,6 +3,7 @@
 // Without a reading, they are those of the newest result, or of the job that makes the first one. A reading is about one
 // result: while it is open, only the suggestions of that result are shown, whatever has been read since.
 
+import { askPatiently } from "./api.js";
 import { say, sayError } from "./messages.js";
 import { isBlind } from "./state.js";
 import { text } from "./texts.js";
@@ -37,6 +38,7 @@ function firstPicture(store) {
 export function followStudy(store, api, events) {
   const isOpen = (id) => id !== null && store.get().studyId === id;
   let asked = 0;
+  // The result that is on its way, null where none is or it is not known which one the service will answer with.
   let wanted = null;
   // The document of an examination that is being opened, while it is on its way.
   let opening = null;
@@ -51,6 +53,11 @@ export function followStudy(store, api, events) {
     await firstPicture(store);
     // Whoever asked again meanwhile loads it.
     if (!isMine()) return;
+    const { reading, study } = store.get();
+    // Named, so that a reading of the same result that arrives meanwhile need not ask for it once more.
+    wanted = reading?.result_id ?? study?.current_result ?? null;
+    const result = wanted === null ? "" : `result=${wanted}`;
+    const get = (path) => askPatiently(() => api.get(path), isMine);
     const none = (error) => {
       if ([404, 409].includes(error.status)) return { partial: true, result_id: null, suggestions: [] };
       throw error;
@@ -61,9 +68,12 @@ export function followStudy(store, api, events) {
     };
     try {
       await Promise.all([
-        api.get(`studies/${id}/timeline?bins=${BINS}${resultQuery(store.get(), "&")}`).then((timeline) => isMine() && store.set({ timeline })),
-        api.get(`studies/${id}/suggestions${resultQuery(store.get(), "?")}`).catch(none).then((found) => isMine() && show(found)),
+        get(`studies/${id}/timeline?bins=${BINS}${result && `&${result}`}`).then((timeline) => isMine() && store.set({ timeline })),
+        get(`studies/${id}/suggestions${result && `?${result}`}`).catch(none).then((found) => isMine() && show(found)),
       ]);
+    } catch (error) {
+      // What is not wanted any more may fail.
+      if (isMine()) throw error;
     } finally {
       // A load that failed must not keep the next change of the reading from loading again.
       if (mine === asked) wanted = null;
@@ -73,8 +83,9 @@ export function followStudy(store, api, events) {
   /** Fetch the limits of a result. They come after its suggestions: nothing waits for them. */
   async function loadLimits(id, result) {
     if (result === null || store.get().limits?.result_id === result) return;
-    const limits = await api.get(`studies/${id}/limits?result=${result}`);
-    if (isOpen(id) && store.get().resultId === result) store.set({ limits });
+    const isMine = () => isOpen(id) && store.get().resultId === result;
+    const limits = await askPatiently(() => api.get(`studies/${id}/limits?result=${result}`), isMine);
+    if (isMine()) store.set({ limits });
   }
 
   /** Show the suggestions of the reading's own result. Those of another one must not stay on the screen meanwhile. */

@@ -19,12 +19,16 @@ export function suggestionOf(target, { suggestions }) {
   return at < 0 ? null : { suggestion: suggestions[at], rank: at + 1 };
 }
 
-/** Return the name of a target: "7 Erosion", "your finding Polyp" or the name of a landmark. */
+/**
+ * Return the name of a target: "7 Erosion", "your finding Polyp" or the name of a landmark; "a suggestion" for one whose
+ * name and rank are not known, because the suggestions have not come yet.
+ */
 export function targetName(target, state) {
   const [kind, id] = target.split(":");
   if (kind === "landmark") return text(`landmark.name.${id}`);
   const found = suggestionOf(target, state);
   if (found) return text("target.suggestion", { rank: found.rank, name: found.suggestion.name });
+  if (kind === "suggestion") return text("target.unknown");
   const own = findingOf(target, state);
   return own?.label ? text("target.finding", { name: labelName(own.label, state) }) : text("findings.one");
 }

@@ -261,7 +261,7 @@ export function createTimeline(root, store, api, { viewer, toolsRoot }) {
     me.dragging = true;
     // A mark of a few pixels cannot be hit to the frame: it leads to the event's peak.
     if (hit) store.set({ ...(hit.event.finding ? { selectedFinding: hit.event.finding } : { selected: hit.event.suggestion, selectedFinding: null }), index: narrow ? hit.event.peak_index : frameAt(x), playing: null });
-    else viewer.scrubTo(frameAt(x));
+    else viewer.jumpTo(frameAt(x));
   }
 
   function onPointerMove(event) {

@@ -1,5 +1,6 @@
 // The preview over the timeline: a small picture of the frame under the pointer, with its index and clocks.
 
+import { URGENCY } from "./api.js";
 import { clock, count, examText } from "./clocks.js";
 import { make } from "./elements.js";
 import { text } from "./texts.js";
@@ -8,6 +9,8 @@ const SIZE = 144;
 const KEPT = 200;
 // A picture that did not come for a reason that passes is asked for again after this wait.
 const AGAIN_MS = 1000;
+// A pointer that has been still for so long rests: its picture comes first, also that of a click that follows.
+const REST_MS = 40;
 const LASTING = new Set(["frame_missing", "frame_corrupt"]);
 
 /** Return both clocks of a frame, nothing where its time is not known yet. */
@@ -23,8 +26,9 @@ export function createPreview(store, api) {
   const context = canvas.getContext("2d");
   const kept = new Map();
   let wanted = null;
-  let loading = false;
-  let again = 0;
+  // The picture that is on its way: {index, controller}.
+  let loading = null;
+  let [again, rest] = [0, 0];
 
   function draw(bitmap) {
     canvas.width = bitmap.width;
@@ -36,15 +40,16 @@ export function createPreview(store, api) {
   /** Fetch one picture at a time, always the one under the pointer: requests never pile up behind a fast hand. */
   async function load() {
     if (loading) return;
-    loading = true;
     while (wanted !== null && !kept.has(wanted)) {
       const [index, studyId] = [wanted, store.get().studyId];
+      loading = { index, controller: new AbortController() };
       let bitmap = null;
       let passes = false;
       try {
-        const response = await api.answer(`studies/${studyId}/frames/${index}?size=${SIZE}`);
+        const response = await api.answer(`studies/${studyId}/frames/${index}?size=${SIZE}`, { urgency: URGENCY.pointer, signal: loading.controller.signal });
         if (response.headers.get("X-Frame-Index") === String(index)) bitmap = await createImageBitmap(await response.blob());
       } catch (error) {
+        if (error.name === "AbortError") continue;
         // A frame without a picture has none in its preview. Its status row and the pane say why.
         passes = !LASTING.has(error.code);
       }
@@ -60,7 +65,12 @@ export function createPreview(store, api) {
       kept.set(index, bitmap);
       if (index === wanted) bitmap ? draw(bitmap) : (canvas.hidden = true);
     }
-    loading = false;
+    loading = null;
+  }
+
+  /** Give up the picture of a place that the pointer has left: it would hold up the one that it rests on. */
+  function giveUpOther() {
+    if (loading !== null && loading.index !== wanted) loading.controller.abort();
   }
 
   function show(index, x, width, { timeS, note }) {
@@ -73,6 +83,8 @@ export function createPreview(store, api) {
     const bitmap = kept.get(index);
     if (bitmap) draw(bitmap);
     else canvas.hidden = true;
+    clearTimeout(rest);
+    rest = setTimeout(giveUpOther, REST_MS);
     load();
   }
 

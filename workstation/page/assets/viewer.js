@@ -129,6 +129,8 @@ export function createViewer(root, store, api, { seen }) {
 
   function onIndex() {
     me.wantedAt = now();
+    // Whoever goes elsewhere has let go of the place that a pointer was dragged to.
+    me.scrubTarget = null;
     fetchAround();
     schedule();
   }
@@ -140,6 +142,13 @@ export function createViewer(root, store, api, { seen }) {
     if (wanted === before) return;
     me.direction = wanted > before ? 1 : -1;
     store.set({ index: wanted });
+  }
+
+  /** Show a frame that was clicked, at once: a picture that is still on its way is not waited for. */
+  function jumpTo(index) {
+    pause();
+    me.scrubTarget = null;
+    show(index);
   }
 
   /** Follow a pointer that is dragged: the next frame is asked for when the last one is on the screen. */
@@ -298,7 +307,7 @@ export function createViewer(root, store, api, { seen }) {
   return {
     /** Where the tools of the timeline stand: among the controls of the picture. */
     toolsRoot: controls.element,
-    actions, show, step, scrubTo, play, pause, setRate, toggleDual, holdContour,
+    actions, show, step, jumpTo, scrubTo, play, pause, setRate, toggleDual, holdContour,
     /** Return the entries on the screen: [{index, bitmap, failure}]. */
     shown: () => panes.map((pane) => pane.shown()).filter(Boolean),
     destroy() {
