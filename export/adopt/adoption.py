@@ -41,6 +41,7 @@ from capsule_edge.runtime.inference import EventParameters, Label, ModelSpec
 from ..new_folder import check_new, hash_file, new_folder, write_sums
 from ..verify import count_operators
 from .adopted_files import certify_adopted, write_file
+from .channel_evening import Evening
 from .facts import Floats, OutputKind, SourceFacts
 from .finetuning import check_requirements, divide_off, find_training_frames, plan_twin
 from .float_body import FloatBody, make_body
@@ -88,7 +89,8 @@ class AdoptionReport:
         conversion: ``frames``, ``max_abs_dp`` and ``agreement`` of the FP32 file with the source.
         temperature: The temperature that calibrates the logits.
         has_maps: Whether the model has activation maps.
-        int8: The candidates that were tried and the one that was chosen.
+        int8: The candidates that were tried and the one that was chosen, the noise of layers, and under ``evening`` the
+            layers whose channels can be evened and why those of others cannot.
         layers: The number of layers with weights.
         operators: The operators in onnxruntime's optimised graph of the INT8 file, most frequent first.
         not_fused: The number of quantised layers that onnxruntime still computes in float.
@@ -532,6 +534,17 @@ def _describe_choice(choice: Int8Choice) -> dict[str, Any]:
         "chosen": dataclasses.asdict(choice.chosen),
         "tried": [dataclasses.asdict(candidate) for candidate in choice.tried],
         "noise": [{"layer": name, "decibels": round(ratio, 2)} for name, ratio in choice.noise],
+        "evening": _describe_evening(choice.evening),
+    }
+
+
+def _describe_evening(evening: Evening | None) -> dict[str, Any] | None:
+    """Return the layers whose channels can be evened, with their largest factor, and why the others' cannot."""
+    if evening is None:
+        return None
+    return {
+        "layers": [{"layer": name, "largest": round(most, 2)} for name, most in evening.factors.items()],
+        "skipped": [{"layer": name, "reason": reason} for name, reason in evening.skipped.items()],
     }
 
 

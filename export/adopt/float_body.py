@@ -26,7 +26,7 @@ from .quantised_nodes import weight_axis
 from .scaling import Scaling
 from .sessions import open_session, with_outputs
 
-__all__ = ["LEAST", "LEAST_REST", "Entry", "FloatBody", "make_body", "mark_inside"]
+__all__ = ["LEAST", "LEAST_REST", "Entry", "FloatBody", "make_body", "mark_inside", "pads_evenly"]
 
 _PREFIX = "net/"
 PIXELS, LOGITS = "capsule_edge/scaled_pixels", "capsule_edge/network_logits"
@@ -265,7 +265,7 @@ def _first_convolution(graph: Graph, start: str) -> onnx.NodeProto | None:
     """Return the convolution that reads the pixels, directly or behind a Pad that adds zeros or copies."""
     node = graph.sole_reader(start)
     if node is not None and node.op_type == "Pad":
-        node = graph.sole_reader(node.output[0]) if _pads_evenly(graph, node) else None
+        node = graph.sole_reader(node.output[0]) if pads_evenly(graph, node) else None
     return (
         node
         if node is not None and node.op_type == "Conv" and read_attribute(node, "group", 1) == 1
@@ -273,7 +273,7 @@ def _first_convolution(graph: Graph, start: str) -> onnx.NodeProto | None:
     )
 
 
-def _pads_evenly(graph: Graph, pad: onnx.NodeProto) -> bool:
+def pads_evenly(graph: Graph, pad: onnx.NodeProto) -> bool:
     """Return whether a Pad treats a channel of ones as any other: it copies pixels, or its constant is 0.
 
     Another constant is one of the scaled pixels, and would be another one of levels.
