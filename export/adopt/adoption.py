@@ -214,11 +214,17 @@ def _in_one_line(model: Path) -> Iterator[None]:
 
 def _check_count(labels: Path, count: int, model: Path, source: OnnxSource) -> None:
     """Refuse labels that do not fit the outputs."""
-    if count != source.classes:
+    if count == source.classes:
+        return
+    if source.is_single:
         raise UsageError(
-            f"{labels} has {count} labels, but {model} has {source.classes} outputs",
-            hint="give each output its label, in the order of the outputs",
+            f"{labels} has {count} labels, but {model} has one output, which tells two labels apart",
+            hint="give two labels: first the one whose probability is 1 - p, then that of the output, p",
         )
+    raise UsageError(
+        f"{labels} has {count} labels, but {model} has {source.classes} outputs",
+        hint="give each output its label, in the order of the outputs",
+    )
 
 
 def _read_source(
@@ -281,6 +287,10 @@ def _adopt(
 def _plan(source: OnnxSource, facts: SourceFacts) -> tuple[NetworkLayer, ...]:
     """Return the layers of the twin of a Keras model."""
     assert facts.layers is not None  # ``check_requirements`` lets Keras models through alone
+    if source.is_single:
+        raise UsageError(
+            f"{source.path} has one output, fine-tuning needs one for each label", hint="leave --finetune out"
+        )
     return plan_twin(source.path, facts.layers(), (source.size, source.size, 3))
 
 
@@ -319,12 +329,17 @@ def _find_meaning(
             f"--outputs is {options.outputs}, but {source.path} ends in {head.node!r} ({head.kind}): {outputs}",
             hint="leave --outputs out",
         )
+    if source.is_single and outputs == "probabilities":
+        raise UsageError(
+            f"{source.path} has one output; alone, it cannot be one of several probabilities that sum to 1",
+            hint="--outputs sigmoid, if it is the probability of the second label",
+        )
     chain = follow_input(graph, source.input, source.layout)
     read = facts.scaling or stated_scaling(chain)
     text, channels = options.scaling or read, options.channels or facts.channels
     scaling = parse_scaling(text, channels) if text else None
     if scaling is None:
-        raise _ask_for_scaling(source, frames, text, channels)
+        raise _ask_for_scaling(source, frames, outputs, text, channels)
     notes = []
     if options.scaling and read and options.scaling != read:
         notes.append(f"--scaling is {options.scaling}, although the file suggests {read}")
@@ -337,12 +352,12 @@ def _find_meaning(
 
 
 def _ask_for_scaling(
-    source: OnnxSource, frames: HeldOutFrames, text: str | None, channels: Any
+    source: OnnxSource, frames: HeldOutFrames, outputs: OutputKind, text: str | None, channels: Any
 ) -> UsageError:
     """Return the error that asks for the scaling, with what each usual one reaches on the frames."""
     rows = np.linspace(0, len(frames.pixels) - 1, min(_SCALING_FRAMES, len(frames.pixels))).astype(int)
     figures = compare_scalings(
-        source, frames.pixels[rows], frames.labels[rows], scaling=text, channels=channels
+        source, frames.pixels[rows], frames.labels[rows], outputs, scaling=text, channels=channels
     )
     missing = "the order of the colours" if text else "the scaling of its input"
     option = "--channels rgb or bgr" if text else "--scaling"
@@ -425,6 +440,7 @@ def _source_facts(source: OnnxSource, facts: SourceFacts, meaning: _Meaning) -> 
         "scaling": meaning.scaling.name,
         "channels": meaning.scaling.channels,
         "outputs": meaning.outputs,
+        **({"single_output": True} if source.is_single else {}),
         "stated_by": meaning.stated,
     }
 
@@ -452,7 +468,8 @@ def _write(
     network = quantise_network(
         source, meaning.scaling, body, spec, frames, expected, options, tuning, progress
     )
-    levels, choice = network.levels, network.choice
+    choice = network.choice
+    levels = choice.body
     fp32, int8 = folder / FP32, folder / INT8
     write_file(fp32, body, spec)
     write_file(int8, levels, _int8_spec(spec, network), quantised=choice.proto)
@@ -521,6 +538,8 @@ def _int8_spec(spec: ModelSpec, network: QuantisedNetwork) -> ModelSpec:
     kept: dict[str, Any] = {"kept_float": list(chosen.kept_float)} if chosen.kept_float else {}
     if chosen.finetuned:
         kept["finetuned"] = network.finetuned
+    if chosen.evened:
+        kept["evened_channels"] = True
     return dataclasses.replace(
         spec,
         precision="int8",

@@ -140,20 +140,25 @@ def make_body(source: OnnxSource, chain: InputChain, scaling: Scaling, outputs: 
     graph.rename_input(start, PIXELS)
     head = read_head(graph, proto.graph.output[0].name)
     _end_in_logits(graph, head, outputs)
+    if source.is_single:
+        _answer_for_two(graph)
     _set_ends(proto, source, entry.layout)
     graph.drop_unused()
-    head = dataclasses.replace(head, pooled=head.pooled and _still_there(graph, head.pooled))
+    pooled = head.pooled and _still_there(graph, head.pooled)
+    if pooled is not None and source.is_single:
+        # The logit of the first label is 0, whatever the maps show.
+        pooled = dataclasses.replace(pooled, weights=np.pad(pooled.weights, [(0, 0), (1, 0)]))
     proto = onnx.shape_inference.infer_shapes(proto)
     graph = Graph(proto)
     cheap = [
         node.name for node in graph.nodes if node.op_type == "Conv" and graph.has_one_position(node.output[0])
     ]
-    body = FloatBody(proto, entry, head.pooled, tuple(dict.fromkeys([*head.classifier, *cheap])), None)
-    if head.pooled is None:
+    body = FloatBody(proto, entry, pooled, tuple(dict.fromkeys([*head.classifier, *cheap])), None)
+    if pooled is None:
         return body
     blank = np.zeros((1, source.size, source.size, 3), np.uint8)
-    shape = body.values(blank, head.pooled.maps).shape
-    sides = shape[2:] if head.pooled.layout == "nchw" else shape[1:3]
+    shape = body.values(blank, pooled.maps).shape
+    sides = shape[2:] if pooled.layout == "nchw" else shape[1:3]
     return dataclasses.replace(body, map_sides=(int(sides[0]), int(sides[1])))
 
 
@@ -325,3 +330,12 @@ def _end_in_logits(graph: Graph, head: Head, outputs: OutputKind) -> None:
     graph.add("Max", [rest, "capsule_edge/least_rest"], "capsule_edge/positive_rest")
     graph.add("Div", ["capsule_edge/positive", "capsule_edge/positive_rest"], "capsule_edge/odds")
     graph.add("Log", ["capsule_edge/odds"], LOGITS)
+
+
+def _answer_for_two(graph: Graph) -> None:
+    """Put a logit of 0 before that of a single output: their softmax is 1 - p and p, if p is the logit's sigmoid."""
+    one = "capsule_edge/single_logit"
+    node = graph.proto.graph.node[-1]
+    node.output[list(node.output).index(LOGITS)] = node.name = one
+    graph.set_constant("capsule_edge/before", np.array([0, 1, 0, 0], np.int64))
+    graph.add("Pad", [one, "capsule_edge/before"], LOGITS, mode="constant")
