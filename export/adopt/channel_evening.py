@@ -23,7 +23,7 @@ from .head import pooling_layout
 from .quantised_nodes import layers_of, weight_axis
 from .sessions import open_session, with_outputs
 
-__all__ = ["ChannelPair", "Evening", "even_channels", "find_pairs"]
+__all__ = ["Evening", "LayerPair", "even_channels", "find_pairs"]
 
 Factors = npt.NDArray[np.float64]
 _BATCH = 8
@@ -39,7 +39,7 @@ _WAY, _MOST = 0.5, 8.0
 
 
 @dataclass(frozen=True)
-class ChannelPair:
+class LayerPair:
     """Two layers with weights, and the values between them.
 
     Attributes:
@@ -105,7 +105,7 @@ def even_channels(body: FloatBody, frames: FrameArray) -> Evening:
     return Evening(dataclasses.replace(body, proto=proto, pooled=pooled), scaled, skipped)
 
 
-def find_pairs(body: FloatBody) -> tuple[list[ChannelPair], dict[str, str]]:
+def find_pairs(body: FloatBody) -> tuple[list[LayerPair], dict[str, str]]:
     """Return the pairs of layers between which channels can be scaled, and why the other layers have none."""
     graph = Graph(body.proto)
     layers = layers_of(graph)
@@ -115,14 +115,14 @@ def find_pairs(body: FloatBody) -> tuple[list[ChannelPair], dict[str, str]]:
         if layer.name in body.cheap or layer.op_type == "MatMul":
             continue
         pair = _follow(graph, layer, {node.name for node in layers})
-        if isinstance(pair, ChannelPair):
+        if isinstance(pair, LayerPair):
             found.append(pair)
         else:
             skipped[layer.name] = pair
     return found, skipped
 
 
-def _follow(graph: Graph, writer: onnx.NodeProto, layers: set[str]) -> ChannelPair | str:
+def _follow(graph: Graph, writer: onnx.NodeProto, layers: set[str]) -> LayerPair | str:
     """Follow the channels of a layer to the layer that reads them; return the reason if there is none."""
     at = value = writer.output[0]
     between, ceiling, flat = [at], None, writer.op_type == "Gemm"
@@ -130,7 +130,7 @@ def _follow(graph: Graph, writer: onnx.NodeProto, layers: set[str]) -> ChannelPa
         if reader.name in layers and reader.input[0] == at:
             if flat == (reader.op_type == "Conv"):
                 break
-            return ChannelPair(writer.name, reader.name, value, tuple(between), ceiling)
+            return LayerPair(writer.name, reader.name, value, tuple(between), ceiling)
         if not _passes(graph, reader, at):
             break
         flat = flat or _flattens(reader)

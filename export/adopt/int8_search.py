@@ -26,6 +26,8 @@ from .quantised_nodes import layers_of, quantised_nodes
 __all__ = ["AUTO", "TRAINING", "Int8Candidate", "Int8Choice", "Trained", "choose_int8"]
 
 AUTO = "auto"
+# The number of methods of ranges with which fitted weights are tried: the best with nearest weights may not be it then.
+_MOST_FITTED = 2
 # Frames on which the noise of layers is measured: even one frame has thousands of values of most layers.
 _RANKING_FRAMES = 16
 # Weights that are not saturation-safe must lose less than this share of what safe ones lose, to be preferred.
@@ -101,9 +103,10 @@ def choose_int8(
 ) -> Int8Choice:
     """Choose how to quantise a network.
 
-    1. Each method of ranges is tried with saturation-safe weights. Of those with no gate of shipping
-       failing, or else of all, the one with the smallest mean difference of probabilities is taken.
-    2. With it, weights that are fitted to each layer's inputs are tried, and taken if they are better by this measure.
+    1. Each method of ranges is tried with saturation-safe weights.
+    2. With two of them, weights that are fitted to each layer's inputs are tried: those with no gate of shipping
+       failing, or else any, that have the smallest mean difference of probabilities. Of all candidates the one with the
+       fewest failing gates is taken, and among equals the one with the smallest mean difference.
     3. If a gate fails, the same is tried without safe weights, and taken if no gate fails then and the frames are many.
     4. Else layers are put back in float, the noisiest first, until no gate fails; with safe weights, unless the others
        lose much less.
@@ -156,14 +159,10 @@ def _check_quantisable(body: FloatBody) -> None:
 
 def _search(trials: Trials, kept: tuple[str, ...], *, automatic: bool) -> _Found:
     """Return the best way of quantising a float network."""
-    best = _try_ranges(trials, kept)
-    best = min(best, trials.measure(best.method, True, kept, fitted=True), key=_rank)
+    nearest = sorted((trials.measure(method, True, kept) for method in trials.ranges), key=_rank_ranges)
+    fitted = [trials.measure(each.method, True, kept, fitted=True) for each in nearest[:_MOST_FITTED]]
+    best = min((*nearest, *fitted), key=_rank)
     return _repair(trials, best, kept, automatic=automatic) if best.failing else _Found(trials, best)
-
-
-def _try_ranges(trials: Trials, kept: tuple[str, ...]) -> Int8Candidate:
-    """Return the best candidate with saturation-safe weights over the methods of ranges."""
-    return min((trials.measure(method, True, kept) for method in trials.ranges), key=_rank)
 
 
 def _repair(trials: Trials, best: Int8Candidate, kept: tuple[str, ...], *, automatic: bool) -> _Found:
@@ -182,9 +181,14 @@ def _repair(trials: Trials, best: Int8Candidate, kept: tuple[str, ...], *, autom
     return _Found(trials, _restore(trials, best, [name for name, _ in noise]), tuple(noise))
 
 
-def _rank(candidate: Int8Candidate) -> tuple[bool, float]:
-    """Return what the better of two candidates has less of."""
+def _rank_ranges(candidate: Int8Candidate) -> tuple[bool, float]:
+    """Return what the better of two methods of ranges has less of; fitted weights may win back a limit or lose one."""
     return bool(candidate.failing), candidate.mean_abs_dp
+
+
+def _rank(candidate: Int8Candidate) -> tuple[int, float]:
+    """Return what the better of two candidates has less of: missed limits, or else the difference of probabilities."""
+    return len(candidate.failing), candidate.mean_abs_dp
 
 
 def _checked(body: FloatBody, keep: Sequence[str]) -> tuple[str, ...]:
