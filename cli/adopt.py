@@ -204,7 +204,8 @@ def _print(report: AdoptionReport, out: Path) -> None:
     kept = f"{len(chosen['kept_float'])} of {report.layers} layers in float"
     safe = "saturation-safe" if chosen["saturation_safe"] else "not saturation-safe"
     fitted = ", fitted weights" if chosen["fitted"] else ""
-    click.echo(f"INT8: ranges by {chosen['method']}, {safe}{fitted}, {kept}")
+    evened = ", evened channels" if chosen["evened"] else ""
+    click.echo(f"INT8: ranges by {chosen['method']}, {safe}{fitted}{evened}, {kept}")
     if report.finetuned is not None:
         click.echo(_describe_finetuning(report.finetuned))
     if chosen["failing"]:

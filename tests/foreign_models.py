@@ -77,22 +77,29 @@ COLOURS = {"normal": (200, 120, 90), "bleeding": (120, 10, 10), "polyp": (190, 1
 
 
 def write_colours(
-    root: Path, *, size: int = 40, frames: int = 40, videos: int = 4, seed: int = 7, mark: str = ""
+    root: Path,
+    *,
+    size: int = 40,
+    frames: int = 40,
+    videos: int = 4,
+    seed: int = 7,
+    mark: str = "",
+    labels: Sequence[str] = tuple(COLOURS),
 ) -> Path:
-    """Write a data set of three labels that differ in colour, each in ``videos`` videos of its own.
+    """Write a data set of labels that differ in colour, each in ``videos`` videos of its own.
 
     ``mark`` begins the names of the videos. Another seed draws other pictures.
     """
     rng = np.random.default_rng(seed)
     rows, pictures = [], []
-    for label, colour in COLOURS.items():
+    for label in labels:
         for number in range(frames):
             rows.append((f"{label}_{number}.png", label, f"{mark}{label}{number % videos}"))
             smooth = rng.normal(0, 14, (4, 4, 3)).repeat(size // 4, 0).repeat(size // 4, 1)
             noise = smooth + rng.normal(0, 8, (size, size, 3))
             # The colours overlap, so that no head separates all frames and a temperature can be fitted.
             tint = rng.normal(0, 30, 3)
-            pictures.append(np.clip(np.array(colour) + tint + noise, 0, 255).astype(np.uint8))
+            pictures.append(np.clip(np.array(COLOURS[label]) + tint + noise, 0, 255).astype(np.uint8))
     return write_frames(root, "file,label,video_id", rows, pictures)
 
 

@@ -25,7 +25,7 @@ def frames(count: int = 5, size: int = SIZE) -> np.ndarray:
     return np.kron(coarse, np.ones((1, 8, 8, 1), np.float32))
 
 
-def cnn(keras: Any, *, activation: str | None = "softmax") -> Any:
+def cnn(keras: Any, *, activation: str | None = "softmax", outputs: int = LABELS) -> Any:
     """A Rescaling layer, convolutions with batch normalisation, pooling and one dense layer."""
     layers = keras.layers
     inputs = keras.Input((SIZE, SIZE, 3), name="picture")
@@ -36,7 +36,7 @@ def cnn(keras: Any, *, activation: str | None = "softmax") -> Any:
         x = layers.ReLU()(x)
     x = layers.DepthwiseConv2D(3, padding="same")(x)
     x = layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(inputs, layers.Dense(LABELS, activation=activation, name="scores")(x))
+    model = keras.Model(inputs, layers.Dense(outputs, activation=activation, name="scores")(x))
     model(frames(), training=True)
     return model
 
@@ -100,6 +100,7 @@ def write_keras(folder: Path) -> None:
     keras.utils.set_random_seed(0)
     models = {
         "cnn": cnn(keras),
+        "single": cnn(keras, activation="sigmoid", outputs=1),
         "vit": build_vit(LABELS, keras, size=SIZE, patch=8, width=32, depth=2),
         "squeezed": squeezed(keras),
         "nested": nested(keras),

@@ -41,6 +41,7 @@ from capsule_edge.runtime.inference import EventParameters, Label, ModelSpec
 from ..new_folder import check_new, hash_file, new_folder, write_sums
 from ..verify import count_operators
 from .adopted_files import certify_adopted, write_file
+from .channel_evening import Evening
 from .facts import Floats, OutputKind, SourceFacts
 from .finetuning import check_requirements, divide_off, find_training_frames, plan_twin
 from .float_body import FloatBody, make_body
@@ -88,7 +89,8 @@ class AdoptionReport:
         conversion: ``frames``, ``max_abs_dp`` and ``agreement`` of the FP32 file with the source.
         temperature: The temperature that calibrates the logits.
         has_maps: Whether the model has activation maps.
-        int8: The candidates that were tried and the one that was chosen.
+        int8: The candidates that were tried and the one that was chosen, the noise of layers, and under ``evening`` the
+            layers whose channels can be evened and why those of others cannot.
         layers: The number of layers with weights.
         operators: The operators in onnxruntime's optimised graph of the INT8 file, most frequent first.
         not_fused: The number of quantised layers that onnxruntime still computes in float.
@@ -212,11 +214,17 @@ def _in_one_line(model: Path) -> Iterator[None]:
 
 def _check_count(labels: Path, count: int, model: Path, source: OnnxSource) -> None:
     """Refuse labels that do not fit the outputs."""
-    if count != source.classes:
+    if count == source.classes:
+        return
+    if source.is_single:
         raise UsageError(
-            f"{labels} has {count} labels, but {model} has {source.classes} outputs",
-            hint="give each output its label, in the order of the outputs",
+            f"{labels} has {count} labels, but {model} has one output, which tells two labels apart",
+            hint="give two labels: first the one whose probability is 1 - p, then that of the output, p",
         )
+    raise UsageError(
+        f"{labels} has {count} labels, but {model} has {source.classes} outputs",
+        hint="give each output its label, in the order of the outputs",
+    )
 
 
 def _read_source(
@@ -279,6 +287,10 @@ def _adopt(
 def _plan(source: OnnxSource, facts: SourceFacts) -> tuple[NetworkLayer, ...]:
     """Return the layers of the twin of a Keras model."""
     assert facts.layers is not None  # ``check_requirements`` lets Keras models through alone
+    if source.is_single:
+        raise UsageError(
+            f"{source.path} has one output, fine-tuning needs one for each label", hint="leave --finetune out"
+        )
     return plan_twin(source.path, facts.layers(), (source.size, source.size, 3))
 
 
@@ -317,12 +329,17 @@ def _find_meaning(
             f"--outputs is {options.outputs}, but {source.path} ends in {head.node!r} ({head.kind}): {outputs}",
             hint="leave --outputs out",
         )
+    if source.is_single and outputs == "probabilities":
+        raise UsageError(
+            f"{source.path} has one output; alone, it cannot be one of several probabilities that sum to 1",
+            hint="--outputs sigmoid, if it is the probability of the second label",
+        )
     chain = follow_input(graph, source.input, source.layout)
     read = facts.scaling or stated_scaling(chain)
     text, channels = options.scaling or read, options.channels or facts.channels
     scaling = parse_scaling(text, channels) if text else None
     if scaling is None:
-        raise _ask_for_scaling(source, frames, text, channels)
+        raise _ask_for_scaling(source, frames, outputs, text, channels)
     notes = []
     if options.scaling and read and options.scaling != read:
         notes.append(f"--scaling is {options.scaling}, although the file suggests {read}")
@@ -335,12 +352,12 @@ def _find_meaning(
 
 
 def _ask_for_scaling(
-    source: OnnxSource, frames: HeldOutFrames, text: str | None, channels: Any
+    source: OnnxSource, frames: HeldOutFrames, outputs: OutputKind, text: str | None, channels: Any
 ) -> UsageError:
     """Return the error that asks for the scaling, with what each usual one reaches on the frames."""
     rows = np.linspace(0, len(frames.pixels) - 1, min(_SCALING_FRAMES, len(frames.pixels))).astype(int)
     figures = compare_scalings(
-        source, frames.pixels[rows], frames.labels[rows], scaling=text, channels=channels
+        source, frames.pixels[rows], frames.labels[rows], outputs, scaling=text, channels=channels
     )
     missing = "the order of the colours" if text else "the scaling of its input"
     option = "--channels rgb or bgr" if text else "--scaling"
@@ -423,6 +440,7 @@ def _source_facts(source: OnnxSource, facts: SourceFacts, meaning: _Meaning) -> 
         "scaling": meaning.scaling.name,
         "channels": meaning.scaling.channels,
         "outputs": meaning.outputs,
+        **({"single_output": True} if source.is_single else {}),
         "stated_by": meaning.stated,
     }
 
@@ -450,7 +468,8 @@ def _write(
     network = quantise_network(
         source, meaning.scaling, body, spec, frames, expected, options, tuning, progress
     )
-    levels, choice = network.levels, network.choice
+    choice = network.choice
+    levels = choice.body
     fp32, int8 = folder / FP32, folder / INT8
     write_file(fp32, body, spec)
     write_file(int8, levels, _int8_spec(spec, network), quantised=choice.proto)
@@ -519,6 +538,8 @@ def _int8_spec(spec: ModelSpec, network: QuantisedNetwork) -> ModelSpec:
     kept: dict[str, Any] = {"kept_float": list(chosen.kept_float)} if chosen.kept_float else {}
     if chosen.finetuned:
         kept["finetuned"] = network.finetuned
+    if chosen.evened:
+        kept["evened_channels"] = True
     return dataclasses.replace(
         spec,
         precision="int8",
@@ -532,6 +553,17 @@ def _describe_choice(choice: Int8Choice) -> dict[str, Any]:
         "chosen": dataclasses.asdict(choice.chosen),
         "tried": [dataclasses.asdict(candidate) for candidate in choice.tried],
         "noise": [{"layer": name, "decibels": round(ratio, 2)} for name, ratio in choice.noise],
+        "evening": _describe_evening(choice.evening),
+    }
+
+
+def _describe_evening(evening: Evening | None) -> dict[str, Any] | None:
+    """Return the layers whose channels can be evened, with their largest factor, and why the others' cannot."""
+    if evening is None:
+        return None
+    return {
+        "layers": [{"layer": name, "largest": round(most, 2)} for name, most in evening.factors.items()],
+        "skipped": [{"layer": name, "reason": reason} for name, reason in evening.skipped.items()],
     }
 
 

@@ -26,7 +26,7 @@ from .quantised_nodes import weight_axis
 from .scaling import Scaling
 from .sessions import open_session, with_outputs
 
-__all__ = ["LEAST", "LEAST_REST", "Entry", "FloatBody", "make_body", "mark_inside"]
+__all__ = ["LEAST", "LEAST_REST", "Entry", "FloatBody", "make_body", "mark_inside", "pads_evenly"]
 
 _PREFIX = "net/"
 PIXELS, LOGITS = "capsule_edge/scaled_pixels", "capsule_edge/network_logits"
@@ -140,20 +140,25 @@ def make_body(source: OnnxSource, chain: InputChain, scaling: Scaling, outputs: 
     graph.rename_input(start, PIXELS)
     head = read_head(graph, proto.graph.output[0].name)
     _end_in_logits(graph, head, outputs)
+    if source.is_single:
+        _answer_for_two(graph)
     _set_ends(proto, source, entry.layout)
     graph.drop_unused()
-    head = dataclasses.replace(head, pooled=head.pooled and _still_there(graph, head.pooled))
+    pooled = head.pooled and _still_there(graph, head.pooled)
+    if pooled is not None and source.is_single:
+        # The logit of the first label is 0, whatever the maps show.
+        pooled = dataclasses.replace(pooled, weights=np.pad(pooled.weights, [(0, 0), (1, 0)]))
     proto = onnx.shape_inference.infer_shapes(proto)
     graph = Graph(proto)
     cheap = [
         node.name for node in graph.nodes if node.op_type == "Conv" and graph.has_one_position(node.output[0])
     ]
-    body = FloatBody(proto, entry, head.pooled, tuple(dict.fromkeys([*head.classifier, *cheap])), None)
-    if head.pooled is None:
+    body = FloatBody(proto, entry, pooled, tuple(dict.fromkeys([*head.classifier, *cheap])), None)
+    if pooled is None:
         return body
     blank = np.zeros((1, source.size, source.size, 3), np.uint8)
-    shape = body.values(blank, head.pooled.maps).shape
-    sides = shape[2:] if head.pooled.layout == "nchw" else shape[1:3]
+    shape = body.values(blank, pooled.maps).shape
+    sides = shape[2:] if pooled.layout == "nchw" else shape[1:3]
     return dataclasses.replace(body, map_sides=(int(sides[0]), int(sides[1])))
 
 
@@ -265,7 +270,7 @@ def _first_convolution(graph: Graph, start: str) -> onnx.NodeProto | None:
     """Return the convolution that reads the pixels, directly or behind a Pad that adds zeros or copies."""
     node = graph.sole_reader(start)
     if node is not None and node.op_type == "Pad":
-        node = graph.sole_reader(node.output[0]) if _pads_evenly(graph, node) else None
+        node = graph.sole_reader(node.output[0]) if pads_evenly(graph, node) else None
     return (
         node
         if node is not None and node.op_type == "Conv" and read_attribute(node, "group", 1) == 1
@@ -273,7 +278,7 @@ def _first_convolution(graph: Graph, start: str) -> onnx.NodeProto | None:
     )
 
 
-def _pads_evenly(graph: Graph, pad: onnx.NodeProto) -> bool:
+def pads_evenly(graph: Graph, pad: onnx.NodeProto) -> bool:
     """Return whether a Pad treats a channel of ones as any other: it copies pixels, or its constant is 0.
 
     Another constant is one of the scaled pixels, and would be another one of levels.
@@ -325,3 +330,12 @@ def _end_in_logits(graph: Graph, head: Head, outputs: OutputKind) -> None:
     graph.add("Max", [rest, "capsule_edge/least_rest"], "capsule_edge/positive_rest")
     graph.add("Div", ["capsule_edge/positive", "capsule_edge/positive_rest"], "capsule_edge/odds")
     graph.add("Log", ["capsule_edge/odds"], LOGITS)
+
+
+def _answer_for_two(graph: Graph) -> None:
+    """Put a logit of 0 before that of a single output: their softmax is 1 - p and p, if p is the logit's sigmoid."""
+    one = "capsule_edge/single_logit"
+    node = graph.proto.graph.node[-1]
+    node.output[list(node.output).index(LOGITS)] = node.name = one
+    graph.set_constant("capsule_edge/before", np.array([0, 1, 0, 0], np.int64))
+    graph.add("Pad", [one, "capsule_edge/before"], LOGITS, mode="constant")

@@ -11,7 +11,7 @@ import onnx
 from .facts import Layout, OutputKind
 from .graph import Graph, read_attribute
 
-__all__ = ["Head", "PooledHead", "read_head"]
+__all__ = ["Head", "PooledHead", "pooling_layout", "read_head"]
 
 Floats = npt.NDArray[np.float32]
 # Operations behind the last one that leave the values as they are.
@@ -103,7 +103,7 @@ def _pooled(graph: Graph, logits: str) -> tuple[PooledHead | None, tuple[str, ..
     names = tuple(each.name for each in nodes)
     if node is None:
         return None, names
-    layout = _pooling_layout(graph, node)
+    layout = pooling_layout(graph, node)
     if layout is None:
         return None, names
     return PooledHead(node.input[0], layout, weights), (*names, node.name)
@@ -128,7 +128,7 @@ def _dense(graph: Graph, logits: str) -> tuple[str, Floats, list[onnx.NodeProto]
     return node.input[0], np.asarray(weights.T if turned else weights, np.float32), nodes
 
 
-def _pooling_layout(graph: Graph, node: onnx.NodeProto) -> Layout | None:
+def pooling_layout(graph: Graph, node: onnx.NodeProto) -> Layout | None:
     """Return the layout of what a node pools over all positions; None if it pools otherwise."""
     if node.op_type == "GlobalAveragePool":
         return "nchw"

@@ -64,12 +64,24 @@ def source_answers(
 
 
 def to_logits(answers: Floats, outputs: OutputKind) -> npt.NDArray[np.float64]:
-    """Return the logits behind a source's outputs, float64 (N, classes)."""
+    """Return the logits behind a source's outputs, float64 (N, classes).
+
+    A single output answers for the second of two labels, whose logits are then 0 and its own.
+    """
+    return _for_two(_read_logits(answers, outputs))
+
+
+def _read_logits(answers: Floats, outputs: OutputKind) -> npt.NDArray[np.float64]:
     values = np.asarray(answers, np.float64)
     if outputs == "logits":
         return values
     positive = np.log(np.maximum(values, LEAST))
     return positive if outputs == "probabilities" else positive - np.log(np.maximum(1 - values, LEAST_REST))
+
+
+def _for_two(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the logits of both labels where there is only that of the second; other logits as they are."""
+    return np.pad(logits, [(0, 0), (1, 0)]) if logits.shape[1] == 1 else logits
 
 
 def source_logits(
@@ -81,17 +93,22 @@ def source_logits(
     network's own logit stands for the source's, if its sigmoid is the same number.
 
     Args:
-        answers: The source's outputs, float32 (N, labels).
+        answers: The source's outputs, float32 (N, outputs).
         outputs: The meaning of these outputs.
         ours: The network's logits, (N, labels).
+
+    Returns:
+        float64 (N, labels).
     """
-    logits = to_logits(answers, outputs)
+    logits = _read_logits(answers, outputs)
     if outputs != "sigmoid":
-        return logits
+        return _for_two(logits)
     values = np.asarray(ours, np.float64)
+    if answers.shape[1] == 1:
+        values = values[:, 1:] - values[:, :1]
     same = np.abs(1 / (1 + np.exp(-np.maximum(values, -700))) - answers) <= _SAME
     hidden = same & (np.minimum(answers, 1 - answers) <= _SURE)
-    return np.where(hidden, values, logits)
+    return _for_two(np.where(hidden, values, logits))
 
 
 def to_probabilities(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
@@ -106,7 +123,7 @@ def largest_difference(ours: npt.NDArray[np.floating[Any]], theirs: npt.NDArray[
     return float(np.abs(to_probabilities(ours) - to_probabilities(theirs)).max())
 
 
-def balanced_accuracy(answers: Floats, labels: npt.NDArray[np.intp]) -> float:
+def balanced_accuracy(answers: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.intp]) -> float:
     """Return the mean share of each label's frames that the answers get right, over the labels that occur."""
     right = answers.argmax(axis=1) == labels
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
@@ -116,6 +133,7 @@ def compare_scalings(
     source: OnnxSource,
     frames: FrameArray,
     labels: npt.NDArray[np.intp],
+    outputs: OutputKind,
     *,
     scaling: str | None = None,
     channels: Channels | None = None,
@@ -126,6 +144,7 @@ def compare_scalings(
         source: The classifier.
         frames: uint8 RGB (N, size, size, 3).
         labels: Their true labels, int (N,).
+        outputs: The meaning of the outputs.
         scaling: The scaling if it is known, and only the order of the colours is not.
         channels: The order of the colours if it is known.
     """
@@ -137,7 +156,8 @@ def compare_scalings(
             if parsed is not None:
                 answers = answer_frames(source, parsed, frames)
                 finite = bool(np.isfinite(answers).all())
-                figures[str(parsed)] = balanced_accuracy(answers, labels) if finite else 0.0
+                logits = to_logits(answers, outputs) if source.is_single else answers
+                figures[str(parsed)] = balanced_accuracy(logits, labels) if finite else 0.0
     return dict(sorted(figures.items(), key=lambda item: -item[1]))
 
 
@@ -153,7 +173,7 @@ def check_answers(
     """Check that a source's answers are what ``outputs`` says, differ between frames, and are better than guessing.
 
     Args:
-        answers: The source's outputs, float32 (N, labels).
+        answers: The source's outputs, float32 (N, outputs).
         logits: The network's logits for the same frames. A sigmoid or softmax that is sure rounds to 1, and then
             answers of several labels and frames are equal whose logits differ.
         labels: The true labels of the frames, int (N,).

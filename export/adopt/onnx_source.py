@@ -56,11 +56,12 @@ class OnnxSource:
         output: The name of the output.
         layout: The order of the input's axes.
         size: The side of the input in pixels.
-        classes: The number of outputs.
+        classes: The number of labels: that of the outputs, or 2 where ``is_single``.
         opset: The version of the operators in the file.
         producer: The program that wrote the file, as it names itself.
         scaling: The scaling that the metadata state; None if they state none.
         channels: The order of the colours that the metadata state; None if they state none.
+        is_single: Whether the file has one output, which answers for the second of two labels.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class OnnxSource:
     producer: str
     scaling: str | None = None
     channels: Channels | None = None
+    is_single: bool = False
 
     def runner(self) -> Callable[[Floats], Floats]:
         """Return a function that answers scaled batches (float32 in ``layout``) with the file as it is."""
@@ -114,12 +116,13 @@ def read_onnx(path: Path, *, size: int | None = None, made_from: Path | None = N
     layout, side = _picture(path, given, size)
     output = _only_output(path, proto.graph)
     _free_batch(proto, given, layout, side)
-    simplified, classes = _simplify(path, proto, given.name, layout, side)
+    simplified, outputs = _simplify(path, proto, given.name, layout, side)
     stated = {entry.key: entry.value for entry in proto.metadata_props}
     return OnnxSource(
         path, hashlib.sha256(content).hexdigest(), simplified, proto, given.name, output.name, layout, side,
-        classes, _opset(proto), " ".join((proto.producer_name, proto.producer_version)).strip(),
+        max(2, outputs), _opset(proto), " ".join((proto.producer_name, proto.producer_version)).strip(),
         _RANGES.get(stated.get("Image.NominalPixelRange", "")), _FORMATS.get(stated.get("Image.BitmapPixelFormat", "")),
+        outputs == 1,
     )  # fmt: skip
 
 
@@ -347,27 +350,22 @@ def _simplify(
             f"{path}: the output is {together.dtype}, allowed is float32",
             hint="export the model with a float32 output",
         )
-    classes = _count_classes(path, together)
+    outputs = _count_outputs(path, together)
     # Sums may be added up in another order in a batch.
     if not np.allclose(together[0], alone[0], rtol=1e-3, atol=1e-4):
         raise ModelError(
             f"{path} gives a frame other answers alone than in a batch", hint="export it in inference mode"
         )
-    return simplified, classes
+    return simplified, outputs
 
 
-def _count_classes(path: Path, answers: np.ndarray[Any, Any]) -> int:
+def _count_outputs(path: Path, answers: np.ndarray[Any, Any]) -> int:
     shape = answers.shape
-    classes = int(np.prod(shape[1:]))
-    if len(shape) < 2 or shape[0] != 3 or classes != max(shape[1:]):
+    outputs = int(np.prod(shape[1:]))
+    if len(shape) < 2 or shape[0] != 3 or outputs != max(shape[1:]):
         raise ModelError(
             f"{path} answers 3 frames with an output of shape {shape}, allowed is (3, labels): a classifier is needed"
         )
-    if classes < 2:
-        raise ModelError(
-            f"{path} has one output, two or more are needed",
-            hint="give a classifier of two classes an output for each of them",
-        )
-    if classes > MOST_CLASSES:
-        raise ModelError(f"{path} has {classes:,} outputs, allowed are {MOST_CLASSES:,} labels")
-    return classes
+    if outputs > MOST_CLASSES:
+        raise ModelError(f"{path} has {outputs:,} outputs, allowed are {MOST_CLASSES:,} labels")
+    return outputs

@@ -15,7 +15,8 @@ from capsule_edge.runtime.inference import ModelSpec
 from .finetuning import FineTuningFrames, tune_body
 from .float_body import FloatBody, mark_inside
 from .held_out_frames import HeldOutFrames
-from .int8_search import Int8Candidate, Int8Choice, Trained, choose_int8
+from .int8_search import Int8Choice, Trained, choose_int8
+from .int8_trials import is_better
 from .network_layers import NetworkLayer
 from .onnx_source import OnnxSource
 from .options import AdoptOptions
@@ -45,12 +46,11 @@ class QuantisedNetwork:
     """A network in 8 bits.
 
     Attributes:
-        levels: The float network that was quantised: that of the source, or the fine-tuned one.
-        choice: The way of quantising that was chosen, and all that were tried.
+        choice: The way of quantising that was chosen, and all that were tried. Its ``body`` is the float network of the
+            source, the same with evened channels, or the fine-tuned one.
         finetuned: The record of the fine-tuning, and the figures with and without it; None without ``--finetune``.
     """
 
-    levels: FloatBody
     choice: Int8Choice
     finetuned: dict[str, Any] | None = None
 
@@ -69,8 +69,7 @@ def quantise_network(
     """Return the network in 8 bits that loses least of the FP32 file's answers.
 
     A fine-tuned network is quantised in the same ways, and judged by the same limits against the same answers on the
-    same frames. It is taken if it misses fewer limits. If neither misses one, it is taken if it has fewer layers in
-    float. Else the lower mean difference of probabilities decides.
+    same frames. The better of the two is taken (``int8_trials.is_better``).
 
     Args:
         source: The source.
@@ -91,35 +90,22 @@ def quantise_network(
             keep=options.keep_float, trained=trained, progress=progress,
         )  # fmt: skip
 
-    levels = mark_inside(body)
     progress("quantising")
-    plain = choose(levels)
+    plain = choose(mark_inside(body))
     if tuning is None:
-        return QuantisedNetwork(levels, plain)
+        return QuantisedNetwork(plain)
     tuned = tune_body(
         source, tuning.plan, scaling, body, spec, tuning.frames, epochs=options.finetuning_epochs,
         compared=frames.pixels[:: max(1, len(frames.pixels) // _COMPARED_FRAMES)], progress=progress,
     )  # fmt: skip
-    tuned_levels = mark_inside(tuned.body)
     progress("quantising the fine-tuned network")
-    better = choose(tuned_levels, Trained(body, tuned.ranges))
+    better = choose(mark_inside(tuned.body), Trained(body, tuned.ranges))
     is_kept = is_better(better.chosen, plain.chosen)
     record = {
         **tuned.record, "kept": is_kept, "without": dataclasses.asdict(plain.chosen),
         "with": dataclasses.asdict(better.chosen),
     }  # fmt: skip
-    taken, network = (better, tuned_levels) if is_kept else (plain, levels)
+    taken = better if is_kept else plain
     tried = (*plain.tried, *better.tried)
-    return QuantisedNetwork(network, dataclasses.replace(taken, tried=tried), record)
-
-
-def is_better(candidate: Int8Candidate, other: Int8Candidate) -> bool:
-    """Return whether a candidate is better than another: by missed limits, layers in float, and mean difference."""
-    missed, kept = (
-        (len(getattr(candidate, name)), len(getattr(other, name))) for name in ("failing", "kept_float")
-    )
-    if missed[0] != missed[1]:
-        return missed[0] < missed[1]
-    if missed == (0, 0) and kept[0] != kept[1]:
-        return kept[0] < kept[1]
-    return candidate.mean_abs_dp < other.mean_abs_dp
+    choice = dataclasses.replace(taken, tried=tried, evening=plain.evening)
+    return QuantisedNetwork(choice, record)

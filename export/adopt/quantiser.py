@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -18,6 +19,9 @@ from .layer_weights import LayerWeights
 from .quantised_nodes import layers_of, quantised_nodes
 
 __all__ = ["activations_of", "quantise_body"]
+
+# The scale and zero point of each channel of a value, by the value's name.
+_Overrides = dict[str, list[dict[str, Any]]]
 
 
 def activations_of(body: FloatBody) -> list[str]:
@@ -52,20 +56,21 @@ def quantise_body(
         weights: The integers of the weights of layers, by the layer's name (``weight_rounding``); those of others are
             the nearest ones.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantType
-    from onnxruntime.quantization.calibrate import TensorData, TensorsData
-    from onnxruntime.quantization.onnx_model import ONNXModel
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-    from onnxruntime.quantization.quant_utils import add_infer_metadata
-
     proto = onnx.shape_inference.infer_shapes(body.proto)
     graph = Graph(proto)
     names = quantised_nodes(graph, {*kept, *body.cheap}, readers=body.cheap)
-    found = {
-        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
-        for name, (low, high) in ranges.items()
-    }
-    overrides: dict[str, list[dict[str, Any]]] = {}
+    overrides = _settle_weights(graph, names, saturation_safe, weights)
+    if (zero := body.entry.zero_point) is not None and PIXELS in ranges:
+        scale = np.array(body.entry.gain[0], np.float32)
+        overrides[PIXELS] = [{"scale": scale, "zero_point": np.array(zero, np.uint8)}]
+    return _run_quantiser(proto, names, ranges, overrides)
+
+
+def _settle_weights(
+    graph: Graph, names: Collection[str], saturation_safe: bool, weights: Mapping[str, npt.NDArray[np.int8]]
+) -> _Overrides:
+    """Give each layer to quantise constants of its own, rounded where integers are given, and return their scales."""
+    overrides: _Overrides = {}
     for node in layers_of(graph):
         if node.name not in names:
             continue
@@ -75,17 +80,28 @@ def quantise_body(
             graph.set_constant(f"rounded/{node.name}", layer.dequantised(weights[node.name]))
             node.input[1] = f"rounded/{node.name}"
         overrides[node.input[1]] = layer.overrides()
-    if (zero := body.entry.zero_point) is not None and PIXELS in ranges:
-        scale = np.array(body.entry.gain[0], np.float32)
-        overrides[PIXELS] = [{"scale": scale, "zero_point": np.array(zero, np.uint8)}]
+    return overrides
+
+
+def _run_quantiser(
+    proto: onnx.ModelProto, names: list[str], ranges: Mapping[str, Range], overrides: _Overrides
+) -> onnx.ModelProto:
+    """Quantise the named nodes with onnxruntime's quantiser; ``proto`` is changed."""
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.onnx_model import ONNXModel
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.quant_utils import add_infer_metadata
+
+    found = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
     add_infer_metadata(proto)
-    quieter = logging.getLogger()
-    level = quieter.level
-    quieter.setLevel(logging.ERROR)
-    try:
+    with _errors_only():
         quantiser = QDQQuantizer(
             proto, True, False, QuantType.QInt8, QuantType.QUInt8, TensorsData(CalibrationMethod.MinMax, found),
-            names, [], sorted({node.op_type for node in graph.nodes}),
+            names, [], sorted({node.op_type for node in proto.graph.node}),
             {
                 "TensorQuantOverrides": overrides, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
                 "MatMulConstBOnly": True, "WeightSymmetric": True, "ActivationSymmetric": False,
@@ -93,9 +109,19 @@ def quantise_body(
         )  # fmt: skip
         made = ONNXModel(quantiser.quantize_model())
         made.topological_sort()
-    finally:
-        quieter.setLevel(level)
     return cast(onnx.ModelProto, made.model)
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Let the root logger, which the quantiser writes to, pass on errors alone."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _own_constants(graph: Graph, node: onnx.NodeProto) -> None:

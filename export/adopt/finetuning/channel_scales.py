@@ -1,8 +1,7 @@
-"""Give the channels of a twin equal reach before it is trained; its answers stay the same.
+"""Give the channels of a twin equal reach before it is trained; its answers stay the same (``channel_factors``).
 
-An 8-bit value has one scale for all its channels, so a channel of small values has few steps. Where only a ReLU and
-pooling stand between two layers with weights, a channel can be scaled up if the weights that read it are scaled down.
-Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, ICCV 2019.
+Networks that are quantised without training go half of the way (``channel_evening``). Training takes back what the
+whole way costs the weights.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..channel_factors import even_factors
 from ..facts import Floats
 from ..network_layers import NetworkLayer
 
@@ -23,8 +23,6 @@ _KERNELS = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": 
 _PASSING = ("AveragePooling2D", "GlobalAveragePooling2D", "MaxPooling2D", "ReLU", "ZeroPadding2D")
 # The largest factor of a channel. Beyond it, its reader's weights have too few steps if they share a scale.
 _MOST, _MOST_DEPTHWISE = 4.0, 16.0
-# A channel may exceed its largest value on the frames by this factor before the ceiling of a ReLU cuts it.
-_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,8 @@ def even_channels(layers: Sequence[NetworkLayer], reach: Mapping[str, Floats]) -
     by_name = {layer.name: layer for layer in layers}
     for pair in find_pairs(layers):
         writer, reader = by_name[pair.writer], by_name[pair.reader]
-        largest = np.asarray(reach[pair.value], np.float64)
-        most = largest.max() if pair.ceiling is None else min(largest.max(), pair.ceiling / _MARGIN)
-        limit = _MOST_DEPTHWISE if reader.kind == "DepthwiseConv2D" else _MOST
-        factors = np.clip(most / np.maximum(largest, 1e-6), 1.0, limit)
+        most = _MOST_DEPTHWISE if reader.kind == "DepthwiseConv2D" else _MOST
+        factors = even_factors(reach[pair.value], ceiling=pair.ceiling, most=most)
         by_name[pair.writer] = _scale_outputs(writer, factors)
         by_name[pair.reader] = _scale_inputs(by_name[pair.reader], 1 / factors)
     return tuple(by_name[layer.name] for layer in layers)

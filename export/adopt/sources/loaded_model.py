@@ -91,12 +91,11 @@ def read_shape(
     (name, shape, kind), (output, scores) = inputs[0], outputs[0]
     if kind != "float32":
         raise ModelError(f"{path}: input {name!r} is {kind}, allowed is float32")
-    if scores is None or len(scores) != 2 or not scores[1] or scores[1] < 2:
+    if scores is None or len(scores) != 2 or not scores[1]:
         raise ModelError(
             f"{path}: output {output!r} has the shape {_text(scores)}, allowed is one score for each label"
-            " (N, labels)",
-            hint="a detector, a segmentation or a headless network is not a classifier; a classifier with one output "
-            "needs a second one, 1 - p",
+            " (N, labels), or one for two labels (N, 1)",
+            hint="a detector, a segmentation or a headless network is not a classifier",
         )
     return _picture(path, name, shape, size)
 

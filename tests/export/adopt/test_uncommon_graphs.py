@@ -274,5 +274,6 @@ def test_sigmoids_that_differ_are_told_apart():
     expected = [[30.0, np.log(0.9999 / 0.0001), 0.0, np.log(0.9995 / 0.0005)]]
     # A step of float32 below 1 is 6e-8 of the 1e-4 that 0.9999 leaves.
     np.testing.assert_allclose(source_logits(answers, "sigmoid", ours), expected, atol=1e-3)
-    assert source_logits(np.array([[1.0]], np.float32), "sigmoid", np.array([[5.0]]))[0, 0] > 16
-    assert source_logits(np.array([[1e-7]], np.float32), "sigmoid", np.array([[-5.0]]))[0, 0] < -16
+    # A single output is the second of two labels; the logit of the first is 0.
+    assert source_logits(np.array([[1.0]], np.float32), "sigmoid", np.array([[0.0, 5.0]]))[0, 1] > 16
+    assert source_logits(np.array([[1e-7]], np.float32), "sigmoid", np.array([[0.0, -5.0]]))[0, 1] < -16

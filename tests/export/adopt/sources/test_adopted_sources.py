@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from foreign_models import write_colours, write_names
 from framework_models import frames
 
 from capsule_edge.export.adopt import AdoptOptions, adopt
@@ -62,3 +63,16 @@ def test_a_source_of_each_kind_is_adopted(
             study = reader.read(recordings[0])
         assert sum(frame.status == "classified" for frame in study.frames) > 0
         assert study.model.provenance["adopted_from"]["kind"] == kind
+
+
+def test_a_single_output_of_keras_answers_for_two_labels(written: Any, tmp_path: Path) -> None:
+    path, labels = written("keras") / "single.keras", ("normal", "polyp")
+    data, listed = (
+        write_colours(tmp_path / "frames", labels=labels),
+        write_names(tmp_path / "labels.yaml", labels),
+    )
+    report = adopt(path, listed, data, tmp_path / "out", AdoptOptions(channels="rgb", accept_weak=True))
+    assert (report.source["outputs"], report.source["single_output"]) == ("sigmoid", True)
+    expected = np.load(path.with_name("single.npy"))
+    logits = open_model(report.folder / "model.fp32.onnx").run(frames().astype(np.uint8)).logits
+    assert np.abs(softmax(logits) - np.c_[1 - expected, expected]).max() < 1e-4
