@@ -23,7 +23,7 @@ Pixels = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 # Pictures that are compared, evenly spread; fewer than the second number tell too little.
-_SAMPLES, _FEWEST = 32, 8
+_SAMPLES, _FEWEST = 64, 8
 # Rows that are compared at once, which bounds the memory.
 _BAND = 64
 # Brightest value (0..255) of the border around the field of view, after lossy coding.
@@ -79,7 +79,7 @@ def mask_of_pictures(pictures: Iterable[Pixels], box: Box | None) -> FieldMask |
         pictures: uint8 RGB (height, width, 3), of one size.
         box: (left, top, width, height) of the field of view; None where it is not known.
     """
-    stack = [rgb.max(axis=2) for rgb in pictures]
+    stack = list(pictures)
     if len(stack) < _FEWEST:
         return UnknownField(
             f"{len(stack)} pictures are too few to tell the field of view, needed are {_FEWEST}"
@@ -101,15 +101,15 @@ def _tell_change(stack: Pixels) -> tuple[Pixels, Pixels]:
     """Return which pixels of a stack of pictures change in a fair share of them, and which are bright and stand still.
 
     Args:
-        stack: brightness, uint8 (pictures, height, width).
+        stack: uint8 RGB (pictures, height, width, 3). Red alone tells too little: mucosa in bright light is always red.
     """
-    moving, still = (np.zeros(stack.shape[1:], np.uint8) for _ in range(2))
+    moving, still = (np.zeros(stack.shape[1:3], np.uint8) for _ in range(2))
     for top in range(0, stack.shape[1], _BAND):
         band = stack[:, top : top + _BAND].astype(np.int16)
         middle = np.partition(band, len(band) // 2, axis=0)[len(band) // 2]
-        away = np.abs(band - middle) > _CHANGE
+        away = (np.abs(band - middle) > _CHANGE).any(axis=-1)
         moving[top : top + _BAND] = away.mean(axis=0) >= _SHARE
-        still[top : top + _BAND] = ~away.any(axis=0) & (middle > _DARK)
+        still[top : top + _BAND] = ~away.any(axis=0) & (middle.max(axis=-1) > _DARK)
     return moving, still
 
 

@@ -196,6 +196,15 @@ def test_a_picture_without_a_border_stays_whole() -> None:
     assert mask.inside.all()
 
 
+def test_mucosa_in_bright_light_changes_although_it_is_always_red() -> None:
+    pictures = [bright(index) for index in range(12)]
+    for picture in pictures:
+        picture[:, 20:, 0] = 230
+    mask = mask_of_pictures(pictures, None)
+    assert isinstance(mask, FieldMask)
+    assert mask.inside.all()
+
+
 @pytest.mark.parametrize("kind", ["beside", "over"])
 def test_the_panel_of_a_viewer_is_blanked_and_the_picture_is_kept(kind: str) -> None:
     # A bright panel that stands still, larger than the picture beside it, or in one corner of it.
