@@ -101,6 +101,11 @@ if TYPE_CHECKING:
     "train of --data]",
 )
 @click.option("--epochs", type=int, help="How often fine-tuning shows each frame, 1 to 100.  [default: 3]")
+@click.option(
+    "--no-tflite",
+    is_flag=True,
+    help="Leave out the FP32 TFLite file, which every source but ONNX gets where TFLite can compute it.",
+)
 @click.option("--name", help="Name of the model.  [default: the name of its file]")
 @click.option("--version", "model_version", help="Version of the model.")
 @click.option("--license", "model_license", help="Licence of the model.  [default: not stated]")
@@ -120,7 +125,8 @@ def command(model: Path, labels: Path, data: Path, out: Path, as_json: bool, **g
     MODEL is an ONNX file (opset 13 or later, float32), a file of Keras (.keras, .h5), the folder of a SavedModel, or a
     float TFLite file. What it does not state about its input is asked for, with the
     accuracy that each usual scaling reaches on the frames. The answers are compared with the source's on real frames;
-    if a check fails, nothing is written.
+    if a check fails, nothing is written. A source that is no ONNX file also gets an FP32 TFLite file, if TFLite can
+    compute it.
 
     --finetune takes a .keras or .h5 file whose layers TensorFlow's model optimisation can quantise. The FP32 file
     always keeps the weights of MODEL.
@@ -164,6 +170,7 @@ def _options(given: dict[str, Any]) -> Any:
             )
     if "held_out" in stated:
         stated["held_out"] = HeldOutBy(stated["held_out"])
+    stated["tflite"] = not stated.pop("no_tflite")
     if keep:
         stated["keep_float"] = tuple(layer for layer in keep if layer != "none")
     return AdoptOptions(**stated)
@@ -216,6 +223,11 @@ def _print(report: AdoptionReport, out: Path) -> None:
         click.echo(f"onnxruntime computes {report.not_fused} quantised convolutions in float all the same")
     if not report.has_maps:
         click.echo("no activation maps: the model does not end in global average pooling and one dense layer")
+    if edge := report.tflite["edge"]:
+        click.echo(
+            f"TFLite FP32 against ONNX FP32: largest difference of a logit {edge['max_dlogit']:.2g} (limit"
+            f" {edge['limit']:.2g}), {edge['agreement']:.2%} equal labels on {report.tflite['frames']} frames"
+        )
     for name, entry in report.files.items():
         click.echo(f"{entry['bytes']:>12,} bytes  {entry['sha256'][:16]}  {out / name}")
     for certificate in report.certificates:

@@ -170,6 +170,25 @@ def write_tf_keras(folder: Path) -> None:
     converter.target_spec.supported_types = [tf.float16]
     (folder / "half.tflite").write_bytes(converter.convert())
     write_reading_model(tf, folder / "reading")
+    write_erf_model(tf, folder / "erf_saved")
+
+
+def write_erf_model(tf: Any, folder: Path) -> None:
+    """Write a SavedModel with an operation that ONNX has and TFLite's own operators lack: the error function."""
+
+    class Erf(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = tf.Variable(tf.random.normal((3, 3, 3, 8)))
+            self.weights = tf.Variable(tf.random.normal((8, LABELS)))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, SIZE, SIZE, 3), tf.float32)])
+        def __call__(self, x: Any) -> Any:
+            maps = tf.math.erf(tf.nn.conv2d(x / 255, self.kernel, 2, "SAME"))
+            return {"scores": tf.linalg.matmul(tf.reduce_mean(maps, (1, 2)), self.weights)}
+
+    module = Erf()
+    tf.saved_model.save(module, str(folder), signatures=module.__call__)
 
 
 def write_reading_model(tf: Any, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from capsule_edge.evaluation.parity import (
     write_certificate,
 )
 from capsule_edge.runtime.errors import GateError, InputError, ModelError
-from capsule_edge.runtime.inference import ModelSpec
+from capsule_edge.runtime.inference import Backend, ModelSpec
 
 from ..contract import FrameArray
 from ..new_folder import hash_file
@@ -31,7 +31,7 @@ from .float_body import FloatBody
 from .judgement import source_logits
 from .serving_graph import build_file
 
-__all__ = ["SOURCE_TABLE", "certify_adopted", "write_file"]
+__all__ = ["SOURCE_TABLE", "certify_adopted", "certify_conversion", "write_file"]
 
 SOURCE_TABLE = "source.csv"
 # Float32 sums over the positions of a map, relative to the largest logit.
@@ -76,7 +76,7 @@ def certify_adopted(
     dataset: Dataset,
     *,
     progress: Callable[[str], None] = lambda _: None,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], Predictions]:
     """Write both certificates, and the summary of each into its file.
 
     The *conversion* certificate compares the FP32 file with the source, whose answers are saved as a table. The
@@ -93,27 +93,25 @@ def certify_adopted(
         dataset: The labelled frames.
         progress: Called with each line of progress.
 
+    Returns:
+        The certificates, as JSON-ready documents, and the source's answers.
+
     Raises:
         GateError: The FP32 file fails its conversion certificate.
     """
     progress(f"certifying on {len(dataset.samples):,} frames")
-    data = describe(dataset)
     first = open_file(fp32)
     a = predict(first, dataset)
     table = fp32.parent / SOURCE_TABLE
     expected = _ask_source(a, answer, outputs, dataset, first.spec)
     save_predictions(expected, table)
-    conversion = certify(
-        expected, a, kind="conversion", models={"a": describe_table(table), "b": describe_model(first)},
-        data=data, specs=(first.spec,),
-    )  # fmt: skip
+    conversion = certify_conversion(first, a, expected, dataset)
     first.close()
-    _check_conversion(conversion)
     write_file(fp32, body, dataclasses.replace(first.spec, parity=parity_summary(conversion)))
     first, second = open_file(fp32), open_file(int8)
     shipping = certify(
         a, predict(second, dataset), kind="shipping",
-        models={"a": describe_model(first), "b": describe_model(second)}, data=data, specs=(first.spec,),
+        models={"a": describe_model(first), "b": describe_model(second)}, data=describe(dataset), specs=(first.spec,),
     )  # fmt: skip
     first.close()
     second.close()
@@ -123,15 +121,37 @@ def certify_adopted(
     written = [with_sha256(conversion, "b", hash_file(fp32)), with_sha256(shipping, "b", hash_file(int8))]
     for certificate in written:
         write_certificate(certificate, fp32.parent / "certificates")
-    return written
+    return written, expected
 
 
-def _check_conversion(certificate: Mapping[str, Any]) -> None:
+def certify_conversion(
+    model: Backend, given: Predictions, expected: Predictions, dataset: Dataset
+) -> dict[str, Any]:
+    """Compare an FP32 file with the source.
+
+    Args:
+        model: The file, whose folder holds the table of the source's answers.
+        given: The file's answers.
+        expected: The source's answers.
+        dataset: The labelled frames.
+
+    Returns:
+        The conversion certificate, as a JSON-ready document.
+
+    Raises:
+        GateError: The file fails it.
+    """
+    certificate = certify(
+        expected, given, kind="conversion",
+        models={"a": describe_table(model.path.parent / SOURCE_TABLE), "b": describe_model(model)},
+        data=describe(dataset), specs=(model.spec,),
+    )  # fmt: skip
     if certificate["verdict"] == "fail":
         raise GateError(
-            f"the FP32 file gives the source's label on {certificate['agreement']:.3%} of"
+            f"{model.path.name} gives the source's label on {certificate['agreement']:.3%} of"
             f" {certificate['data']['frames']:,} frames, allowed is {certificate['gates'][0]['limit']:.1%} or more"
         )
+    return certificate
 
 
 def _ask_source(

@@ -6,6 +6,7 @@
 4. Join scaling and network, and compare the result with the source.
 5. Fit temperature and operating points; write the FP32 file.
 6. Choose how to quantise; write the INT8 file and the certificates.
+7. Write the TFLite file and its certificate, where the source allows one.
 
 Everything is written into a temporary folder, which takes its final name when all checks have passed.
 """
@@ -41,6 +42,7 @@ from capsule_edge.runtime.inference import EventParameters, Label, ModelSpec
 from ..new_folder import check_new, hash_file, new_folder, write_sums
 from ..verify import count_operators
 from .adopted_files import certify_adopted, write_file
+from .adopted_tflite import TfliteReport, write_tflite
 from .channel_evening import Evening
 from .facts import Floats, OutputKind, SourceFacts
 from .finetuning import check_requirements, divide_off, find_training_frames, plan_twin
@@ -99,6 +101,8 @@ class AdoptionReport:
         notes: What a reader should know, one sentence each.
         finetuned: The fine-tuning: its frames and epochs, whether it was ``kept``, and the figures ``with`` and
             ``without`` it. None if it was not asked for.
+        tflite: The TFLite file: ``file``, or the ``reason`` why there is none; ``has_maps``; and the comparison with
+            the FP32 ONNX file, ``edge``, on so many ``frames``.
     """
 
     folder: Path
@@ -116,6 +120,7 @@ class AdoptionReport:
     certificates: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
     finetuned: dict[str, Any] | None = None
+    tflite: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a JSON-ready document."""
@@ -153,6 +158,8 @@ def adopt(
     progress: Callable[[str], None] = lambda _: None,
 ) -> AdoptionReport:
     """Adopt a classifier: write FP32 and INT8 model files, certificates and ``SHA256SUMS`` into the new folder ``out``.
+
+    A source that is no ONNX file also gets an FP32 TFLite file, if TFLite can compute its network.
 
     Args:
         model: The source file.
@@ -355,7 +362,7 @@ def _ask_for_scaling(
     source: OnnxSource, frames: HeldOutFrames, outputs: OutputKind, text: str | None, channels: Any
 ) -> UsageError:
     """Return the error that asks for the scaling, with what each usual one reaches on the frames."""
-    rows = np.linspace(0, len(frames.pixels) - 1, min(_SCALING_FRAMES, len(frames.pixels))).astype(int)
+    rows = _spread(len(frames.pixels), _SCALING_FRAMES)
     figures = compare_scalings(
         source, frames.pixels[rows], frames.labels[rows], outputs, scaling=text, channels=channels
     )
@@ -368,12 +375,17 @@ def _ask_for_scaling(
     )
 
 
+def _spread(count: int, most: int) -> npt.NDArray[np.intp]:
+    """Return at most ``most`` of ``count`` places, evenly spread."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.intp)
+
+
 def _compare(
     source: OnnxSource, facts: SourceFacts, meaning: _Meaning, pixels: npt.NDArray[np.uint8],
     answers: Floats, logits: Floats,
 ) -> dict[str, float]:  # fmt: skip
     """Compare the network with its source on real frames. Raise ``ModelError`` if they differ."""
-    rows = np.linspace(0, len(pixels) - 1, min(_COMPARED_FRAMES, len(pixels))).astype(int)
+    rows = _spread(len(pixels), _COMPARED_FRAMES)
     shown, expected, ours = pixels[rows], answers[rows], logits[rows]
     if facts.run is not None:
         expected = source_answers(source, facts, meaning.scaling)(shown)
@@ -474,7 +486,7 @@ def _write(
     write_file(fp32, body, spec)
     write_file(int8, levels, _int8_spec(spec, network), quantised=choice.proto)
     operators = count_operators(int8)
-    certificates = certify_adopted(
+    certificates, expected_of_source = certify_adopted(
         fp32,
         int8,
         body,
@@ -485,12 +497,43 @@ def _write(
         frames.certifying,
         progress=progress,
     )
+    tflite = _write_tflite(fp32, facts, meaning, frames, expected_of_source, options, progress)
+    written = (fp32, int8, *(folder / name for name in (tflite.file,) if name))
+    certificates += [made for made in (tflite.certificate,) if made]
     layers = layers_of(Graph(body.proto))
+    notes = (*_notes(frames), *_tflite_notes(spec, facts, options, tflite))
     return AdoptionReport(
-        folder, write_sums(folder, (fp32, int8)), dict(spec.provenance["adopted_from"]), spec.keys, conversion,
+        folder, write_sums(folder, written), dict(spec.provenance["adopted_from"]), spec.keys, conversion,
         spec.temperature, spec.has_maps, _describe_choice(choice), len(layers), operators,
-        _not_fused(levels, choice, operators), frames.divided_by, certificates, _notes(frames), network.finetuned,
+        _not_fused(levels, choice, operators), frames.divided_by, certificates, notes,
+        network.finetuned, tflite.to_dict(),
     )  # fmt: skip
+
+
+def _write_tflite(
+    fp32: Path, facts: SourceFacts, meaning: _Meaning, frames: HeldOutFrames, expected: Predictions,
+    options: AdoptOptions, progress: _Progress,
+) -> TfliteReport:  # fmt: skip
+    if not options.tflite:
+        return TfliteReport(reason="it was not wanted: --no-tflite")
+    pixels = frames.pixels[_spread(len(frames.pixels), _COMPARED_FRAMES)]
+    return write_tflite(
+        fp32, facts, meaning.scaling, meaning.outputs, pixels, expected, frames.certifying, progress=progress
+    )
+
+
+def _tflite_notes(
+    spec: ModelSpec, facts: SourceFacts, options: AdoptOptions, tflite: TfliteReport
+) -> tuple[str, ...]:
+    """Return a note on a TFLite file that could not be made, or lacks the maps of the ONNX file."""
+    # An ONNX file never has one, so that is documented and no news.
+    if not options.tflite or facts.tflite is None:
+        return ()
+    if tflite.reason is not None:
+        return (f"no TFLite file was written: {tflite.reason}",)
+    if spec.has_maps and not tflite.has_maps:
+        return (f"{tflite.file} has no activation maps: its network does not show the pooling",)
+    return ()
 
 
 def _notes(frames: HeldOutFrames) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ class SourceFacts:
         run: Answers a batch with the source's own framework: float32 in the source's layout, scaled, to float32
             (N, labels). None if there is nothing to compare with.
         layers: Lists the layers of a Keras model (``network_layers.NetworkLayer``); None for other formats.
+        tflite: Returns the network as the bytes of a float TFLite file, with its own input and output; None for a
+            format that TensorFlow does not convert.
     """
 
     kind: str
@@ -49,3 +51,4 @@ class SourceFacts:
     notes: tuple[str, ...] = ()
     run: Callable[[npt.NDArray[Any]], Floats] | None = None
     layers: Callable[[], tuple[NetworkLayer, ...]] | None = None
+    tflite: Callable[[], bytes] | None = None

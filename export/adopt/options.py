@@ -42,6 +42,7 @@ class AdoptOptions:
         finetune: Fine-tune the network of a Keras model for 8 bits, and use the result for INT8 where it is better.
         finetune_data: A data set or a folder of pictures to fine-tune on; None takes the split ``train`` of the data.
         epochs: How often fine-tuning shows each frame, 1 to 100; None is 3.
+        tflite: Write an FP32 TFLite file too, where the source allows it.
     """
 
     scaling: str | None = None
@@ -63,6 +64,7 @@ class AdoptOptions:
     finetune: bool = False
     finetune_data: Path | None = None
     epochs: int | None = None
+    tflite: bool = True
 
     @property
     def finetuning_epochs(self) -> int:

@@ -12,12 +12,20 @@ from capsule_edge.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .graph_checks import GraphReport, check_int8_graph, count_operators
-    from .graph_replay import Edge, check_outputs, compare_edges, draw_tree, replay
+    from .graph_replay import (
+        Edge,
+        check_outputs,
+        check_probabilities,
+        compare_edges,
+        compare_floats,
+        draw_tree,
+        replay,
+    )
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         graph_checks="GraphReport check_int8_graph count_operators",
-        graph_replay="Edge check_outputs compare_edges draw_tree replay",
+        graph_replay="Edge check_outputs check_probabilities compare_edges compare_floats draw_tree replay",
     )
 
 __all__ = [
@@ -25,7 +33,9 @@ __all__ = [
     "GraphReport",
     "check_int8_graph",
     "check_outputs",
+    "check_probabilities",
     "compare_edges",
+    "compare_floats",
     "count_operators",
     "draw_tree",
     "replay",

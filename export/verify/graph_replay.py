@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +24,20 @@ from capsule_edge.runtime.errors import ModelError
 from capsule_edge.runtime.inference import ModelSpec
 
 from ..contract import FrameArray, Outputs, Runner
-from ..int8 import IntegerModel
 from ..runners import in_batches
 
-__all__ = ["Edge", "check_outputs", "compare_edges", "draw_tree", "replay"]
+if TYPE_CHECKING:
+    from ..int8 import IntegerModel
+
+__all__ = [
+    "Edge",
+    "check_outputs",
+    "check_probabilities",
+    "compare_edges",
+    "compare_floats",
+    "draw_tree",
+    "replay",
+]
 
 _KERAS, _QAT, _EXACT, _TFLITE = "Keras FP32", "Keras QAT", "exact integers", "TFLite INT8"
 _TREE = (
@@ -115,17 +126,36 @@ def compare_edges(
         logit_step: The scale of the INT8 logits.
         kept_float: Whether the INT8 files have layers in float, which widens their limit.
     """
-    edges: list[Edge] = []
-    for a, b in _TREE:
-        first, second = answers[a]["logits"].astype(np.float64), answers[b]["logits"].astype(np.float64)
-        difference = np.abs(first - second)
-        largest, rms = float(difference.max()), float(np.sqrt(np.mean(difference**2)))
-        agreement = float(np.mean(first.argmax(axis=1) == second.argmax(axis=1)))
-        limit = (_FLOAT_STEPS if kept_float else _STEPS) * logit_step
-        if "FP32" in b:
-            limit = _FLOAT_LIMIT * max(1.0, float(np.abs(first).max()))
-        edges.append(Edge(a, b, largest, rms, agreement, None if b == _QAT else limit))
-    return edges
+    limit = (_FLOAT_STEPS if kept_float else _STEPS) * logit_step
+    return [
+        compare_floats(answers, a, b)
+        if "FP32" in b
+        else _compare(answers, a, b, None if b == _QAT else limit)
+        for a, b in _TREE
+    ]
+
+
+def compare_floats(answers: Mapping[str, Outputs], a: str, b: str) -> Edge:
+    """Compare the logits of two FP32 models.
+
+    Args:
+        answers: The outputs of each model (``replay``).
+        a: The name of the first model.
+        b: The name of the model made from it, with ``FP32`` in it.
+
+    Returns:
+        The edge, whose limit is that of float32 sums in another order.
+    """
+    size = float(np.abs(answers[a]["logits"]).max())
+    return _compare(answers, a, b, _FLOAT_LIMIT * max(1.0, size))
+
+
+def _compare(answers: Mapping[str, Outputs], a: str, b: str, limit: float | None) -> Edge:
+    first, second = answers[a]["logits"].astype(np.float64), answers[b]["logits"].astype(np.float64)
+    difference = np.abs(first - second)
+    largest, rms = float(difference.max()), float(np.sqrt(np.mean(difference**2)))
+    agreement = float(np.mean(first.argmax(axis=1) == second.argmax(axis=1)))
+    return Edge(a, b, largest, rms, agreement, limit)
 
 
 def draw_tree(edges: Sequence[Edge]) -> str:
@@ -170,14 +200,7 @@ def check_outputs(
     Raises:
         ModelError: The outputs do not fit each other.
     """
-    logits = outputs["logits"].astype(np.float64) / spec.temperature
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    worst = np.abs(powers / powers.sum(axis=1, keepdims=True) - outputs["probabilities"]).max()
-    # Some ten float32 roundings of values up to 1.
-    if not worst <= 1e-5:
-        raise ModelError(
-            f"{name}: probabilities differ from softmax(logits / {spec.temperature:g}) by {worst:.3g}"
-        )
+    check_probabilities(name, outputs, spec)
     difference = np.abs(outputs["features"].mean(axis=(1, 2)) - (outputs["logits"] - bias))
     limits = np.full(len(bias), 1e-4 * max(1.0, float(np.abs(outputs["logits"]).max())))
     if integers is not None:
@@ -190,6 +213,27 @@ def check_outputs(
         raise ModelError(
             f"{name}: the features' mean differs from logits - bias by {difference.max():.3g},"
             f" {worst:.2g} x the limit"
+        )
+
+
+def check_probabilities(name: str, outputs: Outputs, spec: ModelSpec) -> None:
+    """Check that the probabilities of a file are the softmax of its logits / temperature.
+
+    Args:
+        name: The name of the file, for errors.
+        outputs: The file's outputs on some frames.
+        spec: The file's ModelSpec.
+
+    Raises:
+        ModelError: They are not.
+    """
+    logits = outputs["logits"].astype(np.float64) / spec.temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    worst = np.abs(powers / powers.sum(axis=1, keepdims=True) - outputs["probabilities"]).max()
+    # Some ten float32 roundings of values up to 1.
+    if not worst <= 1e-5:
+        raise ModelError(
+            f"{name}: probabilities differ from softmax(logits / {spec.temperature:g}) by {worst:.3g}"
         )
 
 

@@ -40,6 +40,8 @@ def test_a_foreign_file_becomes_model_files(call, given, tmp_path):
     ]  # fmt: skip
     assert len(list((out / "certificates").glob("*.json"))) == 2
     assert report["conversion"]["max_abs_dp"] <= 1e-3
+    assert report["tflite"]["file"] is None
+    assert "ONNX" in report["tflite"]["reason"]
     shown = call("info", out / "model.int8.onnx", "--json")
     assert shown.code == 0
     spec = shown.json.get("model", shown.json)
@@ -142,7 +144,9 @@ def keras_given(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_keras_model_is_fine_tuned_on_the_split_train(call, keras_given, tmp_path):
+def test_a_keras_model_is_fine_tuned_on_the_split_train_and_leaves_a_tflite_file(
+    call, keras_given, exam, tmp_path
+):
     out = tmp_path / "out"
     done = call(
         "adopt", keras_given / "net.keras", "--labels", keras_given / "labels.yaml", "--data", keras_given / "frames",
@@ -156,3 +160,11 @@ def test_a_keras_model_is_fine_tuned_on_the_split_train(call, keras_given, tmp_p
     shown = call("info", out / "model.int8.onnx", "--json").json
     assert ("finetuned" in str(shown)) is kept
     assert "fine-tuning: epoch 1 of 1, 324 frames" in done.err
+    assert "TFLite FP32 against ONNX FP32: largest difference of a logit" in done.out
+    assert "conversion of model.fp32.tflite against source.csv: pass" in done.out
+    file = out / "model.fp32.tflite"
+    shown = call("info", file, "--backend", "litert", "--json")
+    assert shown.code == 0, shown.err
+    assert "'precision': 'fp32'" in str(shown.json)
+    read = call("run", exam, "--model", file, "--backend", "litert", "--out", tmp_path / "read")
+    assert read.code == 0, read.err

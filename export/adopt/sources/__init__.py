@@ -1,6 +1,6 @@
-"""Convert classifiers of Keras 3, tf_keras, SavedModel and float TFLite to float ONNX, each in a process of its own.
+"""Convert classifiers of Keras 3, tf_keras, SavedModel and float TFLite to float ONNX and TFLite, in processes apart.
 
-In: a model file or folder. Out: an ONNX file and what the source says about itself (``SourceFacts``).
+In: a model file or folder. Out: an ONNX file, a TFLite file and what the source says about itself (``SourceFacts``).
 Must not know: labels, frames, quantisation, the contract of our files.
 """
 

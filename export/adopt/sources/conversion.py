@@ -50,6 +50,17 @@ class SourceAnswers:
             self._process.ask({"do": "layers", "out": folder})
             return read_layers(Path(folder))
 
+    def tflite(self) -> bytes:
+        """Return the network as the bytes of a float TFLite file, with the source's own input and output.
+
+        Raises:
+            ModelError: the source computes something that TFLite's own operators do not.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "network.tflite"
+            self._process.ask({"do": "tflite", "out": str(out)})
+            return out.read_bytes()
+
     def close(self) -> None:
         """End the process."""
         self._process.close()
@@ -88,4 +99,4 @@ def to_onnx(path: Path, out: Path, *, size: int | None = None) -> SourceFacts:
         raise
     notes, answers = tuple(facts.pop("notes")), SourceAnswers(process)
     layers = answers.layers if kind in ("keras", "tf_keras") else None
-    return SourceFacts(kind=kind, notes=notes, run=answers, layers=layers, **facts)
+    return SourceFacts(kind=kind, notes=notes, run=answers, layers=layers, tflite=answers.tflite, **facts)

@@ -2,8 +2,8 @@
 
     python -m capsule_edge.export.adopt.sources.framework_program keras
 
-Requests are ``{"do": "convert", "path": ..., "out": ..., "size": ...}``, ``{"do": "layers", "out": FOLDER}`` and
-``{"do": "answer"}`` with a batch.
+Requests are ``{"do": "convert", "path": ..., "out": ..., "size": ...}``, ``{"do": "layers", "out": FOLDER}``,
+``{"do": "tflite", "out": FILE}`` and ``{"do": "answer"}`` with a batch.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ class _Served:
         model = self._model
         if request["do"] == "layers" and model is not None and model.layers is not None:
             write_layers(Path(request["out"]), model.layers())
+        elif request["do"] == "tflite" and model is not None and model.tflite is not None:
+            Path(request["out"]).write_bytes(model.tflite())
+            _release_memory()
         elif model is not None and batch is not None:
             return {}, model.answer(batch)
         return {}, None

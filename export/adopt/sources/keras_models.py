@@ -18,6 +18,7 @@ from ..input_chain import implied_scaling
 from .keras_layers import list_layers
 from .loaded_model import LoadedModel, as_floats, read_shape
 from .tensorflow_graph import convert_function
+from .tflite_conversion import function_to_tflite
 
 __all__ = ["load_keras", "read_keras", "read_last_layer", "read_scaling"]
 
@@ -84,7 +85,7 @@ def read_keras(path: Path, model: Any, size: int | None = None) -> LoadedModel:
 
     return LoadedModel(
         path, shape, answer, lambda: convert_function(path, call, shape), facts,
-        layers=lambda: list_layers(path, model),
+        layers=lambda: list_layers(path, model), tflite=lambda: function_to_tflite(path, call, shape),
     )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ class LoadedModel:
         facts: what the model says about itself: ``scaling``, ``channels``, ``outputs``, ``notes``.
         owner: an object that has to live as long as this one.
         layers: lists the layers of the model; None for a format that has none.
+        tflite: returns the network as the bytes of a float TFLite file, with the model's own input and output.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class LoadedModel:
     facts: dict[str, Any]
     owner: Any = None
     layers: Callable[[], tuple[NetworkLayer, ...]] | None = None
+    tflite: Callable[[], bytes] | None = None
 
     def convert(self, out: Path) -> dict[str, Any]:
         """Write the ONNX file, check it against the model, and return the facts of ``SourceFacts``."""

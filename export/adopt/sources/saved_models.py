@@ -10,6 +10,7 @@ from capsule_edge.runtime.errors import ModelError
 from ..facts import Floats
 from .loaded_model import LoadedModel, as_floats, read_shape
 from .tensorflow_graph import convert_function
+from .tflite_conversion import function_to_tflite
 
 __all__ = ["check_operations", "load_saved_model"]
 
@@ -74,7 +75,10 @@ def load_saved_model(path: Path, size: int | None) -> LoadedModel:
 
     facts = {"scaling": None, "channels": None, "outputs": None, "notes": ()}
     # The variables live as long as the loaded object, which a signature does not keep.
-    return LoadedModel(path, shape, answer, lambda: convert_function(path, call, shape), facts, owner=loaded)
+    return LoadedModel(
+        path, shape, answer, lambda: convert_function(path, call, shape), facts, owner=loaded,
+        tflite=lambda: function_to_tflite(path, call, shape),
+    )  # fmt: skip
 
 
 def check_operations(path: Path) -> None:

@@ -14,7 +14,7 @@ from capsule_edge.runtime.errors import ModelError
 
 from .loaded_model import PictureShape
 
-__all__ = ["OPSET", "call_tf2onnx", "convert_function", "freeze", "rewrite_erfc"]
+__all__ = ["OPSET", "call_tf2onnx", "convert_function", "freeze", "rewrite_erfc", "trace"]
 
 OPSET = 17
 _RAISES = "TF2ONNX_CATCH_ERRORS"
@@ -34,14 +34,12 @@ def convert_function(path: Path, call: Callable[[Any], Any], shape: PictureShape
     Raises:
         ModelError: a part of the function is not inlined.
     """
-    import tensorflow as tf
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(
         logging.CRITICAL
     )  # what it does not support is refused by its operator
-    signature = tf.TensorSpec((None, *shape.sides()), tf.float32, name="input")
-    frozen = freeze(tf.function(call, input_signature=[signature]).get_concrete_function())
+    frozen = trace(call, shape)
     graph = frozen.graph.as_graph_def()
     for node in graph.node:
         if node.op in _CALLS:
@@ -56,6 +54,19 @@ def convert_function(path: Path, call: Callable[[Any], Any], shape: PictureShape
         output_names=[tensor.name for tensor in frozen.outputs],
         opset=OPSET,
     )
+
+
+def trace(call: Callable[[Any], Any], shape: PictureShape) -> Any:
+    """Return a function of one tensor as a concrete function of any batch, frozen (``freeze``).
+
+    Args:
+        call: answers a float32 tensor (N, ...) with a tensor (N, labels).
+        shape: the input of ``call``.
+    """
+    import tensorflow as tf
+
+    signature = tf.TensorSpec((None, *shape.sides()), tf.float32, name="input")
+    return freeze(tf.function(call, input_signature=[signature]).get_concrete_function())
 
 
 def call_tf2onnx(convert: Callable[..., Any], *given: Any, **options: Any) -> onnx.ModelProto:

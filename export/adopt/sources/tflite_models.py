@@ -59,7 +59,7 @@ def load_tflite(path: Path) -> LoadedModel:
         return np.stack(rows)
 
     facts = {"scaling": None, "channels": None, "outputs": None, "notes": ()}
-    return LoadedModel(path, shape, answer, lambda: _convert(path), facts)
+    return LoadedModel(path, shape, answer, lambda: _convert(path), facts, tflite=path.read_bytes)
 
 
 def _check_types(path: Path, tensors: list[dict[str, Any]]) -> None:
