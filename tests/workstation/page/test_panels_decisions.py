@@ -302,19 +302,22 @@ def test_an_undo_that_was_lost_undoes_nothing_newer_and_says_so(
     station: PageStation, reading: Any, new_page: Any
 ) -> None:
     page = new_page(quiet=False)
-    enter_reading(page, station, reading)
-    decide(page, "j", "c")
-    wait_until_saved(page)
+    lost: list[str] = []
 
     def lose(route: Any) -> None:
         """Lose the request, and let another window decide before it is sent again."""
         body = {"verdict": "rejected", "version": 0}
         station.send("PUT", f"readings/{reading['id']}/decisions/suggestion:2", body)
+        lost.append(route.request.url)
         route.abort()
 
     page.route("**/v1/readings/*/undo", lose, times=1)
+    enter_reading(page, station, reading)
+    decide(page, "j", "c")
+    wait_until_saved(page)
     page.keyboard.press("u")
     wait_until_saved(page)
+    assert len(lost) == 1
     assert "Nothing was undone now" in page.inner_text("#message")
     verdicts = {name: each["verdict"] for name, each in stored(station, reading).items()}
     assert verdicts == {"suggestion:1": "confirmed", "suggestion:2": "rejected"}
@@ -326,10 +329,10 @@ def test_an_undo_that_has_nothing_left_to_undo_says_that_it_was_done(
 ) -> None:
     page = new_page(quiet=False)
     page.route("**/v1/events", lambda route: route.abort())
+    page.route("**/v1/readings/*/undo", lambda route: (route.fetch(), route.abort()), times=1)
     enter_reading(page, station, reading)
     decide(page, "j", "c")
     wait_until_saved(page)
-    page.route("**/v1/readings/*/undo", lambda route: (route.fetch(), route.abort()), times=1)
     page.keyboard.press("u")
     wait_until_saved(page)
     assert "undone already" in page.inner_text("#message")
