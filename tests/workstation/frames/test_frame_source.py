@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from capsule_edge.workstation.frames import (
     StaleSourceError,
     at_urgency,
     find_contours,
+    giving_up,
     mark_recording,
 )
 from capsule_edge.workstation.frames.frame_reading import VideoReading
@@ -476,22 +476,25 @@ def test_an_urgent_frame_goes_before_one_that_is_fetched_ahead(
 def test_a_frame_that_becomes_urgent_while_it_is_decoded_is_decoded_once(
     numbered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = threading.Event()
+    begun, urgent = threading.Event(), threading.Event()
     read, paused = VideoReading.read, list[bool]()
 
     def wait_until_it_is_urgent(self: VideoReading, index: int, keep: Any, pause: Any) -> Any:
         begun.set()
-        while not source._queue:
-            time.sleep(0.001)
+        assert urgent.wait(10)
         paused.append(pause())
         return read(self, index, keep, pause)
+
+    def asked_while_it_waits() -> bool:
+        urgent.set()
+        return False
 
     monkeypatch.setattr(VideoReading, "read", wait_until_it_is_urgent)
     with FrameSource.open(numbered) as source, at_urgency(6):
         other = threading.Thread(target=source.thumbnail, args=(20,))
         other.start()
         assert begun.wait(10)
-        with at_urgency(1):
+        with at_urgency(1), giving_up(asked_while_it_waits):
             assert read_number(source.picture(20)) == 20
         other.join(10)
     assert paused == [False]
